@@ -1,0 +1,75 @@
+"""The detector document: what each data-path process is told, as one mounted JSON file.
+
+The operator writes it into the ConfigMap ``names.config``; a process reads it once at start, since a change in it
+changes the Pod template's hash and so restarts the Pod. What may change while a process runs is in the release.
+Secrets come as environment variables (SECRET_KEYS, STORE_KEYS), never in this document.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.names import Identity
+
+CONFIG_ENV: Final = "FRAUD_CONFIG"
+CONFIG_PATH: Final = "/etc/fraud/config/detector.json"
+CONFIG_KEY: Final = "detector.json"
+RELEASE_ENV: Final = "FRAUD_RELEASE"
+RELEASE_PATH: Final = "/etc/fraud/release/release.json"
+RELEASE_KEY: Final = "release.json"
+SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY", "API_KEY")
+STORE_KEYS: Final = ("REDIS_URL", "POSTGRES_DSN", "MLFLOW_TRACKING_URI")
+
+HTTP_PORT: Final = 8080
+METRICS_PORT: Final = 9090
+FLINK_METRICS_PORT: Final = 9249
+
+# Upper bound of one raw transaction, bytes. Larger ones are refused (413) or dead-lettered with their first bytes.
+MAX_EVENT_BYTES: Final = 65_536
+
+
+class Mounted(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaAddress(Mounted):
+    bootstrap_servers: str
+    partitions: Annotated[int, Field(ge=1)]
+    replicas: Annotated[int, Field(ge=1)] = 1
+
+
+class DetectorConfig(Mounted):
+    """``namespace``, ``name``, the whole spec, and what the operator resolved."""
+
+    namespace: str
+    name: str
+    uid: str
+    spec: DetectorSpec
+    feature_set: str
+    epoch: int = 1
+    kafka: KafkaAddress
+    storage_uri: str
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.namespace, self.name)
+
+    @property
+    def hash6(self) -> str:
+        return self.feature_set[:6]
+
+    def to_json(self) -> str:
+        """Canonical text: the same document gives the same bytes, so its hash can sit in a Pod template."""
+        return self.model_dump_json(by_alias=True, exclude_none=True, indent=1)
+
+
+def load_config(environ: Mapping[str, str] | None = None) -> DetectorConfig:
+    """Reads the mounted document named by FRAUD_CONFIG; FileNotFoundError or ValidationError say what is wrong."""
+    path = Path((os.environ if environ is None else environ).get(CONFIG_ENV, CONFIG_PATH))
+    return DetectorConfig.model_validate_json(path.read_bytes())

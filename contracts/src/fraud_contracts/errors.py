@@ -1,0 +1,80 @@
+"""Errors and reason codes that a caller, a dead letter or a condition shows.
+
+FraudError
+├── EventError            a record that can't become a canonical event: code, field, message
+├── SpecError             a custom resource that the schema let pass but that can't be built: path, message
+├── NotReadyError         not there yet: retry in ``retry_after`` seconds
+└── StoreError            a store answered with an error or not in time: store
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a record is refused or dead-lettered. The values are public: API answers, dead letters and metrics carry them."""
+
+    INVALID_JSON = "invalid_json"
+    NOT_AN_OBJECT = "not_an_object"
+    DUPLICATE_KEY = "duplicate_key"
+    TOO_LARGE = "too_large"
+    TOO_DEEP = "too_deep"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    INVALID_ID = "invalid_id"
+    INVALID_TIME = "invalid_time"
+    TIME_IN_FUTURE = "time_in_future"
+    INVALID_AMOUNT = "invalid_amount"
+    WRONG_CURRENCY = "wrong_currency"
+    INVALID_ENTITY = "invalid_entity"
+    CARRIES_DECISION = "carries_decision"
+    ID_REUSED = "id_reused"
+
+
+class Degraded(StrEnum):
+    """What a decision did without. The values are public: ``degraded`` in answers, records and metrics."""
+
+    NO_MODEL = "no_model"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    PROFILES_UNAVAILABLE = "profiles_unavailable"
+    PROFILES_INCOMPLETE = "profiles_incomplete"
+    IDEMPOTENCY = "idempotency"
+    KAFKA_UNAVAILABLE = "kafka_unavailable"
+    FEATURES_FAILED = "features_failed"
+
+
+class FraudError(Exception):
+    """Base of the platform's own errors."""
+
+
+class EventError(FraudError):
+    """A record that can't become a canonical event. ``message`` names the field and never holds its value."""
+
+    def __init__(self, reason: Reason, message: str, field: str | None = None, event_id: str | None = None) -> None:
+        super().__init__(message)
+        self.reason, self.message, self.field, self.event_id = reason, message, field, event_id
+
+
+class SpecError(FraudError):
+    """A spec that can't be built; permanent until it is changed. ``path`` is like ``spec.features.extra[0].window``."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path, self.message = path, message
+
+
+class NotReadyError(FraudError):
+    """Something that we need isn't there yet; ``retry_after`` in seconds."""
+
+    def __init__(self, reason: str, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.reason, self.message, self.retry_after = reason, message, retry_after
+
+
+class StoreError(FraudError):
+    """A store (``redis``, ``kafka``, ``predictor``, ``postgres``, ``mlflow``) failed or was late."""
+
+    def __init__(self, store: str, message: str) -> None:
+        super().__init__(f"{store}: {message}")
+        self.store, self.message = store, message

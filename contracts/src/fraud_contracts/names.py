@@ -1,0 +1,215 @@
+"""Every name that leaves a process, made in one place: topics, groups, Redis keys, child objects.
+
+External names carry the detector's identity ``<namespace>.<name>``, so two detectors never read each other's payments.
+Child objects live in the detector's namespace and carry its name alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+GROUP: Final = "fraudplatform.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "FraudDetector"
+PLURAL: Final = "frauddetectors"
+FIELD_MANAGER: Final = "fraud-operator"
+FINALIZER: Final = f"{GROUP}/finalizer"
+UID_LABEL: Final = f"{GROUP}/detector-uid"
+DETECTOR_LABEL: Final = f"{GROUP}/detector"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+TRAIN_ANNOTATION: Final = f"{GROUP}/train"
+APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
+ABORT_ANNOTATION: Final = f"{GROUP}/abort"
+ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback"
+
+TOPICS: Final = (
+    "transactions",
+    "accepted",
+    "label-reports",
+    "labels",
+    "seeds",
+    "features",
+    "profiles",
+    "dead-letters",
+    "decisions",
+    "alerts",
+)
+
+# Longest name that each child kind takes. Sources: a DNS label (63) for Services and StatefulSet Pods; the Flink
+# operator's own pattern (45); KubeRay's limit for a RayJob (47); KServe's Service `<isvc>-predictor` (63).
+KIND_LIMITS: Final = {
+    "Kafka": 63 - len("-kafka-bootstrap"),
+    "KafkaNodePool": 63 - len("-0"),
+    "KafkaTopic": 253,
+    "FlinkDeployment": 45,
+    "RayJob": 47,
+    "InferenceService": 63 - len("-predictor"),
+    "Deployment": 63 - len("-0123456789-abcde"),
+    "StatefulSet": 63 - len("-0"),
+    "Service": 63,
+    "ConfigMap": 253,
+    "Secret": 253,
+}
+MAX_NAME: Final = 30
+MAX_NAMESPACE: Final = 63
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A detector's namespace and name; ``str`` gives the prefix of every external name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}.{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Identity:
+        """The inverse of ``str``; a namespace holds no dot, so the first one divides."""
+        namespace, _, name = text.partition(".")
+        if not namespace or not name:
+            raise ValueError(f"{text!r} is not an identity: write <namespace>.<name>")
+        return cls(namespace, name)
+
+    def topic(self, noun: str) -> str:
+        """Kafka topic of a noun in TOPICS."""
+        if noun not in TOPICS:
+            raise ValueError(f"{noun!r} is no topic; one of {', '.join(TOPICS)}")
+        return f"{self}.{noun}.v1"
+
+    def group(self, consumer: str) -> str:
+        """Consumer group (also transactional id prefix) of a component."""
+        return f"{self}.{consumer}"
+
+    def features_group(self, hash6: str) -> str:
+        """Consumer group of the Flink job of one feature set."""
+        return self.group(f"features.{hash6}")
+
+    def transactional_id(self, ordinal: int) -> str:
+        """Stable transactional and static member id of a worker: one Pod per ordinal, ever."""
+        return self.group(f"worker-{ordinal}")
+
+    def redis_claim(self, event_id: str) -> str:
+        return f"{self}:claim:{event_id}"
+
+    def redis_profile(self, key: str) -> str:
+        """Redis key of a profile; ``key`` is what profile_key gives."""
+        return f"{self}:profile:{key}"
+
+    def redis_pending(self, key: str) -> str:
+        """Redis list of decided events that the profile of ``key`` may lack."""
+        return f"{self}:pending:{key}"
+
+    def redis_complete(self, hash6: str) -> str:
+        """Redis mark: every profile of this set has been written; a miss means a new key, not a lost one."""
+        return f"{self}:complete:{hash6}"
+
+    @property
+    def model(self) -> str:
+        """Registered model in MLflow."""
+        return str(self)
+
+    @property
+    def experiment(self) -> str:
+        """MLflow experiment of the training runs."""
+        return f"{self}.training"
+
+    @property
+    def database_schema(self) -> str:
+        """PostgreSQL schema: lower case, no dot or dash, at most 63 bytes; a hash keeps two identities apart."""
+        plain = f"fraud_{self.namespace}_{self.name}".replace("-", "_")
+        digest = hashlib.sha256(str(self).encode()).hexdigest()[:8]
+        return f"{plain[:54]}_{digest}"
+
+
+def profile_key(hash6: str, entity: str, token: str) -> str:
+    """Key of one entity's profile in one feature set: Kafka key of profiles and seeds, tail of the Redis key."""
+    return f"{hash6}:{entity}:{token}"
+
+
+def kafka(detector: str) -> str:
+    return detector
+
+
+def kafka_node_pool(detector: str) -> str:
+    return f"{detector}-dual"
+
+
+def kafka_topic(detector: str, noun: str) -> str:
+    return f"{detector}-{noun}"
+
+
+def kafka_bootstrap(detector: str, namespace: str) -> str:
+    """Address of a managed Kafka's plain listener, as Strimzi names the Service."""
+    return f"{kafka(detector)}-kafka-bootstrap.{namespace}.svc:9092"
+
+
+def flink_deployment(detector: str, hash6: str) -> str:
+    return f"{detector}-f-{hash6}"
+
+
+def ray_job(detector: str, revision8: str) -> str:
+    return f"{detector}-train-{revision8}"
+
+
+def inference_service(detector: str, slot: str) -> str:
+    """KServe InferenceService of slot ``a`` or ``b``."""
+    if slot not in ("a", "b"):
+        raise ValueError(f"{slot!r} is no slot; a or b")
+    return f"{detector}-{slot}"
+
+
+def predictor_address(detector: str, namespace: str, slot: str) -> str:
+    """host:port of a slot's predictor Service, as KServe names it in Standard mode."""
+    return f"{inference_service(detector, slot)}-predictor.{namespace}.svc:80"
+
+
+def decision_service(detector: str) -> str:
+    return f"{detector}-decision"
+
+
+def worker(detector: str) -> str:
+    return f"{detector}-worker"
+
+
+def sink(detector: str, store: str) -> str:
+    """Deployment of a sink; store is ``profile``, ``ledger`` or ``lake``."""
+    if store not in ("profile", "ledger", "lake"):
+        raise ValueError(f"{store!r} is no sink; profile, ledger or lake")
+    return f"{detector}-{store}-sink"
+
+
+def console(detector: str) -> str:
+    return f"{detector}-console"
+
+
+def service_account(detector: str, component: str) -> str:
+    return f"{detector}-{component}"
+
+
+def config(detector: str) -> str:
+    """ConfigMap with the detector document."""
+    return f"{detector}-config"
+
+
+def keys(detector: str) -> str:
+    """Secret with TOKEN_KEY, DEAD_LETTER_KEY and API_KEY."""
+    return f"{detector}-keys"
+
+
+def release_pointer(detector: str) -> str:
+    """The one ConfigMap that the data path watches."""
+    return f"{detector}-release"
+
+
+def release(detector: str, digest8: str) -> str:
+    """An immutable ConfigMap with one release."""
+    return f"{detector}-release-{digest8}"
+
+
+def pod_monitor(detector: str) -> str:
+    return detector
