@@ -20,7 +20,18 @@ _KEEP = {
 }  # fmt: skip
 
 # Members of a one-of: an empty object there would be a choice that nobody made.
-_ONE_OF = {"train", "registered", "none", "managed", "external", "redis", "postgres", "mlflow", "storage", "resources"}
+_ONE_OF = {
+    "train",
+    "registered",
+    "none",
+    "managed",
+    "external",
+    "redis",
+    "postgres",
+    "mlflow",
+    "storage",
+    "resources",
+}
 _LIST_DEFAULTS: dict[tuple[str, ...], Any] = {
     ("labels", "sources"): dump(Labels())["sources"],
     ("rollout", "steps"): dump(Rollout())["steps"],
@@ -76,9 +87,9 @@ def _fill(schema: dict[str, Any]) -> None:
         if child.get("type") != "object" or "properties" not in child:
             continue
         _fill(child)
-        if name not in schema.get("required", ()) and "default" not in child and name not in _ONE_OF:
-            if not child.get("required"):
-                child["default"] = {}
+        optional = name not in schema.get("required", ()) and name not in _ONE_OF
+        if optional and "default" not in child and not child.get("required"):
+            child["default"] = {}
 
 
 def custom_resource_definition() -> dict[str, Any]:
@@ -145,7 +156,9 @@ def custom_resource_definition() -> dict[str, Any]:
 def main() -> None:
     """Writes the CRD to standard output as JSON, which is YAML."""
     text = json.dumps(custom_resource_definition(), indent=2)
-    sys.stdout.write("# Generated from fraud_contracts.detector; change that file and run: make crd\n" + text + "\n")
+    sys.stdout.write(
+        "# Generated from fraud_contracts.detector; change that file and run: make crd\n" + text + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ _FORM = re.compile(PATTERN)
 def to_ms(text: str) -> int:
     """Milliseconds of a duration; ValueError says the form that is expected."""
     if not _FORM.match(text):
-        raise ValueError(f"{text!r} is not a duration: write a positive number and ms, s, m, h or d, as in 5m")
+        raise ValueError(
+            f"{text!r} is not a duration: write a positive number and ms, s, m, h or d, as in 5m"
+        )
     digits = text.rstrip("mshd")
     return int(digits) * _UNITS_MS[text[len(digits) :]]
 

@@ -51,7 +51,9 @@ class FraudError(Exception):
 class EventError(FraudError):
     """A record that can't become a canonical event. ``message`` names the field and never holds its value."""
 
-    def __init__(self, reason: Reason, message: str, field: str | None = None, event_id: str | None = None) -> None:
+    def __init__(
+        self, reason: Reason, message: str, field: str | None = None, event_id: str | None = None
+    ) -> None:
         super().__init__(message)
         self.reason, self.message, self.field, self.event_id = reason, message, field, event_id
 

@@ -44,34 +44,64 @@ def check(spec: DetectorSpec) -> list[SpecError]:
     used = {spec.event.id.field, spec.event.time.field}
     for i, field in enumerate(spec.event.fields):
         if field.name in used:
-            found.append(SpecError(f"spec.event.fields[{i}].name", f"{field.name!r} is the event's id or time already; leave it out"))
+            found.append(
+                SpecError(
+                    f"spec.event.fields[{i}].name",
+                    f"{field.name!r} is the event's id or time already; leave it out",
+                )
+            )
     entity_fields = [entity.field for entity in spec.entities]
     for i, entity in enumerate(spec.entities):
         if entity_fields.count(entity.field) > 1:
-            found.append(SpecError(f"spec.entities[{i}].field", f"{entity.field!r} is another entity's field too; give each its own"))
+            found.append(
+                SpecError(
+                    f"spec.entities[{i}].field",
+                    f"{entity.field!r} is another entity's field too; give each its own",
+                )
+            )
     numeric = {"amount"} | {name for name, kind in fields.items() if kind is FieldType.INTEGER}
     for i, feature in enumerate(spec.features.extra):
         path = f"spec.features.extra[{i}]"
         if feature.entity is not None and feature.entity not in entities:
-            found.append(SpecError(f"{path}.entity", f"{feature.entity!r} is not one of {', '.join(entities)}"))
+            found.append(
+                SpecError(f"{path}.entity", f"{feature.entity!r} is not one of {', '.join(entities)}")
+            )
         if feature.of is not None:
             if feature.aggregate is Aggregate.DISTINCT:
                 if feature.of not in fields and feature.of not in entities:
-                    found.append(SpecError(f"{path}.of", f"{feature.of!r} is no declared field or entity; add it to spec.event.fields"))
+                    found.append(
+                        SpecError(
+                            f"{path}.of",
+                            f"{feature.of!r} is no declared field or entity; add it to spec.event.fields",
+                        )
+                    )
             elif feature.of not in numeric:
                 found.append(
-                    SpecError(f"{path}.of", f"{feature.of!r} can't be added up: write amount or a declared integer field")
+                    SpecError(
+                        f"{path}.of",
+                        f"{feature.of!r} can't be added up: write amount or a declared integer field",
+                    )
                 )
         if feature.where is not None and feature.where.field not in fields:
-            found.append(SpecError(f"{path}.where.field", f"{feature.where.field!r} is not declared; add it to spec.event.fields"))
+            found.append(
+                SpecError(
+                    f"{path}.where.field",
+                    f"{feature.where.field!r} is not declared; add it to spec.event.fields",
+                )
+            )
         if feature.window is not None and durations.to_ms(feature.window) > durations.to_ms("400d"):
             found.append(SpecError(f"{path}.window", "a window can't be longer than 400d"))
         if feature.aggregate in (Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATE):
-            entity = entities.get(feature.entity or "")
-            if entity is not None and entity.label_delay is None:
+            labelled = entities.get(feature.entity or "")
+            if labelled is not None and labelled.label_delay is None:
                 found.append(
-                    SpecError(f"{path}.aggregate", f"{feature.aggregate} needs labelDelay on the entity {entity.name!r}")
+                    SpecError(
+                        f"{path}.aggregate",
+                        f"{feature.aggregate} needs labelDelay on the entity {labelled.name!r}",
+                    )
                 )
         if feature.transform in (Transform.HOUR, Transform.NIGHT, Transform.WEEKEND) and feature.args:
-            found.append(SpecError(f"{path}.args", f"{feature.transform} takes no args; it reads the event's time"))
+            found.append(
+                SpecError(f"{path}.args", f"{feature.transform} takes no args; it reads the event's time")
+            )
     return found

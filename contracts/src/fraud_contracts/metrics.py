@@ -22,20 +22,34 @@ _MODEL: Final = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.0
 _AGE: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 
 DECISIONS: Final = Metric(
-    "fraud_decisions_total", "Decisions made, by door, action and arm.", labels=("detector", "door", "action", "arm")
+    "fraud_decisions_total",
+    "Decisions made, by door, action and arm.",
+    labels=("detector", "door", "action", "arm"),
 )
 DECISION_SECONDS: Final = Metric(
     "fraud_decision_seconds", "Time to answer one transaction inline.", "histogram", ("detector",), _FAST
 )
 STEP_SECONDS: Final = Metric(
-    "fraud_decision_step_seconds", "Time of one step of an inline decision.", "histogram", ("detector", "step"), _FAST
+    "fraud_decision_step_seconds",
+    "Time of one step of an inline decision.",
+    "histogram",
+    ("detector", "step"),
+    _FAST,
 )
 DEGRADED: Final = Metric(
-    "fraud_decisions_degraded_total", "Decisions that did without something.", labels=("detector", "door", "degraded")
+    "fraud_decisions_degraded_total",
+    "Decisions that did without something.",
+    labels=("detector", "door", "degraded"),
 )
-REFUSED: Final = Metric("fraud_requests_refused_total", "Requests refused, by reason.", labels=("detector", "reason"))
-REPEATS: Final = Metric("fraud_repeats_total", "Ids seen again with the same body.", labels=("detector", "door"))
-CONFLICTS: Final = Metric("fraud_id_conflicts_total", "Ids seen again with another body.", labels=("detector", "door"))
+REFUSED: Final = Metric(
+    "fraud_requests_refused_total", "Requests refused, by reason.", labels=("detector", "reason")
+)
+REPEATS: Final = Metric(
+    "fraud_repeats_total", "Ids seen again with the same body.", labels=("detector", "door")
+)
+CONFLICTS: Final = Metric(
+    "fraud_id_conflicts_total", "Ids seen again with another body.", labels=("detector", "door")
+)
 RELEASE_INFO: Final = Metric(
     "fraud_release_info", "1 for the release in use.", "gauge", ("detector", "release", "model_version")
 )
@@ -45,24 +59,48 @@ PARITY: Final = Metric(
     labels=("detector", "result"),
 )
 STREAM_SECONDS: Final = Metric(
-    "fraud_stream_decision_seconds", "Append of the transaction to its committed decision.", "histogram", ("detector",), _AGE
+    "fraud_stream_decision_seconds",
+    "Append of the transaction to its committed decision.",
+    "histogram",
+    ("detector",),
+    _AGE,
 )
-DEAD_LETTERS: Final = Metric("fraud_dead_letters_total", "Dead letters written, by reason.", labels=("detector", "reason"))
+DEAD_LETTERS: Final = Metric(
+    "fraud_dead_letters_total", "Dead letters written, by reason.", labels=("detector", "reason")
+)
 PREDICT_SECONDS: Final = Metric(
-    "fraud_predictor_seconds", "Time of one inference inside the predictor.", "histogram", ("model_version",), _MODEL
+    "fraud_predictor_seconds",
+    "Time of one inference inside the predictor.",
+    "histogram",
+    ("model_version",),
+    _MODEL,
 )
 PREDICT_ROWS: Final = Metric("fraud_predictor_rows_total", "Rows scored.", labels=("model_version",))
-PREDICT_ERRORS: Final = Metric("fraud_predictor_errors_total", "Requests answered with an error.", labels=("reason",))
-SINK_ROWS: Final = Metric("fraud_sink_rows_total", "Records written to the store.", labels=("detector", "sink"))
+PREDICT_ERRORS: Final = Metric(
+    "fraud_predictor_errors_total", "Requests answered with an error.", labels=("reason",)
+)
+SINK_ROWS: Final = Metric(
+    "fraud_sink_rows_total", "Records written to the store.", labels=("detector", "sink")
+)
 SINK_LAG: Final = Metric("fraud_sink_lag_records", "Records not yet written.", "gauge", ("detector", "sink"))
 FRESHNESS_SECONDS: Final = Metric(
-    "fraud_profile_freshness_seconds", "Event's append to its profile in Redis.", "histogram", ("detector",), _AGE
+    "fraud_profile_freshness_seconds",
+    "Event's append to its profile in Redis.",
+    "histogram",
+    ("detector",),
+    _AGE,
 )
 RECONCILES: Final = Metric("fraud_operator_reconciles_total", "Passes, by result.", labels=("result",))
 RECONCILE_SECONDS: Final = Metric(
-    "fraud_operator_reconcile_seconds", "Time of one pass.", "histogram", (), (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+    "fraud_operator_reconcile_seconds",
+    "Time of one pass.",
+    "histogram",
+    (),
+    (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0),
 )
-APPLIED: Final = Metric("fraud_operator_writes_total", "Children created, changed or deleted.", labels=("kind", "verb"))
+APPLIED: Final = Metric(
+    "fraud_operator_writes_total", "Children created, changed or deleted.", labels=("kind", "verb")
+)
 DETECTOR_READY: Final = Metric("fraud_operator_detector_ready", "1 while Ready.", "gauge", ("detector",))
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

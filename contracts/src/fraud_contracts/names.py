@@ -136,7 +136,8 @@ def kafka(detector: str) -> str:
 
 
 def kafka_node_pool(detector: str) -> str:
-    return f"{detector}-dual"
+    """Strimzi's Pods are ``<cluster>-<pool>-<n>``, a DNS label: a hash keeps the pool short and its own."""
+    return f"nodes-{hashlib.sha256(detector.encode()).hexdigest()[:6]}"
 
 
 def kafka_topic(detector: str, noun: str) -> str:

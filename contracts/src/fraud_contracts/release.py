@@ -54,11 +54,20 @@ class Release(Mounted):
 
 
 def release_digest(
-    stable: ModelPackage | None, candidate: ModelPackage | None, split: Split | None, policy: Policy, policy_revision: int
+    stable: ModelPackage | None,
+    candidate: ModelPackage | None,
+    split: Split | None,
+    policy: Policy,
+    policy_revision: int,
 ) -> str:
     """64 hex characters over the content; the first 8 name the ConfigMap."""
     whole = Release(
-        name="", stable=stable, candidate=candidate, split=split, policy=policy, policy_revision=policy_revision
+        name="",
+        stable=stable,
+        candidate=candidate,
+        split=split,
+        policy=policy,
+        policy_revision=policy_revision,
     )
     return hashlib.sha256(whole.to_json().encode()).hexdigest()
 

@@ -1,0 +1,203 @@
+"""The FraudDetector's parts that say how a transaction is written and what is computed from it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, Name, Spec, rule, rules
+
+
+class TimeUnit(StrEnum):
+    """How the event's time is written."""
+
+    MS = "ms"
+    S = "s"
+    RFC3339 = "rfc3339"
+
+
+class FieldType(StrEnum):
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+
+
+class IdField(Spec):
+    field: FieldName = Field(description="Field that holds the transaction's id, unique for ever.")
+
+
+class TimeField(Spec):
+    field: FieldName = Field(description="Field that holds the event's time.")
+    unit: TimeUnit = Field(TimeUnit.MS, description="Unit of the time: ms, s (since 1970, UTC) or rfc3339.")
+    max_future_skew: Duration = Field(
+        "5m", description="An event later than its append time by more is refused."
+    )
+
+
+class AmountField(Spec):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.currency) || !has(self.currencyField)", "give currency or currencyField, not both"
+            )
+        )
+    )
+    field: FieldName = Field(description="Field that holds the amount.")
+    scale: int = Field(
+        2, ge=0, le=4, description="Decimal places of the amount; 0 where it is minor units already."
+    )
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(
+        None, description="The one currency, ISO 4217."
+    )
+    currency_field: FieldName | None = Field(
+        None, description="Field that must hold the detector's currency."
+    )
+
+
+class EventField(Spec):
+    name: FieldName
+    type: FieldType = FieldType.STRING
+
+
+class Event(Spec):
+    """How a transaction is written."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.id.field == oldSelf.id.field",
+                "event.id.field is immutable: ids already claimed depend on it",
+            ),
+            rule(
+                "!has(self.sensitive) || !(self.time.field in self.sensitive)",
+                "event.time.field can't be sensitive",
+            ),
+            rule(
+                "!has(self.sensitive) || !(self.amount.field in self.sensitive)",
+                "event.amount.field can't be sensitive",
+            ),
+            rule(
+                "!has(self.sensitive) || !(self.id.field in self.sensitive)",
+                "event.id.field can't be sensitive",
+            ),
+        )
+    )
+    id: IdField
+    time: TimeField
+    amount: AmountField
+    fields: list[EventField] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Further fields to carry, by name.",
+        json_schema_extra=BY_NAME,
+    )
+    sensitive: list[FieldName] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Fields replaced by keyed tokens in the first step of either door.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
+class Entity(Spec):
+    name: Name
+    field: FieldName
+    label_delay: Duration | None = Field(
+        None, description="Fraud labels of this entity count this long after the event."
+    )
+
+
+class Aggregate(StrEnum):
+    COUNT = "Count"
+    SUM = "Sum"
+    MEAN = "Mean"
+    MIN = "Min"
+    MAX = "Max"
+    DISTINCT = "Distinct"
+    SECONDS_SINCE_LAST = "SecondsSinceLast"
+    FRAUD_COUNT = "FraudCount"
+    FRAUD_RATE = "FraudRate"
+
+
+class Transform(StrEnum):
+    RATIO = "Ratio"
+    DIFFERENCE = "Difference"
+    HOUR = "Hour"
+    NIGHT = "Night"
+    WEEKEND = "Weekend"
+    EQUALS = "Equals"
+
+
+class Where(Spec):
+    field: FieldName
+    equals: Annotated[str, Field(max_length=100)]
+
+
+class Feature(Spec):
+    """An aggregate of one entity, or a transform of the event and other features."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.aggregate) != has(self.transform)", "give aggregate or transform, exactly one"),
+            rule("!has(self.aggregate) || has(self.entity)", "an aggregate needs entity"),
+            rule(
+                "!has(self.aggregate) || self.aggregate == 'SecondsSinceLast' || has(self.window)",
+                "this aggregate needs window",
+            ),
+            rule(
+                "!has(self.aggregate) || !(self.aggregate in ['Sum', 'Mean', 'Min', 'Max', 'Distinct']) || has(self.of)",
+                "this aggregate needs of",
+            ),
+            rule(
+                "!has(self.transform) || !(self.transform in ['Ratio', 'Difference']) || (has(self.args) && size(self.args) == 2)",
+                "this transform needs two args",
+            ),
+            rule(
+                "!has(self.transform) || self.transform != 'Equals' || has(self.where)", "Equals needs where"
+            ),
+        )
+    )
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+    entity: Name | None = None
+    aggregate: Aggregate | None = None
+    transform: Transform | None = None
+    of: FieldName | None = Field(None, description="`amount`, or a declared field.")
+    window: Duration | None = None
+    where: Where | None = None
+    args: Annotated[list[Annotated[str, Field(max_length=60)]], Field(max_length=2)] | None = Field(
+        None, description="The two operands of Ratio and Difference: `amount` or the names of features."
+    )
+
+
+class Preset(StrEnum):
+    """Frozen for ever; a better set gets a new name."""
+
+    PAYMENTS_V1 = "payments/v1"
+    NONE = "none"
+
+
+class Features(Spec):
+    preset: Preset = Preset.PAYMENTS_V1
+    extra: list[Feature] = Field(default_factory=list, max_length=64, json_schema_extra=BY_NAME)
+
+
+class LabelSource(Spec):
+    name: Name
+    maturity: Duration = Field(
+        "90d", description="After this time without a report a transaction counts as legitimate."
+    )
+
+
+class Labels(Spec):
+    sources: list[LabelSource] = Field(
+        default_factory=lambda: [
+            LabelSource(name="chargeback", maturity="90d"),
+            LabelSource(name="analyst", maturity="1d"),
+        ],
+        min_length=1,
+        max_length=8,
+        json_schema_extra=BY_NAME,
+    )
