@@ -1,0 +1,103 @@
+# One entry to everything. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export FRAUD_CACHE ?= $(HOME)/.cache/fraud-platform
+export PYTHONSAFEPATH := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+# The interpreter that needs nothing installed: it makes the environments. 3.11, as PyFlink asks.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ENVS := $(FRAUD_CACHE)/envs
+BOOT := PYTHONPATH=local/src:contracts/src $(PYTHON) -m
+LOCAL := PYTHONPATH=local/src:contracts/src $(ENVS)/operator/bin/python -m
+DEV := $(ENVS)/dev/bin
+
+CR ?= manifests/examples/payments.yaml
+HISTORY ?=
+RATE ?= 200
+DURATION ?= 60
+ONCE ?=
+
+##@ Run
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: env-operator ## Show the whole platform: CR=, HISTORY=, RATE= (tx/s), DURATION= (s), ONCE=1 to check and tear down
+	@$(LOCAL) fraud_local.demo --cr "$(CR)" --history "$(HISTORY)" --rate "$(RATE)" --duration "$(DURATION)" $(if $(ONCE),--once)
+
+.PHONY: cluster-up
+cluster-up: env-operator ## Make a cluster: kind where Docker runs, else this machine becomes a node (root)
+	@$(LOCAL) fraud_local.cluster up
+
+.PHONY: down
+down: ## Take down whatever cluster-up or demo left, in whatever state it is
+	@$(BOOT) fraud_local.down
+
+##@ Check
+
+.PHONY: test
+test: envs lint ## All tests, the native node's end-to-end test among them
+	@PYTHON="$(PYTHON)" tests/run all
+
+.PHONY: test-fast
+test-fast: env-dev env-operator ## Unit tests that need nothing but the environments (under a minute)
+	@PYTHON="$(PYTHON)" tests/run fast
+
+.PHONY: lint
+lint: env-dev ## Format, lint, types, imports
+	@$(DEV)/ruff format --check .
+	@$(DEV)/ruff check .
+	@MYPYPATH=contracts/src $(DEV)/mypy contracts/src
+	@MYPYPATH=contracts/src:pipelines/src $(DEV)/mypy pipelines/src
+	@MYPYPATH=contracts/src:operator/src $(DEV)/mypy operator/src
+	@PYTHONPATH=contracts/src:pipelines/src:operator/src:flink/src:ray/src:serving/src:console/src:local/src $(DEV)/lint-imports --no-cache
+
+.PHONY: format
+format: env-dev ## Format the code
+	@$(DEV)/ruff check --fix --silent . || true
+	@$(DEV)/ruff format .
+
+.PHONY: golden-update
+golden-update: env-operator ## Rewrite the golden manifests; review the diff
+	@FRAUD_UPDATE_GOLDEN=1 tests/run golden
+
+.PHONY: crds
+crds: env-operator ## Fetch the upstream CRDs that our children are checked against
+	@$(LOCAL) fraud_local.crds
+
+.PHONY: crd
+crd: ## Write the chart's CRD from the types
+	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.crd > charts/fraud-platform/crds/frauddetectors.yaml
+
+##@ Build
+
+COMPONENTS := operator flink ray serving mlflow
+
+.PHONY: envs
+envs: env-dev $(COMPONENTS:%=env-%) ## All environments
+
+.PHONY: env-dev
+env-dev:
+	@$(BOOT) fraud_local.build env dev
+
+.PHONY: $(COMPONENTS:%=env-%)
+$(COMPONENTS:%=env-%):
+	@$(BOOT) fraud_local.build env $(@:env-%=%)
+
+.PHONY: lock
+lock: env-dev ## Resolve every component's requirements.in again
+	@for c in $(COMPONENTS); do (cd $$c && $(FRAUD_CACHE)/uv/bin/uv pip compile -q --generate-hashes --python-version 3.11 --no-annotate --no-header requirements.in -o requirements.txt); done
+	@$(FRAUD_CACHE)/uv/bin/uv pip compile -q --generate-hashes --python-version 3.11 --no-annotate --no-header requirements-dev.in -o requirements-dev.txt
+
+.PHONY: images
+images: ## Build the real images with the container tool at hand
+	@for c in operator flink ray serving mlflow; do $${CONTAINER:-docker} build -t fraud-platform/$$c:dev -f $$c/Dockerfile . ; done
+
+.PHONY: kind-up
+kind-up: ## A kind cluster with the upstream operators (needs Docker)
+	@$(LOCAL) fraud_local.cluster up --kind

@@ -1,0 +1,269 @@
+"""`make demo`: cluster, helm install, kubectl apply, history, training, live traffic on both doors, evidence, summary.
+
+Everything that it does is a command that a person could type; it prints what became true, and when. With ``--once`` it
+tears down and exits with the checks' result; else it stays up until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+
+import yaml
+
+from fraud_contracts import names
+from fraud_contracts.errors import FraudError
+from fraud_local import cluster, down
+from fraud_local.demo import data, observe, pod, summary
+from fraud_local.demo.kube import Kube, KubeError
+
+ROOT = Path(__file__).resolve().parents[4]
+BUILD = ROOT / "build" / "demo"
+PLATFORM = "fraud-platform"
+BAD_RECORDS = 100
+HISTORY_ROWS = 60_000
+GATES = ("KafkaReady", "StreamingReady", "TrainingSucceeded", "FeaturesWarm", "ModelResolved", "ServingReady", "ReleasePropagated", "Ready")  # fmt: skip
+
+
+class DemoError(FraudError):
+    """The demo can't go on; the message says what to do."""
+
+
+class Clock:
+    """Wall time by phase, and the one way to speak."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.phases: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - self.start:7.1f} s  {text}\n")
+        sys.stdout.flush()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        self.say(f"── {name}")
+        try:
+            yield
+        finally:
+            self.phases[name] = round(time.monotonic() - begun, 1)
+
+
+class Demo:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.clock = Clock()
+        self.resource: dict[str, Any] = yaml.safe_load(Path(options.cr).read_text())
+        self.name = self.resource["metadata"]["name"]
+        self.namespace = self.resource["metadata"].get("namespace", "default")
+        self.shape = data.Shape.of(self.resource["spec"])
+        self.evidence = BUILD / "evidence"
+        self.kube: Kube
+        self.node: cluster.Cluster
+
+    @property
+    def fd(self) -> list[str]:
+        return ["-n", self.namespace, names.PLURAL + "." + names.GROUP, self.name]
+
+    def run(self) -> bool:
+        shutil.rmtree(BUILD, ignore_errors=True)
+        self.evidence.mkdir(parents=True)
+        memory_before = observe.memory_used_mib()
+        with self.clock.phase("cluster"):
+            self.node = cluster.up(self.clock.say)
+            self.kube = Kube(self.node.kubeconfig, self.node.tools)
+            self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
+        with self.clock.phase("install"):
+            self.install()
+        with self.clock.phase("history"):
+            self.history()
+        with self.clock.phase("apply"):
+            self.apply()
+        with self.clock.phase("train and go live"):
+            self.wait_ready()
+        with self.clock.phase("live traffic"):
+            self.traffic()
+        memory = {"used": observe.memory_used_mib() - memory_before, "peak_pods": observe.pods_memory_mib()}
+        with self.clock.phase("summary"):
+            return self.judge(memory)
+
+    def install(self) -> None:
+        values = ["--set", f"node.storage={self.node.storage}"] if self.node.storage else []
+        self.kube.helm(
+            "upgrade", "--install", PLATFORM, str(ROOT / "charts" / "fraud-platform"), "--namespace", PLATFORM,
+            "--create-namespace", "--wait", "--timeout", "5m", *values, timeout=330,
+        )  # fmt: skip
+        self.clock.say(f"helm installed {PLATFORM}: operator, trial MLflow, Redis, PostgreSQL and Prometheus are up")
+
+    def history(self) -> None:
+        """Splits the file, shifts it, and puts the earlier part where the FraudDetector's history is looked for."""
+        source = Path(self.options.history) if self.options.history else self.simulate()
+        rows = data.read_rows(source, self.shape)
+        live = int(self.options.rate * self.options.duration)
+        if len(rows) < live + 1000:
+            raise DemoError(f"{source} holds {len(rows)} rows; {live} go live and 1,000 or more must stay as history")
+        constant = data.shift(rows, self.shape, int(time.time() * 1000))
+        storage = self.storage()
+        data.write_history(rows[:-live], storage / self.shape.history_path / "history.csv.gz")
+        data.write_live(rows[-live:], self.shape, BAD_RECORDS, self.node.storage / "demo" / "live.jsonl.gz")
+        (self.node.storage / "demo").chmod(0o777)
+        frauds = sum(row[self.shape.label_field] in ("1", "true", "True") for row in rows[:-live])
+        self.clock.say(
+            f"{source.name}: {len(rows) - live:,} rows of history ({frauds:,} frauds), {live:,} to go live, "
+            f"all times moved by {constant / 86_400_000:.1f} days"
+        )
+
+    def storage(self) -> Path:
+        """The local folder behind the FraudDetector's storage.uri."""
+        uri = self.resource["spec"].get("storage", {}).get("uri", f"file://{self.node.storage}/{self.namespace}.{self.name}")
+        if not uri.startswith("file://"):
+            raise DemoError(f"spec.storage.uri is {uri}; the demo writes history to file:// storage only")
+        folder = Path(uri.removeprefix("file://"))
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)
+        return folder
+
+    def simulate(self) -> Path:
+        out = BUILD / "simulated.csv.gz"
+        rows = HISTORY_ROWS + int(self.options.rate * self.options.duration)
+        command = [sys.executable, "-m", "fraud_pipelines.simulator", "--rows", str(rows), "--seed", "7", "--out", str(out)]
+        self.clock.say(f"simulating {rows:,} transactions with labels, seed 7")
+        subprocess.run(command, check=True, env=cluster.python_env("contracts", "pipelines"))
+        return out
+
+    def apply(self) -> None:
+        self.kube.kubectl("create", "namespace", self.namespace) if not self.kube.get("namespace", self.namespace) else None
+        self.kube.kubectl("apply", "-f", str(Path(self.options.cr).resolve()))
+        self.clock.say(f"applied {self.options.cr}")
+
+    def wait_ready(self) -> None:
+        """Follows the conditions until Ready; shows each change with its message."""
+        deadline = time.monotonic() + self.options.timeout
+        seen: dict[str, tuple[str, str]] = {}
+        while True:
+            found = self.kube.get(*self.fd).get("status", {}).get("conditions", [])
+            for condition in found:
+                state = (condition["status"], condition["reason"])
+                if seen.get(condition["type"]) != state:
+                    seen[condition["type"]] = state
+                    self.clock.say(f"{condition['type']:<18} {state[0]:<8} {state[1]:<22} {condition['message'][:140]}")
+            if all(seen.get(gate, ("",))[0] == "True" for gate in GATES):
+                return
+            if seen.get("TrainingSucceeded", ("", ""))[1] in ("TrainingFailed",):
+                raise DemoError("training failed: " + observe.last_logs(self.kube, self.namespace, "ray.io/node-type=head"))
+            if time.monotonic() > deadline:
+                waiting = [gate for gate in GATES if seen.get(gate, ("",))[0] != "True"]
+                raise DemoError(f"not true within {self.options.timeout:.0f} s: {', '.join(waiting)}")
+            time.sleep(1)
+
+    def traffic(self) -> None:
+        """Sends the live rows from a Pod of the cluster and follows it to its end."""
+        self.kube.kubectl("apply", "-f", "-", stdin=json.dumps(pod.manifest(self.name, self.namespace, self.node, self.options.rate)))
+        self.kube.kubectl("-n", self.namespace, "wait", "--for=jsonpath={.status.phase}=Running", f"pod/{pod.NAME}", timeout=90)
+        process = self.kube.follow(pod.NAME, self.namespace)
+        assert process.stdout is not None
+        for text in process.stdout:
+            self.show(text)
+        process.wait()
+        phase = self.kube.get("-n", self.namespace, "pod", pod.NAME)["status"]["phase"]
+        left = self.node.storage / "demo" / "evidence"
+        for path in sorted(left.iterdir()) if left.exists() else ():
+            shutil.copyfile(path, self.evidence / path.name)
+        if phase not in ("Succeeded", "Running"):
+            raise DemoError(f"the traffic Pod ended as {phase}; kubectl -n {self.namespace} logs {pod.NAME}")
+
+    def show(self, text: str) -> None:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            self.clock.say(f"  {text.rstrip()}")
+            return
+        if line.get("event") == "traffic":
+            self.clock.say(
+                f"  {line['rate']:.0f} tx/s: {line['inline']:,} inline, {line['stream']:,} streamed, {line['malformed']} malformed; "
+                f"alerts {line['review'] + line['decline']} ({line['decline']} declined)"
+            )
+        elif line.get("event") == "example":
+            answer = line["answer"]
+            reasons = "; ".join(reason["text"] for reason in answer["reasons"][:3])
+            self.clock.say(f"  one decision explained: {answer['id']} → {answer['action']} (score {answer['score']}): {reasons}")
+        else:
+            self.clock.say("  " + ", ".join(f"{key} {value}" for key, value in line.items()))
+
+    def judge(self, memory: dict[str, int]) -> bool:
+        least = min(10_000, int(self.options.rate * self.options.duration))
+        facts = observe.cluster_facts(self.kube, self.node, self.name, self.namespace, PLATFORM)
+        facts |= {"memory_mib": memory, "least": least, "wall_s": {**self.clock.phases, "total": round(time.monotonic() - self.clock.start, 1)}}
+        (self.evidence / "cluster.json").write_text(json.dumps(facts, indent=1))
+        (self.evidence / "profile_sink_metrics.txt").write_text(observe.pod_metrics(self.kube, self.namespace, names.sink(self.name, "profile")))
+        audit = subprocess.run(
+            [sys.executable, "-m", "fraud_pipelines.audit", str(self.evidence)],
+            capture_output=True, text=True, check=False, env=cluster.python_env("contracts", "pipelines"),
+        )  # fmt: skip
+        if audit.returncode:
+            raise DemoError(f"the audit of the vectors failed: {audit.stderr[-800:]}")
+        (self.evidence / "audit.json").write_text(audit.stdout)
+        result = summary.summarise(self.evidence)
+        result["checks"] = summary.checks(result, least)
+        (BUILD / "summary.json").write_text(json.dumps(result, indent=1))
+        for check, held in result["checks"].items():
+            self.clock.say(f"{'ok    ' if held else 'FAILED'} {check}")
+        self.clock.say(
+            f"sync p50 {result['latency_ms']['p50']} ms, p99 {result['latency_ms']['p99']} ms; parity {result['parity']}; "
+            f"alerts {result['alerts']}; model {result['model']['version']}"
+        )
+        self.clock.say(f"summary: {(BUILD / 'summary.json').relative_to(ROOT)}")
+        return all(result["checks"].values())
+
+    def stay(self) -> None:
+        service = names.decision_service(self.name)
+        self.clock.say("the platform stays up; Ctrl-C takes it down")
+        self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
+        self.clock.say(f"kubectl -n {self.namespace} get fd; kubectl -n {self.namespace} describe fd {self.name}")
+        self.clock.say(f"kubectl -n {self.namespace} port-forward svc/{service} 8080:8080   # then the README's curl")
+        self.clock.say(f"kubectl -n {self.namespace} port-forward svc/{names.console(self.name)} 8081:8080   # console")
+        signal.pause()
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cr", default="manifests/examples/payments.yaml", help="FraudDetector to apply")
+    parser.add_argument("--history", default="", help="CSV (or .csv.gz) of labelled transactions; the simulator's where absent")
+    parser.add_argument("--rate", type=float, default=200.0, help="transactions a second, both doors together")
+    parser.add_argument("--duration", type=float, default=60.0, help="seconds of live traffic")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds to wait for Ready")
+    parser.add_argument("--once", action="store_true", help="tear down at the end and exit with the checks' result")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    demo = Demo(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    ok = False
+    try:
+        ok = demo.run()
+        if not options.once:
+            demo.stay()
+    except KeyboardInterrupt:
+        demo.clock.say("interrupted")
+    except (DemoError, KubeError, data.DataError, cluster.ClusterError) as error:
+        demo.clock.say(f"FAILED: {error}")
+        observe.save_logs(demo, BUILD / "logs")
+    finally:
+        demo.clock.say("taking everything down")
+        down.down(demo.clock.say)
+    sys.exit(0 if ok else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Turns one file of labelled transactions into history for training and live traffic, shifted so that live means now.
+
+Pure but for reading and writing the files that it is given. All times move by one constant, so gaps, hours between
+events and every window stay what they were.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, str]
+
+MALFORMED_KINDS = (
+    "cut_json", "not_an_object", "missing_id", "empty_id", "text_amount", "negative_amount",
+    "missing_first_entity", "far_future", "invalid_utf8", "boolean_amount",
+)  # fmt: skip
+
+
+class DataError(Exception):
+    """The history file doesn't hold what the detector's spec names."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The few facts of a FraudDetector's spec that reading its transactions needs."""
+
+    id_field: str
+    time_field: str
+    time_unit: str
+    amount_field: str
+    entity_fields: tuple[str, ...]
+    numbers: frozenset[str]
+    label_field: str
+    history_path: str
+
+    @classmethod
+    def of(cls, spec: dict[str, Any]) -> Shape:
+        event = spec["event"]
+        train = spec.get("model", {}).get("train", {})
+        history = train.get("history", {})
+        numeric = {f["name"] for f in event.get("fields", []) if f.get("type") in ("integer", "number")}
+        return cls(
+            id_field=event["id"]["field"],
+            time_field=event["time"]["field"],
+            time_unit=event["time"].get("unit", "ms"),
+            amount_field=event["amount"]["field"],
+            entity_fields=tuple(entity["field"] for entity in spec["entities"]),
+            numbers=frozenset(numeric),
+            label_field=history.get("labelField", "is_fraud"),
+            history_path=history.get("path", "history/"),
+        )
+
+    def needed(self) -> tuple[str, ...]:
+        return (self.id_field, self.time_field, self.amount_field, self.label_field, *self.entity_fields)
+
+
+def read_rows(path: Path, shape: Shape) -> list[Row]:
+    """All rows of a CSV file (plain or gzip) in time order; DataError names a missing column."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        missing = [name for name in shape.needed() if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{path.name} lacks the columns {', '.join(missing)} that the FraudDetector names")
+        rows = [dict(row) for row in reader]
+    rows.sort(key=lambda row: time_ms(row, shape))
+    return rows
+
+
+def time_ms(row: Row, shape: Shape) -> int:
+    text = row[shape.time_field]
+    if shape.time_unit == "rfc3339":
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    return int(text) * (1000 if shape.time_unit == "s" else 1)
+
+
+def shift(rows: list[Row], shape: Shape, now_ms: int) -> int:
+    """Moves all times in place so that the last row is at ``now_ms``; gives the constant in ms (whole seconds)."""
+    constant = (now_ms - time_ms(rows[-1], shape)) // 1000 * 1000
+    for row in rows:
+        if shape.time_unit == "rfc3339":
+            moved = datetime.fromisoformat(row[shape.time_field]) + timedelta(milliseconds=constant)
+            row[shape.time_field] = moved.isoformat()
+        else:
+            row[shape.time_field] = str(int(row[shape.time_field]) + (constant // 1000 if shape.time_unit == "s" else constant))
+    return constant
+
+
+def write_history(rows: list[Row], path: Path) -> None:
+    """Writes rows as gzip CSV, through a neighbour file so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(gzip.compress(text.getvalue().encode(), compresslevel=3))
+    part.rename(path)
+
+
+def payload(row: Row, shape: Shape) -> dict[str, Any]:
+    """The row as a client would send it: typed JSON, without the label that nobody knows yet."""
+    out: dict[str, Any] = {}
+    for name, text in row.items():
+        if name == shape.label_field:
+            continue
+        if name == shape.amount_field or name in shape.numbers:
+            out[name] = json.loads(text)
+        elif name == shape.time_field and shape.time_unit != "rfc3339":
+            out[name] = int(text)
+        else:
+            out[name] = text
+    return out
+
+
+def malformed(kind: str, good: dict[str, Any], shape: Shape, number: int) -> bytes:
+    """One damaged record made from a good one; its id is its own, so that it can't be taken for the good one."""
+    record: dict[str, Any] = {**good, shape.id_field: f"malformed-{number}"}
+    if kind == "missing_id":
+        del record[shape.id_field]
+    elif kind == "empty_id":
+        record[shape.id_field] = ""
+    elif kind == "text_amount":
+        record[shape.amount_field] = "12.50"
+    elif kind == "negative_amount":
+        record[shape.amount_field] = -1
+    elif kind == "boolean_amount":
+        record[shape.amount_field] = True
+    elif kind == "missing_first_entity":
+        del record[shape.entity_fields[0]]
+    elif kind == "far_future":
+        far = {"ms": 4_070_908_800_000, "s": 4_070_908_800, "rfc3339": "2099-01-01T00:00:00Z"}
+        record[shape.time_field] = far[shape.time_unit]
+    text = json.dumps(record).encode()
+    if kind == "cut_json":
+        return text[: len(text) // 2]
+    if kind == "not_an_object":
+        return json.dumps([record]).encode()
+    if kind == "invalid_utf8":
+        return text[:-1] + b', "note": "\xff\xfe"}'
+    return text
+
+
+def write_live(rows: list[Row], shape: Shape, bad: int, path: Path) -> None:
+    """Writes what the Pod sends, one JSON line each: door, id (null where malformed), kind, raw text in latin-1.
+
+    Good rows go to the doors in turn; malformed ones lie evenly among them, half for each door.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    every = max(1, len(rows) // max(1, bad))
+    made = 0
+    with gzip.open(path, "wt", encoding="utf-8", compresslevel=3) as stream:
+        for number, row in enumerate(rows):
+            good = payload(row, shape)
+            door = ("inline", "stream")[number % 2]
+            key = str(good[shape.entity_fields[0]])
+            raw = json.dumps(good).encode()
+            stream.write(_line(door, str(good[shape.id_field]), None, key, raw, row[shape.label_field]))
+            if made < bad and number % every == every - 1:
+                kind = MALFORMED_KINDS[made // 2 % len(MALFORMED_KINDS)]
+                damaged = malformed(kind, good, shape, made)
+                stream.write(_line(("inline", "stream")[made % 2], None, kind, key, damaged, ""))
+                made += 1
+
+
+def _line(door: str, event_id: str | None, kind: str | None, key: str, raw: bytes, label: str) -> str:
+    line = {"door": door, "id": event_id, "malformed": kind, "key": key, "raw": raw.decode("latin-1"), "label": label}
+    return json.dumps(line) + "\n"

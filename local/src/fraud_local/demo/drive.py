@@ -1,0 +1,155 @@
+"""The demo's Pod: sends traffic through both doors, waits until all of it has ended, and dumps the evidence.
+
+Runs inside the cluster, with the detector's own configuration and Secrets. It prints one JSON object a line, which the
+terminal shows as progress. Loads only the detector it is given, for as many records as the file holds.
+
+    python -m fraud_local.demo.drive --input LIVE.jsonl.gz --out DIR --rate 200 --url http://payments-decision:8080
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from confluent_kafka import Producer
+
+from fraud_contracts.config import DetectorConfig, load_config
+from fraud_local.demo import evidence
+
+CONNECTIONS = 48
+
+
+def say(**line: Any) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+class Traffic:
+    """Open-loop traffic: each record has its time, whatever the answers to the earlier ones do."""
+
+    def __init__(self, config: DetectorConfig, url: str, rate: float, out: Path) -> None:
+        self.url, self.rate = url.rstrip("/"), rate
+        self.topic = config.identity.topic("transactions")
+        self.producer = Producer(
+            {
+                "bootstrap.servers": config.kafka.bootstrap_servers,
+                "acks": "all",
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "linger.ms": 2,
+            }
+        )
+        self.sent = gzip.open(out / "sent.jsonl.gz", "wt", compresslevel=3)  # noqa: SIM115 - closed in run()
+        self.answers = gzip.open(out / "answers.jsonl.gz", "wt", compresslevel=3)  # noqa: SIM115
+        self.counts = {"inline": 0, "stream": 0, "malformed": 0, "answered": 0, "review": 0, "decline": 0, "undelivered": 0}
+        self.example: dict[str, Any] | None = None
+
+    async def run(self, lines: list[dict[str, Any]]) -> None:
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+        headers = {"X-API-Key": os.environ["API_KEY"], "Content-Type": "application/json"}
+        timeout = aiohttp.ClientTimeout(total=15)
+        start, spoken, tasks = time.monotonic(), 0.0, set()
+        async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
+            for number, line in enumerate(lines):
+                due = start + number / self.rate
+                while (wait := due - time.monotonic()) > 0:
+                    self.producer.poll(0)
+                    await asyncio.sleep(min(wait, 0.05))
+                raw = line["raw"].encode("latin-1")
+                self._log_sent(line)
+                if line["door"] == "inline":
+                    task = asyncio.create_task(self._ask(session, line, raw))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                else:
+                    self.producer.produce(self.topic, raw, line["key"].encode(), on_delivery=self._delivered)
+                if (elapsed := time.monotonic() - start) - spoken >= 5:
+                    spoken = elapsed
+                    say(event="traffic", seconds=round(elapsed, 1), rate=round((number + 1) / elapsed, 1), **self.counts)
+            while tasks:
+                await asyncio.wait(tasks)
+        self.producer.flush(30)
+        self.sent.close()
+        self.answers.close()
+        seconds = time.monotonic() - start
+        say(event="traffic-done", seconds=round(seconds, 1), rate=round(len(lines) / seconds, 1), **self.counts)
+        if self.example:
+            say(event="example", answer=self.example)
+
+    def _delivered(self, error: Any, message: Any) -> None:
+        if error is not None:
+            self.counts["undelivered"] += 1
+
+    def _log_sent(self, line: dict[str, Any]) -> None:
+        self.counts[line["door"]] += 1
+        if line["malformed"]:
+            self.counts["malformed"] += 1
+        record = {"id": line["id"], "door": line["door"], "malformed": line["malformed"], "sent": int(time.time() * 1000)}
+        self.sent.write(json.dumps(record | {"label": line["label"]}) + "\n")
+
+    async def _ask(self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes) -> None:
+        begun = time.perf_counter()
+        record: dict[str, Any] = {"id": line["id"], "malformed": line["malformed"]}
+        try:
+            async with session.post(self.url + "/v1/decisions", data=raw) as response:
+                body = await response.read()
+                record |= {"status": response.status, "answer": json.loads(body)}
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+            record |= {"status": 0, "error": f"{type(error).__name__}: {error}"}
+        record["latency_ms"] = round((time.perf_counter() - begun) * 1000, 3)
+        self.answers.write(json.dumps(record) + "\n")
+        self.counts["answered"] += 1
+        answer = record.get("answer") or {}
+        if record["status"] == 200 and answer.get("action") in ("review", "decline"):
+            self.counts[answer["action"]] += 1
+            if self.example is None or (answer.get("score") or 0) > (self.example.get("score") or 0):
+                self.example = answer
+
+
+async def warm_up(url: str) -> None:
+    """Waits until the service answers, so that the first measured call meets no cold connection."""
+    deadline = time.monotonic() + 120
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(url.rstrip("/") + "/readyz", timeout=aiohttp.ClientTimeout(total=5)) as response:
+                    if response.status == 200:
+                        return
+            except (TimeoutError, aiohttp.ClientError) as error:
+                say(event="waiting", what=f"decision service: {type(error).__name__}")
+            if time.monotonic() > deadline:
+                raise SystemExit("the decision service wasn't ready within 120 s")
+            await asyncio.sleep(0.5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--settle", type=float, default=180.0, help="seconds to wait for the last record's final state")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    config = load_config()
+    with gzip.open(options.input, "rt", encoding="utf-8") as stream:
+        lines = [json.loads(line) for line in stream]
+    asyncio.run(warm_up(options.url))
+    say(event="start", records=len(lines), rate=options.rate)
+    asyncio.run(Traffic(config, options.url, options.rate, options.out).run(lines))
+    expected = {line["id"] for line in lines if line["id"]}
+    malformed_stream = sum(1 for line in lines if line["malformed"] and line["door"] == "stream")
+    evidence.collect(config, options.out, expected, malformed_stream, options.settle, say)
+    say(event="done")
+
+
+if __name__ == "__main__":
+    main()

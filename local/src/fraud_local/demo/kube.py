@@ -1,0 +1,49 @@
+"""kubectl and helm as the demo uses them: the same binaries a person would, so that what it shows can be repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class KubeError(Exception):
+    """kubectl or helm failed; the message is what it printed."""
+
+
+@dataclass(frozen=True)
+class Kube:
+    """A cluster, by its kubeconfig and the folder of the tools."""
+
+    kubeconfig: Path
+    tools: Path
+
+    def run(self, tool: str, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        environ = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.tools}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            [tool, *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, env=environ, check=False
+        )
+        if done.returncode:
+            raise KubeError(f"{tool} {' '.join(arguments[:4])}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        return self.run("kubectl", *arguments, stdin=stdin, timeout=timeout)
+
+    def helm(self, *arguments: str, timeout: float = 300) -> str:
+        return self.run("helm", *arguments, timeout=timeout)
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """Objects as kubectl gives them; an empty object where there is none."""
+        text = self.kubectl("get", *arguments, "-o", "json", "--ignore-not-found")
+        found: dict[str, Any] = json.loads(text) if text.strip() else {}
+        return found
+
+    def follow(self, pod: str, namespace: str) -> subprocess.Popen[str]:
+        """A process whose standard output is the Pod's log, to its end."""
+        environ = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.tools}:{os.environ['PATH']}"}
+        command = ["kubectl", "-n", namespace, "logs", "-f", pod]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ)

@@ -1,0 +1,122 @@
+"""What the demo records of the cluster itself: Pods, operators, conditions, children, model, memory, logs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from fraud_contracts import names
+from fraud_local.demo.kube import Kube, KubeError
+
+CHILD_KINDS = (
+    "kafkas.kafka.strimzi.io", "kafkanodepools.kafka.strimzi.io", "kafkatopics.kafka.strimzi.io", "flinkdeployments.flink.apache.org",
+    "rayjobs.ray.io", "inferenceservices.serving.kserve.io", "deployments.apps", "statefulsets.apps", "services", "configmaps", "secrets",
+    "serviceaccounts", "poddisruptionbudgets.policy", "networkpolicies.networking.k8s.io", "podmonitors.monitoring.coreos.com",
+)  # fmt: skip
+
+
+def memory_used_mib() -> int:
+    """MiB in use on this machine, caches not counted."""
+    found = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M))
+    return (int(found["MemTotal"]) - int(found["MemAvailable"])) // 1024
+
+
+def pods_memory_mib() -> int | None:
+    """Peak MiB of all Pods together, from their cgroup; None where this machine's cgroups say nothing."""
+    for path in ("/sys/fs/cgroup/memory/kubepods/memory.max_usage_in_bytes", "/sys/fs/cgroup/kubepods/memory.peak"):
+        if Path(path).exists():
+            return int(Path(path).read_text()) // 2**20
+    return None
+
+
+def cluster_facts(kube: Kube, node: Any, detector: str, namespace: str, platform: str) -> dict[str, Any]:
+    resource = kube.get("-n", namespace, f"{names.PLURAL}.{names.GROUP}", detector)
+    status = resource.get("status", {})
+    release = status.get("release", {})
+    return {
+        "pods": [_pod(item) for ns in (namespace, platform) for item in kube.get("-n", ns, "pods").get("items", [])],
+        "operators": node.operators,
+        "conditions": [
+            {key: c[key] for key in ("type", "status", "reason", "message", "lastTransitionTime")} for c in status.get("conditions", [])
+        ],
+        "children": _children(kube, namespace, resource.get("metadata", {}).get("uid", "")),
+        "model": {"version": release.get("model"), "digest": release.get("digest"), "metrics": _model_metrics(kube, platform, namespace, detector, release.get("model"))},
+    }
+
+
+def _pod(item: dict[str, Any]) -> dict[str, Any]:
+    statuses = item.get("status", {}).get("containerStatuses", [])
+    return {
+        "namespace": item["metadata"]["namespace"],
+        "name": item["metadata"]["name"],
+        "image": item["spec"]["containers"][0]["image"],
+        "ready": bool(statuses) and all(s["ready"] for s in statuses),
+        "phase": item.get("status", {}).get("phase"),
+        "restarts": sum(s["restartCount"] for s in statuses),
+    }
+
+
+def _children(kube: Kube, namespace: str, uid: str) -> list[dict[str, str]]:
+    found = []
+    for kind in CHILD_KINDS:
+        try:
+            items = kube.get("-n", namespace, kind, "-l", f"{names.UID_LABEL}={uid}").get("items", [])
+        except KubeError:
+            continue  # a kind whose CRD isn't installed has no children
+        found += [{"kind": item["kind"], "name": item["metadata"]["name"]} for item in items]
+    return found
+
+
+def _model_metrics(kube: Kube, platform: str, namespace: str, detector: str, version: str | None) -> dict[str, Any]:
+    """The registered version's tags, which hold the evaluation's figures, through the API server's proxy to MLflow."""
+    if not version:
+        return {}
+    import json
+    from urllib.parse import quote
+
+    path = f"/api/v1/namespaces/{platform}/services/mlflow:5000/proxy/api/2.0/mlflow/model-versions/get"
+    query = f"?name={quote(names.Identity(namespace, detector).model)}&version={version}"
+    try:
+        answer = json.loads(kube.kubectl("get", "--raw", path + query))
+    except KubeError as error:
+        return {"unavailable": str(error)[:200]}
+    return {tag["key"]: tag["value"] for tag in answer["model_version"].get("tags", [])}
+
+
+def pod_metrics(kube: Kube, namespace: str, deployment: str) -> str:
+    """The text of /metrics of a Deployment's Pods, through the API server's proxy."""
+    texts = []
+    for item in kube.get("-n", namespace, "pods").get("items", []):
+        if item["metadata"]["name"].startswith(deployment + "-"):
+            path = f"/api/v1/namespaces/{namespace}/pods/{item['metadata']['name']}:9090/proxy/metrics"
+            try:
+                texts.append(kube.kubectl("get", "--raw", path))
+            except KubeError as error:
+                texts.append(f"# unreachable: {error}")
+    return "\n".join(texts)
+
+
+def last_logs(kube: Kube, namespace: str, selector: str) -> str:
+    try:
+        return kube.kubectl("-n", namespace, "logs", "-l", selector, "--tail=15", "--all-containers")
+    except KubeError as error:
+        return str(error)
+
+
+def save_logs(demo: Any, folder: Path) -> None:
+    """Keeps every Pod's log and the objects' state before the teardown, so that a failure can be read afterwards."""
+    if not hasattr(demo, "kube"):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for namespace in (demo.namespace, "fraud-platform"):
+        try:
+            items = demo.kube.get("-n", namespace, "pods").get("items", [])
+            (folder / f"{namespace}.describe.txt").write_text(demo.kube.kubectl("-n", namespace, "describe", "pods,frauddetectors"))
+            for item in items:
+                name = item["metadata"]["name"]
+                text = demo.kube.kubectl("-n", namespace, "logs", name, "--all-containers", "--prefix", "--tail=2000")
+                (folder / f"{namespace}.{name}.log").write_text(text)
+        except KubeError as error:
+            demo.clock.say(f"logs of {namespace}: {error}")
+    demo.clock.say(f"logs of all Pods: {folder}")

@@ -1,0 +1,53 @@
+"""The manifest of the demo's own Pod: it sends the traffic from inside the cluster and leaves evidence on the storage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fraud_contracts import config, names
+
+NAME = "demo-traffic"
+CODE = "/opt/fraud"
+
+
+def manifest(detector: str, namespace: str, node: Any, rate: float) -> dict[str, Any]:
+    """A Pod of the serving image with the detector's own configuration and Secrets; it ends by itself."""
+    storage = str(node.storage)
+    path = ":".join(f"{CODE}/{part}/src" for part in ("contracts", "pipelines", "serving", "local"))
+    command = [
+        "python", "-m", "fraud_local.demo.drive", "--input", f"{storage}/demo/live.jsonl.gz", "--out", f"{storage}/demo/evidence",
+        "--rate", str(rate), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
+    ]  # fmt: skip
+    secrets = [{"secretRef": {"name": names.keys(detector)}}, {"secretRef": {"name": f"{detector}-stores"}}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": NAME, "namespace": namespace, "labels": {"app.kubernetes.io/name": NAME, names.COMPONENT_LABEL: "demo"}},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 1000},
+            "containers": [
+                {
+                    "name": "traffic",
+                    "image": "fraud-platform/serving:dev",
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": command,
+                    "env": [{"name": "PYTHONPATH", "value": path}, {"name": config.CONFIG_ENV, "value": config.CONFIG_PATH}],
+                    "envFrom": secrets,
+                    "volumeMounts": [
+                        {"name": "config", "mountPath": "/etc/fraud/config"},
+                        {"name": "storage", "mountPath": storage},
+                        {"name": "tmp", "mountPath": "/tmp"},
+                    ],
+                    "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+            "volumes": [
+                {"name": "config", "configMap": {"name": names.config(detector)}},
+                {"name": "storage", "hostPath": {"path": storage, "type": "Directory"}},
+                {"name": "tmp", "emptyDir": {}},
+            ],
+        },
+    }

@@ -1,0 +1,177 @@
+"""Judges a demo from its evidence alone: ``python -m fraud_local.demo.summary DIR`` makes the same numbers again.
+
+Pure but for reading the folder. What can't be taken from traffic (Pods, conditions, wall times) lies in the folder too, as
+``cluster.json``, so nothing in the summary comes from elsewhere.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        for line in stream:
+            yield json.loads(line)
+
+
+def quantile(values: list[float], q: float) -> float | None:
+    """Nearest-rank quantile; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return round(ordered[max(0, math.ceil(q * len(ordered)) - 1)], 3)
+
+
+def histogram_quantile(buckets: dict[float, float], q: float) -> float | None:
+    """Upper bound of the bucket that holds the quantile; buckets are cumulative, as Prometheus writes them."""
+    total = buckets.get(math.inf, 0.0)
+    if not total:
+        return None
+    for bound in sorted(buckets):
+        if buckets[bound] >= q * total:
+            return bound
+    return None
+
+
+def read_histogram(text: str, name: str) -> dict[float, float]:
+    """Buckets of a metric in Prometheus' text form, all label sets added up."""
+    out: dict[float, float] = {}
+    pattern = re.compile(rf'^{re.escape(name)}_bucket\{{.*le="([^"]+)".*\}} (\S+)$')
+    for line in text.splitlines():
+        if found := pattern.match(line):
+            out[float(found[1])] = out.get(float(found[1]), 0.0) + float(found[2])
+    return out
+
+
+def duplicates(records: Iterable[dict[str, Any]]) -> set[str]:
+    return {event_id for event_id, count in Counter(record["id"] for record in records).items() if count > 1}
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """The summary of one evidence folder."""
+    cluster = json.loads((folder / "cluster.json").read_text())
+    sent = list(lines(folder / "sent.jsonl.gz"))
+    answers = list(lines(folder / "answers.jsonl.gz"))
+    decisions = list(lines(folder / "decisions.jsonl.gz"))
+    ledger = list(lines(folder / "ledger.jsonl.gz"))
+    lake = list(lines(folder / "lake.jsonl.gz"))
+    dead = list(lines(folder / "dead_letters.jsonl.gz"))
+    good = {record["id"]: record["door"] for record in sent if not record["malformed"]}
+    decided = {record["id"]: record for record in decisions}
+    in_ledger, in_lake = {record["id"]: record for record in ledger}, {record["id"] for record in lake}
+    dead_ids = {record["id"] for record in dead if record.get("id")}
+    refused = {a["id"] for a in answers if a["id"] and 400 <= a["status"] < 500}
+    answered = {a["id"]: a["answer"] for a in answers if a["id"] and a["status"] == 200}
+    lost = sorted(
+        event_id
+        for event_id in good
+        if event_id not in refused and event_id not in dead_ids and not (event_id in decided and event_id in in_ledger and event_id in in_lake)
+    )
+    conflicting = sorted(
+        event_id
+        for event_id, answer in answered.items()
+        if event_id in in_ledger
+        and any(answer[key] != in_ledger[event_id][key] for key in ("action", "score"))
+    )
+    doubled = sorted(duplicates(decisions) | duplicates(ledger) | duplicates(lake) | set(conflicting))
+    latencies = [a["latency_ms"] for a in answers if a["status"] == 200]
+    bad_sent = [record for record in sent if record["malformed"]]
+    bad_refused = sum(1 for a in answers if a["malformed"] and 400 <= a["status"] < 500 and _reason(a))
+    bad_dead = [record for record in dead if record["id"] is None or record["id"] not in good]
+    parity = Counter(record.get("parity", "none") for record in decisions if record["door"] == "inline")
+    freshness = read_histogram((folder / "profile_sink_metrics.txt").read_text(), "fraud_profile_freshness_seconds")
+    audit = json.loads((folder / "audit.json").read_text())
+    compared = parity["equal"] + parity["stale"] + parity["mismatch"]
+    fresh_p50, fresh_p99 = histogram_quantile(freshness, 0.5), histogram_quantile(freshness, 0.99)
+    return {
+        "pods": cluster["pods"],
+        "operators": cluster["operators"],
+        "conditions": cluster["conditions"],
+        "children": cluster["children"],
+        "sent": len(good),
+        "sent_inline": sum(1 for door in good.values() if door == "inline"),
+        "sent_stream": sum(1 for door in good.values() if door == "stream"),
+        "answered": len(answered),
+        "decided_inline": sum(1 for record in decided.values() if record["door"] == "inline"),
+        "decided_stream": sum(1 for record in decided.values() if record["door"] == "stream"),
+        "ledger_rows": len(ledger),
+        "lake_rows": len(lake),
+        "lost": lost,
+        "duplicated": doubled,
+        "dead_letters": dict(Counter(record["reason"] for record in dead)),
+        "malformed_sent": len(bad_sent),
+        "malformed_refused": bad_refused,
+        "malformed_dead_lettered": len(bad_dead),
+        "refusals": dict(Counter(_reason(a) for a in answers if a["status"] >= 400)),
+        "errors": dict(Counter(str(a.get("error", a["status"])) for a in answers if a["status"] == 0 or a["status"] >= 500)),
+        "alerts": sum(1 for record in decided.values() if record["action"] != "approve"),
+        "actions": dict(Counter(record["action"] for record in decided.values())),
+        "degraded": dict(Counter(flag for record in decided.values() for flag in record["degraded"])),
+        "latency_ms": {"p50": quantile(latencies, 0.5), "p99": quantile(latencies, 0.99), "p99.9": quantile(latencies, 0.999)},
+        "freshness_ms": {
+            "p50": None if fresh_p50 is None else fresh_p50 * 1000,
+            "p99": None if fresh_p99 is None else fresh_p99 * 1000,
+        },
+        "parity": {
+            "compared": compared,
+            "equal": parity["equal"],
+            "stale": parity["stale"],
+            "mismatches": parity["mismatch"],
+            "staleness_rate": round(parity["stale"] / compared, 5) if compared else None,
+        },
+        "warm": audit,
+        "model": cluster["model"],
+        "wall_s": cluster["wall_s"],
+        "memory_mib": cluster["memory_mib"],
+    }
+
+
+def _reason(answer: dict[str, Any]) -> str:
+    error = (answer.get("answer") or {}).get("error") or {}
+    return str(error.get("code", "")) if isinstance(error, dict) else str(error)
+
+
+def checks(summary: dict[str, Any], least: int) -> dict[str, bool]:
+    """What must hold for the demo to have shown the platform working; every line is shown with its result."""
+    stated = summary["malformed_refused"] + summary["malformed_dead_lettered"]
+    ready = {c["type"]: c["status"] for c in summary["conditions"]}
+    return {
+        f"at least {least} transactions sent": summary["sent"] >= least,
+        "half of them on each door": abs(summary["sent_inline"] - summary["sent_stream"]) <= 1,
+        "every inline transaction answered": summary["answered"] == summary["sent_inline"],
+        "every id decided, in ledger and lake": not summary["lost"],
+        "no id decided, written or answered twice": not summary["duplicated"],
+        "every malformed record refused or dead-lettered, with a reason": stated == summary["malformed_sent"],
+        "no inline vector differs from the streamed one of the same events": summary["parity"]["mismatches"] == 0,
+        "inline vectors were compared": summary["parity"]["compared"] > 0,
+        "every live vector of a known entity equals the offline replay": summary["warm"]["share"] == 1.0,
+        "the detector is Ready": ready.get("Ready") == "True",
+        "a trained model answered": summary["model"]["version"] is not None and not summary["degraded"].get("no_model"),
+        "KubeRay and KServe are the real operators": all(
+            any(o["name"] == name and o["kind"] == "real" for o in summary["operators"]) for name in ("kuberay", "kserve")
+        ),
+    }
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo/evidence")
+    summary = summarise(folder)
+    summary["checks"] = checks(summary, json.loads((folder / "cluster.json").read_text())["least"])
+    json.dump(summary, sys.stdout, indent=1)
+    sys.stdout.write("\n")
+    sys.exit(0 if all(summary["checks"].values()) else 1)
+
+
+if __name__ == "__main__":
+    main()
