@@ -11,7 +11,7 @@ import hmac
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NoReturn
@@ -19,13 +19,12 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from fraud_contracts import durations
-from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.detector import Entity, FieldType, TimeUnit
 from fraud_contracts.detector import Event as EventSpec
 from fraud_contracts.errors import EventError, Reason
 from fraud_contracts.records import Event, Scalar, body_hash
+from fraud_pipelines.raw_json import decode, reread
 
-MAX_DEPTH: Final = 8
 MAX_TEXT: Final = 200
 MAX_FIELD_TEXT: Final = 1_000
 MAX_AMOUNT: Final = 10**13  # minor units; far below 2^53, so doubles and int64 sums stay exact
@@ -72,76 +71,6 @@ def _fail(reason: Reason, field: str, problem: str, event_id: str | None = None)
     raise EventError(reason, f"{field} {problem}", field, event_id)
 
 
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _DuplicateKeyError
-    return found
-
-
-def _reparse(raw: bytes) -> Any:
-    """The slow reading: sees repeated keys, keeps every digit of a decimal."""
-    try:
-        return json.loads(raw, object_pairs_hook=_unique, parse_float=Decimal)
-    except _DuplicateKeyError:
-        raise EventError(Reason.DUPLICATE_KEY, "the event names a field twice") from None
-    except ValueError:  # an integer of thousands of digits, which Python refuses to read
-        raise EventError(Reason.INVALID_JSON, "the event holds a number that is too long") from None
-
-
-def _depth(value: Any) -> int:
-    """Nesting of a parsed value; iterative, since the depth is the sender's choice."""
-    deepest, stack = 0, [(value, 1)]
-    while stack:
-        node, depth = stack.pop()
-        children: Iterable[Any]
-        if isinstance(node, dict):
-            children = node.values()
-        elif isinstance(node, list):
-            children = node
-        else:
-            continue
-        deepest = max(deepest, depth)
-        stack.extend((child, depth + 1) for child in children)
-    return deepest
-
-
-def decode(raw: bytes) -> tuple[dict[str, Any], bool]:
-    """A JSON object without repeated keys, and whether its decimals are ``Decimal`` (else float).
-
-    orjson drops repeated keys in silence. They are excluded by counting: without escapes, colons outside strings are
-    as many as keys. Whatever the count can't settle is read again by the slow parser.
-    """
-    if len(raw) > MAX_EVENT_BYTES:
-        raise EventError(Reason.TOO_LARGE, f"the event is larger than {MAX_EVENT_BYTES} bytes")
-    try:
-        found = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        if "depth limit" in str(error) or "ecursion" in str(error):
-            raise EventError(Reason.TOO_DEEP, f"the event nests deeper than {MAX_DEPTH} levels") from None
-        raise EventError(Reason.INVALID_JSON, "the event is no valid JSON in UTF-8") from None
-    if not isinstance(found, dict):
-        raise EventError(Reason.NOT_AN_OBJECT, "the event is no JSON object")
-    colons = raw.count(b":") - len(found)
-    flat = b"\\" not in raw
-    for key, value in found.items():
-        if value.__class__ is str:
-            colons -= value.count(":")
-        elif value.__class__ is dict or value.__class__ is list:
-            flat = False
-        if ":" in key:
-            flat = False
-    if not flat and _depth(found) > MAX_DEPTH:
-        raise EventError(Reason.TOO_DEEP, f"the event nests deeper than {MAX_DEPTH} levels")
-    if colons or not flat:
-        return _reparse(raw), True
-    return found, False
-
-
 class EventSchema:
     """What one detector calls a transaction. Made once per process; ``parse`` is on the hot path."""
 
@@ -174,7 +103,7 @@ class EventSchema:
                 if found.get(field).__class__ is float:
                     match = literal.search(raw)
                     if match is None or len(match[1]) > _SHORT_NUMBER:
-                        found = _reparse(raw)
+                        found = reread(raw)
                         break
         if "decision" in found:
             event_id = found.get(self._id)
