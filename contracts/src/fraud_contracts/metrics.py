@@ -82,6 +82,11 @@ PREDICT_ERRORS: Final = Metric(
 SINK_ROWS: Final = Metric(
     "fraud_sink_rows_total", "Records written to the store.", labels=("detector", "sink")
 )
+SINK_REFUSED: Final = Metric(
+    "fraud_sink_refused_total",
+    "Records that the store can't take; the ledger keeps their bytes, the others log them.",
+    labels=("detector", "sink"),
+)
 SINK_LAG: Final = Metric("fraud_sink_lag_records", "Records not yet written.", "gauge", ("detector", "sink"))
 FRESHNESS_SECONDS: Final = Metric(
     "fraud_profile_freshness_seconds",

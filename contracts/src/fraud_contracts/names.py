@@ -108,6 +108,10 @@ class Identity:
         """Redis mark: every profile of this set has been written; a miss means a new key, not a lost one."""
         return f"{self}:complete:{hash6}"
 
+    def redis_written(self, hash6: str) -> str:
+        """Redis set of the partitions of ``profiles`` written so far; all of them make the set complete."""
+        return f"{self}:written:{hash6}"
+
     @property
     def model(self) -> str:
         """Registered model in MLflow."""
@@ -200,6 +204,11 @@ def config(detector: str) -> str:
 def keys(detector: str) -> str:
     """Secret with TOKEN_KEY, DEAD_LETTER_KEY and API_KEY."""
     return f"{detector}-keys"
+
+
+def stores(detector: str) -> str:
+    """Secret with the platform's addresses of the stores that the spec leaves out."""
+    return f"{detector}-stores"
 
 
 def release_pointer(detector: str) -> str:

@@ -1,0 +1,344 @@
+"""One consumer loop for every sink: gather a batch, write it, then commit its offsets.
+
+A crash at any point re-reads what was not committed, so a writer must be idempotent; one that records offsets in its
+store (the lake) gives them in ``start`` and is exact by itself. A store that fails is retried a bounded number of times
+with backoff; then the process ends with an error and Kubernetes starts it anew, which also re-reads the configuration.
+
+Membership is static (``group.instance.id``), so a container that restarts in its Pod gets its partitions back at once;
+the session is short, because a *replaced* Pod has another name and must wait for the old session to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from fraud_contracts.errors import StoreError
+from fraud_sinks.meters import Meters
+from fraud_sinks.records import Place, Record, StoreLostError, Writer
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SESSION_MS: Final = 6_000
+ATTEMPTS: Final = 8
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 5.0
+POLL_SECONDS: Final = 0.2
+TICK_SECONDS: Final = 5.0
+DEAD_SECONDS: Final = 300.0  # also max.poll.interval.ms: the broker gives the partitions away then
+
+# The member is simply no longer the owner: whoever is reads the batch again, and writers are idempotent.
+_NOT_OWNER: Final = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._NO_OFFSET,
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What to read and how: a batch is full at ``batch`` records or ``linger`` seconds after its first one."""
+
+    bootstrap: str
+    topics: tuple[str, ...]
+    group: str
+    instance: str | None = None
+    batch: int = 500
+    linger: float = 0.005
+    rebuild: bool = False
+
+
+@dataclass
+class _Progress:
+    """How far one partition is. ``end`` is where it ended at assignment; EOF also counts as reaching it, since
+    transaction markers at the end are offsets that no record has."""
+
+    following: int
+    written: int
+    end: int
+    at_end: int = -1
+    caught_up: bool = False
+
+
+@dataclass
+class Loop:
+    """Runs one writer. ``stop`` may be called from a signal handler; the batch in hand is finished and committed."""
+
+    reading: Reading
+    writer: Writer
+    meters: Meters
+    pause: Callable[[float], Any] | None = None
+    _progress: dict[Place, _Progress] = field(default_factory=dict)
+    _pending: list[Record] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._beat = time.monotonic()
+        self._failure: Exception | None = None
+        self._first = 0.0
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def ready(self) -> bool:
+        """It has caught up once; a later lag is the lag metric's matter, not a reason to take the Pod out."""
+        return self._ready.is_set()
+
+    def alive(self) -> bool:
+        return time.monotonic() - self._beat < DEAD_SECONDS
+
+    def run(self) -> None:
+        """Until stopped, or, in a rebuild, until all partitions have caught up. Raises StoreError when a store stays away."""
+        consumer = Consumer(self._settings())
+        try:
+            self._await_topics(consumer)
+            if self.reading.rebuild:
+                self._assign_all(consumer)
+            else:
+                consumer.subscribe(
+                    list(self.reading.topics),
+                    on_assign=self._on_assign,
+                    on_revoke=self._on_revoke,
+                    on_lost=self._on_lost,
+                )
+            ticked = time.monotonic()
+            while not self._done():
+                self._gather(consumer)
+                self._raise_failure()
+                if self._due():
+                    self._flush(consumer)
+                self._announce()
+                self._beat = time.monotonic()
+                if self._beat - ticked >= TICK_SECONDS:
+                    ticked = self._beat
+                    self._retried(self.writer.tick)
+                    self._measure(consumer)
+            self._flush(consumer)
+            self._announce()
+            self._measure(consumer)
+        finally:
+            consumer.close()
+            self.writer.close()
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "bootstrap.servers": self.reading.bootstrap,
+            "group.id": self.reading.group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "session.timeout.ms": SESSION_MS,
+            "heartbeat.interval.ms": SESSION_MS // 4,
+            "max.poll.interval.ms": int(DEAD_SECONDS * 1000),
+            # The default waits up to 500 ms for one byte, which is fine; but a new record must not wait for more.
+            "fetch.wait.max.ms": 100,
+            "topic.metadata.refresh.interval.ms": 60_000,
+        }
+        if self.reading.instance and not self.reading.rebuild:
+            settings["group.instance.id"] = f"{self.reading.group}.{self.reading.instance}"
+        return settings
+
+    def _await_topics(self, consumer: Consumer) -> None:
+        """Topics are made by the operator, perhaps after this Pod; a minute without them is an error to show."""
+
+        def present() -> None:
+            try:
+                known = consumer.list_topics(timeout=10).topics
+            except KafkaException as error:
+                raise StoreError("kafka", str(error)) from error
+            absent = [topic for topic in self.reading.topics if topic not in known]
+            if absent:
+                raise StoreError("kafka", f"no topic {', '.join(absent)} yet")
+
+        self._retried(present, attempts=4 * ATTEMPTS)
+
+    def _done(self) -> bool:
+        if self._stop.is_set():
+            return True
+        return self.reading.rebuild and not self._pending and self.ready()
+
+    # Assignment -----------------------------------------------------------------------------------------------------
+
+    def _assign_all(self, consumer: Consumer) -> None:
+        topics = consumer.list_topics(timeout=10).topics
+        partitions = [TopicPartition(name, p) for name in self.reading.topics for p in topics[name].partitions]
+        self._begin(consumer, partitions)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            self._begin(consumer, partitions)
+        except (StoreError, KafkaException) as error:
+            self._failure = error  # raised by the loop: an exception must not cross librdkafka's callback
+
+    def _begin(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = [Place(p.topic, p.partition) for p in partitions]
+        known = self._retried(lambda: self.writer.start(places))
+        committed = {}
+        if not self.reading.rebuild:
+            committed = {Place(p.topic, p.partition): p.offset for p in consumer.committed(partitions, 30)}
+        starts = []
+        for place in places:
+            low, high = consumer.get_watermark_offsets(TopicPartition(*place), 30)
+            begin = 0 if self.reading.rebuild else known.get(place, committed[place])
+            if 0 <= begin < low and not self.reading.rebuild and begin > 0:
+                log.error(
+                    "records were deleted before this sink had read them",
+                    extra={"data": {"topic": place.topic, "partition": place.partition, "lost": low - begin}},
+                )
+            begin = max(begin, low)
+            self._progress[place] = _Progress(begin, begin, high)
+            starts.append(TopicPartition(*place, begin))
+        consumer.assign(starts)
+        log.info("assigned", extra={"data": {"partitions": {f"{p.topic}/{p.partition}": p.offset for p in starts}}})
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Partitions go in good order: what is in hand is written and committed while we still own them."""
+        try:
+            self._flush(consumer)
+        except (StoreError, KafkaException) as error:
+            self._failure = error
+        self._forget(partitions)
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Another member may own them already: nothing in hand may be written for them."""
+        self._forget(partitions)
+
+    def _forget(self, partitions: list[TopicPartition]) -> None:
+        gone = {Place(p.topic, p.partition) for p in partitions}
+        self._pending = [record for record in self._pending if record.place not in gone]
+        for place in gone:
+            self._progress.pop(place, None)
+
+    # Batches --------------------------------------------------------------------------------------------------------
+
+    def _gather(self, consumer: Consumer) -> None:
+        """Takes what is there: ``consume`` waits its whole timeout unless the count is reached, so the first record is
+        awaited alone and the rest for what remains of the linger."""
+        if self._pending:
+            left = max(0.0, self._first + self.reading.linger - time.monotonic())
+            messages = consumer.consume(self.reading.batch - len(self._pending), min(POLL_SECONDS, left))
+        else:
+            messages = consumer.consume(1, POLL_SECONDS)
+        for message in messages:
+            if message.error() is not None:
+                self._judge(message)
+            else:
+                self._take(message)
+
+    def _take(self, message: Any) -> None:
+        progress = self._progress.get(Place(message.topic(), message.partition()))
+        # A rebalance inside one consume() can hand over records of a partition that is gone or was rewound.
+        if progress is None or message.offset() < progress.following:
+            return
+        progress.following = message.offset() + 1
+        if not self._pending:
+            self._first = time.monotonic()
+        self._pending.append(
+            Record(
+                message.topic(),
+                message.partition(),
+                message.offset(),
+                message.timestamp()[1],
+                message.key(),
+                message.value(),
+            )
+        )
+
+    def _judge(self, message: Any) -> None:
+        error = message.error()
+        if error.code() == KafkaError._PARTITION_EOF:
+            progress = self._progress.get(Place(message.topic(), message.partition()))
+            if progress is not None:
+                progress.at_end = message.offset()
+        elif error.fatal() or not (
+            error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+        ):
+            raise StoreError("kafka", error.str())  # fatal errors, such as being fenced, come as messages too
+        else:
+            log.warning("kafka", extra={"data": {"error": error.str()}})
+
+    def _due(self) -> bool:
+        if not self._pending:
+            return False
+        full = len(self._pending) >= self.reading.batch
+        return full or time.monotonic() - self._first >= self.reading.linger
+
+    def _flush(self, consumer: Consumer) -> None:
+        if not self._pending:
+            return
+        batch = self._pending
+        self.meters.rows.inc(self._retried(lambda: self.writer.write(batch)))
+        self._pending = []
+        ends: dict[Place, int] = {}
+        for record in batch:
+            ends[record.place] = record.offset + 1
+        for place, offset in ends.items():
+            if place in self._progress:
+                self._progress[place].written = offset
+        if not self.reading.rebuild:
+            self._commit(consumer, [TopicPartition(*place, offset) for place, offset in ends.items()])
+
+    def _commit(self, consumer: Consumer, offsets: list[TopicPartition]) -> None:
+        def commit() -> None:
+            try:
+                consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.code() not in _NOT_OWNER:
+                    raise StoreError("kafka", f"committing offsets: {cause.str()}") from error
+                log.warning("offsets not committed", extra={"data": {"error": cause.str()}})
+
+        self._retried(commit)
+
+    def _announce(self) -> None:
+        """Tells the writer of partitions that have been written up to where they ended at assignment."""
+        for place, progress in self._progress.items():
+            if progress.caught_up or progress.written < progress.following:
+                continue
+            if progress.written >= progress.end or progress.at_end >= progress.written:
+                self._retried(lambda place=place: self.writer.caught_up(place))  # type: ignore[misc]
+                progress.caught_up = True
+        if not self._ready.is_set() and self._progress and all(p.caught_up for p in self._progress.values()):
+            log.info("caught up", extra={"data": {"partitions": len(self._progress)}})
+            self._ready.set()
+
+    # Upkeep ---------------------------------------------------------------------------------------------------------
+
+    def _measure(self, consumer: Consumer) -> None:
+        lag = 0
+        for place, progress in self._progress.items():
+            _, high = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            # At the end of a partition only transaction markers may lie between the last record and the watermark.
+            seen = progress.at_end if progress.written >= progress.following else -1
+            lag += max(0, high - max(progress.written, seen))
+        self.meters.lag.set(lag)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _retried(self, call: Callable[[], T], attempts: int = ATTEMPTS) -> T:
+        pause = FIRST_PAUSE
+        for attempt in range(1, attempts + 1):
+            try:
+                return call()
+            except StoreError as error:
+                if attempt == attempts or self._stop.is_set() or isinstance(error, StoreLostError):
+                    raise
+                log.warning("retrying", extra={"data": {"error": str(error), "attempt": attempt, "pause": pause}})
+            self._beat = time.monotonic()
+            (self.pause or self._stop.wait)(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
+        raise AssertionError("unreachable")
+

@@ -1,0 +1,72 @@
+"""Starts a sink: configuration, logging, health server, signals, the loop, and the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+
+from confluent_kafka import KafkaException
+
+from fraud_contracts import log as logs
+from fraud_contracts.config import METRICS_PORT, DetectorConfig, load_config
+from fraud_contracts.errors import StoreError
+from fraud_sinks.loop import Loop, Reading
+from fraud_sinks.meters import HealthServer, Meters
+from fraud_sinks.records import Writer
+
+log = logging.getLogger(__name__)
+
+# (configuration, meters, whether this is a rebuild) -> the writer and what it reads
+Maker = Callable[[DetectorConfig, Meters, bool], tuple[Writer, Reading]]
+
+
+def reading(config: DetectorConfig, sink: str, nouns: tuple[str, ...], batch: int, linger: float) -> Reading:
+    return Reading(
+        bootstrap=config.kafka.bootstrap_servers,
+        topics=tuple(config.identity.topic(noun) for noun in nouns),
+        group=config.identity.group(f"{sink}-sink"),
+        instance=os.environ.get("HOSTNAME"),
+        batch=batch,
+        linger=linger,
+    )
+
+
+def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
+    """0 after a stop or a finished rebuild, 1 where a store stayed away: the container is then started anew."""
+    parser = argparse.ArgumentParser(prog=f"python -m fraud_sinks.{sink}")
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="write everything that the topics hold, from the beginning, then exit; safe beside a running sink",
+    )
+    rebuild: bool = parser.parse_args(argv).rebuild
+    logs.setup()
+    config = load_config()
+    meters = Meters(str(config.identity), sink)
+    port = int(os.environ.get("METRICS_PORT", METRICS_PORT))
+    loop: Loop | None = None
+    server = HealthServer(
+        port if not rebuild else 0,
+        meters.registry,
+        alive=lambda: loop is None or loop.alive(),
+        ready=lambda: loop is not None and loop.ready(),
+    )
+    server.start()
+    try:
+        writer, what = make(config, meters, rebuild)
+        loop = Loop(replace(what, rebuild=rebuild), writer, meters)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: loop.stop() if loop else None)
+        log.info("started", extra={"data": {"sink": sink, "detector": str(config.identity), "rebuild": rebuild}})
+        loop.run()
+    except (StoreError, KafkaException) as error:
+        log.error("giving up", extra={"data": {"sink": sink, "error": str(error)}})
+        return 1
+    finally:
+        server.stop()
+    log.info("stopped", extra={"data": {"sink": sink}})
+    return 0

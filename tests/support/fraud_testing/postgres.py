@@ -1,0 +1,138 @@
+"""A real PostgreSQL server in a temporary folder on a free loopback port, for tests.
+
+PostgreSQL refuses to run as root, so there it runs as ``postgres``, else as ``nobody``. Nothing is made durable: the data
+live as long as the test.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fraud_testing.kafka import free_port, wait_for
+
+
+def _binaries() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+def missing() -> str | None:
+    return None if _binaries() else "PostgreSQL is not installed"
+
+
+def _user() -> str | None:
+    """The user to run as; None where we are no root and run as ourselves."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+@dataclass
+class Server:
+    """A running PostgreSQL; ``stop`` and ``start`` keep its port and data."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://fraud@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "postgres.log"
+
+    def _run_as(self) -> dict[str, object]:
+        user = _user()
+        return {} if user is None else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+
+    def format(self) -> None:
+        user = _user()
+        if user is not None:
+            shutil.chown(self.folder, user)
+        binaries = _binaries()
+        assert binaries is not None
+        done = subprocess.run(
+            [str(binaries / "initdb"), "-D", str(self.folder / "data"), "-U", "fraud", "-A", "trust"]
+            + ["-E", "UTF8", "--locale=C", "--no-sync"],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            **self._run_as(),  # type: ignore[call-overload]
+        )
+        if done.returncode:
+            raise RuntimeError(f"initdb failed: {done.stdout}{done.stderr}")
+
+    def start(self) -> None:
+        binaries = _binaries()
+        assert binaries is not None
+        settings = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "shared_buffers": "32MB",
+            "max_connections": 30,
+        }
+        arguments = [f"-c{name}={value}" for name, value in settings.items()]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # type: ignore[call-overload]
+                [str(binaries / "postgres"), "-D", str(self.folder / "data"), *arguments],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **self._run_as(),
+            )
+        wait_for(self._answers, 30, f"PostgreSQL on port {self.port}, see {self.log}")
+
+    def _answers(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL ended:\n{self.log.read_text()[-2000:]}")
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex(("127.0.0.1", self.port)):
+                return False
+        return "ready to accept connections" in self.log.read_text().rsplit("starting PostgreSQL", 1)[-1]
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT is PostgreSQL's fast shutdown; SIGQUIT its crash."""
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A fresh PostgreSQL for the block."""
+    folder = Path(tempfile.mkdtemp(prefix="fraud-postgres-"))
+    running = Server(folder)
+    try:
+        running.format()
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)

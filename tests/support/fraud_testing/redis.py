@@ -1,0 +1,78 @@
+"""A real Redis server on a free loopback port, for tests. ``missing()`` says what keeps it from starting."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fraud_testing.kafka import free_port, wait_for
+
+
+def missing() -> str | None:
+    return None if shutil.which("redis-server") else "redis-server is not installed"
+
+
+@dataclass
+class Server:
+    """A running Redis without eviction, as the platform asks for; ``stop`` and ``start`` keep its port and, with ``append_only``, its data."""
+
+    folder: Path
+    append_only: bool = False
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "redis.log"
+
+    def start(self) -> None:
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        arguments += ["--appendonly", "yes" if self.append_only else "no", "--maxmemory-policy", "noeviction"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(["redis-server", *arguments], stdout=log, stderr=log)
+        wait_for(self._answers, 20, f"Redis on {self.url}, see {self.log}")
+
+    def _answers(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(f"Redis ended with {self.process.returncode}:\n{self.log.read_text()[-2000:]}")
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            if probe.connect_ex(("127.0.0.1", self.port)):
+                return False
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64).startswith(b"+PONG")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+
+@contextmanager
+def server(append_only: bool = False) -> Iterator[Server]:
+    """A fresh Redis for the block."""
+    folder = Path(tempfile.mkdtemp(prefix="fraud-redis-"))
+    running = Server(folder, append_only)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
