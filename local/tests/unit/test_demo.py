@@ -1,0 +1,135 @@
+"""The demo's data and its judgement: pure parts, on made-up evidence."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fraud_local.demo import data, summary
+
+SPEC: dict[str, Any] = {
+    "event": {
+        "id": {"field": "id"},
+        "time": {"field": "at", "unit": "s"},
+        "amount": {"field": "amt", "scale": 2},
+        "fields": [{"name": "age", "type": "integer"}, {"name": "kind", "type": "string"}],
+    },
+    "entities": [{"name": "customer", "field": "card"}, {"name": "counterparty", "field": "shop"}],
+}
+SHAPE = data.Shape.of(SPEC)
+
+
+def row(number: int) -> data.Row:
+    return {"id": f"t{number}", "at": str(1_700_000_000 + number * 60), "amt": "8.27", "card": "0042", "shop": "s1", "age": "7", "kind": "x", "is_fraud": "0"}  # fmt: skip
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with gzip.open(path, "wt") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in rows)
+
+
+def test_a_shift_moves_all_times_by_one_constant_so_that_the_last_is_now() -> None:
+    """Gaps stay as they were, and nothing lies in the future."""
+    rows = [row(number) for number in range(5)]
+    data.shift(rows, SHAPE, 1_800_000_000_999)
+    times = [data.time_ms(r, SHAPE) for r in rows]
+    assert times[-1] == 1_800_000_000_000
+    assert [b - a for a, b in zip(times, times[1:], strict=False)] == [60_000] * 4
+
+
+def test_a_payload_is_typed_and_holds_no_label() -> None:
+    """Numbers are numbers, ids keep their zeros, and the label stays out."""
+    assert data.payload(row(1), SHAPE) == {"id": "t1", "at": 1_700_000_060, "amt": 8.27, "card": "0042", "shop": "s1", "age": 7, "kind": "x"}
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    """A file that lacks what the spec names is refused with the column's name."""
+    path = tmp_path / "h.csv"
+    path.write_text("id,at,amt,card,is_fraud\n")
+    with pytest.raises(data.DataError, match="shop"):
+        data.read_rows(path, SHAPE)
+
+
+def test_live_traffic_takes_the_doors_in_turn_and_spreads_every_kind_of_damage(tmp_path: Path) -> None:
+    """Half of the rows go to each door, and each kind of malformed record goes through both."""
+    path = tmp_path / "live.jsonl.gz"
+    data.write_live([row(number) for number in range(400)], SHAPE, 100, path)
+    lines = list(summary.lines(path))
+    good = [line for line in lines if not line["malformed"]]
+    assert [sum(line["door"] == door for line in good) for door in ("inline", "stream")] == [200, 200]
+    assert {(line["malformed"], line["door"]) for line in lines if line["malformed"]} == {
+        (kind, door) for kind in data.MALFORMED_KINDS for door in ("inline", "stream")
+    }
+
+
+def test_a_histogram_gives_the_bound_of_the_bucket_that_holds_the_quantile() -> None:
+    """The text form of several label sets is added up."""
+    text = 'm_bucket{a="1",le="0.1"} 5\nm_bucket{a="1",le="+Inf"} 10\nm_bucket{a="2",le="0.1"} 5\nm_bucket{a="2",le="+Inf"} 5\n'
+    buckets = summary.read_histogram(text, "m")
+    assert (summary.histogram_quantile(buckets, 0.5), summary.histogram_quantile(buckets, 0.99)) == (0.1, float("inf"))
+
+
+def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Evidence of two good transactions and one malformed record, with parts replaced."""
+    decision = {"score": 10, "action": "approve", "degraded": [], "parity": "equal"}
+    both = [{"id": "a", "door": "inline", **decision}, {"id": "b", "door": "stream", **decision}]
+    parts: dict[str, list[dict[str, Any]]] = {
+        "sent": [
+            {"id": "a", "door": "inline", "malformed": None},
+            {"id": "b", "door": "stream", "malformed": None},
+            {"id": None, "door": "stream", "malformed": "cut_json"},
+        ],
+        "answers": [{"id": "a", "malformed": None, "status": 200, "latency_ms": 3.0, "answer": both[0]}],
+        "decisions": both,
+        "ledger": both,
+        "lake": both,
+        "dead_letters": [{"id": None, "reason": "invalid_json"}],
+        **changes,
+    }
+    for name, rows in parts.items():
+        write(folder / f"{name}.jsonl.gz", rows)
+    model = {"version": "1", "digest": "sha256:0", "metrics": {}}
+    operators = [{"name": name, "version": "1", "kind": "real"} for name in ("kuberay", "kserve")]
+    conditions = [{"type": "Ready", "status": "True"}]
+    cluster = {"pods": [], "operators": operators, "conditions": conditions, "children": [], "model": model, "wall_s": {}, "memory_mib": {}}
+    (folder / "cluster.json").write_text(json.dumps(cluster))
+    (folder / "profile_sink_metrics.txt").write_text("")
+    (folder / "audit.json").write_text(json.dumps({"share": 1.0}))
+    return summary.summarise(folder)
+
+
+def test_whole_evidence_passes_every_check(tmp_path: Path) -> None:
+    """Nothing lost, nothing doubled, all malformed records accounted for."""
+    result = evidence(tmp_path)
+    assert (result["lost"], result["duplicated"]) == ([], [])
+    assert all(summary.checks(result, 2).values())
+
+
+@pytest.mark.parametrize("store", ["decisions", "ledger", "lake"])
+def test_an_id_missing_from_any_store_is_lost(tmp_path: Path, store: str) -> None:
+    """A transaction has ended only when topic, ledger and lake hold it."""
+    only_a = [{"id": "a", "door": "inline", "score": 10, "action": "approve", "degraded": [], "parity": "equal"}]
+    assert evidence(tmp_path, **{store: only_a})["lost"] == ["b"]
+
+
+@pytest.mark.parametrize("store", ["decisions", "ledger", "lake"])
+def test_an_id_held_twice_is_duplicated(tmp_path: Path, store: str) -> None:
+    """A second decision, ledger row or lake row of one id is shown."""
+    rows = [{"id": i, "door": "stream", "score": 10, "action": "approve", "degraded": [], "parity": "none"} for i in ("a", "b", "b")]
+    assert evidence(tmp_path, **{store: rows})["duplicated"] == ["b"]
+
+
+def test_an_answer_that_differs_from_the_ledger_is_shown(tmp_path: Path) -> None:
+    """The client acted on the answer: another one in the ledger counts as a duplicate."""
+    answer = {"id": "a", "malformed": None, "status": 200, "latency_ms": 3.0, "answer": {"id": "a", "score": 900, "action": "decline"}}
+    assert evidence(tmp_path, answers=[answer])["duplicated"] == ["a"]
+
+
+def test_a_malformed_record_without_a_trace_fails_the_check(tmp_path: Path) -> None:
+    """Silence about a bad record is a failure."""
+    result = evidence(tmp_path, dead_letters=[])
+    assert not summary.checks(result, 2)["every malformed record refused or dead-lettered, with a reason"]
