@@ -11,7 +11,16 @@ import json
 from typing import Any, Final
 
 from fraud_contracts import durations
-from fraud_contracts.detector import Aggregate, DetectorSpec, FieldType, Transform, dump
+from fraud_contracts.detector import (
+    Aggregate,
+    DetectorSpec,
+    Entity,
+    EventField,
+    Features,
+    FieldType,
+    Transform,
+    dump,
+)
 from fraud_contracts.errors import SpecError
 
 # Raise it whenever the same declaration would give other bits: another grid, another K, another rule for late events.
@@ -20,13 +29,18 @@ ENGINE_VERSION: Final = 1
 
 def feature_set_hash(spec: DetectorSpec) -> str:
     """64 hex characters over what decides a vector: entities, declared fields, amount's scale, features, engine version."""
+    return identity_of(spec.features, spec.entities, spec.event.fields, spec.event.amount.scale)
+
+
+def identity_of(features: Features, entities: list[Entity], fields: list[EventField], scale: int) -> str:
+    """``feature_set_hash`` of a spec's parts, for callers that hold no whole spec."""
     whole: dict[str, Any] = {
         "engine": ENGINE_VERSION,
-        "scale": spec.event.amount.scale,
-        "entities": [{"name": e.name, "labelDelay": e.label_delay} for e in spec.entities],
-        "fields": [{"name": f.name, "type": f.type} for f in spec.event.fields],
-        "preset": spec.features.preset,
-        "extra": [dump(feature) for feature in spec.features.extra],
+        "scale": scale,
+        "entities": [{"name": e.name, "labelDelay": e.label_delay} for e in entities],
+        "fields": [{"name": f.name, "type": f.type} for f in fields],
+        "preset": features.preset,
+        "extra": [dump(feature) for feature in features.extra],
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

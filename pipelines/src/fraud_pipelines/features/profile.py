@@ -1,0 +1,61 @@
+"""The binary form of a key's state: what Flink stores, the profiles topic carries and the decision service reads.
+
+After the header that all components know (``fraud_contracts.profile_header``) come the newest event's time, the counter
+of events that came too late, the sizes and bases of each part, then the parts' columns as little-endian arrays. Fixed
+arrays are longer than variable-length numbers, but Python reads them at the speed of a copy.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from typing import Final, NamedTuple
+
+from fraud_contracts import profile_header
+
+VERSION: Final = 1
+FIXED: Final = struct.Struct(profile_header.HEADER.format + "qI")
+
+if sys.byteorder != "little":
+    raise ImportError("profiles are little-endian arrays; this machine is not")
+
+
+class ProfileError(ValueError):
+    """Bytes that are no profile, or one of another version or feature set."""
+
+
+class Header(NamedTuple):
+    """What may be known of a profile without its feature set; ``newest_time`` is 0 where no event was taken yet."""
+
+    version: int
+    set_hash8: str
+    epoch: int
+    seq: int
+    digest: int
+    newest_time: int
+
+
+def read_header(profile: bytes) -> Header:
+    """Header of a profile of any feature set; ProfileError where the bytes are none or of a later version."""
+    if len(profile) < FIXED.size or profile[:2] != profile_header.MAGIC:
+        raise ProfileError("these bytes are no profile: they don't begin with a profile's header")
+    _, version, set_hash, epoch, seq, digest, newest, _ = FIXED.unpack_from(profile)
+    if version != VERSION:
+        raise ProfileError(f"the profile is of version {version}; this engine reads version {VERSION}")
+    return Header(version, set_hash.hex(), epoch, seq, digest, newest)
+
+
+class Reader:
+    """Takes arrays off the bytes, one after the other; the caller has checked the total length."""
+
+    __slots__ = ("at", "data")
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    def take(self, into: array[int], count: int) -> None:
+        if count:
+            end = self.at + count * into.itemsize
+            into.frombytes(self.data[self.at : end])
+            self.at = end

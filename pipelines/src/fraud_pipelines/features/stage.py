@@ -1,0 +1,257 @@
+"""One entity's keyed stage: pure methods from (state, event) to (values, new state), and the same over decoded objects.
+
+The byte form serves the stream and the decision service; ``open`` gives the object form, for replay and for anyone who
+applies several events in a row. Both run the same code, so their values are equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from fraud_contracts import profile_header
+from fraud_pipelines.features.curve import TOO_OLD, Curve
+from fraud_pipelines.features.grid import Grid
+from fraud_pipelines.features.plan import NAN, CurvePlan, Event, FraudPlan, Value, hash64
+from fraud_pipelines.features.profile import FIXED, VERSION, ProfileError, Reader
+from fraud_pipelines.features.recent import Recent
+
+TAG: Final = 0xFFFFFFFF
+COUNTER_MAX: Final = 0xFFFFFFFF
+
+Saw = tuple[int, int, int]
+Label = Mapping[str, Any]
+
+
+def label_hash(event_id: str, known: int) -> int:
+    """What a label adds to the digest; its person keeps it apart from the hash of its event."""
+    text = f"{known}:{event_id}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8, person=b"label").digest(), "little")
+
+
+class Live:
+    """A key's state, decoded. Made by ``Stage.open``."""
+
+    __slots__ = ("curves", "digest", "epoch", "frauds", "recents", "seq", "stage", "too_old")
+
+    def __init__(self, stage: Stage, epoch: int) -> None:
+        self.stage = stage
+        self.epoch, self.seq, self.digest, self.too_old = epoch, 0, 0, 0
+        self.curves = [plan.new(stage.grid) for plan in stage.plans]
+        self.recents = [
+            [Recent(stage.grid.k, stage.grid.retain) for _ in plan.recents] for plan in stage.plans
+        ]
+        self.frauds = Curve(stage.grid, 0, (True,)) if stage.fraud is not None else None
+
+    @property
+    def saw(self) -> Saw:
+        return self.epoch, self.seq, self.digest
+
+    def observe(self, event: Event, key: int | None = None) -> list[Value] | None:
+        """Takes an event; -> its values, None for a repeated id. ``key`` is ``hash64`` of its id, if the caller has it."""
+        stage, curves = self.stage, self.curves
+        t: int = event["time"]
+        if key is None:
+            key = hash64(event["id"])
+        tag = key & TAG
+        ts = curves[0].ts
+        if ts and t <= ts[-1]:
+            if t <= ts[-1] - stage.grid.retain:
+                self.too_old = min(self.too_old + 1, COUNTER_MAX)
+                return Live(stage, 0).observe(event, key)
+            for plan, curve in zip(stage.plans, curves, strict=True):
+                if plan.matches(event) and curve.find(t, tag) >= 0:
+                    return None
+        self.seq += 1
+        self.digest ^= key
+        out: list[Value] = []
+        first = 0
+        for plan, curve, recents in zip(stage.plans, curves, self.recents, strict=True):
+            own = plan.matches(event)
+            rows = plan.add(curve, recents, t, tag, event) if own else bisect_right(curve.ts, t)
+            first = first or rows
+            plan.read(curve, recents, t, rows, own, out)
+        fraud, frauds = stage.fraud, self.frauds
+        if fraud is not None and frauds is not None:
+            main = curves[0]
+            limit = main.ts[-1] - stage.grid.retain
+            if frauds.ts and frauds.ts[0] <= limit:
+                frauds.expire(limit)
+            fraud.read(main, frauds, t, first, out)
+        return out
+
+    def read(self, event: Event) -> list[Value]:
+        """The values as of an event that was taken before; nothing changes."""
+        t: int = event["time"]
+        out: list[Value] = []
+        for plan, curve, recents in zip(self.stage.plans, self.curves, self.recents, strict=True):
+            plan.read(curve, recents, t, bisect_right(curve.ts, t), plan.matches(event), out)
+        if self.stage.fraud is not None and self.frauds is not None:
+            self.stage.fraud.read(self.curves[0], self.frauds, t, bisect_right(self.curves[0].ts, t), out)
+        return out
+
+    def peek(self, event: Event) -> list[Value]:
+        """The values as if the event were taken now; nothing changes."""
+        copy = self.stage.open(self.dump())
+        values = copy.observe(event)
+        return copy.read(event) if values is None else values
+
+    def label(self, label: Label) -> bool:
+        """Takes a label; -> whether anything changed."""
+        frauds, ts = self.frauds, self.curves[0].ts
+        if frauds is None:
+            return False
+        event_id, t, known = label["id"], label["time"], label["known"]
+        tag = hash64(event_id) & TAG
+        row = frauds.find(t, tag)
+        if not label["fraud"]:
+            if row < 0:
+                return False
+            self.digest ^= label_hash(event_id, frauds.peaks[0][row])
+            frauds.remove(row)
+        elif row >= 0:
+            before = frauds.peaks[0][row]
+            if before <= known:
+                return False
+            self.digest ^= label_hash(event_id, before) ^ label_hash(event_id, known)
+            frauds.peaks[0][row] = known
+        else:
+            if ts and t <= ts[-1] - self.stage.grid.retain:
+                return False
+            if frauds.add(t, tag, (), (known,)) == TOO_OLD:
+                return False
+            self.digest ^= label_hash(event_id, known)
+        self.seq += 1
+        return True
+
+    def dump(self) -> bytes:
+        """The binary form."""
+        stage, newest = self.stage, self.curves[0].ts
+        sizes: list[int] = []
+        parts: list[Any] = []
+        for curve in self.curves if self.frauds is None else (*self.curves, self.frauds):
+            sizes += (len(curve.counts), len(curve.tags), curve.base, *curve.base_sums)
+            parts += (curve.ts, *curve.sums, *curve.peaks, curve.counts, curve.tags)
+        for recents in self.recents:
+            for recent in recents:
+                sizes.append(len(recent.lasts))
+                parts += (recent.lasts, recent.hashes)
+        fixed = stage.layout.pack(
+            profile_header.MAGIC,
+            VERSION,
+            stage.set_hash,
+            self.epoch,
+            self.seq,
+            self.digest,
+            newest[-1] if newest else 0,
+            self.too_old,
+            *sizes,
+        )
+        return b"".join((fixed, *parts))
+
+
+class Stage:
+    """Everything that is computed per key of one entity. ``values`` are for ``FeatureSet.vector`` to read."""
+
+    def __init__(
+        self, entity: str, set_hash8: str, grid: Grid, plans: tuple[CurvePlan, ...], fraud: FraudPlan | None
+    ) -> None:
+        self.entity = entity
+        self.set_hash = bytes.fromhex(set_hash8)
+        self.grid, self.plans, self.fraud = grid, plans, fraud
+        form = FIXED.format
+        for plan in plans:
+            form += "IIq" + "q" * len(plan.columns)
+        if fraud is not None:
+            form += "IIq"
+        form += "I" * sum(len(plan.recents) for plan in plans)
+        self.layout = struct.Struct(form)
+        self.width = len(Live(self, 0).read({"time": 0, "fields": {}}))
+        self.nulls: list[float] = [NAN] * self.width
+
+    def observe(
+        self, state: bytes | None, event: Event, epoch: int = 0
+    ) -> tuple[list[float] | None, bytes, Saw]:
+        """-> (values, new state, what had been seen before). Values are None for a repeated id: the state is unchanged.
+
+        ``epoch`` is that of a state made anew here; a given state keeps its own. The values are for ``FeatureSet.vector``.
+        """
+        live = self.open(state, epoch)
+        saw = live.saw
+        values = live.observe(event)
+        if values is None and state is not None:
+            return None, state, saw
+        return values, live.dump(), saw
+
+    def peek(self, state: bytes | None, event: Event) -> list[float]:
+        """The values as if the event were taken now, whether it is a repeat or not; no state changes."""
+        live = self.open(state)
+        values = live.observe(event)
+        return live.read(event) if values is None else values
+
+    def label(self, state: bytes | None, label: Label, epoch: int = 0) -> bytes:
+        """New state after a label; the same object where nothing changed. A label may come before its transaction.
+
+        ``fraud: false`` takes an earlier label of the same id back, while that is among the newest K of its key; later it
+        stays. The same label again has no effect, under the same limit.
+        """
+        live = self.open(state, epoch)
+        changed = live.label(label)
+        return state if state is not None and not changed else live.dump()
+
+    def seed(self, profile: bytes, epoch: int) -> bytes:
+        """The same profile under another epoch."""
+        live = self.open(profile)
+        live.epoch = epoch
+        return live.dump()
+
+    def open(self, state: bytes | None, epoch: int = 0) -> Live:
+        """Decodes a state, a new one where it is None; ProfileError where it isn't one of this stage and set."""
+        live = Live(self, epoch)
+        if state is None:
+            return live
+        if len(state) < self.layout.size:
+            raise ProfileError(
+                f"the profile is cut: {len(state)} bytes, its fixed part alone has {self.layout.size}"
+            )
+        magic, version, set_hash, live.epoch, live.seq, live.digest, _, live.too_old, *sizes = (
+            self.layout.unpack_from(state)
+        )
+        if magic != profile_header.MAGIC:
+            raise ProfileError("these bytes are no profile: they don't begin with a profile's header")
+        if version != VERSION:
+            raise ProfileError(f"the profile is of version {version}; this engine reads version {VERSION}")
+        if set_hash != self.set_hash:
+            raise ProfileError(
+                f"the profile is of feature set {set_hash.hex()}, this stage of {self.set_hash.hex()}"
+            )
+        self._fill(live, state, sizes)
+        return live
+
+    def _fill(self, live: Live, state: bytes, sizes: list[int]) -> None:
+        curves = live.curves if live.frauds is None else [*live.curves, live.frauds]
+        recents = [recent for table in live.recents for recent in table]
+        at, length = 0, self.layout.size
+        shape: list[tuple[int, int]] = []
+        for curve in curves:
+            cells, single, columns = sizes[at], sizes[at + 1], len(curve.sums)
+            curve.base = sizes[at + 2]
+            curve.base_sums = sizes[at + 3 : at + 3 + columns]
+            at += 3 + columns
+            shape.append((cells, single))
+            length += 8 * ((cells + single) * (1 + columns + len(curve.peaks)) + cells) + 4 * single
+        length += 16 * sum(sizes[at:])
+        if len(state) != length:
+            raise ProfileError(f"the profile has {len(state)} bytes where its sizes say {length}")
+        reader = Reader(state, self.layout.size)
+        for curve, (cells, single) in zip(curves, shape, strict=True):
+            for column in (curve.ts, *curve.sums, *curve.peaks):
+                reader.take(column, cells + single)
+            reader.take(curve.counts, cells)
+            reader.take(curve.tags, single)
+        for recent, count in zip(recents, sizes[at:], strict=True):
+            reader.take(recent.lasts, count)
+            reader.take(recent.hashes, count)

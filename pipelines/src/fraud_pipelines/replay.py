@@ -1,0 +1,85 @@
+"""Features of history: the same stages over events and labels in time order, with decoded states kept in memory.
+
+A label that was known at ``t`` goes before the event at ``t``, as the stream would have had it. The last states are the
+seeds that a stream starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fraud_contracts.names import profile_key
+from fraud_pipelines.features import FeatureSet, Live
+from fraud_pipelines.features.plan import Event, Value, hash64
+
+
+class Replay:
+    """Iterate it once for (event, vector); afterwards ``profiles`` gives each key's last state.
+
+    A repeated event comes with a vector too and changes nothing, as in the stream; ``repeats`` counts them.
+    """
+
+    def __init__(
+        self, features: FeatureSet, events: Iterable[Event], labels: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        self.features = features
+        self.repeats = 0
+        self._events, self._labels = events, labels
+        self._keys: list[dict[str, Live]] = [{} for _ in features.stages]
+
+    def __iter__(self) -> Iterator[tuple[Event, list[float]]]:
+        labels = iter(self._labels)
+        label = next(labels, None)
+        stages = list(zip(self.features.stages, self._keys, strict=True))
+        vector = self.features.vector
+        for event in self._events:
+            while label is not None and label["known"] <= event["time"]:
+                self.label(label)
+                label = next(labels, None)
+            tokens, key = event["entities"], hash64(event["id"])
+            values: dict[str, list[Value] | None] = {}
+            repeat = False
+            for i, (stage, lives) in enumerate(stages):
+                token = tokens.get(stage.entity)
+                if token is None:
+                    continue
+                live = lives.get(token)
+                if live is None:
+                    live = lives[token] = stage.open(None)
+                if repeat:
+                    values[stage.entity] = live.peek(event)
+                    continue
+                made = live.observe(event, key)
+                if made is None:
+                    made = live.read(event)
+                    repeat = i == 0
+                    self.repeats += repeat
+                values[stage.entity] = made
+            yield event, vector(event, values)
+        while label is not None:
+            self.label(label)
+            label = next(labels, None)
+
+    def label(self, label: Mapping[str, Any]) -> None:
+        """Takes a label into the states of its transaction's entities."""
+        for stage, lives in zip(self.features.stages, self._keys, strict=True):
+            token = label["entities"].get(stage.entity)
+            if token is None or stage.fraud is None:
+                continue
+            live = lives.get(token)
+            if live is None:
+                live = lives[token] = stage.open(None)
+            live.label(label)
+
+    def profiles(self, epoch: int) -> Iterator[tuple[str, bytes]]:
+        """(profile key, profile) of every key, under ``epoch``: the seeds."""
+        for stage, lives in zip(self.features.stages, self._keys, strict=True):
+            for token, live in lives.items():
+                live.epoch = epoch
+                yield profile_key(self.features.hash6, stage.entity, token), live.dump()
+
+
+def replay(features: FeatureSet, events: Iterable[Event], labels: Iterable[Mapping[str, Any]] = ()) -> Replay:
+    """``events`` by time (late ones may come late), ``labels`` by ``known``."""
+    return Replay(features, events, labels)
