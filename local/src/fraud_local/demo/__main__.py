@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import yaml
 
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
-from fraud_local import cluster, down
+from fraud_local import cluster, down, paths
 from fraud_local.demo import data, observe, pod, summary
 from fraud_local.demo.kube import Kube, KubeError
 
@@ -35,6 +37,20 @@ GATES = ("KafkaReady", "StreamingReady", "TrainingSucceeded", "FeaturesWarm", "M
 
 class DemoError(FraudError):
     """The demo can't go on; the message says what to do."""
+
+
+def pipelines(module: str, *arguments: str) -> str:
+    """Standard output of a module of pipelines, run in the environment that has its packages.
+
+    ``fraud_local`` may not import pipelines: what the demo checks with must not be what it is built from.
+    """
+    path = ":".join(str(ROOT / folder / "src") for folder in ("contracts", "pipelines"))
+    environ = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    command = [str(paths.env_python("serving")), "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    if done.returncode:
+        raise DemoError(f"{module} failed: {done.stderr[-800:]}")
+    return done.stdout
 
 
 class Clock:
@@ -135,9 +151,8 @@ class Demo:
     def simulate(self) -> Path:
         out = BUILD / "simulated.csv.gz"
         rows = HISTORY_ROWS + int(self.options.rate * self.options.duration)
-        command = [sys.executable, "-m", "fraud_pipelines.simulator", "--rows", str(rows), "--seed", "7", "--out", str(out)]
         self.clock.say(f"simulating {rows:,} transactions with labels, seed 7")
-        subprocess.run(command, check=True, env=cluster.python_env("contracts", "pipelines"))
+        pipelines("fraud_pipelines.simulator", "--rows", str(rows), "--seed", "7", "--out", str(out))
         return out
 
     def apply(self) -> None:
@@ -205,13 +220,7 @@ class Demo:
         facts |= {"memory_mib": memory, "least": least, "wall_s": {**self.clock.phases, "total": round(time.monotonic() - self.clock.start, 1)}}
         (self.evidence / "cluster.json").write_text(json.dumps(facts, indent=1))
         (self.evidence / "profile_sink_metrics.txt").write_text(observe.pod_metrics(self.kube, self.namespace, names.sink(self.name, "profile")))
-        audit = subprocess.run(
-            [sys.executable, "-m", "fraud_pipelines.audit", str(self.evidence)],
-            capture_output=True, text=True, check=False, env=cluster.python_env("contracts", "pipelines"),
-        )  # fmt: skip
-        if audit.returncode:
-            raise DemoError(f"the audit of the vectors failed: {audit.stderr[-800:]}")
-        (self.evidence / "audit.json").write_text(audit.stdout)
+        (self.evidence / "audit.json").write_text(pipelines("fraud_pipelines.audit", str(self.evidence)))
         result = summary.summarise(self.evidence)
         result["checks"] = summary.checks(result, least)
         (BUILD / "summary.json").write_text(json.dumps(result, indent=1))
