@@ -64,20 +64,19 @@ class Curve:
         last = ts[-1] if ts else None
         if last is not None and t <= last:
             return self._insert(t, tag, values, extremes)
+        i = 0
         try:
-            if last is None:
-                for column, base, value in zip(self.sums, self.base_sums, values, strict=True):
-                    column.append(base + value)
-            else:
-                for column, value in zip(self.sums, values, strict=True):
-                    column.append(column[-1] + value)
+            for column in self.sums:
+                column.append((self.base_sums[i] if last is None else column[-1]) + values[i])
+                i += 1
         except OverflowError:
             for column in self.sums:
                 del column[len(ts) :]
             self._rebase()
             return self.add(t, tag, [_cap(self, i, value) for i, value in enumerate(values)], extremes)
-        for column, value in zip(self.peaks, extremes, strict=True):
-            column.append(value)
+        if extremes:
+            for column, value in zip(self.peaks, extremes, strict=True):
+                column.append(value)
         ts.append(t)
         self.tags.append(tag)
         grid = self.grid
@@ -182,8 +181,7 @@ class Curve:
         if at and ts[at - 1] // width == t // width:
             self._drop_into_next(at - 1)
             del self.counts[at - 1]
-            return at
-        return at + 1
+        return bisect_right(ts, t)
 
     def _rebase(self) -> None:
         """Running sums grow from the key's birth; before they pass 64 bits they start anew at the first row."""

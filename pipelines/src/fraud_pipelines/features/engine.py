@@ -136,7 +136,7 @@ def _compile_stage(
     offset = 0
     for where in filters:
         chosen = [f for f in mine if f not in frauds and _same(f.where, where)]
-        plan, found, width = _compile_curve(where, chosen)
+        plan, found, width = _compile_curve(where, chosen, grid.retain)
         at.update({name: offset + index for name, index in found.items()})
         offset += width
         plans.append(plan)
@@ -155,7 +155,7 @@ def _same(a: tuple[str, Any] | None, b: tuple[str, Any] | None) -> bool:
 
 
 def _compile_curve(
-    where: tuple[str, Any] | None, features: list[FeatureSpec]
+    where: tuple[str, Any] | None, features: list[FeatureSpec], retain: int
 ) -> tuple[CurvePlan, dict[str, int], int]:
     """The plan of one curve, where its features lie in its values, and how many values there are."""
 
@@ -200,7 +200,7 @@ def _compile_curve(
         distincts.append((recents.index(f.of), f.window_ms or 0))
     size += len(distincts)
 
-    since = [f.window_ms for f in get("SecondsSinceLast", [])]
+    since = [f.window_ms or retain for f in get("SecondsSinceLast", [])]
     for i, f in enumerate(get("SecondsSinceLast", [])):
         at[f.name] = size + i
     size += len(since)

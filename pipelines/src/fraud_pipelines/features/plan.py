@@ -12,7 +12,6 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from fraud_pipelines.features.curve import NO_MAXIMUM, NO_MINIMUM, Curve
-from fraud_pipelines.features.grid import Grid
 from fraud_pipelines.features.recent import MISSING, Recent
 
 NAN: Final = float("nan")
@@ -103,21 +102,21 @@ class CurvePlan:
     peaks: tuple[tuple[int, int], ...] = ()
     recents: tuple[str, ...] = ()
     distincts: tuple[tuple[int, int], ...] = ()
-    since: tuple[int | None, ...] = ()
+    since: tuple[int, ...] = ()
     measure: Callable[[Event], tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.measure = measure(self.columns)
         self.maxima = tuple(maximum for _, maximum in self.extremes)
+        self.plain = not self.extremes and not self.recents
 
     def matches(self, event: Event) -> bool:
         return self.where is None or event["fields"].get(self.where[0]) == self.where[1]
 
-    def new(self, grid: Grid) -> Curve:
-        return Curve(grid, len(self.columns), self.maxima)
-
     def add(self, curve: Curve, recents: list[Recent], t: int, tag: int, event: Event) -> int:
         """Takes an event; -> rows up to and including its own."""
+        if self.plain:
+            return curve.add(t, tag, self.measure(event))
         extremes: list[int] = []
         for of, maximum in self.extremes:
             value = integer(event, of)
@@ -146,6 +145,10 @@ class CurvePlan:
                 else:
                     out.append(top - curve.base)
                     out.append(total - base)
+        elif not self.columns:
+            for window in self.windows:
+                i = bisect_right(ts, t - window, i, rows)
+                out.append(top - ((after_cells + i if i > cells else counts[i - 1]) if i else curve.base))
         else:
             for window in self.windows:
                 i = bisect_right(ts, t - window, i, rows)
@@ -166,5 +169,5 @@ class CurvePlan:
             out.append(recents[which].count(t - window, t))
         for limit in self.since:
             before = rows - 2 if own else rows - 1
-            gone = t - ts[before] if before >= 0 else None
-            out.append(NAN if gone is None or (limit is not None and gone >= limit) else gone / 1000)
+            gone = t - ts[before] if before >= 0 else limit
+            out.append(gone / 1000 if gone < limit else NAN)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import sys
-from array import array
 from typing import Final, NamedTuple
 
 from fraud_contracts import profile_header
@@ -44,18 +43,3 @@ def read_header(profile: bytes) -> Header:
     if version != VERSION:
         raise ProfileError(f"the profile is of version {version}; this engine reads version {VERSION}")
     return Header(version, set_hash.hex(), epoch, seq, digest, newest)
-
-
-class Reader:
-    """Takes arrays off the bytes, one after the other; the caller has checked the total length."""
-
-    __slots__ = ("at", "data")
-
-    def __init__(self, data: bytes, at: int) -> None:
-        self.data, self.at = data, at
-
-    def take(self, into: array[int], count: int) -> None:
-        if count:
-            end = self.at + count * into.itemsize
-            into.frombytes(self.data[self.at : end])
-            self.at = end

@@ -7,6 +7,7 @@ applies several events in a row. Both run the same code, so their values are equ
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -16,7 +17,7 @@ from fraud_contracts import profile_header
 from fraud_pipelines.features.curve import TOO_OLD, Curve
 from fraud_pipelines.features.grid import Grid
 from fraud_pipelines.features.plan import NAN, CurvePlan, Event, FraudPlan, Value, hash64
-from fraud_pipelines.features.profile import FIXED, VERSION, ProfileError, Reader
+from fraud_pipelines.features.profile import FIXED, VERSION, ProfileError
 from fraud_pipelines.features.recent import Recent
 
 TAG: Final = 0xFFFFFFFF
@@ -37,14 +38,17 @@ class Live:
 
     __slots__ = ("curves", "digest", "epoch", "frauds", "recents", "seq", "stage", "too_old")
 
-    def __init__(self, stage: Stage, epoch: int) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        head: tuple[int, int, int, int],
+        curves: list[Curve],
+        recents: list[list[Recent]],
+        frauds: Curve | None,
+    ) -> None:
         self.stage = stage
-        self.epoch, self.seq, self.digest, self.too_old = epoch, 0, 0, 0
-        self.curves = [plan.new(stage.grid) for plan in stage.plans]
-        self.recents = [
-            [Recent(stage.grid.k, stage.grid.retain) for _ in plan.recents] for plan in stage.plans
-        ]
-        self.frauds = Curve(stage.grid, 0, (True,)) if stage.fraud is not None else None
+        self.epoch, self.seq, self.digest, self.too_old = head
+        self.curves, self.recents, self.frauds = curves, recents, frauds
 
     @property
     def saw(self) -> Saw:
@@ -61,7 +65,7 @@ class Live:
         if ts and t <= ts[-1]:
             if t <= ts[-1] - stage.grid.retain:
                 self.too_old = min(self.too_old + 1, COUNTER_MAX)
-                return Live(stage, 0).observe(event, key)
+                return stage.open(None).observe(event, key)
             for plan, curve in zip(stage.plans, curves, strict=True):
                 if plan.matches(event) and curve.find(t, tag) >= 0:
                     return None
@@ -69,8 +73,9 @@ class Live:
         self.digest ^= key
         out: list[Value] = []
         first = 0
-        for plan, curve, recents in zip(stage.plans, curves, self.recents, strict=True):
-            own = plan.matches(event)
+        for i, plan in enumerate(stage.plans):
+            curve, recents = curves[i], self.recents[i]
+            own = plan.where is None or plan.matches(event)
             rows = plan.add(curve, recents, t, tag, event) if own else bisect_right(curve.ts, t)
             first = first or rows
             plan.read(curve, recents, t, rows, own, out)
@@ -162,14 +167,15 @@ class Stage:
         self.entity = entity
         self.set_hash = bytes.fromhex(set_hash8)
         self.grid, self.plans, self.fraud = grid, plans, fraud
-        form = FIXED.format
-        for plan in plans:
-            form += "IIq" + "q" * len(plan.columns)
+        self._shapes = [(len(plan.columns), plan.maxima) for plan in plans]
         if fraud is not None:
-            form += "IIq"
+            self._shapes.append((0, (True,)))  # of each label: when it was known
+        form = FIXED.format
+        for sums, _ in self._shapes:
+            form += "IIq" + "q" * sums
         form += "I" * sum(len(plan.recents) for plan in plans)
         self.layout = struct.Struct(form)
-        self.width = len(Live(self, 0).read({"time": 0, "fields": {}}))
+        self.width = len(self.open(None).read({"time": 0, "fields": {}}))
         self.nulls: list[float] = [NAN] * self.width
 
     def observe(
@@ -210,16 +216,13 @@ class Stage:
 
     def open(self, state: bytes | None, epoch: int = 0) -> Live:
         """Decodes a state, a new one where it is None; ProfileError where it isn't one of this stage and set."""
-        live = Live(self, epoch)
         if state is None:
-            return live
+            return self._new(epoch)
         if len(state) < self.layout.size:
             raise ProfileError(
                 f"the profile is cut: {len(state)} bytes, its fixed part alone has {self.layout.size}"
             )
-        magic, version, set_hash, live.epoch, live.seq, live.digest, _, live.too_old, *sizes = (
-            self.layout.unpack_from(state)
-        )
+        magic, version, set_hash, epoch, seq, digest, _, too_old, *sizes = self.layout.unpack_from(state)
         if magic != profile_header.MAGIC:
             raise ProfileError("these bytes are no profile: they don't begin with a profile's header")
         if version != VERSION:
@@ -228,30 +231,58 @@ class Stage:
             raise ProfileError(
                 f"the profile is of feature set {set_hash.hex()}, this stage of {self.set_hash.hex()}"
             )
-        self._fill(live, state, sizes)
-        return live
+        try:
+            return self._decode(state, (epoch, seq, digest, too_old), sizes)
+        except ProfileError:
+            raise
+        except ValueError as error:  # a column cut in the middle of a number
+            raise ProfileError(f"the profile is cut: {len(state)} bytes are fewer than its sizes say") from error
 
-    def _fill(self, live: Live, state: bytes, sizes: list[int]) -> None:
-        curves = live.curves if live.frauds is None else [*live.curves, live.frauds]
-        recents = [recent for table in live.recents for recent in table]
-        at, length = 0, self.layout.size
-        shape: list[tuple[int, int]] = []
-        for curve in curves:
-            cells, single, columns = sizes[at], sizes[at + 1], len(curve.sums)
-            curve.base = sizes[at + 2]
-            curve.base_sums = sizes[at + 3 : at + 3 + columns]
-            at += 3 + columns
-            shape.append((cells, single))
-            length += 8 * ((cells + single) * (1 + columns + len(curve.peaks)) + cells) + 4 * single
-        length += 16 * sum(sizes[at:])
-        if len(state) != length:
-            raise ProfileError(f"the profile has {len(state)} bytes where its sizes say {length}")
-        reader = Reader(state, self.layout.size)
-        for curve, (cells, single) in zip(curves, shape, strict=True):
-            for column in (curve.ts, *curve.sums, *curve.peaks):
-                reader.take(column, cells + single)
-            reader.take(curve.counts, cells)
-            reader.take(curve.tags, single)
-        for recent, count in zip(recents, sizes[at:], strict=True):
-            reader.take(recent.lasts, count)
-            reader.take(recent.hashes, count)
+    def _new(self, epoch: int) -> Live:
+        grid = self.grid
+        curves = [Curve(grid, sums, maxima) for sums, maxima in self._shapes]
+        recents = [[Recent(grid.k, grid.retain) for _ in plan.recents] for plan in self.plans]
+        return Live(self, (epoch, 0, 0, 0), curves, recents, curves.pop() if self.fraud is not None else None)
+
+    def _decode(self, state: bytes, head: tuple[int, int, int, int], sizes: list[int]) -> Live:
+        """Cuts the columns out of the bytes. A wrong size shows at the end: slices never fail."""
+        grid, at, i = self.grid, self.layout.size, 0
+        curves: list[Curve] = []
+        for sums, maxima in self._shapes:
+            cells, single = sizes[i], sizes[i + 1]
+            step = 8 * (cells + single)
+            curve = Curve(grid, 0, maxima)
+            curve.base = sizes[i + 2]
+            curve.ts.frombytes(state[at : at + step])
+            at += step
+            i += 3
+            if sums:
+                curve.base_sums = sizes[i : i + sums]
+                i += sums
+                for _ in range(sums):
+                    curve.sums.append(array("q", state[at : at + step]))
+                    at += step
+            for column in curve.peaks:
+                column.frombytes(state[at : at + step])
+                at += step
+            if cells:
+                curve.counts.frombytes(state[at : at + 8 * cells])
+                at += 8 * cells
+            curve.tags.frombytes(state[at : at + 4 * single])
+            at += 4 * single
+            curves.append(curve)
+        recents: list[list[Recent]] = []
+        for plan in self.plans:
+            tables: list[Recent] = []
+            for _ in plan.recents:
+                recent = Recent(grid.k, grid.retain)
+                step = 8 * sizes[i]
+                recent.lasts.frombytes(state[at : at + step])
+                recent.hashes.frombytes(state[at + step : at + 2 * step])
+                at += 2 * step
+                i += 1
+                tables.append(recent)
+            recents.append(tables)
+        if at != len(state):
+            raise ProfileError(f"the profile has {len(state)} bytes where its sizes say {at}")
+        return Live(self, head, curves, recents, curves.pop() if self.fraud is not None else None)

@@ -1,0 +1,465 @@
+"""The engine against its definition: a slow oracle that keeps every event and label and scans them all, each time.
+
+FRAUD_HYPOTHESIS sets the number of examples for a deep run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fraud_pipelines.features import EntitySpec, FeatureSet, FeatureSetSpec, FeatureSpec, compile_set
+from fraud_pipelines.features.plan import hash64
+from fraud_pipelines.replay import replay
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+START = 1_700_000_000_000
+NAN = float("nan")
+EXAMPLES = int(os.environ.get("FRAUD_HYPOTHESIS", "60"))
+deep = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+TRAVEL = ("category", "travel")
+
+
+def example_set(k: int, lateness: int = HOUR) -> FeatureSetSpec:
+    """Every aggregate, filtered and not, of two entities."""
+
+    def of(name: str, aggregate: str, window: int, of: str | None = None, where: Any = None) -> FeatureSpec:
+        return FeatureSpec(name, "customer", aggregate, of=of, window_ms=window, where=where)
+
+    features = [
+        of("count_1h", "Count", HOUR),
+        of("count_7d", "Count", 7 * DAY),
+        of("sum_1d", "Sum", DAY, "amount"),
+        of("mean_7d", "Mean", 7 * DAY, "amount"),
+        of("min_1d", "Min", DAY, "amount"),
+        of("max_7d", "Max", 7 * DAY, "amount"),
+        of("items_sum_7d", "Sum", 7 * DAY, "items"),
+        of("items_mean_1d", "Mean", DAY, "items"),
+        of("items_min_7d", "Min", 7 * DAY, "items"),
+        of("categories_1d", "Distinct", DAY, "category"),
+        of("merchants_7d", "Distinct", 7 * DAY, "merchant"),
+        of("travel_count_7d", "Count", 7 * DAY, where=TRAVEL),
+        of("travel_max_1d", "Max", DAY, "amount", where=TRAVEL),
+        of("travel_items_mean_7d", "Mean", 7 * DAY, "items", where=TRAVEL),
+        FeatureSpec("since", "customer", "SecondsSinceLast"),
+        FeatureSpec("travel_since_1d", "customer", "SecondsSinceLast", window_ms=DAY, where=TRAVEL),
+        FeatureSpec("merchant_count_1d", "merchant", "Count", window_ms=DAY),
+        FeatureSpec("frauds_1d", "merchant", "FraudCount", window_ms=DAY),
+        FeatureSpec("fraud_rate_1d", "merchant", "FraudRate", window_ms=DAY),
+        FeatureSpec("fraud_rate_7d", "merchant", "FraudRate", window_ms=7 * DAY),
+        FeatureSpec("ratio", transform="Ratio", args=("amount", "mean_7d")),
+        FeatureSpec("difference", transform="Difference", args=("max_7d", "min_1d")),
+        FeatureSpec("hour", transform="Hour"),
+        FeatureSpec("night", transform="Night"),
+        FeatureSpec("weekend", transform="Weekend"),
+        FeatureSpec("is_travel", transform="Equals", where=TRAVEL),
+    ]
+    return FeatureSetSpec(
+        preset="none",
+        entities=(EntitySpec("customer"), EntitySpec("merchant", 2 * DAY)),
+        features=tuple(features),
+        fields=(("category", "string"), ("items", "integer")),
+        k=k,
+        lateness_ms=lateness,
+    )
+
+
+RETAIN = {"customer": 7 * DAY + HOUR, "merchant": 9 * DAY + HOUR}
+
+
+class Oracle:
+    """Definitions, word by word. Only right while no key holds more than K events."""
+
+    def __init__(self, spec: FeatureSetSpec, retain: dict[str, int]) -> None:
+        self.spec, self.retain = spec, retain
+        self.delay = {entity.name: entity.label_delay_ms for entity in spec.entities}
+        self.events: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.labels: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+
+    def observe(self, event: dict[str, Any]) -> list[float]:
+        seen: dict[str, list[dict[str, Any]]] = {}
+        for entity in self.retain:
+            token = event["entities"].get(entity)
+            if token is None:
+                continue
+            mine = self.events.setdefault((entity, token), [])
+            newest = max((e["time"] for e in mine), default=event["time"])
+            if event["time"] <= newest - self.retain[entity]:
+                seen[entity] = [event]
+            else:
+                if not any(e["id"] == event["id"] for e in mine):
+                    mine.append(event)
+                seen[entity] = mine
+        return self._vector(event, seen)
+
+    def label(self, label: dict[str, Any]) -> None:
+        for entity, token in label["entities"].items():
+            if self.delay[entity] is None or token is None:
+                continue
+            mine = self.labels.setdefault((entity, token), {})
+            newest = max((e["time"] for e in self.events.get((entity, token), [])), default=label["time"])
+            if not label["fraud"]:
+                mine.pop(label["id"], None)
+            elif label["time"] > newest - self.retain[entity]:
+                known = min(label["known"], mine.get(label["id"], label)["known"])
+                mine[label["id"]] = {**label, "known": known}
+
+    def _vector(self, event: dict[str, Any], seen: dict[str, list[dict[str, Any]]]) -> list[float]:
+        made: dict[str, float] = {"amount": float(event["amount"])}
+        for feature in self.spec.features:
+            if feature.transform is not None:
+                made[feature.name] = self._transform(feature, event, made)
+            elif feature.entity not in seen:
+                made[feature.name] = NAN
+            else:
+                made[feature.name] = float(self._aggregate(feature, event, seen[feature.entity]))
+        return [made[name.name] for name in self.spec.features]
+
+    def _transform(self, feature: FeatureSpec, event: dict[str, Any], made: dict[str, float]) -> float:
+        day, rest = divmod(event["time"], DAY)
+        if feature.transform == "Hour":
+            return float(rest // HOUR)
+        if feature.transform == "Night":
+            return float(rest < 6 * HOUR)
+        if feature.transform == "Weekend":
+            return float((day + 3) % 7 in (5, 6))
+        if feature.transform == "Equals":
+            value = event["fields"][feature.where[0]]
+            return NAN if value is None else float(value == feature.where[1])
+        a, b = (made[arg] for arg in feature.args)
+        if feature.transform == "Difference":
+            return a - b
+        return NAN if b == 0 else a / b
+
+    def _aggregate(self, feature: FeatureSpec, event: dict[str, Any], seen: list[dict[str, Any]]) -> float:
+        t, retain = event["time"], self.retain[feature.entity]
+        passing = [e for e in seen if not feature.where or e["fields"][feature.where[0]] == feature.where[1]]
+        newest = max((e["time"] for e in passing), default=0)
+        kept = [e for e in passing if e["time"] > newest - retain]
+        if feature.aggregate == "SecondsSinceLast":
+            before = [e["time"] for e in kept if e["time"] <= t and e["id"] != event["id"]]
+            limit = feature.window_ms or retain
+            return (t - max(before)) / 1000 if before and t - max(before) < limit else NAN
+        delay = self.delay[feature.entity] if feature.aggregate.startswith("Fraud") else 0
+        until, after = t - delay, t - delay - feature.window_ms
+        inside = [e for e in kept if after < e["time"] <= until]
+        if feature.aggregate == "Count":
+            return len(inside)
+        if feature.aggregate.startswith("Fraud"):
+            key = (feature.entity, event["entities"][feature.entity])
+            alone = len(seen) == 1 and seen[0] is event and event not in self.events.get(key, [])
+            frauds = (
+                0
+                if alone
+                else sum(
+                    after < label["time"] <= until and label["known"] <= t and label["time"] > newest - retain
+                    for label in self.labels.get(key, {}).values()
+                )
+            )
+            if feature.aggregate == "FraudCount":
+                return frauds
+            return frauds / len(inside) if inside else NAN
+        if feature.aggregate == "Distinct":
+            values: dict[Any, int] = {}
+            for e in kept:
+                value = e["fields"][feature.of] if feature.of in e["fields"] else e["entities"][feature.of]
+                if value is not None:
+                    values[value] = max(values.get(value, 0), e["time"])
+            return sum(after < last <= until for last in values.values())
+        found = [e["amount"] if feature.of == "amount" else e["fields"][feature.of] for e in inside]
+        found = [value for value in found if value is not None]
+        if feature.aggregate == "Sum":
+            return sum(found)
+        if not found:
+            return NAN
+        if feature.aggregate == "Mean":
+            return float(sum(found)) / float(len(found))
+        return max(found) if feature.aggregate == "Max" else min(found)
+
+
+def bits(vector: list[float]) -> list[bytes]:
+    return [struct.pack("<d", NAN if value != value else value) for value in vector]
+
+
+def told(names: tuple[str, ...], got: list[float], want: list[float]) -> dict[str, tuple[float, float]]:
+    """The features that differ: what a failing test shows."""
+    return {
+        name: (a, b)
+        for name, a, b, x, y in zip(names, got, want, bits(got), bits(want), strict=True)
+        if x != y
+    }
+
+
+GAPS = st.one_of(
+    st.just(0),
+    st.integers(0, 5_000),
+    st.integers(0, 3 * HOUR),
+    st.integers(0, 3 * DAY),
+    st.just(HOUR),
+    st.just(DAY),
+)
+EVENT = st.fixed_dictionaries(
+    {
+        "do": st.just("event"),
+        "gap": GAPS,
+        "late": st.booleans(),
+        "amount": st.integers(0, 500_000),
+        "category": st.sampled_from(["travel", "food", "fuel", None]),
+        "items": st.one_of(st.none(), st.integers(-5, 5), st.integers(-(2**53) + 1, 2**53 - 1)),
+        "customer": st.sampled_from(["a", "a", "a", "b"]),
+        "merchant": st.sampled_from(["m", "m", "n", None]),
+    }
+)
+REPEAT = st.fixed_dictionaries({"do": st.just("repeat"), "which": st.integers(0, 10**6)})
+LABEL = st.fixed_dictionaries(
+    {
+        "do": st.just("label"),
+        "which": st.integers(0, 10**6),
+        "fraud": st.sampled_from([True, True, True, False]),
+        "delay": GAPS,
+    }
+)
+EARLY = st.fixed_dictionaries({"do": st.just("early"), "ahead": st.integers(0, DAY)})
+STEP = st.one_of(EVENT, EVENT, EVENT, REPEAT, LABEL, EARLY)
+STEPS = st.one_of(st.lists(STEP, min_size=1, max_size=20), st.lists(STEP, min_size=40, max_size=80))
+
+
+def story(steps: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Steps as events and labels: ('event' | 'repeat' | 'label', body)."""
+    told_story: list[tuple[str, dict[str, Any]]] = []
+    events: list[dict[str, Any]] = []
+    now = START
+    for n, step in enumerate(steps):
+        if step["do"] == "event":
+            time = now - step["gap"] if step["late"] else now + step["gap"]
+            now = max(now, time)
+            event = {
+                "id": f"tx{n}",
+                "time": time,
+                "amount": step["amount"],
+                "currency": "USD",
+                "entities": {"customer": step["customer"], "merchant": step["merchant"]},
+                "fields": {"category": step["category"], "items": step["items"]},
+            }
+            events.append(event)
+            told_story.append(("event", event))
+        elif step["do"] == "early":
+            told_story.append(
+                (
+                    "label",
+                    label_of(
+                        {
+                            "id": f"early{n}",
+                            "time": now + step["ahead"],
+                            "entities": {"customer": "a", "merchant": "m"},
+                        },
+                        True,
+                        now,
+                    ),
+                )
+            )
+        elif events:
+            event = events[step["which"] % len(events)]
+            if step["do"] == "repeat":
+                told_story.append(("repeat", event))
+            else:
+                known = max(event["time"], now) + step["delay"]
+                told_story.append(("label", label_of(event, step["fraud"], known)))
+    return told_story
+
+
+def label_of(event: dict[str, Any], fraud: bool, known: int) -> dict[str, Any]:
+    return {
+        "id": event["id"],
+        "time": event["time"],
+        "entities": event["entities"],
+        "fraud": fraud,
+        "source": "chargeback",
+        "claimed": event["time"],
+        "known": known,
+    }
+
+
+class Stream:
+    """The byte form, a dictionary of profiles beside it."""
+
+    def __init__(self, features: FeatureSet) -> None:
+        self.features = features
+        self.states: dict[tuple[str, str], bytes] = {}
+
+    def mine(self, event: dict[str, Any]) -> dict[str, bytes]:
+        pairs = [(entity, (entity, token)) for entity, token in event["entities"].items()]
+        return {entity: self.states[key] for entity, key in pairs if key in self.states}
+
+    def observe(self, event: dict[str, Any]) -> tuple[list[float], dict[str, bytes], dict[str, Any]]:
+        vector, new, saw = self.features.observe(self.mine(event), event)
+        self.states.update({(entity, event["entities"][entity]): state for entity, state in new.items()})
+        return vector, new, saw
+
+    def label(self, label: dict[str, Any]) -> None:
+        for stage in self.features.stages:
+            token = label["entities"][stage.entity]
+            if token is not None:
+                key = (stage.entity, token)
+                self.states[key] = stage.label(self.states.get(key), label)
+
+
+@deep
+@given(STEPS)
+def test_vectors_are_the_definition_while_a_key_holds_at_most_k_events(steps: list[dict[str, Any]]) -> None:
+    """Ties, gaps, late, too old and repeated events, labels early, late, twice and withdrawn: every value equals the oracle's."""
+    spec = example_set(k=1_000)
+    stream, oracle = Stream(compile_set(spec)), Oracle(spec, RETAIN)
+    for kind, body in story(steps):
+        if kind == "label":
+            stream.label(body)
+            oracle.label(body)
+            continue
+        before = dict(stream.states)
+        peeked = {
+            stage.entity: stage.peek(before.get((stage.entity, body["entities"][stage.entity])), body)
+            for stage in stream.features.stages
+            if body["entities"][stage.entity] is not None
+        }
+        vector, _, _ = stream.observe(body)
+        want = oracle.observe(body)
+        assert not told(stream.features.names, vector, want)
+        assert bits(stream.features.vector(body, peeked)) == bits(vector)
+
+
+@deep
+@given(STEPS, st.sampled_from([1, 2, 5, 1_000]))
+def test_object_form_and_byte_form_are_equal_in_every_bit(steps: list[dict[str, Any]], k: int) -> None:
+    """Replay over decoded states gives the stream's vectors, and its last states are the stream's profiles."""
+    features = compile_set(example_set(k))
+    stream = Stream(features)
+    events: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+    for kind, body in story(steps):
+        (labels if kind == "label" else events).append(body)
+    events.sort(key=lambda event: event["time"])
+    labels.sort(key=lambda label: label["known"])
+    run = replay(features, events, labels)
+    waiting = list(labels)
+    for event, vector in run:
+        while waiting and waiting[0]["known"] <= event["time"]:
+            stream.label(waiting.pop(0))
+        assert bits(stream.observe(event)[0]) == bits(vector)
+    for label in waiting:
+        stream.label(label)
+    seeds = dict(run.profiles(3))
+    for (entity, token), state in stream.states.items():
+        seeded = features.stage(entity).seed(state, 3)
+        assert seeds.get(f"{features.hash6}:{entity}:{token}", seeded) == seeded
+
+
+def definition_of_rows(live: Any, taken: list[tuple[int, int, int]]) -> list[tuple[int, int, int | None]]:
+    """(time, running sum, running count of a cell) of a curve, from its set of (time, tag, amount)."""
+    grid = live.stage.grid
+    newest = max(t for t, _, _ in taken)
+
+    def cell(t: int) -> tuple[int, int]:
+        width = grid.levels[0][1]
+        for age, wide in grid.levels[1:]:
+            if t < (newest - age) // wide * wide:
+                width = wide
+        return width, t // width
+
+    rows, total = [], 0
+    ordered = sorted(taken)
+    for n, (t, _, amount) in enumerate(ordered, start=1):
+        total += amount
+        rows.append((t, total, n))
+    rows = [row for row in rows if row[0] > newest - grid.retain]
+    cells, single = rows[: -grid.k], rows[-grid.k :]
+    last = [
+        row for i, row in enumerate(cells) if i + 1 == len(cells) or cell(row[0]) != cell(cells[i + 1][0])
+    ]
+    return [*last, *((t, total, None) for t, total, _ in single)]
+
+
+ARRIVAL = st.tuples(GAPS, st.booleans(), st.integers(0, 10_000))
+BUSY = st.one_of(st.lists(ARRIVAL, min_size=1, max_size=20), st.lists(ARRIVAL, min_size=60, max_size=150))
+
+
+@deep
+@given(BUSY, st.sampled_from([1, 2, 4, 16]), st.sampled_from([1, 20, 400]))
+def test_a_busy_curve_is_thinned_as_defined_and_its_windows_are_a_little_longer_at_most(
+    steps: list[tuple[int, bool, int]], k: int, divide: int
+) -> None:
+    """Past K events the rows are the last of each cell, and each window is the exact one of a length in [w, w + w/30)."""
+    windows = (HOUR, DAY, 7 * DAY)
+    features = tuple(
+        FeatureSpec(f"{aggregate}_{window}", "a", aggregate, of=of, window_ms=window)
+        for window in windows
+        for aggregate, of in (("Count", None), ("Sum", "amount"), ("Min", "amount"), ("Max", "amount"))
+    )
+    engine = compile_set(FeatureSetSpec("none", (EntitySpec("a"),), features, k=k))
+    (stage,) = engine.stages
+    live = stage.open(None)
+    taken: list[tuple[int, int, int]] = []
+    now = START
+    for n, (gap, late, amount) in enumerate(steps):
+        time = now - gap // divide if late else now + gap // divide
+        event = {"id": str(n), "time": time, "amount": amount, "fields": {}, "entities": {"a": "x"}}
+        old = late and time <= now - stage.grid.retain
+        now = max(now, time)
+        vector = engine.vector(event, {"a": live.observe(event)})
+        if old:
+            assert vector[0] == 1
+            continue
+        taken.append((time, hash64(str(n)) & 0xFFFFFFFF, amount))
+        rows, (curve,) = definition_of_rows(live, taken), live.curves
+        assert list(zip(curve.ts, curve.sums[0], strict=True)) == [row[:2] for row in rows]
+        assert list(curve.counts) == [count for _, _, count in rows if count is not None]
+        if time < now:
+            continue
+        for i, window in enumerate(windows):
+            got = tuple(vector[4 * i : 4 * i + 4])
+            cuts = [t for t, _, _ in taken if now - window - window // 30 < t <= now - window]
+            allowed = set()
+            for cut in [now - window, *(t - 1 for t in cuts)]:
+                inside = [x for t, _, x in taken if cut < t]
+                allowed.add((len(inside), sum(inside), min(inside), max(inside)))
+            assert got in allowed
+
+
+@deep
+@given(BUSY, st.sampled_from([1, 4, 200]), st.randoms(use_true_random=False))
+def test_the_order_of_arrival_leaves_no_trace(
+    steps: list[tuple[int, bool, int]], k: int, shuffler: random.Random
+) -> None:
+    """The same events and labels in another order give the same profile, to the byte, while no event came too late."""
+    features = compile_set(example_set(k, lateness=400 * DAY))
+    facts: list[tuple[str, dict[str, Any]]] = []
+    now = START
+    for n, (gap, late, amount) in enumerate(steps):
+        time = now - gap if late else now + gap
+        now = max(now, time)
+        event = {
+            "id": str(n),
+            "time": time,
+            "amount": amount,
+            "entities": {"customer": "a", "merchant": "m"},
+            "fields": {"category": "travel" if amount % 3 else "food", "items": amount % 7 or None},
+        }
+        facts.append(("event", event))
+        if amount % 4 == 0:
+            facts.append(("label", label_of(event, True, time + amount)))
+    finals = []
+    for _ in range(2):
+        stream = Stream(features)
+        for kind, body in facts:
+            if kind == "event":
+                stream.observe(body)
+            else:
+                stream.label(body)
+        finals.append(stream.states)
+        shuffler.shuffle(facts)
+    assert finals[0] == finals[1]
