@@ -1,0 +1,131 @@
+"""The streaming job of one feature set. Another set is another object, so it starts beside the old one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fraud_contracts import names
+from fraud_contracts.config import FLINK_METRICS_PORT
+from fraud_contracts.detector import Component
+from fraud_operator.desired.common import (
+    COMPONENTS,
+    CONFIG_HASH,
+    Child,
+    child,
+    container_security,
+    environment,
+    labels,
+    metadata,
+    mounts,
+    node_selector,
+    pod_security,
+    resources,
+    scrape,
+    storage_env,
+    volumes,
+)
+from fraud_operator.detector import Detector, Json
+
+API: Final = "flink.apache.org/v1beta1"
+LABEL: Final = COMPONENTS[Component.FEATURES].label
+# Fixed: state is split into as many key groups, so a changed number can't read an old checkpoint.
+MAX_PARALLELISM: Final = 120
+
+
+def _configuration(detector: Detector) -> dict[str, str]:
+    base = f"{detector.storage_uri}/flink/{detector.hash6}"
+    return {
+        "taskmanager.numberOfTaskSlots": "1",
+        "pipeline.max-parallelism": str(MAX_PARALLELISM),
+        "python.execution-mode": "thread",
+        "execution.checkpointing.interval": detector.platform.flink.checkpoint_interval,
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.checkpointing.dir": f"{base}/checkpoints",
+        "execution.checkpointing.savepoint-dir": f"{base}/savepoints",
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        "high-availability.type": "kubernetes",
+        "high-availability.storageDir": f"{base}/ha",
+        "restart-strategy.type": "exponential-delay",
+        "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+        "metrics.reporter.prom.port": str(FLINK_METRICS_PORT),
+        # The Pods' own limits are a multiple of what they ask for; a job that idles shouldn't hold whole cores.
+        "kubernetes.jobmanager.cpu.limit-factor": "10",
+        "kubernetes.taskmanager.cpu.limit-factor": "10",
+        "kubernetes.operator.job.restart.failed": "true",
+        "kubernetes.operator.job.savepoint-on-deletion": "true",
+        "kubernetes.operator.pod-template.merge-arrays-by-name": "true",
+    }
+
+
+def _cores(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def _memory(quantity: str) -> str:
+    """Flink's own spelling of a Kubernetes quantity: 2Gi is 2048m."""
+    for suffix, factor in (("Gi", 1024), ("Mi", 1)):
+        if quantity.endswith(suffix):
+            return f"{int(float(quantity.removesuffix(suffix)) * factor)}m"
+    return quantity
+
+
+def _pod_template(detector: Detector) -> Json:
+    return {
+        "metadata": {
+            "labels": labels(detector, LABEL),
+            "annotations": {CONFIG_HASH: detector.config_hash, **scrape(FLINK_METRICS_PORT, "/")},
+        },
+        "spec": {
+            "securityContext": pod_security(),
+            "enableServiceLinks": False,
+            **node_selector(detector, Component.FEATURES),
+            "containers": [
+                {
+                    "name": "flink-main-container",
+                    "imagePullPolicy": detector.platform.image_pull_policy,
+                    "ports": [{"name": "metrics", "containerPort": FLINK_METRICS_PORT, "protocol": "TCP"}],
+                    "env": environment(detector),
+                    **storage_env(detector),
+                    # Flink's scripts write their configuration and logs below FLINK_HOME.
+                    "securityContext": container_security(read_only=False),
+                    "volumeMounts": mounts(detector, storage=True),
+                }
+            ],
+            "volumes": volumes(detector, storage=True),
+        },
+    }
+
+
+def build_flink_deployment(detector: Detector) -> Child:
+    flink = detector.platform.flink
+    sizes = resources(detector, Component.FEATURES)
+    parallelism = max(1, min(detector.replicas(Component.FEATURES, 1), detector.spec.kafka.partitions))
+    return child(
+        API,
+        "FlinkDeployment",
+        metadata(detector, names.flink_deployment(detector.name, detector.hash6), LABEL),
+        spec={
+            "image": detector.platform.images.flink,
+            "imagePullPolicy": detector.platform.image_pull_policy,
+            "flinkVersion": flink.version,
+            "serviceAccount": names.service_account(detector.name, LABEL),
+            "mode": "native",
+            "flinkConfiguration": _configuration(detector),
+            "podTemplate": _pod_template(detector),
+            "jobManager": {"replicas": 1, "resource": {"cpu": 0.1, "memory": "1024m"}},
+            "taskManager": {
+                "resource": {
+                    "cpu": _cores(sizes["requests"]["cpu"]),
+                    "memory": _memory(sizes["limits"]["memory"]),
+                },
+            },
+            "job": {
+                "jarURI": flink.jar,
+                "entryClass": "org.apache.flink.client.python.PythonDriver",
+                "args": ["-pyclientexec", flink.python, "-pyexec", flink.python, "-py", flink.job],
+                "parallelism": parallelism,
+                "upgradeMode": "savepoint",
+                "state": "running",
+            },
+        },
+    )

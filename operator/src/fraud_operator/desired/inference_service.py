@@ -1,0 +1,71 @@
+"""The predictor of one slot: always a fixed version with its digest, never an alias."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fraud_contracts import names
+from fraud_contracts.config import HTTP_PORT
+from fraud_contracts.detector import Component
+from fraud_contracts.release import ModelPackage
+from fraud_operator.desired.common import (
+    COMPONENTS,
+    MODEL_VERSION,
+    Child,
+    child,
+    labels,
+    metadata,
+    node_selector,
+    pod_security,
+    resources,
+    scrape,
+)
+from fraud_operator.detector import Detector
+
+API: Final = "serving.kserve.io/v1beta1"
+LABEL: Final = COMPONENTS[Component.PREDICTOR].label
+SLOT_LABEL: Final = f"{names.GROUP}/slot"
+
+
+def storage_uri(package: ModelPackage) -> str:
+    return f"mlflow://models/{package.name}/{package.version}#sha256={package.digest.removeprefix('sha256:')}"
+
+
+def build_inference_service(detector: Detector, package: ModelPackage) -> Child:
+    platform = detector.platform
+    return child(
+        API,
+        "InferenceService",
+        metadata(
+            detector,
+            names.inference_service(detector.name, package.slot),
+            LABEL,
+            # KServe then makes no route of its own, and Ready needs no gateway.
+            more_labels={"networking.kserve.io/visibility": "cluster-local", SLOT_LABEL: package.slot},
+            annotations={
+                "serving.kserve.io/deploymentMode": "Standard",
+                "serving.kserve.io/autoscalerClass": "none",
+            },
+        ),
+        spec={
+            "predictor": {
+                # Ready stays True while a new ReplicaSet rolls, so readiness reads this from the Pod template.
+                "annotations": {MODEL_VERSION: package.version, **scrape(HTTP_PORT)},
+                "labels": {**labels(detector, LABEL), SLOT_LABEL: package.slot},
+                "serviceAccountName": names.service_account(detector.name, LABEL),
+                "automountServiceAccountToken": False,
+                "storageContainerName": platform.storage_container,
+                "minReplicas": detector.replicas(Component.PREDICTOR, 1),
+                "securityContext": pod_security(),
+                "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+                **node_selector(detector, Component.PREDICTOR),
+                "model": {
+                    "modelFormat": {"name": "fraud-package"},
+                    "protocolVersion": "v2",
+                    "runtime": platform.serving_runtime,
+                    "storageUri": storage_uri(package),
+                    "resources": resources(detector, Component.PREDICTOR),
+                },
+            }
+        },
+    )

@@ -1,0 +1,113 @@
+"""One training run. A RayJob runs once: a changed spec is another revision and so another object, never a patched one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from fraud_contracts import names
+from fraud_contracts.detector import Component
+from fraud_operator.desired.common import (
+    COMPONENTS,
+    Child,
+    child,
+    container_security,
+    environment,
+    labels,
+    metadata,
+    mounts,
+    node_selector,
+    pod_security,
+    resources,
+    storage_env,
+    volumes,
+)
+from fraud_operator.detector import Detector, Json
+
+API: Final = "ray.io/v1"
+LABEL: Final = COMPONENTS[Component.TRAINING].label
+REVISION_LABEL: Final = f"{names.GROUP}/training-revision"
+
+
+def _cpus(limits: dict[str, Any]) -> int:
+    text = str(limits.get("cpu", "1"))
+    return max(1, math.floor(float(text[:-1]) / 1000 if text.endswith("m") else float(text)))
+
+
+def _pod(detector: Detector, container: Json) -> Json:
+    return {
+        "metadata": {"labels": labels(detector, LABEL)},
+        "spec": {
+            "serviceAccountName": names.service_account(detector.name, LABEL),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": pod_security(),
+            **node_selector(detector, Component.TRAINING),
+            "containers": [container],
+            "volumes": volumes(detector, storage=True),
+        },
+    }
+
+
+def build_ray_job(detector: Detector, revision: str) -> Child:
+    platform = detector.platform
+    sizes = resources(detector, Component.TRAINING)
+    train_env = environment(
+        detector, FRAUD_TRAINING_REVISION=revision, RAY_USAGE_STATS_ENABLED="0", PYTHONUNBUFFERED="1"
+    )
+    head = {
+        "name": "ray-head",
+        "image": platform.images.ray,
+        "imagePullPolicy": platform.image_pull_policy,
+        "ports": [
+            {"containerPort": 6379, "name": "gcs-server"},
+            {"containerPort": 8265, "name": "dashboard"},
+            {"containerPort": 10001, "name": "client"},
+        ],
+        "env": train_env,
+        **storage_env(detector),
+        "resources": sizes,
+        "securityContext": container_security(),
+        "volumeMounts": mounts(detector, storage=True),
+    }
+    submitter = {
+        "name": "ray-job-submitter",
+        "image": platform.images.ray,
+        "imagePullPolicy": platform.image_pull_policy,
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108
+        "resources": {"requests": {"cpu": "25m", "memory": "192Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+    }
+    submitter_pod = _pod(detector, submitter)
+    submitter_pod["spec"]["restartPolicy"] = "Never"
+    submitter_pod["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}]
+    return child(
+        API,
+        "RayJob",
+        metadata(
+            detector,
+            names.ray_job(detector.name, revision[:8]),
+            LABEL,
+            more_labels={REVISION_LABEL: revision},
+        ),
+        once=True,
+        spec={
+            "entrypoint": "python -m fraud_ray.train",
+            "submissionMode": "K8sJobMode",
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": platform.ray.deadline_seconds,
+            "shutdownAfterJobFinishes": True,
+            "ttlSecondsAfterFinished": 60,
+            "submitterConfig": {"backoffLimit": 2},
+            "submitterPodTemplate": submitter_pod,
+            "rayClusterSpec": {
+                "rayVersion": platform.ray.version,
+                "headGroupSpec": {
+                    # No worker group: what a search needs fits one Pod, and the head may then do the work itself.
+                    "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": str(_cpus(sizes["limits"]))},  # noqa: S104
+                    "template": _pod(detector, head),
+                },
+            },
+        },
+    )

@@ -1,0 +1,183 @@
+"""A FraudDetector as the operator works with it: the typed spec and what follows from it. No client, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+import cel
+
+from fraud_contracts import feature_set, names
+from fraud_contracts.config import DetectorConfig, KafkaAddress
+from fraud_contracts.detector import Component, ComponentOverride, DeletionPolicy, DetectorSpec, parse_spec
+from fraud_contracts.errors import SpecError
+from fraud_contracts.names import Identity
+from fraud_operator import training
+from fraud_operator.settings import Platform
+
+Json = dict[str, Any]
+
+# What a policy rule may read; see the decision service.
+RULE_VARIABLES: Final = frozenset({"event", "features", "score", "probability", "entities", "fields"})
+# Parts of the spec that reach no data-path process through its document: a change in them must restart nothing.
+_NOT_IN_HASH: Final = ("policy", "rollout", "model", "components", "deletion_policy", "paused")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """``annotations`` hold the one-off commands; ``created`` is in milliseconds."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: int
+    annotations: Mapping[str, str]
+    spec: DetectorSpec
+    platform: Platform
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any], platform: Platform) -> Detector:
+        """From a stored object; pydantic's ValidationError where the schema would have refused its spec."""
+        meta = body["metadata"]
+        created = meta.get("creationTimestamp", "1970-01-01T00:00:00Z").replace("Z", "+00:00")
+        return cls(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta.get("uid", ""),
+            generation=meta.get("generation", 1),
+            created=int(datetime.fromisoformat(created).timestamp() * 1000),
+            annotations=meta.get("annotations") or {},
+            spec=parse_spec(dict(body["spec"])),
+            platform=platform,
+        )
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.namespace, self.name)
+
+    @cached_property
+    def feature_set(self) -> str:
+        return feature_set.feature_set_hash(self.spec)
+
+    @property
+    def hash6(self) -> str:
+        return feature_set.hash6(self.feature_set)
+
+    @property
+    def managed_kafka(self) -> bool:
+        return self.spec.kafka.external is None
+
+    @property
+    def retained(self) -> bool:
+        """Whether Kafka and the keys outlive the object."""
+        return self.spec.deletion_policy is DeletionPolicy.RETAIN
+
+    @property
+    def bootstrap(self) -> str:
+        if self.spec.kafka.external is not None:
+            return self.spec.kafka.external.bootstrap_servers
+        return names.kafka_bootstrap(self.name, self.namespace)
+
+    @property
+    def storage_uri(self) -> str:
+        """The spec's, else a folder of the platform's; empty where there is neither."""
+        if self.spec.storage is not None:
+            return self.spec.storage.uri.rstrip("/")
+        parent = self.platform.storage_uri.rstrip("/")
+        return f"{parent}/{self.namespace}/{self.name}" if parent else ""
+
+    @property
+    def storage_path(self) -> str | None:
+        """The folder on the node, for ``file://`` storage."""
+        uri = self.storage_uri
+        return uri.removeprefix("file://") if uri.startswith("file://") else None
+
+    @property
+    def mlflow_uri(self) -> str:
+        if self.spec.stores.mlflow is not None:
+            return self.spec.stores.mlflow.uri
+        return self.platform.stores.mlflow_tracking_uri
+
+    @property
+    def decision_url(self) -> str:
+        return f"http://{names.decision_service(self.name)}.{self.namespace}.svc:8080"
+
+    @property
+    def config(self) -> DetectorConfig:
+        """The document that every data-path process mounts."""
+        managed = self.spec.kafka.managed
+        return DetectorConfig(
+            namespace=self.namespace,
+            name=self.name,
+            uid=self.uid,
+            spec=self.spec,
+            feature_set=self.feature_set,
+            kafka=KafkaAddress(
+                bootstrap_servers=self.bootstrap,
+                partitions=self.spec.kafka.partitions,
+                replicas=min(3, managed.replicas) if managed is not None else 1,
+            ),
+            storage_uri=self.storage_uri,
+        )
+
+    @cached_property
+    def config_hash(self) -> str:
+        """Over what a running process reads once at start; policy and rollout reach it through the release."""
+        document = self.config.model_dump(mode="json", by_alias=False, exclude_none=True)
+        for part in _NOT_IN_HASH:
+            document["spec"].pop(part, None)
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+    def override(self, component: Component) -> ComponentOverride | None:
+        return next((o for o in self.spec.components if o.name is component), None)
+
+    def replicas(self, component: Component, default: int) -> int:
+        override = self.override(component)
+        return default if override is None or override.replicas is None else override.replicas
+
+
+def check(detector: Detector) -> list[SpecError]:
+    """What is wrong with a spec that its schema let pass. Empty where all is well."""
+    spec, found = detector.spec, list(feature_set.check(detector.spec))
+    for i, rule in enumerate(spec.policy.rules):
+        path = f"spec.policy.rules[{i}].when"
+        try:
+            program = cel.compile(rule.when)
+        except ValueError as error:
+            found.append(SpecError(path, f"rule {rule.name!r} is no CEL expression: {str(error).splitlines()[0]}"))
+            continue
+        unknown = sorted(set(program.variables()) - RULE_VARIABLES)
+        if unknown:
+            allowed = ", ".join(sorted(RULE_VARIABLES))
+            found.append(SpecError(path, f"rule {rule.name!r} reads {', '.join(unknown)}; it may read {allowed}"))
+    known = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
+    for i, listed in enumerate(spec.policy.lists):
+        if listed.field not in known:
+            found.append(
+                SpecError(f"spec.policy.lists[{i}].field", f"{listed.field!r} is no entity or declared field of this detector")
+            )
+    train = spec.model.train
+    if train is not None and train.schedule is not None:
+        try:
+            training.last_tick(train.schedule, detector.created, detector.created)
+        except ValueError as error:
+            found.append(SpecError("spec.model.train.schedule", str(error)))
+    steps = spec.rollout.steps
+    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+        found.append(SpecError("spec.rollout.steps", "each step must be larger than the one before"))
+    if not detector.storage_uri:
+        found.append(SpecError("spec.storage.uri", "the platform has no default storage; give s3:// or file://"))
+    for store, given in (
+        ("redis", spec.stores.redis is not None or detector.platform.stores.redis_url),
+        ("postgres", spec.stores.postgres is not None or detector.platform.stores.postgres_dsn),
+        ("mlflow", detector.mlflow_uri),
+    ):
+        if not given:
+            found.append(SpecError(f"spec.stores.{store}", "the platform has no default for it; give one"))
+    return found

@@ -1,0 +1,217 @@
+"""A thin client of the API server: get, list, server-side apply, delete, by kind. It knows the kinds that we use.
+
+Errors, all FraudError:
+
+ApiError                    any other answer: status, reason
+├── ConflictError           another manager owns a field that we want: fields
+├── UnknownKindError        the API server has no such kind: its operator isn't installed
+├── RefusedError            the object breaks its schema or a policy
+└── UnreachableError        no answer: retry
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import urllib3
+from kubernetes import client, config
+
+from fraud_contracts import names
+from fraud_contracts.errors import FraudError
+
+Json = dict[str, Any]
+TIMEOUT: Final = (5.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where the API server keeps it. ``needs`` tells a person what to install where it is missing."""
+
+    api_version: str
+    kind: str
+    plural: str
+    needs: str = ""
+
+    def path(self, namespace: str | None, name: str | None = None, part: str = "") -> str:
+        root = "/api/" if "/" not in self.api_version else "/apis/"
+        path = root + self.api_version
+        if namespace is not None:
+            path += f"/namespaces/{namespace}"
+        path += f"/{self.plural}"
+        if name is not None:
+            path += f"/{name}"
+        return path + (f"/{part}" if part else "")
+
+
+DETECTOR: Final = Kind(names.API_VERSION, names.KIND, names.PLURAL)
+_STRIMZI: Final = "the Strimzi operator"
+CHILD_KINDS: Final = (
+    Kind("kafka.strimzi.io/v1", "Kafka", "kafkas", _STRIMZI),
+    Kind("kafka.strimzi.io/v1", "KafkaNodePool", "kafkanodepools", _STRIMZI),
+    Kind("kafka.strimzi.io/v1", "KafkaTopic", "kafkatopics", _STRIMZI),
+    Kind("v1", "ServiceAccount", "serviceaccounts"),
+    Kind("rbac.authorization.k8s.io/v1", "Role", "roles"),
+    Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
+    Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    Kind("v1", "Secret", "secrets"),
+    Kind("v1", "ConfigMap", "configmaps"),
+    Kind("v1", "Service", "services"),
+    Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", "KServe"),
+    Kind("apps/v1", "Deployment", "deployments"),
+    Kind("apps/v1", "StatefulSet", "statefulsets"),
+    Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    Kind("flink.apache.org/v1beta1", "FlinkDeployment", "flinkdeployments", "the Flink Kubernetes operator"),
+    Kind("ray.io/v1", "RayJob", "rayjobs", "the KubeRay operator"),
+    Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors", "the Prometheus operator"),
+)
+BY_KIND: Final = {kind.kind: kind for kind in (*CHILD_KINDS, DETECTOR, Kind("v1", "Pod", "pods"), Kind("v1", "Event", "events"))}
+
+
+class ApiError(FraudError):
+    def __init__(self, status: int, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, dict(details or {})
+
+
+class ConflictError(ApiError):
+    """``fields`` names what another manager owns."""
+
+    @property
+    def fields(self) -> list[str]:
+        return [str(cause.get("field", "")) for cause in self.details.get("causes", [])]
+
+
+class UnknownKindError(ApiError):
+    pass
+
+
+class RefusedError(ApiError):
+    pass
+
+
+class UnreachableError(ApiError):
+    pass
+
+
+def load_client(kubeconfig: str | None = None) -> client.ApiClient:
+    """Credentials of the Pod's service account, else of a kubeconfig."""
+    settings = client.Configuration()
+    if kubeconfig is None:
+        try:
+            config.load_incluster_config(client_configuration=settings)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=settings)
+    else:
+        config.load_kube_config(config_file=kubeconfig, client_configuration=settings)
+    return client.ApiClient(settings)
+
+
+class Kube:
+    """Synchronous and safe to use from several threads: urllib3's pool is."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    def _call(
+        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None, content: str = "application/json"
+    ) -> Json:
+        headers: dict[str, str] = {"Accept": "application/json", "User-Agent": names.FIELD_MANAGER}
+        if body is not None:
+            headers["Content-Type"] = content
+        pairs: list[tuple[str, str]] = []
+        self._api.update_params_for_auth(headers, pairs, ["BearerToken"], path, method, body)
+        url = self._api.configuration.host + path
+        if query or pairs:
+            url += "?" + urlencode([*(query or {}).items(), *pairs])
+        try:
+            answer = self._api.rest_client.pool_manager.request(
+                method,
+                url,
+                body=None if body is None else json.dumps(body).encode(),
+                headers=headers,
+                timeout=urllib3.Timeout(connect=TIMEOUT[0], read=TIMEOUT[1]),
+                retries=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise UnreachableError(0, f"no answer from the API server: {error}") from error
+        if 200 <= answer.status < 300:
+            out = json.loads(answer.data)
+            assert isinstance(out, dict)
+            return out
+        try:
+            status = json.loads(answer.data)
+        except ValueError:
+            status = {}
+        message, details = status.get("message") or answer.data.decode(errors="replace")[:500], status.get("details")
+        if answer.status == 409:
+            raise ConflictError(409, message, details)
+        if answer.status in (400, 403, 422):
+            raise RefusedError(answer.status, message, details)
+        raise ApiError(answer.status, message, details)
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        """None where it isn't there, or its kind isn't."""
+        try:
+            return self._call("GET", kind.path(namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def list(self, kind: Kind, namespace: str | None, labels: str = "") -> list[Json]:
+        """UnknownKindError where the API server doesn't know the kind; an empty list means that there is none."""
+        try:
+            answer = self._call("GET", kind.path(namespace), {"labelSelector": labels} if labels else None)
+        except ApiError as error:
+            if error.status == 404:
+                raise UnknownKindError(404, f"the API server has no {kind.kind} ({kind.api_version})") from error
+            raise
+        items = answer.get("items") or []
+        # Items of a list come without these two.
+        return [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in items]
+
+    def apply(self, kind: Kind, body: Json) -> Json:
+        """Server-side apply under our field manager, never forced."""
+        meta = body["metadata"]
+        try:
+            return self._call(
+                "PATCH",
+                kind.path(meta["namespace"], meta["name"]),
+                {"fieldManager": names.FIELD_MANAGER},
+                body,
+                "application/apply-patch+yaml",
+            )
+        except ApiError as error:
+            if error.status == 404 and not error.details.get("name"):
+                raise UnknownKindError(404, f"the API server has no {kind.kind} ({kind.api_version})") from error
+            raise
+
+    def create(self, kind: Kind, body: Json) -> Json:
+        return self._call("POST", kind.path(body["metadata"]["namespace"]), {"fieldManager": names.FIELD_MANAGER}, body)
+
+    def merge(self, kind: Kind, namespace: str, name: str, body: Json, part: str = "") -> Json:
+        """JSON merge patch: for the detector's own finalizers and status, which are small and wholly ours."""
+        return self._call(
+            "PATCH",
+            kind.path(namespace, name, part),
+            {"fieldManager": names.FIELD_MANAGER},
+            body,
+            "application/merge-patch+json",
+        )
+
+    def delete(self, kind: Kind, namespace: str, name: str, uid: str | None = None) -> bool:
+        """False where it is gone already. ``uid`` guards against deleting a namesake made meanwhile."""
+        body: Json = {"propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            self._call("DELETE", kind.path(namespace, name), body=body)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True

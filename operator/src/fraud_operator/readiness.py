@@ -1,0 +1,167 @@
+"""What a child's status means: ready, failed, degraded or progressing. Pure; one rule for each kind.
+
+The rules follow how each project's controllers write status, which differs: Strimzi has no Ready=False on a Kafka,
+KServe's observedGeneration isn't its own, a Flink job can be RUNNING with the old spec.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from fraud_operator.desired.common import MODEL_VERSION
+
+Json = Mapping[str, Any]
+# Without any status after this time, the operator of that kind is missing or stuck.
+SILENT_MS: Final = 60_000
+
+
+class Level(StrEnum):
+    READY = "Ready"
+    DEGRADED = "Degraded"
+    PROGRESSING = "Progressing"
+    FAILED = "Failed"
+    ABSENT = "Absent"
+    SILENT = "Silent"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    level: Level
+    message: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return self.level in (Level.READY, Level.DEGRADED)
+
+
+ABSENT: Final = Verdict(Level.ABSENT, "not there yet")
+
+
+def _conditions(status: Json) -> dict[str, Json]:
+    return {str(condition.get("type")): condition for condition in status.get("conditions") or []}
+
+
+def _told(condition: Json) -> str:
+    return ": ".join(part for part in (str(condition.get("reason", "")), str(condition.get("message", ""))) if part)
+
+
+def _current(child: Json, status: Json) -> bool:
+    return bool(status.get("observedGeneration", 0) >= child["metadata"].get("generation", 0))
+
+
+def silent(child: Json, now: int, operator: str) -> Verdict:
+    """No status at all: fresh, or nobody looks after it."""
+    made = child["metadata"].get("creationTimestamp")
+    age = now - int(datetime.fromisoformat(made.replace("Z", "+00:00")).timestamp() * 1000) if made else 0
+    if age < SILENT_MS:
+        return Verdict(Level.PROGRESSING, "waits for its operator")
+    return Verdict(Level.SILENT, f"has no status after {age // 1000} s: is {operator} running and watching this namespace?")
+
+
+def kafka(child: Json | None, now: int) -> Verdict:
+    if child is None:
+        return ABSENT
+    status = child.get("status") or {}
+    conditions = _conditions(status)
+    if not conditions:
+        return silent(child, now, "the Strimzi operator")
+    ready, not_ready = conditions.get("Ready"), conditions.get("NotReady")
+    if not_ready is not None and not_ready.get("status") == "True":
+        creating = not_ready.get("reason") == "Creating"
+        return Verdict(Level.PROGRESSING if creating else Level.FAILED, _told(not_ready))
+    if ready is not None and ready.get("status") == "False":
+        return Verdict(Level.FAILED, _told(ready))
+    if ready is None or not _current(child, status):
+        return Verdict(Level.PROGRESSING, "is being reconciled")
+    warning = conditions.get("Warning")
+    if warning is not None and warning.get("status") == "True":
+        return Verdict(Level.DEGRADED, _told(warning))
+    return Verdict(Level.READY)
+
+
+def flink(child: Json | None, now: int) -> Verdict:
+    if child is None:
+        return ABSENT
+    status = child.get("status") or {}
+    lifecycle = status.get("lifecycleState")
+    state = (status.get("jobStatus") or {}).get("state")
+    error = _flink_error(status.get("error"))
+    if not lifecycle and not state and not error:
+        return silent(child, now, "the Flink operator")
+    if lifecycle == "FAILED" or (lifecycle == "CREATED" and error):
+        return Verdict(Level.FAILED, error or "the job failed")
+    if lifecycle == "ROLLED_BACK":
+        return Verdict(Level.DEGRADED, "runs the spec before the last one, which failed" + (f": {error}" if error else ""))
+    if state in ("RESTARTING", "RECONCILING", "FAILING"):
+        return Verdict(Level.DEGRADED, f"the job is {state}" + (f": {error}" if error else ""))
+    if state == "RUNNING" and error:
+        return Verdict(Level.DEGRADED, error)
+    if lifecycle == "STABLE" and state == "RUNNING" and _current(child, status):
+        return Verdict(Level.READY)
+    return Verdict(Level.PROGRESSING, f"{lifecycle or 'CREATED'}, job {state or 'not started'}")
+
+
+def _flink_error(text: Any) -> str:
+    """The message in Flink's status.error, which is JSON in a string."""
+    if not text:
+        return ""
+    try:
+        inner = json.loads(text)
+    except ValueError:
+        return str(text)
+    return str(inner.get("message") or text) if isinstance(inner, dict) else str(text)
+
+
+def workload(child: Json | None) -> Verdict:
+    """A Deployment or StatefulSet: all its Pods are of the newest template and ready."""
+    if child is None:
+        return ABSENT
+    status, wanted = child.get("status") or {}, child["spec"].get("replicas", 1)
+    available = status.get("availableReplicas", 0)
+    if child["kind"] == "Deployment":
+        progressing = _conditions(status).get("Progressing")
+        if progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
+            return Verdict(Level.FAILED, _told(progressing))
+    updated = status.get("updatedReplicas", 0)
+    if child["kind"] == "StatefulSet" and status.get("updateRevision") == status.get("currentRevision"):
+        # Kubernetes leaves updatedReplicas out once nothing is being updated.
+        updated = max(updated, status.get("currentReplicas", 0))
+    if _current(child, status) and updated >= wanted and available >= wanted:
+        return Verdict(Level.READY)
+    return Verdict(Level.PROGRESSING, f"{available} of {wanted} ready")
+
+
+def predictor(child: Json | None, deployment: Json | None, version: str, now: int) -> Verdict:
+    """An InferenceService together with its Deployment, which alone tells which version runs."""
+    if child is None:
+        return ABSENT
+    status = child.get("status") or {}
+    conditions = _conditions(status)
+    model = status.get("modelStatus") or {}
+    if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
+        failure = model.get("lastFailureInfo") or {}
+        return Verdict(Level.FAILED, str(failure.get("message") or failure.get("reason") or model["transitionStatus"]))
+    predictor_ready = conditions.get("PredictorReady", {})
+    if predictor_ready.get("reason") == "ProgressDeadlineExceeded":
+        return Verdict(Level.FAILED, _told(predictor_ready))
+    if not conditions:
+        return silent(child, now, "KServe")
+    if deployment is None:
+        return Verdict(Level.PROGRESSING, "KServe has made no Deployment yet")
+    template = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    if template.get(MODEL_VERSION) != version:
+        return Verdict(Level.PROGRESSING, f"still runs version {template.get(MODEL_VERSION, 'unknown')}")
+    rollout = workload(deployment)
+    if rollout.level is not Level.READY:
+        return rollout
+    ready = conditions.get("Ready", {})
+    if ready.get("status") != "True":
+        return Verdict(Level.PROGRESSING, _told(ready) or "not ready yet")
+    if (model.get("copies") or {}).get("failedCopies", 0) > 0:
+        return Verdict(Level.DEGRADED, "some copies failed to load the model")
+    return Verdict(Level.READY)

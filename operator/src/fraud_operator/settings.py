@@ -1,0 +1,86 @@
+"""What the platform gives every detector: images, default stores and storage. The chart writes it, once per operator.
+
+Images and the like come as a mounted JSON file, addresses that hold passwords as environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PLATFORM_ENV: Final = "FRAUD_PLATFORM"
+PLATFORM_PATH: Final = "/etc/fraud/platform/platform.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Images(_Part):
+    """Full names with a tag. The decision service, worker and predictor share one image."""
+
+    flink: str = "fraud-platform/flink:dev"
+    ray: str = "fraud-platform/ray:dev"
+    serving: str = "fraud-platform/serving:dev"
+    sinks: str = "fraud-platform/sinks:dev"
+    console: str = "fraud-platform/console:dev"
+
+
+class Flink(_Part):
+    version: str = "v2_2"
+    jar: str = "local:///opt/flink/opt/flink-python-2.2.1.jar"
+    python: str = "python3"
+    job: str = "/opt/fraud/flink/src/fraud_flink/job.py"
+    checkpoint_interval: str = "10s"
+    cluster_role: str = "fraud-platform-flink"
+
+
+class Ray(_Part):
+    version: str = "2.60.0"
+    deadline_seconds: int = 7200
+
+
+class Kafka(_Part):
+    """``ephemeral`` keeps a broker's data in its Pod: for a trial only."""
+
+    ephemeral: bool = False
+    storage_class: str | None = None
+
+
+class Stores(_Part):
+    """Defaults for detectors whose ``spec.stores`` leaves one out; empty where the platform has none."""
+
+    redis_url: str = ""
+    postgres_dsn: str = ""
+    mlflow_tracking_uri: str = ""
+
+
+class Platform(_Part):
+    namespace: str = "fraud-platform"
+    images: Images = Field(default_factory=Images)
+    image_pull_policy: str = "IfNotPresent"
+    storage_uri: str = ""
+    serving_runtime: str = "fraud-predictor"
+    storage_container: str = "fraud-mlflow"
+    prometheus_url: str = ""
+    monitor_labels: dict[str, str] = Field(default_factory=dict)
+    flink: Flink = Field(default_factory=Flink)
+    ray: Ray = Field(default_factory=Ray)
+    kafka: Kafka = Field(default_factory=Kafka)
+    stores: Stores = Field(default_factory=Stores)
+
+
+def load_platform(environ: Mapping[str, str] | None = None) -> Platform:
+    """The mounted file named by FRAUD_PLATFORM with the stores of the environment; FileNotFoundError if it isn't there."""
+    env = os.environ if environ is None else environ
+    platform = Platform.model_validate_json(Path(env.get(PLATFORM_ENV, PLATFORM_PATH)).read_bytes())
+    stores = Stores(
+        redis_url=env.get("REDIS_URL", ""),
+        postgres_dsn=env.get("POSTGRES_DSN", ""),
+        mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI", ""),
+    )
+    return platform.model_copy(update={"stores": stores})

@@ -1,0 +1,89 @@
+"""Which training run is wanted, and what its RayJob's status means. Pure.
+
+A run is named by its revision: a hash over what decides its result. A changed training spec or feature set, a new token
+in the train annotation or a tick of the schedule gives another revision and so another RayJob; nothing is patched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from croniter import croniter
+
+from fraud_contracts.detector import DetectorSpec, dump
+
+# A failed run is tried again after this time: what it lacked (history, labels, room on a node) may have come since.
+RETRY_AFTER_MS: Final = 30 * 60_000
+
+
+class Phase(StrEnum):
+    NONE = "None"
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    phase: Phase
+    message: str = ""
+    ended: int | None = None
+
+
+def last_tick(schedule: str, created: int, now: int) -> int | None:
+    """The newest tick of a cron line (UTC) that came after the object was made; ValueError for a line cron can't read."""
+    if not croniter.is_valid(schedule):
+        raise ValueError(f"{schedule!r} is no cron line: write minute hour day month weekday")
+    moment = datetime.fromtimestamp(now / 1000, UTC)
+    tick = int(croniter(schedule, moment).get_prev(float) * 1000)
+    return tick if tick > created else None
+
+
+def revision(spec: DetectorSpec, feature_set: str, token: str | None, created: int, now: int) -> str | None:
+    """16 hex characters that name the wanted run; None where the detector trains no model of its own."""
+    train = spec.model.train
+    if train is None:
+        return None
+    whole: dict[str, Any] = {
+        "train": {key: value for key, value in dump(train).items() if key != "schedule"},
+        "labels": dump(spec.labels),
+        "set": feature_set,
+        "token": token or "",
+        "tick": last_tick(train.schedule, created, now) if train.schedule else None,
+    }
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _ms(stamp: str | None) -> int | None:
+    if not stamp:
+        return None
+    return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() * 1000)
+
+
+def outcome(job: Mapping[str, Any] | None) -> Outcome:
+    """What a RayJob's status says. Complete alone isn't success: it also covers a job that was stopped."""
+    if job is None:
+        return Outcome(Phase.NONE)
+    status = job.get("status") or {}
+    deployment, run = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
+    ended = _ms(status.get("endTime"))
+    if deployment == "Complete" and run == "SUCCEEDED":
+        return Outcome(Phase.SUCCEEDED, ended=ended)
+    if deployment in ("Failed", "ValidationFailed") or (deployment == "Complete" and run in ("STOPPED", "FAILED")):
+        told = " ".join(part for part in (status.get("reason", ""), status.get("message", "")) if part)
+        return Outcome(Phase.FAILED, told or f"the job ended as {deployment} {run}".strip(), ended)
+    if run in ("RUNNING", "PENDING"):
+        return Outcome(Phase.RUNNING, run.capitalize())
+    return Outcome(Phase.PENDING, deployment or "no status yet: is the KubeRay operator running?")
+
+
+def due_again(result: Outcome, now: int) -> bool:
+    """Whether a failed run is to be replaced by a new try."""
+    return result.phase is Phase.FAILED and result.ended is not None and now - result.ended >= RETRY_AFTER_MS
