@@ -1,0 +1,184 @@
+"""From the bytes of an input topic to an element of the stream, or to a dead letter. Imports nothing of Flink.
+
+An *element* is what flows between the steps: ``(EVENT, work)``, ``(LABEL, label)`` or ``(SEED, (entity, token, profile))``.
+``work`` is the feature record in the making. Nothing here raises on a bad record: an exception in a stream would come
+back after every restart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from fraud_contracts.config import MAX_EVENT_BYTES, DetectorConfig
+from fraud_contracts.errors import Degraded, EventError, Reason
+from fraud_contracts.records import Source
+from fraud_pipelines.events import EventSchema, Tokeniser
+from fraud_pipelines.sealing import Sealer
+
+EVENT: Final = 0
+LABEL: Final = 1
+SEED: Final = 2
+
+Element = tuple[int, Any]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dead:
+    """A dead letter as Kafka key and value."""
+
+    key: bytes
+    value: bytes
+
+
+class Intake:
+    """The first step of each input topic. Made once per subtask, since it holds keys and the compiled schema."""
+
+    def __init__(self, config: DetectorConfig, tokeniser: Tokeniser, sealer: Sealer) -> None:
+        spec = config.spec
+        self._schema = EventSchema(spec.event, spec.entities)
+        self._tokeniser, self._sealer = tokeniser, sealer
+        self._hash6 = config.hash6
+        self._entities = tuple(entity.name for entity in spec.entities)
+
+    @classmethod
+    def from_environment(cls, config: DetectorConfig, environ: Mapping[str, str]) -> Intake:
+        """With the keys of the detector's Secret; KeyError names the one that is missing."""
+        return cls(config, Tokeniser.from_hex(environ["TOKEN_KEY"]), Sealer(environ["DEAD_LETTER_KEY"]))
+
+    def transaction(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
+        """A client's raw transaction, judged and tokenised; whatever is wrong with it makes a dead letter."""
+        try:
+            event, body = self._schema.parse(value or b"", self._tokeniser, appended)
+        except EventError as error:
+            return self._dead(value, source, appended, error)
+        return EVENT, _work(event, body, source, appended, None)
+
+    def accepted(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
+        """A decided event: it goes on whatever happens, since its decision must reach ``decisions``.
+
+        A damaged event passes without a vector. Only bytes that hold no decision at all become a dead letter, as
+        there is nothing to publish; the decision service can't write such.
+        """
+        try:
+            record = orjson.loads(value or b"")
+        except orjson.JSONDecodeError:
+            return self._refuse(value, source, appended, Reason.INVALID_JSON, "the record is no valid JSON")
+        if not isinstance(record, dict) or not isinstance(record.get("decision"), dict):
+            return self._refuse(
+                value, source, appended, Reason.NOT_AN_OBJECT, "the record of accepted holds no decision"
+            )
+        decision, event = record["decision"], record.get("event")
+        problem = self._problem(event)
+        if problem is not None:
+            log.error("an accepted event is damaged: %s", problem, extra={"data": {"source": source}})
+            event = event if isinstance(event, dict) else decision.get("event")
+        work = _work(event, record.get("hash"), source, appended, decision)
+        if problem is not None:
+            work["reason"] = Degraded.FEATURES_FAILED.value
+        return EVENT, work
+
+    def label(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
+        """A joined label; only the ledger sink writes them, so a bad one is a fault worth a dead letter."""
+        try:
+            record = orjson.loads(value or b"")
+        except orjson.JSONDecodeError:
+            return self._refuse(value, source, appended, Reason.INVALID_JSON, "the label is no valid JSON")
+        if not isinstance(record, dict):
+            return self._refuse(value, source, appended, Reason.NOT_AN_OBJECT, "the label is no JSON object")
+        wanted: tuple[tuple[str, type], ...] = (
+            ("id", str),
+            ("time", int),
+            ("entities", dict),
+            ("fraud", bool),
+            ("known", int),
+        )
+        for name, kind in wanted:
+            if not isinstance(record.get(name), kind):
+                reason = Reason.WRONG_TYPE if name in record else Reason.MISSING_FIELD
+                return self._refuse(
+                    value, source, appended, reason, f"the label's {name} is missing or wrong"
+                )
+        return LABEL, record
+
+    def seed(self, key: bytes | None, value: bytes | None) -> Element | None:
+        """A seed of this feature set; those of other sets share the topic and are passed over."""
+        hash6, _, rest = (key or b"").decode("utf-8", "replace").partition(":")
+        entity, _, token = rest.partition(":")
+        if hash6 != self._hash6 or entity not in self._entities or not token or not value:
+            return None
+        return SEED, (entity, token, value)
+
+    def _problem(self, event: Any) -> str | None:
+        if not isinstance(event, dict):
+            return "no event"
+        for name, kind in (("id", str), ("time", int), ("amount", int), ("entities", dict), ("fields", dict)):
+            if not isinstance(event.get(name), kind):
+                return f"{name} is missing or of another type"
+        tokens = [event["entities"].get(name) for name in self._entities]
+        if not isinstance(tokens[0], str) or any(t is not None and not isinstance(t, str) for t in tokens):
+            return "an entity is missing or no string"
+        return None
+
+    def _refuse(
+        self, value: bytes | None, source: Source, appended: int, reason: Reason, message: str
+    ) -> Dead:
+        return self._dead(value, source, appended, EventError(reason, message))
+
+    def _dead(self, value: bytes | None, source: Source, appended: int, error: EventError) -> Dead:
+        letter = {
+            "id": error.event_id,
+            "reason": error.reason.value,
+            "message": error.message,
+            "stage": "stream",
+            "source": source,
+            "appended": appended,
+            # An oversized record keeps its first bytes: enough to find its sender, little enough to keep.
+            "payload": self._sealer.seal((value or b"")[:MAX_EVENT_BYTES]),
+        }
+        return Dead((error.event_id or "").encode(), orjson.dumps(letter))
+
+
+def _work(event: Any, body: Any, source: Source, appended: int, decision: Any) -> dict[str, Any]:
+    return {
+        "event": event,
+        "hash": body,
+        "source": source,
+        "appended": appended,
+        "decision": decision,
+        "repeat": False,
+        "reason": None,
+        "saw": {},
+        "values": {},
+    }
+
+
+def entity_key(element: Element, entity: str) -> str:
+    """Key of an element in an entity's stage. An event without that entity is spread by its id, not sent to one hot key."""
+    kind, body = element
+    if kind == SEED:
+        return "t" + str(body[1])
+    if kind == LABEL:
+        return "t" + str(body["entities"][entity])
+    event = body["event"]
+    if isinstance(event, dict):
+        entities = event.get("entities")
+        token = entities.get(entity) if isinstance(entities, dict) else None
+        if isinstance(token, str):
+            return "t" + token
+        return "i" + str(event.get("id"))
+    return "i"
+
+
+def concerns(element: Element, entity: str) -> bool:
+    """Whether a label or a seed has something for an entity's stage."""
+    kind, body = element
+    if kind == SEED:
+        return bool(body[0] == entity)
+    return isinstance(body["entities"].get(entity), str)

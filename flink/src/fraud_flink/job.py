@@ -1,0 +1,132 @@
+"""The job's graph and its entry point: ``flink run -py job.py``, or PythonDriver in application mode.
+
+::
+
+    transactions ─ intake ─┐                        ┌► dead-letters
+    accepted ───── intake ─┴► entity 1 ─► entity 2 …─► features
+    labels ─────── intake ──► (each entity with label features)
+    seeds ──────── intake ──► (each entity) ────────► profiles
+
+Everything it needs to know is in the detector document (FRAUD_CONFIG) and the Secret's environment variables; how it
+is run (parallelism, checkpoints, high availability) is Flink's configuration. ``-D name=value`` sets the latter for a
+run without a cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pyflink.common import Configuration, Types
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.table import DataTypes, Schema, StreamTableEnvironment
+
+from fraud_contracts import log
+from fraud_contracts.config import DetectorConfig, load_config
+from fraud_flink import tables
+from fraud_flink.functions import (
+    DEAD_LETTERS,
+    ELEMENT,
+    KEY_VALUE,
+    PROFILES,
+    Concerns,
+    EntityFunction,
+    EntityKey,
+    IntakeFunction,
+)
+from fraud_flink.stages import uses_labels
+
+# What the code relies on; everything else may be set from outside.
+FIXED = {
+    "python.execution-mode": "thread",
+    "execution.buffer-timeout.interval": "0 ms",
+    "table.local-time-zone": "UTC",
+    # Each key has one writer already, so neither a shuffle nor a state of the sink's own is wanted.
+    "table.exec.sink.keyed-shuffle": "NONE",
+    "table.exec.sink.upsert-materialize": "NONE",
+}
+
+
+def build(config: DetectorConfig, settings: dict[str, str]) -> StreamExecutionEnvironment:
+    """The whole graph, attached to an environment and not yet started."""
+    configuration = Configuration()
+    for name, text in {**settings, **FIXED}.items():
+        configuration.set_string(name, text)
+    environment = StreamExecutionEnvironment.get_execution_environment(configuration)
+    table_environment = StreamTableEnvironment.create(environment)
+
+    streams = {noun: _source(table_environment, config, noun) for noun in tables.SOURCES}
+    dead = [streams[noun].get_side_output(DEAD_LETTERS) for noun in ("transactions", "accepted", "labels")]
+    profiles: list[DataStream] = []
+    events = streams["transactions"].union(streams["accepted"])
+    for index, entity in enumerate(config.spec.entities):
+        last = index == len(config.spec.entities) - 1
+        others = [streams["seeds"]] + ([streams["labels"]] if uses_labels(config.spec, index) else [])
+        joined = events.union(*(other.filter(Concerns(entity.name)) for other in others))
+        stage = (
+            joined.key_by(EntityKey(entity.name), Types.STRING())
+            .process(EntityFunction(index, last), KEY_VALUE if last else ELEMENT)
+            .uid(f"entity-{index + 1}-v1")
+            .name(f"entity {entity.name}")
+        )
+        profiles.append(stage.get_side_output(PROFILES))
+        events = stage
+
+    statements = table_environment.create_statement_set()
+    columns = Schema.new_builder().column("k", DataTypes.BYTES()).column("v", DataTypes.BYTES()).build()
+    for noun, stream in (
+        ("features", events),
+        ("profiles", _union(profiles)),
+        ("dead-letters", _union(dead)),
+    ):
+        name = noun.replace("-", "_")
+        ddl = tables.profile_table(config) if noun == "profiles" else tables.sink_table(config, noun)
+        table_environment.execute_sql(ddl)
+        statements.add_insert(name, table_environment.from_data_stream(stream, columns))
+    statements.attach_as_datastream()
+    _name_ends(environment)
+    return environment
+
+
+def _source(table_environment: StreamTableEnvironment, config: DetectorConfig, noun: str) -> DataStream:
+    table_environment.execute_sql(tables.source_table(config, noun))
+    rows = table_environment.to_data_stream(table_environment.sql_query(tables.source_query(noun)))
+    return rows.process(IntakeFunction(noun), ELEMENT).uid(f"{noun}-intake-v1").name(f"{noun} intake")
+
+
+def _union(streams: list[DataStream]) -> DataStream:
+    return streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
+
+
+def _name_ends(environment: StreamExecutionEnvironment) -> None:
+    """Gives the planner's sources and sinks constant uids: derived ones would change with the graph, and lose offsets."""
+    seen: set[int] = set()
+    pending: list[Any] = list(environment._j_stream_execution_environment.getTransformations())
+    while pending:
+        node = pending.pop()
+        if node.getId() in seen:
+            continue
+        seen.add(node.getId())
+        pending.extend(node.getInputs())
+        kind = node.getClass().getSimpleName()
+        if kind in ("SourceTransformation", "SinkTransformation") and node.getUid() is None:
+            table = str(node.getName()).partition("[")[0].replace("_", "-")
+            node.setUid(f"{table}-{'source' if kind.startswith('Source') else 'sink'}-v1")
+
+
+def main(arguments: Sequence[str]) -> None:
+    log.setup()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-D", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+    options = parser.parse_args(list(arguments))
+    config = load_config()
+    environment = build(config, dict(setting.split("=", 1) for setting in options.settings))
+    environment.execute(f"{config.identity} features {config.hash6}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,142 @@
+"""What an entity's keyed stage does to a record, as plain calls: state in, state out. Imports nothing of Flink.
+
+A method that returns state returns None where it didn't change, so that the caller writes and publishes only changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+
+from fraud_contracts import profile_header
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.errors import Degraded
+from fraud_contracts.names import profile_key
+from fraud_contracts.records import FeatureRecord, Label
+from fraud_pipelines.features import FeatureSet, compile_detector
+
+Work = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+class EntityStage:
+    """Stage ``index`` of the detector's feature set; the first one finds repeats, the last one makes feature records.
+
+    ``run`` marks this attempt's emissions: after a restore the same event may get another vector, and the first counts.
+    """
+
+    def __init__(self, config: DetectorConfig, index: int, run: str) -> None:
+        self._set: FeatureSet = compile_detector(config.spec)
+        if self._set.hash != config.feature_set:
+            raise ValueError(
+                f"this code computes feature set {self._set.hash}, the detector document says {config.feature_set}: "
+                "operator and stream are of different versions"
+            )
+        self._stage = self._set.stages[index]
+        self._first = index == 0
+        self._names = tuple(stage.entity for stage in self._set.stages)
+        self._epoch, self._run = config.epoch, run
+
+    @property
+    def entity(self) -> str:
+        return self._stage.entity
+
+    def token(self, work: Work) -> str | None:
+        """The key's token, None where the event lacks this entity or is damaged: then the stage has nothing to do."""
+        if work["reason"] is not None:
+            return None
+        token = work["event"]["entities"].get(self._stage.entity)
+        return None if token is None else str(token)
+
+    def profile_key(self, token: str) -> bytes:
+        return profile_key(self._set.hash6, self._stage.entity, token).encode()
+
+    def event(self, state: bytes | None, work: Work) -> bytes | None:
+        """Applies an event and writes its values into ``work``.
+
+        A repeat, found by the first stage, gets values as of now and changes nothing, here or in later stages. The event
+        goes on whatever happens: a vector that can't be computed is the worker's to judge, not a reason to stop.
+        """
+        event = work["event"]
+        try:
+            live = self._stage.open(state, self._epoch)
+            epoch, seq, digest = live.saw
+            values = live.observe(event)
+            if values is None:
+                values = live.read(event)
+                changed = False
+                work["repeat"] = work["repeat"] or self._first
+            else:
+                changed = not work["repeat"]
+            new = live.dump() if changed else None
+        except Exception:  # any fault of state or engine; the stream must not stop at one record
+            log.exception(
+                "features of entity %s failed", self._stage.entity, extra={"data": {"source": work["source"]}}
+            )
+            work["reason"] = Degraded.FEATURES_FAILED.value
+            return None
+        work["values"][self._stage.entity] = values
+        work["saw"][self._stage.entity] = (epoch, seq, f"{digest:016x}")
+        return new
+
+    def label(self, state: bytes | None, label: Label) -> bytes | None:
+        """Applies a joined label; the same one again changes nothing."""
+        try:
+            new = self._stage.label(state, label, self._epoch)
+        except Exception:  # as above: a label that can't be taken costs a count, not the stream
+            log.exception("a label of entity %s failed", self._stage.entity)
+            return None
+        return None if new is state else new
+
+    def seed(self, state: bytes | None, profile: bytes) -> bytes | None:
+        """Takes a seed while the key has no state of its epoch; a cut or foreign one is refused, with a log line."""
+        try:
+            self._stage.open(profile)
+            if state is not None and profile_header.read(state).epoch >= profile_header.read(profile).epoch:
+                return None
+        except ValueError:
+            log.exception("a seed of entity %s is refused", self._stage.entity)
+            return None
+        return profile
+
+    def feature_key(self, work: Work) -> bytes:
+        """Kafka key of the feature record: the first entity's token; a damaged event without one goes by its id."""
+        event = work["event"] if isinstance(work["event"], dict) else {}
+        entities = event.get("entities")
+        token = entities.get(self._names[0]) if isinstance(entities, dict) else None
+        if token is None:
+            token = event.get("id") or (work["decision"] or {}).get("id") or ""
+        return str(token).encode()
+
+    def feature_record(self, work: Work) -> bytes:
+        """The finished record of ``features``; NaN becomes null. Without any stage's fault the vector is there."""
+        vector: list[float] | None = None
+        if work["reason"] is None:
+            try:
+                vector = self._set.vector(work["event"], work["values"])
+            except Exception:  # a transform's fault, treated like a stage's
+                log.exception("assembling a vector failed", extra={"data": {"source": work["source"]}})
+                work["reason"] = Degraded.FEATURES_FAILED.value
+        record: FeatureRecord = {
+            "event": work["event"],
+            "hash": work["hash"],
+            "set": self._set.hash,
+            "vector": vector,  # type: ignore[typeddict-item]  # list is invariant
+            "reason": work["reason"],
+            "saw": work["saw"],
+            "run": self._run,
+            "repeat": work["repeat"],
+            "source": work["source"],
+            "appended": work["appended"],
+            "decision": work["decision"],
+        }
+        return orjson.dumps(record)
+
+
+def uses_labels(spec: DetectorSpec, index: int) -> bool:
+    """Whether labels change the state of an entity's stage."""
+    return compile_detector(spec).stages[index].fraud is not None

@@ -1,0 +1,95 @@
+"""Kafka topics as raw tables: the only way from Python to a record's key, partition, offset and append time.
+
+PyFlink's DataStream connector reads values alone and writes key and value from the same element. Keys are hashed by
+the Java client's default (murmur2), so producers made with librdkafka must set ``partitioner=murmur2_random`` to put an
+entity's records on the same partition as we do.
+"""
+
+from __future__ import annotations
+
+from fraud_contracts.config import DetectorConfig
+
+SOURCES = ("transactions", "accepted", "labels", "seeds")
+
+
+def _options(options: dict[str, str]) -> str:
+    quoted = (f"'{name}' = '{text.replace(chr(39), chr(39) * 2)}'" for name, text in options.items())
+    return ",\n  ".join(quoted)
+
+
+def _name(noun: str) -> str:
+    return noun.replace("-", "_")
+
+
+def source_table(config: DetectorConfig, noun: str) -> str:
+    """DDL of an input topic. Offsets come from the checkpoint; what a checkpoint commits to the group is for readers of lag.
+
+    A start without a checkpoint has no state either, so it begins at the earliest record that is kept.
+    """
+    group = config.identity.features_group(config.hash6)
+    options = {
+        "connector": "kafka",
+        "topic": config.identity.topic(noun),
+        "properties.bootstrap.servers": config.kafka.bootstrap_servers,
+        "properties.group.id": group,
+        "properties.client.id.prefix": f"{group}.{noun}",
+        "scan.startup.mode": "earliest-offset",
+        # Partitions are immutable in a detector, so there are none to discover later.
+        "scan.topic-partition-discovery.interval": "0 ms",
+        "key.format": "raw",
+        "key.fields": "k",
+        "value.format": "raw",
+        "value.fields-include": "EXCEPT_KEY",
+    }
+    return f"""CREATE TEMPORARY TABLE {_name(noun)} (
+  k BYTES,
+  v BYTES,
+  p INT METADATA FROM 'partition' VIRTUAL,
+  o BIGINT METADATA FROM 'offset' VIRTUAL,
+  t TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL
+) WITH (
+  {_options(options)}
+)"""
+
+
+def source_query(noun: str) -> str:
+    """Rows (key, value, partition, offset, append time in ms); a timestamp itself would reach Python as a Java object."""
+    ms = "EXTRACT(EPOCH FROM t) * 1000 + EXTRACT(MILLISECOND FROM t)"
+    return f"SELECT k, v, p, o, {ms} AS ms FROM {_name(noun)}"  # noqa: S608 (noun is one of SOURCES)
+
+
+def sink_table(config: DetectorConfig, noun: str) -> str:
+    """DDL of an append-only output topic, keyed, at least once: a record isn't held back for a checkpoint."""
+    options = {
+        "connector": "kafka",
+        "topic": config.identity.topic(noun),
+        "properties.bootstrap.servers": config.kafka.bootstrap_servers,
+        "properties.client.id": f"{config.identity.features_group(config.hash6)}.{noun}",
+        "properties.linger.ms": "0",
+        "key.format": "raw",
+        "key.fields": "k",
+        "value.format": "raw",
+        "value.fields-include": "EXCEPT_KEY",
+        "sink.delivery-guarantee": "at-least-once",
+    }
+    return f"CREATE TEMPORARY TABLE {_name(noun)} (k BYTES, v BYTES) WITH (\n  {_options(options)}\n)"
+
+
+def profile_table(config: DetectorConfig) -> str:
+    """DDL of the compacted topic: the last profile of a key in each quarter of a second, flushed on a checkpoint too."""
+    options = {
+        "connector": "upsert-kafka",
+        "topic": config.identity.topic("profiles"),
+        "properties.bootstrap.servers": config.kafka.bootstrap_servers,
+        "properties.client.id": f"{config.identity.features_group(config.hash6)}.profiles",
+        "key.format": "raw",
+        "value.format": "raw",
+        "value.fields-include": "EXCEPT_KEY",
+        "sink.delivery-guarantee": "at-least-once",
+        "sink.buffer-flush.interval": "250 ms",
+        "sink.buffer-flush.max-rows": "2000",
+    }
+    return (
+        "CREATE TEMPORARY TABLE profiles (k BYTES, v BYTES, PRIMARY KEY (k) NOT ENFORCED) WITH (\n  "
+        f"{_options(options)}\n)"
+    )

@@ -1,0 +1,63 @@
+"""Detector documents for tests of the data path: a whole spec, with the feature set's real identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.detector import parse_spec
+from fraud_contracts.feature_set import feature_set_hash
+
+SPEC: dict[str, Any] = {
+    "event": {
+        "id": {"field": "id"},
+        "time": {"field": "time", "unit": "ms", "maxFutureSkew": "5m"},
+        "amount": {"field": "amount", "scale": 2, "currency": "EUR"},
+        "fields": [{"name": "category", "type": "string"}],
+        "sensitive": ["card"],
+    },
+    "entities": [
+        {"name": "customer", "field": "card"},
+        {"name": "counterparty", "field": "merchant", "labelDelay": "7d"},
+    ],
+    "features": {
+        "extra": [
+            {
+                "name": "travel_7d",
+                "entity": "customer",
+                "aggregate": "Sum",
+                "of": "amount",
+                "window": "7d",
+                "where": {"field": "category", "equals": "travel"},
+            }
+        ]
+    },
+    "model": {"none": {}},
+    "storage": {"uri": "file:///tmp/fraud"},
+}
+
+
+def detector(
+    bootstrap: str, partitions: int = 1, namespace: str = "tests", name: str = "cards", **changes: Any
+) -> DetectorConfig:
+    """The document that the operator would write for SPEC; ``changes`` replace top-level parts of the spec."""
+    spec = parse_spec({**SPEC, **changes})
+    return DetectorConfig.model_validate(
+        {
+            "namespace": namespace,
+            "name": name,
+            "uid": "11111111-2222-3333-4444-555555555555",
+            "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "feature_set": feature_set_hash(spec),
+            "kafka": {"bootstrap_servers": bootstrap, "partitions": partitions},
+            "storage_uri": "file:///tmp/fraud",
+        }
+    )
+
+
+def write(config: DetectorConfig, folder: Path) -> Path:
+    """The mounted file; FRAUD_CONFIG names it."""
+    path = folder / "detector.json"
+    path.write_text(config.to_json())
+    return path
