@@ -117,8 +117,10 @@ class Broker:
         )
         (self.folder / "log4j2.xml").write_text(_LOG4J)
         done = subprocess.run(
-            ["java", "-Xshare:auto", "-cp", f"{LIBS}/*", "kafka.tools.StorageTool", "format", "--standalone"]
-            + ["-t", CLUSTER_ID, "-c", str(properties)],
+            [
+                *("java", "-Xshare:auto", "-cp", f"{LIBS}/*", "kafka.tools.StorageTool", "format"),
+                *("--standalone", "-t", CLUSTER_ID, "-c", str(properties)),
+            ],
             capture_output=True,
             text=True,
         )
@@ -128,9 +130,11 @@ class Broker:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["java", "-Xmx384m", "-Xms128m", "-XX:MaxDirectMemorySize=128m", "-XX:TieredStopAtLevel=1"]
-                + [f"-Dlog4j2.configurationFile={self.folder}/log4j2.xml", "-cp", f"{LIBS}/*"]
-                + ["kafka.Kafka", str(self.folder / "server.properties")],
+                [
+                    *("java", "-Xmx384m", "-Xms128m", "-XX:MaxDirectMemorySize=128m"),
+                    *("-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={self.folder}/log4j2.xml"),
+                    *("-cp", f"{LIBS}/*", "kafka.Kafka", str(self.folder / "server.properties")),
+                ],
                 stdout=log,
                 stderr=log,
             )
