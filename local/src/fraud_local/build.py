@@ -1,0 +1,283 @@
+"""Everything that the node runs, built or fetched once and kept outside the clone.
+
+Each step is keyed by a hash of its inputs and leaves a stamp; a second run does nothing. Programs come from Go modules,
+jars from Maven, environments from each component's lock, the rest from Debian. Standard library only.
+
+    python -m fraud_local.build all | node | jars | env COMPONENT...
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from fraud_local import images, paths, prerequisites
+from fraud_local.shell import LocalError, main, run, say
+
+UV_VERSION = "0.13.9"
+COMPONENTS = ("operator", "flink", "ray", "serving", "mlflow")
+# Packages of the pinned module, and the name of each program where its own says too little.
+PROGRAMS = {
+    "k8s.io/kubernetes/cmd/kube-apiserver": "kube-apiserver",
+    "k8s.io/kubernetes/cmd/kube-controller-manager": "kube-controller-manager",
+    "k8s.io/kubernetes/cmd/kube-scheduler": "kube-scheduler",
+    "k8s.io/kubernetes/cmd/kubelet": "kubelet",
+    "k8s.io/kubernetes/cmd/kube-proxy": "kube-proxy",
+    "k8s.io/kubernetes/cmd/kubectl": "kubectl",
+    "helm.sh/helm/v3/cmd/helm": "helm",
+    "go.etcd.io/etcd/server/v3": "etcd",
+    "./coredns": "coredns",
+    "github.com/ray-project/kuberay/ray-operator": "ray-operator",
+    "github.com/kserve/kserve/cmd/manager": "kserve-manager",
+}
+
+
+def digest(*parts: str | bytes | Path) -> str:
+    """Hash of a step's inputs; a Path counts by its content."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else part.encode() if isinstance(part, str) else part
+        total.update(hashlib.sha256(data).digest())
+    return total.hexdigest()
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """One process at a time does a step; the others wait and then find it done."""
+    folder = paths.CACHE / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def step(name: str, what: str, key: str, present: Path, action: Callable[[], None]) -> bool:
+    """Do ``action`` unless its stamp carries ``key`` and ``present`` exists; True when it was done."""
+    stamps = paths.CACHE / "stamps"
+    stamps.mkdir(parents=True, exist_ok=True)
+    stamp = stamps / name
+    with locked(name):
+        if present.exists() and stamp.exists() and stamp.read_text() == key:
+            return False
+        say(f"{what} ...")
+        stamp.unlink(missing_ok=True)
+        action()
+        stamp.write_text(key)
+        say(f"{what}: done")
+        return True
+
+
+def packages() -> None:
+    """Debian packages that are missing, with none of their services started."""
+    absent = prerequisites.missing_packages(prerequisites.find_programs())
+    if not absent:
+        return
+    say(f"Debian packages: {' '.join(absent)} ...")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    policy = Path("/usr/sbin/policy-rc.d")
+    own_policy = not policy.exists()
+    if own_policy:
+        # 101: "not allowed"; asked by every package script before it starts a service.
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        run("apt-get", "update", "-q", env=quiet)
+        run("apt-get", "install", "-y", "-q", "--no-install-recommends", *absent, env=quiet)
+    finally:
+        if own_policy:
+            policy.unlink()
+    still = prerequisites.missing_packages(prerequisites.find_programs())
+    if still:
+        raise LocalError(f"installed, but their programs are not here: {' '.join(still)}")
+    say("Debian packages: done")
+
+
+def node_key() -> str:
+    folder = paths.LOCAL / "node"
+    return digest(*(folder / name for name in ("go.mod", "go.sum", "tools.go", "pause.c")), folder / "coredns" / "main.go")
+
+
+def node_built() -> bool:
+    stamp = paths.CACHE / "stamps" / "node"
+    return paths.NODE_BIN.exists() and stamp.exists() and stamp.read_text() == node_key()
+
+
+def node_programs() -> None:
+    """The cluster's own programs, from one pinned Go module, and the pause program."""
+
+    def build() -> None:
+        work = paths.CACHE / "node" / "module"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(paths.LOCAL / "node", work)
+        fresh = paths.CACHE / "node" / "bin.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        quiet = {"GOFLAGS": "-buildvcs=false -mod=readonly", "CGO_ENABLED": "0"}
+        for package, name in PROGRAMS.items():
+            say(f"  compiling {name}")
+            run("nice", "-n", "5", "go", "build", "-ldflags", "-s -w", "-o", fresh / name, package, cwd=work, env=quiet)
+        run("cc", "-O2", "-static", "-o", fresh / "pause", work / "pause.c")
+        old = paths.CACHE / "node" / "bin.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if paths.NODE_BIN.exists():
+            paths.NODE_BIN.rename(old)
+        fresh.rename(paths.NODE_BIN)
+        shutil.rmtree(old, ignore_errors=True)
+
+    step("node", "node programs (Go; minutes the first time)", node_key(), paths.NODE_BIN, build)
+
+
+def uv() -> Path:
+    """The uv program, in an environment of its own."""
+
+    def install() -> None:
+        run(sys.executable, "-m", "venv", paths.CACHE / "uv")
+        run(paths.CACHE / "uv" / "bin" / "python", "-m", "pip", "install", "-q", f"uv=={UV_VERSION}")
+
+    if not paths.UV.exists():
+        step("uv", "uv", digest(UV_VERSION), paths.UV, install)
+    return paths.UV
+
+
+def requirements(component: str) -> Path:
+    return paths.CLONE / "requirements-dev.txt" if component == "dev" else paths.CLONE / component / "requirements.txt"
+
+
+def environment(component: str) -> None:
+    """One component's environment from its lock, third-party packages only, compiled because Pods can't write .pyc."""
+    lock = requirements(component)
+    if not lock.exists():
+        raise LocalError(f"no component {component!r}: {lock} is not there")
+    folder = paths.ENVS / component
+    tool = uv()
+
+    def install() -> None:
+        python = folder / "bin" / "python"
+        if not python.exists():
+            run(tool, "venv", "-q", "--clear", "--python", sys.executable, folder)
+        run("nice", "-n", "5", tool, "pip", "sync", "-q", "--require-hashes", "--compile-bytecode", "--python", python, lock)
+
+    step(f"env-{component}", f"environment {component}", digest(lock, sys.version), folder / "bin" / "python", install)
+
+
+def jars(name: str, target: Path) -> None:
+    """The jars that ``local/maven/<name>/pom.xml`` names, with what they need."""
+    pom = paths.LOCAL / "maven" / name / "pom.xml"
+    key = digest(pom)
+    stamp = paths.CACHE / "stamps" / f"jars-{name}"
+
+    def fetch() -> None:
+        if stamp.exists():
+            shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True, exist_ok=True)
+        run(
+            "mvn", "-q", "-B", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={target}",
+            "-DincludeScope=runtime",
+        )  # fmt: skip
+
+    step(f"jars-{name}", f"jars of {name} (Maven)", key, target, fetch)
+
+
+def flink_home() -> None:
+    """A Flink home made of the PyFlink wheel and the connectors.
+
+    ``bin`` and ``opt`` are real: a linked ``bin`` resolves back into the wheel, and a linked ``opt`` hides the Python jar.
+    ``conf``, ``artifacts`` and ``usrlib`` are empty mount points, which a read-only bind can't get later.
+    """
+    wheel = paths.site_packages("flink") / "pyflink"
+
+    def assemble() -> None:
+        fresh = paths.FLINK_HOME.with_name("flink-home.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        for name in ("conf", "artifacts", "usrlib", "log", "plugins", "opt", "lib"):
+            (fresh / name).mkdir(parents=True)
+        shutil.copytree(wheel / "bin", fresh / "bin")
+        for script in (fresh / "bin").iterdir():
+            script.chmod(0o755)
+        for jar in (wheel / "lib").glob("*.jar"):
+            (fresh / "lib" / jar.name).symlink_to(jar)
+        for jar in (wheel / "opt").glob("*.jar"):
+            (fresh / "opt" / jar.name).symlink_to(jar)
+        for jar in paths.FLINK_JARS.glob("*.jar"):
+            (fresh / "lib" / jar.name).symlink_to(jar)
+        # Reporters are loaded as plugins; without this one Flink logs a warning and shows no metrics.
+        reporter = fresh / "plugins" / "metrics-prometheus"
+        reporter.mkdir()
+        for jar in (wheel / "plugins" / reporter.name).glob("*.jar"):
+            (reporter / jar.name).symlink_to(jar)
+        python_jar = next((wheel / "opt").glob("flink-python-*.jar"))
+        # In lib, so that the bridge to Python is loaded once for all jobs of a process.
+        (fresh / "lib" / python_jar.name).symlink_to(python_jar)
+        # One name for every version, for jarURI.
+        (fresh / "opt" / "flink-python.jar").symlink_to(python_jar.name)
+        shutil.rmtree(paths.FLINK_HOME, ignore_errors=True)
+        fresh.rename(paths.FLINK_HOME)
+
+    key = digest(requirements("flink"), paths.LOCAL / "maven" / "flink" / "pom.xml", Path(__file__))
+    step("flink-home", "Flink home", key, paths.FLINK_HOME, assemble)
+
+
+def image_archives() -> None:
+    """The development images and the sandbox image as archives."""
+    paths.IMAGES.mkdir(parents=True, exist_ok=True)
+    for image in images.development_images():
+        _write(paths.IMAGES / f"{image.name}.tar", images.archive(image))
+    _write(paths.IMAGES / "pause.tar", images.pause_archive((paths.NODE_BIN / "pause").read_bytes()))
+
+
+def _write(target: Path, data: bytes) -> None:
+    if not target.exists() or target.read_bytes() != data:
+        fresh = target.with_suffix(".new")
+        fresh.write_bytes(data)
+        fresh.rename(target)
+
+
+def everything() -> None:
+    """All that ``up`` needs: Debian packages, then Go beside environments beside jars."""
+    packages()
+    paths.FLINK_HOME.mkdir(parents=True, exist_ok=True)
+
+    def environments() -> None:
+        for component in COMPONENTS:
+            environment(component)
+
+    def maven() -> None:
+        jars("kafka", paths.KAFKA_LIBS)
+        jars("flink", paths.FLINK_JARS)
+        jars("crds", paths.CACHE / "crds-jars")
+
+    with ThreadPoolExecutor(3) as pool:
+        for future in [pool.submit(one) for one in (node_programs, environments, maven)]:
+            future.result()
+    flink_home()
+    image_archives()
+
+
+def command() -> None:
+    os.umask(0o022)
+    match sys.argv[1:]:
+        case ["all"]:
+            everything()
+        case ["node"]:
+            packages()
+            node_programs()
+            image_archives()
+        case ["jars"]:
+            jars("kafka", paths.KAFKA_LIBS)
+            jars("flink", paths.FLINK_JARS)
+        case ["env", *components] if components:
+            for component in components:
+                environment(component)
+        case _:
+            raise LocalError("usage: python -m fraud_local.build all | node | jars | env COMPONENT...")
+
+
+if __name__ == "__main__":
+    main(command)
