@@ -11,7 +11,8 @@ from typing import Any
 
 from fraud_contracts.names import profile_key
 from fraud_pipelines.features import FeatureSet, Live
-from fraud_pipelines.features.plan import Event, Value, hash64
+from fraud_pipelines.features.emit import Value
+from fraud_pipelines.features.plan import Event, hash64
 
 
 class Replay:

@@ -30,16 +30,34 @@ class Curve:
 
     __slots__ = ("base", "base_sums", "counts", "grid", "maxima", "peaks", "sums", "tags", "ts")
 
-    def __init__(self, grid: Grid, sums: int = 0, maxima: tuple[bool, ...] = ()) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        maxima: tuple[bool, ...],
+        base: int,
+        base_sums: list[int],
+        ts: array[int],
+        sums: list[array[int]],
+        peaks: list[array[int]],
+        counts: array[int],
+        tags: array[int],
+    ) -> None:
         self.grid = grid
         self.maxima = maxima
-        self.ts: array[int] = array("q")
-        self.tags: array[int] = array("I")  # of the single events, the last len(tags) rows
-        self.counts: array[int] = array("q")  # running counts of the cells, the first len(counts) rows
-        self.sums: list[array[int]] = [array("q") for _ in range(sums)]
-        self.peaks: list[array[int]] = [array("q") for _ in maxima]
-        self.base = 0  # events before the first row, forgotten by now
-        self.base_sums = [0] * sums
+        self.base = base  # events before the first row, forgotten by now
+        self.base_sums = base_sums
+        self.ts = ts
+        self.sums = sums
+        self.peaks = peaks
+        self.counts = counts  # running counts of the cells, the first len(counts) rows
+        self.tags = tags  # of the single events, the last len(tags) rows
+
+    @classmethod
+    def empty(cls, grid: Grid, sums: int = 0, maxima: tuple[bool, ...] = ()) -> Curve:
+        """Of a key that had no event yet."""
+        columns = [array("q") for _ in range(sums)]
+        peaks = [array("q") for _ in maxima]
+        return cls(grid, maxima, 0, [0] * sums, array("q"), columns, peaks, array("q"), array("I"))
 
     def count_to(self, i: int) -> int:
         """Events in the rows before ``i``, and before the first row."""

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.feature_set import hash6 as short_hash
-from fraud_pipelines.features.grid import DAY, HOUR, make_grid
-from fraud_pipelines.features.plan import AMOUNT, NAN, PRESENT, VALUE, CurvePlan, Event, FraudPlan
+from fraud_pipelines.features.emit import NAN, Derived, Read, assembler
+from fraud_pipelines.features.grid import make_grid
+from fraud_pipelines.features.plan import AMOUNT, PRESENT, VALUE, Column, CurvePlan, Event, FraudPlan
 from fraud_pipelines.features.spec import FRAUD, FeatureSetSpec, FeatureSpec, check, from_detector
 from fraud_pipelines.features.stage import Saw, Stage
 
-Flat = Sequence[float | None]
-Transform = Callable[[Event, Flat], float]
-
-NIGHT_ENDS: Final = 6
-THURSDAY: Final = 3  # 1970-01-01, counted from Monday
+T = TypeVar("T")
 
 
 def compile_set(spec: FeatureSetSpec) -> FeatureSet:
@@ -41,23 +36,22 @@ class FeatureSet:
         self.hash = spec.hash()
         self.hash6 = short_hash(self.hash)
         stages: list[Stage] = []
-        at: dict[str, int] = {}  # where each feature lies in the values of all stages, one after the other
-        size = 0
-        for entity in spec.entities:
+        at: dict[str, str] = {AMOUNT: "amount"}  # each feature's source in the assembling function
+        for i, entity in enumerate(spec.entities):
             stage, found = _compile_stage(spec, entity.name, entity.label_delay_ms, self.hash[:8])
-            at.update({name: size + index for name, index in found.items()})
-            size += stage.width
+            at.update({name: f"s{i}[{index}]" for name, index in found.items()})
             stages.append(stage)
-        self.stages: tuple[Stage, ...] = tuple(stages)
-        self._stages = {stage.entity: stage for stage in stages}
-        self._transforms: list[Transform] = []
+        derived: list[Derived] = []
         for feature in spec.features:
             if feature.transform is not None:
-                self._transforms.append(_transform(feature, at))
-                at[feature.name] = size
-                size += 1
-        order = [at[name] for name in self.names]
-        self._take: Callable[[Flat], Any] = _taker(order)
+                args = tuple(at[arg] for arg in feature.args)
+                at[feature.name] = f"x{len(derived)}"
+                derived.append(Derived(feature.transform, args, feature.where))  # type: ignore[arg-type]  # checked
+        self.stages: tuple[Stage, ...] = tuple(stages)
+        self._stages = {stage.entity: stage for stage in stages}
+        self._nulls = [(stage.entity, stage.nulls) for stage in stages]
+        places = tuple(at[name] for name in self.names)
+        self._assemble = assembler(places, tuple(derived), len(stages))
 
     def stage(self, entity: str) -> Stage:
         return self._stages[entity]
@@ -66,17 +60,13 @@ class FeatureSet:
         self, event: Event, values_by_entity: Mapping[str, Sequence[float | None] | None]
     ) -> list[float]:
         """The vector in the order of ``names``. An entity without values (absent, or its stage failed) gives NaN."""
-        flat: list[float | None] = []
-        for stage in self.stages:
-            values = values_by_entity.get(stage.entity)
-            flat += stage.nulls if values is None else values
-        for transform in self._transforms:
-            flat.append(transform(event, flat))
-        taken = self._take(flat)
+        get = values_by_entity.get
+        values = [nulls if (mine := get(entity)) is None else mine for entity, nulls in self._nulls]
         try:
-            return array("d", taken).tolist()
+            return self._assemble(event, *values)
         except TypeError:  # values that came through JSON, where NaN travels as null
-            return [NAN if value is None else float(value) for value in taken]
+            clean = ([NAN if value is None else value for value in mine] for mine in values)
+            return self._assemble(event, *clean)
 
     def observe(
         self, states: Mapping[str, bytes | None], event: Event, epoch: int = 0
@@ -105,12 +95,6 @@ class FeatureSet:
         return self.vector(event, values), new, saw
 
 
-def _taker(order: list[int]) -> Callable[[Flat], Any]:
-    if len(order) > 1:
-        return itemgetter(*order)
-    return lambda flat: [flat[i] for i in order]  # itemgetter gives no tuple for one index, and takes no none
-
-
 def _compile_stage(
     spec: FeatureSetSpec, entity: str, delay: int | None, set_hash8: str
 ) -> tuple[Stage, dict[str, int]]:
@@ -136,10 +120,9 @@ def _compile_stage(
     offset = 0
     for where in filters:
         chosen = [f for f in mine if f not in frauds and _same(f.where, where)]
-        plan, found, width = _compile_curve(where, chosen, grid.retain)
-        at.update({name: offset + index for name, index in found.items()})
-        offset += width
-        plans.append(plan)
+        plans.append(_compile_curve(where, chosen, grid.retain))
+        at.update({feature.name: offset + i for i, feature in enumerate(chosen)})
+        offset += len(chosen)
     fraud = None
     if frauds and delay is not None:
         windows = sorted({f.window_ms or 0 for f in frauds})
@@ -154,108 +137,32 @@ def _same(a: tuple[str, Any] | None, b: tuple[str, Any] | None) -> bool:
     return a == b and (a is None or b is None or type(a[1]) is type(b[1]))
 
 
-def _compile_curve(
-    where: tuple[str, Any] | None, features: list[FeatureSpec], retain: int
-) -> tuple[CurvePlan, dict[str, int], int]:
-    """The plan of one curve, where its features lie in its values, and how many values there are."""
-
-    def distinct(items: list[Any]) -> list[Any]:
-        return list(dict.fromkeys(items))
-
-    of_kind: dict[str, list[FeatureSpec]] = {}
-    for feature in features:
-        of_kind.setdefault(feature.aggregate or "", []).append(feature)
-    get = of_kind.get
-    columns = distinct([(f.of, VALUE) for f in get("Sum", []) + get("Mean", [])])
-    columns += distinct([(f.of, PRESENT) for f in get("Mean", []) if f.of != AMOUNT])
-    counted = get("Count", []) + get("Sum", []) + get("Mean", [])
-    windows = sorted({f.window_ms or 0 for f in counted}, reverse=True)
-    stride = 1 + len(columns)
-    at: dict[str, int] = {}
-    for f in get("Count", []):
-        at[f.name] = stride * windows.index(f.window_ms or 0)
-    for f in get("Sum", []):
-        at[f.name] = stride * windows.index(f.window_ms or 0) + 1 + columns.index((f.of, VALUE))
-    size = stride * len(windows)
-
-    means: list[tuple[int, int]] = []
-    for f in get("Mean", []):
-        start = stride * windows.index(f.window_ms or 0)
-        count = start if f.of == AMOUNT else start + 1 + columns.index((f.of, PRESENT))
-        at[f.name] = size + len(means)
-        means.append((start + 1 + columns.index((f.of, VALUE)), count))
-    size += len(means)
-
-    extremes = distinct([(f.of, True) for f in get("Max", [])] + [(f.of, False) for f in get("Min", [])])
-    peaks: list[tuple[int, int]] = []
-    for f in get("Max", []) + get("Min", []):
-        at[f.name] = size + len(peaks)
-        peaks.append((f.window_ms or 0, extremes.index((f.of, f.aggregate == "Max"))))
-    size += len(peaks)
-
-    recents = distinct([f.of for f in get("Distinct", [])])
-    distincts: list[tuple[int, int]] = []
-    for f in get("Distinct", []):
-        at[f.name] = size + len(distincts)
-        distincts.append((recents.index(f.of), f.window_ms or 0))
-    size += len(distincts)
-
-    since = [f.window_ms or retain for f in get("SecondsSinceLast", [])]
-    for i, f in enumerate(get("SecondsSinceLast", [])):
-        at[f.name] = size + i
-    size += len(since)
-    plan = CurvePlan(
-        where,
-        tuple(columns),
-        tuple(windows),
-        tuple(means),
-        tuple(extremes),
-        tuple(peaks),
-        tuple(recents),
-        tuple(distincts),
-        tuple(since),
-    )
-    return plan, at, size
+def _compile_curve(where: tuple[str, Any] | None, features: list[FeatureSpec], retain: int) -> CurvePlan:
+    """The plan of one curve; its reads are the features, in order."""
+    columns: list[Column] = []
+    extremes: list[tuple[str, bool]] = []
+    recents: list[str] = []
+    reads: list[Read] = []
+    for f in features:
+        of, window = f.of or "", f.window_ms or retain
+        if f.aggregate == "Count":
+            reads.append(Read("count", window))
+        elif f.aggregate == "Sum":
+            reads.append(Read("sum", window, _index(columns, (of, VALUE))))
+        elif f.aggregate == "Mean":
+            per = None if of == AMOUNT else _index(columns, (of, PRESENT))
+            reads.append(Read("mean", window, _index(columns, (of, VALUE)), per))
+        elif f.aggregate == "Distinct":
+            reads.append(Read("distinct", window, _index(recents, of)))
+        elif f.aggregate == "SecondsSinceLast":
+            reads.append(Read("since", window))
+        else:
+            reads.append(Read("extreme", window, _index(extremes, (of, f.aggregate == "Max"))))
+    return CurvePlan(where, tuple(columns), tuple(extremes), tuple(recents), tuple(reads))
 
 
-def _transform(feature: FeatureSpec, at: Mapping[str, int]) -> Transform:
-    """Function of the event and the values so far."""
-    kind = feature.transform
-    if kind == "Amount":
-        return lambda event, flat: float(event["amount"])
-    if kind == "Hour":
-        return lambda event, flat: float(event["time"] // HOUR % 24)
-    if kind == "Night":
-        return lambda event, flat: 1.0 if event["time"] // HOUR % 24 < NIGHT_ENDS else 0.0
-    if kind == "Weekend":
-        return lambda event, flat: 1.0 if (event["time"] // DAY + THURSDAY) % 7 >= 5 else 0.0
-    if kind == "Equals":
-        name, wanted = feature.where or ("", None)
-
-        def equals(event: Event, flat: Flat) -> float:
-            value = event["fields"].get(name)
-            return NAN if value is None else float(value == wanted)
-
-        return equals
-    left, right = (_operand(arg, at) for arg in feature.args)
-    if kind == "Difference":
-        return lambda event, flat: left(event, flat) - right(event, flat)
-
-    def ratio(event: Event, flat: Flat) -> float:
-        below = right(event, flat)
-        return left(event, flat) / below if below else NAN
-
-    return ratio
-
-
-def _operand(name: str, at: Mapping[str, int]) -> Transform:
-    """Amount or a feature, as a float: Python's own ``int / int`` rounds otherwise above 2^53."""
-    if name == AMOUNT:
-        return lambda event, flat: float(event["amount"])
-    index = at[name]
-
-    def value(event: Event, flat: Flat) -> float:
-        found = flat[index]
-        return NAN if found is None else float(found)
-
-    return value
+def _index(items: list[T], item: T) -> int:
+    """Place of an item in a list of different ones, which it joins if it is new."""
+    if item not in items:
+        items.append(item)
+    return items.index(item)

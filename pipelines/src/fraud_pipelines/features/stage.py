@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from fraud_contracts import profile_header
 from fraud_pipelines.features.curve import TOO_OLD, Curve
+from fraud_pipelines.features.emit import NAN, Value
 from fraud_pipelines.features.grid import Grid
-from fraud_pipelines.features.plan import NAN, CurvePlan, Event, FraudPlan, Value, hash64
+from fraud_pipelines.features.plan import CurvePlan, Event, FraudPlan, hash64
 from fraud_pipelines.features.profile import FIXED, VERSION, ProfileError
 from fraud_pipelines.features.recent import Recent
 
@@ -76,9 +77,14 @@ class Live:
         for i, plan in enumerate(stage.plans):
             curve, recents = curves[i], self.recents[i]
             own = plan.where is None or plan.matches(event)
-            rows = plan.add(curve, recents, t, tag, event) if own else bisect_right(curve.ts, t)
+            if not own:
+                rows = bisect_right(curve.ts, t)
+            elif plan.plain:
+                rows = curve.add(t, tag, plan.measure(event))
+            else:
+                rows = plan.add(curve, recents, t, tag, event)
             first = first or rows
-            plan.read(curve, recents, t, rows, own, out)
+            out += plan.read(curve, recents, t, rows, own)
         fraud, frauds = stage.fraud, self.frauds
         if fraud is not None and frauds is not None:
             main = curves[0]
@@ -93,7 +99,7 @@ class Live:
         t: int = event["time"]
         out: list[Value] = []
         for plan, curve, recents in zip(self.stage.plans, self.curves, self.recents, strict=True):
-            plan.read(curve, recents, t, bisect_right(curve.ts, t), plan.matches(event), out)
+            out += plan.read(curve, recents, t, bisect_right(curve.ts, t), plan.matches(event))
         if self.stage.fraud is not None and self.frauds is not None:
             self.stage.fraud.read(self.curves[0], self.frauds, t, bisect_right(self.curves[0].ts, t), out)
         return out
@@ -236,11 +242,13 @@ class Stage:
         except ProfileError:
             raise
         except ValueError as error:  # a column cut in the middle of a number
-            raise ProfileError(f"the profile is cut: {len(state)} bytes are fewer than its sizes say") from error
+            raise ProfileError(
+                f"the profile is cut: {len(state)} bytes are fewer than its sizes say"
+            ) from error
 
     def _new(self, epoch: int) -> Live:
         grid = self.grid
-        curves = [Curve(grid, sums, maxima) for sums, maxima in self._shapes]
+        curves = [Curve.empty(grid, sums, maxima) for sums, maxima in self._shapes]
         recents = [[Recent(grid.k, grid.retain) for _ in plan.recents] for plan in self.plans]
         return Live(self, (epoch, 0, 0, 0), curves, recents, curves.pop() if self.fraud is not None else None)
 
@@ -248,29 +256,29 @@ class Stage:
         """Cuts the columns out of the bytes. A wrong size shows at the end: slices never fail."""
         grid, at, i = self.grid, self.layout.size, 0
         curves: list[Curve] = []
-        for sums, maxima in self._shapes:
-            cells, single = sizes[i], sizes[i + 1]
-            step = 8 * (cells + single)
-            curve = Curve(grid, 0, maxima)
-            curve.base = sizes[i + 2]
-            curve.ts.frombytes(state[at : at + step])
-            at += step
+        for columns, maxima in self._shapes:
+            cells, single, base = sizes[i : i + 3]
             i += 3
-            if sums:
-                curve.base_sums = sizes[i : i + sums]
-                i += sums
-                for _ in range(sums):
-                    curve.sums.append(array("q", state[at : at + step]))
+            step = 8 * (cells + single)
+            ts = array("q", state[at : at + step])
+            at += step
+            base_sums: list[int] = []
+            sums: list[array[int]] = []
+            if columns:
+                base_sums = sizes[i : i + columns]
+                i += columns
+                for _ in base_sums:
+                    sums.append(array("q", state[at : at + step]))
                     at += step
-            for column in curve.peaks:
-                column.frombytes(state[at : at + step])
+            peaks: list[array[int]] = []
+            for _ in maxima:
+                peaks.append(array("q", state[at : at + step]))
                 at += step
-            if cells:
-                curve.counts.frombytes(state[at : at + 8 * cells])
-                at += 8 * cells
-            curve.tags.frombytes(state[at : at + 4 * single])
+            counts = array("q", state[at : at + 8 * cells])
+            at += 8 * cells
+            tags = array("I", state[at : at + 4 * single])
             at += 4 * single
-            curves.append(curve)
+            curves.append(Curve(grid, maxima, base, base_sums, ts, sums, peaks, counts, tags))
         recents: list[list[Recent]] = []
         for plan in self.plans:
             tables: list[Recent] = []
