@@ -190,11 +190,12 @@ class Loop:
         for place in places:
             low, high = consumer.get_watermark_offsets(TopicPartition(*place), 30)
             begin = 0 if self.reading.rebuild else known.get(place, committed[place])
-            if 0 <= begin < low and not self.reading.rebuild and begin > 0:
-                log.error(
-                    "records were deleted before this sink had read them",
-                    extra={"data": {"topic": place.topic, "partition": place.partition, "lost": low - begin}},
-                )
+            where = {"topic": place.topic, "partition": place.partition, "wanted": begin, "low": low, "high": high}
+            if 0 < begin < low:
+                log.error("records were deleted before this sink had read them", extra={"data": where})
+            if begin > high:
+                log.error("the topic ends before what was read: it was made anew", extra={"data": where})
+                begin = low
             begin = max(begin, low)
             self._progress[place] = _Progress(begin, begin, high)
             starts.append(TopicPartition(*place, begin))

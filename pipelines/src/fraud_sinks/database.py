@@ -1,0 +1,88 @@
+"""PostgreSQL for the ledger: a connection that comes back by itself, and migrations under a lock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import alembic.command
+import alembic.config
+import psycopg
+import sqlalchemy
+from psycopg import sql
+
+from fraud_contracts.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+CONNECT_SECONDS: Final = 5
+STATEMENT_MS: Final = 30_000
+
+
+def connect(dsn: str) -> psycopg.Connection[Any]:
+    """No server-side prepared statements: a pooler between us and the server may give each transaction another backend."""
+    try:
+        return psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_SECONDS, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise StoreError("postgres", str(error).strip()) from error
+
+
+def migrate(dsn: str, schema: str) -> None:
+    """Brings a detector's schema to the newest version. A lock lets one process do it; the others find it done."""
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS)
+    )
+    try:
+        with engine.connect() as connection:
+            # Transaction-scoped, so it goes whatever happens; DDL is part of the transaction in PostgreSQL.
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": schema})
+            quoted = engine.dialect.identifier_preparer.quote(schema)
+            connection.execute(sqlalchemy.text(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
+            connection.execute(sqlalchemy.text(f"SET LOCAL search_path TO {quoted}"))
+            config = alembic.config.Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes.update(connection=connection, schema=schema)
+            alembic.command.upgrade(config, "head")
+            connection.commit()
+    except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error) as error:
+        raise StoreError("postgres", f"migrating {schema}: {error}") from error
+    finally:
+        engine.dispose()
+
+
+class Database:
+    """One connection, opened when needed and thrown away when it breaks; transactions see the detector's schema only."""
+
+    def __init__(self, dsn: str, schema: str) -> None:
+        self._dsn, self._schema = dsn, schema
+        self._connection: psycopg.Connection[Any] | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Cursor[Any]]:
+        """A cursor inside a transaction, alone in writing to the ledger.
+
+        The lock makes joining exact with several replicas: of a report and its decision in two transactions at once,
+        each would miss the other.
+        """
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._dsn)
+        try:
+            with self._connection.transaction(), self._connection.cursor() as cursor:
+                cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self._schema)))
+                cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
+                cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"{self._schema}.ledger",))
+                yield cursor
+        except (psycopg.DataError, psycopg.IntegrityError):
+            raise  # about a record, not about the server: the writer finds out which
+        except psycopg.Error as error:
+            self.close()
+            raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,149 @@
+"""Profiles from a real Kafka to a real Redis: never back in time, complete only when all are there."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis as client
+
+from fraud_contracts import profile_header
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.names import profile_key
+from fraud_contracts.profile_header import Header
+from fraud_sinks.meters import Meters
+from fraud_sinks.profile import ProfileWriter, connect
+from fraud_sinks.records import Place, Record, StoreLostError
+from fraud_testing.kafka import Broker, wait_for
+from fraud_testing.redis import Server
+from fraud_testing.sinks import sink
+
+pytestmark = pytest.mark.integration
+HASH8 = "00112233"
+
+
+def profile(seq: int, epoch: int = 1, tail: bytes = b"") -> bytes:
+    return profile_header.pack(Header(1, HASH8, epoch, seq, 2**64 - 1)) + tail
+
+
+def key(number: int) -> str:
+    return profile_key(HASH8[:6], "customer", f"t_{number}")
+
+
+def test_a_profile_never_goes_back_in_time(store: Server, make: Callable[..., DetectorConfig]) -> None:
+    """Within a batch and between batches the highest (epoch, seq) stays; equal ones follow the topic's order."""
+    config = make(1)
+    writer = ProfileWriter(connect(store.url), config.identity, config.hash6, 1, 1, Meters("d", "profile"))
+    redis = client.Redis.from_url(store.url)
+
+    def write(*profiles: bytes) -> bytes | None:
+        name = key(0).encode()
+        writer.write([Record("p", 0, at, 0, name, value) for at, value in enumerate(profiles)])
+        return redis.get(config.identity.redis_profile(key(0)))
+
+    assert write(profile(5), profile(7), profile(6)) == profile(7)
+    assert write(profile(6)) == profile(7)
+    assert write(profile(7, tail=b"again")) == profile(7, tail=b"again")
+    assert write(profile(2**40)) == profile(2**40)
+    assert write(profile(1, epoch=2)) == profile(1, epoch=2)
+    assert write(profile(2**41, epoch=1)) == profile(1, epoch=2)
+    redis.set(config.identity.redis_profile(key(0)), b"no profile")
+    assert write(profile(1)) == profile(1)
+    assert write(b"no profile either") == profile(1)
+
+
+def test_the_mark_waits_for_every_partition(store: Server, make: Callable[..., DetectorConfig]) -> None:
+    """One partition of two is not complete; a higher epoch asks for everything again."""
+    config = make(2)
+    redis = client.Redis.from_url(store.url)
+    mark = config.identity.redis_complete(config.hash6)
+
+    def writer(epoch: int = 1) -> ProfileWriter:
+        return ProfileWriter(connect(store.url), config.identity, config.hash6, epoch, 2, Meters("d", "profile"))
+
+    places = [Place("p", 0), Place("p", 1)]
+    first = writer()
+    assert first.start(places) == dict.fromkeys(places, 0)
+    first.caught_up(places[0])
+    assert redis.get(mark) is None
+    second = writer()
+    assert second.start(places) == {places[1]: 0}
+    second.caught_up(places[1])
+    assert redis.get(mark) == b"1"
+    assert writer().start(places) == {}
+    assert writer(epoch=2).start(places) == dict.fromkeys(places, 0)
+    assert redis.get(mark) is None
+
+
+def test_a_loss_of_redis_is_noticed(store: Server, make: Callable[..., DetectorConfig]) -> None:
+    """Neither before nor after completion can half of the profiles pass for all of them."""
+    config = make(1)
+    redis = client.Redis.from_url(store.url)
+    writer = ProfileWriter(connect(store.url), config.identity, config.hash6, 1, 1, Meters("d", "profile"))
+    writer.start([Place("p", 0)])
+    redis.flushall()
+    with pytest.raises(StoreLostError):
+        writer.caught_up(Place("p", 0))
+    writer.start([Place("p", 0)])
+    writer.caught_up(Place("p", 0))
+    writer.tick()
+    redis.flushall()
+    with pytest.raises(StoreLostError):
+        writer.tick()
+
+
+def test_killed_and_restarted_it_ends_with_the_newest_of_each_key(
+    broker: Broker, store: Server, make: Callable[..., DetectorConfig], tmp_path: Path
+) -> None:
+    """kill -9 amid a backlog, a restart in place, then Redis emptied: each time every key ends at its newest profile."""
+    config = make(2)
+    topic, redis = config.identity.topic("profiles"), client.Redis.from_url(store.url)
+    mark = config.identity.redis_complete(config.hash6)
+    records = [(key(n % 300), profile(n, tail=b"x" * 300)) for n in range(12_000)]
+    broker.produce(topic, records)
+    want = {config.identity.redis_profile(name).encode(): value for name, value in records}
+
+    def have() -> dict[bytes, bytes | None]:
+        names = sorted(want)
+        return dict(zip(names, redis.mget(names), strict=True))
+
+    with sink("fraud_sinks.profile", config, tmp_path, REDIS_URL=store.url) as running:
+        running.start()
+        wait_for(lambda: redis.dbsize() > 50, 30, "the first profiles")
+        running.stop(signal.SIGKILL)
+        running.start()
+        running.await_ready()
+        assert have() == want
+        assert redis.get(mark) == b"1"
+
+        last = (key(5), profile(99_999))
+        broker.produce(topic, [last])
+        wait_for(lambda: redis.get(config.identity.redis_profile(key(5))) == last[1], 10, "the last profile")
+        want[config.identity.redis_profile(key(5)).encode()] = last[1]
+        assert running.metric("fraud_profile_freshness_seconds_count") >= 1
+
+        redis.flushall()
+        assert running.wait(20) == 1, "a lost store ends the process, so that its Pod starts it anew"
+        running.start()
+        running.await_ready()
+        assert have() == want
+        assert redis.get(mark) == b"1"
+        assert running.stop() == 0
+
+
+def test_a_rebuild_fills_redis_and_ends(
+    broker: Broker, store: Server, make: Callable[..., DetectorConfig], tmp_path: Path
+) -> None:
+    """--rebuild reads the whole topic whatever was committed, sets the mark and exits with 0."""
+    config = make(2)
+    broker.produce(config.identity.topic("profiles"), [(key(n), profile(n)) for n in range(100)])
+    redis = client.Redis.from_url(store.url)
+    with sink("fraud_sinks.profile", config, tmp_path, REDIS_URL=store.url) as running:
+        for _ in range(2):
+            redis.flushall()
+            running.start("--rebuild")
+            assert running.wait(60) == 0, running.tail()
+            assert len(redis.keys(config.identity.redis_profile("*"))) == 100
+            assert redis.get(config.identity.redis_complete(config.hash6)) == b"1"
