@@ -1,0 +1,99 @@
+"""Durable appends from an event loop: one librdkafka producer, its callbacks handed over in bursts.
+
+linger is 0 because each millisecond of it would be added to every decision. The polling thread never touches the loop
+but through one ``call_soon_threadsafe`` per burst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import threading
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, Producer
+
+from fraud_contracts.errors import StoreError
+
+# The platform's partitioner, as in the Java clients: an entity's records must meet on one partition.
+PARTITIONER: Final = "murmur2_random"
+
+
+class KafkaLog:
+    """``append`` returns when all in-sync replicas have the record; StoreError where that isn't known in time."""
+
+    def __init__(self, bootstrap: str, delivery_timeout: float) -> None:
+        self._timeout = delivery_timeout
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "partitioner": PARTITIONER,
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 0,
+                "delivery.timeout.ms": int(delivery_timeout * 1000),
+                "request.timeout.ms": min(1000, int(delivery_timeout * 1000)),
+                "reconnect.backoff.max.ms": 1000,
+                "retry.backoff.ms": 10,
+                "topic.metadata.refresh.interval.ms": 60_000,
+                "log_level": 3,
+            }
+        )
+        self._loop = asyncio.get_running_loop()
+        self._done: collections.deque[tuple[asyncio.Future[None], Any]] = collections.deque()
+        self._scheduled = False
+        self._open = True
+        self._thread = threading.Thread(target=self._poll, name="kafka-poll", daemon=True)
+        self._thread.start()
+
+    def _poll(self) -> None:
+        while self._open:
+            self._producer.poll(0.1)
+
+    def _hand_over(self) -> None:
+        self._scheduled = False
+        while self._done:
+            future, error = self._done.popleft()
+            if not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(StoreError("kafka", str(error)))
+
+    async def append(self, topic: str, key: bytes, value: bytes) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def delivered(error: Any, _: Any) -> None:  # on the polling thread
+            self._done.append((future, error))
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon_threadsafe(self._hand_over)
+
+        try:
+            self._producer.produce(topic, value, key, on_delivery=delivered)
+        except (BufferError, KafkaException) as error:
+            raise StoreError("kafka", f"not taken: {error}") from error
+        try:
+            # librdkafka reports its own timeout; this one is for a callback that never comes.
+            async with asyncio.timeout(self._timeout + 1.0):
+                await future
+        except TimeoutError as error:
+            raise StoreError("kafka", "no acknowledgement in time") from error
+
+    async def knows(self, topic: str, seconds: float = 5.0) -> bool:
+        """Whether the broker answers and has the topic; it also fetches what the first append needs."""
+
+        def ask() -> bool:
+            try:
+                found = self._producer.list_topics(topic, seconds).topics.get(topic)
+            except KafkaException:
+                return False
+            return found is not None and found.error is None
+
+        return await self._loop.run_in_executor(None, ask)
+
+    async def stop(self, seconds: float = 5.0) -> None:
+        """Waits for what is under way."""
+        await self._loop.run_in_executor(None, self._producer.flush, seconds)
+        self._open = False
+        await self._loop.run_in_executor(None, self._thread.join, 1.0)

@@ -1,0 +1,163 @@
+"""A small HTTP/1.1 client for predictors: kept connections, one request on each at a time, a deadline by abort.
+
+General clients cost up to ten times the model call. What they do beyond this (redirects, cookies, chunked bodies) a
+predictor doesn't need; an answer that isn't plain is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from fraud_contracts.errors import StoreError
+from fraud_contracts.release import ModelPackage
+from fraud_serving.deciding import Score
+
+MAX_CONNECTIONS: Final = 64
+
+
+def target(package: ModelPackage, service: str) -> tuple[str, int, str]:
+    """Host, port and path of a package's inference; ``service`` is the InferenceService's name."""
+    parts = urlsplit(package.url if "//" in package.url else f"//{package.url}")
+    if not parts.hostname:
+        raise StoreError("predictor", f"the release gives no address for model {package.version}")
+    path = parts.path.rstrip("/")
+    if not path.endswith("/infer"):
+        path = f"{path}/v2/models/{service}/infer"
+    return parts.hostname, parts.port or 80, path
+
+
+def request_body(rows: Sequence[Sequence[float | None]], explain: bool = True) -> bytes:
+    """V2 inference in JSON; orjson writes NaN as null, which the predictor reads as NaN."""
+    tensor = {"name": "features", "shape": [len(rows), len(rows[0])], "datatype": "FP32"}
+    tensor["data"] = [value for row in rows for value in row]
+    whole: dict[str, Any] = {"inputs": [tensor]}
+    if not explain:
+        whole["outputs"] = [{"name": "probability"}]
+    return orjson.dumps(whole)
+
+
+def read_scores(package: ModelPackage, status: int, body: bytes, count: int) -> list[Score]:
+    """Scores of the rows asked for; StoreError where the predictor failed or serves another model than the release."""
+    if status != 200:
+        raise StoreError("predictor", f"HTTP {status}: {body[:200].decode(errors='replace')}")
+    try:
+        answer = orjson.loads(body)
+        outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+        said = answer["parameters"]
+        version, digest = str(said["model_version"]), str(said["digest"])
+        probabilities = outputs["probability"]
+        indexes, added = outputs.get("reasons", ()), outputs.get("contributions", ())
+        each = len(indexes) // count
+        scores = []
+        for i, probability in enumerate(probabilities):
+            mine = slice(i * each, (i + 1) * each)
+            reasons = tuple((j, c) for j, c in zip(indexes[mine], added[mine], strict=True) if j >= 0)
+            scores.append(Score(float(probability), reasons, version, digest))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError("predictor", f"no V2 inference answer: {error}") from error
+    if digest != package.digest:
+        raise StoreError("predictor", f"serves {digest[:15]}, the release says {package.digest[:15]}")
+    if len(scores) != count:
+        raise StoreError("predictor", f"{len(scores)} scores for {count} rows")
+    return scores
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.answer: asyncio.Future[tuple[int, bytes, bool]] | None = None
+        self.buffer = b""
+        self.used = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, found, body = self.buffer.partition(b"\r\n\r\n")
+        if not found or self.answer is None or self.answer.done():
+            return
+        length = keep = None
+        lines = head.split(b"\r\n")
+        for line in lines[1:]:
+            name, _, value = line.partition(b":")
+            name = name.strip().lower()
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection":
+                keep = value.strip().lower() != b"close"
+        if length is None:
+            self.answer.set_exception(StoreError("predictor", "answer without content-length"))
+        elif len(body) >= length:
+            self.buffer = b""
+            self.answer.set_result((int(lines[0].split(b" ", 2)[1]), body[:length], keep is not False))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.transport = None
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_exception(ConnectionResetError(str(error or "closed by the predictor")))
+
+
+class ModelClient:
+    """``score`` asks a package's predictor; connections are kept per address."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[str, int], list[_Connection]] = {}
+
+    async def score(
+        self, package: ModelPackage, service: str, rows: Sequence[Sequence[float | None]], seconds: float
+    ) -> list[Score]:
+        host, port, path = target(package, service)
+        body = request_body(rows)
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        try:
+            async with asyncio.timeout(seconds):
+                try:
+                    status, answer = await self._send((host, port), head + body)
+                except ConnectionResetError:
+                    # A kept connection that the predictor closed meanwhile. Scoring changes nothing, so once more.
+                    status, answer = await self._send((host, port), head + body, fresh=True)
+        except TimeoutError as error:
+            raise StoreError("predictor", f"no answer within {seconds * 1000:.0f} ms") from error
+        except OSError as error:
+            raise StoreError("predictor", f"{type(error).__name__}: {error}") from error
+        return read_scores(package, status, answer, len(rows))
+
+    async def _send(self, address: tuple[str, int], request: bytes, fresh: bool = False) -> tuple[int, bytes]:
+        idle = self._idle.setdefault(address, [])
+        connection = None
+        while idle and not fresh and connection is None:
+            kept = idle.pop()
+            connection = kept if kept.transport is not None else None
+        loop = asyncio.get_running_loop()
+        if connection is None:
+            _, connection = await loop.create_connection(_Connection, *address)
+        assert connection.transport is not None
+        connection.answer = loop.create_future()
+        done = False
+        try:
+            connection.transport.write(request)
+            status, body, keep = await connection.answer
+            done = keep
+            return status, body
+        finally:
+            if done and len(idle) < MAX_CONNECTIONS and connection.transport is not None:
+                idle.append(connection)
+            elif connection.transport is not None:
+                connection.transport.abort()  # late or broken: what would still come must not meet the next request
+
+    def close(self) -> None:
+        for connections in self._idle.values():
+            for connection in connections:
+                if connection.transport is not None:
+                    connection.transport.close()
+        self._idle.clear()

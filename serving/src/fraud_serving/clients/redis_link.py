@@ -1,0 +1,163 @@
+"""One multiplexed Redis connection: callers' commands share it, replies come back in order.
+
+Everything that callers of one loop turn write goes out in one segment, so a request costs little more than the round
+trip. There is no retry: a decision has a deadline, and the caller knows what to do without Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import ssl
+import time
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+from fraud_contracts.errors import StoreError
+
+Argument = str | bytes | int
+_SILENCE: Final = 1.0  # a connection on which calls time out and nothing arrives for so long is given up
+_BACKOFF: Final = (0.02, 1.0)
+_CONNECT: Final = 2.0
+
+
+class _Wire(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.waiting: collections.deque[asyncio.Future[Any]] = collections.deque()
+        self.reader = hiredis.Reader()
+        self.transport: asyncio.Transport | None = None
+        self.heard = time.monotonic()
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = time.monotonic()
+        self.reader.feed(data)
+        while (reply := self.reader.gets()) is not False:
+            future = self.waiting.popleft()
+            if not future.done():  # one that timed out left its place in the queue, so that the order holds
+                future.set_result(reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.transport = None
+        for future in self.waiting:
+            if not future.done():
+                future.set_exception(
+                    StoreError("redis", f"connection lost: {error or 'closed by the server'}")
+                )
+        self.waiting.clear()
+        self.lost.set()
+
+
+class RedisLink:
+    """``many`` sends commands together and gives their replies; StoreError where one failed or came late."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss") or parts.hostname is None:
+            raise ValueError("REDIS_URL must be redis:// or rediss://, with a host")
+        self._host, self._port = parts.hostname, parts.port or 6379
+        self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
+        self._database = parts.path.strip("/") or "0"
+        user, password = parts.username, parts.password
+        self._auth = tuple(unquote(part) for part in (user, password) if part) if password else ()
+        self._wire: _Wire | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self, wait: float = 2.0) -> None:
+        """Connects in the background for as long as the process lives; waits a moment for the first connection."""
+        self._keeper = asyncio.create_task(self._keep(), name="redis")
+        until = time.monotonic() + wait
+        while self._wire is None and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._wire is not None and self._wire.transport is not None:
+            self._wire.transport.close()
+
+    @property
+    def connected(self) -> bool:
+        return self._wire is not None
+
+    async def _keep(self) -> None:
+        loop, pause, told = asyncio.get_running_loop(), _BACKOFF[0], False
+        while True:
+            try:
+                async with asyncio.timeout(_CONNECT):
+                    _, wire = await loop.create_connection(_Wire, self._host, self._port, ssl=self._tls)
+                await self._greet(wire)
+            except (OSError, TimeoutError, StoreError) as error:
+                if not told:
+                    logging.getLogger(__name__).warning(
+                        "redis is away", extra={"data": {"error": str(error)}}
+                    )
+                    told = True
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _BACKOFF[1])
+                continue
+            if told:
+                logging.getLogger(__name__).info("redis is back")
+            self._wire, pause, told = wire, _BACKOFF[0], False
+            await wire.lost.wait()
+            self._wire = None
+
+    async def _greet(self, wire: _Wire) -> None:
+        """Signs in and chooses the database. While Redis loads its data it refuses; that counts as away."""
+        hello: list[tuple[Argument, ...]] = [("AUTH", *self._auth)] if self._auth else []
+        hello += [("SELECT", self._database), ("PING",)]
+        try:
+            for reply in await self._ask(wire, hello, _CONNECT):
+                if isinstance(reply, hiredis.ReplyError):
+                    raise StoreError("redis", str(reply))
+        except StoreError:
+            if wire.transport is not None:
+                wire.transport.abort()
+            raise
+
+    async def many(self, commands: list[tuple[Argument, ...]], seconds: float) -> list[Any]:
+        """Replies in order. An error reply of any command is raised, as is a timeout."""
+        wire = self._wire
+        if wire is None:
+            raise StoreError("redis", "not connected")
+        replies = await self._ask(wire, commands, seconds)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise StoreError("redis", str(reply))
+        return replies
+
+    async def call(self, *command: Argument, seconds: float) -> Any:
+        return (await self.many([command], seconds))[0]
+
+    @staticmethod
+    async def _ask(wire: _Wire, commands: list[tuple[Argument, ...]], seconds: float) -> list[Any]:
+        if wire.transport is None:
+            raise StoreError("redis", "not connected")
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in commands]
+        wire.waiting.extend(futures)
+        wire.transport.write(b"".join(hiredis.pack_command(command) for command in commands))
+        late = loop.call_later(seconds, _late, futures[-1], wire)
+        try:
+            await futures[-1]
+            return [future.result() for future in futures]
+        finally:
+            late.cancel()
+            for future in futures:
+                if future.done() and not future.cancelled():
+                    future.exception()  # seen; else asyncio complains about those nobody asked for
+
+
+def _late(future: asyncio.Future[Any], wire: _Wire) -> None:
+    if not future.done():
+        future.set_exception(StoreError("redis", "no answer in time"))
+    if time.monotonic() - wire.heard > _SILENCE and wire.transport is not None:
+        wire.transport.abort()

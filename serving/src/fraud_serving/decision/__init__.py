@@ -1,0 +1,1 @@
+"""The inline door: ``python -m fraud_serving.decision``."""

@@ -1,0 +1,72 @@
+"""Starts one replica. Its settings are the detector document and the Secret's variables, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+from typing import Final
+
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from fraud_contracts import log, names
+from fraud_contracts.config import HTTP_PORT, load_config
+from fraud_pipelines.events import Tokeniser
+from fraud_serving.clients.kafka_log import KafkaLog
+from fraud_serving.clients.redis_link import RedisLink
+from fraud_serving.decision.app import Api
+from fraud_serving.decision.desk import Desk
+from fraud_serving.releasing import ReleaseWatch
+
+# Long enough for a leader election, short enough for a caller that waits.
+DELIVERY_SECONDS: Final = 2.0
+KEEP_ALIVE_SECONDS: Final = 75
+
+
+async def serve() -> None:
+    config = load_config()
+    tokeniser = Tokeniser.from_hex(os.environ["TOKEN_KEY"])
+    api_key = os.environ["API_KEY"]
+    if not api_key:
+        raise ValueError("API_KEY is empty: everybody could ask")
+    delivery = float(os.environ.get("FRAUD_DELIVERY_SECONDS", DELIVERY_SECONDS))
+    redis = RedisLink(os.environ["REDIS_URL"])
+    desk = Desk(config, tokeniser, redis, KafkaLog(config.kafka.bootstrap_servers, delivery))
+    watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), desk.use)
+    settings = uvicorn.Config(
+        Api(desk, api_key, watch).application(),
+        host="0.0.0.0",  # noqa: S104 - a Pod's own address
+        port=int(os.environ.get("FRAUD_HTTP_PORT", HTTP_PORT)),
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=20,
+    )
+    gc.collect()
+    gc.freeze()
+    await uvicorn.Server(settings).serve()
+
+
+def main() -> int:
+    log.setup()
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+    except (OSError, KeyError, ValueError, ValidationError) as error:
+        text = f"{type(error).__name__}: {error}"[:1000]
+        logging.getLogger(__name__).critical("can't start", extra={"data": {"error": text}})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

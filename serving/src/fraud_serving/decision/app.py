@@ -1,0 +1,192 @@
+"""HTTP of the inline door: who may ask, how errors look, when the replica is ready. Plain Starlette, bytes in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fraud_contracts import metrics
+from fraud_contracts.config import MAX_EVENT_BYTES
+from fraud_contracts.errors import EventError, Reason, StoreError
+from fraud_serving.decision import labels, openapi
+from fraud_serving.decision.desk import Desk, RefusedError
+from fraud_serving.releasing import ReleaseWatch
+
+MAX_IN_FLIGHT: Final = 512
+DRAIN_SECONDS: Final = 10.0
+_JSON: Final = "application/json"
+_log = logging.getLogger(__name__)
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def _error(status: int, code: str, message: str, field: str | None = None) -> Response:
+    body = orjson.dumps({"error": {"code": code, "message": message, "field": field}})
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return Response(body, status, headers, _JSON)
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, read no further than the limit."""
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > MAX_EVENT_BYTES:
+        raise EventError(Reason.TOO_LARGE, f"the body is larger than {MAX_EVENT_BYTES} bytes")
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_EVENT_BYTES:
+            raise EventError(Reason.TOO_LARGE, f"the body is larger than {MAX_EVENT_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+class Api:
+    """Routes over a Desk. ``ready`` is latched: a store that comes and goes degrades answers, it doesn't unready a Pod."""
+
+    def __init__(self, desk: Desk, api_key: str, watch: ReleaseWatch) -> None:
+        self._desk, self._watch = desk, watch
+        self._key = api_key.encode()
+        self._in_flight = 0
+        self.ready = False
+        self._reports = desk.identity.topic("label-reports")
+        self._openapi = orjson.dumps(openapi.document(desk.config.spec, str(desk.identity)))
+
+    def application(self) -> Starlette:
+        routes = [
+            Route("/v1/decisions", self._guarded(self.decide), methods=["POST"]),
+            Route("/v1/decisions/{id:path}", self._guarded(self.find), methods=["GET"]),
+            Route("/v1/labels", self._guarded(self.label), methods=["POST"]),
+            Route("/v1/release", self._guarded(self.release), methods=["GET"]),
+            Route("/healthz", self.healthz, methods=["GET"]),
+            Route("/readyz", self.readyz, methods=["GET"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+            Route("/openapi.json", self.openapi, methods=["GET"]),
+        ]
+        return Starlette(routes=routes, lifespan=self.lifespan)
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        desk = self._desk
+        await desk.redis.start()
+        self._watch.start()
+        preparing = asyncio.create_task(self._prepare(), name="prepare")
+        yield
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
+        await desk.drain(DRAIN_SECONDS)
+        await self._watch.stop()
+        await desk.log.stop()
+        await desk.redis.stop()
+        desk.model.close()
+
+    async def _prepare(self) -> None:
+        """Ready once there is a release, Kafka has our topics and the code is warm."""
+        desk = self._desk
+        topics = (desk.identity.topic("accepted"), self._reports)
+        told = False
+        while not (desk.ruling is not None and all([await desk.log.knows(topic) for topic in topics])):
+            if not told:
+                _log.info("waiting for the release and for Kafka's topics")
+                told = True
+            await asyncio.sleep(0.5)
+        await desk.warm_up()
+        self.ready = True
+        _log.info("ready", extra={"data": {"detector": str(desk.identity), "set": desk.features.hash6}})
+
+    def _guarded(self, handler: Handler) -> Handler:
+        """Authenticates, bounds what is in flight, and turns every failure into a JSON error with a code."""
+
+        async def guarded(request: Request) -> Response:
+            given = request.headers.get("x-api-key", "").encode()
+            if not hmac.compare_digest(given, self._key):
+                return self._refused(401, "unauthenticated", "X-API-Key is missing or wrong")
+            if self._in_flight >= MAX_IN_FLIGHT:
+                return self._refused(503, "overloaded", "too many requests at once; retry in a moment")
+            self._in_flight += 1
+            try:
+                return await handler(request)
+            except EventError as error:
+                status = 413 if error.reason is Reason.TOO_LARGE else 400
+                return self._refused(status, error.reason, error.message, error.field)
+            except RefusedError as error:
+                return self._refused(error.status, error.code, error.message, error.field)
+            except StoreError as error:
+                return self._refused(503, f"{error.store}_unavailable", f"{error.store} is not available now")
+            except ClientDisconnect:
+                return self._refused(400, "disconnected", "the client went away")
+            except Exception:  # the caller gets a code, the log the trace
+                _log.exception("request failed")
+                return self._refused(500, "internal", "an internal error; it was logged")
+            finally:
+                self._in_flight -= 1
+
+        return guarded
+
+    def _refused(self, status: int, code: str, message: str, field: str | None = None) -> Response:
+        self._desk.instruments(metrics.REFUSED, reason=str(code)).inc()
+        return _error(status, code, message, field)
+
+    async def decide(self, request: Request) -> Response:
+        return Response(await self._desk.decide(await read_body(request)), 200, media_type=_JSON)
+
+    async def find(self, request: Request) -> Response:
+        found = await self._desk.find(request.path_params["id"])
+        if found is None:
+            raise RefusedError(404, "not_found", "no decision of this id, or it is older than a day")
+        return Response(found, 200, media_type=_JSON)
+
+    async def label(self, request: Request) -> Response:
+        report = labels.parse(await read_body(request), self._desk.config.spec, int(time.time() * 1000))
+        await self._desk.log.append(self._reports, report["id"].encode(), orjson.dumps(report))
+        return Response(orjson.dumps(report), 202, media_type=_JSON)
+
+    async def release(self, _: Request) -> Response:
+        ruling = self._desk.ruling
+        if ruling is None:
+            raise RefusedError(503, "no_release", "no release has arrived yet")
+        release = ruling.release
+
+        def package(arm: str) -> dict[str, str] | None:
+            found = getattr(release, arm)
+            return (
+                None
+                if found is None
+                else {"version": found.version, "digest": found.digest, "slot": found.slot}
+            )
+
+        told = {
+            "name": release.name,
+            "policy_revision": release.policy_revision,
+            "stable": package("stable"),
+            "candidate": package("candidate"),
+            "share": release.split.share if release.split else None,
+            "feature_set": self._desk.features.hash,
+            "problems": ruling.problems,
+        }
+        return Response(orjson.dumps(told), 200, media_type=_JSON)
+
+    async def healthz(self, _: Request) -> Response:
+        return Response(b'{"alive":true}', 200, media_type=_JSON)
+
+    async def readyz(self, _: Request) -> Response:
+        ruling = self._desk.ruling
+        told = {"ready": self.ready, "release": ruling.release.name if ruling else None}
+        return Response(orjson.dumps(told), 200 if self.ready else 503, media_type=_JSON)
+
+    async def metrics(self, _: Request) -> Response:
+        body = generate_latest(self._desk.instruments.registry)
+        return Response(body, 200, media_type=CONTENT_TYPE_LATEST)
+
+    async def openapi(self, _: Request) -> Response:
+        return Response(self._openapi, 200, media_type=_JSON)

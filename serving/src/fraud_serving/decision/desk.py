@@ -1,0 +1,358 @@
+"""One inline decision, step by step. HTTP is in ``app``; the judgement itself is ``fraud_serving.deciding``.
+
+Four round trips in order: Redis (claim, profiles, pending), predictor, Redis (claim), Kafka. The claim and the append are
+never overlapped: what is appended must be what the winner of the claim decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from prometheus_client import REGISTRY
+
+from fraud_contracts import durations, metrics, names
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.detector import OnKafkaLoss
+from fraud_contracts.errors import Degraded, Reason, StoreError
+from fraud_contracts.records import Decision, Event
+from fraud_contracts.release import Release
+from fraud_pipelines.events import EventSchema, Tokeniser
+from fraud_pipelines.features import FeatureSet, compile_detector
+from fraud_serving import claims, inline
+from fraud_serving.clients.kafka_log import KafkaLog
+from fraud_serving.clients.model_client import ModelClient
+from fraud_serving.clients.redis_link import RedisLink
+from fraud_serving.deciding import Ruling, Score, decide
+from fraud_serving.instruments import Instruments
+from fraud_serving.policy import Tally
+
+PENDING_KEPT: Final = 64
+PENDING_SECONDS: Final = 600
+_PRUNED: Final = 16
+# Parts of the deadline: profiles may use so much of it, the model is left at least so much.
+_READ_PART, _MODEL_PART = 0.6, 0.2
+_LATE_APPENDS: Final = 10_000
+_ANSWERED: Final = (
+    "id", "action", "score", "probability", "reasons", "release", "model_version", "model_digest", "arm", "degraded",
+    "decided", "latency_ms",
+)  # fmt: skip
+_log = logging.getLogger(__name__)
+
+
+class RefusedError(Exception):
+    """An answer other than a decision: HTTP status, stable code, text, field at fault."""
+
+    def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.field = status, code, message, field
+
+
+@dataclass(slots=True)
+class _Read:
+    claim: bytes | None
+    profiles: dict[str, bytes | None]
+    pending: dict[str, list[bytes]]
+    complete: bool
+
+
+def answer(decision: Decision, also_degraded: str | None = None) -> bytes:
+    """What a caller gets: always made from the stored decision, so a retry gets the same bytes."""
+    told: dict[str, Any] = {name: decision[name] for name in _ANSWERED}  # type: ignore[literal-required]
+    if also_degraded is not None and also_degraded not in told["degraded"]:
+        told["degraded"] = sorted([*told["degraded"], also_degraded])
+    return orjson.dumps(told)
+
+
+class Desk:
+    """Everything that one replica needs to decide. ``ruling`` is replaced whole when a release arrives."""
+
+    def __init__(self, config: DetectorConfig, tokeniser: Tokeniser, redis: RedisLink, log: KafkaLog) -> None:
+        self.config, self.tokeniser, self.redis, self.log = config, tokeniser, redis, log
+        self.identity = config.identity
+        self.schema = EventSchema(config.spec.event, config.spec.entities)
+        self.features: FeatureSet = compile_detector(config.spec)
+        if self.features.hash != config.feature_set:
+            raise ValueError("this image computes another feature set than the detector document asks for")
+        self.model = ModelClient()
+        self.ruling: Ruling | None = None
+        self.tally = Tally()
+        self.instruments = Instruments(REGISTRY, detector=str(self.identity))
+        self._accepted = self.identity.topic("accepted")
+        self._complete = self.identity.redis_complete(self.features.hash6)
+        self._first = config.spec.entities[0].name
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def use(self, release: Release) -> None:
+        """Takes a release; problems in it are told, what can't be used of it is left out."""
+        ruling = Ruling(release, self.config.spec, self.config.feature_set, self.tokeniser)
+        for problem in ruling.problems:
+            _log.error("release has a problem", extra={"data": {"release": release.name, "problem": problem}})
+        info = metrics.RELEASE_INFO
+        if self.ruling is not None:
+            old = self.ruling.release
+            self.instruments(
+                info, release=old.name, model_version=old.stable.version if old.stable else ""
+            ).set(0)
+        version = release.stable.version if release.stable else ""
+        self.instruments(info, release=release.name, model_version=version).set(1)
+        self.ruling = ruling
+
+    async def decide(self, raw: bytes) -> bytes:
+        """The answer to one transaction; EventError or RefusedError where there is none."""
+        start, now = time.perf_counter(), int(time.time() * 1000)
+        ruling = self.ruling
+        if ruling is None:
+            raise RefusedError(503, "no_release", "no release has arrived yet; retry in a moment")
+        event, body_hash = self.schema.parse(raw, self.tokeniser, now)
+        at = self._step("parse", start)
+        deadline = durations.to_ms(ruling.policy.fallback.deadline) / 1000
+        keys = inline.keys(self.features, event)
+        degraded: list[str] = []
+        try:
+            read = await self._read(event["id"], keys, deadline * _READ_PART)
+        except StoreError:
+            degraded += [Degraded.IDEMPOTENCY, Degraded.PROFILES_UNAVAILABLE]
+            read = _Read(None, {entity: None for entity, _ in keys}, {}, True)
+        at = self._step("read", at)
+        if read.claim is not None:
+            return await self._claimed(event["id"], body_hash, read.claim)
+        made = inline.compute(
+            self.features, event, read.profiles, read.pending, read.complete, self.config.epoch
+        )
+        degraded += made.degraded
+        at = self._step("features", at)
+        route, score = ruling.route(event), None
+        if route.package is not None and made.vector is not None:
+            left = max(deadline - (time.perf_counter() - start), deadline * _MODEL_PART)
+            score = await self._score(route.package, made.vector, left)
+        at = self._step("model", at)
+        verdict = decide(
+            ruling,
+            route,
+            event,
+            made.vector,
+            self.features.names,
+            score,
+            degraded,
+            self.tally.counts(now),
+            now,
+        )
+        if verdict.failed_rules:
+            _log.warning("rules failed", extra={"data": {"rules": verdict.failed_rules}})
+        decision: Decision = {
+            "id": event["id"],
+            "hash": body_hash,
+            "door": "inline",
+            "event": event,
+            "set": self.features.hash,
+            "vector": made.vector,  # type: ignore[typeddict-item]
+            "saw": made.saw,
+            "action": verdict.action,
+            "score": verdict.score,
+            "probability": verdict.probability,
+            "reasons": verdict.reasons,
+            "release": ruling.release.name,
+            "model_version": score.model_version if score else None,
+            "model_digest": score.model_digest if score else None,
+            "arm": route.arm,
+            "bucket": route.bucket,
+            "degraded": verdict.degraded,
+            "decided": now,
+            "latency_ms": round((time.perf_counter() - start) * 1000, 3),
+            "shadow": {"rules": verdict.shadow_rules} if verdict.shadow_rules else None,
+        }
+        at = self._step("policy", at)
+        if Degraded.IDEMPOTENCY not in verdict.degraded:
+            try:
+                winner = await self._claim(decision, max(deadline, 0.05))
+            except StoreError:
+                # It may or may not have been stored. If it was, a retry finds this decision; if not, the ledger guards.
+                decision["degraded"] = sorted([*decision["degraded"], Degraded.IDEMPOTENCY])
+                winner = None
+            if winner is not None:
+                return await self._claimed(event["id"], body_hash, winner)
+        at = self._step("claim", at)
+        self.tally.note(decision["action"], now)
+        push = self._in_background(self._push(event, keys, made.applied))
+        reply = await self._append(decision)
+        await push
+        self._step("append", at)
+        self._count(decision, time.perf_counter() - start)
+        return reply
+
+    async def _read(self, event_id: str, keys: list[tuple[str, str]], seconds: float) -> _Read:
+        of = self.identity
+        wanted = [of.redis_claim(event_id), self._complete, *(of.redis_profile(key) for _, key in keys)]
+        commands: list[tuple[str | bytes | int, ...]] = [("MGET", *wanted)]
+        commands += [("LRANGE", of.redis_pending(key), 0, -1) for _, key in keys]
+        (claim, mark, *profiles), *pending = await self.redis.many(commands, seconds)
+        entities = [entity for entity, _ in keys]
+        complete = mark is not None and mark.isdigit() and int(mark) >= self.config.epoch
+        return _Read(
+            claim,
+            dict(zip(entities, profiles, strict=True)),
+            dict(zip(entities, pending, strict=True)),
+            complete,
+        )
+
+    async def _score(self, package: Any, vector: list[float], seconds: float) -> Score | None:
+        service = names.inference_service(self.config.name, package.slot)
+        try:
+            return (await self.model.score(package, service, [vector], seconds))[0]
+        except StoreError as error:
+            _log.warning("no score", extra={"data": {"version": package.version, "error": error.message}})
+            return None
+
+    async def _claim(self, decision: Decision, seconds: float) -> bytes | None:
+        """None: ours now. Bytes: somebody else decided this id, while we did."""
+        key, value = self.identity.redis_claim(decision["id"]), claims.pack(decision, appended=False)
+        found = await self.redis.call(
+            "SET", key, value, "NX", "GET", "EX", claims.TTL_SECONDS, timeout=timeout
+        )
+        return bytes(found) if found is not None else None
+
+    async def _claimed(self, event_id: str, body_hash: str, value: bytes) -> bytes:
+        """The stored answer of an id that was claimed before, or 409 where it was claimed with another body."""
+        claim = claims.read(value)
+        if claim.hash != body_hash:
+            self.instruments(metrics.CONFLICTS, door="inline").inc()
+            raise RefusedError(
+                409, Reason.ID_REUSED, f"the id {event_id!r} was used with another body before"
+            )
+        self.instruments(metrics.REPEATS, door="inline").inc()
+        if not claim.appended:
+            return await self._append(claim.decision)
+        return answer(claim.decision)
+
+    async def _append(self, decision: Decision) -> bytes:
+        """Appends to ``accepted`` and gives the answer; without an acknowledgement the policy says what happens."""
+        assert self.ruling is not None
+        try:
+            await self._append_once(decision)
+            return answer(decision)
+        except StoreError as error:
+            _log.warning("not appended", extra={"data": {"error": error.message}})
+            refuse = self.ruling.policy.fallback.on_kafka_loss is OnKafkaLoss.REFUSE
+            if refuse or len(self._background) >= _LATE_APPENDS:
+                raise RefusedError(
+                    503,
+                    Degraded.KAFKA_UNAVAILABLE,
+                    "decided, but not recorded; repeat the request to complete it",
+                ) from error
+            self._in_background(self._append_later(decision))
+            return answer(decision, also_degraded=Degraded.KAFKA_UNAVAILABLE)
+
+    async def _append_once(self, decision: Decision) -> None:
+        event = decision["event"]
+        token = event["entities"][self._first] or ""
+        record = orjson.dumps({"event": event, "hash": decision["hash"], "decision": decision})
+        await self.log.append(self._accepted, token.encode(), record)
+        if Degraded.IDEMPOTENCY not in decision["degraded"]:
+            self._in_background(self._mark(decision))
+
+    async def _append_later(self, decision: Decision) -> None:
+        """Goes on until the record is in the log; a crash before loses it unless the caller repeats the request."""
+        marked: Decision = {
+            **decision,
+            "degraded": sorted({*decision["degraded"], Degraded.KAFKA_UNAVAILABLE}),
+        }
+        pause = 0.5
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._append_once(marked)
+                return
+            except StoreError:
+                pause = min(pause * 2, 10.0)
+
+    async def _mark(self, decision: Decision) -> None:
+        """Notes in the claim that the record is in the log. Lost, it only costs one more append on a retry."""
+        key, value = self.identity.redis_claim(decision["id"]), claims.pack(decision, appended=True)
+        await self.redis.call("SET", key, value, "XX", "KEEPTTL", seconds=1.0)
+
+    async def _push(self, event: Event, keys: list[tuple[str, str]], applied: dict[str, list[bytes]]) -> None:
+        """Leaves the event for the next request on the same entities; takes out what their profiles have by now."""
+        entry = orjson.dumps(event)
+        commands: list[tuple[str | bytes | int, ...]] = []
+        for entity, key in keys:
+            name = self.identity.redis_pending(key)
+            # By value, not by position: another replica may be doing the same.
+            commands += [("LREM", name, 1, old) for old in applied.get(entity, ())[:_PRUNED]]
+            commands += [
+                ("RPUSH", name, entry),
+                ("LTRIM", name, -PENDING_KEPT, -1),
+                ("EXPIRE", name, PENDING_SECONDS),
+            ]
+        await self.redis.many(commands, 0.5)
+
+    def _in_background(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        """A task whose StoreError is nobody's concern: what it does is a help, not a promise."""
+
+        async def run() -> None:
+            try:
+                await work
+            except StoreError as error:
+                _log.info("left undone", extra={"data": {"error": str(error)}})
+
+        task = asyncio.create_task(run())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def drain(self, seconds: float) -> None:
+        """Waits for what runs in the background, as long as it helps."""
+        if self._background:
+            await asyncio.wait(set(self._background), timeout=seconds)
+
+    async def find(self, event_id: str) -> bytes | None:
+        """The stored answer of an id, while its claim lives."""
+        value = await self.redis.call("GET", self.identity.redis_claim(event_id), seconds=1.0)
+        return None if value is None else answer(claims.read(value).decision)
+
+    async def warm_up(self) -> None:
+        """Runs the code of a decision without its effects, so that the first callers don't pay for it."""
+        entities: dict[str, str | None] = {
+            entity.name: f"warm-up-{entity.name}" for entity in self.config.spec.entities
+        }
+        fields: dict[str, Any] = {field.name: None for field in self.config.spec.event.fields}
+        event: Event = {
+            "id": "warm-up",
+            "time": int(time.time() * 1000),
+            "amount": 1,
+            "currency": None,
+            "entities": entities,
+            "fields": fields,
+        }
+        keys = inline.keys(self.features, event)
+        for _ in range(50):
+            profiles: dict[str, bytes | None] = dict.fromkeys(entities)
+            made = inline.compute(self.features, event, profiles, {}, True, self.config.epoch)
+        try:
+            for _ in range(10):
+                await self._read("warm-up", keys, 1.0)
+        except StoreError:
+            pass  # Redis may be away at start: decisions then are degraded, not refused
+        ruling = self.ruling
+        if ruling is not None and ruling.stable is not None and made.vector is not None:
+            for _ in range(10):
+                await self._score(ruling.stable, made.vector, 1.0)
+
+    def _step(self, name: str, since: float) -> float:
+        now = time.perf_counter()
+        self.instruments(metrics.STEP_SECONDS, step=name).observe(now - since)
+        return now
+
+    def _count(self, decision: Decision, seconds: float) -> None:
+        count = self.instruments
+        count(metrics.DECISION_SECONDS).observe(seconds)
+        count(
+            metrics.DECISIONS, door="inline", action=decision["action"], arm=decision["arm"] or "none"
+        ).inc()
+        for mark in decision["degraded"]:
+            count(metrics.DEGRADED, door="inline", degraded=mark).inc()

@@ -1,0 +1,161 @@
+"""The API's description, made from the detector: its transaction's own fields are in it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fraud_contracts.detector import DetectorSpec, FieldType, TimeUnit
+from fraud_contracts.errors import Degraded, Reason
+
+_KINDS: Final = {
+    FieldType.STRING: "string",
+    FieldType.INTEGER: "integer",
+    FieldType.NUMBER: "number",
+    FieldType.BOOLEAN: "boolean",
+}
+_ERROR: Final = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "field": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+
+def _transaction(spec: DetectorSpec) -> dict[str, Any]:
+    event = spec.event
+    time_kind = {TimeUnit.MS: "integer", TimeUnit.S: "number", TimeUnit.RFC3339: "string"}[event.time.unit]
+    properties: dict[str, Any] = {
+        event.id.field: {
+            "type": ["string", "integer"],
+            "description": "Unique for ever; a repeat gets the same answer.",
+        },
+        event.time.field: {"type": time_kind, "description": f"Event time, {event.time.unit.value}."},
+        event.amount.field: {
+            "type": "number",
+            "minimum": 0,
+            "description": f"At most {event.amount.scale} decimals.",
+        },
+    }
+    if event.amount.currency_field:
+        properties[event.amount.currency_field] = {"type": "string", "pattern": "^[A-Z]{3}$"}
+    for entity in spec.entities:
+        properties[entity.field] = {
+            "type": ["string", "integer", "null"],
+            "description": f"The {entity.name}.",
+        }
+    for field in event.fields:
+        properties.setdefault(field.name, {"type": [_KINDS[field.type], "null"]})
+    required = [event.id.field, event.time.field, event.amount.field, spec.entities[0].field]
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def _decision() -> dict[str, Any]:
+    reason = {
+        "type": "object",
+        "properties": {
+            "code": {
+                "type": "string",
+                "description": "Stable: a feature's name, rule:, list:, limit: or fallback:.",
+            },
+            "text": {"type": "string"},
+            "contribution": {"type": "number", "description": "Added to the log-odds."},
+        },
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "action": {"enum": ["approve", "review", "decline"]},
+            "score": {"type": ["integer", "null"], "minimum": 0, "maximum": 1000},
+            "probability": {"type": ["number", "null"]},
+            "reasons": {"type": "array", "items": reason},
+            "release": {"type": "string"},
+            "model_version": {"type": ["string", "null"]},
+            "model_digest": {"type": ["string", "null"]},
+            "arm": {"enum": ["stable", "candidate", None]},
+            "degraded": {"type": "array", "items": {"enum": [str(mark) for mark in Degraded]}},
+            "decided": {"type": "integer", "description": "UTC milliseconds."},
+            "latency_ms": {
+                "type": "number",
+                "description": "Arrival to verdict, without the durable append.",
+            },
+        },
+    }
+
+
+def document(spec: DetectorSpec, name: str) -> dict[str, Any]:
+    def told(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+    codes = ", ".join(str(code) for code in Reason)
+    errors = {
+        "400": told(f"The body can't be used. Codes: {codes}.", _ERROR),
+        "401": told("X-API-Key is missing or wrong.", _ERROR),
+        "413": told("The body is too large.", _ERROR),
+        "503": told("Not possible now; the same request may be sent again.", _ERROR),
+    }
+    decided, missing = told("The decision.", _decision()), told("Unknown, or older than a day.", _ERROR)
+    reused = told("The id was used with another body.", _ERROR)
+    report = {
+        "type": "object",
+        "required": ["id", "label", "source"],
+        "properties": {
+            "id": {"type": "string"},
+            "label": {"enum": ["fraud", "legitimate"]},
+            "source": {"enum": [source.name for source in spec.labels.sources]},
+            "claimed": {"type": "integer", "description": "When it was reported, UTC milliseconds."},
+        },
+    }
+
+    def body(schema: dict[str, Any]) -> dict[str, Any]:
+        return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+    number = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"Decisions of {name}", "version": "1"},
+        "security": [{"key": []}],
+        "components": {"securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}},
+        "paths": {
+            "/v1/decisions": {
+                "post": {
+                    "summary": "Decide one transaction",
+                    "requestBody": body(_transaction(spec)),
+                    "responses": {"200": decided, "409": reused, **errors},
+                }
+            },
+            "/v1/decisions/{id}": {
+                "get": {
+                    "summary": "The decision of an id, for a day",
+                    "parameters": [number],
+                    "responses": {"200": decided, "404": missing, "401": errors["401"], "503": errors["503"]},
+                }
+            },
+            "/v1/labels": {
+                "post": {
+                    "summary": "Report what a transaction turned out to be",
+                    "requestBody": body(report),
+                    "responses": {
+                        "202": told("Recorded.", {"type": "object"}),
+                        "422": told("Refused.", _ERROR),
+                        **errors,
+                    },
+                }
+            },
+            "/v1/release": {
+                "get": {
+                    "summary": "The release in use",
+                    "responses": {"200": told("It.", {"type": "object"})},
+                }
+            },
+        },
+    }

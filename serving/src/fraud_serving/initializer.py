@@ -1,0 +1,76 @@
+"""KServe storage initializer for ``mlflow://models/<name>/<version>#sha256=<hex>``: ``python -m fraud_serving.initializer SRC DST``.
+
+Downloads one fixed version's package, checks every file against the manifest and the manifest against the digest, and
+only then puts the files in place. An alias is refused: replicas started at different times must serve the same model.
+On failure the reason is the last line on standard output (KServe shows it) and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from fraud_contracts import log
+from fraud_pipelines import model_package
+from fraud_pipelines.model_package import PackageError
+from fraud_serving.package import SOURCE
+
+_URI: Final = re.compile(r"mlflow://models/([^/#]+)/([1-9][0-9]*)#sha256=([0-9a-f]{64})")
+# A server that is restarting is asked again for so long; the kubelet restarts us after that.
+_RETRIES: Final = "4"
+
+
+def parse(uri: str) -> tuple[str, str, str]:
+    """Registered name, version and hex digest; ValueError says what form is expected."""
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise ValueError(f"{uri!r} is not of the form mlflow://models/<name>/<version>#sha256=<64 hex>")
+    return match[1], match[2], match[3]
+
+
+def fetch(uri: str, target: Path) -> None:
+    """Leaves the verified package in ``target``, or raises and leaves it as it was."""
+    name, version, digest = parse(uri)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    # Imported late: it takes a second, and a malformed URI should be told at once.
+    import mlflow.artifacts
+    from mlflow.tracking import MlflowClient
+
+    source = MlflowClient().get_model_version(name, version).source
+    if not source:
+        raise PackageError(f"version {version} of {name} has no source in the registry")
+    target.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that moving is a rename within one volume.
+    with tempfile.TemporaryDirectory(dir=target, prefix=".incoming-") as scratch:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch))
+        manifest = model_package.verify(folder, f"sha256:{digest}")
+        for file in (*manifest["files"], model_package.MANIFEST):
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(folder / file, target / file)
+    told = {"uri": uri, "name": name, "version": version, "digest": f"sha256:{digest}"}
+    (target / SOURCE).write_text(json.dumps(told))
+
+
+def main(arguments: list[str]) -> int:
+    log.setup()
+    if len(arguments) != 2:
+        print("usage: python -m fraud_serving.initializer SRC DST")  # noqa: T201 - KServe reads standard output
+        return 2
+    try:
+        fetch(arguments[0], Path(arguments[1]))
+    except Exception as error:  # whatever it was, it must be told and the Pod must not start
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"the model was not fetched: {text[:1000]}", flush=True)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""A model package as served: verified files, one ONNX session, reasons by leaf contributions.
+
+Nothing here unpickles: the package is JSON, ONNX and plain arrays (``fraud_pipelines.model_package``), each file checked
+against the manifest before it is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from fraud_pipelines import model_package
+from fraud_pipelines.model_package import LeafTable, PackageError
+
+SOURCE: Final = "source.json"
+REASONS: Final = model_package.REASONS
+# Margins by leaf table and by ONNX are the same sum in another order of additions.
+PARITY: Final = 1e-3
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Per row: probability; up to five features that raised it (-1: none) and what each added to the log-odds."""
+
+    probability: Rows
+    reasons: NDArray[np.int32] | None
+    contributions: Rows | None
+
+
+class Scorer:
+    """One thread for the session: a replica has one event loop, and load is spread over Pods."""
+
+    def __init__(self, folder: Path) -> None:
+        model_package.verify(folder)
+        self.digest = "sha256:" + hashlib.sha256((folder / model_package.MANIFEST).read_bytes()).hexdigest()
+        serving = json.loads((folder / model_package.SERVING).read_bytes())
+        self.names: list[str] = list(serving["feature_names"])
+        self.feature_set: str = serving["feature_set"]
+        self.version = _version(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(folder / model_package.ONNX), options, providers=["CPUExecutionProvider"]
+        )
+        given = self._session.get_inputs()
+        if len(given) != 1 or given[0].shape[-1] != self.width:
+            raise PackageError(
+                f"model.onnx takes {[i.shape for i in given]}, serving.json names {self.width} features"
+            )
+        self._input, self._output = given[0].name, self._session.get_outputs()[-1].name
+        self._leaves = LeafTable.load(folder / model_package.LEAF_TABLE)
+        if self._leaves.contributions.shape[1] != self.width:
+            raise PackageError("the leaf table and serving.json disagree about the number of features")
+        self._check()
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def _check(self) -> None:
+        """Reasons must explain the model that is served: both margins agree on rows of fixed noise. Warms up, too."""
+        rows = np.random.default_rng(7).lognormal(2, 2, (32, self.width)).astype(np.float32)
+        served = self.probability(rows).astype(np.float64)
+        margin = self._leaves.base + self._leaves.explain(rows).sum(axis=1)
+        apart = float(np.abs(served - 1.0 / (1.0 + np.exp(-margin))).max())
+        if apart > PARITY:
+            raise PackageError(f"the leaf table explains another model: probabilities differ by {apart:.4f}")
+        self.score(rows[:1])
+
+    def probability(self, rows: Rows) -> Rows:
+        found = self._session.run([self._output], {self._input: rows})[0]
+        return np.ascontiguousarray(found[:, -1] if found.ndim == 2 else found, dtype=np.float32)
+
+    def score(self, rows: Rows, explain: bool = True) -> Scored:
+        probability = self.probability(rows)
+        if not explain:
+            return Scored(probability, None, None)
+        reasons, added = model_package.top_reasons(self._leaves.explain(rows), REASONS)
+        if reasons.shape[1] < REASONS:
+            missing = ((0, 0), (0, REASONS - reasons.shape[1]))
+            reasons = np.pad(reasons, missing, constant_values=-1)
+            added = np.pad(added, missing)
+        return Scored(probability, reasons, added)
+
+
+def _version(folder: Path) -> str:
+    """The registered version, left by the initializer; a folder filled by hand has none."""
+    source = folder / SOURCE
+    return str(json.loads(source.read_bytes())["version"]) if source.exists() else "unregistered"

@@ -1,0 +1,106 @@
+"""Starts the worker of one ordinal. Exit code 0 after SIGTERM, else 1 with the reason as the last log line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, Final
+
+from prometheus_client import REGISTRY
+from pydantic import ValidationError
+
+from fraud_contracts import log, names
+from fraud_contracts.config import METRICS_PORT, load_config
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.sealing import Sealer
+from fraud_serving.clients.blocking_model import BlockingModelClient
+from fraud_serving.instruments import Instruments
+from fraud_serving.releasing import ReleaseWatch
+from fraud_serving.worker.health import Health
+from fraud_serving.worker.judge import Judge
+from fraud_serving.worker.loop import FatalError, Loop
+from fraud_serving.worker.store import RedisClaims
+
+MODEL_SECONDS: Final = 2.0
+_log = logging.getLogger(__name__)
+
+
+def ordinal(host: str) -> int:
+    """The StatefulSet's ordinal, as its Pods' names end in it: a transactional id must be one process's, for ever."""
+    found = re.search(r"-([0-9]+)$", host)
+    if found is None:
+        raise ValueError(f"the host name {host!r} doesn't end in an ordinal, as a StatefulSet's Pod's does")
+    return int(found[1])
+
+
+def _watch(config: Any, judge: Judge) -> None:
+    """Follows the release on a thread with an event loop of its own; taking one is a single assignment."""
+
+    async def follow() -> None:
+        watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), judge.use)
+        watch.start()
+        await asyncio.Event().wait()
+
+    threading.Thread(target=lambda: asyncio.run(follow()), name="release", daemon=True).start()
+
+
+def run() -> None:
+    config = load_config()
+    registry_name = str(config.identity)
+    instruments = Instruments(REGISTRY, detector=registry_name)
+    judge = Judge(
+        config,
+        Tokeniser.from_hex(os.environ["TOKEN_KEY"]),
+        Sealer(os.environ["DEAD_LETTER_KEY"]),
+        RedisClaims(os.environ["REDIS_URL"]),
+        BlockingModelClient(MODEL_SECONDS),
+        instruments,
+    )
+    me = ordinal(os.environ.get("HOSTNAME") or socket.gethostname())
+    port = int(os.environ.get("FRAUD_METRICS_PORT", METRICS_PORT))
+    health = Health(port, REGISTRY, lambda: judge.ruling.release.name if judge.ruling else None)
+
+    def turned() -> None:
+        health.turned = time.monotonic()
+
+    loop = Loop(config, me, judge, turned)
+
+    def stop(*_: Any) -> None:
+        loop.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    _watch(config, judge)
+    while judge.ruling is None and not loop.stopping:
+        turned()
+        time.sleep(0.1)
+    if not loop.stopping:
+        health.ready = True
+        _log.info("starting", extra={"data": {"detector": registry_name, "ordinal": me}})
+        loop.run()
+    health.stop()
+
+
+def main() -> int:
+    log.setup()
+    try:
+        run()
+    except (FatalError, OSError, KeyError, ValueError, ValidationError) as error:
+        text = f"{type(error).__name__}: {error}"[:1000]
+        _log.critical("the worker ends", extra={"data": {"error": text}})
+        return 1
+    except Exception:  # whatever else it is: the successor starts from the last commit
+        _log.critical("the worker ends on an unforeseen error", exc_info=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""``/metrics``, ``/healthz`` (the loop turns) and ``/readyz`` (partitions were asked for, a release is there) on threads of their own."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+STILL: Final = 60.0
+
+
+class Health:
+    def __init__(self, port: int, registry: CollectorRegistry, release: Callable[[], str | None]) -> None:
+        self.turned = time.monotonic()
+        self.ready = False
+        health = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, kind, body = health.answer(self.path, registry, release)
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+                """Probes are not worth a line each."""
+
+        self._server = ThreadingHTTPServer(("", port), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def answer(
+        self, path: str, registry: CollectorRegistry, release: Callable[[], str | None]
+    ) -> tuple[int, str, bytes]:
+        if path == "/metrics":
+            return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+        if path == "/healthz":
+            alive = time.monotonic() - self.turned < STILL
+            return 200 if alive else 503, "application/json", json.dumps({"alive": alive}).encode()
+        if path == "/readyz":
+            told = {"ready": self.ready, "release": release()}
+            return 200 if self.ready else 503, "application/json", json.dumps(told).encode()
+        return 404, "text/plain", b"not found\n"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,382 @@
+"""A batch of feature records in, records to publish out. No Kafka in here; the loop commits what this returns.
+
+Judging a batch again after an abort gives the same decisions: those of the first time are found in the claims.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import orjson
+
+from fraud_contracts import metrics, names
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.errors import Degraded, Reason, StoreError
+from fraud_contracts.records import DeadLetter, Decision, FeatureRecord
+from fraud_contracts.release import ModelPackage, Release
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.features import compile_detector
+from fraud_pipelines.sealing import Sealer
+from fraud_serving import claims
+from fraud_serving.clients.blocking_model import BlockingModelClient
+from fraud_serving.deciding import Arm, Route, Ruling, Score, decide
+from fraud_serving.instruments import Instruments
+from fraud_serving.policy import Tally
+from fraud_serving.worker.parity import audited
+from fraud_serving.worker.recent import Known, Recent
+
+# After a failure a store is left alone for so long: a backlog must not wait for a timeout with each batch.
+COOL_DOWN: Final = 1.0
+_log = logging.getLogger(__name__)
+
+
+class ClaimStore(Protocol):
+    """Redis as the worker needs it; StoreError where it fails."""
+
+    def get(self, keys: list[str]) -> list[bytes | None]: ...
+
+    def claim(self, entries: list[tuple[str, bytes]]) -> list[bytes | None]: ...
+
+
+@dataclass(slots=True)
+class Incoming:
+    """One feature record as read. ``decision`` is filled in while the batch is judged."""
+
+    partition: int
+    key: bytes
+    record: FeatureRecord
+    decision: Decision | None = None
+    repeat: bool = False
+    conflict: bool = False
+    degraded: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.record["event"]["id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    noun: str
+    partition: int | None
+    key: bytes
+    value: bytes
+
+
+@dataclass(slots=True)
+class Judged:
+    """What to publish, and what to remember and count once it is committed."""
+
+    out: list[Outgoing] = field(default_factory=list)
+    known: dict[int, dict[str, Known]] = field(default_factory=lambda: defaultdict(dict))
+    decisions: list[Decision] = field(default_factory=list)
+    repeats: list[str] = field(default_factory=list)
+    conflicts: int = 0
+
+
+class Judge:
+    def __init__(
+        self,
+        config: DetectorConfig,
+        tokeniser: Tokeniser,
+        sealer: Sealer,
+        store: ClaimStore,
+        model: BlockingModelClient,
+        instruments: Instruments,
+    ) -> None:
+        self.config, self._tokeniser, self._sealer = config, tokeniser, sealer
+        self._store, self._model, self.instruments = store, model, instruments
+        self._names = compile_detector(config.spec).names
+        self.ruling: Ruling | None = None
+        self.recent = Recent()
+        self._tally = Tally()
+        self._rest: dict[str, float] = {}
+
+    def use(self, release: Release) -> None:
+        ruling = Ruling(release, self.config.spec, self.config.feature_set, self._tokeniser)
+        for problem in ruling.problems:
+            _log.error("release has a problem", extra={"data": {"release": release.name, "problem": problem}})
+        if self.ruling is not None:
+            old = self.ruling.release
+            version = old.stable.version if old.stable else ""
+            self.instruments(metrics.RELEASE_INFO, release=old.name, model_version=version).set(0)
+        version = release.stable.version if release.stable else ""
+        self.instruments(metrics.RELEASE_INFO, release=release.name, model_version=version).set(1)
+        self.ruling = ruling
+
+    def judge(self, batch: Sequence[Incoming]) -> Judged:
+        ruling = self.ruling
+        assert ruling is not None, "the loop starts after the first release"
+        now = int(time.time() * 1000)
+        new = self._sort_out(batch)
+        stored = self._claims_of(new)
+        undecided = []
+        for incoming, value in zip(new, stored, strict=True):
+            if value is None:
+                undecided.append(incoming)
+            else:
+                self._take_claim(incoming, value)
+        self._decide(ruling, undecided, now)
+        return self._publish(ruling, batch)
+
+    def _sort_out(self, batch: Sequence[Incoming]) -> list[Incoming]:
+        """Marks repeats and conflicts among the undecided records; -> those that nobody has published."""
+        new: list[Incoming] = []
+        in_batch: dict[str, str] = {}
+        for incoming in batch:
+            if incoming.record["decision"] is not None:
+                incoming.decision = audited(incoming.record["decision"], incoming.record)
+                continue
+            known = self.recent.get(incoming.partition, incoming.id)
+            hash_before = known[0] if known is not None else in_batch.get(incoming.id)
+            if hash_before is None:
+                in_batch[incoming.id] = incoming.record["hash"]
+                new.append(incoming)
+            elif hash_before == incoming.record["hash"]:
+                incoming.repeat = True
+            else:
+                incoming.conflict = True
+        return new
+
+    def _claims_of(self, new: list[Incoming]) -> list[bytes | None]:
+        if not new:
+            return []
+        of = self.config.identity
+        try:
+            self._awake("redis")
+            return self._store.get([of.redis_claim(incoming.id) for incoming in new])
+        except StoreError as error:
+            self._failed("redis", error)
+            for incoming in new:
+                incoming.degraded.append(Degraded.IDEMPOTENCY)
+            return [None] * len(new)
+
+    def _take_claim(self, incoming: Incoming, value: bytes) -> None:
+        """An id that was claimed before: its decision stands, whichever door made it."""
+        claim = claims.read(value)
+        if claim.hash != incoming.record["hash"]:
+            incoming.conflict = True
+        elif claim.decision["door"] == "inline":
+            incoming.decision = audited(claim.decision, incoming.record)
+        else:
+            incoming.decision = claim.decision
+
+    def _decide(self, ruling: Ruling, undecided: list[Incoming], now: int) -> None:
+        routes = [ruling.route(incoming.record["event"]) for incoming in undecided]
+        scores = self._scores(undecided, routes)
+        for incoming, route, score in zip(undecided, routes, scores, strict=True):
+            record = incoming.record
+            vector = self._vector(record)
+            verdict = decide(
+                ruling,
+                route,
+                record["event"],
+                vector,
+                self._names,
+                score,
+                incoming.degraded,
+                self._tally.counts(now),
+                now,
+            )
+            if verdict.failed_rules:
+                _log.warning("rules failed", extra={"data": {"rules": verdict.failed_rules}})
+            self._tally.note(verdict.action, now)
+            incoming.decision = {
+                "id": incoming.id,
+                "hash": record["hash"],
+                "door": "stream",
+                "event": record["event"],
+                "set": record["set"],
+                "vector": record["vector"],
+                "saw": record["saw"],
+                "action": verdict.action,
+                "score": verdict.score,
+                "probability": verdict.probability,
+                "reasons": verdict.reasons,
+                "release": ruling.release.name,
+                "model_version": score.model_version if score else None,
+                "model_digest": score.model_digest if score else None,
+                "arm": route.arm,
+                "bucket": route.bucket,
+                "degraded": verdict.degraded,
+                "decided": now,
+                "latency_ms": None,
+                "shadow": {"rules": verdict.shadow_rules} if verdict.shadow_rules else None,
+                "source": record["source"],
+                "appended": record["appended"],
+            }
+        self._claim([incoming for incoming in undecided if Degraded.IDEMPOTENCY not in incoming.degraded])
+
+    def _vector(self, record: FeatureRecord) -> list[float | None] | None:
+        """The record's vector, where it is of the set that this worker's models read."""
+        vector = record["vector"]
+        if vector is None or record["set"] != self.config.feature_set or len(vector) != len(self._names):
+            return None
+        return vector
+
+    def _claim(self, undecided: list[Incoming]) -> None:
+        if not undecided:
+            return
+        of = self.config.identity
+        entries = [
+            (of.redis_claim(i.id), claims.pack(i.decision, appended=True)) for i in undecided if i.decision
+        ]
+        try:
+            winners = self._store.claim(entries)
+        except StoreError as error:
+            self._failed("redis", error)
+            for incoming in undecided:
+                if incoming.decision is not None:
+                    marks = {*incoming.decision["degraded"], Degraded.IDEMPOTENCY}
+                    incoming.decision["degraded"] = sorted(str(mark) for mark in marks)
+            return
+        for incoming, winner in zip(undecided, winners, strict=True):
+            if winner is not None:
+                incoming.decision = None
+                self._take_claim(incoming, winner)
+
+    def _scores(self, undecided: list[Incoming], routes: list[Route]) -> list[Score | None]:
+        asked: dict[Arm, list[int]] = defaultdict(list)
+        packages: dict[Arm, ModelPackage] = {}
+        for i, (incoming, route) in enumerate(zip(undecided, routes, strict=True)):
+            if (
+                route.package is not None
+                and route.arm is not None
+                and self._vector(incoming.record) is not None
+            ):
+                asked[route.arm].append(i)
+                packages[route.arm] = route.package
+        found: list[Score | None] = [None] * len(undecided)
+        for arm, indexes in asked.items():
+            rows = [undecided[i].record["vector"] or [] for i in indexes]
+            for i, score in zip(indexes, self._ask(packages[arm], rows) or (), strict=False):
+                found[i] = score
+        return found
+
+    def _ask(
+        self, package: ModelPackage, rows: list[list[float | None]], explain: bool = True
+    ) -> list[Score] | None:
+        slot = f"predictor {package.slot}"
+        try:
+            self._awake(slot)
+            return self._model.score(
+                package, names.inference_service(self.config.name, package.slot), rows, explain
+            )
+        except StoreError as error:
+            self._failed(slot, error)
+            return None
+
+    def _publish(self, ruling: Ruling, batch: Sequence[Incoming]) -> Judged:
+        judged = Judged()
+        chosen: list[Incoming] = []
+        for incoming in batch:
+            if incoming.conflict:
+                judged.conflicts += 1
+                judged.out.append(self._dead_letter(incoming))
+                continue
+            decision = incoming.decision
+            if incoming.repeat or decision is None:
+                judged.repeats.append("stream")
+                continue
+            known = judged.known[incoming.partition].get(incoming.id) or self.recent.get(
+                incoming.partition, incoming.id
+            )
+            # An inline decision is published even where the stream decided too: the client acted on it.
+            if (
+                known is not None
+                and known[0] == decision["hash"]
+                and (known[1] == "inline" or decision["door"] == "stream")
+            ):
+                judged.repeats.append(decision["door"])
+                continue
+            judged.known[incoming.partition][incoming.id] = (decision["hash"], decision["door"])
+            chosen.append(incoming)
+        self._shadow(ruling, chosen)
+        for incoming in chosen:
+            decision = incoming.decision
+            assert decision is not None
+            value = orjson.dumps(decision)
+            judged.decisions.append(decision)
+            judged.out.append(Outgoing("decisions", incoming.partition, incoming.key, value))
+            if decision["action"] != "approve":
+                judged.out.append(Outgoing("alerts", incoming.partition, incoming.key, value))
+        return judged
+
+    def _shadow(self, ruling: Ruling, chosen: list[Incoming]) -> None:
+        """The other arm's score of the vector that was decided on, into the same record."""
+        asked: dict[Arm, list[Decision]] = defaultdict(list)
+        packages: dict[Arm, ModelPackage] = {}
+        for incoming in chosen:
+            decision = incoming.decision
+            if decision is None or decision["vector"] is None or decision["set"] != self.config.feature_set:
+                continue
+            other = ruling.other(decision["arm"])
+            if other is not None and not (decision.get("shadow") or {}).get("arm"):
+                asked[other[0]].append(decision)
+                packages[other[0]] = other[1]
+        for arm, decisions in asked.items():
+            package = packages[arm]
+            scores = self._ask(package, [d["vector"] or [] for d in decisions], explain=False)
+            for decision, score in zip(decisions, scores or (), strict=False):
+                mapped = ruling.map_score(package, score.probability)
+                shadow: dict[str, Any] = {
+                    **(decision.get("shadow") or {}),
+                    "arm": arm,
+                    "model_version": score.model_version,
+                    "model_digest": score.model_digest,
+                    "probability": score.probability,
+                    "score": mapped,
+                    "action": ruling.policy.band(mapped).value.lower(),
+                }
+                decision["shadow"] = shadow
+
+    def _dead_letter(self, incoming: Incoming) -> Outgoing:
+        record = incoming.record
+        letter: DeadLetter = {
+            "id": incoming.id,
+            "reason": Reason.ID_REUSED,
+            "message": "the id was used with another body before",
+            "stage": "worker",
+            "source": record["source"],
+            "appended": record["appended"],
+            "payload": self._sealer.seal(orjson.dumps(record["event"])),
+        }
+        return Outgoing("dead-letters", None, incoming.id.encode(), orjson.dumps(letter))
+
+    def committed(self, judged: Judged) -> None:
+        """The batch is in the log: remember its ids, count it."""
+        now, count = time.time() * 1000, self.instruments
+        for partition, known in judged.known.items():
+            self.recent.add(partition, known.items())
+        for door in judged.repeats:
+            count(metrics.REPEATS, door=door).inc()
+        if judged.conflicts:
+            count(metrics.CONFLICTS, door="stream").inc(judged.conflicts)
+            count(metrics.DEAD_LETTERS, reason=str(Reason.ID_REUSED)).inc(judged.conflicts)
+        for decision in judged.decisions:
+            if "parity" in decision:
+                count(metrics.PARITY, result=decision["parity"]).inc()
+            if decision["door"] == "inline":
+                continue  # counted where it was made
+            count(
+                metrics.DECISIONS, door="stream", action=decision["action"], arm=decision["arm"] or "none"
+            ).inc()
+            for mark in decision["degraded"]:
+                count(metrics.DEGRADED, door="stream", degraded=mark).inc()
+            appended = decision.get("appended")
+            if appended is not None:
+                count(metrics.STREAM_SECONDS).observe(max(0.0, now - appended) / 1000)
+
+    def _awake(self, store: str) -> None:
+        if time.monotonic() < self._rest.get(store, 0.0):
+            raise StoreError(store, "failed a moment ago")
+
+    def _failed(self, store: str, error: StoreError) -> None:
+        if time.monotonic() >= self._rest.get(store, 0.0):
+            _log.warning("store failed", extra={"data": {"store": store, "error": error.message}})
+            self._rest[store] = time.monotonic() + COOL_DOWN

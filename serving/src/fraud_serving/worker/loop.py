@@ -1,0 +1,232 @@
+"""Kafka side of the worker: a batch, its judgement, one transaction with the offsets; exactly once for committed readers.
+
+The transactional id is the ordinal's, so a new process with it fences the old one and ends its open transaction. An
+error that asks for an abort is answered by abort and a seek back; a fatal one, or being fenced, ends the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from fraud_contracts.config import DetectorConfig
+from fraud_serving.clients.kafka_log import PARTITIONER
+from fraud_serving.worker.judge import Incoming, Judge, Judged
+from fraud_serving.worker.recent import KEPT
+
+BATCH: Final = 64
+# Transactions are at least so far apart unless a batch is full: below it, latency gains nothing and the broker pays.
+PACE: Final = 0.010
+TRANSACTION_MS: Final = 10_000
+PATIENCE: Final = 60.0
+_log = logging.getLogger(__name__)
+
+
+class FatalError(Exception):
+    """This process can't go on; its successor can."""
+
+
+class Loop:
+    def __init__(
+        self, config: DetectorConfig, ordinal: int, judge: Judge, turned: Callable[[], None]
+    ) -> None:
+        self._config, self._judge, self._turned = config, judge, turned
+        self._of = config.identity
+        self._id = self._of.transactional_id(ordinal)
+        self._features, self._decisions = self._of.topic("features"), self._of.topic("decisions")
+        self._assigned: set[int] = set()
+        self.stopping = False
+        self.joined = False
+        common: dict[str, Any] = {
+            "bootstrap.servers": config.kafka.bootstrap_servers,
+            "retry.backoff.ms": 10,  # 100, the default, is what a commit's successor would wait while markers are written
+            "reconnect.backoff.max.ms": 1000,
+            "log_level": 3,
+        }
+        self._producer = Producer(
+            {
+                **common,
+                "transactional.id": self._id,
+                "transaction.timeout.ms": TRANSACTION_MS,
+                "partitioner": PARTITIONER,
+                "linger.ms": 0,
+            }
+        )
+        self._consumer_settings = {
+            **common,
+            "group.id": self._of.group("worker"),
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 100,
+        }
+        self._consumer: Consumer | None = None
+        self._last = 0.0
+
+    def run(self) -> None:
+        """Until ``stopping``; FatalError where only a new process helps."""
+        # Before subscribing: the broker then has ended what our predecessor left open.
+        self._persist("init_transactions", lambda: self._producer.init_transactions(10))
+        consumer = Consumer(
+            {**self._consumer_settings, "group.instance.id": self._id, "session.timeout.ms": 45_000}
+        )
+        self._consumer = consumer
+        try:
+            consumer.subscribe(
+                [self._features],
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_revoke,
+            )
+            self.joined = True
+            while not self.stopping:
+                self._turned()
+                batch = self._take(consumer)
+                if batch:
+                    self._commit(consumer, batch)
+        except KafkaException as error:
+            raise FatalError(str(error)) from error
+        finally:
+            consumer.close()
+
+    def _take(self, consumer: Consumer) -> list[Message]:
+        """Blocks for a first record, waits out the pace, takes what is there."""
+        got = consumer.consume(1, 0.2)
+        if not got:
+            return []
+        rest = self._last + PACE - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)
+        got += consumer.consume(BATCH - 1, 0)
+        self._last = time.monotonic()
+        good: list[Message] = []
+        for message in got:
+            error = message.error()
+            if error is None:
+                # A rebalance between the two calls may have given a partition away.
+                if message.partition() in self._assigned:
+                    good.append(message)
+            elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+                raise FatalError(str(error))
+            else:
+                _log.warning("consumer error", extra={"data": {"error": str(error)}})
+        return good
+
+    def _commit(self, consumer: Consumer, batch: list[Message]) -> None:
+        judged = self._judge.judge([_incoming(message) for message in batch])
+        after: dict[int, int] = {}
+        for message in batch:
+            after[message.partition()] = max(message.offset() + 1, after.get(message.partition(), 0))
+        offsets = [TopicPartition(self._features, partition, offset) for partition, offset in after.items()]
+        try:
+            self._producer.begin_transaction()
+            self._produce(judged)
+            self._persist(
+                "send_offsets",
+                lambda: self._producer.send_offsets_to_transaction(
+                    offsets, consumer.consumer_group_metadata(), 10
+                ),
+            )
+            self._persist("commit", lambda: self._producer.commit_transaction(10))
+        except KafkaException as error:
+            self._abort(consumer, batch, error)
+            return
+        self._judge.committed(judged)
+
+    def _produce(self, judged: Judged) -> None:
+        for out in judged.out:
+            more = {} if out.partition is None else {"partition": out.partition}
+            self._producer.produce(self._of.topic(out.noun), out.value, out.key, **more)
+        self._producer.poll(0)
+
+    def _persist(self, what: str, call: Callable[[], Any]) -> None:
+        """Repeats a call of the transaction while the broker says that it may be repeated."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            self._turned()
+            try:
+                call()
+                return
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.fatal():
+                    raise FatalError(f"{what}: {cause}") from error
+                if not cause.retriable() or cause.txn_requires_abort():
+                    raise
+                if time.monotonic() > until:
+                    raise FatalError(f"{what}: not done in {PATIENCE:.0f} s: {cause}") from error
+                _log.warning("repeating", extra={"data": {"call": what, "error": str(cause)}})
+                time.sleep(0.05)
+
+    def _abort(self, consumer: Consumer, batch: list[Message], error: KafkaException) -> None:
+        """Takes the batch back: nothing of it is visible, and it is read again."""
+        cause = error.args[0]
+        if cause.fatal() or not cause.txn_requires_abort():
+            raise FatalError(str(cause)) from error
+        _log.warning("transaction aborted", extra={"data": {"error": str(cause), "records": len(batch)}})
+        self._persist("abort", lambda: self._producer.abort_transaction(10))
+        first: dict[int, int] = {}
+        for message in batch:
+            first.setdefault(message.partition(), message.offset())
+        for partition, offset in first.items():
+            if partition in self._assigned:
+                consumer.seek(TopicPartition(self._features, partition, offset))
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            start = time.monotonic()
+            self._read_tail(partition.partition)
+            told = {"partition": partition.partition, "known": len(self._judge.recent)}
+            told["seconds"] = round(time.monotonic() - start, 2)  # type: ignore[assignment]
+            _log.info("partition assigned", extra={"data": told})
+            self._assigned.add(partition.partition)
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._assigned.discard(partition.partition)
+            self._judge.recent.forget(partition.partition)
+
+    def _read_tail(self, partition: int) -> None:
+        """Remembers the newest committed decisions of a partition, so that repeats are known before the first poll."""
+        reader = Consumer(
+            {
+                **self._consumer_settings,
+                "group.id": self._of.group("worker.tail"),
+                "enable.partition.eof": True,
+            }
+        )
+        try:
+            place = TopicPartition(self._decisions, partition)
+            low, high = self._watermarks(reader, place)
+            if high <= low:
+                return
+            reader.assign([TopicPartition(self._decisions, partition, max(low, high - KEPT))])
+            until = time.monotonic() + PATIENCE
+            while True:
+                self._turned()
+                for message in reader.consume(1000, 1.0):
+                    error = message.error()
+                    if error is None:
+                        found = orjson.loads(message.value())
+                        self._judge.recent.add(partition, [(found["id"], (found["hash"], found["door"]))])
+                    elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
+                        return
+                # The end of committed records may lie before ``high`` until another worker's transaction ends.
+                if time.monotonic() > until:
+                    raise FatalError(f"the tail of {self._decisions} [{partition}] can't be read")
+        finally:
+            reader.close()
+
+    def _watermarks(self, reader: Consumer, place: TopicPartition) -> tuple[int, int]:
+        found: list[tuple[int, int]] = []
+        self._persist("watermarks", lambda: found.append(reader.get_watermark_offsets(place, 10)))
+        return found[-1]
+
+
+def _incoming(message: Message) -> Incoming:
+    return Incoming(message.partition(), message.key() or b"", orjson.loads(message.value()))
