@@ -1,0 +1,155 @@
+"""From history to numbers: vectors by replay, mature rows only, cut by time into train, valid and test.
+
+Vectors are cast to float32 here, once: the model learns from what the server will be given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraud_contracts.detector import DetectorSpec
+from fraud_pipelines.features import FeatureSet
+from fraud_pipelines.labels import Maturity, history_delay
+from fraud_pipelines.replay import replay
+from fraud_ray.errors import TrainingError
+from fraud_ray.history import History
+
+LOG = logging.getLogger(__name__)
+SHARES: Final = (0.6, 0.2)  # of the mature rows, by time: train, valid; the rest is test
+# Fewer frauds than this in a part can't choose or judge a model.
+LEAST_FRAUDS: Final = 5
+SeedWriter = Callable[[Iterable[tuple[str, bytes]]], int]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One row per event, in order of time."""
+
+    names: tuple[str, ...]
+    x: NDArray[np.float32]
+    y: NDArray[np.int8]
+    time: NDArray[np.int64]
+    amount: NDArray[np.int64]
+    entity: list[str]
+    fields: dict[str, list[Any]]
+    mature: NDArray[np.bool_]
+    early_frauds: int
+
+    @property
+    def digest(self) -> str:
+        """Of the numbers that the model is fit on: two runs with the same one saw the same data."""
+        made = hashlib.sha256("\n".join(self.names).encode())
+        for part in (self.x, self.y, self.time):
+            made.update(np.ascontiguousarray(part).data)
+        return made.hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers. Between two parts lies a gap, so that no label of the later part's time was known to the earlier."""
+
+    train: NDArray[np.int64]
+    valid: NDArray[np.int64]
+    test: NDArray[np.int64]
+    gap_ms: int
+    shortened: bool
+
+    def parts(self) -> dict[str, NDArray[np.int64]]:
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+def build(
+    spec: DetectorSpec,
+    features: FeatureSet,
+    history: History,
+    as_of: int,
+    epoch: int,
+    write_seeds: SeedWriter,
+) -> tuple[Dataset, int]:
+    """Replays the history; -> its dataset and how many seeds were written (one per key and stage)."""
+    assert spec.model.train is not None
+    start, count = time.monotonic(), len(history.events)
+    run = replay(features, history.events, history.labels())
+    x = np.empty((count, len(features.names)), np.float32)
+    with np.errstate(over="ignore"):  # a sum beyond float32 becomes infinite and is refused below
+        for i, (_, vector) in enumerate(run):
+            x[i] = vector
+    if np.isinf(x).any():
+        bad = [features.names[i] for i in np.flatnonzero(np.isinf(x).any(axis=0))]
+        raise TrainingError("FeatureOverflow", f"values beyond float32 in {', '.join(bad)}")
+    seconds = time.monotonic() - start
+    LOG.info("features replayed", extra={"data": {"rows": count, "seconds": round(seconds, 1)}})
+    seeds = write_seeds(run.profiles(epoch))
+    LOG.info("seeds written", extra={"data": {"seeds": seeds}})
+    times = np.fromiter((e["time"] for e in history.events), np.int64, count)
+    y = np.asarray(history.fraud, np.int8)
+    mature = Maturity.of(spec.labels).mature(times, as_of, spec.model.train.history.label_source)
+    first = spec.entities[0].name
+    return (
+        Dataset(
+            names=features.names,
+            x=x,
+            y=y,
+            time=times,
+            amount=np.fromiter((e["amount"] for e in history.events), np.int64, count),
+            entity=[str(e["entities"][first]) for e in history.events],
+            fields={
+                f.name: [e["fields"][f.name] for e in history.events]
+                for f in spec.event.fields
+                if f.name not in spec.event.sensitive
+            },
+            mature=mature,
+            early_frauds=int(y[~mature].sum()),
+        ),
+        seeds,
+    )
+
+
+def check_labels(spec: DetectorSpec, history: History, as_of: int) -> int:
+    """How many mature fraud labels there are; TrainingError where they are too few to begin."""
+    assert spec.model.train is not None
+    source = spec.model.train.history.label_source
+    times = np.fromiter((e["time"] for e in history.events), np.int64, len(history.events))
+    mature = Maturity.of(spec.labels).mature(times, as_of, source)
+    found = int(np.asarray(history.fraud)[mature].sum())
+    if found < spec.model.train.min_labels:
+        age = next(s.maturity for s in spec.labels.sources if s.name == source)
+        raise TrainingError(
+            "TooFewLabels",
+            f"{found} fraud labels are older than {age} (maturity of {source}); model.train.minLabels asks for "
+            f"{spec.model.train.min_labels}. {int(mature.sum())} of {len(times)} transactions are mature",
+        )
+    return found
+
+
+def split(spec: DetectorSpec, data: Dataset) -> Split:
+    """60 % train, 20 % valid, 20 % test of the mature rows by time, with the label delay left out before valid and test."""
+    rows = np.flatnonzero(data.mature)
+    times = data.time[rows]
+    edges = [times[int(len(times) * share)] for share in (SHARES[0], sum(SHARES))]
+    wanted = history_delay(spec.entities)
+    # A history of days can't spare a week twice; the card says so.
+    gap = min(wanted, int(times[-1] - times[0]) // 12)
+    found = Split(
+        train=rows[times < edges[0] - gap],
+        valid=rows[(times >= edges[0]) & (times < edges[1] - gap)],
+        test=rows[times >= edges[1]],
+        gap_ms=gap,
+        shortened=gap < wanted,
+    )
+    for name, part in found.parts().items():
+        frauds = int(data.y[part].sum())
+        if frauds < LEAST_FRAUDS or frauds == len(part):
+            raise TrainingError(
+                "TooFewLabels",
+                f"the {name} part has {frauds} frauds in {len(part)} transactions; give more history",
+            )
+    return found

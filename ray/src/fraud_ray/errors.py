@@ -1,0 +1,13 @@
+"""Why a training run ended without a model. The text is what the operator shows, so it says what to do."""
+
+from __future__ import annotations
+
+from fraud_contracts.errors import FraudError
+
+
+class TrainingError(FraudError):
+    """Training can't go on; ``reason`` is a stable code, the message names the missing thing."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

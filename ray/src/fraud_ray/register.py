@@ -1,0 +1,92 @@
+"""Registration in MLflow: one run with the package, one version that points to it, and the alias ``challenger``.
+
+Only the alias ``challenger`` is ours; ``champion`` says what is live and is the operator's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from fraud_contracts.names import Identity
+from fraud_ray.errors import TrainingError
+
+ALIAS: Final = "challenger"
+PACKAGE: Final = "package"
+
+
+def _flat(card: dict[str, Any]) -> dict[str, float]:
+    """The card's headline figures as metrics."""
+    test = card["test"]
+    found: dict[str, float | None] = {
+        "test_average_precision": test["average_precision"]["value"],
+        "test_average_precision_low": test["average_precision"]["low"],
+        "test_average_precision_high": test["average_precision"]["high"],
+        "test_roc_auc": test["roc_auc"]["value"],
+        "test_calibration_error": test["calibration"]["expected_error"],
+        "valid_average_precision": card["valid"]["average_precision"],
+        "baseline_logistic_average_precision": card["baselines"]["logistic_on_raw_fields"],
+        **{f"test_card_precision_{k}": v for k, v in test["card_precision_per_day"].items()},
+    }
+    for budget in test["budgets"]:
+        name = f"{budget['alert_rate'] * 1000:g}_per_mille"
+        found[f"test_recall_at_{name}"] = budget["recall"]
+        found[f"test_precision_at_{name}"] = budget["precision"]
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def register(
+    tracking_uri: str,
+    identity: Identity,
+    package: Path,
+    card: dict[str, Any],
+    tags: Mapping[str, str],
+    extra: Mapping[str, Path],
+    search: Any,
+) -> str:
+    """-> the new version. ``tags`` go to the version and the run; ``extra`` are folders logged beside the package."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    try:
+        experiment = client.get_experiment_by_name(identity.experiment)
+        experiment_id = (
+            client.create_experiment(identity.experiment) if experiment is None else experiment.experiment_id
+        )
+        run = client.create_run(
+            experiment_id, run_name=tags.get("training_revision") or None, tags=dict(tags)
+        )
+        run_id, ended = run.info.run_id, "FAILED"
+        try:
+            for name, value in {
+                **card["model"]["params"],
+                "rounds": card["model"]["rounds"],
+                "seed": card["model"]["seed"],
+            }.items():
+                client.log_param(run_id, name, value)
+            for name, figure in _flat(card).items():
+                client.log_metric(run_id, name, figure)
+            client.log_artifacts(run_id, str(package), PACKAGE)
+            for name, folder in extra.items():
+                client.log_artifacts(run_id, str(folder), name)
+            client.log_dict(run_id, {"trials": search}, "search.json")
+            ended = "FINISHED"
+        finally:
+            client.set_terminated(run_id, ended)
+        try:
+            client.create_registered_model(identity.model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{run.info.artifact_uri}/{PACKAGE}"
+        version = client.create_model_version(identity.model, source, run_id, tags=dict(tags))
+        client.set_registered_model_alias(identity.model, ALIAS, version.version)
+        return str(version.version)
+    except MlflowException as error:
+        raise TrainingError("NotRegistered", f"MLflow at {tracking_uri}: {error}") from error

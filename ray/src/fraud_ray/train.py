@@ -1,0 +1,171 @@
+"""A RayJob's entrypoint: ``python -m fraud_ray.train``. History in, seeds and one registered version out.
+
+The steps are functions of their arguments; this file alone reads the environment and the clock. It ends with 0 and the
+version, or with another code and the reason as its last line, which KubeRay shows in the RayJob's status.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fraud_contracts import log
+from fraud_contracts.config import DetectorConfig, load_config
+from fraud_contracts.feature_set import feature_set_hash
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.features import compile_detector
+from fraud_ray import dataset, fit, history, package, plots, search
+from fraud_ray.dataset import Dataset, SeedWriter, Split
+from fraud_ray.errors import TrainingError
+
+LOG = logging.getLogger("fraud_ray.train")
+SEED: Final = 20_261
+EXIT_REASON: Final = 3
+REVISION_ENV: Final = "FRAUD_TRAINING_REVISION"
+CODE_ENV: Final = "FRAUD_CODE_VERSION"
+
+Search = Callable[[Dataset, Split, int, int], tuple[fit.Params, int, list[dict[str, Any]]]]
+# (package folder, card, tags, further folders by name, trials) -> version
+Register = Callable[[Path, dict[str, Any], Mapping[str, str], Mapping[str, Path], Any], str]
+
+
+@dataclass(frozen=True)
+class Result:
+    version: str
+    digest: str
+    card: dict[str, Any]
+    seeds: int
+    seconds: dict[str, float]
+
+
+class _Clock:
+    """Seconds per step, logged as they end."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def __call__(self, step: str, **told: Any) -> None:
+        now = time.monotonic()
+        self.seconds[step], self._last = round(now - self._last, 1), now
+        LOG.info(step, extra={"data": {**told, "seconds": self.seconds[step]}})
+
+
+def run(
+    config: DetectorConfig,
+    tokeniser: Tokeniser,
+    as_of: int,
+    write_seeds: SeedWriter,
+    find: Search,
+    register: Register,
+    tags: Mapping[str, str] | None = None,
+    seed: int = SEED,
+) -> Result:
+    """The whole run. ``as_of`` is the time that labels are judged from (UTC ms)."""
+    spec = config.spec
+    if spec.model.train is None:
+        raise TrainingError("NothingToTrain", "spec.model.train is not set")
+    features = compile_detector(spec)
+    if config.feature_set not in (features.hash, feature_set_hash(spec)):
+        raise TrainingError(
+            "FeatureSetMismatch", "this code computes another feature set than the operator; use one version"
+        )
+    clock = _Clock()
+    past = history.load(spec, config.storage_uri, tokeniser, as_of)
+    clock("history imported", rows=len(past.events), refused=dict(past.refused))
+    frauds = dataset.check_labels(spec, past, as_of)
+    about = {
+        "history": {
+            "files": past.files,
+            "refused": dict(sorted(past.refused.items())),
+            "examples": past.examples,
+        }
+    }
+    data, seeds = dataset.build(spec, features, past, as_of, config.epoch, write_seeds)
+    del past  # the events are the largest thing in memory, and the search starts processes
+    split = dataset.split(spec, data)
+    clock("features and seeds ready", rows=len(data.y), mature_frauds=frauds, seeds=seeds)
+    params, rounds, trials = find(data, split, spec.model.train.trials, seed)
+    clock("search done", trials=len(trials), params=params, rounds=rounds)
+    with tempfile.TemporaryDirectory(prefix="fraud-package-") as scratch:
+        folder = Path(scratch) / "package"
+        made = package.make(folder, data, split, features.hash, params, rounds, seed, about)
+        pictures = Path(scratch) / "plots"
+        plots.draw(made.card, pictures)
+        clock("model made", digest=made.digest, test_average_precision=made.card["test"]["average_precision"])
+        all_tags = {
+            **(tags or {}),
+            "digest": made.digest,
+            "feature_set": features.hash,
+            "epoch": str(config.epoch),
+            "seeds": str(seeds),
+            "data": data.digest,
+            "as_of": str(as_of),
+        }
+        version = register(folder, made.card, all_tags, {"plots": pictures}, trials)
+    clock("model registered", version=version)
+    return Result(version, made.digest, made.card, seeds, clock.seconds)
+
+
+def _need(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    if not value:
+        raise TrainingError("NotConfigured", f"the environment variable {name} is missing")
+    return value
+
+
+def main(environ: Mapping[str, str] = os.environ) -> int:
+    log.setup()
+    # Edges are imported here: the steps above need neither a broker nor a registry.
+    from fraud_ray import register
+    from fraud_ray.seeds import KafkaSeeds
+
+    try:
+        config = load_config(environ)
+        tokeniser = Tokeniser.from_hex(_need(environ, "TOKEN_KEY"))
+        tracking_uri = _need(environ, "MLFLOW_TRACKING_URI")
+        tags = {"training_revision": environ.get(REVISION_ENV, ""), "code": environ.get(CODE_ENV, "unknown")}
+
+        def keep(
+            folder: Path,
+            judged: dict[str, Any],
+            all_tags: Mapping[str, str],
+            extra: Mapping[str, Path],
+            trials: Any,
+        ) -> str:
+            return register.register(tracking_uri, config.identity, folder, judged, all_tags, extra, trials)
+
+        result = run(
+            config,
+            tokeniser,
+            int(time.time() * 1000),
+            KafkaSeeds(config.kafka.bootstrap_servers, config.identity.topic("seeds")),
+            search.search,
+            keep,
+            tags,
+        )
+    except TrainingError as error:
+        LOG.error("training failed", extra={"data": {"reason": error.reason, "error": str(error)}})
+        sys.stdout.write(f"training failed: {error.reason}: {error}\n")
+        return EXIT_REASON
+    except Exception as error:  # a RayJob's status shows the end of the output: it must say what happened
+        LOG.exception("training failed")
+        sys.stdout.write(f"training failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}\n")
+        return 1
+    ap = result.card["test"]["average_precision"]
+    sys.stdout.write(
+        f"registered {config.identity.model} version {result.version} ({result.digest}), average precision "
+        f"{ap['value']:.3f} ({ap['low']:.3f}-{ap['high']:.3f}) on the test part, {result.seeds} seeds\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
