@@ -1,0 +1,145 @@
+"""An application cluster on loopback, started by the scripts and arguments that a FlinkDeployment's Pods get."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fraud_contracts.config import DetectorConfig
+from fraud_testing import stream
+from fraud_testing.kafka import CACHE, free_port, wait_for
+
+HOME = CACHE / "flink-home"
+LOG4J = """\
+rootLogger.level = INFO
+rootLogger.appenderRef.console.ref = Console
+appender.console.name = Console
+appender.console.type = CONSOLE
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %-60c %x - %m%n
+"""
+
+
+def missing() -> str | None:
+    return stream.missing() or (
+        None if (HOME / "bin").exists() else f"no Flink home in {HOME}: make env-flink"
+    )
+
+
+def documented() -> dict[str, Any]:
+    """The block of flink/README.md that the operator's builder repeats."""
+    text = (stream.ROOT / "flink" / "README.md").read_text()
+    return dict(ast.literal_eval(text.split("```python\n")[1].split("```")[0]))
+
+
+@dataclass
+class Cluster:
+    """A JobManager that runs the job, and the TaskManagers that a test adds and kills."""
+
+    config: DetectorConfig
+    folder: Path
+    settings: Mapping[str, str]
+    rest: int = field(default_factory=free_port)
+    managers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    master: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        block = documented()
+        conf = self.folder / "conf"
+        conf.mkdir(parents=True)
+        (conf / "log4j-console.properties").write_text(LOG4J)
+        given = {
+            **block["flinkConfiguration"],
+            "jobmanager.rpc.address": "127.0.0.1",
+            "jobmanager.bind-host": "127.0.0.1",
+            "jobmanager.rpc.port": str(free_port()),
+            "taskmanager.host": "127.0.0.1",
+            "taskmanager.bind-host": "127.0.0.1",
+            "rest.address": "127.0.0.1",
+            "rest.port": str(self.rest),
+            "blob.server.port": str(free_port()),
+            # Two processes on one machine can't listen on one port; in Pods they do.
+            "metrics.reporter.prom.port": f"{free_port()}-{free_port() + 20}",
+            "parallelism.default": "1",
+            "execution.checkpointing.dir": f"file://{self.folder}/checkpoints",
+            **self.settings,
+        }
+        (conf / "config.yaml").write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in given.items()))
+        arguments = [
+            str(stream.ROOT / "flink/src/fraud_flink/job.py") if one.endswith("/job.py") else one
+            for one in block["args"]
+        ]
+        self.master = self._run(
+            "jm", "standalone-job.sh", "--job-classname", block["entryClass"], "--", *arguments
+        )
+
+    def add_task_manager(self) -> subprocess.Popen[bytes]:
+        self.managers.append(self._run(f"tm{len(self.managers)}", "taskmanager.sh"))
+        return self.managers[-1]
+
+    def _run(self, name: str, script: str, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = stream.environment(self.config, self.folder)
+        environment |= {
+            "FLINK_HOME": str(HOME),
+            "FLINK_CONF_DIR": str(self.folder / "conf"),
+            "FLINK_LOG_DIR": str(self.folder / "log"),
+            "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
+            "PYTHONSAFEPATH": "1",
+        }
+        with (self.folder / f"{name}.out").open("ab") as log:
+            return subprocess.Popen(
+                [str(HOME / "bin" / script), "start-foreground", *arguments],
+                env=environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def job(self) -> dict[str, Any] | None:
+        """The REST API's view of the one job; None while there is none or no JobManager."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.rest}/jobs/overview", timeout=5) as answer:
+                jobs = json.load(answer)["jobs"]
+        except OSError:
+            return None
+        return jobs[0] if jobs else None
+
+    def running(self) -> bool:
+        if self.master is not None and self.master.poll() is not None:
+            raise RuntimeError(f"the JobManager ended:\n{(self.folder / 'jm.out').read_text()[-4000:]}")
+        job = self.job()
+        return bool(job and job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"])
+
+    def wait_running(self, seconds: float = 120) -> None:
+        wait_for(self.running, seconds, f"all tasks running, see {self.folder}")
+
+    def stop(self) -> None:
+        for process in (*self.managers, self.master):
+            if process is not None and process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@contextmanager
+def cluster(config: DetectorConfig, folder: Path, **settings: str) -> Iterator[Cluster]:
+    """A started JobManager; the block adds TaskManagers. Dots in names of settings are written as two underscores."""
+    made = Cluster(config, folder, {k.replace("__", "."): v for k, v in settings.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder / "conf", ignore_errors=True)
