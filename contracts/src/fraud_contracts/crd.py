@@ -92,6 +92,28 @@ def _fill(schema: dict[str, Any]) -> None:
             child["default"] = {}
 
 
+def _complete(schema: dict[str, Any]) -> None:
+    """Writes out each object's default with all that it would be filled with.
+
+    The API server checks a default against the object's CEL rules as it stands, before it fills it in, and a rule over
+    an absent field fails.
+    """
+    for child in schema.get("properties", {}).values():
+        _complete(child.get("items", child) if child.get("type") == "array" else child)
+        if isinstance(child.get("default"), dict):
+            child["default"] = _filled(child["default"], child)
+
+
+def _filled(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    out = dict(value)
+    for name, child in schema.get("properties", {}).items():
+        if name not in out and "default" in child:
+            out[name] = child["default"]
+        if isinstance(out.get(name), dict):
+            out[name] = _filled(out[name], child)
+    return out
+
+
 def custom_resource_definition() -> dict[str, Any]:
     """The CRD as a plain object, in the order in which it is written."""
     spec = _schema(DetectorSpec)
@@ -102,6 +124,7 @@ def custom_resource_definition() -> dict[str, Any]:
         for parent in parents:
             owner = owner["properties"][parent]
         owner["properties"][leaf]["default"] = default
+    _complete(spec)
     status = _schema(DetectorStatus)
     columns = [
         ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),

@@ -23,7 +23,7 @@ from fraud_operator.settings import Platform
 Json = dict[str, Any]
 
 # What a policy rule may read; see the decision service.
-RULE_VARIABLES: Final = frozenset({"event", "features", "score", "probability", "entities", "fields"})
+RULE_VARIABLES: Final = frozenset({"event", "features"})
 # Parts of the spec that reach no data-path process through its document: a change in them must restart nothing.
 _NOT_IN_HASH: Final = ("policy", "rollout", "model", "components", "deletion_policy", "paused")
 

@@ -21,13 +21,13 @@ class _Part(BaseModel):
 
 
 class Images(_Part):
-    """Full names with a tag. The decision service, worker and predictor share one image."""
+    """Full names with a tag. The doors, the predictor, the sinks and the console share one environment and so one image."""
 
     flink: str = "fraud-platform/flink:dev"
     ray: str = "fraud-platform/ray:dev"
     serving: str = "fraud-platform/serving:dev"
-    sinks: str = "fraud-platform/sinks:dev"
-    console: str = "fraud-platform/console:dev"
+    sinks: str = "fraud-platform/serving:dev"
+    console: str = "fraud-platform/serving:dev"
 
 
 class Flink(_Part):

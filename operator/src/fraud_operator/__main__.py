@@ -1,0 +1,131 @@
+"""``python -m fraud_operator [--namespace NS]...``: watches the whole cluster, or only the namespaces given."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
+
+import kopf
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from fraud_contracts import log
+from fraud_contracts.config import METRICS_PORT
+from fraud_operator import handlers
+from fraud_operator.events import Recorder
+from fraud_operator.kube import DETECTOR, Kube, load_client
+from fraud_operator.meters import Meters
+from fraud_operator.observe import Observer
+from fraud_operator.passes import Passes
+from fraud_operator.reconcile import Reconciler
+from fraud_operator.settings import Platform, load_platform
+
+LOG: Final = logging.getLogger("fraud_operator")
+# The event loop answers within this time, or the Pod is restarted.
+STALL: Final = 60.0
+
+
+class Pulse:
+    """Beaten by the event loop, read by the liveness probe."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+        self.ready = False
+
+    async def beat(self) -> None:
+        while True:
+            self.last = time.monotonic()
+            await asyncio.sleep(2)
+
+    @property
+    def healthy(self) -> bool:
+        return time.monotonic() - self.last < STALL
+
+
+def serve_http(pulse: Pulse, port: int) -> ThreadingHTTPServer:
+    """/healthz, /readyz and /metrics, on a thread of their own so that a stalled loop can be told."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
+            elif self.path == "/healthz":
+                self._answer(200 if pulse.healthy else 503, b"ok\n" if pulse.healthy else b"the event loop stalls\n")
+            elif self.path == "/readyz":
+                self._answer(200 if pulse.ready else 503, b"ok\n" if pulse.ready else b"starting\n")
+            else:
+                self._answer(404, b"not found\n")
+
+        def _answer(self, code: int, body: bytes, content: str = "text/plain") -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", content)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            """Probes are not worth a line each."""
+
+    server = ThreadingHTTPServer(("", port), Handler)
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    return server
+
+
+async def operate(kube: Kube, platform: Platform, namespaces: Sequence[str], pulse: Pulse, stop: asyncio.Event) -> None:
+    """Runs until ``stop`` is set."""
+    meters = Meters()
+    reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
+    passes = Passes(reconciler.reconcile, meters)
+    beat = asyncio.create_task(pulse.beat(), name="pulse")
+    # kopf's stream may come late where a kind is missing; what is there already is taken up at once.
+    for namespace in namespaces or [None]:
+        for found in await asyncio.to_thread(kube.list, DETECTOR, namespace):
+            passes.ask(found["metadata"]["namespace"], found["metadata"]["name"])
+    pulse.ready = True
+    LOG.info("started", extra={"data": {"namespaces": list(namespaces) or "all"}})
+    try:
+        await kopf.operator(
+            registry=handlers.registry(passes),
+            settings=handlers.settings(),
+            clusterwide=not namespaces,
+            namespaces=list(namespaces),
+            standalone=True,
+            stop_flag=stop,
+        )
+    finally:
+        pulse.ready = False
+        beat.cancel()
+        await passes.close()
+
+
+async def _main(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    pulse = Pulse()
+    server = serve_http(pulse, options.port)
+    try:
+        await operate(Kube(load_client()), load_platform(), options.namespace, pulse, stop)
+    finally:
+        server.shutdown()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="fraud_operator", description=__doc__)
+    parser.add_argument("--namespace", action="append", default=[], help="watch this namespace only; may be repeated")
+    parser.add_argument("--port", type=int, default=METRICS_PORT, help="of /metrics, /healthz and /readyz")
+    options = parser.parse_args(arguments)
+    log.setup()
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    asyncio.run(_main(options))
+
+
+if __name__ == "__main__":
+    main()

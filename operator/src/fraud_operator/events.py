@@ -1,0 +1,51 @@
+"""Kubernetes events on the detector, for people: what changed and why."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from fraud_contracts import names
+from fraud_operator.detector import Detector, Json
+from fraud_operator.kube import BY_KIND, ApiError, Kube
+
+LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass
+class Recorder:
+    kube: Kube
+
+    def post(self, detector: Detector, reason: str, message: str, *, warning: bool = False) -> None:
+        meta = {"name": detector.name, "namespace": detector.namespace, "uid": detector.uid}
+        self.post_for({"metadata": meta}, reason, message, warning=warning)
+
+    def post_for(self, body: Json, reason: str, message: str, *, warning: bool = False) -> None:
+        """An event that can't be written is logged: it never ends a pass."""
+        meta, moment = body["metadata"], datetime.now(UTC)
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{meta['name']}.{secrets.token_hex(6)}", "namespace": meta["namespace"]},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "uid": meta.get("uid", ""),
+            },
+            "type": "Warning" if warning else "Normal",
+            "reason": reason,
+            "message": message[:1024],
+            "source": {"component": names.FIELD_MANAGER},
+            "firstTimestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTimestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "count": 1,
+        }
+        try:
+            self.kube.create(BY_KIND["Event"], event)
+        except ApiError as error:
+            LOG.warning("event not written", extra={"data": {"reason": reason, "error": error.message}})

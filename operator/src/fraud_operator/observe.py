@@ -1,0 +1,209 @@
+"""Gathers the facts of one pass: children, the release pointer, the registry, Kafka's lags, what the replicas say.
+
+A store that gives no answer is a fact too: it becomes the reason of a condition and ends no pass.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from fraud_contracts import metrics, names
+from fraud_contracts.config import HTTP_PORT, METRICS_PORT, RELEASE_KEY
+from fraud_contracts.errors import StoreError
+from fraud_contracts.release import Release, parse_release
+from fraud_operator import training
+from fraud_operator.apply import snapshot
+from fraud_operator.detector import Detector, Json
+from fraud_operator.facts import Facts, Lags, Models, Replica
+from fraud_operator.kube import BY_KIND, Kube
+from fraud_operator.lags import LagReader
+from fraud_operator.registry import CHAMPION, ModelNotFoundError, PackageError, Registry, Version
+from fraud_operator.rollout import ROLLOUT_KEY, Gate, Phase, Result, State
+
+LOG: Final = logging.getLogger(__name__)
+CHALLENGER: Final = "challenger"
+REPLICA_TIMEOUT: Final = (0.5, 1.0)
+
+
+@dataclass
+class Observer:
+    kube: Kube
+    lags: LagReader = field(default_factory=LagReader)
+    _registries: dict[tuple[str, str], Registry] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
+
+    def observe(self, detector: Detector, now: int) -> Facts:
+        children, missing = snapshot(self.kube, detector.namespace, detector.uid)
+        self._add_predictor_deployments(detector, children, missing)
+        release, state = self._pointer(detector)
+        revision = training.revision(
+            detector.spec,
+            detector.feature_set,
+            detector.annotations.get(names.TRAIN_ANNOTATION),
+            detector.created,
+            now,
+        )
+        base = Facts(
+            now=now,
+            children=children,
+            missing=frozenset(missing),
+            release=release,
+            state=state,
+            has_keys=self.kube.get(BY_KIND["Secret"], detector.namespace, names.keys(detector.name)) is not None,
+            revision=revision,
+            replicas=self._replicas(detector),
+            gates=_gates(state),
+        )
+        models = self._models(detector, base)
+        return Facts(**{**vars(base), "models": models, "lags": self._lags(detector, base)})
+
+    def _add_predictor_deployments(
+        self, detector: Detector, children: dict[tuple[str, str], Json], missing: set[str]
+    ) -> None:
+        """KServe's own children carry no label of ours on the object, so they are asked for by name."""
+        if "InferenceService" in missing:
+            return
+        for kind, name in [key for key in children if key[0] == "InferenceService"]:
+            found = self.kube.get(BY_KIND["Deployment"], detector.namespace, f"{name}-predictor")
+            if found is not None:
+                children["Deployment", f"{name}-predictor"] = found
+            assert kind == "InferenceService"
+
+    def _pointer(self, detector: Detector) -> tuple[Release | None, State]:
+        """By name, not by label: a pointer that outlived an earlier detector of this name is continued from."""
+        found = self.kube.get(BY_KIND["ConfigMap"], detector.namespace, names.release_pointer(detector.name))
+        data: Mapping[str, str] = (found or {}).get("data") or {}
+        release = parse_release(data[RELEASE_KEY]) if RELEASE_KEY in data else None
+        state = State.model_validate_json(data[ROLLOUT_KEY]) if ROLLOUT_KEY in data else State()
+        return release, state
+
+    def registry(self, detector: Detector) -> Registry:
+        """One for each server and set of credentials; a session keeps its connection and what it has checked."""
+        ref = detector.spec.stores.mlflow
+        secret = ref.secret_ref.name if ref is not None and ref.secret_ref is not None else ""
+        key = (detector.mlflow_uri, f"{detector.namespace}/{secret}" if secret else "")
+        if key not in self._registries:
+            registry = Registry(detector.mlflow_uri)
+            if secret:
+                self._log_in(registry, detector.namespace, secret)
+            self._registries[key] = registry
+        return self._registries[key]
+
+    def _log_in(self, registry: Registry, namespace: str, secret: str) -> None:
+        found = self.kube.get(BY_KIND["Secret"], namespace, secret)
+        if found is None:
+            raise StoreError("mlflow", f"spec.stores.mlflow.secretRef: there is no Secret {secret} in {namespace}")
+        data = {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
+        if "MLFLOW_TRACKING_TOKEN" in data:
+            registry.session.headers["Authorization"] = f"Bearer {data['MLFLOW_TRACKING_TOKEN']}"
+        elif "MLFLOW_TRACKING_USERNAME" in data:
+            registry.session.auth = (data["MLFLOW_TRACKING_USERNAME"], data.get("MLFLOW_TRACKING_PASSWORD", ""))
+
+    def _models(self, detector: Detector, facts: Facts) -> Models:
+        model = detector.spec.model
+        if model.none is not None:
+            return Models()
+        name = model.registered.name if model.registered is not None else detector.identity.model
+        try:
+            registry = self.registry(detector)
+            trained = registry.trained(name, facts.revision) if facts.revision is not None else None
+            champion = registry.alias(name, CHAMPION)
+            wanted = model.pin or registry.alias(name, model.registered.alias if model.registered else CHALLENGER)
+            if wanted is None:
+                return Models(None, _nothing_yet(detector, name), champion, trained)
+            found = registry.version(name, wanted)
+        except StoreError as error:
+            return Models(problem=("RegistryUnavailable", f"{error}. What is live goes on unchanged"))
+        except (ModelNotFoundError, PackageError) as error:
+            reason = "VersionNotFound" if isinstance(error, ModelNotFoundError) else "PackageRefused"
+            return Models(None, (reason, str(error)), champion, trained)
+        problem = _unfit(detector, found)
+        return Models(None if problem else found, problem, champion, trained)
+
+    def _lags(self, detector: Detector, facts: Facts) -> Lags:
+        if detector.managed_kafka and not facts.kafka(detector).usable:
+            return Lags()
+        if not facts.flink(detector).usable:
+            return Lags()
+        identity, partitions = detector.identity, detector.spec.kafka.partitions
+        try:
+            seeds, written = self.lags.read(
+                detector.bootstrap, identity.features_group(detector.hash6), identity.topic("seeds"), partitions
+            )
+            profiles, _ = self.lags.read(
+                detector.bootstrap, identity.group("profile-sink"), identity.topic("profiles"), partitions
+            )
+        except StoreError as error:
+            LOG.warning("lags unknown", extra={"data": {"detector": str(identity), "error": str(error)}})
+            return Lags()
+        return Lags(seeds, profiles, written)
+
+    def _replicas(self, detector: Detector) -> tuple[Replica, ...]:
+        """Every running replica of the data path, asked directly: a Service would hide the one that lags."""
+        pods = self.kube.list(
+            BY_KIND["Pod"],
+            detector.namespace,
+            f"{names.DETECTOR_LABEL}={detector.name},{names.COMPONENT_LABEL} in (decision,worker)",
+        )
+        asked = [pod for pod in pods if _alive(pod)]
+        return tuple(self._pool.map(_ask, asked))
+
+
+def _alive(pod: Json) -> bool:
+    return not pod["metadata"].get("deletionTimestamp") and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+
+
+def _ask(pod: Json) -> Replica:
+    name, address = pod["metadata"]["name"], pod.get("status", {}).get("podIP")
+    if not address:
+        return Replica(name, None)
+    port = HTTP_PORT if pod["metadata"]["labels"].get(names.COMPONENT_LABEL) == "decision" else METRICS_PORT
+    host = f"[{address}]" if ":" in address else address
+    try:
+        answer = requests.get(f"http://{host}:{port}/metrics", timeout=REPLICA_TIMEOUT)
+        answer.raise_for_status()
+        return Replica(name, release_in(answer.text))
+    except requests.RequestException:
+        return Replica(name, None)
+
+
+def release_in(text: str) -> str | None:
+    """The release that a replica's metrics name."""
+    for family in text_string_to_metric_families(text):
+        if family.name == metrics.RELEASE_INFO.name:
+            for sample in family.samples:
+                if sample.value == 1:
+                    return sample.labels.get("release")
+    return None
+
+
+def _nothing_yet(detector: Detector, name: str) -> tuple[str, str]:
+    if detector.spec.model.registered is not None:
+        alias = detector.spec.model.registered.alias
+        return "NoVersionYet", f"the registry's model {name!r} has no alias {alias!r}: set it on the version to try"
+    return "NoVersionYet", f"training has registered no version of {name!r} yet"
+
+
+def _unfit(detector: Detector, found: Version) -> tuple[str, str] | None:
+    if found.feature_set != detector.feature_set:
+        return (
+            "FeatureSetMismatch",
+            f"version {found.version} was trained on feature set {found.feature_set[:6]}, the spec declares "
+            f"{detector.hash6}: train again, or register a version of this set",
+        )
+    return None
+
+
+def _gates(state: State) -> tuple[Gate, ...]:
+    """Numbers by which a candidate is judged. Nothing measures them yet, and what isn't measured never passes."""
+    if state.phase not in (Phase.SHADOW, Phase.RAMP):
+        return ()
+    return (Gate("ServiceHealth", Result.NO_DATA), Gate("AlertRate", Result.NO_DATA))

@@ -1,0 +1,261 @@
+"""One pass over one detector: observe, desired, apply, status. Any event leads here; the order is the whole plan."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from fraud_contracts import names
+from fraud_contracts.errors import SpecError, StoreError
+from fraud_contracts.release import ModelPackage
+from fraud_operator import detector as detectors
+from fraud_operator import rollout, status, training
+from fraud_operator.apply import Applier, Report, snapshot, surplus
+from fraud_operator.desired.everything import Wanted, build
+from fraud_operator.detector import Detector, Json
+from fraud_operator.events import Recorder
+from fraud_operator.facts import Facts
+from fraud_operator.kube import BY_KIND, DETECTOR, Kube
+from fraud_operator.observe import Observer
+from fraud_operator.readiness import Level
+from fraud_operator.releases import make_release
+from fraud_operator.settings import Platform
+
+LOG: Final = logging.getLogger(__name__)
+# Earlier releases that are kept, so that a decision's release can still be looked up.
+KEPT_RELEASES: Final = 20
+# Kinds of children that outlive a detector whose deletionPolicy is Retain.
+_KEPT_KINDS: Final = ("Kafka", "KafkaNodePool", "KafkaTopic")
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def new_keys() -> dict[str, str]:
+    """Random values in the forms that their readers expect: hex, a Fernet key, a token for a header."""
+    return {
+        "TOKEN_KEY": secrets.token_hex(32),
+        "DEAD_LETTER_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "API_KEY": secrets.token_urlsafe(24),
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``settled`` tells the queue whether to look again soon. ``ready`` is None for a detector that is gone."""
+
+    settled: bool
+    ready: bool | None
+    written: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass
+class Reconciler:
+    kube: Kube
+    platform: Platform
+    observer: Observer
+    recorder: Recorder
+    clock: Callable[[], int] = _now
+    applier: Applier = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.applier = Applier(self.kube)
+
+    def reconcile(self, namespace: str, name: str) -> Outcome:
+        body = self.kube.get(DETECTOR, namespace, name)
+        if body is None:
+            self.applier.forget(namespace, name)
+            return Outcome(settled=True, ready=None)
+        if body["metadata"].get("deletionTimestamp"):
+            return self._finalize(body)
+        previous = body.get("status") or {}
+        try:
+            detector = Detector.parse(body, self.platform)
+            errors = detectors.check(detector)
+        except ValidationError as error:
+            errors = [SpecError(".".join(["spec", *map(str, e["loc"])]), e["msg"]) for e in error.errors()]
+        if errors:
+            return self._refuse(body, errors, previous)
+        if names.FINALIZER not in body["metadata"].get("finalizers", []):
+            self._set_finalizer(body, present=True)
+        facts = self.observer.observe(detector, self.clock())
+        report = Report()
+        if not detector.spec.paused:
+            facts = self._act(detector, facts, report)
+        return self._tell(detector, body, facts, report, previous)
+
+    def _act(self, detector: Detector, facts: Facts, report: Report) -> Facts:
+        """Decides and applies. The facts that come back hold the new rollout, so the status tells of this pass."""
+        state, actions = rollout.decide(facts.state, _rollout_facts(detector, facts), facts.now)
+        release = make_release(detector, state, facts.release)
+        wanted = Wanted(
+            release=release,
+            state=state,
+            training_revision=self._training(detector, facts, report),
+            keys=None if facts.has_keys else new_keys(),
+        )
+        children = build(detector, wanted)
+        for child in children:
+            live = facts.child(child.kind, child.name)
+            if live is None and child.kind == "Secret":
+                # Secrets are never listed; ours are fetched by name.
+                live = self.kube.get(BY_KIND["Secret"], detector.namespace, child.name)
+            self.applier.apply(child, live, report)
+        for left in surplus(facts.children, children, _kept(detector, facts)):
+            self.applier.delete(left, report)
+        for action in actions:
+            self._do(detector, action, report)
+        return Facts(**{**vars(facts), "state": state, "release": release, "missing": facts.missing | report.missing})
+
+    def _training(self, detector: Detector, facts: Facts, report: Report) -> str | None:
+        """The revision whose RayJob is to be there; None takes a failed one away, and the next pass makes it anew."""
+        if facts.revision is None:
+            return None
+        job = facts.job(detector)
+        if job is None and facts.models.trained is not None:
+            return None
+        if training.due_again(training.outcome(job), facts.now) and job is not None:
+            self.applier.delete(job, report)
+            return None
+        return facts.revision
+
+    def _do(self, detector: Detector, action: rollout.Action, report: Report) -> None:
+        if isinstance(action, rollout.Tell):
+            self.recorder.post(detector, action.reason, action.message, warning=action.warning)
+            return
+        name = detector.spec.model.registered.name if detector.spec.model.registered else detector.identity.model
+        try:
+            self.observer.registry(detector).set_champion(name, action.version)
+        except StoreError as error:
+            report.problems["Model", name] = f"champion isn't set: {error}"
+            return
+        self.recorder.post(detector, "Champion", f"champion of {name} is version {action.version}")
+
+    def _tell(self, detector: Detector, body: Json, facts: Facts, report: Report, previous: Json) -> Outcome:
+        trouble = status.Trouble(report.problems, report.conflicts)
+        after = status.compute(detector, facts, trouble, previous)
+        self._write_status(body, after, previous)
+        for reason, message in transitions(previous, after):
+            self.recorder.post(detector, reason, message, warning=False)
+        found = {c["type"]: c["status"] == "True" for c in after["conditions"]}
+        settled = not report.written and not report.problems and not found["Progressing"]
+        LOG.info(
+            "pass",
+            extra={
+                "data": {
+                    "detector": str(detector.identity),
+                    "generation": detector.generation,
+                    "written": len(report.written),
+                    "ready": found["Ready"],
+                    "phase": str(facts.state.phase),
+                    "problems": [f"{kind} {name}: {text}" for (kind, name), text in report.problems.items()],
+                }
+            },
+        )
+        return Outcome(settled, found["Ready"], tuple(report.written))
+
+    def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> Outcome:
+        after = status.invalid(errors, body["metadata"].get("generation", 1), previous, self.clock())
+        if self._write_status(body, after, previous):
+            self.recorder.post_for(body, "ValidationFailed", "; ".join(map(str, errors)), warning=True)
+        return Outcome(settled=True, ready=False)
+
+    def _write_status(self, body: Json, after: Json, previous: Json) -> bool:
+        if not status.changed(after, previous):
+            return False
+        meta = body["metadata"]
+        self.kube.merge(DETECTOR, meta["namespace"], meta["name"], {"status": after}, "status")
+        return True
+
+    def _set_finalizer(self, body: Json, *, present: bool) -> None:
+        meta = body["metadata"]
+        others = [f for f in meta.get("finalizers", []) if f != names.FINALIZER]
+        wanted = [*others, names.FINALIZER] if present else others
+        # resourceVersion makes the server refuse it if someone else changed the list meanwhile.
+        patch = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
+        after = self.kube.merge(DETECTOR, meta["namespace"], meta["name"], patch)
+        body["metadata"] = after["metadata"]
+
+    def _finalize(self, body: Json) -> Outcome:
+        """Owned children go by garbage collection. Kafka and the documents stay or go by the deletionPolicy."""
+        meta = body["metadata"]
+        if names.FINALIZER not in meta.get("finalizers", []):
+            return Outcome(settled=True, ready=False)
+        report = Report()
+        if (body.get("spec") or {}).get("deletionPolicy") == "Delete":
+            found, _ = snapshot(self.kube, meta["namespace"], meta["uid"])
+            for kind, name in sorted(found, key=lambda key: key[0] != "KafkaTopic"):
+                if kind in (*_KEPT_KINDS, "ConfigMap"):
+                    self.applier.delete(found[kind, name], report)
+            self.kube.delete(BY_KIND["Secret"], meta["namespace"], names.keys(meta["name"]))
+        if not report.problems:
+            self._set_finalizer(body, present=False)
+        self.applier.forget(meta["namespace"], meta["name"])
+        return Outcome(settled=not report.problems, ready=None)
+
+
+def transitions(previous: Json, after: Json) -> list[tuple[str, str]]:
+    """Conditions that became true or stopped being true, as a person reads them; none for a detector's first status."""
+    before = {c["type"]: c["status"] for c in previous.get("conditions") or []}
+    out = []
+    for condition in after["conditions"]:
+        kind, now_is = condition["type"], condition["status"]
+        if kind in ("Progressing", "Paused", "Degraded") or before.get(kind, "False") == now_is:
+            continue
+        verb = "became true" if now_is == "True" else "is no longer true"
+        out.append((kind if now_is == "True" else f"Not{kind}", f"{kind} {verb}: {condition['message']}"))
+    return out
+
+
+def _rollout_facts(detector: Detector, facts: Facts) -> rollout.Facts:
+    ready, failed = set(), {}
+    for package in facts.state.packages():
+        verdict = facts.slot(detector, package.slot, package.version)
+        if verdict.usable:
+            ready.add(package.slot)
+        elif verdict.level is Level.FAILED:
+            failed[package.slot] = verdict.message
+    found = facts.models.resolved
+    package_found: ModelPackage | None = found.package() if found is not None else None
+    annotations = detector.annotations
+    return rollout.Facts(
+        spec=detector.spec,
+        resolved=package_found,
+        warm=facts.warm(detector)[0],
+        ready=frozenset(ready),
+        failed=failed,
+        propagated=facts.propagated(),
+        champion=facts.models.champion,
+        gates=facts.gates,
+        approve=annotations.get(names.APPROVE_ANNOTATION),
+        abort=annotations.get(names.ABORT_ANNOTATION),
+        rollback=annotations.get(names.ROLLBACK_ANNOTATION),
+        urls={
+            slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}" for slot in rollout.SLOTS
+        },
+    )
+
+
+def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:
+    """Live children that no builder names now and that stay: earlier releases, KServe's own Deployments, topics."""
+    prefix = f"{detector.name}-release-"
+    releases = sorted(
+        (child["metadata"].get("creationTimestamp", ""), name)
+        for (kind, name), child in facts.children.items()
+        if kind == "ConfigMap" and name.startswith(prefix)
+    )
+    kept = [("ConfigMap", name) for _, name in releases[-KEPT_RELEASES:]]
+    kept += [("Deployment", name) for kind, name in facts.children if kind == "Deployment" and name.endswith("-predictor")]
+    # A RayJob that has ended is the record of its run; a running one of another revision is stopped by being deleted.
+    for (kind, name), child in facts.children.items():
+        if kind == "RayJob" and training.outcome(child).phase is training.Phase.SUCCEEDED:
+            kept.append((kind, name))
+    return kept
