@@ -23,9 +23,10 @@ import yaml
 
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
-from fraud_local import cluster, down, paths
-from fraud_local.demo import data, observe, pod, summary
+from fraud_local import paths
+from fraud_local.demo import data, observe, place, pod, summary
 from fraud_local.demo.kube import Kube, KubeError
+from fraud_local.shell import LocalError
 
 ROOT = Path(__file__).resolve().parents[4]
 BUILD = ROOT / "build" / "demo"
@@ -84,7 +85,7 @@ class Demo:
         self.shape = data.Shape.of(self.resource["spec"])
         self.evidence = BUILD / "evidence"
         self.kube: Kube
-        self.node: cluster.Cluster
+        self.node: place.Place
 
     @property
     def fd(self) -> list[str]:
@@ -95,7 +96,7 @@ class Demo:
         self.evidence.mkdir(parents=True)
         memory_before = observe.memory_used_mib()
         with self.clock.phase("cluster"):
-            self.node = cluster.up(self.clock.say)
+            self.node = place.up()
             self.kube = Kube(self.node.kubeconfig, self.node.tools)
             self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
         with self.clock.phase("install"):
@@ -113,10 +114,9 @@ class Demo:
             return self.judge(memory)
 
     def install(self) -> None:
-        values = ["--set", f"node.storage={self.node.storage}"] if self.node.storage else []
         self.kube.helm(
             "upgrade", "--install", PLATFORM, str(ROOT / "charts" / "fraud-platform"), "--namespace", PLATFORM,
-            "--create-namespace", "--wait", "--timeout", "5m", *values, timeout=330,
+            "--create-namespace", "--wait", "--timeout", "5m", timeout=330,
         )  # fmt: skip
         self.clock.say(f"helm installed {PLATFORM}: operator, trial MLflow, Redis, PostgreSQL and Prometheus are up")
 
@@ -265,12 +265,11 @@ def main() -> None:
             demo.stay()
     except KeyboardInterrupt:
         demo.clock.say("interrupted")
-    except (DemoError, KubeError, data.DataError, cluster.ClusterError) as error:
+    except (DemoError, KubeError, data.DataError, LocalError) as error:
         demo.clock.say(f"FAILED: {error}")
         observe.save_logs(demo, BUILD / "logs")
     finally:
-        demo.clock.say("taking everything down")
-        down.down(demo.clock.say)
+        place.take_down(demo.clock.say)
     sys.exit(0 if ok else 1)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fraud_contracts import names
 from fraud_local.demo.kube import Kube, KubeError
+from fraud_local.demo.place import Place
 
 CHILD_KINDS = (
     "kafkas.kafka.strimzi.io", "kafkanodepools.kafka.strimzi.io", "kafkatopics.kafka.strimzi.io", "flinkdeployments.flink.apache.org",
@@ -30,13 +33,13 @@ def pods_memory_mib() -> int | None:
     return None
 
 
-def cluster_facts(kube: Kube, node: Any, detector: str, namespace: str, platform: str) -> dict[str, Any]:
+def cluster_facts(kube: Kube, node: Place, detector: str, namespace: str, platform: str) -> dict[str, Any]:
     resource = kube.get("-n", namespace, f"{names.PLURAL}.{names.GROUP}", detector)
     status = resource.get("status", {})
     release = status.get("release", {})
     return {
         "pods": [_pod(item) for ns in (namespace, platform) for item in kube.get("-n", ns, "pods").get("items", [])],
-        "operators": node.operators,
+        "operators": list(node.operators),
         "conditions": [
             {key: c[key] for key in ("type", "status", "reason", "message", "lastTransitionTime")} for c in status.get("conditions", [])
         ],
@@ -72,9 +75,6 @@ def _model_metrics(kube: Kube, platform: str, namespace: str, detector: str, ver
     """The registered version's tags, which hold the evaluation's figures, through the API server's proxy to MLflow."""
     if not version:
         return {}
-    import json
-    from urllib.parse import quote
-
     path = f"/api/v1/namespaces/{platform}/services/mlflow:5000/proxy/api/2.0/mlflow/model-versions/get"
     query = f"?name={quote(names.Identity(namespace, detector).model)}&version={version}"
     try:

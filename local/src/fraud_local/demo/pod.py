@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from fraud_contracts import config, names
+from fraud_local.demo.place import Place
 
 NAME = "demo-traffic"
 CODE = "/opt/fraud"
 
 
-def manifest(detector: str, namespace: str, node: Any, rate: float) -> dict[str, Any]:
+def manifest(detector: str, namespace: str, node: Place, rate: float) -> dict[str, Any]:
     """A Pod of the serving image with the detector's own configuration and Secrets; it ends by itself."""
     storage = str(node.storage)
     path = ":".join(f"{CODE}/{part}/src" for part in ("contracts", "pipelines", "serving", "local"))

@@ -1,0 +1,47 @@
+"""The cluster under the demo, as the rest of it needs to know it: where its kubeconfig, tools and storage are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fraud_local import cluster, down, kind, paths
+
+
+@dataclass(frozen=True)
+class Place:
+    """``operators`` are objects with name, version and kind (``real`` or ``stand-in``)."""
+
+    kubeconfig: Path
+    tools: Path
+    storage: Path
+    operators: tuple[dict[str, str], ...]
+
+
+def _module_version(module: str) -> str:
+    """Version of a module in the node's go.mod: the one its program was compiled from."""
+    text = (paths.LOCAL / "node" / "go.mod").read_text()
+    found = re.search(rf"^\s*{re.escape(module)} (v\S+)", text, re.M)
+    return found[1] if found else "unknown"
+
+
+def up() -> Place:
+    """Makes the cluster: kind where a Docker engine answers, else this machine as a node."""
+    native = not kind.docker_answers()
+    cluster.up(native)
+    real = (
+        ("kuberay", _module_version("github.com/ray-project/kuberay/ray-operator"), "real"),
+        ("kserve", _module_version("github.com/kserve/kserve"), "real"),
+    )
+    others = "stand-in" if native else "real"
+    rest = (("strimzi", paths.STRIMZI_VERSION, others), ("flink-kubernetes-operator", "1.15.0", others))
+    operators = tuple({"name": name, "version": version, "kind": sort} for name, version, sort in (*real, *rest))
+    return Place(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators)
+
+
+def take_down(say: Callable[[str], None]) -> None:
+    """Takes the cluster away, whatever state it is in."""
+    say("taking everything down")
+    down.command()
