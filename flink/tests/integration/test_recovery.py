@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import compile_detector, profile_key
 from fraud_testing import detectors, flink_cluster, kafka, stream

@@ -1,0 +1,144 @@
+"""The first step: what passes, what becomes a dead letter, what is ignored."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import orjson
+import pytest
+
+from fraud_contracts.config import MAX_EVENT_BYTES
+from fraud_contracts.names import profile_key
+from fraud_flink.intake import EVENT, LABEL, SEED, Dead, Intake, concerns, entity_key
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.sealing import Sealer
+from fraud_testing import detectors
+
+NOW = 1_795_000_000_000
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+CONFIG = detectors.detector("unused:9092")
+SOURCE: Any = {"topic": "t", "partition": 3, "offset": 14}
+INTAKE = Intake(CONFIG, Tokeniser(b"0" * 32), Sealer(KEY))
+RAW = {
+    "id": "a",
+    "time": NOW,
+    "amount": 12.34,
+    "card": "4000",
+    "merchant": "m",
+    "category": "food",
+    "other": 1,
+}
+LABEL_RECORD = {
+    "id": "a",
+    "time": NOW,
+    "entities": {"customer": "t_1", "counterparty": None},
+    "fraud": True,
+    "known": NOW,
+}
+
+
+def letter(found: object) -> dict[str, Any]:
+    assert isinstance(found, Dead)
+    return dict(orjson.loads(found.value))
+
+
+def test_intake_and_stages_need_no_flink() -> None:
+    """Both import without PyFlink, so replay and tests may use them anywhere."""
+    code = "import sys, fraud_flink.intake, fraud_flink.stages; sys.exit('pyflink' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_transaction_becomes_work() -> None:
+    """A raw payment is tokenised, cut to its declared fields, and remembers where it lay."""
+    kind, work = INTAKE.transaction(orjson.dumps(RAW), SOURCE, NOW)  # type: ignore[misc]
+    assert kind == EVENT
+    assert work["event"]["amount"] == 1234
+    assert work["event"]["entities"]["customer"].startswith("t_")
+    assert work["event"]["fields"] == {"category": "food"}
+    assert (work["source"], work["appended"], work["decision"]) == (SOURCE, NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (None, "invalid_json"),
+        (b"", "invalid_json"),
+        (b"[]", "not_an_object"),
+        (b" " * (MAX_EVENT_BYTES + 1), "too_large"),
+        (orjson.dumps({**RAW, "card": None}), "missing_field"),
+        (orjson.dumps({**RAW, "time": NOW + 3_600_000}), "time_in_future"),
+        (orjson.dumps({**RAW, "decision": {"action": "approve"}}), "carries_decision"),
+    ],
+)
+def test_a_bad_transaction_is_sealed(raw: bytes | None, reason: str) -> None:
+    """Its letter says why and whence, holds at most the first bytes, and only the key opens them."""
+    found = letter(INTAKE.transaction(raw, SOURCE, NOW))
+    assert found["reason"] == reason
+    assert (found["source"], found["stage"], found["appended"]) == (SOURCE, "stream", NOW)
+    assert Sealer(KEY).open(found["payload"]) == (raw or b"")[:MAX_EVENT_BYTES]
+
+
+def test_a_letter_with_an_id_is_keyed_by_it() -> None:
+    """Letters of one id follow each other on one partition."""
+    found = INTAKE.transaction(orjson.dumps({**RAW, "amount": -1}), SOURCE, NOW)
+    assert isinstance(found, Dead)
+    assert found.key == b"a"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        7,
+        {},
+        {"id": "a", "time": "soon"},
+        {"id": "a", "time": 1, "amount": 1, "entities": {"customer": 4}, "fields": {}},
+    ],
+)
+def test_a_damaged_accepted_event_passes(event: object) -> None:
+    """Its decision must be published, so it goes on without a vector and is never a dead letter."""
+    record = {"event": event, "hash": "h", "decision": {"id": "a", "action": "approve"}}
+    kind, work = INTAKE.accepted(orjson.dumps(record), SOURCE, NOW)  # type: ignore[misc]
+    assert (kind, work["reason"], work["decision"]["id"]) == (EVENT, "features_failed", "a")
+    assert isinstance(entity_key((kind, work), "customer"), str)
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"{}", b"[]", b'{"event":{}}'])
+def test_accepted_without_a_decision_is_a_dead_letter(raw: bytes | None) -> None:
+    """Bytes that hold no decision have nothing to publish; they are kept instead of dropped."""
+    assert letter(INTAKE.accepted(raw, SOURCE, NOW))["reason"] in ("invalid_json", "not_an_object")
+
+
+def test_a_label_passes_and_a_bad_one_is_kept() -> None:
+    """A label goes to the entities that it names; one without its parts becomes a dead letter."""
+    element = INTAKE.label(orjson.dumps(LABEL_RECORD), SOURCE, NOW)
+    assert not isinstance(element, Dead)
+    assert element[0] == LABEL
+    assert concerns(element, "customer")
+    assert not concerns(element, "counterparty")
+    assert entity_key(element, "customer") == "tt_1"
+    assert (
+        letter(INTAKE.label(orjson.dumps({**LABEL_RECORD, "known": None}), SOURCE, NOW))["reason"]
+        == "wrong_type"
+    )
+    assert letter(INTAKE.label(b"{}", SOURCE, NOW))["reason"] == "missing_field"
+
+
+def test_only_seeds_of_this_set_count() -> None:
+    """A seed's key says set, entity and token; a token may hold colons; other sets and tombstones are passed over."""
+    key = profile_key(CONFIG.hash6, "customer", "a:b").encode()
+    element = INTAKE.seed(key, b"profile")
+    assert element == (SEED, ("customer", "a:b", b"profile"))
+    assert concerns(element, "customer")
+    assert entity_key(element, "customer") == "ta:b"
+    for other, value in ((b"000000:customer:x", b"p"), (key, None), (None, b"p"), (b"\xff", b"p")):
+        assert INTAKE.seed(other, value) is None
+
+
+def test_a_missing_entity_is_spread_by_id() -> None:
+    """Events without an entity must not meet on one key, nor on the key of a token that looks like an id."""
+    work = {"event": {"id": "a", "entities": {"customer": "a", "counterparty": None}}}
+    assert entity_key((EVENT, work), "counterparty") == "ia"
+    assert entity_key((EVENT, work), "customer") == "ta"

@@ -1,0 +1,125 @@
+"""One entity's stage as plain calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from fraud_contracts import profile_header
+from fraud_flink.intake import EVENT, Intake
+from fraud_flink.stages import EntityStage, uses_labels
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.features import compile_detector
+from fraud_pipelines.sealing import Sealer
+from fraud_testing import detectors
+
+NOW = 1_795_000_000_000
+CONFIG = detectors.detector("unused:9092")
+INTAKE = Intake(CONFIG, Tokeniser(b"0" * 32), Sealer("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="))
+CUSTOMER, COUNTERPARTY = EntityStage(CONFIG, 0, "run"), EntityStage(CONFIG, 1, "run")
+
+
+def work(event_id: str = "a", time: int = NOW, merchant: str | None = "m") -> dict[str, Any]:
+    raw = {"id": event_id, "time": time, "amount": 1, "card": "c", "merchant": merchant}
+    kind, made = INTAKE.transaction(orjson.dumps(raw), {"topic": "t", "partition": 0, "offset": 1}, NOW)  # type: ignore[misc]
+    assert kind == EVENT
+    return dict(made)
+
+
+def test_two_stages_give_the_engines_vector() -> None:
+    """Values through the stages and their record equal one call of the whole engine."""
+    engine = compile_detector(CONFIG.spec)
+    made = work()
+    assert CUSTOMER.event(None, made) is not None
+    assert COUNTERPARTY.event(None, made) is not None
+    vector, _, _ = engine.observe({}, made["event"], CONFIG.epoch)
+    record = orjson.loads(COUNTERPARTY.feature_record(made))
+    assert record["vector"] == [None if value != value else value for value in vector]
+    assert record["saw"] == {"customer": [1, 0, "0" * 16], "counterparty": [1, 0, "0" * 16]}
+    assert (record["set"], record["run"], record["repeat"]) == (CONFIG.feature_set, "run", False)
+
+
+def test_a_repeat_changes_no_state() -> None:
+    """The first stage marks it; neither stage writes, and the record still has a vector."""
+    state = CUSTOMER.event(None, work())
+    shop = COUNTERPARTY.event(None, work())
+    again = work()
+    assert CUSTOMER.event(state, again) is None
+    assert again["repeat"]
+    assert COUNTERPARTY.event(shop, again) is None
+    assert COUNTERPARTY.event(None, again) is None
+    assert orjson.loads(COUNTERPARTY.feature_record(again))["vector"] is not None
+
+
+def test_a_seed_needs_a_younger_epoch() -> None:
+    """A key without state takes any seed; one with state takes only a seed of a higher epoch."""
+    state = CUSTOMER.event(None, work())
+    assert state is not None
+    stage = compile_detector(CONFIG.spec).stages[0]
+    same, higher = stage.seed(state, CONFIG.epoch), stage.seed(state, CONFIG.epoch + 1)
+    assert CUSTOMER.seed(None, same) == same
+    assert CUSTOMER.seed(state, same) is None
+    assert CUSTOMER.seed(state, higher) == higher
+    assert CUSTOMER.seed(higher, same) is None
+
+
+@pytest.mark.parametrize("bad", [b"", b"FP", b"x" * 200])
+def test_a_bad_seed_is_refused(bad: bytes) -> None:
+    """Bytes that are no profile of this stage never become state."""
+    assert CUSTOMER.seed(None, bad) is None
+
+
+def test_a_label_counts_once() -> None:
+    """The same label again changes nothing; only the counterparty has features of labels."""
+    label: Any = {"id": "a", "time": NOW, "fraud": True, "known": NOW + 1}
+    state = COUNTERPARTY.label(None, label)
+    assert state is not None
+    assert COUNTERPARTY.label(state, label) is None
+    assert [uses_labels(CONFIG.spec, index) for index in (0, 1)] == [False, True]
+
+
+def test_a_broken_state_lets_the_event_pass() -> None:
+    """A fault of one key costs its vector, not the stream: the record says so and later stages leave it alone."""
+    made = work()
+    assert CUSTOMER.event(b"rubbish", made) is None
+    assert COUNTERPARTY.token(made) is None
+    record = orjson.loads(COUNTERPARTY.feature_record(made))
+    assert (record["vector"], record["reason"]) == (None, "features_failed")
+    assert record["event"]["id"] == "a"
+
+
+def test_an_absent_entity_gives_nulls() -> None:
+    """Without a merchant its stage has nothing to do, and its values are null."""
+    made = work(merchant=None)
+    CUSTOMER.event(None, made)
+    assert COUNTERPARTY.token(made) is None
+    names = compile_detector(CONFIG.spec).names
+    record = orjson.loads(COUNTERPARTY.feature_record(made))
+    assert record["reason"] is None
+    assert record["vector"][names.index("counterparty_count_1d")] is None
+    assert record["vector"][names.index("customer_count_1d")] == 1.0
+
+
+def test_a_new_state_has_the_detectors_epoch() -> None:
+    """After a loss of state the operator raises the epoch, and profiles made anew outrank the old ones."""
+    raised = EntityStage(CONFIG.model_copy(update={"epoch": 9}), 0, "run")
+    state = raised.event(None, work())
+    assert state is not None
+    assert profile_header.read(state).epoch == 9
+
+
+def test_another_engine_is_refused() -> None:
+    """A document of another feature set than this code computes stops the job at its start."""
+    with pytest.raises(ValueError, match="different versions"):
+        EntityStage(CONFIG.model_copy(update={"feature_set": "0" * 64}), 0, "run")
+
+
+def test_the_key_of_a_record_never_fails() -> None:
+    """First entity's token; else the event's id; else the decision's."""
+    made = work()
+    assert CUSTOMER.feature_key(made) == made["event"]["entities"]["customer"].encode()
+    assert CUSTOMER.feature_key({"event": {"id": "x", "entities": None}, "decision": None}) == b"x"
+    assert CUSTOMER.feature_key({"event": None, "decision": {"id": "y"}}) == b"y"
+    assert CUSTOMER.feature_key({"event": None, "decision": None}) == b""
