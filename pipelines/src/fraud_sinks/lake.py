@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -69,6 +69,8 @@ _SAME: Final = (
     "hash", "door", "decided", "set", "vector", "action", "score", "probability", "release", "model_version",
     "model_digest", "arm", "bucket", "degraded",
 )  # fmt: skip
+
+_UNFIT: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, pa.ArrowException)
 
 
 def row(record: Record) -> dict[str, Any]:
@@ -177,14 +179,19 @@ class LakeWriter:
     def _following(self, table: DeltaTable, place: Place) -> int:
         return table.transaction_version(self._app(place)) or 0
 
-    def _arrow(self, records: Iterable[Record]) -> pa.Table:
+    def _arrow(self, records: Sequence[Record]) -> pa.Table:
+        """The rows of a batch. Only where that fails is each record tried alone."""
+        try:
+            return pa.Table.from_pylist([row(record) for record in records], SCHEMA)
+        except _UNFIT:
+            pass  # at least one record is to blame: found below
         rows = []
         for record in records:
             try:
                 one = row(record)
                 pa.Table.from_pylist([one], SCHEMA)
                 rows.append(one)
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, pa.ArrowException) as error:
+            except _UNFIT as error:
                 # The ledger keeps its bytes; a row of other types would make the table unreadable for all.
                 self._meters.refused.inc()
                 where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}

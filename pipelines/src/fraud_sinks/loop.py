@@ -125,6 +125,9 @@ class Loop:
             self._flush(consumer)
             self._announce()
             self._measure(consumer)
+        except BaseException:
+            self._pending = []  # closing revokes, which writes what is in hand: not after that very write failed
+            raise
         finally:
             consumer.close()
             self.writer.close()

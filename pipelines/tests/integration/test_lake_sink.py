@@ -1,0 +1,157 @@
+"""The lake from a real Kafka to a Delta table: each decision exactly once, whatever dies and when."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.errors import StoreError
+from fraud_sinks.lake import LakeWriter
+from fraud_sinks.loop import Loop, Reading
+from fraud_sinks.meters import Meters
+from fraud_sinks.records import Record
+from fraud_testing.kafka import Broker, wait_for
+from fraud_testing.sinks import sink
+
+pytestmark = pytest.mark.integration
+Make = Callable[..., DetectorConfig]
+DAY = 1_764_000_000_000
+
+
+def decision(id: str, decided: int = DAY) -> bytes:
+    event = {
+        "id": id,
+        "time": decided - 5,
+        "amount": 1250,
+        "currency": "EUR",
+        "entities": {"customer": f"t_{id}", "counterparty": None},
+        "fields": {},
+    }
+    return orjson.dumps(
+        {"id": id, "hash": "h", "door": "stream", "event": event, "set": "s", "vector": [0.1, None, 3.0]}
+        | {"action": "review", "score": 600, "probability": 0.5, "release": "r", "model_version": None}
+        | {"model_digest": None, "arm": None, "bucket": None, "degraded": ["no_model"], "decided": decided}
+    )
+
+
+def table(config: DetectorConfig) -> pa.Table:
+    return DeltaTable(f"{config.storage_uri}/lake/decisions").to_pyarrow_table()
+
+
+def ids(config: DetectorConfig) -> Counter[str]:
+    return Counter(table(config)["id"].to_pylist())
+
+
+def test_a_crash_between_append_and_commit_repeats_nothing(broker: Broker, make: Make) -> None:
+    """The offsets are in the table's own commit: what Kafka was never told is still not written twice."""
+    config = make(2)
+    topic = config.identity.topic("decisions")
+    broker.produce(topic, [(f"t_{n}", decision(f"tx-{n}")) for n in range(1_000)])
+    group = config.identity.group("lake-sink")
+    reading = Reading(broker.bootstrap, (topic,), group, "pod-0", batch=150, linger=0.1)
+
+    def writer(kind: type[LakeWriter]) -> LakeWriter:
+        return kind(f"{config.storage_uri}/lake/decisions", group, Meters("d", "lake"))
+
+    class DiesAfterThree(LakeWriter):
+        batches = 0
+
+        def write(self, records: Sequence[Record]) -> int:
+            done = super().write(records)
+            DiesAfterThree.batches += 1
+            if DiesAfterThree.batches == 3:
+                raise SystemExit("died after the append, before the commit of offsets")
+            return done
+
+    with pytest.raises(SystemExit):
+        Loop(reading, writer(DiesAfterThree), Meters("d", "lake")).run()
+    before = table(config).num_rows
+    assert 0 < before < 1_000
+    assert sum(max(0, offset) for offset in broker.committed(group, topic).values()) < before
+
+    class StopsWhenDone(LakeWriter):
+        def tick(self) -> None:
+            if rest_loop.ready():
+                rest_loop.stop()
+
+    rest_loop = Loop(reading, writer(StopsWhenDone), Meters("d", "lake"))
+    rest_loop.run()
+    assert ids(config) == Counter({f"tx-{n}": 1 for n in range(1_000)})
+
+
+def test_an_append_whose_answer_was_lost_is_recognised(make: Make) -> None:
+    """The loop tries the same batch again after an error; the table says that it is in."""
+    config = make(1)
+    writer = LakeWriter(f"{config.storage_uri}/lake/decisions", "app", Meters("d", "lake"))
+    batch = [Record("t", 0, n, DAY, None, decision(f"tx-{n}")) for n in range(10)]
+    assert writer.write(batch) == 10
+    assert writer.write(batch) == 0
+    assert writer.write([*batch, Record("t", 0, 10, DAY, None, decision("tx-10"))]) == 1
+    assert set(ids(config).values()) == {1}
+
+
+def test_of_two_writers_at_one_offset_one_fails(make: Make) -> None:
+    """A process that was thought dead can't append beside its successor."""
+    config = make(1)
+    uri = f"{config.storage_uri}/lake/decisions"
+    zombie, successor = (LakeWriter(uri, "app", Meters("d", "lake")) for _ in range(2))
+    batch = [Record("t", 0, n, DAY, None, decision(f"tx-{n}")) for n in range(10)]
+    table = zombie._open()
+    assert successor.write(batch) == 10
+    zombie._open = lambda: table  # type: ignore[method-assign]  # as if its look at the table came before
+    with pytest.raises(StoreError, match="Concurrent transaction"):
+        zombie.write(batch)
+
+
+def test_rows_hold_what_training_reads(make: Make) -> None:
+    """Vector with nulls, entities, money and the whole record, in the partition of the day of the decision; a bad record is refused alone."""
+    config = make(1)
+    meters = Meters("d", "lake")
+    writer = LakeWriter(f"{config.storage_uri}/lake/decisions", "app", meters)
+    bad = decision("bad").replace(b"1250", b'"much"')
+    values = [decision("one"), bad, b"{}", decision("two", decided=DAY + 86_400_000)]
+    writer.write([Record("t", 0, at, DAY, None, value) for at, value in enumerate(values)])
+    rows = {row["id"]: row for row in table(config).to_pylist()}
+    assert set(rows) == {"one", "two"}
+    assert rows["one"]["vector"] == [0.1, None, 3.0]
+    assert rows["one"]["entities"] == [("customer", "t_one"), ("counterparty", None)]
+    assert (rows["one"]["amount"], rows["one"]["degraded"]) == (1250, ["no_model"])
+    assert orjson.loads(rows["one"]["record"]) == orjson.loads(decision("one"))
+    assert [str(rows[id]["date"]) for id in ("one", "two")] == ["2025-11-24", "2025-11-25"]
+    assert meters.refused._value.get() == 2
+
+
+def test_killed_restarted_lost_and_rebuilt(broker: Broker, make: Make, tmp_path: Path) -> None:
+    """As a process: kill -9 amid a backlog, --rebuild adds nothing to a whole table, and a lost table comes back."""
+    config = make(2)
+    count = 25_000
+    want = Counter({f"tx-{n}": 1 for n in range(count)})
+    broker.produce(
+        config.identity.topic("decisions"), [(f"t_{n}", decision(f"tx-{n}")) for n in range(count)]
+    )
+    where = tmp_path / "lake" / "decisions"
+    with sink("fraud_sinks.lake", config, tmp_path) as running:
+        running.start()
+        wait_for(lambda: list(where.glob("_delta_log/*1.json")), 60, "the first append")
+        running.stop(signal.SIGKILL)
+        running.start()
+        running.await_ready()
+        assert ids(config) == want
+        running.stop()
+        running.start("--rebuild")
+        assert running.wait() == 0, running.tail()
+        assert ids(config) == want
+        shutil.rmtree(where)
+        running.start()
+        running.await_ready()
+        assert running.stop() == 0
+        assert ids(config) == want
