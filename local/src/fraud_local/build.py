@@ -37,6 +37,15 @@ PROGRAMS = {
     "github.com/ray-project/kuberay/ray-operator": "ray-operator",
     "github.com/kserve/kserve/cmd/manager": "kserve-manager",
 }
+KUBERNETES_VERSION = "1.34.4"
+
+
+def linker_flags() -> str:
+    """No debugger's tables, and the version that the programs would otherwise not know: charts ask the server for it."""
+    major, minor, _ = KUBERNETES_VERSION.split(".")
+    values = {"gitVersion": f"v{KUBERNETES_VERSION}", "gitMajor": major, "gitMinor": minor}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return " ".join(["-s -w", *(f"-X {package}.{name}={value}" for package in packages for name, value in values.items())])
 
 
 def digest(*parts: str | bytes | Path) -> str:
@@ -101,7 +110,8 @@ def packages() -> None:
 
 def node_key() -> str:
     folder = paths.LOCAL / "node"
-    return digest(*(folder / name for name in ("go.mod", "go.sum", "tools.go", "pause.c")), folder / "coredns" / "main.go")
+    files = [*(folder / name for name in ("go.mod", "go.sum", "tools.go", "pause.c")), folder / "coredns" / "main.go"]
+    return digest(*files, linker_flags())
 
 
 def node_built() -> bool:
@@ -122,7 +132,7 @@ def node_programs() -> None:
         quiet = {"GOFLAGS": "-buildvcs=false -mod=readonly", "CGO_ENABLED": "0"}
         for package, name in PROGRAMS.items():
             say(f"  compiling {name}")
-            run("nice", "-n", "5", "go", "build", "-ldflags", "-s -w", "-o", fresh / name, package, cwd=work, env=quiet)
+            run("nice", "-n", "5", "go", "build", "-ldflags", linker_flags(), "-o", fresh / name, package, cwd=work, env=quiet)
         run("cc", "-O2", "-static", "-o", fresh / "pause", work / "pause.c")
         old = paths.CACHE / "node" / "bin.old"
         shutil.rmtree(old, ignore_errors=True)
@@ -203,8 +213,6 @@ def flink_home() -> None:
             script.chmod(0o755)
         for jar in (wheel / "lib").glob("*.jar"):
             (fresh / "lib" / jar.name).symlink_to(jar)
-        for jar in (wheel / "opt").glob("*.jar"):
-            (fresh / "opt" / jar.name).symlink_to(jar)
         for jar in paths.FLINK_JARS.glob("*.jar"):
             (fresh / "lib" / jar.name).symlink_to(jar)
         # Reporters are loaded as plugins; without this one Flink logs a warning and shows no metrics.
@@ -215,8 +223,8 @@ def flink_home() -> None:
         python_jar = next((wheel / "opt").glob("flink-python-*.jar"))
         # In lib, so that the bridge to Python is loaded once for all jobs of a process.
         (fresh / "lib" / python_jar.name).symlink_to(python_jar)
-        # One name for every version, for jarURI.
-        (fresh / "opt" / "flink-python.jar").symlink_to(python_jar.name)
+        # One name for every version, for jarURI; Flink refuses to start when it finds two jars of that name's beginning.
+        (fresh / "opt" / "flink-python.jar").symlink_to(python_jar)
         shutil.rmtree(paths.FLINK_HOME, ignore_errors=True)
         fresh.rename(paths.FLINK_HOME)
 

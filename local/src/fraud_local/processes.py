@@ -122,17 +122,20 @@ def members() -> set[int]:
                 found.update(int(line) for line in file.read_text().split())
             except OSError:
                 continue  # the cgroup went while we looked, and its processes with it
-    if NETNS_FILE.exists():
-        inode = NETNS_FILE.stat().st_ino
-        host = Path("/proc/1/ns/net").stat().st_ino
-        # A leftover mount point whose namespace is gone is a plain file; the machine's own namespace is never ours.
-        for entry in Path("/proc").iterdir() if inode != host else []:
-            try:
-                if entry.name.isdigit() and (entry / "ns" / "net").stat().st_ino == inode:
-                    found.add(int(entry.name))
-            except OSError:
-                continue  # ended meanwhile, or a kernel thread
+    node = _namespace(NETNS_FILE)
+    if node and node != _namespace(Path("/proc/self/ns/net")):
+        processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        found.update(int(entry.name) for entry in processes if _namespace(entry / "ns" / "net") == node)
     return {pid for pid in found if pid not in (0, 1, os.getpid())}
+
+
+def _namespace(file: Path) -> tuple[int, int] | None:
+    """Which namespace a file stands for: device and inode, for an inode number alone recurs on other file systems."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None  # not there, ended meanwhile, or another's process that we may not look at
+    return found.st_dev, found.st_ino
 
 
 def kill(pids: set[int]) -> None:
