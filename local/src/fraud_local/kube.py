@@ -1,0 +1,107 @@
+"""A small client of the local node's API server for the two stand-ins: get, list, apply, delete, status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+
+from fraud_local import paths
+
+Json = dict[str, Any]
+PLURALS = {
+    "ConfigMap": "configmaps", "Service": "services", "Pod": "pods", "Deployment": "deployments", "StatefulSet": "statefulsets",
+    "ServiceAccount": "serviceaccounts", "Kafka": "kafkas", "KafkaNodePool": "kafkanodepools", "KafkaTopic": "kafkatopics",
+    "FlinkDeployment": "flinkdeployments", "PersistentVolumeClaim": "persistentvolumeclaims", "Event": "events",
+}  # fmt: skip
+
+
+class KubeError(Exception):
+    """An answer other than success; ``status`` is the HTTP code."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
+def collection(api_version: str, kind: str, namespace: str | None = None) -> str:
+    root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
+    return f"{root}/namespaces/{namespace}/{PLURALS[kind]}" if namespace else f"{root}/{PLURALS[kind]}"
+
+
+class Kube:
+    """Talks as the cluster's administrator; ``manager`` owns the fields that it applies."""
+
+    def __init__(self, manager: str) -> None:
+        self._manager = manager
+        self._session = requests.Session()
+        self._session.cert = (str(paths.PKI / "admin.crt"), str(paths.PKI / "admin.key"))
+        self._session.verify = str(paths.PKI / "ca.crt")
+        self._session.trust_env = False  # a proxy for the outside knows nothing of the node
+
+    def _call(self, method: str, path: str, body: Any = None, content: str = "application/json", **query: str) -> Json:
+        data = json.dumps(body) if body is not None else None
+        answer = self._session.request(
+            method, paths.API_URL + path, params=query, data=data, headers={"Content-Type": content}, timeout=30
+        )
+        if answer.status_code >= 300:
+            raise KubeError(answer.status_code, answer.text[:1000])
+        return dict(answer.json())
+
+    def get(self, api_version: str, kind: str, namespace: str, name: str) -> Json | None:
+        try:
+            return self._call("GET", f"{collection(api_version, kind, namespace)}/{name}")
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def list(self, api_version: str, kind: str, namespace: str | None = None, selector: str = "") -> list[Json]:
+        answer = self._call("GET", collection(api_version, kind, namespace), **({"labelSelector": selector} if selector else {}))
+        # Items of a list don't say what they are.
+        return [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
+
+    def apply(self, thing: Json) -> Json:
+        path = f"{collection(thing['apiVersion'], thing['kind'], thing['metadata']['namespace'])}/{thing['metadata']['name']}"
+        return self._call("PATCH", path, thing, "application/apply-patch+yaml", fieldManager=self._manager, force="true")
+
+    def delete(self, api_version: str, kind: str, namespace: str, name: str) -> None:
+        body = {"propagationPolicy": "Background"}
+        try:
+            self._call("DELETE", f"{collection(api_version, kind, namespace)}/{name}", body)
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    def set_status(self, thing: Json, status: Json) -> None:
+        """Replace the whole status, if it differs; an object that is gone meanwhile needs none."""
+        if thing.get("status") == status:
+            return
+        meta = thing["metadata"]
+        path = f"{collection(thing['apiVersion'], thing['kind'], meta['namespace'])}/{meta['name']}"
+        patch = [{"op": "add", "path": "/status", "value": status}]
+        try:
+            self._call("PATCH", f"{path}/status", patch, "application/json-patch+json", fieldManager=self._manager)
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    def set_finalizers(self, thing: Json, finalizers: Iterator[str] | list[str]) -> None:
+        meta = thing["metadata"]
+        path = f"{collection(thing['apiVersion'], thing['kind'], meta['namespace'])}/{meta['name']}"
+        patch = {"metadata": {"finalizers": list(finalizers), "resourceVersion": meta["resourceVersion"]}}
+        try:
+            self._call("PATCH", path, patch, "application/merge-patch+json", fieldManager=self._manager)
+        except KubeError as error:
+            if error.status not in (404, 409):  # gone, or changed: the next pass sees to it
+                raise
+
+
+def owner(thing: Json) -> Json:
+    """An owner reference: what we make of a resource goes with it."""
+    return {
+        "apiVersion": thing["apiVersion"], "kind": thing["kind"], "name": thing["metadata"]["name"],
+        "uid": thing["metadata"]["uid"], "controller": True, "blockOwnerDeletion": False,
+    }  # fmt: skip
