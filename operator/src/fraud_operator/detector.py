@@ -90,7 +90,7 @@ class Detector:
         if self.spec.storage is not None:
             return self.spec.storage.uri.rstrip("/")
         parent = self.platform.storage_uri.rstrip("/")
-        return f"{parent}/{self.namespace}/{self.name}" if parent else ""
+        return f"{parent}/{self.identity}" if parent else ""
 
     @property
     def storage_path(self) -> str | None:
