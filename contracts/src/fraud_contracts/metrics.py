@@ -95,6 +95,18 @@ FRESHNESS_SECONDS: Final = Metric(
     ("detector",),
     _AGE,
 )
+CONSOLE_REQUESTS: Final = Metric(
+    "fraud_console_requests_total",
+    "Requests answered by the console, by route and status.",
+    labels=("detector", "route", "status"),
+)
+CONSOLE_SECONDS: Final = Metric(
+    "fraud_console_request_seconds",
+    "Time of one answer of the console's API.",
+    "histogram",
+    ("detector", "route"),
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
+)
 RECONCILES: Final = Metric("fraud_operator_reconciles_total", "Passes, by result.", labels=("result",))
 RECONCILE_SECONDS: Final = Metric(
     "fraud_operator_reconcile_seconds",

@@ -39,7 +39,9 @@ def migrate(dsn: str, schema: str) -> None:
     try:
         with engine.connect() as connection:
             # Transaction-scoped, so it goes whatever happens; DDL is part of the transaction in PostgreSQL.
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": schema})
+            connection.execute(
+                sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": schema}
+            )
             quoted = engine.dialect.identifier_preparer.quote(schema)
             connection.execute(sqlalchemy.text(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
             connection.execute(sqlalchemy.text(f"SET LOCAL search_path TO {quoted}"))

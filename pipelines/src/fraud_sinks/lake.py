@@ -158,7 +158,9 @@ class LakeWriter:
                 if not DeltaTable.is_deltatable(self._uri, self._options):
                     raise TableNotFoundError(self._uri)
             except TableNotFoundError as error:
-                raise StoreLostError("lake", "the table is gone; it must be written from the beginning") from error
+                raise StoreLostError(
+                    "lake", "the table is gone; it must be written from the beginning"
+                ) from error
             return self._table
         try:
             self._table = DeltaTable(self._uri, storage_options=self._options)
@@ -238,7 +240,10 @@ def storage_options(uri: str) -> dict[str, str] | None:
 
 def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[LakeWriter, Reading]:
     writer = LakeWriter(
-        f"{config.storage_uri.rstrip('/')}/lake/decisions", config.identity.group("lake-sink"), meters, rebuild
+        f"{config.storage_uri.rstrip('/')}/lake/decisions",
+        config.identity.group("lake-sink"),
+        meters,
+        rebuild,
     )
     return writer, run.reading(config, "lake", ("decisions",), batch=BATCH_ROWS, linger=LINGER_SECONDS)
 

@@ -111,7 +111,9 @@ class LabelProducer:
         try:
             for row in rows:
                 key = row["entities"].get(self._counterparty) or row["id"]
-                self._producer.produce(self._topic, orjson.dumps(label(row)), key.encode(), on_delivery=delivered)
+                self._producer.produce(
+                    self._topic, orjson.dumps(label(row)), key.encode(), on_delivery=delivered
+                )
             waiting = self._producer.flush(PUBLISH_SECONDS + 5)
         except (KafkaException, BufferError) as error:
             raise StoreError("kafka", f"labels: {error}") from error
@@ -186,14 +188,21 @@ class LedgerWriter:
         self._meters.refused.inc(fresh)
         return written
 
-    def _rows(
-        self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow], reports: list[Report]
-    ) -> int:
+    def _rows(self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow], reports: list[Report]) -> int:
         written = 0
         ids = {row.id for row in decisions} | {one.id for one in reports}
         if decisions:
             columns = [
-                (d.id, d.content, d.record, d.raw, d.entity, d.source.topic, d.source.partition, d.source.offset)
+                (
+                    d.id,
+                    d.content,
+                    d.record,
+                    d.raw,
+                    d.entity,
+                    d.source.topic,
+                    d.source.partition,
+                    d.source.offset,
+                )
                 for d in decisions
             ]
             cursor.execute(_INSERT_DECISIONS, [list(column) for column in zip(*columns, strict=True)])

@@ -174,7 +174,9 @@ class Loop:
 
     def _assign_all(self, consumer: Consumer) -> None:
         topics = consumer.list_topics(timeout=10).topics
-        partitions = [TopicPartition(name, p) for name in self.reading.topics for p in topics[name].partitions]
+        partitions = [
+            TopicPartition(name, p) for name in self.reading.topics for p in topics[name].partitions
+        ]
         self._begin(consumer, partitions)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -193,7 +195,13 @@ class Loop:
         for place in places:
             low, high = consumer.get_watermark_offsets(TopicPartition(*place), 30)
             begin = 0 if self.reading.rebuild else known.get(place, committed[place])
-            where = {"topic": place.topic, "partition": place.partition, "wanted": begin, "low": low, "high": high}
+            where = {
+                "topic": place.topic,
+                "partition": place.partition,
+                "wanted": begin,
+                "low": low,
+                "high": high,
+            }
             if 0 < begin < low:
                 log.error("records were deleted before this sink had read them", extra={"data": where})
             if begin > high:
@@ -203,7 +211,9 @@ class Loop:
             self._progress[place] = _Progress(begin, begin, high)
             starts.append(TopicPartition(*place, begin))
         consumer.assign(starts)
-        log.info("assigned", extra={"data": {"partitions": {f"{p.topic}/{p.partition}": p.offset for p in starts}}})
+        log.info(
+            "assigned", extra={"data": {"partitions": {f"{p.topic}/{p.partition}": p.offset for p in starts}}}
+        )
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Partitions go in good order: what is in hand is written and committed while we still own them."""
@@ -340,9 +350,10 @@ class Loop:
             except StoreError as error:
                 if attempt == attempts or self._stop.is_set() or isinstance(error, StoreLostError):
                     raise
-                log.warning("retrying", extra={"data": {"error": str(error), "attempt": attempt, "pause": pause}})
+                log.warning(
+                    "retrying", extra={"data": {"error": str(error), "attempt": attempt, "pause": pause}}
+                )
             self._beat = time.monotonic()
             (self.pause or self._stop.wait)(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
         raise AssertionError("unreachable")
-

@@ -124,10 +124,7 @@ class ProfileWriter:
         return written
 
     def caught_up(self, place: Place) -> None:
-        if self._marked:
-            return
-        self._check()
-        if self._marked:
+        if self._marked or self._check():
             return
 
         def mark() -> None:
@@ -143,17 +140,20 @@ class ProfileWriter:
     def tick(self) -> None:
         self._check()
 
-    def _check(self) -> None:
-        """Neither the mark nor our sign in the set of partitions: Redis lost its data, and profiles with it."""
+    def _check(self) -> bool:
+        """Whether the mark is there. Neither the mark nor our sign in the set of partitions: Redis lost its data, and profiles with it."""
         mark, sign = self._call(
-            lambda: self._redis.pipeline(transaction=False)
-            .get(self._mark)
-            .sismember(self._written, self._me)
-            .execute()
+            lambda: (
+                self._redis.pipeline(transaction=False)
+                .get(self._mark)
+                .sismember(self._written, self._me)
+                .execute()
+            )
         )
         if mark is None and (self._marked or not sign):
             raise StoreLostError("redis", "its data are gone; profiles must be written from the beginning")
         self._marked = mark is not None and int(mark) >= self._epoch
+        return self._marked
 
     def close(self) -> None:
         self._redis.close()

@@ -61,7 +61,9 @@ def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
         loop = Loop(replace(what, rebuild=rebuild), writer, meters)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop() if loop else None)
-        log.info("started", extra={"data": {"sink": sink, "detector": str(config.identity), "rebuild": rebuild}})
+        log.info(
+            "started", extra={"data": {"sink": sink, "detector": str(config.identity), "rebuild": rebuild}}
+        )
         loop.run()
     except (StoreError, KafkaException) as error:
         log.error("giving up", extra={"data": {"sink": sink, "error": str(error)}})

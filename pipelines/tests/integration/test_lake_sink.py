@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -27,17 +28,24 @@ Make = Callable[..., DetectorConfig]
 DAY = 1_764_000_000_000
 
 
-def decision(id: str, decided: int = DAY) -> bytes:
+def decision(event_id: str, decided: int = DAY) -> bytes:
     event = {
-        "id": id,
+        "id": event_id,
         "time": decided - 5,
         "amount": 1250,
         "currency": "EUR",
-        "entities": {"customer": f"t_{id}", "counterparty": None},
+        "entities": {"customer": f"t_{event_id}", "counterparty": None},
         "fields": {},
     }
     return orjson.dumps(
-        {"id": id, "hash": "h", "door": "stream", "event": event, "set": "s", "vector": [0.1, None, 3.0]}
+        {
+            "id": event_id,
+            "hash": "h",
+            "door": "stream",
+            "event": event,
+            "set": "s",
+            "vector": [0.1, None, 3.0],
+        }
         | {"action": "review", "score": 600, "probability": 0.5, "release": "r", "model_version": None}
         | {"model_digest": None, "arm": None, "bucket": None, "degraded": ["no_model"], "decided": decided}
     )
@@ -88,6 +96,40 @@ def test_a_crash_between_append_and_commit_repeats_nothing(broker: Broker, make:
     assert ids(config) == Counter({f"tx-{n}": 1 for n in range(1_000)})
 
 
+def test_partitions_change_hands_without_a_repeat(broker: Broker, make: Make) -> None:
+    """A second replica joins amid the flow and the first leaves: what each had in hand is written before it lets go."""
+    config = make(4)
+    topic, group = config.identity.topic("decisions"), config.identity.group("lake-sink")
+
+    def loop(name: str) -> Loop:
+        writer = LakeWriter(f"{config.storage_uri}/lake/decisions", group, Meters("d", "lake"))
+        return Loop(
+            Reading(broker.bootstrap, (topic,), group, name, batch=100, linger=0.3),
+            writer,
+            Meters("d", "lake"),
+        )
+
+    loops = [loop("pod-0"), loop("pod-1")]
+    with ThreadPoolExecutor(2) as pool:
+        runs = []
+        for turn in range(6):
+            start = turn * 200
+            broker.produce(topic, [(f"t_{n}", decision(f"tx-{n}")) for n in range(start, start + 200)])
+            if turn in (0, 2):
+                runs.append(pool.submit(loops[len(runs)].run))
+            if turn == 2:
+                wait_for(loops[1].ready, 60, "the second replica")
+            if turn == 4:
+                loops[0].stop()
+                runs[0].result(60)
+        try:
+            wait_for(lambda: len(ids(config)) == 1_200, 60, "all decisions")
+        finally:
+            loops[1].stop()
+        runs[1].result(60)
+    assert set(ids(config).values()) == {1}
+
+
 def test_an_append_whose_answer_was_lost_is_recognised(make: Make) -> None:
     """The loop tries the same batch again after an error; the table says that it is in."""
     config = make(1)
@@ -126,7 +168,7 @@ def test_rows_hold_what_training_reads(make: Make) -> None:
     assert rows["one"]["entities"] == [("customer", "t_one"), ("counterparty", None)]
     assert (rows["one"]["amount"], rows["one"]["degraded"]) == (1250, ["no_model"])
     assert orjson.loads(rows["one"]["record"]) == orjson.loads(decision("one"))
-    assert [str(rows[id]["date"]) for id in ("one", "two")] == ["2025-11-24", "2025-11-25"]
+    assert [str(rows[event_id]["date"]) for event_id in ("one", "two")] == ["2025-11-24", "2025-11-25"]
     assert meters.refused._value.get() == 2
 
 

@@ -18,6 +18,7 @@ from fraud_sinks.database import Database, migrate
 from fraud_sinks.ledger import LabelProducer, LedgerWriter
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Record
+from fraud_testing import postgres
 from fraud_testing.kafka import Broker, wait_for
 from fraud_testing.postgres import Server
 from fraud_testing.sinks import SinkProcess, sink
@@ -27,17 +28,17 @@ Make = Callable[..., DetectorConfig]
 DAY = 1_764_000_000_000
 
 
-def decision(id: str, action: str = "approve", **changes: Any) -> bytes:
+def decision(event_id: str, action: str = "approve", **changes: Any) -> bytes:
     event = {
-        "id": id,
+        "id": event_id,
         "time": DAY,
         "amount": 1250,
         "currency": "EUR",
-        "entities": {"customer": f"t_{id}", "counterparty": "shop-1"},
+        "entities": {"customer": f"t_{event_id}", "counterparty": "shop-1"},
         "fields": {"category": "travel"},
     }
     whole = {
-        "id": id,
+        "id": event_id,
         "hash": "h1",
         "door": "inline",
         "event": event,
@@ -58,8 +59,8 @@ def decision(id: str, action: str = "approve", **changes: Any) -> bytes:
     return orjson.dumps({**whole, **changes})
 
 
-def report(id: str, label: str = "fraud", source: str = "analyst") -> bytes:
-    return orjson.dumps({"id": id, "label": label, "source": source})
+def report(event_id: str, label: str = "fraud", source: str = "analyst") -> bytes:
+    return orjson.dumps({"id": event_id, "label": label, "source": source})
 
 
 class Ledger:
@@ -92,7 +93,10 @@ def test_killed_amid_a_backlog_it_has_every_row_once(
     """kill -9 twice, repeats in the topic: each decision is one row, and nothing counts as a conflict."""
     config = make(2)
     ids = [f"tx-{n}" for n in range(8_000)]
-    records = [(f"t_{id}", decision(id, action="review" if id.endswith("7") else "approve")) for id in ids]
+    records = [
+        (f"t_{event_id}", decision(event_id, action="review" if event_id.endswith("7") else "approve"))
+        for event_id in ids
+    ]
     broker.produce(config.identity.topic("decisions"), records + records[:500])
     with ledger_sink(config, tmp_path, database) as running:
         running.start()
@@ -118,10 +122,21 @@ def test_killed_amid_a_backlog_it_has_every_row_once(
             "SELECT action, score, probability, arm, bucket, release, time, decided, amount, currency, entity,"
             " entities ->> 'counterparty', latency_ms, record FROM decisions WHERE id = 'tx-17'"
         )[0]
-        assert row[:-1] == (
-            ("review", 17, 0.25, "stable", 12, "cards-release-1", DAY, DAY + 5, 1250, "EUR", "t_tx-17")
-            + ("shop-1", 1.25)
+        want = (
+            "review",
+            17,
+            0.25,
+            "stable",
+            12,
+            "cards-release-1",
+            DAY,
+            DAY + 5,
+            1250,
+            "EUR",
+            "t_tx-17",
+            "shop-1",
         )
+        assert row[:-1] == (*want, 1.25)
         assert row[-1] == orjson.loads(decision("tx-17", action="review"))
         assert running.metric("fraud_sink_lag_records") == 0 or wait_for(
             lambda: running.metric("fraud_sink_lag_records") == 0, 10, "the lag to be seen as 0"
@@ -145,12 +160,20 @@ def test_labels_meet_their_decisions_in_either_order(
         restarted(running)
 
         broker.produce(decisions, [("t_a", decision("a")), ("t_b", decision("b"))])
-        wait_for(lambda: ledger.one("SELECT count(*) FROM labels WHERE published") == 1, 10, "the first label")
+        wait_for(
+            lambda: ledger.one("SELECT count(*) FROM labels WHERE published") == 1, 10, "the first label"
+        )
         broker.produce(label_reports, [("b", report("b"))])
-        wait_for(lambda: ledger.one("SELECT count(*) FROM labels WHERE published") == 2, 10, "the second label")
+        wait_for(
+            lambda: ledger.one("SELECT count(*) FROM labels WHERE published") == 2, 10, "the second label"
+        )
         broker.produce(label_reports, [("a", report("a", source="chargeback"))])
         broker.produce(label_reports, [("b", report("b", "legitimate", "chargeback"))])
-        wait_for(lambda: ledger.one("SELECT count(*) FROM labels WHERE NOT fraud AND published") == 1, 10, "the correction")
+        wait_for(
+            lambda: ledger.one("SELECT count(*) FROM labels WHERE NOT fraud AND published") == 1,
+            10,
+            "the correction",
+        )
 
         appended = {m.offset(): m for m in broker.read(label_reports) if orjson.loads(m.value())["id"] == "a"}
         first = min(message.timestamp()[1] for message in appended.values())
@@ -190,7 +213,9 @@ def test_what_conflicts_or_is_unfit_is_kept_and_stops_nothing(
         ("k", decision("last")),
     ]
     broker.produce(config.identity.topic("decisions"), records)
-    broker.produce(config.identity.topic("label-reports"), [("x", b"{}"), ("x", report("x", source="nobody"))])
+    broker.produce(
+        config.identity.topic("label-reports"), [("x", b"{}"), ("x", report("x", source="nobody"))]
+    )
     with ledger_sink(config, tmp_path, database) as running:
         running.start()
         running.await_ready()
@@ -206,7 +231,9 @@ def test_what_conflicts_or_is_unfit_is_kept_and_stops_nothing(
             (4, "decision"),
         ]
         assert ledger.one("SELECT action FROM decisions WHERE id = 'x'") == "approve"
-        assert ledger.rows('SELECT "offset", payload FROM rejected WHERE topic LIKE \'%decisions%\' ORDER BY 1') == [
+        assert ledger.rows(
+            "SELECT \"offset\", payload FROM rejected WHERE topic LIKE '%decisions%' ORDER BY 1"
+        ) == [
             (5, bad),
             (6, b"not json"),
         ]
@@ -226,7 +253,9 @@ def test_a_crash_between_rows_and_labels_publishes_at_the_next_start(
 
     def writer(kind: type[LabelProducer]) -> LedgerWriter:
         labels = kind(broker.bootstrap, config.identity.topic("labels"), "counterparty")
-        return LedgerWriter(Database(database.dsn, config.identity.database_schema), config, labels, Meters("d", "l"))
+        return LedgerWriter(
+            Database(database.dsn, config.identity.database_schema), config, labels, Meters("d", "l")
+        )
 
     batch = [
         Record(config.identity.topic("label-reports"), 0, 0, DAY, None, report("x")),
@@ -258,9 +287,36 @@ def test_a_database_that_lost_everything_is_written_again(
         assert Ledger(database, config).one("SELECT count(*) FROM decisions") == 200
 
 
+def test_a_short_outage_is_bridged_and_a_long_one_ends_the_process(
+    broker: Broker, make: Make, tmp_path: Path
+) -> None:
+    """PostgreSQL crashes and comes back: the same process goes on. It stays away: exit code 1, nothing lost."""
+    config = make(1)
+    topic = config.identity.topic("decisions")
+    with postgres.server() as own, ledger_sink(config, tmp_path, own) as running:
+        running.start()
+        running.await_ready()
+        own.stop(signal.SIGQUIT)
+        broker.produce(topic, [("k", decision(f"tx-{n}")) for n in range(100)])
+        own.start()
+        ledger = Ledger(own, config)
+        wait_for(lambda: ledger.one("SELECT count(*) FROM decisions") == 100, 20, "the rows after the outage")
+        assert running.process is not None
+        assert running.process.poll() is None
+        own.stop(signal.SIGQUIT)
+        broker.produce(topic, [("k", decision("late"))])
+        assert running.wait(60) == 1
+        own.start()
+        running.start()
+        running.await_ready()
+        assert Ledger(own, config).one("SELECT count(*) FROM decisions") == 101
+
+
 def test_migrations_may_start_together(database: Server) -> None:
     """Three replicas at once: one migrates, the others find it done."""
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: migrate(database.dsn, "fraud_together"), range(3)))
     with psycopg.connect(database.dsn) as connection:
-        assert connection.execute("SELECT version_num FROM fraud_together.ledger_version").fetchall() == [("v0001",)]
+        assert connection.execute("SELECT version_num FROM fraud_together.ledger_version").fetchall() == [
+            ("v0001",)
+        ]

@@ -61,7 +61,9 @@ def test_the_mark_waits_for_every_partition(store: Server, make: Callable[..., D
     mark = config.identity.redis_complete(config.hash6)
 
     def writer(epoch: int = 1) -> ProfileWriter:
-        return ProfileWriter(connect(store.url), config.identity, config.hash6, epoch, 2, Meters("d", "profile"))
+        return ProfileWriter(
+            connect(store.url), config.identity, config.hash6, epoch, 2, Meters("d", "profile")
+        )
 
     places = [Place("p", 0), Place("p", 1)]
     first = writer()

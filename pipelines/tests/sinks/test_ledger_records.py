@@ -16,8 +16,21 @@ SOURCES = frozenset({"analyst", "chargeback"})
 
 
 def make_decision(**changes: object) -> Record:
-    event = {"id": "tx-1", "time": 1, "amount": 5, "currency": "EUR", "entities": {"card": "t_1", "shop": None}}
-    body = {"id": "tx-1", "hash": "h", "door": "inline", "action": "approve", "decided": 7, "event": event} | changes
+    event = {
+        "id": "tx-1",
+        "time": 1,
+        "amount": 5,
+        "currency": "EUR",
+        "entities": {"card": "t_1", "shop": None},
+    }
+    body = {
+        "id": "tx-1",
+        "hash": "h",
+        "door": "inline",
+        "action": "approve",
+        "decided": 7,
+        "event": event,
+    } | changes
     return Record("decisions", 0, 3, 9, b"t_1", orjson.dumps(body))
 
 
@@ -32,7 +45,9 @@ def test_a_row_is_keyed_by_the_first_entity() -> None:
 
 def test_what_the_audit_adds_does_not_change_a_decisions_content() -> None:
     """A repeat that carries another streamed vector or source is the same decision."""
-    audited = make_decision(parity="stale", streamed={"vector": [1.0]}, source={"offset": 3}, shadow={"score": 3})
+    audited = make_decision(
+        parity="stale", streamed={"vector": [1.0]}, source={"offset": 3}, shadow={"score": 3}
+    )
     assert decision(audited, "card").content == decision(make_decision(), "card").content
 
 
@@ -52,7 +67,13 @@ def test_a_nul_character_keeps_the_original_bytes() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"[]", b"{}", b'{"id": "x", "event": {}}', b'{"id": "", "event": {"entities": {}}, "action": "approve"}'],
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"id": "x", "event": {}}',
+        b'{"id": "", "event": {"entities": {}}, "action": "approve"}',
+    ],
 )
 def test_what_is_no_decision_is_unfit(value: bytes) -> None:
     """Such a record is told apart before PostgreSQL sees it."""

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from fraud_testing.kafka import free_port, wait_for
 
+_INITDB = ("--username=fraud", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+
 
 def _binaries() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
@@ -68,8 +70,7 @@ class Server:
         binaries = _binaries()
         assert binaries is not None
         done = subprocess.run(
-            [str(binaries / "initdb"), "-D", str(self.folder / "data"), "-U", "fraud", "-A", "trust"]
-            + ["-E", "UTF8", "--locale=C", "--no-sync"],
+            [str(binaries / "initdb"), f"--pgdata={self.folder}/data", *_INITDB],
             capture_output=True,
             text=True,
             cwd="/",

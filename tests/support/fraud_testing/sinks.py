@@ -60,7 +60,9 @@ class SinkProcess:
     def metric(self, name: str) -> float:
         """Sum of a metric's samples."""
         lines = self.get("/metrics")[1].splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " "))
+        )
 
     def await_ready(self, seconds: float = 60) -> None:
         def ready() -> bool:

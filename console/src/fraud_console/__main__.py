@@ -1,0 +1,31 @@
+"""``python -m fraud_console``: configuration, then uvicorn until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+
+import uvicorn
+
+from fraud_console.app import Console
+from fraud_console.ledger import Ledger
+from fraud_contracts import log
+from fraud_contracts.config import HTTP_PORT, load_config
+
+
+def main() -> None:
+    log.setup()
+    identity = load_config().identity
+    ledger = Ledger(os.environ["POSTGRES_DSN"], identity.database_schema)
+    console = Console(ledger, os.environ["API_KEY"], str(identity))
+    uvicorn.run(
+        console.app(),
+        host="0.0.0.0",  # noqa: S104  a Pod listens on its own address
+        port=int(os.environ.get("HTTP_PORT", HTTP_PORT)),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The console's HTTP side: a page without data in it, and an API that asks for the detector's API key."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, Final
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fraud_console.ledger import Ledger
+from fraud_contracts import metrics
+from fraud_contracts.errors import NotReadyError, StoreError
+
+log = logging.getLogger(__name__)
+
+MAX_LIMIT: Final = 200
+MAX_ID: Final = 200
+NEWEST: Final = (2**62, "")
+
+# What comes from transactions is foreign text: the page sets it as text only, and no script or style but ours runs.
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_FILES: Final = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+}
+Answer = tuple[int, Any]
+
+
+class Console:
+    def __init__(self, ledger: Ledger, api_key: str, detector: str) -> None:
+        if not api_key:
+            raise ValueError("API_KEY is empty: the console would be open to everyone")
+        self._ledger, self._key, self._detector = ledger, api_key.encode(), detector
+        self.registry = CollectorRegistry()
+        count, times = metrics.CONSOLE_REQUESTS, metrics.CONSOLE_SECONDS
+        self._requests = Counter(count.name, count.help, count.labels, registry=self.registry)
+        self._seconds = Histogram(
+            times.name, times.help, times.labels, registry=self.registry, buckets=times.buckets
+        )
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                *(Route(path, self._file(path)) for path in _FILES),
+                Route("/api/alerts", self._api("alerts", self.alerts)),
+                Route("/api/transactions/{id:path}", self._api("transaction", self.transaction)),
+                Route("/healthz", lambda _: Response("ok\n")),
+                Route("/readyz", self.ready),
+                Route("/metrics", self.metrics),
+            ]
+        )
+
+    def alerts(self, request: Request) -> Answer:
+        """``limit`` of the latest alerts (50); ``before=<decided>,<id>`` goes on from the last one seen."""
+        try:
+            limit = int(request.query_params.get("limit", "50"))
+        except ValueError:
+            limit = 0
+        if not 1 <= limit <= MAX_LIMIT:
+            return _problem(400, "invalid_limit", f"limit must be 1 to {MAX_LIMIT}")
+        before = NEWEST
+        if "before" in request.query_params:
+            decided, _, event_id = request.query_params["before"].partition(",")
+            if not decided.isascii() or not decided.isdigit() or len(decided) > 16 or not _possible(event_id):
+                return _problem(400, "invalid_before", "before must be <decided>,<id> of an alert")
+            before = (int(decided), event_id)
+        return 200, {"alerts": self._ledger.alerts(limit, before)}
+
+    def transaction(self, request: Request) -> Answer:
+        """Everything about one id: its decision, label, reports and conflicting decisions."""
+        event_id = request.path_params["id"]
+        found = self._ledger.transaction(event_id) if _possible(event_id) else None
+        if found is None:
+            return _problem(404, "not_found", "no decision or report of this id is in the ledger")
+        return 200, found
+
+    def ready(self, _: Request) -> Response:
+        try:
+            self._ledger.check()
+        except (StoreError, NotReadyError) as error:
+            log.warning("not ready", extra={"data": {"error": str(error)}})
+            return Response("not ready\n", 503)
+        return Response("ok\n")
+
+    def metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+    def _api(self, route: str, endpoint: Callable[[Request], Answer]) -> Callable[[Request], Response]:
+        """A synchronous endpoint, which Starlette runs on a thread: it waits for PostgreSQL."""
+
+        def answer(request: Request) -> Response:
+            began = time.perf_counter()
+            status, body = self._guarded(request, endpoint)
+            self._seconds.labels(self._detector, route).observe(time.perf_counter() - began)
+            self._requests.labels(self._detector, route, str(status)).inc()
+            headers = {**_HEADERS, "Retry-After": "5"} if status == 503 else _HEADERS
+            return Response(orjson.dumps(body), status, headers, "application/json")
+
+        return answer
+
+    def _guarded(self, request: Request, endpoint: Callable[[Request], Answer]) -> Answer:
+        given = request.headers.get("x-api-key", "").encode()
+        if not hmac.compare_digest(given, self._key):
+            return _problem(401, "unauthorized", "give the detector's API key in X-API-Key")
+        try:
+            return endpoint(request)
+        except NotReadyError as error:
+            return _problem(503, "not_ready", error.message)
+        except StoreError as error:
+            log.error("ledger unavailable", extra={"data": {"error": str(error)}})
+            return _problem(503, "ledger_unavailable", "the ledger can't be read now")
+
+    @staticmethod
+    def _file(path: str) -> Callable[[Request], Response]:
+        name, kind = _FILES[path]
+        body = resources.files("fraud_console").joinpath(name).read_bytes()
+        return lambda _: Response(body, headers=_HEADERS, media_type=kind)
+
+
+def _problem(status: int, code: str, message: str) -> Answer:
+    return status, {"error": {"code": code, "message": message}}
+
+
+def _possible(event_id: str) -> bool:
+    """Ids are 1 to 200 printable characters; PostgreSQL would refuse others with an error."""
+    return 0 < len(event_id) <= MAX_ID and event_id.isprintable()

@@ -1,0 +1,97 @@
+"""The console over a real ledger, as the ledger sink's migrations make it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+import psycopg
+import pytest
+from starlette.testclient import TestClient
+
+from fraud_console.app import Console
+from fraud_console.ledger import Ledger
+from fraud_sinks.database import migrate
+from fraud_testing import postgres
+from fraud_testing.required import require
+
+pytestmark = pytest.mark.integration
+SCHEMA = "fraud_tests_console"
+KEY = {"X-API-Key": "secret"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Server]:
+    require(postgres.missing())
+    with postgres.server() as running:
+        yield running
+
+
+def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server) -> None:
+    """Before the tables exist: not ready. Then alerts newest first, in pages without gap or repeat, and whole decisions."""
+    client = TestClient(Console(Ledger(server.dsn, SCHEMA), "secret", "tests.console").app())
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "not_ready"
+    migrate(server.dsn, SCHEMA)
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/api/alerts", headers=KEY).json() == {"alerts": []}
+
+    def record(number: int) -> dict[str, object]:
+        action = ("approve", "review", "decline")[number % 3]
+        event = {
+            "id": f"tx/{number}",
+            "time": 1,
+            "amount": number,
+            "currency": "EUR",
+            "entities": {"card": "t_1"},
+        }
+        reasons = [{"code": "rule:<b>", "text": "<b>bold</b>"}]
+        return {
+            "id": f"tx/{number}",
+            "hash": "h",
+            "door": "inline",
+            "action": action,
+            "score": 7,
+            "event": event,
+        } | {
+            "reasons": reasons,
+            "decided": number // 10,
+        }
+
+    with psycopg.connect(server.dsn, autocommit=True, options=f"-c search_path={SCHEMA}") as connection:
+        for number in range(60):
+            connection.execute(
+                'INSERT INTO decisions (id, content, record, entity, topic, partition, "offset")'
+                " VALUES (%s, '', %s, 't_1', 't', 0, %s)",
+                (f"tx/{number}", orjson.dumps(record(number)).decode(), number),
+            )
+        connection.execute(
+            "INSERT INTO label_reports VALUES ('r', 0, 0, 'tx/2', true, 'analyst', 5, 6, true)"
+        )
+        connection.execute(
+            "INSERT INTO label_reports VALUES ('r', 0, 1, 'alone', true, 'analyst', 5, 6, false)"
+        )
+        connection.execute(
+            "INSERT INTO labels (id, fraud, source, claimed, known, time, entities) VALUES ('tx/2', true, 'analyst', 5, 6, 1, '{}')"
+        )
+
+    seen: list[dict[str, object]] = []
+    while True:
+        query = {"limit": "7"} | ({"before": f"{seen[-1]['decided']},{seen[-1]['id']}"} if seen else {})
+        page = client.get("/api/alerts", params=query, headers=KEY).json()["alerts"]
+        if not page:
+            break
+        seen += page
+    want = sorted((n // 10, f"tx/{n}") for n in range(60) if n % 3)
+    assert [(alert["decided"], alert["id"]) for alert in seen] == want[::-1]
+
+    found = client.get("/api/transactions/tx%2F2", headers=KEY).json()
+    assert found["decision"] == record(2)
+    assert found["label"] == {"fraud": True, "source": "analyst", "claimed": 5, "known": 6}
+    assert found["reports"] == [{"fraud": True, "source": "analyst", "claimed": 5, "known": 6}]
+    alone = client.get("/api/transactions/alone", headers=KEY).json()
+    assert alone["decision"] is None
+    assert len(alone["reports"]) == 1
+    assert client.get("/api/transactions/none", headers=KEY).status_code == 404
+    server.stop()
+    assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "ledger_unavailable"

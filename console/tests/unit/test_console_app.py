@@ -1,0 +1,143 @@
+"""The console's HTTP side over a ledger in memory: who may ask, what is answered, what the page may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from fraud_console.app import NEWEST, Console
+from fraud_contracts.errors import NotReadyError, StoreError
+
+KEY = {"X-API-Key": "secret"}
+NASTY = "<img src=x onerror=alert(1)>/'\"&"
+
+
+class Memory:
+    """Stands for the ledger: remembers what it was asked, gives what it was told."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.error: Exception | None = None
+
+    def alerts(self, limit: int, before: tuple[int, str]) -> list[dict[str, Any]]:
+        self.asked.append((limit, before))
+        if self.error:
+            raise self.error
+        return [{"id": NASTY, "decided": 5}]
+
+    def transaction(self, event_id: str) -> dict[str, Any] | None:
+        self.asked.append(event_id)
+        return {"id": event_id} if event_id == NASTY else None
+
+    def check(self) -> None:
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def ledger() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def client(ledger: Memory) -> TestClient:
+    return TestClient(Console(ledger, "secret", "tests.cards").app())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": "other"}, {"X-API-Key": ""}])
+@pytest.mark.parametrize("path", ["/api/alerts", "/api/transactions/x"])
+def test_the_api_asks_for_the_key(
+    client: TestClient, ledger: Memory, path: str, headers: dict[str, str]
+) -> None:
+    """Without the detector's key nothing is read from the ledger."""
+    answer = client.get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "unauthorized"
+    assert ledger.asked == []
+
+
+def test_an_empty_key_is_refused_at_the_start(ledger: Memory) -> None:
+    """A forgotten secret must not open the console to everyone."""
+    with pytest.raises(ValueError, match="API_KEY"):
+        Console(ledger, "", "tests.cards")  # type: ignore[arg-type]
+
+
+def test_alerts_are_paged_by_the_last_one_seen(client: TestClient, ledger: Memory) -> None:
+    """limit defaults to 50; before names the alert to go on from, whose id may hold a comma."""
+    assert client.get("/api/alerts", headers=KEY).json() == {"alerts": [{"id": NASTY, "decided": 5}]}
+    client.get("/api/alerts", params={"limit": 7, "before": "99,a,b"}, headers=KEY)
+    assert ledger.asked == [(50, NEWEST), (7, (99, "a,b"))]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=x", "before=", "before=x,y", "before=5", "before=5,%00"]
+)
+def test_a_bad_page_is_refused(client: TestClient, ledger: Memory, query: str) -> None:
+    """The answer is 400 and the ledger isn't asked."""
+    assert client.get(f"/api/alerts?{query}", headers=KEY).status_code == 400
+    assert ledger.asked == []
+
+
+def test_an_id_may_hold_anything_printable(client: TestClient) -> None:
+    """Slashes and markup come through as what they are; unknown and impossible ids are 404."""
+    from urllib.parse import quote
+
+    assert client.get(f"/api/transactions/{quote(NASTY, safe='')}", headers=KEY).json() == {"id": NASTY}
+    for event_id in ("unknown", "%00", "x" * 201):
+        assert client.get(f"/api/transactions/{event_id}", headers=KEY).status_code == 404
+
+
+def test_a_ledger_that_is_away_is_503(client: TestClient, ledger: Memory) -> None:
+    """The cause goes to the log, not to the caller; readiness follows."""
+    assert client.get("/readyz").status_code == 200
+    ledger.error = StoreError("postgres", "password of fraud at 10.0.0.1")
+    answer = client.get("/api/alerts", headers=KEY)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "10.0.0.1" not in answer.text
+    ledger.error = NotReadyError("LedgerMissing", "no tables yet")
+    assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "not_ready"
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/healthz").status_code == 200
+
+
+def test_the_page_runs_no_foreign_script(client: TestClient) -> None:
+    """The policy allows our own files only, the page has no inline script or style, and the script makes no markup."""
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "unsafe" not in page.headers["Content-Security-Policy"]
+    assert "<script>" not in page.text
+    assert "style=" not in page.text
+    assert "onclick" not in page.text
+    script = client.get("/page.js").text
+    assert not [
+        word for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write") if word in script
+    ]
+    assert client.get("/page.css").headers["Content-Type"].startswith("text/css")
+
+
+def test_the_page_can_be_used_without_sight_or_mouse(client: TestClient) -> None:
+    """Language, labels for each field, a caption, a live status and column headings are there."""
+    text = client.get("/").text
+    for part in (
+        'lang="en"',
+        'for="key"',
+        'for="find"',
+        "<caption>",
+        'aria-live="polite"',
+        'scope="col"',
+        "<main>",
+    ):
+        assert part in text
+
+
+def test_requests_are_counted(client: TestClient) -> None:
+    """By route and status, never by id."""
+    client.get("/api/alerts", headers=KEY)
+    client.get("/api/alerts")
+    text = client.get("/metrics").text
+    for status in ("200", "401"):
+        line = f'fraud_console_requests_total{{detector="tests.cards",route="alerts",status="{status}"}} 1.0'
+        assert line in text

@@ -1,0 +1,91 @@
+"""What the loop promises without a broker: bounded retries, and an end where a retry can't help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+
+from fraud_contracts.errors import StoreError
+from fraud_sinks.loop import ATTEMPTS, LONGEST_PAUSE, Loop, Reading
+from fraud_sinks.meters import Meters
+from fraud_sinks.records import Place, Record, StoreLostError
+
+
+class Nowhere:
+    """A writer that is never called here."""
+
+    def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        return {}
+
+    def write(self, records: Sequence[Record]) -> int:
+        return len(records)
+
+    def caught_up(self, place: Place) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def make() -> tuple[Loop, list[float]]:
+    pauses: list[float] = []
+    loop = Loop(Reading("nowhere:1", ("t",), "g"), Nowhere(), Meters("d", "s"), pause=pauses.append)
+    return loop, pauses
+
+
+def failing(times: int, error: StoreError) -> tuple[Callable[[], str], list[int]]:
+    calls: list[int] = []
+
+    def call() -> str:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return "done"
+
+    return call, calls
+
+
+def test_a_store_that_comes_back_is_waited_for() -> None:
+    """Pauses double up to a bound, so a restart of seconds is bridged."""
+    loop, pauses = make()
+    call, _ = failing(ATTEMPTS - 1, StoreError("redis", "down"))
+    assert loop._retried(call) == "done"
+    assert pauses == sorted(pauses)
+    assert max(pauses) <= LONGEST_PAUSE
+    assert sum(pauses) > 10
+
+
+def test_a_store_that_stays_away_ends_the_loop() -> None:
+    """After the last attempt the error goes up, and with it the process."""
+    loop, _ = make()
+    call, calls = failing(100, StoreError("redis", "down"))
+    with pytest.raises(StoreError):
+        loop._retried(call)
+    assert len(calls) == ATTEMPTS
+
+
+def test_lost_data_are_not_retried() -> None:
+    """Trying again can't bring them back; starting anew does."""
+    loop, pauses = make()
+    call, calls = failing(100, StoreLostError("redis", "empty"))
+    with pytest.raises(StoreLostError):
+        loop._retried(call)
+    assert (len(calls), pauses) == (1, [])
+
+
+def test_a_stop_cuts_the_retries_short() -> None:
+    """SIGTERM during an outage must not be answered after half a minute."""
+    loop, _ = make()
+    loop.stop()
+    call, calls = failing(100, StoreError("redis", "down"))
+    with pytest.raises(StoreError):
+        loop._retried(call)
+    assert len(calls) == 1
+
+
+def test_it_is_not_ready_before_it_has_caught_up() -> None:
+    """A sink that has read nothing yet is alive and not ready."""
+    loop, _ = make()
+    assert loop.alive()
+    assert not loop.ready()
