@@ -11,7 +11,7 @@ import collections
 import logging
 import ssl
 import time
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -33,8 +33,7 @@ class _Wire(asyncio.Protocol):
         self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own class, same methods
 
     def data_received(self, data: bytes) -> None:
         self.heard = time.monotonic()
@@ -69,13 +68,12 @@ class RedisLink:
         self._auth = tuple(unquote(part) for part in (user, password) if part) if password else ()
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._first = asyncio.Event()
 
     async def start(self, wait: float = 2.0) -> None:
         """Connects in the background for as long as the process lives; waits a moment for the first connection."""
         self._keeper = asyncio.create_task(self._keep(), name="redis")
-        until = time.monotonic() + wait
-        while self._wire is None and time.monotonic() < until:
-            await asyncio.sleep(0.01)
+        await asyncio.wait({asyncio.create_task(self._first.wait())}, timeout=wait)
 
     async def stop(self) -> None:
         if self._keeper is not None:
@@ -107,6 +105,7 @@ class RedisLink:
             if told:
                 logging.getLogger(__name__).info("redis is back")
             self._wire, pause, told = wire, _BACKOFF[0], False
+            self._first.set()
             await wire.lost.wait()
             self._wire = None
 

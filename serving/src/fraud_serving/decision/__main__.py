@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
 from typing import Final
 
@@ -49,6 +50,8 @@ async def serve() -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=20,
     )
+    # uvicorn drains on SIGTERM and then raises it again for the handler that was there before: exit with 0 instead.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     gc.collect()
     gc.freeze()
     await uvicorn.Server(settings).serve()

@@ -213,7 +213,7 @@ class Desk:
         """None: ours now. Bytes: somebody else decided this id, while we did."""
         key, value = self.identity.redis_claim(decision["id"]), claims.pack(decision, appended=False)
         found = await self.redis.call(
-            "SET", key, value, "NX", "GET", "EX", claims.TTL_SECONDS, timeout=timeout
+            "SET", key, value, "NX", "GET", "EX", claims.TTL_SECONDS, seconds=seconds
         )
         return bytes(found) if found is not None else None
 

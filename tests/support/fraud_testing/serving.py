@@ -1,0 +1,130 @@
+"""The processes of ``fraud_serving`` as their Pods run them, on free loopback ports, for tests that may kill them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.release import Release
+from fraud_testing.detectors import write
+from fraud_testing.kafka import free_port, wait_for
+
+API_KEY = "test-key"
+TOKEN_KEY = "00112233445566778899aabbccddeeff" * 2
+DEAD_LETTER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+@dataclass
+class Process:
+    """``python -m <module>``; ``stop`` and ``start`` keep the port."""
+
+    module: str
+    folder: Path
+    environ: dict[str, str]
+    arguments: list[str] = field(default_factory=list)
+    ready_path: str = "/readyz"
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.module}-{self.port}.log"
+
+    def start(self, wait: bool = True) -> Process:
+        ports = {"FRAUD_HTTP_PORT": str(self.port), "FRAUD_METRICS_PORT": str(self.port)}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self.module, *self.arguments],
+                env={**os.environ, **self.environ, **ports},
+                stdout=log,
+                stderr=log,
+            )
+        if wait:
+            wait_for(self._ready, 60, f"{self.module}, see {self.log}")
+        return self
+
+    def _ready(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(
+                f"{self.module} ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}"
+            )
+        try:
+            with urllib.request.urlopen(self.url + self.ready_path, timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
+        """-> exit code."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        code, self.process = self.process.returncode, None
+        return code
+
+
+def environment(config: DetectorConfig, folder: Path, redis_url: str) -> dict[str, str]:
+    """What the operator gives a Pod of service or worker."""
+    return {
+        "FRAUD_CONFIG": str(write(config, folder)),
+        "FRAUD_RELEASE": str(folder / "release.json"),
+        "TOKEN_KEY": TOKEN_KEY,
+        "DEAD_LETTER_KEY": DEAD_LETTER_KEY,
+        "API_KEY": API_KEY,
+        "REDIS_URL": redis_url,
+        "HOSTNAME": f"{config.name}-worker-0",
+    }
+
+
+def write_release(folder: Path, release: Release) -> None:
+    """Puts the release where the process looks for it, whole, as the kubelet does."""
+    new = folder / "release.json.new"
+    new.write_text(release.to_json())
+    new.replace(folder / "release.json")
+
+
+@contextmanager
+def predictor(package: Path, name: str, folder: Path) -> Iterator[Process]:
+    process = Process("fraud_serving.predictor", folder, {}, ready_path=f"/v2/models/{name}/ready")
+    process.arguments = [f"--model_name={name}", f"--model_dir={package}", f"--http_port={process.port}"]
+    try:
+        yield process.start()
+    finally:
+        process.stop()
+
+
+@contextmanager
+def decision_service(config: DetectorConfig, folder: Path, redis_url: str, **more: str) -> Iterator[Process]:
+    process = Process("fraud_serving.decision", folder, {**environment(config, folder, redis_url), **more})
+    try:
+        yield process.start()
+    finally:
+        process.stop()
+
+
+@contextmanager
+def worker(config: DetectorConfig, folder: Path, redis_url: str) -> Iterator[Process]:
+    process = Process("fraud_serving.worker", folder, environment(config, folder, redis_url))
+    try:
+        yield process.start()
+    finally:
+        process.stop()
