@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fraud_pipelines.features import EntitySpec, FeatureSet, FeatureSetSpec, FeatureSpec, compile_set
-from fraud_pipelines.features.plan import hash64
 from fraud_pipelines.replay import replay
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -359,75 +358,8 @@ def test_object_form_and_byte_form_are_equal_in_every_bit(steps: list[dict[str, 
         assert seeds.get(f"{features.hash6}:{entity}:{token}", seeded) == seeded
 
 
-def definition_of_rows(live: Any, taken: list[tuple[int, int, int]]) -> list[tuple[int, int, int | None]]:
-    """(time, running sum, running count of a cell) of a curve, from its set of (time, tag, amount)."""
-    grid = live.stage.grid
-    newest = max(t for t, _, _ in taken)
-
-    def cell(t: int) -> tuple[int, int]:
-        width = grid.levels[0][1]
-        for age, wide in grid.levels[1:]:
-            if t < (newest - age) // wide * wide:
-                width = wide
-        return width, t // width
-
-    rows, total = [], 0
-    ordered = sorted(taken)
-    for n, (t, _, amount) in enumerate(ordered, start=1):
-        total += amount
-        rows.append((t, total, n))
-    rows = [row for row in rows if row[0] > newest - grid.retain]
-    cells, single = rows[: -grid.k], rows[-grid.k :]
-    last = [
-        row for i, row in enumerate(cells) if i + 1 == len(cells) or cell(row[0]) != cell(cells[i + 1][0])
-    ]
-    return [*last, *((t, total, None) for t, total, _ in single)]
-
-
 ARRIVAL = st.tuples(GAPS, st.booleans(), st.integers(0, 10_000))
 BUSY = st.one_of(st.lists(ARRIVAL, min_size=1, max_size=20), st.lists(ARRIVAL, min_size=60, max_size=150))
-
-
-@deep
-@given(BUSY, st.sampled_from([1, 2, 4, 16]), st.sampled_from([1, 20, 400]))
-def test_a_busy_curve_is_thinned_as_defined_and_its_windows_are_a_little_longer_at_most(
-    steps: list[tuple[int, bool, int]], k: int, divide: int
-) -> None:
-    """Past K events the rows are the last of each cell, and each window is the exact one of a length in [w, w + w/30)."""
-    windows = (HOUR, DAY, 7 * DAY)
-    features = tuple(
-        FeatureSpec(f"{aggregate}_{window}", "a", aggregate, of=of, window_ms=window)
-        for window in windows
-        for aggregate, of in (("Count", None), ("Sum", "amount"), ("Min", "amount"), ("Max", "amount"))
-    )
-    engine = compile_set(FeatureSetSpec("none", (EntitySpec("a"),), features, k=k))
-    (stage,) = engine.stages
-    live = stage.open(None)
-    taken: list[tuple[int, int, int]] = []
-    now = START
-    for n, (gap, late, amount) in enumerate(steps):
-        time = now - gap // divide if late else now + gap // divide
-        event = {"id": str(n), "time": time, "amount": amount, "fields": {}, "entities": {"a": "x"}}
-        old = late and time <= now - stage.grid.retain
-        now = max(now, time)
-        vector = engine.vector(event, {"a": live.observe(event)})
-        if old:
-            assert vector[0] == 1
-            continue
-        taken.append((time, hash64(str(n)) & 0xFFFFFFFF, amount))
-        rows, (curve,) = definition_of_rows(live, taken), live.curves
-        assert list(zip(curve.ts, curve.sums[0], strict=True)) == [row[:2] for row in rows]
-        assert list(curve.counts) == [count for _, _, count in rows if count is not None]
-        if time < now:
-            continue
-        for i, window in enumerate(windows):
-            got = tuple(vector[4 * i : 4 * i + 4])
-            cuts = [t for t, _, _ in taken if now - window - window // 30 < t <= now - window]
-            allowed = set()
-            for cut in [now - window, *(t - 1 for t in cuts)]:
-                inside = [x for t, _, x in taken if cut < t]
-                allowed.add((len(inside), sum(inside), min(inside), max(inside)))
-            assert got in allowed
 
 
 @deep

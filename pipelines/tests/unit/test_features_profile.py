@@ -217,6 +217,51 @@ def test_a_label_counts_from_its_delay_and_from_when_it_is_known() -> None:
     assert read_header(withdrawn).digest == hash64("tx0") != digest
 
 
+def test_a_second_report_that_was_known_earlier_moves_the_label_forward() -> None:
+    """Two sources report one fraud: it counts from the earlier one, in whichever order the reports come."""
+    features, stage = payments(), payments().stage("counterparty")
+    at = features.names.index("counterparty_fraud_count_30d")
+    first = event(0, START)
+    _, state, _ = stage.observe(None, first)
+    reports = [label(first, START + days * DAY) for days in (20, 10)]
+    states = []
+    for order in (reports, reports[::-1]):
+        labelled = state
+        for report in order:
+            labelled = stage.label(labelled, report)
+        states.append(labelled)
+        body = event(1, START + 15 * DAY)
+        assert features.vector(body, {"counterparty": stage.peek(labelled, body)})[at] == 1
+    assert read_header(states[0]).digest == read_header(states[1]).digest
+
+
+def test_labels_are_forgotten_with_the_events_that_they_belong_to() -> None:
+    """Once a key's newest event has left a label behind the longest window, the profile holds it no more."""
+    features = payments()
+    stage = features.stage("counterparty")
+    first = event(0, START)
+    _, state, _ = stage.observe(None, first)
+    labelled = stage.label(state, label(first, START))
+    assert len(labelled) > len(state)
+    _, later, _ = stage.observe(labelled, event(1, START + stage.grid.retain))
+    assert len(later) == len(state)
+    assert stage.label(later, label(first, START)) is later
+
+
+def test_an_event_too_late_by_a_millisecond_is_counted_alone() -> None:
+    """At exactly the retained age an event changes nothing but a counter; a millisecond younger it is taken."""
+    features = payments()
+    stage = features.stage("customer")
+    at = features.names.index("customer_count_30d")
+    _, state, _ = stage.observe(None, event(0, START))
+    for late, seq in ((stage.grid.retain, 1), (stage.grid.retain - 1, 2)):
+        body = event(1, START - late)
+        values, after, _ = stage.observe(state, body)
+        assert features.vector(body, {"customer": values})[at] == 1
+        assert read_header(after).seq == seq
+        assert stage.open(after).too_old == (seq == 1)
+
+
 def test_sums_stay_exact_after_more_than_64_bits_went_by() -> None:
     """The running sum of a key's whole life passes 2^63; windows are still exact."""
     large = 2**53 - 1
