@@ -187,7 +187,7 @@ def up() -> None:
     kuberay()
     kserve()
     standin("strimzi")
-    #standin("flink")
+    standin("flink")
     wait_for("KServe is ready", _kserve_ready, 60)
     webhooks = by_url(
         list(yaml.safe_load_all(crds.WEBHOOKS.read_text())),
@@ -198,7 +198,7 @@ def up() -> None:
     say("KServe: ready, webhooks in place")
     wait_for("KubeRay is ready", _kuberay_ready, 60)
     say("KubeRay: ready")
-    for name in ("strimzi-standin",):
+    for name in ("strimzi-standin", "flink-standin"):
         processes.require_alive(name)
     say("Strimzi and Flink stand-ins: running")
 

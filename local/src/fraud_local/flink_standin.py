@@ -1,0 +1,272 @@
+"""Stands in for the Flink operator, which is in no package registry: real Flink clusters, the operator's statuses.
+
+    python -m fraud_local.flink_standin        on the local node, started by fraud_local.operators
+
+Each FlinkDeployment is looked after by one thread, since stopping with a savepoint takes its time. What must survive a
+restart of this process is in the resource's status, written before the step that relies on it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+import time
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import requests
+
+from fraud_contracts import log
+from fraud_local import flink_objects as objects
+from fraud_local import flink_status as statuses
+from fraud_local.flink_rest import FlinkError, JobManager
+from fraud_local.kube import Json, Kube, KubeError
+
+logger = logging.getLogger("flink-standin")
+API = "flink.apache.org/v1beta1"
+FINALIZER = "flinkdeployments.flink.apache.org/finalizer"
+INTERVAL = 2.0
+SAVEPOINT_TIMEOUT = 120.0
+GONE_TIMEOUT = 90.0
+BROKEN = ("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "CreateContainerError", "CreateContainerConfigError")
+ON = "kubernetes.operator."
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+class Standin:
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._running: dict[str, Future[None]] = {}
+        self._pool = ThreadPoolExecutor(8)
+
+    def run(self) -> None:
+        while True:
+            try:
+                for fd in self._kube.list(API, "FlinkDeployment"):
+                    uid = fd["metadata"]["uid"]
+                    if uid not in self._running or self._running[uid].done():
+                        self._running[uid] = self._pool.submit(self._guarded, fd)
+            except (KubeError, requests.RequestException) as error:
+                logger.warning("the API server did not answer", extra={"data": {"error": str(error)}})
+            time.sleep(INTERVAL)
+
+    def _guarded(self, fd: Json) -> None:
+        try:
+            Deployment(self._kube, fd).reconcile()
+        except (KubeError, requests.RequestException, FlinkError) as error:
+            logger.warning("a pass failed and is repeated", extra={"data": {"name": fd["metadata"]["name"], "error": str(error)}})
+        except Exception:
+            logger.exception("a pass failed", extra={"data": {"name": fd["metadata"]["name"]}})
+
+
+class Deployment:
+    """One pass over one FlinkDeployment."""
+
+    def __init__(self, kube: Kube, fd: Json) -> None:
+        self._kube, self._fd = kube, fd
+        self._name, self._namespace = fd["metadata"]["name"], fd["metadata"]["namespace"]
+        self._status = copy.deepcopy(fd.get("status") or {}) or statuses.initial()
+        self._rest = JobManager(self._name, self._namespace)
+
+    def reconcile(self) -> None:
+        meta, spec = self._fd["metadata"], self._fd["spec"]
+        if meta.get("deletionTimestamp"):
+            if FINALIZER in meta.get("finalizers", []):
+                self._clean_up()
+            return
+        if FINALIZER not in meta.get("finalizers", []):
+            self._kube.set_finalizers(self._fd, [*meta.get("finalizers", []), FINALIZER])
+            return  # its resourceVersion has changed; the next pass goes on
+        last = statuses.last_spec(self._status)
+        reason = objects.validate(self._name, spec)
+        if reason:
+            self._write(statuses.with_error(self._status, "org.apache.flink.kubernetes.operator.exception.ReconciliationException", reason))
+            if last is None:
+                return
+            spec = last  # a refused spec changes nothing; what runs is looked after as before
+        reconciliation = self._status.get("reconciliationStatus") or {}
+        if last is None:
+            self._begin(spec, (spec.get("job") or {}).get("initialSavepointPath"), first=True)
+        elif reconciliation.get("state") == "UPGRADING":
+            self._finish_upgrade(spec)
+        elif objects.comparable(last) != objects.comparable(spec):
+            self._upgrade(last, spec)
+        elif running(last):
+            self._apply(last)
+            self._observe(last)
+
+    # Rolling out
+
+    def _begin(self, spec: Json, savepoint: str | None, first: bool = False) -> None:
+        """Start the job of ``spec`` from ``savepoint``, under a new job id, written down before anything is created."""
+        if not running(spec):
+            self._write(statuses.with_spec(self._status, self._fd, spec, "DEPLOYED", now_ms(), first))
+            return
+        job = {"jobId": uuid.uuid4().hex, "state": "RECONCILING", "upgradeSavepointPath": savepoint}
+        status = statuses.with_job(self._status, now_ms(), **job)
+        if savepoint is None:
+            status["jobStatus"].pop("upgradeSavepointPath", None)
+        status["jobManagerDeploymentStatus"] = "DEPLOYING"
+        self._write(statuses.with_spec(status, self._fd, spec, "DEPLOYED", now_ms(), first))
+        self._apply(spec)
+
+    def _apply(self, spec: Json) -> None:
+        job = self._status["jobStatus"]
+        for thing in objects.build(self._fd, spec, job["jobId"], job.get("upgradeSavepointPath")):
+            self._kube.apply(thing)
+
+    def _upgrade(self, last: Json, spec: Json) -> None:
+        """Take the state out of what runs, then take it down; the next step starts the new spec from that state."""
+        savepoint = self._status.get("jobStatus", {}).get("upgradeSavepointPath")
+        if running(last):
+            try:
+                savepoint = self._take_state(last, spec)
+            except FlinkError as error:
+                self._write(statuses.with_error(self._status, "org.apache.flink.kubernetes.operator.exception.UpgradeFailureException", str(error)))
+                return
+        status = statuses.with_job(self._status, now_ms(), upgradeSavepointPath=savepoint, state="FINISHED" if running(last) else None)
+        if savepoint is None:
+            status["jobStatus"].pop("upgradeSavepointPath", None)
+        self._write(statuses.with_spec(status, self._fd, spec, "UPGRADING", now_ms(), first=False))
+        self._finish_upgrade(spec)
+
+    def _take_state(self, last: Json, spec: Json) -> str | None:
+        """Path of the state to go on from; None for a stateless job."""
+        mode = spec["job"].get("upgradeMode", "stateless")
+        job_id = self._status["jobStatus"]["jobId"]
+        if mode == "stateless":
+            return None
+        try:
+            job = self._rest.job(job_id)
+        except (requests.RequestException, FlinkError):
+            job = None
+        if job is None:
+            if self._status.get("jobManagerDeploymentStatus") == "READY":
+                raise FlinkError("the JobManager does not answer, so the newest state is not known; tried again")
+            # Never got as far as running: it goes on from where it was to start from.
+            return self._status["jobStatus"].get("upgradeSavepointPath")
+        if mode == "savepoint" and job["state"] == "RUNNING":
+            folder = objects.savepoint_folder(last)
+            if folder is None:
+                raise FlinkError("no savepoint folder is configured")
+            self._event("stopping with a savepoint")
+            return self._rest.stop_with_savepoint(job_id, folder, SAVEPOINT_TIMEOUT)
+        # Finished by a stop of an earlier pass, or not healthy enough for a savepoint: the newest checkpoint is its state.
+        return self._rest.latest_state(job_id) or self._status["jobStatus"].get("upgradeSavepointPath")
+
+    def _finish_upgrade(self, spec: Json) -> None:
+        self._take_down()
+        status = {**self._status, "jobManagerDeploymentStatus": "MISSING"}
+        self._write(statuses.finished(status))
+        self._begin(spec, self._status["jobStatus"].get("upgradeSavepointPath"))
+
+    def _take_down(self) -> None:
+        """Both Deployments and the records of high availability; returns when no Pod is left to write state."""
+        for component in ("jobmanager", "taskmanager"):
+            self._kube.delete("apps/v1", "Deployment", self._namespace, objects.deployment_name(self._name, component))
+        deadline = time.monotonic() + GONE_TIMEOUT
+        selector = ",".join(f"{key}={value}" for key, value in objects.labels(self._name).items())
+        while self._kube.list("v1", "Pod", self._namespace, selector):
+            if time.monotonic() > deadline:
+                raise FlinkError(f"Pods of {self._name} do not end")
+            time.sleep(0.5)
+        records = self._kube.list("v1", "ConfigMap", self._namespace, f"app={self._name},configmap-type=high-availability")
+        for record in records:
+            self._kube.delete("v1", "ConfigMap", self._namespace, record["metadata"]["name"])
+
+    def _clean_up(self) -> None:
+        last = statuses.last_spec(self._status)
+        wanted = last is not None and objects.user_config(last).get(f"{ON}job.savepoint-on-deletion") == "true"
+        if last is not None and wanted and self._status.get("jobStatus", {}).get("state") == "RUNNING":
+            folder = objects.savepoint_folder(last)
+            try:
+                if folder:
+                    path = self._rest.stop_with_savepoint(self._status["jobStatus"]["jobId"], folder, SAVEPOINT_TIMEOUT)
+                    self._event("stopped with a savepoint before deletion", path=path)
+            except (requests.RequestException, FlinkError) as error:
+                # Deletion goes on: the checkpoints that the job has retained are still there.
+                self._event("no savepoint before deletion", error=str(error))
+        self._take_down()
+        self._kube.set_finalizers(self._fd, [one for one in self._fd["metadata"]["finalizers"] if one != FINALIZER])
+        self._event("deleted")
+
+    # Observing
+
+    def _observe(self, spec: Json) -> None:
+        deployment = self._kube.get("apps/v1", "Deployment", self._namespace, self._name)
+        status = copy.deepcopy(self._status)
+        status["taskManager"] = {"labelSelector": f"component=taskmanager,app={self._name}", "replicas": objects.task_managers(spec)}
+        before = status.get("jobManagerDeploymentStatus")
+        available = (deployment or {}).get("status", {}).get("availableReplicas", 0) > 0
+        if not available or not self._rest.answers():
+            broken = self._broken_pod()
+            status["jobManagerDeploymentStatus"] = "ERROR" if broken else "DEPLOYING"
+            status = statuses.with_job(status, now_ms(), state="RECONCILING")
+            if broken:
+                status = statuses.with_error(status, "org.apache.flink.kubernetes.operator.exception.DeploymentFailedException", broken)
+            self._write(status)
+            return
+        if before not in ("DEPLOYED_NOT_READY", "READY"):
+            status["jobManagerDeploymentStatus"] = "DEPLOYED_NOT_READY"
+            self._write(statuses.finished(status))
+            return
+        status["jobManagerDeploymentStatus"] = "READY"
+        status["clusterInfo"] = self._rest.cluster_info()
+        job = self._rest.job(status["jobStatus"]["jobId"])
+        if job is None:
+            self._write(statuses.with_job(status, now_ms(), state="RECONCILING"))
+            return
+        status = statuses.with_job(status, now_ms(), state=job["state"], jobName=job["name"], startTime=str(job["start-time"]))
+        if job["state"] == "FAILED":
+            status = statuses.with_error(status, "org.apache.flink.util.SerializedThrowable", self._rest.failure(job["jid"]))
+        self._write(status)
+        if job["state"] == "FAILED" and objects.user_config(spec).get(f"{ON}job.restart.failed") == "true":
+            self._event("restarting the failed job from its newest state")
+            path = self._rest.latest_state(job["jid"]) or status["jobStatus"].get("upgradeSavepointPath")
+            status = statuses.with_job(status, now_ms(), upgradeSavepointPath=path)
+            self._write(statuses.with_spec(status, self._fd, spec, "UPGRADING", now_ms(), first=False))
+            self._finish_upgrade(spec)
+
+    def _broken_pod(self) -> str | None:
+        """What keeps the JobManager's Pod from starting; None while it is only slow."""
+        for pod in self._kube.list("v1", "Pod", self._namespace, f"app={self._name},component=jobmanager"):
+            for container in pod.get("status", {}).get("containerStatuses", []):
+                waiting = container.get("state", {}).get("waiting") or {}
+                if waiting.get("reason") in BROKEN:
+                    return f"[{waiting['reason']}] {waiting.get('message', '')}".strip()
+        return None
+
+    def _write(self, status: Json) -> None:
+        before = self._fd.get("status") or {}
+        if status != before:
+            self._kube.set_status(self._fd, status)
+            if _brief(status) != _brief(before):
+                self._event("status", **_brief(status))
+        self._fd["status"] = copy.deepcopy(status)
+        self._status = status
+
+    def _event(self, message: str, **data: Any) -> None:
+        logger.info(message, extra={"data": {"name": self._name, "namespace": self._namespace, **data}})
+
+
+def running(spec: Json) -> bool:
+    return bool((spec.get("job") or {}).get("state", "running") == "running")
+
+
+def _brief(status: Json) -> dict[str, Any]:
+    return {
+        "lifecycle": status.get("lifecycleState"),
+        "job": (status.get("jobStatus") or {}).get("state"),
+        "jobmanager": status.get("jobManagerDeploymentStatus"),
+    }
+
+
+if __name__ == "__main__":
+    log.setup()
+    threading.current_thread().name = "main"
+    Standin(Kube("flink-standin")).run()
