@@ -22,6 +22,10 @@ def registry(passes: Passes) -> kopf.OperatorRegistry:
     """Handlers bound to one queue; kopf waits by itself for kinds that aren't installed yet."""
     handlers = kopf.OperatorRegistry()
 
+    @kopf.on.login(registry=handlers)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=handlers)
     async def detector_changed(namespace: str | None, name: str | None, **_: Any) -> None:
         if namespace and name:

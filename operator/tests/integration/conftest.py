@@ -21,7 +21,7 @@ from fraud_operator.kube import ApiError, Kube
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("FRAUD_CACHE") or Path.home() / ".cache" / "fraud-platform")
 ADMIN, OPERATOR = "admin-token", "operator-token"
-USER = "system:serviceaccount:fraud-platform:fraud-operator"
+USER = "system:serviceaccount:fraud-platform:fraud-platform-operator"
 
 
 def _binary(*names: str) -> Path:

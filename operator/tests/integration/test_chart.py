@@ -1,0 +1,186 @@
+"""The chart on a real API server, and the operator as the chart runs it: a process with the chart's own rights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fraud_operator.apply import snapshot
+from fraud_operator.kube import BY_KIND, DETECTOR, Kind, Kube
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "charts/fraud-platform"
+CACHE = Path(os.environ.get("FRAUD_CACHE") or Path.home() / ".cache" / "fraud-platform")
+PLURALS = {
+    "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "PersistentVolumeClaim": "persistentvolumeclaims",
+    "ClusterServingRuntime": "clusterservingruntimes", "ClusterStorageContainer": "clusterstoragecontainers",
+}  # fmt: skip
+
+
+def render(*settings: str) -> list[dict[str, Any]]:
+    helm = next((p for p in (str(CACHE / "node/bin/helm"), shutil.which("helm")) if p and Path(p).exists()), None)
+    if helm is None:
+        if os.environ.get("FRAUD_REQUIRE") == "all":
+            pytest.fail("helm is not built")
+        pytest.skip("helm is not built")
+    values = [part for setting in settings for part in ("--set", setting)]
+    command = [helm, "template", "fraud-platform", CHART, "-n", "fraud-platform", "--kube-version", "1.34.4", *values]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    return next(d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name)
+
+
+def install(kube: Kube, documents: list[dict[str, Any]]) -> None:
+    for document in documents:
+        kind, meta = document["kind"], document["metadata"]
+        cluster_scoped = kind.startswith("Cluster")
+        known = BY_KIND.get(kind) or Kind(document["apiVersion"], kind, PLURALS[kind])
+        path = known.path(None if cluster_scoped else meta.get("namespace", "fraud-platform"), meta["name"])
+        kube._call("PATCH", path, {"fieldManager": "helm"}, document, "application/apply-patch+yaml")
+
+
+@pytest.fixture(scope="module")
+def installed(server: Any) -> Kube:
+    kube: Kube = server.kube()
+    server.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "fraud-platform"}})
+    install(kube, render())
+    return kube
+
+
+def test_the_api_server_takes_every_object_of_the_chart(installed: Kube) -> None:
+    """The chart's objects pass the real schemas, KServe's runtime and storage container among them."""
+    assert installed.get(BY_KIND["Deployment"], "fraud-platform", "fraud-platform-operator") is not None
+
+
+def test_rights_are_named() -> None:
+    """No role of the chart has a wildcard, and the operator can neither list Secrets nor touch nodes."""
+    for document in render():
+        if document["kind"] not in ("ClusterRole", "Role"):
+            continue
+        for rule in document["rules"]:
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], document["metadata"]["name"]
+            assert not {"escalate", "impersonate"} & set(rule["verbs"])
+            if "secrets" in rule["resources"]:
+                assert not {"list", "watch"} & set(rule["verbs"])
+        assert not any("nodes" in rule["resources"] for rule in document["rules"])
+
+
+def test_every_pod_of_the_chart_is_confined() -> None:
+    """Each container has limits, a read-only root, no capability and no root user, and no tag is latest."""
+    for document in render("persistence.enabled=true"):
+        if document["kind"] != "Deployment":
+            continue
+        pod = document["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert {"startupProbe", "readinessProbe", "livenessProbe"} & container.keys()
+            assert not container["image"].endswith(":latest")
+
+
+def test_stores_can_be_the_users_own() -> None:
+    """With the trial switched off the operator gets the given addresses and no trial store is made."""
+    documents = render(
+        "trial.mlflow.enabled=false", "trial.redis.enabled=false", "trial.postgres.enabled=false",
+        "trial.prometheus.enabled=false", "stores.redisUrl=redis://mine:6379", "stores.mlflowTrackingUri=http://mine:5000",
+    )  # fmt: skip
+    assert {d["metadata"]["name"] for d in documents if d["kind"] == "Deployment"} == {"fraud-platform-operator"}
+    stores = find(documents, "Secret", "fraud-platform-stores")["stringData"]
+    assert stores == {"REDIS_URL": "redis://mine:6379", "POSTGRES_DSN": "", "MLFLOW_TRACKING_URI": "http://mine:5000"}
+
+
+def test_values_are_checked() -> None:
+    """A mistyped value is refused by the chart's schema."""
+    with pytest.raises(AssertionError, match="storage"):
+        render("storage.uri=ftp://x")
+
+
+def _wait(check: Callable[[], Any], seconds: float, what: str) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+@pytest.fixture
+def process(server: Any, installed: Kube, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The operator with the platform file of the chart and the rights of the chart's service account."""
+    platform = find(render(), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
+    (tmp_path / "platform.json").write_text(platform)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = int(s.getsockname()[1])
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(server.kubeconfig("operator-token")),
+        "FRAUD_PLATFORM": str(tmp_path / "platform.json"),
+        "REDIS_URL": "redis://x",
+        "POSTGRES_DSN": "postgresql://x",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }
+    with (tmp_path / "log").open("wb") as log:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "fraud_operator", "--port", str(port)], env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        yield running, port
+    finally:
+        if running.poll() is None:
+            running.kill()
+        running.wait(10)
+        sys.stdout.write((tmp_path / "log").read_text())
+
+
+def test_the_operator_runs_with_the_charts_rights(
+    server: Any, installed: Kube, process: tuple[subprocess.Popen[bytes], int]
+) -> None:
+    """Children appear soon after apply, a deleted one comes back by its event, and SIGTERM ends it within seconds."""
+    running, port = process
+    kube, namespace = installed, "rights"
+
+    def get(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    _wait(lambda: get("/readyz"), 60, "readyz")
+    server.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    body = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
+    body["metadata"]["namespace"] = namespace
+    uid = kube.create(DETECTOR, body)["metadata"]["uid"]
+    _wait(lambda: len(snapshot(kube, namespace, uid)[0]) >= 40, 15, "children")
+    found = _wait(lambda: (kube.get(DETECTOR, namespace, "payments") or {}).get("status"), 15, "status")
+    degraded = next(c for c in found["conditions"] if c["type"] == "Degraded")
+    assert degraded["reason"] not in ("ApplyRefused", "ApplyConflict"), degraded
+    console = ("Deployment", "payments-console")
+    kube.delete(BY_KIND["Deployment"], namespace, console[1])
+    _wait(lambda: console in snapshot(kube, namespace, uid)[0], 10, "the deleted Deployment")
+    assert "fraud_operator_reconciles_total" in get("/metrics")
+    kube.delete(DETECTOR, namespace, "payments")
+    _wait(lambda: kube.get(DETECTOR, namespace, "payments") is None, 15, "the detector's end")
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(15) == 0
