@@ -174,7 +174,7 @@ def job_arguments(spec: Json, job_id: str, savepoint: str | None) -> list[str]:
     job = spec["job"]
     arguments = ["standalone-job"]
     if highly_available(spec):
-        arguments += ["--host", "$(POD_IP)"]
+        arguments.append("-Djobmanager.rpc.address=$(POD_IP)")
     if job.get("entryClass"):
         arguments += ["--job-classname", job["entryClass"]]
     arguments += ["--job-id", job_id]
