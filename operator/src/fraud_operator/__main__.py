@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import signal
 import threading
@@ -17,9 +18,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fraud_contracts import log
 from fraud_contracts.config import METRICS_PORT
-from fraud_operator import handlers
+from fraud_operator import handlers, targets
 from fraud_operator.events import Recorder
-from fraud_operator.kube import DETECTOR, Kube, load_client
+from fraud_operator.kube import BY_KIND, DETECTOR, ApiError, Kube, load_client
 from fraud_operator.meters import Meters
 from fraud_operator.observe import Observer
 from fraud_operator.passes import Passes
@@ -29,6 +30,7 @@ from fraud_operator.settings import Platform, load_platform
 LOG: Final = logging.getLogger("fraud_operator")
 # The event loop answers within this time, or the Pod is restarted.
 STALL: Final = 60.0
+POD: Final = BY_KIND["Pod"]
 
 
 class Pulse:
@@ -48,13 +50,15 @@ class Pulse:
         return time.monotonic() - self.last < STALL
 
 
-def serve_http(pulse: Pulse, port: int) -> ThreadingHTTPServer:
-    """/healthz, /readyz and /metrics, on a thread of their own so that a stalled loop can be told."""
+def serve_http(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -> ThreadingHTTPServer:
+    """/healthz, /readyz, /metrics and /targets, on threads of their own so that a stalled loop can be told."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/metrics":
                 self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
+            elif self.path == "/targets":
+                self._targets()
             elif self.path == "/healthz":
                 self._answer(200 if pulse.healthy else 503, b"ok\n" if pulse.healthy else b"the event loop stalls\n")
             elif self.path == "/readyz":
@@ -62,12 +66,23 @@ def serve_http(pulse: Pulse, port: int) -> ThreadingHTTPServer:
             else:
                 self._answer(404, b"not found\n")
 
+        def _targets(self) -> None:
+            try:
+                pods = [pod for one in namespaces or [None] for pod in kube.list(POD, one, targets.PART_OF)]
+            except ApiError as error:
+                self._answer(503, f"{error}\n".encode())
+                return
+            self._answer(200, json.dumps(targets.targets(pods)).encode(), "application/json")
+
         def _answer(self, code: int, body: bytes, content: str = "text/plain") -> None:
             self.send_response(code)
             self.send_header("Content-Type", content)
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            try:
+                self.end_headers()
+                self.wfile.write(body)
+            except ConnectionError:
+                LOG.debug("the caller hung up")
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
             """Probes are not worth a line each."""
@@ -110,9 +125,10 @@ async def _main(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     pulse = Pulse()
-    server = serve_http(pulse, options.port)
+    kube = Kube(load_client())
+    server = serve_http(pulse, options.port, kube, options.namespace)
     try:
-        await operate(Kube(load_client()), load_platform(), options.namespace, pulse, stop)
+        await operate(kube, load_platform(), options.namespace, pulse, stop)
     finally:
         server.shutdown()
 

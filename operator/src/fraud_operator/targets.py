@@ -1,0 +1,34 @@
+"""What Prometheus may scrape, in the form of its HTTP service discovery: the platform's Pods that say where metrics are.
+
+A Prometheus without rights in the cluster, or built without Kubernetes discovery, asks the operator at ``/targets``. A
+Prometheus operator finds the same Pods by the PodMonitors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from fraud_contracts import names
+
+PART_OF: Final = "app.kubernetes.io/part-of=fraud-platform"
+_PREFIX: Final = "prometheus.io/"
+_COPIED: Final = {
+    "component": names.COMPONENT_LABEL,
+    "detector_name": names.DETECTOR_LABEL,
+    "slot": f"{names.GROUP}/slot",
+}
+
+
+def targets(pods: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One group a Pod that runs and asks to be scraped; labels as the dashboards use them."""
+    found = []
+    for pod in pods:
+        meta, status = pod["metadata"], pod.get("status", {})
+        asked = {k.removeprefix(_PREFIX): v for k, v in meta.get("annotations", {}).items() if k.startswith(_PREFIX)}
+        if asked.get("scrape") != "true" or status.get("phase") != "Running" or not status.get("podIP"):
+            continue
+        labels = {"namespace": meta["namespace"], "pod": meta["name"], "__metrics_path__": asked.get("path", "/metrics")}
+        labels |= {name: meta["labels"][key] for name, key in _COPIED.items() if key in meta.get("labels", {})}
+        found.append({"targets": [f"{status['podIP']}:{asked.get('port', '9090')}"], "labels": labels})
+    return found
