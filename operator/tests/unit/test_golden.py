@@ -1,0 +1,198 @@
+"""All children of the example detectors, whole: a change in a builder shows in the diff of tests/golden."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from fraud_contracts import names
+from fraud_operator import training
+from fraud_operator.desired.everything import Wanted, build
+from fraud_operator.detector import Detector, check
+from fraud_operator.kube import BY_KIND
+from fraud_operator.releases import make_release
+from fraud_operator.rollout import State
+from fraud_operator.settings import Platform, Stores
+
+ROOT = Path(__file__).resolve().parents[3]
+GOLDEN = ROOT / "tests" / "golden"
+CASES = ("minimal", "payments", "sparkov")
+PLATFORM = Platform(
+    storage_uri="file:///var/lib/fraud-platform/storage",
+    stores=Stores(redis_url="redis://r:6379/0", postgres_dsn="postgresql://p/d", mlflow_tracking_uri="http://m:5000"),
+)
+KEYS = {"TOKEN_KEY": "00", "DEAD_LETTER_KEY": "key", "API_KEY": "api"}
+
+
+class _Plain(yaml.SafeDumper):
+    """No anchors: each child is to be read on its own."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def detector(case: str) -> tuple[Detector, dict[str, Any]]:
+    body = yaml.safe_load((GOLDEN / case / "cr.yaml").read_text())
+    facts = yaml.safe_load((GOLDEN / case / "facts.yaml").read_text())
+    body["metadata"]["uid"] = facts["uid"]
+    return Detector.parse(body, PLATFORM), facts
+
+
+def children(case: str) -> list[dict[str, Any]]:
+    found, facts = detector(case)
+    state = State.model_validate(facts["state"])
+    wanted = Wanted(
+        release=make_release(found, state, None),
+        state=state,
+        training_revision=training.revision(found.spec, found.feature_set, None, 0, 0),
+        keys=KEYS if facts["fresh"] else None,
+    )
+    return [child.body for child in build(found, wanted)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_children_are_as_recorded(case: str) -> None:
+    """The builders give exactly what tests/golden holds; `make golden-update` records a change that is meant."""
+    made = yaml.dump_all(children(case), Dumper=_Plain, sort_keys=False, width=120)
+    path = GOLDEN / case / "expected.yaml"
+    if os.environ.get("FRAUD_UPDATE_GOLDEN") == "1":
+        path.write_text(made)
+    assert made == path.read_text()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_examples_are_valid(case: str) -> None:
+    """No example has a fault that the operator would refuse."""
+    assert check(detector(case)[0]) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_names_are_unique_and_short_enough(case: str) -> None:
+    """No two children share a kind and name, and none is longer than its kind takes."""
+    made = [(child["kind"], child["metadata"]["name"]) for child in children(case)]
+    assert len(made) == len(set(made))
+    for kind, name in made:
+        assert len(name) <= names.KIND_LIMITS.get(kind, 63), (kind, name)
+
+
+def _pods(value: Any) -> list[dict[str, Any]]:
+    """All Pod specs anywhere inside."""
+    if isinstance(value, dict):
+        found = [value] if "containers" in value and isinstance(value["containers"], list) else []
+        return found + [pod for item in value.values() for pod in _pods(item)]
+    if isinstance(value, list):
+        return [pod for item in value for pod in _pods(item)]
+    return []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_is_confined(case: str) -> None:
+    """Each Pod runs as a user, without capabilities, with a writable /tmp of its own; each container has limits or Flink's own."""
+    pods = [(child["kind"], pod) for child in children(case) for pod in _pods(child)]
+    assert len(pods) >= 8
+    for kind, pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert container.get("imagePullPolicy") == "IfNotPresent"
+            if kind != "FlinkDeployment":
+                assert container["securityContext"]["readOnlyRootFilesystem"] is True
+                assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
+
+
+def test_a_changed_policy_restarts_nothing() -> None:
+    """Policy reaches the data path through the release, so the Pods' hash of the document doesn't move with it."""
+    found, _ = detector("payments")
+    bands = found.spec.policy.bands.model_copy(update={"review": 650})
+    policy = found.spec.policy.model_copy(update={"bands": bands})
+    changed = Detector(
+        found.namespace, found.name, found.uid, 2, found.created, {}, found.spec.model_copy(update={"policy": policy}), PLATFORM
+    )
+    assert changed.config_hash == found.config_hash
+    assert changed.config.to_json() != found.config.to_json()
+
+
+def test_a_changed_partition_count_would_restart_all() -> None:
+    """What a running process reads once is in the hash."""
+    found, _ = detector("payments")
+    kafka = found.spec.kafka.model_copy(update={"partitions": 8})
+    changed = Detector(
+        found.namespace, found.name, found.uid, 2, found.created, {}, found.spec.model_copy(update={"kafka": kafka}), PLATFORM
+    )
+    assert changed.config_hash != found.config_hash
+
+
+def test_external_kafka_gets_no_children() -> None:
+    """With kafka.external the operator makes no Kafka object and the document names the user's brokers."""
+    body = yaml.safe_load((GOLDEN / "payments" / "cr.yaml").read_text())
+    body["spec"]["kafka"] = {"external": {"bootstrapServers": "mine:9092"}, "partitions": 2}
+    found = Detector.parse(body, PLATFORM)
+    wanted = Wanted(release=make_release(found, State(), None), state=State(), training_revision=None)
+    assert not [child for child in build(found, wanted) if child.kind.startswith("Kafka")]
+    assert found.config.kafka.bootstrap_servers == "mine:9092"
+
+
+@functools.cache
+def _crds() -> dict[tuple[str, str], dict[str, Any]]:
+    folder = Path(os.environ.get("FRAUD_CRDS") or os.environ.get("FRAUD_CACHE", Path.home() / ".cache/fraud-platform"))
+    if not os.environ.get("FRAUD_CRDS"):
+        folder = folder / "crds"
+    out = {}
+    for path in [*folder.rglob("*.yaml"), *folder.rglob("*.yml")]:
+        if "alertmanager" in path.name:
+            continue
+        for document in yaml.load_all(path.read_text(), yaml.CSafeLoader):
+            if document and document.get("kind") == "CustomResourceDefinition":
+                for version in document["spec"]["versions"]:
+                    key = (f"{document['spec']['group']}/{version['name']}", document["spec"]["names"]["kind"])
+                    out[key] = version["schema"]["openAPIV3Schema"]
+    return out
+
+
+def _unknown(value: Any, schema: dict[str, Any], path: str) -> list[str]:
+    """Fields that a structural schema doesn't know: an API server drops them silently."""
+    if schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("x-kubernetes-int-or-string"):
+        return []
+    if isinstance(value, list):
+        return [u for i, item in enumerate(value) for u in _unknown(item, schema.get("items", {}), f"{path}[{i}]")]
+    if not isinstance(value, dict):
+        return []
+    properties, more = schema.get("properties"), schema.get("additionalProperties")
+    out = []
+    for key, item in value.items():
+        if properties and key in properties:
+            out += _unknown(item, properties[key], f"{path}.{key}")
+        elif isinstance(more, dict):
+            out += _unknown(item, more, f"{path}.{key}")
+        elif not more and (properties is not None or schema.get("type") == "object") and path:
+            out.append(f"{path}.{key}")
+    return out
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_children_fit_the_upstream_schemas(case: str) -> None:
+    """Each child of a custom kind passes its project's own CRD: types, required fields, no field that it doesn't know."""
+    crds = _crds()
+    if not crds:
+        if os.environ.get("FRAUD_REQUIRE") == "all":
+            pytest.fail("the upstream CRDs were not fetched: make crds")
+        pytest.skip("the upstream CRDs were not fetched: make crds")
+    checked = set()
+    for child in children(case):
+        schema = crds.get((child["apiVersion"], child["kind"]))
+        if schema is None:
+            assert not BY_KIND[child["kind"]].needs, f"no CRD for {child['kind']}"
+            continue
+        jsonschema.validate(child, schema)
+        spec = {"spec": schema["properties"]["spec"]}
+        assert _unknown({"spec": child["spec"]}, {"properties": spec}, "spec") == []
+        checked.add(child["kind"])
+    assert {"Kafka", "KafkaNodePool", "KafkaTopic", "FlinkDeployment", "RayJob", "PodMonitor"} <= checked
