@@ -23,6 +23,7 @@ from fraud_pipelines.features import (
     read_header,
 )
 from fraud_pipelines.features.plan import hash64
+from fraud_pipelines.features.recent import Recent
 from fraud_pipelines.replay import replay
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -260,6 +261,19 @@ def test_an_event_too_late_by_a_millisecond_is_counted_alone() -> None:
         assert features.vector(body, {"customer": values})[at] == 1
         assert read_header(after).seq == seq
         assert stage.open(after).too_old == (seq == 1)
+
+
+def test_the_values_seen_last_are_kept_in_one_order() -> None:
+    """Which of two values of one millisecond came first leaves no trace; past the limit the one seen longest ago goes."""
+    tables = []
+    for order in ([(5, 7), (5, 3), (1, 9), (2, 3)], [(1, 9), (2, 3), (5, 3), (5, 7)]):
+        recent = Recent(limit=2, retain=100)
+        for t, value in order:
+            recent.add(t, value)
+        tables.append((list(recent.lasts), list(recent.hashes)))
+        assert recent.count(0, 5) == 2
+        assert recent.count(5, 9) == 0
+    assert tables == [([5, 5], [3, 7])] * 2
 
 
 def test_sums_stay_exact_after_more_than_64_bits_went_by() -> None:
