@@ -60,7 +60,9 @@ def serve_http(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -
             elif self.path == "/targets":
                 self._targets()
             elif self.path == "/healthz":
-                self._answer(200 if pulse.healthy else 503, b"ok\n" if pulse.healthy else b"the event loop stalls\n")
+                self._answer(
+                    200 if pulse.healthy else 503, b"ok\n" if pulse.healthy else b"the event loop stalls\n"
+                )
             elif self.path == "/readyz":
                 self._answer(200 if pulse.ready else 503, b"ok\n" if pulse.ready else b"starting\n")
             else:
@@ -92,14 +94,17 @@ def serve_http(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -
     return server
 
 
-async def operate(kube: Kube, platform: Platform, namespaces: Sequence[str], pulse: Pulse, stop: asyncio.Event) -> None:
+async def operate(
+    kube: Kube, platform: Platform, namespaces: Sequence[str], pulse: Pulse, stop: asyncio.Event
+) -> None:
     """Runs until ``stop`` is set."""
     meters = Meters()
     reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
     passes = Passes(reconciler.reconcile, meters)
     beat = asyncio.create_task(pulse.beat(), name="pulse")
     # kopf's stream may come late where a kind is missing; what is there already is taken up at once.
-    for namespace in namespaces or [None]:
+    watched: list[str | None] = list(namespaces) if namespaces else [None]
+    for namespace in watched:
         for found in await asyncio.to_thread(kube.list, DETECTOR, namespace):
             passes.ask(found["metadata"]["namespace"], found["metadata"]["name"])
     pulse.ready = True
@@ -135,7 +140,9 @@ async def _main(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="fraud_operator", description=__doc__)
-    parser.add_argument("--namespace", action="append", default=[], help="watch this namespace only; may be repeated")
+    parser.add_argument(
+        "--namespace", action="append", default=[], help="watch this namespace only; may be repeated"
+    )
     parser.add_argument("--port", type=int, default=METRICS_PORT, help="of /metrics, /healthz and /readyz")
     options = parser.parse_args(arguments)
     log.setup()

@@ -18,7 +18,9 @@ Key = tuple[str, str]
 def covers(live: Any, wanted: Any) -> bool:
     """Whether everything wanted is in the live value. Lists of named objects are compared by name, as the server merges them."""
     if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and all(key in live and covers(live[key], value) for key, value in wanted.items())
+        return isinstance(live, Mapping) and all(
+            key in live and covers(live[key], value) for key, value in wanted.items()
+        )
     if isinstance(wanted, list):
         if not isinstance(live, list) or len(live) < len(wanted):
             return False
@@ -60,10 +62,7 @@ class Applier:
         if live is not None and self._seen.get(memory) == digest and covers(live, child.body):
             return
         try:
-            if child.once:
-                after = self.kube.create(kind, child.body)
-            else:
-                after = self.kube.apply(kind, child.body)
+            after = self.kube.create(kind, child.body) if child.once else self.kube.apply(kind, child.body)
         except UnknownKindError:
             report.missing.add(child.kind)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -150,17 +151,24 @@ def check(detector: Detector) -> list[SpecError]:
         try:
             program = cel.compile(rule.when)
         except ValueError as error:
-            found.append(SpecError(path, f"rule {rule.name!r} is no CEL expression: {str(error).splitlines()[0]}"))
+            found.append(
+                SpecError(path, f"rule {rule.name!r} is no CEL expression: {str(error).splitlines()[0]}")
+            )
             continue
         unknown = sorted(set(program.variables()) - RULE_VARIABLES)
         if unknown:
             allowed = ", ".join(sorted(RULE_VARIABLES))
-            found.append(SpecError(path, f"rule {rule.name!r} reads {', '.join(unknown)}; it may read {allowed}"))
+            found.append(
+                SpecError(path, f"rule {rule.name!r} reads {', '.join(unknown)}; it may read {allowed}")
+            )
     known = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
     for i, listed in enumerate(spec.policy.lists):
         if listed.field not in known:
             found.append(
-                SpecError(f"spec.policy.lists[{i}].field", f"{listed.field!r} is no entity or declared field of this detector")
+                SpecError(
+                    f"spec.policy.lists[{i}].field",
+                    f"{listed.field!r} is no entity or declared field of this detector",
+                )
             )
     train = spec.model.train
     if train is not None and train.schedule is not None:
@@ -169,10 +177,12 @@ def check(detector: Detector) -> list[SpecError]:
         except ValueError as error:
             found.append(SpecError("spec.model.train.schedule", str(error)))
     steps = spec.rollout.steps
-    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         found.append(SpecError("spec.rollout.steps", "each step must be larger than the one before"))
     if not detector.storage_uri:
-        found.append(SpecError("spec.storage.uri", "the platform has no default storage; give s3:// or file://"))
+        found.append(
+            SpecError("spec.storage.uri", "the platform has no default storage; give s3:// or file://")
+        )
     for store, given in (
         ("redis", spec.stores.redis is not None or detector.platform.stores.redis_url),
         ("postgres", spec.stores.postgres is not None or detector.platform.stores.postgres_dsn),

@@ -89,7 +89,9 @@ class Facts:
         if not worst.usable:
             return worst
         for noun in names.TOPICS:
-            verdict = readiness.kafka(self.child("KafkaTopic", names.kafka_topic(detector.name, noun)), self.now)
+            verdict = readiness.kafka(
+                self.child("KafkaTopic", names.kafka_topic(detector.name, noun)), self.now
+            )
             if not verdict.usable:
                 return Verdict(verdict.level, f"topic {detector.identity.topic(noun)} {verdict.message}")
         return worst
@@ -103,9 +105,11 @@ class Facts:
         streaming = self.flink(detector)
         if not streaming.usable:
             return False, "StreamingNotReady", f"the streaming job {streaming.message}"
-        if detector.spec.model.train is not None and self.outcome(detector).phase is not training.Phase.SUCCEEDED:
-            if self.state.stable is None:
-                return False, "SeedsNotWritten", "training writes the seeds; it hasn't succeeded yet"
+        trained = (
+            detector.spec.model.train is None or self.outcome(detector).phase is training.Phase.SUCCEEDED
+        )
+        if not trained and self.state.stable is None:
+            return False, "SeedsNotWritten", "training writes the seeds; it hasn't succeeded yet"
         lags = self.lags
         if lags.seeds is None or lags.profiles is None:
             return False, "LagUnknown", "the lag on seeds and profiles can't be read from Kafka yet"

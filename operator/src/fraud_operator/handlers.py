@@ -22,11 +22,11 @@ def registry(passes: Passes) -> kopf.OperatorRegistry:
     """Handlers bound to one queue; kopf waits by itself for kinds that aren't installed yet."""
     handlers = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=handlers)
+    @kopf.on.login(registry=handlers)  # type: ignore[untyped-decorator]
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
-    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=handlers)
+    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=handlers)  # type: ignore[untyped-decorator]
     async def detector_changed(namespace: str | None, name: str | None, **_: Any) -> None:
         if namespace and name:
             passes.ask(namespace, name)
@@ -34,7 +34,7 @@ def registry(passes: Passes) -> kopf.OperatorRegistry:
     for kind in (BY_KIND[name] for name in WATCHED):
         group, _, version = kind.api_version.rpartition("/")
 
-        @kopf.on.event(group, version, kind.plural, labels={names.UID_LABEL: kopf.PRESENT}, registry=handlers)
+        @kopf.on.event(group, version, kind.plural, labels={names.UID_LABEL: kopf.PRESENT}, registry=handlers)  # type: ignore[untyped-decorator]
         async def child_changed(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
             owner = labels.get(names.DETECTOR_LABEL)
             if namespace and owner:

@@ -68,7 +68,10 @@ CHILD_KINDS: Final = (
     Kind("ray.io/v1", "RayJob", "rayjobs", "the KubeRay operator"),
     Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors", "the Prometheus operator"),
 )
-BY_KIND: Final = {kind.kind: kind for kind in (*CHILD_KINDS, DETECTOR, Kind("v1", "Pod", "pods"), Kind("v1", "Event", "events"))}
+BY_KIND: Final = {
+    kind.kind: kind
+    for kind in (*CHILD_KINDS, DETECTOR, Kind("v1", "Pod", "pods"), Kind("v1", "Event", "events"))
+}
 
 
 class ApiError(FraudError):
@@ -117,7 +120,12 @@ class Kube:
         self._api = api
 
     def _call(
-        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None, content: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content: str = "application/json",
     ) -> Json:
         headers: dict[str, str] = {"Accept": "application/json", "User-Agent": names.FIELD_MANAGER}
         if body is not None:
@@ -146,7 +154,10 @@ class Kube:
             status = json.loads(answer.data)
         except ValueError:
             status = {}
-        message, details = status.get("message") or answer.data.decode(errors="replace")[:500], status.get("details")
+        message, details = (
+            status.get("message") or answer.data.decode(errors="replace")[:500],
+            status.get("details"),
+        )
         if answer.status == 409:
             raise ConflictError(409, message, details)
         if answer.status in (400, 403, 422):
@@ -168,7 +179,9 @@ class Kube:
             answer = self._call("GET", kind.path(namespace), {"labelSelector": labels} if labels else None)
         except ApiError as error:
             if error.status == 404:
-                raise UnknownKindError(404, f"the API server has no {kind.kind} ({kind.api_version})") from error
+                raise UnknownKindError(
+                    404, f"the API server has no {kind.kind} ({kind.api_version})"
+                ) from error
             raise
         items = answer.get("items") or []
         # Items of a list come without these two.
@@ -187,11 +200,15 @@ class Kube:
             )
         except ApiError as error:
             if error.status == 404 and not error.details.get("name"):
-                raise UnknownKindError(404, f"the API server has no {kind.kind} ({kind.api_version})") from error
+                raise UnknownKindError(
+                    404, f"the API server has no {kind.kind} ({kind.api_version})"
+                ) from error
             raise
 
     def create(self, kind: Kind, body: Json) -> Json:
-        return self._call("POST", kind.path(body["metadata"]["namespace"]), {"fieldManager": names.FIELD_MANAGER}, body)
+        return self._call(
+            "POST", kind.path(body["metadata"]["namespace"]), {"fieldManager": names.FIELD_MANAGER}, body
+        )
 
     def merge(self, kind: Kind, namespace: str, name: str, body: Json, part: str = "") -> Json:
         """JSON merge patch: for the detector's own finalizers and status, which are small and wholly ours."""

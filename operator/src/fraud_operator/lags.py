@@ -48,7 +48,9 @@ class LagReader:
         client = self._client(bootstrap, group)
         lag = written = 0
         try:
-            committed = client.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=TIMEOUT)
+            committed = client.committed(
+                [TopicPartition(topic, p) for p in range(partitions)], timeout=TIMEOUT
+            )
             for position in committed:
                 if position.error is not None:
                     raise StoreError("kafka", f"{topic}: {position.error}")
@@ -59,7 +61,9 @@ class LagReader:
                 lag += max(0, high - at)
                 written += high - low
         except KafkaException as error:
-            raise StoreError("kafka", f"{bootstrap} gave no offsets of {topic} for {group}: {error.args[0]}") from error
+            raise StoreError(
+                "kafka", f"{bootstrap} gave no offsets of {topic} for {group}: {error.args[0]}"
+            ) from error
         return lag, written
 
     def close(self, bootstrap: str) -> None:

@@ -57,7 +57,8 @@ class Observer:
             missing=frozenset(missing),
             release=release,
             state=state,
-            has_keys=self.kube.get(BY_KIND["Secret"], detector.namespace, names.keys(detector.name)) is not None,
+            has_keys=self.kube.get(BY_KIND["Secret"], detector.namespace, names.keys(detector.name))
+            is not None,
             revision=revision,
             replicas=self._replicas(detector),
             gates=_gates(state),
@@ -100,12 +101,17 @@ class Observer:
     def _log_in(self, registry: Registry, namespace: str, secret: str) -> None:
         found = self.kube.get(BY_KIND["Secret"], namespace, secret)
         if found is None:
-            raise StoreError("mlflow", f"spec.stores.mlflow.secretRef: there is no Secret {secret} in {namespace}")
+            raise StoreError(
+                "mlflow", f"spec.stores.mlflow.secretRef: there is no Secret {secret} in {namespace}"
+            )
         data = {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
         if "MLFLOW_TRACKING_TOKEN" in data:
             registry.session.headers["Authorization"] = f"Bearer {data['MLFLOW_TRACKING_TOKEN']}"
         elif "MLFLOW_TRACKING_USERNAME" in data:
-            registry.session.auth = (data["MLFLOW_TRACKING_USERNAME"], data.get("MLFLOW_TRACKING_PASSWORD", ""))
+            registry.session.auth = (
+                data["MLFLOW_TRACKING_USERNAME"],
+                data.get("MLFLOW_TRACKING_PASSWORD", ""),
+            )
 
     def _models(self, detector: Detector, facts: Facts) -> Models:
         model = detector.spec.model
@@ -116,7 +122,9 @@ class Observer:
             registry = self.registry(detector)
             trained = registry.trained(name, facts.revision) if facts.revision is not None else None
             champion = registry.alias(name, CHAMPION)
-            wanted = model.pin or registry.alias(name, model.registered.alias if model.registered else CHALLENGER)
+            wanted = model.pin or registry.alias(
+                name, model.registered.alias if model.registered else CHALLENGER
+            )
             if wanted is None:
                 return Models(None, _nothing_yet(detector, name), champion, trained)
             found = registry.version(name, wanted)
@@ -136,7 +144,10 @@ class Observer:
         identity, partitions = detector.identity, detector.spec.kafka.partitions
         try:
             seeds, written = self.lags.read(
-                detector.bootstrap, identity.features_group(detector.hash6), identity.topic("seeds"), partitions
+                detector.bootstrap,
+                identity.features_group(detector.hash6),
+                identity.topic("seeds"),
+                partitions,
             )
             profiles, _ = self.lags.read(
                 detector.bootstrap, identity.group("profile-sink"), identity.topic("profiles"), partitions
@@ -158,7 +169,10 @@ class Observer:
 
 
 def _alive(pod: Json) -> bool:
-    return not pod["metadata"].get("deletionTimestamp") and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    return not pod["metadata"].get("deletionTimestamp") and pod.get("status", {}).get("phase") not in (
+        "Succeeded",
+        "Failed",
+    )
 
 
 def _ask(pod: Json) -> Replica:
@@ -188,7 +202,10 @@ def release_in(text: str) -> str | None:
 def _nothing_yet(detector: Detector, name: str) -> tuple[str, str]:
     if detector.spec.model.registered is not None:
         alias = detector.spec.model.registered.alias
-        return "NoVersionYet", f"the registry's model {name!r} has no alias {alias!r}: set it on the version to try"
+        return (
+            "NoVersionYet",
+            f"the registry's model {name!r} has no alias {alias!r}: set it on the version to try",
+        )
     return "NoVersionYet", f"training has registered no version of {name!r} yet"
 
 

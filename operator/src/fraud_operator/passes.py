@@ -42,7 +42,9 @@ class Passes:
         key = (namespace, name)
         self._wake.setdefault(key, asyncio.Event()).set()
         if key not in self._tasks or self._tasks[key].done():
-            self._tasks[key] = asyncio.get_running_loop().create_task(self._serve(key), name=f"passes {namespace}/{name}")
+            self._tasks[key] = asyncio.get_running_loop().create_task(
+                self._serve(key), name=f"passes {namespace}/{name}"
+            )
 
     async def _serve(self, key: Key) -> None:
         wake, failures = self._wake[key], 0

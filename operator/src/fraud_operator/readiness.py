@@ -47,7 +47,9 @@ def _conditions(status: Json) -> dict[str, Json]:
 
 
 def _told(condition: Json) -> str:
-    return ": ".join(part for part in (str(condition.get("reason", "")), str(condition.get("message", ""))) if part)
+    return ": ".join(
+        part for part in (str(condition.get("reason", "")), str(condition.get("message", ""))) if part
+    )
 
 
 def _current(child: Json, status: Json) -> bool:
@@ -60,7 +62,10 @@ def silent(child: Json, now: int, operator: str) -> Verdict:
     age = now - int(datetime.fromisoformat(made.replace("Z", "+00:00")).timestamp() * 1000) if made else 0
     if age < SILENT_MS:
         return Verdict(Level.PROGRESSING, "waits for its operator")
-    return Verdict(Level.SILENT, f"has no status after {age // 1000} s: is {operator} running and watching this namespace?")
+    return Verdict(
+        Level.SILENT,
+        f"has no status after {age // 1000} s: is {operator} running and watching this namespace?",
+    )
 
 
 def kafka(child: Json | None, now: int) -> Verdict:
@@ -96,7 +101,10 @@ def flink(child: Json | None, now: int) -> Verdict:
     if lifecycle == "FAILED" or (lifecycle == "CREATED" and error):
         return Verdict(Level.FAILED, error or "the job failed")
     if lifecycle == "ROLLED_BACK":
-        return Verdict(Level.DEGRADED, "runs the spec before the last one, which failed" + (f": {error}" if error else ""))
+        return Verdict(
+            Level.DEGRADED,
+            "runs the spec before the last one, which failed" + (f": {error}" if error else ""),
+        )
     if state in ("RESTARTING", "RECONCILING", "FAILING"):
         return Verdict(Level.DEGRADED, f"the job is {state}" + (f": {error}" if error else ""))
     if state == "RUNNING" and error:
@@ -145,7 +153,9 @@ def predictor(child: Json | None, deployment: Json | None, version: str, now: in
     model = status.get("modelStatus") or {}
     if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
         failure = model.get("lastFailureInfo") or {}
-        return Verdict(Level.FAILED, str(failure.get("message") or failure.get("reason") or model["transitionStatus"]))
+        return Verdict(
+            Level.FAILED, str(failure.get("message") or failure.get("reason") or model["transitionStatus"])
+        )
     predictor_ready = conditions.get("PredictorReady", {})
     if predictor_ready.get("reason") == "ProgressDeadlineExceeded":
         return Verdict(Level.FAILED, _told(predictor_ready))

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -113,7 +113,9 @@ class Reconciler:
             self.applier.delete(left, report)
         for action in actions:
             self._do(detector, action, report)
-        return Facts(**{**vars(facts), "state": state, "release": release, "missing": facts.missing | report.missing})
+        return Facts(
+            **{**vars(facts), "state": state, "release": release, "missing": facts.missing | report.missing}
+        )
 
     def _training(self, detector: Detector, facts: Facts, report: Report) -> str | None:
         """The revision whose RayJob is to be there; None takes a failed one away, and the next pass makes it anew."""
@@ -131,7 +133,9 @@ class Reconciler:
         if isinstance(action, rollout.Tell):
             self.recorder.post(detector, action.reason, action.message, warning=action.warning)
             return
-        name = detector.spec.model.registered.name if detector.spec.model.registered else detector.identity.model
+        name = (
+            detector.spec.model.registered.name if detector.spec.model.registered else detector.identity.model
+        )
         try:
             self.observer.registry(detector).set_champion(name, action.version)
         except StoreError as error:
@@ -216,7 +220,8 @@ def transitions(previous: Json, after: Json) -> list[tuple[str, str]]:
 
 
 def _rollout_facts(detector: Detector, facts: Facts) -> rollout.Facts:
-    ready, failed = set(), {}
+    ready: set[str] = set()
+    failed: dict[str, str] = {}
     for package in facts.state.packages():
         verdict = facts.slot(detector, package.slot, package.version)
         if verdict.usable:
@@ -239,7 +244,8 @@ def _rollout_facts(detector: Detector, facts: Facts) -> rollout.Facts:
         abort=annotations.get(names.ABORT_ANNOTATION),
         rollback=annotations.get(names.ROLLBACK_ANNOTATION),
         urls={
-            slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}" for slot in rollout.SLOTS
+            slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
+            for slot in rollout.SLOTS
         },
     )
 
@@ -253,7 +259,11 @@ def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:
         if kind == "ConfigMap" and name.startswith(prefix)
     )
     kept = [("ConfigMap", name) for _, name in releases[-KEPT_RELEASES:]]
-    kept += [("Deployment", name) for kind, name in facts.children if kind == "Deployment" and name.endswith("-predictor")]
+    kept += [
+        ("Deployment", name)
+        for kind, name in facts.children
+        if kind == "Deployment" and name.endswith("-predictor")
+    ]
     # A RayJob that has ended is the record of its run; a running one of another revision is stopped by being deleted.
     for (kind, name), child in facts.children.items():
         if kind == "RayJob" and training.outcome(child).phase is training.Phase.SUCCEEDED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,18 +61,18 @@ class Registry:
     session: requests.Session = field(default_factory=requests.Session)
     _checked: dict[tuple[str, str], Version] = field(default_factory=dict)
 
-    def _get(self, path: str, **query: Any) -> requests.Response:
+    def _get(self, endpoint: str, query: Mapping[str, Any]) -> requests.Response:
         try:
-            answer = self.session.get(self.uri.rstrip("/") + path, params=query, timeout=TIMEOUT)
+            answer = self.session.get(self.uri.rstrip("/") + endpoint, params=dict(query), timeout=TIMEOUT)
         except requests.RequestException as error:
             raise StoreError("mlflow", f"no answer from {self.uri}: {type(error).__name__}") from error
         if answer.status_code >= 500:
-            raise StoreError("mlflow", f"HTTP {answer.status_code} from {path}")
+            raise StoreError("mlflow", f"HTTP {answer.status_code} from {endpoint}")
         return answer
 
     def _json(self, path: str, **query: Any) -> dict[str, Any] | None:
         """None where the registry says that there is no such thing."""
-        answer = self._get(f"/api/2.0/mlflow/{path}", **query)
+        answer = self._get(f"/api/2.0/mlflow/{path}", query)
         body: Any
         try:
             body = answer.json()
@@ -104,7 +105,9 @@ class Registry:
         tags = {tag["key"]: tag["value"] for tag in found.get("tags") or []}
         missing = [tag for tag in ("digest", "feature_set") if not tags.get(tag)]
         if missing:
-            raise PackageError(f"version {version} of {name} has no tag {', '.join(missing)}: it wasn't made by our training")
+            raise PackageError(
+                f"version {version} of {name} has no tag {', '.join(missing)}: it wasn't made by our training"
+            )
         run_id = found.get("run_id") or ""
         score_map = self._score_map(run_id, str(found.get("source", "")), tags["digest"], version)
         made = Version(
@@ -121,7 +124,7 @@ class Registry:
         return made
 
     def _artifact(self, run_id: str, folder: str, name: str) -> bytes:
-        answer = self._get("/get-artifact", run_id=run_id, path=f"{folder}/{name}")
+        answer = self._get("/get-artifact", {"run_id": run_id, "path": f"{folder}/{name}"})
         if answer.status_code != 200:
             raise PackageError(f"{folder}/{name} of run {run_id} can't be read: HTTP {answer.status_code}")
         return answer.content
@@ -132,7 +135,9 @@ class Registry:
         manifest_bytes = self._artifact(run_id, folder, "manifest.json")
         manifest = json.loads(manifest_bytes)
         canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-        if digest not in {"sha256:" + hashlib.sha256(data).hexdigest() for data in (canonical, manifest_bytes)}:
+        if digest not in {
+            "sha256:" + hashlib.sha256(data).hexdigest() for data in (canonical, manifest_bytes)
+        }:
             raise PackageError(f"version {version}: its manifest doesn't give the digest {digest}")
         serving_bytes = self._artifact(run_id, folder, "serving.json")
         if manifest.get("files", {}).get("serving.json") != hashlib.sha256(serving_bytes).hexdigest():

@@ -155,7 +155,12 @@ def _let_go(state: State, facts: Facts, now: int) -> State:
     """Frees the slots that nothing refers to any more."""
     if facts.propagated and state.retiring is not None:
         state = state.model_copy(update={"retiring": None})
-    if state.previous is not None and state.previous_until is not None and now >= state.previous_until and facts.propagated:
+    if (
+        state.previous is not None
+        and state.previous_until is not None
+        and now >= state.previous_until
+        and facts.propagated
+    ):
         state = state.model_copy(update={"previous": None, "previous_until": None})
     if facts.propagated and state.counted is None:
         state = state.model_copy(update={"counted": now})
@@ -190,8 +195,12 @@ def _prepare(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
     assert candidate is not None
     if facts.resolved is not None and facts.resolved.version != candidate.version:
         # Nobody refers to the slot yet, so a newer version may simply take its place.
-        after = state.model_copy(update={"phase": Phase.IDLE, "since": now, "candidate": None, "retiring": candidate})
-        return after, [Tell("Superseded", f"model version {candidate.version} gives way to {facts.resolved.version}")]
+        after = state.model_copy(
+            update={"phase": Phase.IDLE, "since": now, "candidate": None, "retiring": candidate}
+        )
+        return after, [
+            Tell("Superseded", f"model version {candidate.version} gives way to {facts.resolved.version}")
+        ]
     if candidate.slot in facts.failed:
         return _reject(state, now, f"its predictor can't start: {facts.failed[candidate.slot]}")
     if candidate.slot not in facts.ready:
@@ -217,9 +226,9 @@ def _advance(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
         return state, []
     if state.counted is None or candidate.slot not in facts.ready:
         return state, []
-    if not approved or state.phase is Phase.RAMP:
-        if now - state.counted < durations.to_ms(facts.spec.rollout.step_duration):
-            return state, []
+    waits = not approved or state.phase is Phase.RAMP
+    if waits and now - state.counted < durations.to_ms(facts.spec.rollout.step_duration):
+        return state, []
     step = state.step + 1
     if step >= len(facts.spec.rollout.steps):
         return _promote(state, facts, now)
@@ -261,7 +270,9 @@ def _reject(state: State, now: int, why: str) -> tuple[State, list[Action]]:
             "rejected": (*state.rejected, candidate.version)[-20:],
         }
     )
-    return after, [Tell("RolledBack", f"model version {candidate.version} is taken back: {why}", warning=True)]
+    return after, [
+        Tell("RolledBack", f"model version {candidate.version} is taken back: {why}", warning=True)
+    ]
 
 
 def _leave_stable(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
@@ -279,8 +290,18 @@ def _leave_stable(state: State, facts: Facts, now: int) -> tuple[State, list[Act
             "previous_until": None,
             "candidate": None,
             "retiring": bad,
-            "rejected": (*state.rejected, bad.version, *([state.candidate.version] if state.candidate else []))[-20:],
+            "rejected": (
+                *state.rejected,
+                bad.version,
+                *([state.candidate.version] if state.candidate else []),
+            )[-20:],
         }
     )
     to = f"version {state.previous.version}" if state.previous else "rules without a model"
-    return after, [Tell("RolledBack", f"model version {bad.version} is taken back by annotation; {to} answers", warning=True)]
+    return after, [
+        Tell(
+            "RolledBack",
+            f"model version {bad.version} is taken back by annotation; {to} answers",
+            warning=True,
+        )
+    ]

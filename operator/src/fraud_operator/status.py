@@ -52,7 +52,12 @@ def stamp(now: int) -> str:
 
 def _from(verdict: Verdict, reason: str, what: str) -> Told:
     if verdict.usable:
-        return Told(True, reason, f"{what} is ready" + (f"; {verdict.message}" if verdict.message else ""), verdict.level)
+        return Told(
+            True,
+            reason,
+            f"{what} is ready" + (f"; {verdict.message}" if verdict.message else ""),
+            verdict.level,
+        )
     reasons = {Level.FAILED: "Failed", Level.SILENT: "OperatorSilent", Level.ABSENT: "NotApplied"}
     return Told(False, reasons.get(verdict.level, "Progressing"), f"{what} {verdict.message}", verdict.level)
 
@@ -172,21 +177,28 @@ def rollout_healthy(detector: Detector, facts: Facts) -> Told:
             Level.DEGRADED,
         )
     if detector.spec.rollout.paused and state.candidate is not None:
-        return Told(True, "Paused", f"version {state.candidate.version} stays in {state.phase} while spec.rollout.paused")
+        return Told(
+            True,
+            "Paused",
+            f"version {state.candidate.version} stays in {state.phase} while spec.rollout.paused",
+        )
     if state.phase in (Phase.SHADOW, Phase.RAMP) and state.candidate is not None:
         open_gates = [f"{gate.name} {gate.result}" for gate in facts.gates if gate.result != "Pass"]
         hold = f"; waits for {', '.join(open_gates)}" if open_gates else ""
         hint = f"; approve with {names.APPROVE_ANNOTATION}: {state.candidate.version!r}" if open_gates else ""
         return Told(True, str(state.phase), f"version {state.candidate.version} in {state.phase}{hold}{hint}")
     if state.phase is Phase.PREPARING and state.candidate is not None:
-        return Told(True, "Preparing", f"version {state.candidate.version} is prepared in slot {state.candidate.slot}")
+        return Told(
+            True, "Preparing", f"version {state.candidate.version} is prepared in slot {state.candidate.slot}"
+        )
     return Told(True, str(state.phase), "no version is on its way")
 
 
 def _others(detector: Detector, facts: Facts) -> list[tuple[str, Verdict]]:
     """The workloads that no condition of their own tells of."""
     found = [
-        (f"the {store} sink", readiness.workload(facts.child("Deployment", names.sink(detector.name, store)))) for store in SINKS
+        (f"the {store} sink", readiness.workload(facts.child("Deployment", names.sink(detector.name, store))))
+        for store in SINKS
     ]
     found.append(("the console", readiness.workload(facts.child("Deployment", names.console(detector.name)))))
     return found
@@ -204,7 +216,9 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
         "RolloutHealthy": rollout_healthy(detector, facts),
     }
     paused = detector.spec.paused
-    out["Paused"] = Told(paused, "SpecPaused" if paused else "Running", "spec.paused: nothing is changed" if paused else "")
+    out["Paused"] = Told(
+        paused, "SpecPaused" if paused else "Running", "spec.paused: nothing is changed" if paused else ""
+    )
     others = _others(detector, facts)
     out["Degraded"] = _degraded(out, others, trouble)
     out["Progressing"] = _progressing(out, others)
@@ -215,7 +229,10 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
 def _degraded(told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]], trouble: Trouble) -> Told:
     for (kind, name), message in trouble.conflicts.items():
         return Told(
-            True, "ApplyConflict", f"{kind} {name}: {message}. Remove that manager's field; it is never taken by force", Level.DEGRADED
+            True,
+            "ApplyConflict",
+            f"{kind} {name}: {message}. Remove that manager's field; it is never taken by force",
+            Level.DEGRADED,
         )
     for (kind, name), message in trouble.problems.items():
         return Told(True, "ApplyRefused", f"{kind} {name}: {message}", Level.DEGRADED)
@@ -229,14 +246,18 @@ def _degraded(told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]], t
 
 
 def _progressing(told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]]) -> Told:
-    moving = [name for name, condition in told.items() if condition.level in (Level.PROGRESSING, Level.ABSENT)]
+    moving = [
+        name for name, condition in told.items() if condition.level in (Level.PROGRESSING, Level.ABSENT)
+    ]
     moving += [what for what, verdict in others if verdict.level in (Level.PROGRESSING, Level.ABSENT)]
     if moving:
         return Told(True, "InProgress", f"waits for {', '.join(moving)}")
     return Told(False, "Settled", "")
 
 
-def _ready(detector: Detector, facts: Facts, told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]]) -> Told:
+def _ready(
+    detector: Detector, facts: Facts, told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]]
+) -> Told:
     for name in ("KafkaReady", "StreamingReady", "ServingReady", "ReleasePropagated"):
         if not told[name].status:
             return Told(False, f"Not{name}", told[name].message)
@@ -300,7 +321,8 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
             "share": split.share // 100 if split else None,
             "since": stamp(state.since) if state.since else None,
             "gates": [
-                {"name": g.name, "result": str(g.result), "value": g.value or "", "bound": g.bound or ""} for g in facts.gates
+                {"name": g.name, "result": str(g.result), "value": g.value or "", "bound": g.bound or ""}
+                for g in facts.gates
             ],
         },
         "training": {
@@ -335,4 +357,7 @@ def _pruned(value: Any) -> Any:
 
 def changed(status: Json, previous: Mapping[str, Any]) -> bool:
     """Whether writing it would change anything."""
-    return bool(_pruned(status) != {key: _pruned(previous.get(key)) for key in status if previous.get(key) is not None})
+    return bool(
+        _pruned(status)
+        != {key: _pruned(previous.get(key)) for key in status if previous.get(key) is not None}
+    )

@@ -25,10 +25,20 @@ def targets(pods: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for pod in pods:
         meta, status = pod["metadata"], pod.get("status", {})
-        asked = {k.removeprefix(_PREFIX): v for k, v in meta.get("annotations", {}).items() if k.startswith(_PREFIX)}
+        asked = {
+            k.removeprefix(_PREFIX): v
+            for k, v in meta.get("annotations", {}).items()
+            if k.startswith(_PREFIX)
+        }
         if asked.get("scrape") != "true" or status.get("phase") != "Running" or not status.get("podIP"):
             continue
-        labels = {"namespace": meta["namespace"], "pod": meta["name"], "__metrics_path__": asked.get("path", "/metrics")}
-        labels |= {name: meta["labels"][key] for name, key in _COPIED.items() if key in meta.get("labels", {})}
+        labels = {
+            "namespace": meta["namespace"],
+            "pod": meta["name"],
+            "__metrics_path__": asked.get("path", "/metrics"),
+        }
+        labels |= {
+            name: meta["labels"][key] for name, key in _COPIED.items() if key in meta.get("labels", {})
+        }
         found.append({"targets": [f"{status['podIP']}:{asked.get('port', '9090')}"], "labels": labels})
     return found

@@ -76,7 +76,9 @@ def outcome(job: Mapping[str, Any] | None) -> Outcome:
     ended = _ms(status.get("endTime"))
     if deployment == "Complete" and run == "SUCCEEDED":
         return Outcome(Phase.SUCCEEDED, ended=ended)
-    if deployment in ("Failed", "ValidationFailed") or (deployment == "Complete" and run in ("STOPPED", "FAILED")):
+    if deployment in ("Failed", "ValidationFailed") or (
+        deployment == "Complete" and run in ("STOPPED", "FAILED")
+    ):
         told = " ".join(part for part in (status.get("reason", ""), status.get("message", "")) if part)
         return Outcome(Phase.FAILED, told or f"the job ended as {deployment} {run}".strip(), ended)
     if run in ("RUNNING", "PENDING"):

@@ -50,7 +50,11 @@ def upstream_crds() -> list[dict[str, Any]]:
     for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml"), *folder.rglob("*.json")]):
         if "alertmanager" in path.name:
             continue
-        out += [d for d in yaml.load_all(path.read_text(), yaml.CSafeLoader) if d and d.get("kind") == "CustomResourceDefinition"]
+        out += [
+            d
+            for d in yaml.load_all(path.read_text(), yaml.CSafeLoader)
+            if d and d.get("kind") == "CustomResourceDefinition"
+        ]
     return out
 
 
@@ -72,7 +76,9 @@ class Server:
                 {
                     "apiVersion": "v1",
                     "kind": "Config",
-                    "clusters": [{"name": "c", "cluster": {"server": self.url, "insecure-skip-tls-verify": True}}],
+                    "clusters": [
+                        {"name": "c", "cluster": {"server": self.url, "insecure-skip-tls-verify": True}}
+                    ],
                     "users": [{"name": "u", "user": {"token": token}}],
                     "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
                     "current-context": "x",

@@ -31,13 +31,25 @@ PLURALS = {
 
 
 def render(*settings: str) -> list[dict[str, Any]]:
-    helm = next((p for p in (str(CACHE / "node/bin/helm"), shutil.which("helm")) if p and Path(p).exists()), None)
+    helm = next(
+        (p for p in (str(CACHE / "node/bin/helm"), shutil.which("helm")) if p and Path(p).exists()), None
+    )
     if helm is None:
         if os.environ.get("FRAUD_REQUIRE") == "all":
             pytest.fail("helm is not built")
         pytest.skip("helm is not built")
     values = [part for setting in settings for part in ("--set", setting)]
-    command = [helm, "template", "fraud-platform", CHART, "-n", "fraud-platform", "--kube-version", "1.34.4", *values]
+    command = [
+        helm,
+        "template",
+        "fraud-platform",
+        CHART,
+        "-n",
+        "fraud-platform",
+        "--kube-version",
+        "1.34.4",
+        *values,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
@@ -59,7 +71,10 @@ def install(kube: Kube, documents: list[dict[str, Any]]) -> None:
 @pytest.fixture(scope="module")
 def installed(server: Any) -> Kube:
     kube: Kube = server.kube()
-    server.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "fraud-platform"}})
+    server.post(
+        "/api/v1/namespaces",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "fraud-platform"}},
+    )
     install(kube, render())
     return kube
 
@@ -75,7 +90,9 @@ def test_rights_are_named() -> None:
         if document["kind"] not in ("ClusterRole", "Role"):
             continue
         for rule in document["rules"]:
-            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], document["metadata"]["name"]
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], document["metadata"][
+                "name"
+            ]
             assert not {"escalate", "impersonate"} & set(rule["verbs"])
             if "secrets" in rule["resources"]:
                 assert not {"list", "watch"} & set(rule["verbs"])
@@ -103,9 +120,15 @@ def test_stores_can_be_the_users_own() -> None:
         "trial.mlflow.enabled=false", "trial.redis.enabled=false", "trial.postgres.enabled=false",
         "trial.prometheus.enabled=false", "stores.redisUrl=redis://mine:6379", "stores.mlflowTrackingUri=http://mine:5000",
     )  # fmt: skip
-    assert {d["metadata"]["name"] for d in documents if d["kind"] == "Deployment"} == {"fraud-platform-operator"}
+    assert {d["metadata"]["name"] for d in documents if d["kind"] == "Deployment"} == {
+        "fraud-platform-operator"
+    }
     stores = find(documents, "Secret", "fraud-platform-stores")["stringData"]
-    assert stores == {"REDIS_URL": "redis://mine:6379", "POSTGRES_DSN": "", "MLFLOW_TRACKING_URI": "http://mine:5000"}
+    assert stores == {
+        "REDIS_URL": "redis://mine:6379",
+        "POSTGRES_DSN": "",
+        "MLFLOW_TRACKING_URI": "http://mine:5000",
+    }
 
 
 def test_values_are_checked() -> None:
@@ -142,7 +165,10 @@ def process(server: Any, installed: Kube, tmp_path: Path) -> Iterator[tuple[subp
     }
     with (tmp_path / "log").open("wb") as log:
         running = subprocess.Popen(
-            [sys.executable, "-m", "fraud_operator", "--port", str(port)], env=environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "fraud_operator", "--port", str(port)],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         yield running, port
@@ -168,7 +194,9 @@ def test_the_operator_runs_with_the_charts_rights(
             return ""
 
     _wait(lambda: get("/readyz"), 60, "readyz")
-    server.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    server.post(
+        "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    )
     body = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["metadata"]["namespace"] = namespace
     uid = kube.create(DETECTOR, body)["metadata"]["uid"]

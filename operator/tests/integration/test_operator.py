@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = Platform(
     storage_uri="file:///var/lib/fraud-platform/storage",
     # Nobody listens there: the operator must live with a registry that gives no answer.
-    stores=Stores(redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"),
+    stores=Stores(
+        redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
+    ),
 )
 
 
@@ -62,19 +64,31 @@ def test_all_children_are_accepted_by_the_real_schemas(
 ) -> None:
     """Every child of every example is taken by the API server, unknown fields and CEL rules included."""
     namespace = f"accepted-{name}"
-    server.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    server.post(
+        "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    )
     made = kube.create(DETECTOR, example(name, namespace))
     started = time.monotonic()
     outcome = reconciler.reconcile(namespace, name)
     assert time.monotonic() - started < 10
     body = kube.get(DETECTOR, namespace, name)
     assert body is not None
-    assert condition(body, "Degraded").get("reason") not in ("ApplyRefused", "ApplyConflict"), condition(body, "Degraded")
+    assert condition(body, "Degraded").get("reason") not in ("ApplyRefused", "ApplyConflict"), condition(
+        body, "Degraded"
+    )
     children, missing = snapshot(kube, namespace, made["metadata"]["uid"])
     assert not missing, f"CRDs that this test lacks: {missing}"
     assert len(outcome.written) >= len(children)
     kinds = {kind for kind, _ in children}
-    assert {"Kafka", "KafkaNodePool", "KafkaTopic", "FlinkDeployment", "RayJob", "Deployment", "StatefulSet"} <= kinds
+    assert {
+        "Kafka",
+        "KafkaNodePool",
+        "KafkaTopic",
+        "FlinkDeployment",
+        "RayJob",
+        "Deployment",
+        "StatefulSet",
+    } <= kinds
 
 
 def test_a_settled_pass_writes_nothing(kube: Kube, namespace: str, reconciler: Reconciler) -> None:
@@ -122,7 +136,9 @@ def test_drift_is_repaired(kube: Kube, namespace: str, reconciler: Reconciler) -
     assert found is not None and CONFIG_HASH in found["spec"]["template"]["metadata"]["annotations"]
 
 
-def test_a_conflict_is_told_and_not_forced(server: Any, kube: Kube, namespace: str, reconciler: Reconciler) -> None:
+def test_a_conflict_is_told_and_not_forced(
+    server: Any, kube: Kube, namespace: str, reconciler: Reconciler
+) -> None:
     """A field that another manager owns stays as it is, and the detector says who is in the way."""
     kube.create(DETECTOR, example("payments", namespace))
     reconciler.reconcile(namespace, "payments")
@@ -130,7 +146,12 @@ def test_a_conflict_is_told_and_not_forced(server: Any, kube: Kube, namespace: s
         "PATCH",
         BY_KIND["StatefulSet"].path(namespace, "payments-worker"),
         {"fieldManager": "someone", "force": "true"},
-        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "payments-worker"}, "spec": {"replicas": 4}},
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": {"name": "payments-worker"},
+            "spec": {"replicas": 4},
+        },
         "application/apply-patch+yaml",
     )
     reconciler.reconcile(namespace, "payments")
@@ -158,7 +179,10 @@ REFUSED = [
     (_set("spec.event.time.unit", "minutes"), "spec.event.time.unit"),
     (_set("spec.entities", []), "spec.entities"),
     (_set("spec.model", {"train": {}, "none": {}}), "exactly one of train, registered, none"),
-    (_set("spec.kafka", {"external": {"bootstrapServers": "k:9092"}, "managed": {}}), "exactly one of managed, external"),
+    (
+        _set("spec.kafka", {"external": {"bootstrapServers": "k:9092"}, "managed": {}}),
+        "exactly one of managed, external",
+    ),
     (_set("spec.policy.bands", {"review": 950, "decline": 900}), "bands.review"),
     (_set("spec.event.sensitive", ["timestamp"]), "event.time.field"),
     (_set("spec.storage.uri", "ftp://x"), "spec.storage.uri"),
@@ -182,7 +206,9 @@ def test_partitions_are_immutable(kube: Kube, namespace: str) -> None:
         kube.merge(DETECTOR, namespace, "payments", {"spec": {"kafka": {"partitions": 4}}})
 
 
-def test_what_the_schema_cannot_say_becomes_a_condition(kube: Kube, namespace: str, reconciler: Reconciler) -> None:
+def test_what_the_schema_cannot_say_becomes_a_condition(
+    kube: Kube, namespace: str, reconciler: Reconciler
+) -> None:
     """A rule that is no CEL expression gives ValidationFailed with the rule's path, and no children."""
     body = example("payments", namespace)
     body["spec"]["policy"]["rules"][0]["when"] = "event.amount >"
@@ -195,7 +221,9 @@ def test_what_the_schema_cannot_say_becomes_a_condition(kube: Kube, namespace: s
     assert snapshot(kube, namespace, uid)[0] == {}
 
 
-def test_retained_children_have_no_owner_and_deletion_ends(kube: Kube, namespace: str, reconciler: Reconciler) -> None:
+def test_retained_children_have_no_owner_and_deletion_ends(
+    kube: Kube, namespace: str, reconciler: Reconciler
+) -> None:
     """With Retain, Kafka and keys stay when the detector goes; with Delete they go too; the finalizer never blocks."""
     kube.create(DETECTOR, example("payments", namespace))
     reconciler.reconcile(namespace, "payments")

@@ -23,7 +23,12 @@ def test_a_running_pod_that_asks_for_it_is_a_target() -> None:
     """Address, path and component come from the Pod itself."""
     (found,) = targets([pod(scrape="true", port="9249", path="/")])
     assert found["targets"] == ["10.0.0.7:9249"]
-    assert found["labels"] == {"namespace": "payments", "pod": "p-0", "__metrics_path__": "/", "component": "worker"}
+    assert found["labels"] == {
+        "namespace": "payments",
+        "pod": "p-0",
+        "__metrics_path__": "/",
+        "component": "worker",
+    }
 
 
 def test_a_pod_that_is_going_or_does_not_ask_is_none() -> None:

@@ -24,7 +24,11 @@ def _subject(detector: Detector, component: str) -> dict[str, str]:
 
 def build_service_accounts(detector: Detector) -> list[Child]:
     return [
-        child("v1", "ServiceAccount", metadata(detector, names.service_account(detector.name, component), component))
+        child(
+            "v1",
+            "ServiceAccount",
+            metadata(detector, names.service_account(detector.name, component), component),
+        )
         for component in ACCOUNTS
     ]
 
@@ -82,7 +86,9 @@ def _policy(detector: Detector, part: str, pods: dict[str, Any], ingress: list[d
 def build_network_policies(detector: Detector) -> list[Child]:
     """Pods of a detector talk among themselves; from outside: the two doors, metrics, and the engines' operators."""
     own = {"matchLabels": {names.DETECTOR_LABEL: detector.name}}
-    platform = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": detector.platform.namespace}}}
+    platform = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": detector.platform.namespace}}
+    }
 
     def component(*labels: str) -> dict[str, Any]:
         return {

@@ -40,7 +40,9 @@ class Defaults:
     limits: Mapping[str, str]
 
 
-def _defaults(label: str, replicas: int, cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> Defaults:
+def _defaults(
+    label: str, replicas: int, cpu: str, memory: str, cpu_limit: str, memory_limit: str
+) -> Defaults:
     return Defaults(
         label, replicas, {"cpu": cpu, "memory": memory}, {"cpu": cpu_limit, "memory": memory_limit}
     )
@@ -119,12 +121,19 @@ def resources(detector: Detector, component: Component) -> Json:
     if override is not None and override.resources is not None:
         requests.update(override.resources.requests)
         limits.update(override.resources.limits)
-    return {"requests": {k: str(v) for k, v in requests.items()}, "limits": {k: str(v) for k, v in limits.items()}}
+    return {
+        "requests": {k: str(v) for k, v in requests.items()},
+        "limits": {k: str(v) for k, v in limits.items()},
+    }
 
 
 def node_selector(detector: Detector, component: Component) -> Json:
     override = detector.override(component)
-    return {"nodeSelector": dict(override.node_selector)} if override is not None and override.node_selector else {}
+    return (
+        {"nodeSelector": dict(override.node_selector)}
+        if override is not None and override.node_selector
+        else {}
+    )
 
 
 def container_security(*, read_only: bool = True) -> Json:
@@ -190,9 +199,13 @@ def volumes(detector: Detector, *, release: bool = False, storage: bool = False)
         {"name": "config", "configMap": {"name": names.config(detector.name)}},
     ]
     if release:
-        out.append({"name": "release", "configMap": {"name": names.release_pointer(detector.name), "optional": True}})
+        out.append(
+            {"name": "release", "configMap": {"name": names.release_pointer(detector.name), "optional": True}}
+        )
     if storage and detector.storage_path is not None:
-        out.append({"name": "storage", "hostPath": {"path": detector.storage_path, "type": "DirectoryOrCreate"}})
+        out.append(
+            {"name": "storage", "hostPath": {"path": detector.storage_path, "type": "DirectoryOrCreate"}}
+        )
     return out
 
 

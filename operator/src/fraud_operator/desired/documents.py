@@ -75,4 +75,10 @@ def build_stores(detector: Detector) -> Child | None:
         data["MLFLOW_TRACKING_URI"] = platform.mlflow_tracking_uri
     if not data:
         return None
-    return child("v1", "Secret", metadata(detector, names.stores(detector.name), "stores"), type="Opaque", data=_encoded(data))
+    return child(
+        "v1",
+        "Secret",
+        metadata(detector, names.stores(detector.name), "stores"),
+        type="Opaque",
+        data=_encoded(data),
+    )

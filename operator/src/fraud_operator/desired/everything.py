@@ -22,9 +22,7 @@ from fraud_operator.rollout import State
 
 @dataclass(frozen=True)
 class Wanted:
-    """What beside the spec decides the children. ``keys`` are random values for a detector that has no keys yet.
-
-    """
+    """What beside the spec decides the children. ``keys`` are random values for a detector that has no keys yet."""
 
     release: Release
     state: State

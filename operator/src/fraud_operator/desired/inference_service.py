@@ -57,7 +57,10 @@ def build_inference_service(detector: Detector, package: ModelPackage) -> Child:
                 "storageContainerName": platform.storage_container,
                 "minReplicas": detector.replicas(Component.PREDICTOR, 1),
                 "securityContext": pod_security(),
-                "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+                "deploymentStrategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+                },
                 **node_selector(detector, Component.PREDICTOR),
                 "model": {
                     "modelFormat": {"name": "fraud-package"},

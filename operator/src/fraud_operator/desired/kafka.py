@@ -75,7 +75,11 @@ def build_kafka_node_pool(detector: Detector) -> Child:
     if platform.ephemeral:
         volume["type"] = "ephemeral"
     else:
-        volume |= {"type": "persistent-claim", "size": managed.storage if managed else "20Gi", "deleteClaim": False}
+        volume |= {
+            "type": "persistent-claim",
+            "size": managed.storage if managed else "20Gi",
+            "deleteClaim": False,
+        }
         if platform.storage_class:
             volume["class"] = platform.storage_class
     return child(
@@ -92,7 +96,10 @@ def build_kafka_node_pool(detector: Detector) -> Child:
             "replicas": managed.replicas if managed else 1,
             "roles": ["controller", "broker"],
             "storage": {"type": "jbod", "volumes": [volume]},
-            "resources": {"requests": {"cpu": "100m", "memory": "768Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
+            "resources": {
+                "requests": {"cpu": "100m", "memory": "768Mi"},
+                "limits": {"cpu": "2", "memory": "2Gi"},
+            },
             "jvmOptions": {"-Xms": "256m", "-Xmx": "768m"},
         },
     )

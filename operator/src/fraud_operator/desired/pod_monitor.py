@@ -12,7 +12,10 @@ def build_pod_monitor(detector: Detector) -> Child:
         "monitoring.coreos.com/v1",
         "PodMonitor",
         metadata(
-            detector, names.pod_monitor(detector.name), "metrics", more_labels=detector.platform.monitor_labels
+            detector,
+            names.pod_monitor(detector.name),
+            "metrics",
+            more_labels=detector.platform.monitor_labels,
         ),
         spec={
             "selector": {"matchLabels": {names.DETECTOR_LABEL: detector.name}},

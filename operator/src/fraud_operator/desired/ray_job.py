@@ -75,7 +75,10 @@ def build_ray_job(detector: Detector, revision: str) -> Child:
         "image": platform.images.ray,
         "imagePullPolicy": platform.image_pull_policy,
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108
-        "resources": {"requests": {"cpu": "25m", "memory": "192Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+        "resources": {
+            "requests": {"cpu": "25m", "memory": "192Mi"},
+            "limits": {"cpu": "1", "memory": "512Mi"},
+        },
         "securityContext": container_security(),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }

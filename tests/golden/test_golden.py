@@ -20,12 +20,14 @@ from fraud_operator.releases import make_release
 from fraud_operator.rollout import State
 from fraud_operator.settings import Platform, Stores
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 CASES = ("minimal", "payments", "sparkov")
 PLATFORM = Platform(
     storage_uri="file:///var/lib/fraud-platform/storage",
-    stores=Stores(redis_url="redis://r:6379/0", postgres_dsn="postgresql://p/d", mlflow_tracking_uri="http://m:5000"),
+    stores=Stores(
+        redis_url="redis://r:6379/0", postgres_dsn="postgresql://p/d", mlflow_tracking_uri="http://m:5000"
+    ),
 )
 KEYS = {"TOKEN_KEY": "00", "DEAD_LETTER_KEY": "key", "API_KEY": "api"}
 
@@ -114,7 +116,14 @@ def test_a_changed_policy_restarts_nothing() -> None:
     bands = found.spec.policy.bands.model_copy(update={"review": 650})
     policy = found.spec.policy.model_copy(update={"bands": bands})
     changed = Detector(
-        found.namespace, found.name, found.uid, 2, found.created, {}, found.spec.model_copy(update={"policy": policy}), PLATFORM
+        found.namespace,
+        found.name,
+        found.uid,
+        2,
+        found.created,
+        {},
+        found.spec.model_copy(update={"policy": policy}),
+        PLATFORM,
     )
     assert changed.config_hash == found.config_hash
     assert changed.config.to_json() != found.config.to_json()
@@ -125,7 +134,14 @@ def test_a_changed_partition_count_would_restart_all() -> None:
     found, _ = detector("payments")
     kafka = found.spec.kafka.model_copy(update={"partitions": 8})
     changed = Detector(
-        found.namespace, found.name, found.uid, 2, found.created, {}, found.spec.model_copy(update={"kafka": kafka}), PLATFORM
+        found.namespace,
+        found.name,
+        found.uid,
+        2,
+        found.created,
+        {},
+        found.spec.model_copy(update={"kafka": kafka}),
+        PLATFORM,
     )
     assert changed.config_hash != found.config_hash
 
@@ -142,7 +158,9 @@ def test_external_kafka_gets_no_children() -> None:
 
 @functools.cache
 def _crds() -> dict[tuple[str, str], dict[str, Any]]:
-    folder = Path(os.environ.get("FRAUD_CRDS") or os.environ.get("FRAUD_CACHE", Path.home() / ".cache/fraud-platform"))
+    folder = Path(
+        os.environ.get("FRAUD_CRDS") or os.environ.get("FRAUD_CACHE", Path.home() / ".cache/fraud-platform")
+    )
     if not os.environ.get("FRAUD_CRDS"):
         folder = folder / "crds"
     out = {}
@@ -152,7 +170,10 @@ def _crds() -> dict[tuple[str, str], dict[str, Any]]:
         for document in yaml.load_all(path.read_text(), yaml.CSafeLoader):
             if document and document.get("kind") == "CustomResourceDefinition":
                 for version in document["spec"]["versions"]:
-                    key = (f"{document['spec']['group']}/{version['name']}", document["spec"]["names"]["kind"])
+                    key = (
+                        f"{document['spec']['group']}/{version['name']}",
+                        document["spec"]["names"]["kind"],
+                    )
                     out[key] = version["schema"]["openAPIV3Schema"]
     return out
 
@@ -162,7 +183,9 @@ def _unknown(value: Any, schema: dict[str, Any], path: str) -> list[str]:
     if schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("x-kubernetes-int-or-string"):
         return []
     if isinstance(value, list):
-        return [u for i, item in enumerate(value) for u in _unknown(item, schema.get("items", {}), f"{path}[{i}]")]
+        return [
+            u for i, item in enumerate(value) for u in _unknown(item, schema.get("items", {}), f"{path}[{i}]")
+        ]
     if not isinstance(value, dict):
         return []
     properties, more = schema.get("properties"), schema.get("additionalProperties")
