@@ -106,12 +106,12 @@ class EventSchema:
                         found = reread(raw)
                         break
         if "decision" in found:
-            event_id = found.get(self._id)
+            event_id = _text(found.get(self._id), self._id, Reason.INVALID_ID, Reason.MISSING_FIELD, None)
             raise EventError(
                 Reason.CARRIES_DECISION,
                 "the transaction carries a decision; only the decision service may add one",
                 "decision",
-                event_id if isinstance(event_id, str) and len(event_id) <= MAX_TEXT else None,
+                event_id,
             )
         event = self._event(found, tokeniser, now_ms)
         return event, self.hash(event)

@@ -172,6 +172,7 @@ def test_an_error_past_the_id_carries_it() -> None:
     """A dead letter can name its transaction as soon as the id itself is sound."""
     assert refused(row(amount="x")).event_id == "a1"
     assert refused(row(id="")).event_id is None
+    assert refused(row(decision={})).event_id == "a1"
 
 
 def test_integer_identifiers_are_text() -> None:
