@@ -168,11 +168,18 @@ def inspect(built: bool) -> Machine:
     )
 
 
+def missing() -> list[str]:
+    """What keeps this machine from becoming a node, in words; for tests that need one."""
+    from fraud_local import build
+
+    return [one.what for one in check(inspect(build.node_built()))]
+
+
 def require(built: bool) -> None:
     """LocalError that lists what is missing; nothing when the machine will do."""
-    missing = check(inspect(built))
-    if missing:
-        lines = "\n".join(f"  - {one}" for one in missing)
+    lacking = check(inspect(built))
+    if lacking:
+        lines = "\n".join(f"  - {one}" for one in lacking)
         raise LocalError(f"this machine can't become a node yet; missing:\n{lines}")
 
 

@@ -1,0 +1,115 @@
+"""The Strimzi stand-in: what it makes of a Kafka, and what it says about it."""
+
+from fraud_local import strimzi_objects as objects
+from fraud_local import topics
+
+
+def _kafka(**kafka):
+    listener = {"name": "plain", "port": 9092, "type": "internal", "tls": False}
+    return {
+        "apiVersion": objects.API,
+        "kind": "Kafka",
+        "metadata": {"name": "cards", "namespace": "payments", "uid": "u", "generation": 3},
+        "spec": {"kafka": {"listeners": [listener], "config": {}, **kafka}},
+    }
+
+
+def _pool(name="nodes", replicas=1, roles=("controller", "broker"), status=None, volume=None):
+    storage = {"type": "jbod", "volumes": [volume or {"id": 0, "type": "ephemeral"}]}
+    return {
+        "metadata": {"name": name, "namespace": "payments", "generation": 1},
+        "spec": {"replicas": replicas, "roles": list(roles), "storage": storage},
+        "status": status,
+    }
+
+
+def _built(kafka, pools):
+    things = objects.build(kafka, pools, objects.node_ids(pools), "id")
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
+
+
+def test_names_are_strimzis():
+    """Clients find the bootstrap Service, and Pods are called <cluster>-<pool>-<id>."""
+    built = _built(_kafka(), [_pool()])
+    service = built["Service", "cards-kafka-bootstrap"]
+    assert {port["port"] for port in service["spec"]["ports"]} == {9091, 9092}
+    assert built["StatefulSet", "cards-nodes"]["spec"]["serviceName"] == "cards-kafka-brokers"
+
+
+def test_ids_of_pools_do_not_overlap_and_are_kept():
+    """A pool keeps the ids in its status; another takes the lowest free ones."""
+    pools = [_pool("a", 2), _pool("b", 3, status={"nodeIds": [0, 1, 2]})]
+    assert objects.node_ids(pools) == {"a": [3, 4], "b": [0, 1, 2]}
+
+
+def test_the_quorum_is_every_controller():
+    """All nodes know all controllers by their stable names."""
+    pools = [_pool("c", 3, roles=["controller"]), _pool("x", 1, roles=["broker"])]
+    text = objects.server_properties(_kafka(), pools[1], [(0, "h0"), (1, "h1"), (2, "h2")])
+    assert "controller.quorum.voters=0@h0:9090,1@h1:9090,2@h2:9090" in text
+    assert "process.roles=broker\n" in text
+
+
+def test_forbidden_settings_are_left_out():
+    """What would take the cluster apart is not passed on; the rest is, in Kafka's spelling."""
+    config = objects.user_config({"listeners": "x", "log.dirs": "/", "auto.create.topics.enable": False, "min.insync.replicas": 2})
+    assert config == {"auto.create.topics.enable": "false", "min.insync.replicas": "2"}
+
+
+def test_persistent_storage_is_a_claim():
+    """The claim is called data-0, as Strimzi calls it, so data outlives the Pod."""
+    built = _built(_kafka(), [_pool(volume={"id": 0, "type": "persistent-claim", "size": "5Gi", "class": "local"})])
+    claim = built["StatefulSet", "cards-nodes"]["spec"]["volumeClaimTemplates"][0]
+    assert claim["metadata"]["name"] == "data-0"
+    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
+
+
+def test_a_changed_setting_restarts_brokers():
+    """The Pod template carries a hash of the configuration."""
+
+    def template(**config):
+        built = _built(_kafka(config=config), [_pool()])
+        return built["StatefulSet", "cards-nodes"]["spec"]["template"]["metadata"]["annotations"]
+
+    assert template(a=1) != template(a=2)
+    assert template(a=1) == template(a=1)
+
+
+def test_ready_status_has_what_clients_read():
+    """Ready alone, the listener's address and the observed generation."""
+    status = objects.ready(_kafka(), [_pool()], "id")
+    assert [(one["type"], one["status"]) for one in status["conditions"]] == [("Ready", "True")]
+    assert status["listeners"][0]["bootstrapServers"] == "cards-kafka-bootstrap.payments.svc:9092"
+    assert status["observedGeneration"] == 3
+
+
+def test_a_failed_kafka_is_notready_and_never_ready_false():
+    """Strimzi writes one of Ready and NotReady, both with status True, and the reason is an exception's class."""
+    (condition,) = objects.failed(_kafka(), "TimeoutException", "too long")["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == ("NotReady", "True", "TimeoutException")
+
+
+def test_another_version_is_a_warning():
+    """What runs is told, not what was asked for."""
+    status = objects.ready(_kafka(version="4.1.0"), [_pool()], "id")
+    assert [one["type"] for one in status["conditions"]] == ["Ready", "Warning"]
+
+
+def test_tls_listeners_are_refused():
+    """A listener that the stand-in can't serve is an error, not a listener less."""
+    kafka = _kafka(listeners=[{"name": "tls", "port": 9093, "type": "internal", "tls": True}])
+    assert "tls" in objects.unsupported(kafka)
+
+
+def test_times_of_unchanged_conditions_stay():
+    """A settled pass writes the same status."""
+    old = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "then"}], "clusterId": "x"}
+    new = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "now"}], "clusterId": "x"}
+    assert objects.settled(old, new) == old
+
+
+def test_topic_settings_are_compared_as_text():
+    """A number in YAML equals Kafka's text; what is no longer wanted is taken back."""
+    topic = {"metadata": {"name": "t"}, "spec": {"config": {"retention.ms": 5, "preallocate": True}}}
+    wanted = topics.wanted_config(topic)
+    assert topics.config_changes(wanted, {"retention.ms": "5", "segment.ms": "1"}) == ({"preallocate": "true"}, ["segment.ms"])
