@@ -15,7 +15,6 @@ from typing import Any
 
 from pyflink.common import Row, Types
 from pyflink.datastream import (
-    FilterFunction,
     KeyedProcessFunction,
     KeySelector,
     OutputTag,
@@ -26,8 +25,10 @@ from pyflink.datastream.state import ValueStateDescriptor
 
 from fraud_contracts import log
 from fraud_contracts.config import load_config
-from fraud_flink.intake import EVENT, LABEL, SEED, Dead, Element, Intake, concerns, entity_key
+from fraud_contracts.records import Source
+from fraud_flink.intake import EVENT, LABEL, SEED, Dead, Element, Intake, entity_key
 from fraud_flink.stages import EntityStage
+from fraud_flink.tables import SOURCES
 
 ELEMENT = Types.PICKLED_BYTE_ARRAY()
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
@@ -38,45 +39,22 @@ STATE = "profile-v1"
 
 
 class IntakeFunction(ProcessFunction):  # type: ignore[misc]
-    """First step of the topic of ``noun``; rows are (key, value, partition, offset, append time)."""
-
-    def __init__(self, noun: str) -> None:
-        self._noun = noun
+    """First step of all input topics; rows are (noun, key, value, partition, offset, append time)."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
         config = load_config()
-        self._topic = config.identity.topic(self._noun)
+        self._topics = {noun: config.identity.topic(noun) for noun in SOURCES}
         self._intake = Intake.from_environment(config, os.environ)
 
     def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Iterator[Any]:
-        key, body, partition, offset, appended = value
-        if self._noun == "seeds":
-            seed = self._intake.seed(key, body)
-            if seed is not None:
-                yield seed
-            return
-        source = {"topic": self._topic, "partition": partition, "offset": offset}
-        if self._noun == "transactions":
-            found = self._intake.transaction(body, source, appended)
-        elif self._noun == "accepted":
-            found = self._intake.accepted(body, source, appended)
-        else:
-            found = self._intake.label(body, source, appended)
+        noun, key, body, partition, offset, appended = value
+        source: Source = {"topic": self._topics[noun], "partition": partition, "offset": offset}
+        found = self._intake.take(noun, key, body, source, appended)
         if isinstance(found, Dead):
             yield DEAD_LETTERS, Row(k=found.key, v=found.value)
         else:
-            yield found
-
-
-class Concerns(FilterFunction):  # type: ignore[misc]
-    """Lets labels and seeds through that have something for one entity."""
-
-    def __init__(self, entity: str) -> None:
-        self._entity = entity
-
-    def filter(self, value: Element) -> bool:
-        return concerns(value, self._entity)
+            yield from found
 
 
 class EntityKey(KeySelector):  # type: ignore[misc]
@@ -90,7 +68,7 @@ class EntityKey(KeySelector):  # type: ignore[misc]
 class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
     """One entity's stage: applies events, labels and seeds to the key's state, and emits what it became to ``profiles``.
 
-    The last stage emits finished feature records instead of elements.
+    What is addressed to a later stage passes through. The last stage emits finished feature records instead of elements.
     """
 
     def __init__(self, index: int, last: bool) -> None:
@@ -105,12 +83,15 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
         self._stage = EntityStage(load_config(), self._index, run)
 
     def process_element(self, value: Element, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
-        kind, body = value
+        kind, addressee, body = value
         stage = self._stage
+        if addressee is not None and addressee != stage.entity:
+            yield value
+            return
         if kind == LABEL:
             token, state = body["entities"][stage.entity], stage.label(self._state.value(), body)
         elif kind == SEED:
-            token, state = body[1], stage.seed(self._state.value(), body[2])
+            token, state = body[0], stage.seed(self._state.value(), body[1])
         else:
             token = stage.token(body)
             state = None if token is None else stage.event(self._state.value(), body)

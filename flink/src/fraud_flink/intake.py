@@ -1,8 +1,9 @@
 """From the bytes of an input topic to an element of the stream, or to a dead letter. Imports nothing of Flink.
 
-An *element* is what flows between the steps: ``(EVENT, work)``, ``(LABEL, label)`` or ``(SEED, (entity, token, profile))``.
-``work`` is the feature record in the making. Nothing here raises on a bad record: an exception in a stream would come
-back after every restart.
+An *element* is what flows between the steps: ``(EVENT, None, work)``, ``(LABEL, entity, label)`` or
+``(SEED, entity, (token, profile))``. ``work`` is the feature record in the making; labels and seeds are addressed to one
+entity's stage and pass through the others. Nothing here raises on a bad record: an exception in a stream would come back
+after every restart.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from fraud_contracts.config import MAX_EVENT_BYTES, DetectorConfig
 from fraud_contracts.errors import Degraded, EventError, Reason
 from fraud_contracts.records import Source
 from fraud_pipelines.events import EventSchema, Tokeniser
+from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
 
 EVENT: Final = 0
 LABEL: Final = 1
 SEED: Final = 2
 
-Element = tuple[int, Any]
+Element = tuple[int, str | None, Any]
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +48,26 @@ class Intake:
         self._tokeniser, self._sealer = tokeniser, sealer
         self._hash6 = config.hash6
         self._entities = tuple(entity.name for entity in spec.entities)
+        self._labelled = tuple(
+            stage.entity for stage in compile_detector(spec).stages if stage.fraud is not None
+        )
 
     @classmethod
     def from_environment(cls, config: DetectorConfig, environ: Mapping[str, str]) -> Intake:
         """With the keys of the detector's Secret; KeyError names the one that is missing."""
         return cls(config, Tokeniser.from_hex(environ["TOKEN_KEY"]), Sealer(environ["DEAD_LETTER_KEY"]))
+
+    def take(
+        self, noun: str, key: bytes | None, value: bytes | None, source: Source, appended: int
+    ) -> list[Element] | Dead:
+        """A record of the topic of ``noun``: the elements that it makes, or its dead letter."""
+        if noun == "seeds":
+            return self.seed(key, value)
+        if noun == "labels":
+            return self.label(value, source, appended)
+        judge = self.transaction if noun == "transactions" else self.accepted
+        found = judge(value, source, appended)
+        return found if isinstance(found, Dead) else [found]
 
     def transaction(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
         """A client's raw transaction, judged and tokenised; whatever is wrong with it makes a dead letter."""
@@ -58,7 +75,7 @@ class Intake:
             event, body = self._schema.parse(value or b"", self._tokeniser, appended)
         except EventError as error:
             return self._dead(value, source, appended, error)
-        return EVENT, _work(event, body, source, appended, None)
+        return EVENT, None, _work(event, body, source, appended, None)
 
     def accepted(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
         """A decided event: it goes on whatever happens, since its decision must reach ``decisions``.
@@ -82,10 +99,13 @@ class Intake:
         work = _work(event, record.get("hash"), source, appended, decision)
         if problem is not None:
             work["reason"] = Degraded.FEATURES_FAILED.value
-        return EVENT, work
+        return EVENT, None, work
 
-    def label(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
-        """A joined label; only the ledger sink writes them, so a bad one is a fault worth a dead letter."""
+    def label(self, value: bytes | None, source: Source, appended: int) -> list[Element] | Dead:
+        """A joined label, once for each entity with features of labels.
+
+        Only the ledger sink writes them, so a bad one is a fault worth a dead letter.
+        """
         try:
             record = orjson.loads(value or b"")
         except orjson.JSONDecodeError:
@@ -105,15 +125,16 @@ class Intake:
                 return self._refuse(
                     value, source, appended, reason, f"the label's {name} is missing or wrong"
                 )
-        return LABEL, record
+        tokens = record["entities"]
+        return [(LABEL, entity, record) for entity in self._labelled if isinstance(tokens.get(entity), str)]
 
-    def seed(self, key: bytes | None, value: bytes | None) -> Element | None:
+    def seed(self, key: bytes | None, value: bytes | None) -> list[Element]:
         """A seed of this feature set; those of other sets share the topic and are passed over."""
         hash6, _, rest = (key or b"").decode("utf-8", "replace").partition(":")
         entity, _, token = rest.partition(":")
         if hash6 != self._hash6 or entity not in self._entities or not token or not value:
-            return None
-        return SEED, (entity, token, value)
+            return []
+        return [(SEED, entity, (token, value))]
 
     def _problem(self, event: Any) -> str | None:
         if not isinstance(event, dict):
@@ -160,25 +181,12 @@ def _work(event: Any, body: Any, source: Source, appended: int, decision: Any) -
 
 
 def entity_key(element: Element, entity: str) -> str:
-    """Key of an element in an entity's stage. An event without that entity is spread by its id, not sent to one hot key."""
-    kind, body = element
-    if kind == SEED:
-        return "t" + str(body[1])
-    if kind == LABEL:
-        return "t" + str(body["entities"][entity])
-    event = body["event"]
-    if isinstance(event, dict):
+    """Key of an element in an entity's stage. What has no business there is spread, not sent to one hot key."""
+    kind, addressee, body = element
+    if kind == EVENT:
+        event = body["event"] if isinstance(body["event"], dict) else {}
         entities = event.get("entities")
         token = entities.get(entity) if isinstance(entities, dict) else None
-        if isinstance(token, str):
-            return "t" + token
-        return "i" + str(event.get("id"))
-    return "i"
-
-
-def concerns(element: Element, entity: str) -> bool:
-    """Whether a label or a seed has something for an entity's stage."""
-    kind, body = element
-    if kind == SEED:
-        return bool(body[0] == entity)
-    return isinstance(body["entities"].get(entity), str)
+        return "t" + token if isinstance(token, str) else "i" + str(event.get("id"))
+    token = body[0] if kind == SEED else body["entities"][addressee]
+    return ("t" if addressee == entity else "i") + str(token)

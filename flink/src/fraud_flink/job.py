@@ -2,10 +2,10 @@
 
 ::
 
-    transactions ─ intake ─┐                        ┌► dead-letters
-    accepted ───── intake ─┴► entity 1 ─► entity 2 …─► features
-    labels ─────── intake ──► (each entity with label features)
-    seeds ──────── intake ──► (each entity) ────────► profiles
+    transactions ┐            ┌► dead-letters
+    accepted     ├─► intake ──┴► entity 1 ──► entity 2 … ──► features
+    labels       │                  └─────────────┴────────► profiles
+    seeds        ┘
 
 Everything it needs to know is in the detector document (FRAUD_CONFIG) and the Secret's environment variables; how it
 is run (parallelism, checkpoints, high availability) is Flink's configuration. ``-D name=value`` sets the latter for a
@@ -31,12 +31,10 @@ from fraud_flink.functions import (
     ELEMENT,
     KEY_VALUE,
     PROFILES,
-    Concerns,
     EntityFunction,
     EntityKey,
     IntakeFunction,
 )
-from fraud_flink.stages import uses_labels
 
 # What the code relies on; everything else may be set from outside.
 FIXED = {
@@ -57,29 +55,28 @@ def build(config: DetectorConfig, settings: dict[str, str]) -> StreamExecutionEn
     environment = StreamExecutionEnvironment.get_execution_environment(configuration)
     table_environment = StreamTableEnvironment.create(environment)
 
-    streams = {noun: _source(table_environment, config, noun) for noun in tables.SOURCES}
-    dead = [streams[noun].get_side_output(DEAD_LETTERS) for noun in ("transactions", "accepted", "labels")]
+    for noun in tables.SOURCES:
+        table_environment.execute_sql(tables.source_table(config, noun))
+    rows = table_environment.to_data_stream(table_environment.sql_query(tables.source_query()))
+    events = rows.process(IntakeFunction(), ELEMENT).uid("intake-v1").name("intake")
+    dead_letters = events.get_side_output(DEAD_LETTERS)
     profiles: list[DataStream] = []
-    events = streams["transactions"].union(streams["accepted"])
     for index, entity in enumerate(config.spec.entities):
         last = index == len(config.spec.entities) - 1
-        others = [streams["seeds"]] + ([streams["labels"]] if uses_labels(config.spec, index) else [])
-        joined = events.union(*(other.filter(Concerns(entity.name)) for other in others))
-        stage = (
-            joined.key_by(EntityKey(entity.name), Types.STRING())
+        events = (
+            events.key_by(EntityKey(entity.name), Types.STRING())
             .process(EntityFunction(index, last), KEY_VALUE if last else ELEMENT)
             .uid(f"entity-{index + 1}-v1")
             .name(f"entity {entity.name}")
         )
-        profiles.append(stage.get_side_output(PROFILES))
-        events = stage
+        profiles.append(events.get_side_output(PROFILES))
 
     statements = table_environment.create_statement_set()
     columns = Schema.new_builder().column("k", DataTypes.BYTES()).column("v", DataTypes.BYTES()).build()
     for noun, stream in (
         ("features", events),
-        ("profiles", _union(profiles)),
-        ("dead-letters", _union(dead)),
+        ("profiles", profiles[0].union(*profiles[1:]) if len(profiles) > 1 else profiles[0]),
+        ("dead-letters", dead_letters),
     ):
         name = noun.replace("-", "_")
         ddl = tables.profile_table(config) if noun == "profiles" else tables.sink_table(config, noun)
@@ -88,16 +85,6 @@ def build(config: DetectorConfig, settings: dict[str, str]) -> StreamExecutionEn
     statements.attach_as_datastream()
     _name_ends(environment)
     return environment
-
-
-def _source(table_environment: StreamTableEnvironment, config: DetectorConfig, noun: str) -> DataStream:
-    table_environment.execute_sql(tables.source_table(config, noun))
-    rows = table_environment.to_data_stream(table_environment.sql_query(tables.source_query(noun)))
-    return rows.process(IntakeFunction(noun), ELEMENT).uid(f"{noun}-intake-v1").name(f"{noun} intake")
-
-
-def _union(streams: list[DataStream]) -> DataStream:
-    return streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
 
 
 def _name_ends(environment: StreamExecutionEnvironment) -> None:

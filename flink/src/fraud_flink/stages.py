@@ -12,7 +12,6 @@ import orjson
 
 from fraud_contracts import profile_header
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import Degraded
 from fraud_contracts.names import profile_key
 from fraud_contracts.records import FeatureRecord, Label
@@ -135,8 +134,3 @@ class EntityStage:
             "decision": work["decision"],
         }
         return orjson.dumps(record)
-
-
-def uses_labels(spec: DetectorSpec, index: int) -> bool:
-    """Whether labels change the state of an entity's stage."""
-    return compile_detector(spec).stages[index].fraud is not None

@@ -52,10 +52,17 @@ def source_table(config: DetectorConfig, noun: str) -> str:
 )"""
 
 
-def source_query(noun: str) -> str:
-    """Rows (key, value, partition, offset, append time in ms); a timestamp itself would reach Python as a Java object."""
+def source_query() -> str:
+    """All inputs as rows (noun, key, value, partition, offset, append time in ms).
+
+    One query, so that one Python step reads them all: a union of Python's own streams costs a further exchange, with
+    a pickle, for each record. A timestamp as such would reach Python as a Java object.
+    """
     ms = "EXTRACT(EPOCH FROM t) * 1000 + EXTRACT(MILLISECOND FROM t)"
-    return f"SELECT k, v, p, o, {ms} AS ms FROM {_name(noun)}"  # noqa: S608 (noun is one of SOURCES)
+    columns = f"k, v, p, o, {ms} AS ms"
+    # The nouns are constants of this file.
+    parts = (f"SELECT CAST('{noun}' AS STRING) AS noun, {columns} FROM {noun}" for noun in SOURCES)  # noqa: S608
+    return " UNION ALL ".join(parts)
 
 
 def sink_table(config: DetectorConfig, noun: str) -> str:

@@ -103,14 +103,14 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
                     raise RuntimeError(f"the job ended:\n{(folder / 'job.log').read_text()[-4000:]}")
                 return broker.committed(group, identity.topic(noun)).get(0) == count
 
-            kafka.wait_for(lambda: consumed("seeds", 3), 120, "the seeds' offsets in a checkpoint")
+            kafka.wait_for(lambda: consumed("seeds", 3), 300, "the seeds' offsets in a checkpoint")
             sent = transactions(start)
             raw = [(tx["card"], orjson.dumps(tx)) for tx in sent]
             half = len(raw) // 2
             first = raw[:half] + [(None, bad) for bad in BAD]
             broker.produce(identity.topic("transactions"), first)
             kafka.wait_for(
-                lambda: broker.count(identity.topic("features")) >= half, 60, "the first half's features"
+                lambda: broker.count(identity.topic("features")) >= half, 120, "the first half's features"
             )
             label = {**_label(start), "entities": {"customer": token, "counterparty": "shop-3"}}
             damaged = [b"{}", b'{"id":"x","time":"soon","entities":{},"fraud":true,"known":1}']
@@ -118,7 +118,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
                 identity.topic("labels"),
                 [(None, orjson.dumps(label))] + [(None, bad) for bad in damaged],
             )
-            kafka.wait_for(lambda: consumed("labels", 3), 60, "the labels' offsets in a checkpoint")
+            kafka.wait_for(lambda: consumed("labels", 3), 120, "the labels' offsets in a checkpoint")
             broker.produce(identity.topic("transactions"), raw[half:])
             accepted = _accepted(schema, tokeniser, start)
             broker.produce(
@@ -132,7 +132,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
                     and broker.count(identity.topic("dead-letters")) >= letters
                     and consumed("accepted", len(accepted) + 1)
                 ),
-                60,
+                120,
                 "every record's outcome",
             )
         found = broker.read(identity.topic("features"))

@@ -48,22 +48,22 @@ def test_a_killed_task_manager_loses_nothing(tmp_path: Path) -> None:
             config, tmp_path / "flink", execution__checkpointing__interval="2 s"
         ) as flink:
             first = flink.add_task_manager()
-            flink.wait_running()
+            flink.wait_running(300)
             producing = threading.Thread(target=_produce, args=(broker, identity.topic("transactions"), sent))
             producing.start()
             features = identity.topic("features")
             group = identity.features_group(config.hash6)
             kafka.wait_for(
                 lambda: broker.committed(group, identity.topic("transactions"))[0] > COUNT // 10,
-                60,
+                120,
                 "a checkpoint in mid-stream",
             )
-            kafka.wait_for(lambda: broker.count(features) > COUNT // 3, 60, "a third of the features")
+            kafka.wait_for(lambda: broker.count(features) > COUNT // 3, 120, "a third of the features")
             os.killpg(first.pid, signal.SIGKILL)
             killed = time.monotonic()
             before = broker.count(features)
             flink.add_task_manager()
-            kafka.wait_for(lambda: broker.count(features) > before, 120, "features after the kill")
+            kafka.wait_for(lambda: broker.count(features) > before, 300, "features after the kill")
             print(f"recovered after {time.monotonic() - killed:.1f} s, {before} features before")
             producing.join()
             kafka.wait_for(

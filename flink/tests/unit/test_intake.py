@@ -11,7 +11,7 @@ import pytest
 
 from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.names import profile_key
-from fraud_flink.intake import EVENT, LABEL, SEED, Dead, Intake, concerns, entity_key
+from fraud_flink.intake import EVENT, LABEL, SEED, Dead, Intake, entity_key
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.sealing import Sealer
 from fraud_testing import detectors
@@ -33,7 +33,7 @@ RAW = {
 LABEL_RECORD = {
     "id": "a",
     "time": NOW,
-    "entities": {"customer": "t_1", "counterparty": None},
+    "entities": {"customer": "t_1", "counterparty": "shop"},
     "fraud": True,
     "known": NOW,
 }
@@ -52,7 +52,7 @@ def test_intake_and_stages_need_no_flink() -> None:
 
 def test_a_transaction_becomes_work() -> None:
     """A raw payment is tokenised, cut to its declared fields, and remembers where it lay."""
-    kind, work = INTAKE.transaction(orjson.dumps(RAW), SOURCE, NOW)  # type: ignore[misc]
+    kind, _, work = INTAKE.transaction(orjson.dumps(RAW), SOURCE, NOW)  # type: ignore[misc]
     assert kind == EVENT
     assert work["event"]["amount"] == 1234
     assert work["event"]["entities"]["customer"].startswith("t_")
@@ -100,9 +100,9 @@ def test_a_letter_with_an_id_is_keyed_by_it() -> None:
 def test_a_damaged_accepted_event_passes(event: object) -> None:
     """Its decision must be published, so it goes on without a vector and is never a dead letter."""
     record = {"event": event, "hash": "h", "decision": {"id": "a", "action": "approve"}}
-    kind, work = INTAKE.accepted(orjson.dumps(record), SOURCE, NOW)  # type: ignore[misc]
+    kind, _, work = INTAKE.accepted(orjson.dumps(record), SOURCE, NOW)  # type: ignore[misc]
     assert (kind, work["reason"], work["decision"]["id"]) == (EVENT, "features_failed", "a")
-    assert isinstance(entity_key((kind, work), "customer"), str)
+    assert isinstance(entity_key((kind, None, work), "customer"), str)
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"{}", b"[]", b'{"event":{}}'])
@@ -112,13 +112,12 @@ def test_accepted_without_a_decision_is_a_dead_letter(raw: bytes | None) -> None
 
 
 def test_a_label_passes_and_a_bad_one_is_kept() -> None:
-    """A label goes to the entities that it names; one without its parts becomes a dead letter."""
-    element = INTAKE.label(orjson.dumps(LABEL_RECORD), SOURCE, NOW)
-    assert not isinstance(element, Dead)
-    assert element[0] == LABEL
-    assert concerns(element, "customer")
-    assert not concerns(element, "counterparty")
-    assert entity_key(element, "customer") == "tt_1"
+    """A label goes to the entities with features of labels; one without its parts becomes a dead letter."""
+    elements = INTAKE.label(orjson.dumps(LABEL_RECORD), SOURCE, NOW)
+    assert elements == [(LABEL, "counterparty", LABEL_RECORD)]
+    assert [entity_key(elements[0], entity) for entity in ("customer", "counterparty")] == ["ishop", "tshop"]
+    absent = {**LABEL_RECORD, "entities": {"customer": "t_1", "counterparty": None}}
+    assert INTAKE.label(orjson.dumps(absent), SOURCE, NOW) == []
     assert (
         letter(INTAKE.label(orjson.dumps({**LABEL_RECORD, "known": None}), SOURCE, NOW))["reason"]
         == "wrong_type"
@@ -129,16 +128,15 @@ def test_a_label_passes_and_a_bad_one_is_kept() -> None:
 def test_only_seeds_of_this_set_count() -> None:
     """A seed's key says set, entity and token; a token may hold colons; other sets and tombstones are passed over."""
     key = profile_key(CONFIG.hash6, "customer", "a:b").encode()
-    element = INTAKE.seed(key, b"profile")
-    assert element == (SEED, ("customer", "a:b", b"profile"))
-    assert concerns(element, "customer")
-    assert entity_key(element, "customer") == "ta:b"
+    elements = INTAKE.take("seeds", key, b"profile", SOURCE, NOW)
+    assert elements == [(SEED, "customer", ("a:b", b"profile"))]
+    assert [entity_key(elements[0], entity) for entity in ("customer", "counterparty")] == ["ta:b", "ia:b"]
     for other, value in ((b"000000:customer:x", b"p"), (key, None), (None, b"p"), (b"\xff", b"p")):
-        assert INTAKE.seed(other, value) is None
+        assert INTAKE.seed(other, value) == []
 
 
 def test_a_missing_entity_is_spread_by_id() -> None:
     """Events without an entity must not meet on one key, nor on the key of a token that looks like an id."""
     work = {"event": {"id": "a", "entities": {"customer": "a", "counterparty": None}}}
-    assert entity_key((EVENT, work), "counterparty") == "ia"
-    assert entity_key((EVENT, work), "customer") == "ta"
+    assert entity_key((EVENT, None, work), "counterparty") == "ia"
+    assert entity_key((EVENT, None, work), "customer") == "ta"
