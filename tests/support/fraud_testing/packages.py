@@ -15,8 +15,8 @@ from fraud_pipelines import model_package
 # The exporter is training's; its other modules, and Ray, aren't needed for it.
 sys.path.append(str(Path(__file__).parents[3] / "ray" / "src"))
 
-from fraud_ray import export  # noqa: E402
-from fraud_ray.fit import Calibration  # noqa: E402
+from fraud_ray import export
+from fraud_ray.fit import Calibration
 
 SCORE_MAP = [(0.0, 0.0), (0.05, 400.0), (0.3, 700.0), (0.7, 900.0), (1.0, 1000.0)]
 

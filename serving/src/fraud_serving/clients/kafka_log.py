@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import logging
 import threading
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ class KafkaLog:
                 "retry.backoff.ms": 10,
                 "topic.metadata.refresh.interval.ms": 60_000,
                 "log_level": 3,
+                "logger": logging.getLogger("librdkafka"),
             }
         )
         self._loop = asyncio.get_running_loop()

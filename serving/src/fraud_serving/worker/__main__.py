@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import re
@@ -75,6 +76,7 @@ def run() -> None:
     def stop(*_: Any) -> None:
         loop.stopping = True
 
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # where a process that stands still stands
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     _watch(config, judge)

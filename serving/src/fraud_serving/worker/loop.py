@@ -47,6 +47,7 @@ class Loop:
             "retry.backoff.ms": 10,  # 100, the default, is what a commit's successor would wait while markers are written
             "reconnect.backoff.max.ms": 1000,
             "log_level": 3,
+            "logger": logging.getLogger("librdkafka"),
         }
         self._producer = Producer(
             {
@@ -91,8 +92,9 @@ class Loop:
                     self._commit(consumer, batch)
         except KafkaException as error:
             raise FatalError(str(error)) from error
-        finally:
-            consumer.close()
+        # Only after a clean end: where something is broken, closing may wait for it for ever, and a static member needs
+        # no farewell.
+        consumer.close()
 
     def _take(self, consumer: Consumer) -> list[Message]:
         """Blocks for a first record, waits out the pace, takes what is there."""
@@ -209,7 +211,7 @@ class Loop:
             until = time.monotonic() + PATIENCE
             while True:
                 self._turned()
-                for message in reader.consume(1000, 1.0):
+                for message in reader.consume(1000, 0.1):
                     error = message.error()
                     if error is None:
                         found = orjson.loads(message.value())

@@ -1,0 +1,289 @@
+"""The stream door as a process of its own: every record decided once for committed readers, whatever is killed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+import redis as redis_client
+from cryptography.fernet import Fernet
+
+from fraud_contracts.records import body_hash
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.features import compile_detector
+from fraud_serving import claims
+from fraud_testing import packages, serving
+from fraud_testing.kafka import wait_for
+
+pytestmark = pytest.mark.integration
+TOKENISER = Tokeniser.from_hex(serving.TOKEN_KEY)
+
+
+class Stream:
+    """Makes feature records as the stream does, by the same engine."""
+
+    def __init__(self, stack: Any) -> None:
+        self.stack, self.of = stack, stack.config.identity
+        self.features = compile_detector(stack.config.spec)
+        self.states: dict[tuple[str, str], bytes] = {}
+        self.offset = 0
+
+    def record(self, event_id: str, card: str = "c", amount: int = 1000, **changes: Any) -> dict[str, Any]:
+        event: Any = {
+            "id": event_id,
+            "time": int(time.time() * 1000),
+            "amount": amount,
+            "currency": "EUR",
+            "entities": {"customer": TOKENISER.token("card", card), "counterparty": "m1"},
+            "fields": {"category": "travel"},
+        }
+        keys = {e: (e, t) for e, t in event["entities"].items()}
+        vector, new, saw = self.features.observe({e: self.states.get(k) for e, k in keys.items()}, event, 1)
+        self.states.update({keys[e]: state for e, state in new.items()})
+        self.offset += 1
+        whole = {
+            "event": event,
+            "hash": body_hash(event),
+            "set": self.features.hash,
+            "vector": vector,
+            "reason": None,
+            "saw": {e: (epoch, seq, f"{digest:016x}") for e, (epoch, seq, digest) in saw.items()},
+            "run": "test",
+            "repeat": False,
+            "source": {"topic": self.of.topic("transactions"), "partition": 0, "offset": self.offset},
+            "appended": int(time.time() * 1000),
+            "decision": None,
+        }
+        return {**whole, **changes}
+
+    def inline(self, record: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        """The record as it comes back where the decision service had decided it."""
+        decision = {
+            "id": record["event"]["id"],
+            "hash": record["hash"],
+            "door": "inline",
+            "event": record["event"],
+            "set": record["set"],
+            "vector": record["vector"],
+            "saw": record["saw"],
+            "action": "approve",
+            "score": 1,
+            "probability": 0.001,
+            "reasons": [],
+            "release": "r1",
+            "model_version": "1",
+            "model_digest": self.stack.digest,
+            "arm": "stable",
+            "bucket": None,
+            "degraded": [],
+            "decided": record["appended"],
+            "latency_ms": 3.0,
+            "shadow": None,
+        }
+        return {**record, "decision": {**decision, **changes}}
+
+    def send(self, *records: dict[str, Any]) -> None:
+        pairs = [(r["event"]["entities"]["customer"], orjson.dumps(r)) for r in records]
+        self.stack.broker.produce(self.of.topic("features"), pairs)
+
+    def committed(self, noun: str = "decisions") -> list[dict[str, Any]]:
+        return [orjson.loads(m.value()) for m in self.stack.broker.read(self.of.topic(noun), committed=True)]
+
+    def wait(self, *ids: str, seconds: float = 60) -> dict[str, dict[str, Any]]:
+        """Decisions by id once all of ``ids`` are there."""
+
+        def there() -> dict[str, dict[str, Any]] | None:
+            found = {d["id"]: d for d in self.committed()}
+            return found if set(ids) <= found.keys() else None
+
+        return wait_for(there, seconds, f"decisions {ids[:3]}...")
+
+
+@pytest.fixture(scope="module")
+def stream(stack: Any) -> Stream:
+    return Stream(stack)
+
+
+@pytest.fixture(scope="module")
+def worker(stack: Any) -> Iterator[serving.Process]:
+    candidate = packages.release_package(
+        stack.digest,
+        stack.config.feature_set,
+        f"http://127.0.0.1:{stack.predictor.port}/v2/models/cards-a/infer",
+        slot="b",
+    )
+    policy = {
+        "rules": [{"name": "large", "when": "event.amount > 500000", "action": "Decline"}],
+        "fallback": {"deadline": "1s"},
+    }
+    stack.release(candidate=candidate, policy=policy)
+    with serving.worker(stack.config, stack.folder, stack.redis.url) as process:
+        yield process
+
+
+def metric(worker: serving.Process, line: str) -> float:
+    with urllib.request.urlopen(worker.url + "/metrics", timeout=5) as answer:
+        found = [text for text in answer.read().decode().splitlines() if text.startswith(line)]
+    return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
+
+
+def test_stream_records_are_decided_and_flagged_ones_are_alerts(
+    stream: Stream, worker: serving.Process
+) -> None:
+    """A decision holds vector, score, shadow score and source; a declined one is an alert too."""
+    stream.send(stream.record("s1"), stream.record("s2", amount=900_000))
+    found = stream.wait("s1", "s2")
+    one = found["s1"]
+    assert (one["door"], one["arm"], one["model_digest"]) == ("stream", "stable", stream.stack.digest)
+    assert one["shadow"]["probability"] == one["probability"]
+    assert one["source"]["topic"].endswith("transactions.v1")
+    assert found["s2"]["action"] == "decline"
+    assert [alert["id"] for alert in stream.committed("alerts")] == ["s2"]
+
+
+def test_a_repeat_is_counted_and_another_body_is_a_dead_letter(
+    stream: Stream, worker: serving.Process
+) -> None:
+    """Same id and hash: skipped. Another hash: sealed with its reason, and no second decision."""
+    first = stream.record("rep")
+    stream.send(first)
+    stream.wait("rep")
+    stream.send({**first, "repeat": True}, stream.record("rep", amount=7), stream.record("after"))
+    found = stream.wait("after")
+    assert Counter(d["id"] for d in stream.committed())["rep"] == 1
+    assert found["rep"]["event"]["amount"] == 1000
+    [letter] = stream.committed("dead-letters")
+    assert (letter["id"], letter["reason"], letter["stage"]) == ("rep", "id_reused", "worker")
+    opened = Fernet(serving.DEAD_LETTER_KEY).decrypt(base64.b64decode(letter["payload"]))
+    assert json.loads(opened)["amount"] == 7
+    assert metric(worker, "fraud_repeats_total") >= 1
+
+
+def test_a_repeat_within_one_batch_is_one_decision(stream: Stream, worker: serving.Process) -> None:
+    """Copies that arrive together are as one."""
+    record = stream.record("twin")
+    stream.send(record, record, record, stream.record("twin-end"))
+    stream.wait("twin-end")
+    assert Counter(d["id"] for d in stream.committed())["twin"] == 1
+
+
+def test_inline_decisions_are_published_with_their_parity(stream: Stream, worker: serving.Process) -> None:
+    """Equal where the same was seen; stale where not; mismatch where bits differ though the same was seen."""
+    equal, stale, wrong = stream.record("eq", "p"), stream.record("st", "p"), stream.record("mm", "p")
+    none = stream.record("no", "p")
+    other = {"customer": (1, 0, "0" * 16), "counterparty": (1, 0, "0" * 16)}
+    stream.send(
+        stream.inline(equal),
+        stream.inline(stale, saw=other),
+        stream.inline(wrong, vector=[1.0] * len(wrong["vector"])),
+        {**stream.inline(none), "vector": None, "reason": "stage failed"},
+    )
+    found = stream.wait("eq", "st", "mm", "no")
+    assert [found[i]["parity"] for i in ("eq", "st", "mm", "no")] == ["equal", "stale", "mismatch", "none"]
+    assert found["eq"]["streamed"] is None
+    assert found["mm"]["streamed"]["vector"] == json.loads(orjson.dumps(wrong["vector"]))
+    assert found["mm"]["vector"][0] == 1.0
+    assert found["eq"]["decided"] == equal["appended"]
+
+
+def test_a_claim_of_the_other_door_stands(stream: Stream, worker: serving.Process) -> None:
+    """A record that the inline door claimed gets the inline decision; with another body it is a dead letter."""
+    store = redis_client.Redis.from_url(stream.stack.redis.url)
+    record, other = stream.record("claimed"), stream.record("claimed-other")
+    decision = stream.inline(record, action="review")["decision"]
+    store.set(stream.of.redis_claim("claimed"), claims.pack(decision, appended=False))
+    store.set(stream.of.redis_claim("claimed-other"), claims.pack({**decision, "hash": "x"}, appended=False))
+    before = len(stream.committed("dead-letters"))
+    stream.send(record, other, stream.record("claimed-end"))
+    found = stream.wait("claimed", "claimed-end")
+    assert (found["claimed"]["action"], found["claimed"]["door"]) == ("review", "inline")
+    assert "claimed-other" not in found
+    assert len(stream.committed("dead-letters")) == before + 1
+
+
+def test_failed_features_and_a_lost_redis_are_stated(stream: Stream, worker: serving.Process) -> None:
+    """A null vector is decided by the policy alone; without Redis the decision says that it wasn't claimed."""
+    stream.send(stream.record("null", vector=None, reason="stage failed"))
+    assert stream.wait("null")["null"]["degraded"] == ["features_failed"]
+    stream.stack.redis.stop()
+    try:
+        stream.send(stream.record("unclaimed"))
+        assert stream.wait("unclaimed")["unclaimed"]["degraded"] == ["idempotency"]
+    finally:
+        stream.stack.redis.start()
+    time.sleep(1.1)  # the worker leaves a failed store alone for a second
+    stream.send(stream.record("claimed-again"))
+    assert stream.wait("claimed-again")["claimed-again"]["degraded"] == []
+
+
+def feed(stream: Stream, prefix: str, count: int, pause: float) -> list[str]:
+    """Sends records one by one, as they come in life."""
+    producer = stream.stack.broker.producer()
+    ids = []
+    for i in range(count):
+        record = stream.record(f"{prefix}-{i}", f"card-{i % 50}")
+        producer.produce(
+            stream.of.topic("features"),
+            orjson.dumps(record),
+            record["event"]["entities"]["customer"].encode(),
+        )
+        producer.poll(0)
+        ids.append(record["event"]["id"])
+        time.sleep(pause)
+    producer.flush(60)
+    return ids
+
+
+def exactly_once(stream: Stream, ids: list[str], prefix: str) -> None:
+    counted = Counter(d["id"] for d in stream.committed() if d["id"].startswith(prefix))
+    assert set(counted) == set(ids)
+    assert max(counted.values()) == 1
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(stream: Stream, worker: serving.Process) -> None:
+    """kill -9 under load, again and again: its successor with the same ordinal goes on, exactly once."""
+    ids: list[str] = []
+    for round_ in range(3):
+        ids += feed(stream, f"kill-{round_}", 60, 0.005)
+        worker.stop(signal.SIGKILL)
+        ids += feed(stream, f"kill-b{round_}", 20, 0.001)
+        worker.start()
+    stream.wait(*ids, seconds=90)
+    exactly_once(stream, ids, "kill-")
+
+
+@pytest.mark.slow
+def test_a_killed_broker_loses_and_doubles_nothing(stream: Stream, worker: serving.Process) -> None:
+    """kill -9 of the broker under the worker's transactions: the same process goes on, exactly once."""
+    ids = feed(stream, "broker-a", 100, 0.005)
+    stream.stack.broker.stop(signal.SIGKILL)
+    time.sleep(1)
+    stream.stack.broker.start()
+    ids += feed(stream, "broker-b", 100, 0.005)
+    if worker.process is not None and worker.process.poll() is not None:
+        worker.start()
+    stream.wait(*ids, seconds=120)
+    exactly_once(stream, ids, "broker-")
+
+
+def test_an_older_process_of_the_ordinal_is_fenced(stream: Stream, worker: serving.Process) -> None:
+    """A second process with the same ordinal takes over; the first ends with 1 and says why."""
+    successor = serving.Process("fraud_serving.worker", worker.folder, worker.environ)
+    successor.start()
+    try:
+        ids = feed(stream, "fence", 20, 0.02)
+        stream.wait(*ids, seconds=60)
+        assert worker.process is not None
+        assert worker.process.wait(30) == 1
+        assert "fenced" in worker.log.read_text().lower()
+        exactly_once(stream, ids, "fence-")
+    finally:
+        assert successor.stop() == 0
