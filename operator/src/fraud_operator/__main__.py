@@ -103,7 +103,7 @@ async def operate(
     passes = Passes(reconciler.reconcile, meters)
     beat = asyncio.create_task(pulse.beat(), name="pulse")
     # kopf's stream may come late where a kind is missing; what is there already is taken up at once.
-    watched: list[str | None] = list(namespaces) if namespaces else [None]
+    watched: Sequence[str | None] = namespaces or (None,)
     for namespace in watched:
         for found in await asyncio.to_thread(kube.list, DETECTOR, namespace):
             passes.ask(found["metadata"]["namespace"], found["metadata"]["name"])

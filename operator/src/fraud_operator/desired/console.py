@@ -29,7 +29,6 @@ def build_console(detector: Detector) -> list[Child]:
                 port_name="http",
                 port=HTTP_PORT,
                 service_account=names.service_account(detector.name, LABEL),
-                env={"DECISION_URL": detector.decision_url},
             ),
         },
     )

@@ -38,6 +38,9 @@ def _configuration(detector: Detector) -> dict[str, str]:
         "taskmanager.numberOfTaskSlots": "1",
         "pipeline.max-parallelism": str(MAX_PARALLELISM),
         "python.execution-mode": "thread",
+        # Python runs inside the TaskManager and takes its memory beside the heap; there is little managed memory to use.
+        "taskmanager.memory.task.off-heap.size": "512m",
+        "taskmanager.memory.managed.fraction": "0.05",
         "execution.checkpointing.interval": detector.platform.flink.checkpoint_interval,
         "execution.checkpointing.mode": "EXACTLY_ONCE",
         "execution.checkpointing.dir": f"{base}/checkpoints",
@@ -112,7 +115,7 @@ def build_flink_deployment(detector: Detector) -> Child:
             "mode": "native",
             "flinkConfiguration": _configuration(detector),
             "podTemplate": _pod_template(detector),
-            "jobManager": {"replicas": 1, "resource": {"cpu": 0.1, "memory": "1024m"}},
+            "jobManager": {"replicas": 1, "resource": {"cpu": 0.1, "memory": "1600m"}},
             "taskManager": {
                 "resource": {
                     "cpu": _cores(sizes["requests"]["cpu"]),

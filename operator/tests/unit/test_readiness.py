@@ -1,0 +1,138 @@
+"""One rule for each kind of child, from statuses as their controllers write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fraud_operator import readiness
+from fraud_operator.desired.common import MODEL_VERSION
+from fraud_operator.readiness import Level
+
+MADE = "2025-11-24T20:00:00Z"
+SOON, LATE = 1_764_014_410_000, 1_764_014_500_000
+
+
+def kafka(*conditions: dict[str, str], observed: int = 2) -> dict[str, Any]:
+    return {
+        "kind": "Kafka",
+        "metadata": {"generation": 2, "creationTimestamp": MADE},
+        "status": {"observedGeneration": observed, "conditions": list(conditions)},
+    }
+
+
+TRUE = {"status": "True"}
+
+
+@pytest.mark.parametrize(
+    ("child", "level"),
+    [
+        (None, Level.ABSENT),
+        (kafka({"type": "Ready", **TRUE}), Level.READY),
+        (kafka({"type": "Ready", **TRUE}, observed=1), Level.PROGRESSING),
+        (kafka({"type": "NotReady", "reason": "Creating", **TRUE}), Level.PROGRESSING),
+        (kafka({"type": "NotReady", "reason": "TimeoutException", **TRUE}), Level.FAILED),
+        (kafka({"type": "Ready", "status": "False", "reason": "KafkaError"}), Level.FAILED),
+        (kafka({"type": "Ready", **TRUE}, {"type": "Warning", **TRUE}), Level.DEGRADED),
+    ],
+)
+def test_kafka(child: Any, level: Level) -> None:
+    """Strimzi says Ready or NotReady, never both, and Warning beside them; topics say Ready=False."""
+    assert readiness.kafka(child, SOON).level is level
+
+
+def test_silence_names_the_operator() -> None:
+    """A child without any status is progressing at first; after a minute its operator is named as missing."""
+    assert readiness.kafka(kafka(), SOON).level is Level.PROGRESSING
+    silent = readiness.kafka(kafka(), LATE)
+    assert silent.level is Level.SILENT and "Strimzi" in silent.message
+
+
+def flink(lifecycle: str, state: str | None, error: str | None = None, observed: int = 3) -> dict[str, Any]:
+    status = {
+        "lifecycleState": lifecycle,
+        "jobStatus": {"state": state},
+        "error": error,
+        "observedGeneration": observed,
+    }
+    return {"metadata": {"generation": 3, "creationTimestamp": MADE}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("child", "level"),
+    [
+        (flink("STABLE", "RUNNING"), Level.READY),
+        (flink("STABLE", "RUNNING", observed=2), Level.PROGRESSING),
+        (flink("STABLE", "RESTARTING"), Level.DEGRADED),
+        (flink("ROLLED_BACK", "RUNNING"), Level.DEGRADED),
+        (flink("STABLE", "RUNNING", '{"message": "savepoint failed"}'), Level.DEGRADED),
+        (flink("FAILED", "FAILED"), Level.FAILED),
+        (flink("CREATED", None, '{"message": "no such jar"}'), Level.FAILED),
+        (flink("DEPLOYED", "INITIALIZING"), Level.PROGRESSING),
+    ],
+)
+def test_flink(child: Any, level: Level) -> None:
+    """STABLE alone isn't enough: the job must be RUNNING, of this generation, without an error."""
+    assert readiness.flink(child, SOON).level is level
+
+
+def test_flinks_error_is_unwrapped() -> None:
+    """The message inside Flink's JSON error is what a person reads."""
+    assert (
+        readiness.flink(flink("CREATED", None, '{"message": "no such jar"}'), SOON).message == "no such jar"
+    )
+
+
+def deployment(version: str = "1", ready: int = 1, generation: int = 1) -> dict[str, Any]:
+    return {
+        "kind": "Deployment",
+        "metadata": {"generation": generation},
+        "spec": {"replicas": 1, "template": {"metadata": {"annotations": {MODEL_VERSION: version}}}},
+        "status": {"observedGeneration": 1, "updatedReplicas": ready, "availableReplicas": ready},
+    }
+
+
+def service(**model: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"creationTimestamp": MADE},
+        "status": {
+            "conditions": [{"type": "Ready", **TRUE}, {"type": "PredictorReady", **TRUE}],
+            "modelStatus": model,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("isvc", "deploy", "level"),
+    [
+        (service(), deployment(), Level.READY),
+        (service(), deployment("2"), Level.PROGRESSING),
+        (service(), deployment(ready=0), Level.PROGRESSING),
+        (service(), deployment(generation=2), Level.PROGRESSING),
+        (service(), None, Level.PROGRESSING),
+        (
+            service(transitionStatus="BlockedByFailedLoad", lastFailureInfo={"message": "x"}),
+            deployment(),
+            Level.FAILED,
+        ),
+        (service(copies={"failedCopies": 1}), deployment(), Level.DEGRADED),
+        (None, None, Level.ABSENT),
+    ],
+)
+def test_predictor(isvc: Any, deploy: Any, level: Level) -> None:
+    """Ready of an InferenceService stays up through a roll-out, so its Deployment must run this very version."""
+    assert readiness.predictor(isvc, deploy, "1", SOON).level is level
+
+
+def test_a_settled_stateful_set_is_ready_without_updated_replicas() -> None:
+    """A StatefulSet that isn't being updated may leave updatedReplicas out."""
+    child = {
+        "kind": "StatefulSet",
+        "metadata": {"generation": 1},
+        "spec": {"replicas": 1},
+        "status": {
+            "observedGeneration": 1, "availableReplicas": 1, "currentReplicas": 1, "currentRevision": "r", "updateRevision": "r",
+        },
+    }  # fmt: skip
+    assert readiness.workload(child).level is Level.READY

@@ -1,0 +1,223 @@
+"""The rollout's transitions, each from a written-down state and facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fraud_contracts.detector import parse_spec
+from fraud_contracts.release import ModelPackage
+from fraud_operator.rollout import Facts, Gate, Phase, Result, SetChampion, State, Tell, decide, free_slot
+
+MINUTE = 60_000
+NOW = 1_764_000_000_000
+
+
+def spec(**rollout: Any) -> Any:
+    return parse_spec(
+        {
+            "event": {"id": {"field": "i"}, "time": {"field": "t"}, "amount": {"field": "a"}},
+            "entities": [{"name": "customer", "field": "c"}],
+            "rollout": {"steps": [5, 50], "stepDuration": "1m", "keepPrevious": "10m", **rollout},
+        }
+    )
+
+
+def package(version: str, slot: Any = "a") -> ModelPackage:
+    return ModelPackage(
+        name="n.d",
+        version=version,
+        digest="sha256:" + version * 8,
+        feature_set="f" * 64,
+        slot=slot,
+        url=f"http://{slot}",
+        score_map=[(0.0, 0.0), (1.0, 1000.0)],
+    )
+
+
+def facts(**given: Any) -> Facts:
+    given.setdefault("urls", {"a": "http://a", "b": "http://b"})
+    return Facts(spec=given.pop("spec", None) or spec(), **given)
+
+
+PASS = (Gate("AlertRate", Result.PASS), Gate("ServiceHealth", Result.PASS))
+
+
+def test_nothing_happens_without_a_version() -> None:
+    """Without a resolved version a fresh detector stays idle with release 0."""
+    assert decide(State(), facts(), NOW) == (State(), [])
+
+
+def test_the_first_version_goes_live_by_itself() -> None:
+    """The first version is prepared in slot a and goes live once it is ready and the features are warm, not before."""
+    state, told = decide(State(), facts(resolved=package("1")), NOW)
+    assert state.phase is Phase.PREPARING and state.candidate is not None and state.candidate.slot == "a"
+    assert isinstance(told[0], Tell)
+    assert decide(state, facts(resolved=package("1"), ready=frozenset("a")), NOW)[0].phase is Phase.PREPARING
+    assert decide(state, facts(resolved=package("1"), warm=True), NOW)[0].phase is Phase.PREPARING
+    live, told = decide(state, facts(resolved=package("1"), ready=frozenset("a"), warm=True), NOW)
+    assert live.phase is Phase.PROMOTED and live.stable is not None and live.stable.version == "1"
+    assert live.candidate is None and live.previous is None
+    assert [action.reason for action in told if isinstance(action, Tell)] == ["ModelLive"]
+
+
+def test_champion_follows_propagation() -> None:
+    """The champion alias is written only when every replica has the release, and only once."""
+    live = State(phase=Phase.PROMOTED, stable=package("1"))
+    assert decide(live, facts(resolved=package("1")), NOW)[1] == []
+    assert decide(live, facts(resolved=package("1"), propagated=True), NOW)[1] == [SetChampion("1")]
+    assert decide(live, facts(resolved=package("1"), propagated=True, champion="1"), NOW)[1] == []
+
+
+def test_a_second_version_shadows_in_the_other_slot() -> None:
+    """A later version is prepared beside the live one and then shadows; the live one keeps its slot."""
+    live = State(phase=Phase.PROMOTED, stable=package("1"))
+    known = {"propagated": True, "champion": "1", "resolved": package("2")}
+    preparing, _ = decide(live, facts(**known), NOW)
+    assert preparing.candidate is not None and preparing.candidate.slot == "b"
+    assert preparing.in_release() is None
+    shadow, _ = decide(preparing, facts(**known, ready=frozenset("ab")), NOW)
+    assert shadow.phase is Phase.SHADOW and shadow.in_release() == shadow.candidate
+    assert shadow.split(spec()) is None and shadow.stable == package("1")
+
+
+def shadowing(**more: Any) -> State:
+    return State(
+        **{
+            "phase": Phase.SHADOW,
+            "since": NOW,
+            "counted": NOW,
+            "stable": package("1"),
+            "candidate": package("2", "b"),
+            **more,
+        }
+    )
+
+
+READY = {"propagated": True, "champion": "1", "ready": frozenset("ab"), "resolved": package("2")}
+
+
+def test_no_data_holds() -> None:
+    """Without measured gates a candidate shadows for ever, however long it has been there."""
+    for gates in ((), (Gate("AlertRate", Result.NO_DATA),), (PASS[0], Gate("X", Result.NOT_ENOUGH))):
+        assert decide(shadowing(), facts(**READY, gates=gates), NOW + 10**9)[0] == shadowing()
+
+
+def test_passed_gates_move_on_step_by_step() -> None:
+    """With all gates passed a candidate takes each step for its whole duration and is then promoted."""
+    state, seen = shadowing(), []
+    now = NOW
+    for _ in range(20):
+        now += MINUTE // 2
+        state, _ = decide(state, facts(**READY, gates=PASS), now)
+        split = state.split(spec())
+        seen.append((state.phase, split.share if split else None))
+    assert list(dict.fromkeys(seen)) == [
+        (Phase.SHADOW, None),
+        (Phase.RAMP, 500),
+        (Phase.RAMP, 5000),
+        (Phase.PROMOTED, None),
+    ]
+    assert state.stable == package("2", "b")
+
+
+def test_a_step_counts_from_its_propagation() -> None:
+    """A step's time doesn't run while some replica still has the release before it."""
+    ramp = shadowing(phase=Phase.RAMP, step=0, counted=None)
+    late = NOW + 100 * MINUTE
+    held, _ = decide(ramp, facts(**{**READY, "propagated": False}, gates=PASS), late)
+    assert held.step == 0 and held.counted is None
+    counted, _ = decide(held, facts(**READY, gates=PASS), late)
+    assert counted.step == 0 and counted.counted == late
+
+
+def test_a_failed_gate_takes_the_candidate_back_for_good() -> None:
+    """A failed gate rolls back; the version isn't tried again and its slot is kept until nobody refers to it."""
+    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    back, told = decide(shadowing(), facts(**READY, gates=bad), NOW)
+    assert back.phase is Phase.ROLLED_BACK and back.rejected == ("2",) and back.stable == package("1")
+    assert back.retiring == package("2", "b") and free_slot(back) is None
+    assert isinstance(told[0], Tell) and told[0].warning
+    later, _ = decide(back, facts(**READY), NOW + MINUTE)
+    assert later.phase is Phase.ROLLED_BACK and later.candidate is None and later.retiring is None
+    assert (
+        decide(later, facts(**{**READY, "resolved": package("3")}), NOW + MINUTE)[0].phase is Phase.PREPARING
+    )
+
+
+def test_approval_stands_in_for_missing_data_but_not_for_failure() -> None:
+    """A person's approval moves a candidate on without data; a failed gate still takes it back."""
+    ramp, _ = decide(
+        shadowing(), facts(**READY, approve="2", gates=(Gate("AlertRate", Result.NO_DATA),)), NOW
+    )
+    assert ramp.phase is Phase.RAMP and ramp.step == 0
+    other, _ = decide(shadowing(), facts(**READY, approve="9"), NOW)
+    assert other.phase is Phase.SHADOW
+    bad, _ = decide(shadowing(), facts(**READY, approve="2", gates=(Gate("AlertRate", Result.FAIL),)), NOW)
+    assert bad.phase is Phase.ROLLED_BACK
+
+
+def test_manual_mode_waits_for_a_person() -> None:
+    """In Manual mode passed gates alone move nothing."""
+    manual = spec(mode="Manual")
+    late = NOW + 100 * MINUTE
+    assert decide(shadowing(), facts(**READY, spec=manual, gates=PASS), late)[0].phase is Phase.SHADOW
+    assert (
+        decide(shadowing(), facts(**READY, spec=manual, gates=PASS, approve="2"), late)[0].phase is Phase.RAMP
+    )
+
+
+def test_rollback_returns_to_the_previous_version() -> None:
+    """The rollback annotation names the version to leave; a repeat of it changes nothing."""
+    live = State(
+        phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + MINUTE
+    )
+    back, _ = decide(live, facts(rollback="2", resolved=package("2", "b")), NOW)
+    assert back.stable == package("1") and back.rejected == ("2",) and back.retiring == package("2", "b")
+    again, actions = decide(
+        back, facts(rollback="2", resolved=package("2"), propagated=True, champion="1"), NOW
+    )
+    assert again.stable == package("1") and again.candidate is None and actions == []
+
+
+def test_rollback_without_a_previous_version_leaves_rules() -> None:
+    """With nothing to go back to, the release has no model: rules answer."""
+    back, _ = decide(State(phase=Phase.PROMOTED, stable=package("1")), facts(rollback="1"), NOW)
+    assert back.stable is None and back.phase is Phase.ROLLED_BACK
+
+
+def test_the_previous_version_holds_its_slot() -> None:
+    """While the previous version is kept no third one is prepared; after keepPrevious one is."""
+    kept = State(
+        phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + MINUTE
+    )
+    known = {"propagated": True, "champion": "2", "resolved": package("3")}
+    assert decide(kept, facts(**known), NOW)[0].candidate is None
+    after, _ = decide(kept, facts(**known), NOW + 2 * MINUTE)
+    assert after.previous is None and after.candidate is not None and after.candidate.slot == "a"
+
+
+def test_a_newer_version_replaces_one_that_is_only_prepared() -> None:
+    """While nobody refers to a prepared version, a newer one takes its place without a rejection."""
+    preparing = State(phase=Phase.PREPARING, candidate=package("1"))
+    after, _ = decide(preparing, facts(resolved=package("2")), NOW)
+    assert after.phase is Phase.IDLE and after.candidate is None and after.rejected == ()
+
+
+def test_a_predictor_that_cannot_start_is_rejected() -> None:
+    """A version whose predictor fails to load is taken back with the reason."""
+    preparing = State(phase=Phase.PREPARING, candidate=package("1"))
+    after, told = decide(preparing, facts(resolved=package("1"), failed={"a": "digest differs"}), NOW)
+    assert after.phase is Phase.ROLLED_BACK and "digest differs" in told[0].message  # type: ignore[union-attr]
+
+
+def test_paused_rollout_moves_only_back() -> None:
+    """spec.rollout.paused holds every forward step; abort and rollback still work."""
+    held = spec(paused=True)
+    assert decide(State(), facts(spec=held, resolved=package("1")), NOW)[0].phase is Phase.IDLE
+    assert decide(shadowing(), facts(**READY, spec=held, abort="2"), NOW)[0].phase is Phase.ROLLED_BACK
+
+
+def test_state_survives_its_json() -> None:
+    """The state read back from the pointer ConfigMap is the state that was written."""
+    state = shadowing(rejected=("7", "8"))
+    assert State.model_validate_json(state.model_dump_json(exclude_none=True)) == state

@@ -1,0 +1,266 @@
+"""The conditions: what they say while a detector comes up, when it is well, and when something is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fraud_contracts import names
+from fraud_contracts.detector import parse_spec
+from fraud_contracts.errors import SpecError
+from fraud_contracts.release import ModelPackage
+from fraud_operator import status, training
+from fraud_operator.desired.common import MODEL_VERSION
+from fraud_operator.detector import Detector, check
+from fraud_operator.facts import Facts, Lags, Models, Replica
+from fraud_operator.registry import Version
+from fraud_operator.releases import make_release
+from fraud_operator.rollout import Phase, State
+from fraud_operator.settings import Platform, Stores
+
+NOW = 1_764_014_500_000
+SPEC: dict[str, Any] = {
+    "event": {"id": {"field": "i"}, "time": {"field": "t"}, "amount": {"field": "a"}},
+    "entities": [{"name": "customer", "field": "c"}],
+    "kafka": {"managed": {"replicas": 1}, "partitions": 1},
+}
+STORES = Stores(redis_url="redis://r", postgres_dsn="postgresql://p", mlflow_tracking_uri="http://m")
+
+
+def detector(**spec: Any) -> Detector:
+    platform = Platform(storage_uri="file:///s", stores=STORES)
+    return Detector("n", "d", "u", 3, 0, {}, parse_spec({**SPEC, **spec}), platform)
+
+
+def told(found: Detector, facts: Facts, trouble: status.Trouble | None = None) -> dict[str, dict[str, Any]]:
+    made = status.compute(found, facts, trouble or status.Trouble(), {})
+    return {c["type"]: c for c in made["conditions"]}
+
+
+def workload(kind: str, **annotations: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "metadata": {"generation": 1},
+        "spec": {"replicas": 1, "template": {"metadata": {"annotations": annotations}}},
+        "status": {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1},
+    }
+
+
+def well(found: Detector) -> Facts:
+    """All children ready, one version live everywhere."""
+    ready = {"conditions": [{"type": "Ready", "status": "True"}], "observedGeneration": 1}
+    strimzi = {"metadata": {"generation": 1}, "status": ready}
+    package = ModelPackage(
+        name="n.d",
+        version="7",
+        digest="sha256:" + "1" * 64,
+        feature_set=found.feature_set,
+        slot="a",
+        url="u",
+        score_map=[(0, 0)],
+    )
+    state = State(phase=Phase.PROMOTED, stable=package)
+    release = make_release(found, state, None)
+    children: dict[tuple[str, str], Any] = {
+        ("Kafka", "d"): strimzi,
+        **{("KafkaTopic", names.kafka_topic("d", noun)): strimzi for noun in names.TOPICS},
+        ("FlinkDeployment", names.flink_deployment("d", found.hash6)): {
+            "metadata": {"generation": 1},
+            "status": {
+                "lifecycleState": "STABLE",
+                "jobStatus": {"state": "RUNNING"},
+                "observedGeneration": 1,
+            },
+        },
+        ("InferenceService", "d-a"): {"metadata": {}, "status": ready},
+        ("Deployment", "d-a-predictor"): workload("Deployment", **{MODEL_VERSION: "7"}),
+        ("StatefulSet", "d-worker"): workload("StatefulSet"),
+    }
+    for name in ("d-decision", "d-console", "d-profile-sink", "d-ledger-sink", "d-lake-sink"):
+        children["Deployment", name] = workload("Deployment")
+    resolved = Version("n.d", "7", package.digest, found.feature_set, "r", "run", 5, [(0.0, 0.0)])
+    return Facts(
+        now=NOW,
+        children=children,
+        release=release,
+        state=state,
+        revision=training.revision(found.spec, found.feature_set, None, 0, NOW),
+        models=Models(resolved, champion="7", trained="7"),
+        lags=Lags(0, 0, 5),
+        replicas=(Replica("p0", release.name), Replica("p1", release.name)),
+    )
+
+
+def without(facts: Facts, **changed: Any) -> Facts:
+    return Facts(**{**vars(facts), **changed})
+
+
+def test_a_fresh_detector_tells_what_it_waits_for() -> None:
+    """Right after apply nothing is Ready, everything is progressing and nothing is called broken."""
+    found = detector()
+    conditions = told(found, Facts(now=NOW, revision="0" * 16))
+    assert conditions["Ready"]["status"] == "False" and conditions["Ready"]["reason"] == "NotKafkaReady"
+    assert conditions["Progressing"]["status"] == "True"
+    assert conditions["Degraded"]["status"] == "False"
+    assert list(conditions) == [name for name in status.ORDER if name != "ValidationFailed"]
+
+
+def test_all_well() -> None:
+    """With everything ready each condition is in its good state and Ready names version and address."""
+    found = detector()
+    conditions = told(found, well(found))
+    bad = {
+        name
+        for name, c in conditions.items()
+        if c["status"] != ("False" if name in ("Progressing", "Degraded", "Paused") else "True")
+    }
+    assert bad == set(), {name: conditions[name] for name in bad}
+    assert (
+        "version 7" in conditions["Ready"]["message"]
+        and "http://d-decision.n.svc:8080" in conditions["Ready"]["message"]
+    )
+
+
+def test_a_missing_operator_is_named_with_the_remedy() -> None:
+    """Where the API server doesn't know a kind, the condition says what to install."""
+    found = detector()
+    conditions = told(found, without(well(found), missing=frozenset({"Kafka"})))
+    assert (
+        conditions["KafkaReady"]["reason"] == "OperatorMissing"
+        and "Strimzi" in conditions["KafkaReady"]["message"]
+    )
+    assert conditions["Degraded"]["status"] == "True" and conditions["Ready"]["status"] == "False"
+
+
+def test_a_replica_that_lags_holds_propagation() -> None:
+    """One replica with another release, or without an answer, is enough for ReleasePropagated to be False."""
+    found = detector()
+    facts = well(found)
+    assert facts.release is not None
+    old = without(facts, replicas=(Replica("p0", facts.release.name), Replica("p1", "d-release-old")))
+    assert told(found, old)["ReleasePropagated"]["status"] == "False"
+    mute = told(found, without(facts, replicas=(Replica("p0", None),)))["ReleasePropagated"]
+    assert mute["status"] == "False" and "p0" in mute["message"]
+    assert told(found, without(facts, replicas=()))["ReleasePropagated"]["status"] == "False"
+
+
+def test_seeds_on_their_way_keep_features_cold() -> None:
+    """FeaturesWarm waits for every seed and says how many are left."""
+    found = detector()
+    conditions = told(found, without(well(found), lags=Lags(12, 0, 40)))
+    assert (
+        conditions["FeaturesWarm"]["reason"] == "SeedsLag"
+        and "12 seeds" in conditions["FeaturesWarm"]["message"]
+    )
+    assert conditions["Ready"]["status"] == "True", (
+        "a live model goes on answering while newer seeds are taken in"
+    )
+
+
+def test_an_unreachable_registry_degrades_and_stops_nothing() -> None:
+    """Without the registry what is live goes on: Degraded, but Ready."""
+    found = detector()
+    facts = without(well(found), models=Models(problem=("RegistryUnavailable", "mlflow: no answer")))
+    conditions = told(found, without(facts, models=Models(problem=facts.models.problem, trained="7")))
+    assert conditions["ModelResolved"]["status"] == "False" and conditions["Degraded"]["status"] == "True"
+    assert conditions["Ready"]["status"] == "True"
+
+
+def test_a_failed_training_says_how_to_go_on() -> None:
+    """A failed run gives the job's own words and the annotation that starts another one."""
+    found = detector()
+    facts = well(found)
+    assert facts.revision is not None
+    job = {
+        "status": {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "no rows in history/"}
+    }
+    children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision[:8])): job}
+    failed = told(found, without(facts, children=children, models=Models()))["TrainingSucceeded"]
+    assert failed["reason"] == "TrainingFailed" and "no rows in history/" in failed["message"]
+    assert names.TRAIN_ANNOTATION in failed["message"]
+
+
+def test_a_conflict_degrades() -> None:
+    """Another manager's field is told, with the remedy."""
+    found = detector()
+    conditions = told(
+        found,
+        well(found),
+        status.Trouble(conflicts={("Deployment", "d-decision"): "another manager owns .spec.replicas"}),
+    )
+    assert (
+        conditions["Degraded"]["reason"] == "ApplyConflict"
+        and "d-decision" in conditions["Degraded"]["message"]
+    )
+
+
+def test_times_move_only_with_the_status() -> None:
+    """A message may change without the condition's transition time moving; an unchanged status isn't written."""
+    found = detector()
+    first = status.compute(found, well(found), status.Trouble(), {})
+    later = without(well(found), now=NOW + 60_000)
+    second = status.compute(found, later, status.Trouble(), first)
+    assert second["conditions"] == first["conditions"]
+    assert not status.changed(second, first)
+    third = status.compute(found, without(later, replicas=()), status.Trouble(), second)
+    before = {c["type"]: c["lastTransitionTime"] for c in second["conditions"]}
+    after = {c["type"]: c["lastTransitionTime"] for c in third["conditions"]}
+    assert {name for name in after if after[name] != before[name]} == {
+        "Ready",
+        "Progressing",
+        "ReleasePropagated",
+    }
+    assert status.changed(third, second)
+
+
+def test_rules_alone_can_be_ready() -> None:
+    """A detector that wants no model is Ready with rules."""
+    found = detector(model={"none": {}})
+    facts = without(well(found), state=State(), revision=None, models=Models())
+    facts = without(facts, release=make_release(found, State(), None))
+    assert facts.release is not None
+    facts = without(facts, replicas=(Replica("p", facts.release.name),))
+    assert told(found, facts)["Ready"]["message"].startswith("rules alone")
+
+
+def test_validation_names_each_fault() -> None:
+    """A spec that can't be built gives ValidationFailed with every path, and Ready is False."""
+    made = status.invalid([SpecError("spec.a", "x"), SpecError("spec.b", "y")], 4, {}, NOW)
+    conditions = {c["type"]: c for c in made["conditions"]}
+    assert conditions["ValidationFailed"]["message"] == "spec.a: x; spec.b: y"
+    assert conditions["Ready"]["observedGeneration"] == 4
+
+
+def test_what_cel_and_the_schema_cannot_say_is_checked() -> None:
+    """Rules over unknown variables, lists over unknown fields, falling steps and a bad schedule are all found."""
+    found = detector(
+        policy={
+            "rules": [{"name": "r", "when": "customer.age > 3", "action": "Review"}],
+            "lists": [{"name": "l", "field": "nowhere", "action": "Decline"}],
+        },
+        rollout={"steps": [50, 5]},
+        model={"train": {"schedule": "0 99 * * *"}},
+    )
+    assert [error.path for error in check(found)] == [
+        "spec.policy.rules[0].when",
+        "spec.policy.lists[0].field",
+        "spec.model.train.schedule",
+        "spec.rollout.steps",
+    ]
+
+
+def test_stores_and_storage_must_come_from_somewhere() -> None:
+    """Without platform defaults each store that the spec leaves out is named."""
+    bare = Detector("n", "d", "u", 1, 0, {}, parse_spec(SPEC), Platform())
+    assert [error.path for error in check(bare)] == [
+        "spec.storage.uri", "spec.stores.redis", "spec.stores.postgres", "spec.stores.mlflow",
+    ]  # fmt: skip
+
+
+def test_policy_revision_rises_with_the_policy_only() -> None:
+    """The same policy keeps its revision and name; another one gets the next number."""
+    found = detector()
+    first = make_release(found, State(), None)
+    assert make_release(found, State(), first) == first
+    other = detector(policy={"bands": {"review": 1, "decline": 2}})
+    second = make_release(other, State(), first)
+    assert second.policy_revision == first.policy_revision + 1 and second.name != first.name

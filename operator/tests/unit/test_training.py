@@ -1,0 +1,103 @@
+"""Which run is wanted, and what a RayJob's status means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fraud_contracts.detector import parse_spec
+from fraud_operator import training
+from fraud_operator.training import Outcome, Phase
+
+HOUR = 3_600_000
+# Monday, 24 November 2025, 00:00 UTC.
+MONDAY = 1_763_942_400_000
+
+
+def spec(**train: Any) -> Any:
+    return parse_spec(
+        {
+            "event": {"id": {"field": "i"}, "time": {"field": "t"}, "amount": {"field": "a"}},
+            "entities": [{"name": "customer", "field": "c"}],
+            "model": {"train": train},
+        }
+    )
+
+
+def test_a_revision_changes_with_what_decides_the_result() -> None:
+    """Spec, feature set and token each give another revision; time alone doesn't."""
+    base = training.revision(spec(), "f", None, 0, 0)
+    assert base == training.revision(spec(), "f", None, 0, 10**12)
+    others = {
+        training.revision(spec(trials=7), "f", None, 0, 0),
+        training.revision(spec(), "g", None, 0, 0),
+        training.revision(spec(), "f", "again", 0, 0),
+    }
+    assert len(others | {base}) == 4
+
+
+def test_no_training_no_revision() -> None:
+    """A detector that trains no model has no revision."""
+    none = parse_spec(
+        {
+            "event": {"id": {"field": "i"}, "time": {"field": "t"}, "amount": {"field": "a"}},
+            "entities": [{"name": "customer", "field": "c"}],
+            "model": {"none": {}},
+        }
+    )
+    assert training.revision(none, "f", None, 0, 0) is None
+
+
+def test_a_schedule_gives_a_revision_a_tick() -> None:
+    """Between two ticks the revision stays; a tick before the object was made doesn't count."""
+    weekly = spec(schedule="0 3 * * 1")
+    created = MONDAY + HOUR
+
+    def at(hours: int) -> str | None:
+        return training.revision(weekly, "f", None, created, MONDAY + hours * HOUR)
+
+    assert at(1) == at(2) != at(4)
+    assert at(4) == at(24 * 6)
+    assert at(4) != at(24 * 7 + 4)
+
+
+def test_a_bad_schedule_is_refused() -> None:
+    """A line that cron can't read raises, with the form that is wanted."""
+    with pytest.raises(ValueError, match="minute hour day month weekday"):
+        training.last_tick("61 3 * * 1", 0, MONDAY)
+
+
+def job(deployment: str, run: str = "", **more: Any) -> dict[str, Any]:
+    return {"status": {"jobDeploymentStatus": deployment, "jobStatus": run, **more}}
+
+
+@pytest.mark.parametrize(
+    ("found", "phase"),
+    [
+        (None, Phase.NONE),
+        ({}, Phase.PENDING),
+        (job("Initializing"), Phase.PENDING),
+        (job("Running", "PENDING"), Phase.RUNNING),
+        (job("Running", "RUNNING"), Phase.RUNNING),
+        (job("Complete", "SUCCEEDED"), Phase.SUCCEEDED),
+        (job("Complete", "STOPPED"), Phase.FAILED),
+        (job("Failed", "FAILED"), Phase.FAILED),
+        (job("ValidationFailed"), Phase.FAILED),
+        (job("Retrying"), Phase.PENDING),
+    ],
+)
+def test_outcomes(found: Any, phase: Phase) -> None:
+    """Complete is success only with SUCCEEDED: it also covers a run that was stopped."""
+    assert training.outcome(found).phase is phase
+
+
+def test_a_failed_run_is_due_after_half_an_hour() -> None:
+    """A failure is tried again later, not at once, and a success never."""
+    failed = training.outcome(
+        job("Failed", "FAILED", reason="AppFailed", message="no history", endTime="2025-11-24T00:00:00Z")
+    )
+    assert failed == Outcome(Phase.FAILED, "AppFailed no history", MONDAY)
+    assert not training.due_again(failed, MONDAY + HOUR // 4)
+    assert training.due_again(failed, MONDAY + HOUR)
+    assert not training.due_again(Outcome(Phase.SUCCEEDED, ended=MONDAY), MONDAY + HOUR)
