@@ -1,0 +1,133 @@
+"""The registry client against a real MLflow server with proxied artifacts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from fraud_contracts.errors import StoreError
+from fraud_operator.registry import ModelNotFoundError, PackageError, Registry
+
+pytestmark = pytest.mark.integration
+CACHE = Path(os.environ.get("FRAUD_CACHE") or Path.home() / ".cache" / "fraud-platform")
+MODEL = "payments.cards"
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    program = CACHE / "envs/mlflow/bin/mlflow"
+    if not program.exists():
+        if os.environ.get("FRAUD_REQUIRE") == "all":
+            pytest.fail("the mlflow environment is not built: make env-mlflow")
+        pytest.skip("the mlflow environment is not built: make env-mlflow")
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = int(s.getsockname()[1])
+    environment = {
+        **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+    }
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [
+                program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--serve-artifacts",
+                "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts",
+            ],
+            env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + 120
+    try:
+        while True:
+            try:
+                if requests.get(f"{url}/health", timeout=2).ok:
+                    break
+            except requests.RequestException:
+                if server.poll() is not None or time.monotonic() > end:
+                    pytest.fail((folder / "log").read_text()[-2000:])
+            time.sleep(0.5)
+        yield url
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+
+
+def _post(url: str, path: str, **body: object) -> dict[str, object]:
+    answer = requests.post(f"{url}/api/2.0/mlflow/{path}", json=body, timeout=20)
+    assert answer.ok, answer.text
+    made: dict[str, object] = answer.json()
+    return made
+
+
+def publish(url: str, revision: str, *, tamper: bool = False) -> str:
+    """Registers a version as training does: a package logged through the proxy, tags, the alias challenger."""
+    serving = json.dumps({"score_map": [[0.0, 0.0], [0.5, 700.0], [1.0, 1000.0]]}).encode()
+    manifest = json.dumps(
+        {"files": {"serving.json": hashlib.sha256(serving).hexdigest()}},
+        sort_keys=True,
+        separators=(",", ":"),
+    ).encode()
+    digest = "sha256:" + hashlib.sha256(manifest).hexdigest()
+    name = f"e-{revision}"
+    experiment = str(_post(url, "experiments/create", name=name)["experiment_id"])
+    run = _post(url, "runs/create", experiment_id=experiment, start_time=0)["run"]
+    info = run["info"]  # type: ignore[index]
+    root = str(info["artifact_uri"]).partition("mlflow-artifacts:/")[2].lstrip("/")
+    for file, data in (("manifest.json", manifest), ("serving.json", serving + (b" " if tamper else b""))):
+        path = f"{url}/api/2.0/mlflow-artifacts/artifacts/{root}/package/{file}"
+        assert requests.put(path, data=data, timeout=20).ok
+    requests.post(f"{url}/api/2.0/mlflow/registered-models/create", json={"name": MODEL}, timeout=20)
+    tags = {"digest": digest, "feature_set": "ab" * 32, "training_revision": revision, "seeds": "12"}
+    made = _post(
+        url,
+        "model-versions/create",
+        name=MODEL,
+        source=f"{info['artifact_uri']}/package",
+        run_id=info["run_id"],
+        tags=[{"key": key, "value": value} for key, value in tags.items()],
+    )
+    version = str(made["model_version"]["version"])  # type: ignore[index]
+    _post(url, "registered-models/alias", name=MODEL, alias="challenger", version=version)
+    return version
+
+
+def test_an_alias_becomes_a_checked_version(mlflow: str) -> None:
+    """An alias resolves to a number, the package is checked, and champion is what we set."""
+    registry = Registry(mlflow)
+    assert registry.alias(MODEL, "challenger") is None
+    assert registry.trained(MODEL, "r1") is None
+    version = publish(mlflow, "r1")
+    assert registry.alias(MODEL, "challenger") == version
+    assert registry.trained(MODEL, "r1") == version and registry.trained(MODEL, "r2") is None
+    found = registry.version(MODEL, version)
+    assert found.score_map == [(0.0, 0.0), (0.5, 700.0), (1.0, 1000.0)]
+    assert (found.feature_set, found.training_revision, found.seeds) == ("ab" * 32, "r1", 12)
+    assert registry.alias(MODEL, "champion") is None
+    registry.set_champion(MODEL, version)
+    assert registry.alias(MODEL, "champion") == version
+    with pytest.raises(ModelNotFoundError):
+        registry.version(MODEL, "99")
+
+
+def test_a_changed_package_is_refused(mlflow: str) -> None:
+    """A file that isn't what the manifest lists never reaches a release."""
+    version = publish(mlflow, "bad", tamper=True)
+    with pytest.raises(PackageError, match=r"serving\.json"):
+        Registry(mlflow).version(MODEL, version)
+
+
+def test_no_server_is_a_store_error() -> None:
+    """A registry that gives no answer is a StoreError, which a pass survives."""
+    with pytest.raises(StoreError, match="no answer"):
+        Registry("http://127.0.0.1:9").alias(MODEL, "challenger")
