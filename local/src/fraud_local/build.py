@@ -45,14 +45,18 @@ def linker_flags() -> str:
     major, minor, _ = KUBERNETES_VERSION.split(".")
     values = {"gitVersion": f"v{KUBERNETES_VERSION}", "gitMajor": major, "gitMinor": minor}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-    return " ".join(["-s -w", *(f"-X {package}.{name}={value}" for package in packages for name, value in values.items())])
+    return " ".join(
+        ["-s -w", *(f"-X {package}.{name}={value}" for package in packages for name, value in values.items())]
+    )
 
 
 def digest(*parts: str | bytes | Path) -> str:
     """Hash of a step's inputs; a Path counts by its content."""
     total = hashlib.sha256()
     for part in parts:
-        data = part.read_bytes() if isinstance(part, Path) else part.encode() if isinstance(part, str) else part
+        data = (
+            part.read_bytes() if isinstance(part, Path) else part.encode() if isinstance(part, str) else part
+        )
         total.update(hashlib.sha256(data).digest())
     return total.hexdigest()
 
@@ -110,7 +114,10 @@ def packages() -> None:
 
 def node_key() -> str:
     folder = paths.LOCAL / "node"
-    files = [*(folder / name for name in ("go.mod", "go.sum", "tools.go", "pause.c")), folder / "coredns" / "main.go"]
+    files = [
+        *(folder / name for name in ("go.mod", "go.sum", "tools.go", "pause.c")),
+        folder / "coredns" / "main.go",
+    ]
     return digest(*files, linker_flags())
 
 
@@ -132,7 +139,20 @@ def node_programs() -> None:
         quiet = {"GOFLAGS": "-buildvcs=false -mod=readonly", "CGO_ENABLED": "0"}
         for package, name in PROGRAMS.items():
             say(f"  compiling {name}")
-            run("nice", "-n", "5", "go", "build", "-ldflags", linker_flags(), "-o", fresh / name, package, cwd=work, env=quiet)
+            run(
+                "nice",
+                "-n",
+                "5",
+                "go",
+                "build",
+                "-ldflags",
+                linker_flags(),
+                "-o",
+                fresh / name,
+                package,
+                cwd=work,
+                env=quiet,
+            )
         run("cc", "-O2", "-static", "-o", fresh / "pause", work / "pause.c")
         old = paths.CACHE / "node" / "bin.old"
         shutil.rmtree(old, ignore_errors=True)
@@ -157,7 +177,11 @@ def uv() -> Path:
 
 
 def requirements(component: str) -> Path:
-    return paths.CLONE / "requirements-dev.txt" if component == "dev" else paths.CLONE / component / "requirements.txt"
+    return (
+        paths.CLONE / "requirements-dev.txt"
+        if component == "dev"
+        else paths.CLONE / component / "requirements.txt"
+    )
 
 
 def environment(component: str) -> None:
@@ -172,9 +196,28 @@ def environment(component: str) -> None:
         python = folder / "bin" / "python"
         if not python.exists():
             run(tool, "venv", "-q", "--clear", "--python", sys.executable, folder)
-        run("nice", "-n", "5", tool, "pip", "sync", "-q", "--require-hashes", "--compile-bytecode", "--python", python, lock)
+        run(
+            "nice",
+            "-n",
+            "5",
+            tool,
+            "pip",
+            "sync",
+            "-q",
+            "--require-hashes",
+            "--compile-bytecode",
+            "--python",
+            python,
+            lock,
+        )
 
-    step(f"env-{component}", f"environment {component}", digest(lock, sys.version), folder / "bin" / "python", install)
+    step(
+        f"env-{component}",
+        f"environment {component}",
+        digest(lock, sys.version),
+        folder / "bin" / "python",
+        install,
+    )
 
 
 def jars(name: str, target: Path) -> None:

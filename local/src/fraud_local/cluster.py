@@ -7,8 +7,12 @@ Python 3.11 and goes on in the operator's environment once that is there.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 from fraud_local import build, down, kind, node, paths, prerequisites, processes
 from fraud_local.shell import LocalError, main, run, say
@@ -22,19 +26,35 @@ def up(native: bool) -> None:
     build.everything()
     with down.exclusive():
         node.up()
-        sources = f"{paths.LOCAL / 'src'}:{paths.CLONE / 'contracts' / 'src'}"
-        # In the operator's environment: the CRDs and webhooks are YAML, which the standard library can't read.
-        code = os.spawnve(
-            os.P_WAIT,
-            str(paths.env_python("operator")),
-            [str(paths.env_python("operator")), "-m", "fraud_local.operators"],
-            {**os.environ, "PYTHONPATH": sources, "PYTHONSAFEPATH": "1"},
-        )
-        if code:
-            raise LocalError("the operators did not start; see above")
+        _operators()
     say("the cluster is up")
     print(f"  export KUBECONFIG={paths.KUBECONFIG}")
     print(f"  export PATH={paths.NODE_BIN}:$PATH        # kubectl, helm")
+
+
+def _operators() -> None:
+    """In the operator's environment: the CRDs and webhooks are YAML, which the standard library can't read."""
+    python = paths.env_python("operator")
+    if Path(sys.prefix).resolve() == paths.ENVS / "operator":
+        from fraud_local import operators
+
+        operators.up()
+        return
+    sources = f"{paths.LOCAL / 'src'}:{paths.CLONE / 'contracts' / 'src'}"
+    done = subprocess.run(
+        [str(python), "-m", "fraud_local.operators"],
+        check=False,
+        env={**os.environ, "PYTHONPATH": sources, "PYTHONSAFEPATH": "1"},
+        preexec_fn=_end_with_parent,
+    )
+    if done.returncode:
+        raise LocalError("the operators did not start; see above")
+
+
+def _end_with_parent() -> None:
+    """A killed ``up`` must not go on in its child, while a ``down`` takes the node away."""
+    death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
 
 
 def status(native: bool) -> None:
@@ -57,7 +77,9 @@ def command() -> None:
     parser.add_argument("action", choices=("up", "down", "status"))
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--kind", action="store_true", help="use kind even where no Docker engine was found")
-    where.add_argument("--native", action="store_true", help="make this machine a node even where Docker runs")
+    where.add_argument(
+        "--native", action="store_true", help="make this machine a node even where Docker runs"
+    )
     chosen = parser.parse_args()
     native = chosen.native or not (chosen.kind or kind.docker_answers())
     if chosen.action == "up":

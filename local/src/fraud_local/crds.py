@@ -31,6 +31,8 @@ GO_SOURCES: tuple[tuple[str, str | None, str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 STRIMZI_KINDS = ("kafka.Kafka", "nodepool.KafkaNodePool", "topic.KafkaTopic", "user.KafkaUser")
 WEBHOOKS = paths.CACHE / "kserve-webhooks.yaml"
+# What the node is given: the same, less the prose, and read by the standard library at once.
+APPLIED = paths.CACHE / "crds-applied.json"
 
 
 def module_folder(module: str, version: str | None) -> Path:
@@ -41,7 +43,9 @@ def module_folder(module: str, version: str | None) -> Path:
         if not found:
             raise LocalError(f"{module} is not in {work / 'go.mod'}")
         version = found[1]
-    return Path(json.loads(run("go", "mod", "download", "-json", f"{module}@{version}", cwd=paths.CACHE))["Dir"])
+    return Path(
+        json.loads(run("go", "mod", "download", "-json", f"{module}@{version}", cwd=paths.CACHE))["Dir"]
+    )
 
 
 def documents(text: str) -> list[dict[str, Any]]:
@@ -66,8 +70,25 @@ def with_newer_flink(crd: dict[str, Any]) -> dict[str, Any]:
             "lastTransitionTime": text, "message": text, "observedGeneration": {"type": "integer"}, "reason": text,
             "status": text, "type": text,
         }  # fmt: skip
-        properties["status"]["properties"]["conditions"] = {"type": "array", "items": {"type": "object", "properties": condition}}
+        properties["status"]["properties"]["conditions"] = {
+            "type": "array",
+            "items": {"type": "object", "properties": condition},
+        }
     return crd
+
+
+def without_descriptions(schema: Any) -> Any:
+    """A schema less its prose, which is half of its size and of what the API server holds of it."""
+    if isinstance(schema, list):
+        return [without_descriptions(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # A property may be called "description"; then its value is a schema, not a text.
+    return {
+        key: without_descriptions(value)
+        for key, value in schema.items()
+        if not (key == "description" and isinstance(value, str))
+    }
 
 
 def _java() -> Path:
@@ -98,8 +119,16 @@ def _strimzi(jars: Path, scratch: Path) -> list[dict[str, Any]]:
 def _flink(jars: Path) -> list[dict[str, Any]]:
     jar = next(jars.glob("flink-kubernetes-operator-api-*.jar"))
     with zipfile.ZipFile(jar) as archive:
-        names = [name for name in archive.namelist() if name.startswith("META-INF/fabric8/") and name.endswith("-v1.yml")]
-        return [with_newer_flink(document) for name in names for document in documents(archive.read(name).decode())]
+        names = [
+            name
+            for name in archive.namelist()
+            if name.startswith("META-INF/fabric8/") and name.endswith("-v1.yml")
+        ]
+        return [
+            with_newer_flink(document)
+            for name in names
+            for document in documents(archive.read(name).decode())
+        ]
 
 
 def write_all() -> None:
@@ -119,8 +148,16 @@ def write_all() -> None:
     for file in scratch.iterdir():
         file.unlink()
     for crd in found:
-        (scratch / f"{crd['metadata']['name']}.yaml").write_text(yaml.dump(crd, Dumper=yaml.CSafeDumper, sort_keys=False))
-    shutil.copy(module_folder("github.com/kserve/kserve", None) / "config" / "webhook" / "manifests.yaml", WEBHOOKS)
+        (scratch / f"{crd['metadata']['name']}.yaml").write_text(
+            yaml.dump(crd, Dumper=yaml.CSafeDumper, sort_keys=False)
+        )
+    for crd in found:
+        for version in crd["spec"]["versions"]:
+            version["schema"] = without_descriptions(version["schema"])
+    APPLIED.write_text(json.dumps(found))
+    shutil.copy(
+        module_folder("github.com/kserve/kserve", None) / "config" / "webhook" / "manifests.yaml", WEBHOOKS
+    )
     shutil.rmtree(paths.CRDS, ignore_errors=True)
     scratch.rename(paths.CRDS)
     say(f"{len(found)} CRDs in {paths.CRDS}")
@@ -128,7 +165,9 @@ def write_all() -> None:
 
 def ensure() -> None:
     """Write the CRDs unless those there are of the same sources."""
-    key = build.digest(Path(__file__), paths.LOCAL / "node" / "go.mod", paths.LOCAL / "maven" / "crds" / "pom.xml")
+    key = build.digest(
+        Path(__file__), paths.LOCAL / "node" / "go.mod", paths.LOCAL / "maven" / "crds" / "pom.xml"
+    )
     build.step("crds", "upstream CRDs", key, paths.CRDS, write_all)
 
 

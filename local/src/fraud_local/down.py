@@ -69,7 +69,9 @@ def node_mounts() -> list[str]:
     """Mount points below the state folder, the deepest first."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
-    return sorted((point for point in points if f"{point}/".startswith(f"{paths.STATE}/")), key=len, reverse=True)
+    return sorted(
+        (point for point in points if f"{point}/".startswith(f"{paths.STATE}/")), key=len, reverse=True
+    )
 
 
 def _unmount() -> None:
@@ -87,7 +89,9 @@ def _network() -> None:
 
 def _remove_cgroups(seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
-    while roots := [tree / paths.CGROUP for tree in processes.hierarchies() if (tree / paths.CGROUP).exists()]:
+    while roots := [
+        tree / paths.CGROUP for tree in processes.hierarchies() if (tree / paths.CGROUP).exists()
+    ]:
         for root in roots:
             for folder, _, _ in os.walk(root, topdown=False):
                 try:
@@ -103,7 +107,9 @@ def leftovers() -> list[str]:
     """What is still there of the node, in words."""
     left = [f"process {pid}" for pid in processes.members() if processes.state(pid) not in ("Z", None)]
     left += [f"mount {point}" for point in node_mounts()]
-    left += [f"cgroup {tree / paths.CGROUP}" for tree in processes.hierarchies() if (tree / paths.CGROUP).exists()]
+    left += [
+        f"cgroup {tree / paths.CGROUP}" for tree in processes.hierarchies() if (tree / paths.CGROUP).exists()
+    ]
     if processes.NETNS_FILE.exists():
         left.append(f"network namespace {paths.NETNS}")
     if (Path("/sys/class/net") / paths.HOST_LINK).exists():

@@ -34,7 +34,10 @@ _OPENS = (
     "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks",
 )  # fmt: skip
 JAVA_OPTIONS = " ".join(
-    [*(f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTS), "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED"]
+    [
+        *(f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTS),
+        "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+    ]
     + [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENS]
 )
 LOGGING = """rootLogger.level = INFO
@@ -47,7 +50,15 @@ logger.netty.name = org.jboss.netty.channel.DefaultChannelPipeline
 logger.netty.level = OFF
 """
 # What may change without a restart of the job, as the operator's own comparison has it.
-IGNORED_IN_JOB = ("upgradeMode", "initialSavepointPath", "allowNonRestoredState", "savepointTriggerNonce", "checkpointTriggerNonce", "savepointRedeployNonce", "autoscalerResetNonce")
+IGNORED_IN_JOB = (
+    "upgradeMode",
+    "initialSavepointPath",
+    "allowNonRestoredState",
+    "savepointTriggerNonce",
+    "checkpointTriggerNonce",
+    "savepointRedeployNonce",
+    "autoscalerResetNonce",
+)
 OPERATOR_PREFIX = "kubernetes.operator."
 
 
@@ -110,7 +121,9 @@ def comparable(spec: Json) -> Json:
     for key in IGNORED_IN_JOB:
         (reduced.get("job") or {}).pop(key, None)
     (reduced.get("job") or {}).setdefault("state", "running")
-    reduced["flinkConfiguration"] = {key: value for key, value in user_config(spec).items() if not key.startswith(OPERATOR_PREFIX)}
+    reduced["flinkConfiguration"] = {
+        key: value for key, value in user_config(spec).items() if not key.startswith(OPERATOR_PREFIX)
+    }
     return reduced
 
 
@@ -158,7 +171,10 @@ def configuration(name: str, namespace: str, spec: Json) -> dict[str, str]:
         "execution.shutdown-on-application-finish": "false",
     }
     if available:
-        decided |= {"high-availability.cluster-id": name, "execution.submit-failed-job-on-application-error": "true"}
+        decided |= {
+            "high-availability.cluster-id": name,
+            "execution.submit-failed-job-on-application-error": "true",
+        }
     else:
         decided["jobmanager.rpc.address"] = f"{name}.{namespace}"
     user = {key: value for key, value in user_config(spec).items() if not key.startswith(OPERATOR_PREFIX)}
@@ -194,7 +210,11 @@ def build(fd: Json, spec: Json, job_id: str, savepoint: str | None) -> list[Json
     """Every object of a running deployment."""
     name, namespace = fd["metadata"]["name"], fd["metadata"]["namespace"]
     config = configuration(name, namespace, spec)
-    data = {"config.yaml": yaml.safe_dump(config), "log4j-console.properties": LOGGING, **(spec.get("logConfiguration") or {})}
+    data = {
+        "config.yaml": yaml.safe_dump(config),
+        "log4j-console.properties": LOGGING,
+        **(spec.get("logConfiguration") or {}),
+    }
     config_map = {
         "apiVersion": "v1", "kind": "ConfigMap", "data": data,
         "metadata": {**_meta(fd, f"flink-config-{name}"), "labels": labels(name)},
@@ -202,7 +222,9 @@ def build(fd: Json, spec: Json, job_id: str, savepoint: str | None) -> list[Json
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
     objects = [config_map, _service(fd, f"{name}-rest", {"rest": REST_PORT}, headless=False)]
     if not highly_available(spec):
-        objects.append(_service(fd, name, {"jobmanager-rpc": RPC_PORT, "blobserver": BLOB_PORT}, headless=True))
+        objects.append(
+            _service(fd, name, {"jobmanager-rpc": RPC_PORT, "blobserver": BLOB_PORT}, headless=True)
+        )
     task_arguments = ["taskmanager", "-Dtaskmanager.host=$(POD_IP)", "-Dtaskmanager.resource-id=$(POD_NAME)"]
     objects.append(_deployment(fd, spec, "jobmanager", 1, job_arguments(spec, job_id, savepoint), digest))
     objects.append(_deployment(fd, spec, "taskmanager", task_managers(spec), task_arguments, digest))
@@ -220,17 +242,27 @@ def _meta(fd: Json, name: str) -> Json:
 def _service(fd: Json, name: str, ports: Mapping[str, int], headless: bool) -> Json:
     spec: Json = {
         "selector": {"app": fd["metadata"]["name"], "component": "jobmanager"},
-        "ports": [{"name": key, "port": port, "targetPort": port, "protocol": "TCP"} for key, port in ports.items()],
+        "ports": [
+            {"name": key, "port": port, "targetPort": port, "protocol": "TCP"} for key, port in ports.items()
+        ],
     }
     if headless:
         spec["clusterIP"] = "None"
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {**_meta(fd, name), "labels": labels(fd["metadata"]["name"])}, "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {**_meta(fd, name), "labels": labels(fd["metadata"]["name"])},
+        "spec": spec,
+    }
 
 
 def merge(base: Any, over: Any) -> Any:
     """``over`` laid on ``base``: mappings by key, lists of named things by name, other lists after each other."""
     if isinstance(base, dict) and isinstance(over, dict):
-        return {key: merge(base[key], over[key]) if key in base and key in over else over.get(key, base.get(key)) for key in {**base, **over}}
+        return {
+            key: merge(base[key], over[key]) if key in base and key in over else over.get(key, base.get(key))
+            for key in {**base, **over}
+        }
     if isinstance(base, list) and isinstance(over, list):
         if all(isinstance(one, dict) and "name" in one for one in [*base, *over]):
             merged = {one["name"]: one for one in base}
@@ -241,12 +273,17 @@ def merge(base: Any, over: Any) -> Any:
     return over
 
 
-def _deployment(fd: Json, spec: Json, component: str, replicas: int, arguments: list[str], digest: str) -> Json:
+def _deployment(
+    fd: Json, spec: Json, component: str, replicas: int, arguments: list[str], digest: str
+) -> Json:
     name = fd["metadata"]["name"]
     part = spec.get("jobManager" if component == "jobmanager" else "taskManager") or {}
     template = merge(copy.deepcopy(spec.get("podTemplate") or {}), part.get("podTemplate") or {})
     own = {
-        "metadata": {"labels": labels(name, component), "annotations": {"fraudplatform.dev/flink-config": digest}},
+        "metadata": {
+            "labels": labels(name, component),
+            "annotations": {"fraudplatform.dev/flink-config": digest},
+        },
         "spec": {
             "serviceAccountName": spec.get("serviceAccount", "default"),
             "containers": [_container(spec, component, part, arguments)],
@@ -292,7 +329,10 @@ def _container(spec: Json, component: str, part: Json, arguments: list[str]) -> 
         "ports": [{"name": key, "containerPort": port, "protocol": "TCP"} for key, port in ports.items()],
         "resources": {
             "requests": {"cpu": f"{int(cores * 1000)}m", "memory": f"{memory}Mi"},
-            "limits": {"cpu": f"{int(cores * factor('cpu') * 1000)}m", "memory": f"{int(memory * factor('memory'))}Mi"},
+            "limits": {
+                "cpu": f"{int(cores * factor('cpu') * 1000)}m",
+                "memory": f"{int(memory * factor('memory'))}Mi",
+            },
         },
         "volumeMounts": [{"name": "flink-config-volume", "mountPath": CONF}],
     }

@@ -42,13 +42,20 @@ class JobManager:
 
     def cluster_info(self) -> dict[str, str]:
         config = self._get("/config")
-        return {"flink-version": str(config["flink-version"]), "flink-revision": str(config["flink-revision"])}
+        return {
+            "flink-version": str(config["flink-version"]),
+            "flink-revision": str(config["flink-revision"]),
+        }
 
     def failure(self, job_id: str) -> str:
         """Why a job failed."""
         found = self._get(f"/jobs/{job_id}/exceptions")
         entries = (found.get("exceptionHistory") or {}).get("entries") or []
-        return str(entries[0].get("stacktrace") or entries[0].get("exceptionName"))[:2000] if entries else "unknown"
+        return (
+            str(entries[0].get("stacktrace") or entries[0].get("exceptionName"))[:2000]
+            if entries
+            else "unknown"
+        )
 
     def latest_state(self, job_id: str) -> str | None:
         """Path of the newest checkpoint or savepoint that the job has completed or was started from."""
@@ -62,7 +69,11 @@ class JobManager:
 
     def stop_with_savepoint(self, job_id: str, folder: str, timeout: float) -> str:
         """Stop the job after a savepoint; its path. FlinkError if that fails, and then the job runs on."""
-        answer = self._session.post(f"{self._base}/jobs/{job_id}/stop", json={"targetDirectory": folder, "drain": False}, timeout=TIMEOUT)
+        answer = self._session.post(
+            f"{self._base}/jobs/{job_id}/stop",
+            json={"targetDirectory": folder, "drain": False},
+            timeout=TIMEOUT,
+        )
         if answer.status_code >= 400:
             raise FlinkError(f"stop with savepoint was refused: {answer.text[:500]}")
         trigger = answer.json()["request-id"]
@@ -73,6 +84,8 @@ class JobManager:
                 operation = found.get("operation") or {}
                 if "location" in operation:
                     return str(operation["location"])
-                raise FlinkError(str((operation.get("failure-cause") or {}).get("stack-trace", "savepoint failed"))[:2000])
+                raise FlinkError(
+                    str((operation.get("failure-cause") or {}).get("stack-trace", "savepoint failed"))[:2000]
+                )
             time.sleep(0.5)
         raise FlinkError(f"the savepoint took longer than {timeout:.0f} s")

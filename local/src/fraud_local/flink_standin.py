@@ -30,7 +30,14 @@ FINALIZER = "flinkdeployments.flink.apache.org/finalizer"
 INTERVAL = 2.0
 SAVEPOINT_TIMEOUT = 120.0
 GONE_TIMEOUT = 90.0
-BROKEN = ("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "CreateContainerError", "CreateContainerConfigError")
+BROKEN = (
+    "CrashLoopBackOff",
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "ErrImageNeverPull",
+    "CreateContainerError",
+    "CreateContainerConfigError",
+)
 ON = "kubernetes.operator."
 
 
@@ -59,7 +66,10 @@ class Standin:
         try:
             Deployment(self._kube, fd).reconcile()
         except (KubeError, requests.RequestException, FlinkError) as error:
-            logger.warning("a pass failed and is repeated", extra={"data": {"name": fd["metadata"]["name"], "error": str(error)}})
+            logger.warning(
+                "a pass failed and is repeated",
+                extra={"data": {"name": fd["metadata"]["name"], "error": str(error)}},
+            )
         except Exception:
             logger.exception("a pass failed", extra={"data": {"name": fd["metadata"]["name"]}})
 
@@ -85,7 +95,13 @@ class Deployment:
         last = statuses.last_spec(self._status)
         reason = objects.validate(self._name, spec)
         if reason:
-            self._write(statuses.with_error(self._status, "org.apache.flink.kubernetes.operator.exception.ReconciliationException", reason))
+            self._write(
+                statuses.with_error(
+                    self._status,
+                    "org.apache.flink.kubernetes.operator.exception.ReconciliationException",
+                    reason,
+                )
+            )
             if last is None:
                 return
             spec = last  # a refused spec changes nothing; what runs is looked after as before
@@ -127,9 +143,20 @@ class Deployment:
             try:
                 savepoint = self._take_state(last, spec)
             except FlinkError as error:
-                self._write(statuses.with_error(self._status, "org.apache.flink.kubernetes.operator.exception.UpgradeFailureException", str(error)))
+                self._write(
+                    statuses.with_error(
+                        self._status,
+                        "org.apache.flink.kubernetes.operator.exception.UpgradeFailureException",
+                        str(error),
+                    )
+                )
                 return
-        status = statuses.with_job(self._status, now_ms(), upgradeSavepointPath=savepoint, state="FINISHED" if running(last) else None)
+        status = statuses.with_job(
+            self._status,
+            now_ms(),
+            upgradeSavepointPath=savepoint,
+            state="FINISHED" if running(last) else None,
+        )
         if savepoint is None:
             status["jobStatus"].pop("upgradeSavepointPath", None)
         self._write(statuses.with_spec(status, self._fd, spec, "UPGRADING", now_ms(), first=False))
@@ -147,7 +174,9 @@ class Deployment:
             job = None
         if job is None:
             if self._status.get("jobManagerDeploymentStatus") == "READY":
-                raise FlinkError("the JobManager does not answer, so the newest state is not known; tried again")
+                raise FlinkError(
+                    "the JobManager does not answer, so the newest state is not known; tried again"
+                )
             # Never got as far as running: it goes on from where it was to start from.
             return self._status["jobStatus"].get("upgradeSavepointPath")
         if mode == "savepoint" and job["state"] == "RUNNING":
@@ -168,31 +197,43 @@ class Deployment:
     def _take_down(self) -> None:
         """Both Deployments and the records of high availability; returns when no Pod is left to write state."""
         for component in ("jobmanager", "taskmanager"):
-            self._kube.delete("apps/v1", "Deployment", self._namespace, objects.deployment_name(self._name, component))
+            self._kube.delete(
+                "apps/v1", "Deployment", self._namespace, objects.deployment_name(self._name, component)
+            )
         deadline = time.monotonic() + GONE_TIMEOUT
         selector = ",".join(f"{key}={value}" for key, value in objects.labels(self._name).items())
         while self._kube.list("v1", "Pod", self._namespace, selector):
             if time.monotonic() > deadline:
                 raise FlinkError(f"Pods of {self._name} do not end")
             time.sleep(0.5)
-        records = self._kube.list("v1", "ConfigMap", self._namespace, f"app={self._name},configmap-type=high-availability")
-        for record in records:
-            self._kube.delete("v1", "ConfigMap", self._namespace, record["metadata"]["name"])
+        records = self._kube.list(
+            "v1", "ConfigMap", self._namespace, f"app={self._name},configmap-type=high-availability"
+        )
+        # The leader's record may lack the labels; left behind, it makes the next JobManager wait for its lease to end.
+        leader = f"{self._name}-cluster-config-map"
+        for name in {leader, *(str(record["metadata"]["name"]) for record in records)}:
+            self._kube.delete("v1", "ConfigMap", self._namespace, name)
 
     def _clean_up(self) -> None:
         last = statuses.last_spec(self._status)
-        wanted = last is not None and objects.user_config(last).get(f"{ON}job.savepoint-on-deletion") == "true"
+        wanted = (
+            last is not None and objects.user_config(last).get(f"{ON}job.savepoint-on-deletion") == "true"
+        )
         if last is not None and wanted and self._status.get("jobStatus", {}).get("state") == "RUNNING":
             folder = objects.savepoint_folder(last)
             try:
                 if folder:
-                    path = self._rest.stop_with_savepoint(self._status["jobStatus"]["jobId"], folder, SAVEPOINT_TIMEOUT)
+                    path = self._rest.stop_with_savepoint(
+                        self._status["jobStatus"]["jobId"], folder, SAVEPOINT_TIMEOUT
+                    )
                     self._event("stopped with a savepoint before deletion", path=path)
             except (requests.RequestException, FlinkError) as error:
                 # Deletion goes on: the checkpoints that the job has retained are still there.
                 self._event("no savepoint before deletion", error=str(error))
         self._take_down()
-        self._kube.set_finalizers(self._fd, [one for one in self._fd["metadata"]["finalizers"] if one != FINALIZER])
+        self._kube.set_finalizers(
+            self._fd, [one for one in self._fd["metadata"]["finalizers"] if one != FINALIZER]
+        )
         self._event("deleted")
 
     # Observing
@@ -200,7 +241,10 @@ class Deployment:
     def _observe(self, spec: Json) -> None:
         deployment = self._kube.get("apps/v1", "Deployment", self._namespace, self._name)
         status = copy.deepcopy(self._status)
-        status["taskManager"] = {"labelSelector": f"component=taskmanager,app={self._name}", "replicas": objects.task_managers(spec)}
+        status["taskManager"] = {
+            "labelSelector": f"component=taskmanager,app={self._name}",
+            "replicas": objects.task_managers(spec),
+        }
         before = status.get("jobManagerDeploymentStatus")
         available = (deployment or {}).get("status", {}).get("availableReplicas", 0) > 0
         if not available or not self._rest.answers():
@@ -208,7 +252,9 @@ class Deployment:
             status["jobManagerDeploymentStatus"] = "ERROR" if broken else "DEPLOYING"
             status = statuses.with_job(status, now_ms(), state="RECONCILING")
             if broken:
-                status = statuses.with_error(status, "org.apache.flink.kubernetes.operator.exception.DeploymentFailedException", broken)
+                status = statuses.with_error(
+                    status, "org.apache.flink.kubernetes.operator.exception.DeploymentFailedException", broken
+                )
             self._write(status)
             return
         if before not in ("DEPLOYED_NOT_READY", "READY"):
@@ -221,9 +267,13 @@ class Deployment:
         if job is None:
             self._write(statuses.with_job(status, now_ms(), state="RECONCILING"))
             return
-        status = statuses.with_job(status, now_ms(), state=job["state"], jobName=job["name"], startTime=str(job["start-time"]))
+        status = statuses.with_job(
+            status, now_ms(), state=job["state"], jobName=job["name"], startTime=str(job["start-time"])
+        )
         if job["state"] == "FAILED":
-            status = statuses.with_error(status, "org.apache.flink.util.SerializedThrowable", self._rest.failure(job["jid"]))
+            status = statuses.with_error(
+                status, "org.apache.flink.util.SerializedThrowable", self._rest.failure(job["jid"])
+            )
         self._write(status)
         if job["state"] == "FAILED" and objects.user_config(spec).get(f"{ON}job.restart.failed") == "true":
             self._event("restarting the failed job from its newest state")

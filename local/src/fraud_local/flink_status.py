@@ -33,7 +33,11 @@ def last_spec(status: Json) -> Json | None:
 def with_spec(status: Json, fd: Json, spec: Json, state: str, now_ms: int, first: bool) -> Json:
     """The status once ``spec`` is being rolled out (UPGRADING) or has been (DEPLOYED)."""
     new = copy.deepcopy(status)
-    meta = {"apiVersion": fd["apiVersion"], "metadata": {"generation": fd["metadata"]["generation"]}, "firstDeployment": first}
+    meta = {
+        "apiVersion": fd["apiVersion"],
+        "metadata": {"generation": fd["metadata"]["generation"]},
+        "firstDeployment": first,
+    }
     text = json.dumps({"spec": spec, "resource_metadata": meta}, separators=(",", ":"), sort_keys=True)
     new["reconciliationStatus"] = {
         **(status.get("reconciliationStatus") or {}),
@@ -49,7 +53,10 @@ def with_spec(status: Json, fd: Json, spec: Json, state: str, now_ms: int, first
 def with_job(status: Json, now_ms: int, **changes: Any) -> Json:
     """The status with a changed job; the time moves only when its state does."""
     new = copy.deepcopy(status)
-    job = {**(new.get("jobStatus") or {}), **{key: value for key, value in changes.items() if value is not None}}
+    job = {
+        **(new.get("jobStatus") or {}),
+        **{key: value for key, value in changes.items() if value is not None},
+    }
     if job.get("state") != (status.get("jobStatus") or {}).get("state"):
         job["updateTime"] = str(now_ms)
     new["jobStatus"] = job
@@ -81,7 +88,7 @@ def lifecycle(status: Json) -> str:
     reconciliation = status.get("reconciliationStatus") or {}
     spec = last_spec(status)
     if spec is None:
-        return "CREATED"
+        return "FAILED" if status.get("error") else "CREATED"
     if reconciliation.get("state") == "UPGRADING":
         return "UPGRADING"
     if (spec.get("job") or {}).get("state") == "suspended":

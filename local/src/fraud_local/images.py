@@ -27,7 +27,23 @@ ACCOUNTS = {
     "fraud": (10001, "/home/app"),
     "nobody": (65534, "/nonexistent"),
 }
-FOLDERS = ("etc", "root", "home", "var", "var/tmp", "var/lib", "var/log", "opt", "usr", "proc", "sys", "dev", "run", "mnt", "srv")
+FOLDERS = (
+    "etc",
+    "root",
+    "home",
+    "var",
+    "var/tmp",
+    "var/lib",
+    "var/log",
+    "opt",
+    "usr",
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "mnt",
+    "srv",
+)
 WRITABLE = ("home/app", "tmp", "var/tmp", "run/postgresql", "data")
 LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 # What Flink's own image does when an operator starts it: the first word picks the process.
@@ -73,7 +89,12 @@ def development_images() -> list[Image]:
             sources=("contracts", "pipelines", "flink"),
             path=(f"{paths.POD_FLINK}/bin",),
             # The JVM starts Python itself and looks for pemja along PYTHONPATH only.
-            variables={**java, "FLINK_HOME": paths.POD_FLINK, "FLINK_LOG_DIR": "/tmp/flink-log", "EXTRA_PYTHONPATH": flink_site},
+            variables={
+                **java,
+                "FLINK_HOME": paths.POD_FLINK,
+                "FLINK_LOG_DIR": "/tmp/flink-log",
+                "EXTRA_PYTHONPATH": flink_site,
+            },
             files={"docker-entrypoint.sh": FLINK_ENTRYPOINT},
             entrypoint=("/docker-entrypoint.sh",),
         ),
@@ -88,7 +109,9 @@ def environment(image: Image) -> dict[str, str]:
     """The image's environment variables."""
     folders = [*([str(paths.ENVS / image.env / "bin")] if image.env else []), *image.path]
     variables = {
-        "PATH": ":".join([*folders, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]),
+        "PATH": ":".join(
+            [*folders, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        ),
         "HOME": "/home/app",
         "LANG": "C.UTF-8",
         **image.variables,
@@ -162,7 +185,9 @@ def _layer(files: Mapping[str, bytes]) -> bytes:
             link = tarfile.TarInfo(name)
             link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
             tar.addfile(link)
-        passwd = "".join(f"{name}:x:{uid}:{uid}::{home}:/bin/bash\n" for name, (uid, home) in ACCOUNTS.items())
+        passwd = "".join(
+            f"{name}:x:{uid}:{uid}::{home}:/bin/bash\n" for name, (uid, home) in ACCOUNTS.items()
+        )
         group = "".join(f"{name}:x:{uid}:\n" for name, (uid, _) in ACCOUNTS.items())
         _file(tar, "etc/passwd", passwd.encode())
         _file(tar, "etc/group", group.encode())

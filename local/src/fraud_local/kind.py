@@ -18,7 +18,9 @@ def docker_answers() -> bool:
     if not shutil.which("docker"):
         return False
     try:
-        return subprocess.run(["docker", "info"], check=False, capture_output=True, timeout=15).returncode == 0
+        return (
+            subprocess.run(["docker", "info"], check=False, capture_output=True, timeout=15).returncode == 0
+        )
     except subprocess.TimeoutExpired:
         return False
 
@@ -35,8 +37,24 @@ def up() -> None:
     config = paths.CLONE / "kind-config.yaml"
     if not exists():
         say("kind: creating the cluster ...")
-        run("kind", "create", "cluster", "--name", NAME, *(["--config", str(config)] if config.exists() else []), "--wait", "120s")
-    for image in run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=fraud-platform/*:dev").split():
+        run(
+            "kind",
+            "create",
+            "cluster",
+            "--name",
+            NAME,
+            *(["--config", str(config)] if config.exists() else []),
+            "--wait",
+            "120s",
+        )
+    for image in run(
+        "docker",
+        "images",
+        "--format",
+        "{{.Repository}}:{{.Tag}}",
+        "--filter",
+        "reference=fraud-platform/*:dev",
+    ).split():
         say(f"kind: loading {image}")
         run("kind", "load", "docker-image", "--name", NAME, image)
     script = PREREQUISITES / "install.sh"

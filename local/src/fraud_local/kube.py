@@ -41,10 +41,17 @@ class Kube:
         self._session.verify = str(paths.PKI / "ca.crt")
         self._session.trust_env = False  # a proxy for the outside knows nothing of the node
 
-    def _call(self, method: str, path: str, body: Any = None, content: str = "application/json", **query: str) -> Json:
+    def _call(
+        self, method: str, path: str, body: Any = None, content: str = "application/json", **query: str
+    ) -> Json:
         data = json.dumps(body) if body is not None else None
         answer = self._session.request(
-            method, paths.API_URL + path, params=query, data=data, headers={"Content-Type": content}, timeout=30
+            method,
+            paths.API_URL + path,
+            params=query,
+            data=data,
+            headers={"Content-Type": content},
+            timeout=30,
         )
         if answer.status_code >= 300:
             raise KubeError(answer.status_code, answer.text[:1000])
@@ -58,14 +65,22 @@ class Kube:
                 return None
             raise
 
-    def list(self, api_version: str, kind: str, namespace: str | None = None, selector: str = "") -> list[Json]:
-        answer = self._call("GET", collection(api_version, kind, namespace), **({"labelSelector": selector} if selector else {}))
+    def list(
+        self, api_version: str, kind: str, namespace: str | None = None, selector: str = ""
+    ) -> list[Json]:
+        answer = self._call(
+            "GET",
+            collection(api_version, kind, namespace),
+            **({"labelSelector": selector} if selector else {}),
+        )
         # Items of a list don't say what they are.
         return [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
 
     def apply(self, thing: Json) -> Json:
         path = f"{collection(thing['apiVersion'], thing['kind'], thing['metadata']['namespace'])}/{thing['metadata']['name']}"
-        return self._call("PATCH", path, thing, "application/apply-patch+yaml", fieldManager=self._manager, force="true")
+        return self._call(
+            "PATCH", path, thing, "application/apply-patch+yaml", fieldManager=self._manager, force="true"
+        )
 
     def delete(self, api_version: str, kind: str, namespace: str, name: str) -> None:
         body = {"propagationPolicy": "Background"}
@@ -83,7 +98,9 @@ class Kube:
         path = f"{collection(thing['apiVersion'], thing['kind'], meta['namespace'])}/{meta['name']}"
         patch = [{"op": "add", "path": "/status", "value": status}]
         try:
-            self._call("PATCH", f"{path}/status", patch, "application/json-patch+json", fieldManager=self._manager)
+            self._call(
+                "PATCH", f"{path}/status", patch, "application/json-patch+json", fieldManager=self._manager
+            )
         except KubeError as error:
             if error.status != 404:
                 raise

@@ -21,7 +21,9 @@ PROCESSES = (
 
 
 def kubectl(*arguments: str | Path, stdin: str | None = None) -> str:
-    return run(BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", *arguments, stdin=stdin)
+    return run(
+        *processes.joining([BIN / "kubectl", f"--kubeconfig={paths.KUBECONFIG}", *arguments]), stdin=stdin
+    )
 
 
 def succeeds(*arguments: str | Path) -> bool:
@@ -60,7 +62,17 @@ def up() -> None:
 
 
 def _folders() -> None:
-    for name in ("cd", "cni/net.d", "cni/ipam", "kubelet", "podlogs", "kubelet-plugins", "conf", "log", "run"):
+    for name in (
+        "cd",
+        "cni/net.d",
+        "cni/ipam",
+        "kubelet",
+        "podlogs",
+        "kubelet-plugins",
+        "conf",
+        "log",
+        "run",
+    ):
         (paths.STATE / name).mkdir(parents=True, exist_ok=True)
     (paths.STATE / "etcd").mkdir(mode=0o700, exist_ok=True)
     shared = [paths.STORAGE, *(paths.VOLUMES / f"{number:02d}" for number in range(VOLUME_COUNT))]
@@ -162,7 +174,9 @@ def _control_plane() -> None:
     ):  # fmt: skip
         config = f"{keys}/{name.removeprefix('kube-')}.kubeconfig"
         shared = [f"--{kind}kubeconfig={config}" for kind in ("", "authentication-", "authorization-")]
-        processes.start(name, [BIN / name, *shared, "--leader-elect=false", "--bind-address=127.0.0.1", *extra])
+        processes.start(
+            name, [BIN / name, *shared, "--leader-elect=false", "--bind-address=127.0.0.1", *extra]
+        )
 
 
 def _kubelet() -> None:

@@ -55,8 +55,20 @@ state = "{home}/state"
 def network() -> str:
     """Pods on one bridge. No masquerading: Pods have no way out of the node, and need none."""
     ranges = [[{"subnet": paths.POD_NETWORK}]]
-    ipam = {"type": "host-local", "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}], "dataDir": f"{paths.STATE}/cni/ipam"}
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "hairpinMode": True, "ipam": ipam}
+    ipam = {
+        "type": "host-local",
+        "ranges": ranges,
+        "routes": [{"dst": "0.0.0.0/0"}],
+        "dataDir": f"{paths.STATE}/cni/ipam",
+    }
+    bridge = {
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": True,
+        "ipMasq": False,
+        "hairpinMode": True,
+        "ipam": ipam,
+    }
     ports = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
     return json.dumps({"cniVersion": "0.4.0", "name": "node", "plugins": [bridge, ports]}, indent=1)
 
@@ -143,7 +155,10 @@ def host_resolver() -> str:
 
 def first_objects(volumes: int) -> list[dict[str, Any]]:
     """DNS behind its usual Service, the class without bind mounts, and volumes that claims bind to at once."""
-    ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]
+    ports = [
+        {"name": "dns", "port": 53, "protocol": "UDP"},
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+    ]
     labels = {"kubernetes.io/service-name": "kube-dns"}
     objects: list[dict[str, Any]] = [
         {
@@ -169,5 +184,12 @@ def first_objects(volumes: int) -> list[dict[str, Any]]:
             "storageClassName": "local",
             "hostPath": {"path": f"{paths.VOLUMES}/{number:02d}", "type": "Directory"},
         }
-        objects.append({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"local-{number:02d}"}, "spec": spec})
+        objects.append(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": f"local-{number:02d}"},
+                "spec": spec,
+            }
+        )
     return objects

@@ -64,9 +64,20 @@ def kubeconfig(server: str, authority: bytes, certificate: bytes, key: bytes) ->
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "local", "cluster": {"server": server, "certificate-authority-data": encoded(authority)}}],
+            "clusters": [
+                {
+                    "name": "local",
+                    "cluster": {"server": server, "certificate-authority-data": encoded(authority)},
+                }
+            ],
             "users": [
-                {"name": "local", "user": {"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)}}
+                {
+                    "name": "local",
+                    "user": {
+                        "client-certificate-data": encoded(certificate),
+                        "client-key-data": encoded(key),
+                    },
+                }
             ],
             "contexts": [{"name": "local", "context": {"cluster": "local", "user": "local"}}],
             "current-context": "local",
@@ -84,8 +95,25 @@ def create(folder: Path) -> None:
         "openssl", "req", "-x509", *curve, "-days", str(DAYS), "-keyout", folder / "ca.key", "-out", folder / "ca.crt",
         "-subj", "/CN=fraud-platform-local",
     )  # fmt: skip
-    run("openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", folder / "service-account.key")
-    run("openssl", "pkey", "-in", folder / "service-account.key", "-pubout", "-out", folder / "service-account.pub")
+    run(
+        "openssl",
+        "genpkey",
+        "-algorithm",
+        "RSA",
+        "-pkeyopt",
+        "rsa_keygen_bits:2048",
+        "-out",
+        folder / "service-account.key",
+    )
+    run(
+        "openssl",
+        "pkey",
+        "-in",
+        folder / "service-account.key",
+        "-pubout",
+        "-out",
+        folder / "service-account.pub",
+    )
 
     def leaf(certificate: Certificate) -> None:
         base = folder / certificate.name
@@ -104,7 +132,12 @@ def create(folder: Path) -> None:
         list(pool.map(leaf, CERTIFICATES))
     authority = (folder / "ca.crt").read_bytes()
     for name in KUBECONFIGS:
-        text = kubeconfig(paths.API_URL, authority, (folder / f"{name}.crt").read_bytes(), (folder / f"{name}.key").read_bytes())
+        text = kubeconfig(
+            paths.API_URL,
+            authority,
+            (folder / f"{name}.crt").read_bytes(),
+            (folder / f"{name}.key").read_bytes(),
+        )
         target = folder / f"{name}.kubeconfig"
         target.write_text(text)
         target.chmod(0o600)

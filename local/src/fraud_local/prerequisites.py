@@ -83,9 +83,18 @@ def check(machine: Machine) -> list[Missing]:
 def _system(machine: Machine) -> list[Missing]:
     missing = []
     if machine.system != "linux":
-        missing.append(Missing(f"Linux (this is {machine.system})", "run it in a Linux machine, or install Docker for kind"))
+        missing.append(
+            Missing(
+                f"Linux (this is {machine.system})", "run it in a Linux machine, or install Docker for kind"
+            )
+        )
     if machine.uid != 0:
-        missing.append(Missing("root", "run it as root (a node makes namespaces, mounts and cgroups), or start Docker for kind"))
+        missing.append(
+            Missing(
+                "root",
+                "run it as root (a node makes namespaces, mounts and cgroups), or start Docker for kind",
+            )
+        )
     return missing
 
 
@@ -95,10 +104,19 @@ def _kernel(machine: Machine) -> list[Missing]:
         missing.append(Missing("the overlay filesystem", "modprobe overlay"))
     for kind in ("net", "mnt", "pid", "ipc", "uts"):
         if kind not in machine.namespaces:
-            missing.append(Missing(f"{kind} namespaces in the kernel", "boot a kernel with CONFIG_NAMESPACES and its kinds"))
+            missing.append(
+                Missing(
+                    f"{kind} namespaces in the kernel", "boot a kernel with CONFIG_NAMESPACES and its kinds"
+                )
+            )
     for controller in ("cpu", "memory", "pids", "cpuset"):
         if controller not in machine.cgroups:
-            missing.append(Missing(f"the cgroup controller {controller!r} under /sys/fs/cgroup", "mount cgroups (v1 or v2) with it switched on"))
+            missing.append(
+                Missing(
+                    f"the cgroup controller {controller!r} under /sys/fs/cgroup",
+                    "mount cgroups (v1 or v2) with it switched on",
+                )
+            )
     return missing
 
 
@@ -106,9 +124,16 @@ def _size(machine: Machine) -> list[Missing]:
     missing = []
     disk = DISK_TO_RUN_GIB if machine.built else DISK_TO_BUILD_GIB
     if machine.disk_gib < disk:
-        missing.append(Missing(f"{disk} GiB of free disk at {paths.CACHE} ({machine.disk_gib:.0f} there)", "free some, or set FRAUD_CACHE to a larger disk"))
+        missing.append(
+            Missing(
+                f"{disk} GiB of free disk at {paths.CACHE} ({machine.disk_gib:.0f} there)",
+                "free some, or set FRAUD_CACHE to a larger disk",
+            )
+        )
     if machine.memory_gib < MEMORY_GIB:
-        missing.append(Missing(f"{MEMORY_GIB} GiB of memory ({machine.memory_gib:.0f} there)", "use a larger machine"))
+        missing.append(
+            Missing(f"{MEMORY_GIB} GiB of memory ({machine.memory_gib:.0f} there)", "use a larger machine")
+        )
     return missing
 
 
@@ -118,21 +143,35 @@ def _languages(machine: Machine) -> list[Missing]:
         found = ".".join(str(part) for part in machine.python)
         missing.append(Missing(f"Python 3.11 (this is {found})", "start it with python3.11"))
     if not machine.built and (machine.go is None or machine.go < (1, 25)):
-        missing.append(Missing("Go 1.25 or newer", "install Go and put it on PATH; it compiles the node's programs"))
+        missing.append(
+            Missing("Go 1.25 or newer", "install Go and put it on PATH; it compiles the node's programs")
+        )
     return missing
 
 
 def _packages(machine: Machine) -> list[Missing]:
     absent = missing_packages(machine.programs)
     if absent and not machine.apt:
-        return [Missing(f"Debian packages {' '.join(absent)}", "install their equivalents; apt-get is not here to do it")]
+        return [
+            Missing(
+                f"Debian packages {' '.join(absent)}",
+                "install their equivalents; apt-get is not here to do it",
+            )
+        ]
     return []
 
 
 def _addresses(machine: Machine) -> list[Missing]:
-    wanted = [ipaddress.ip_network(text) for text in (paths.NODE_NETWORK, paths.POD_NETWORK, paths.SERVICE_NETWORK)]
-    taken = [net for net in machine.networks if any(ipaddress.ip_network(net).overlaps(one) for one in wanted)]
-    return [Missing(f"free addresses: a route to {net} is in the node's way", f"ip route del {net}, or use kind") for net in taken]
+    wanted = [
+        ipaddress.ip_network(text) for text in (paths.NODE_NETWORK, paths.POD_NETWORK, paths.SERVICE_NETWORK)
+    ]
+    taken = [
+        net for net in machine.networks if any(ipaddress.ip_network(net).overlaps(one) for one in wanted)
+    ]
+    return [
+        Missing(f"free addresses: a route to {net} is in the node's way", f"ip route del {net}, or use kind")
+        for net in taken
+    ]
 
 
 def missing_packages(programs: frozenset[str]) -> list[str]:
@@ -189,9 +228,15 @@ def _entries(folder: str) -> list[Path]:
 
 
 def _filesystems() -> frozenset[str]:
-    if "overlay" not in Path("/proc/filesystems").read_text() and os.geteuid() == 0 and shutil.which("modprobe"):
+    if (
+        "overlay" not in Path("/proc/filesystems").read_text()
+        and os.geteuid() == 0
+        and shutil.which("modprobe")
+    ):
         subprocess.run(["modprobe", "overlay"], check=False, capture_output=True)
-    return frozenset(line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines() if line.strip())
+    return frozenset(
+        line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines() if line.strip()
+    )
 
 
 def _cgroups() -> frozenset[str]:
@@ -217,7 +262,9 @@ def _go() -> tuple[int, int] | None:
     go = shutil.which("go")
     if not go:
         return None
-    found = re.search(r"go(\d+)\.(\d+)", subprocess.run([go, "version"], check=False, capture_output=True, text=True).stdout)
+    found = re.search(
+        r"go(\d+)\.(\d+)", subprocess.run([go, "version"], check=False, capture_output=True, text=True).stdout
+    )
     return (int(found[1]), int(found[2])) if found else None
 
 

@@ -24,7 +24,11 @@ def hierarchies() -> list[Path]:
     """Roots of the mounted cgroup trees: one with cgroup v2, one per controller with v1."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
-    return [entry for entry in CGROUPS.iterdir() if entry.is_dir() and not entry.is_symlink() and (entry / "cgroup.procs").exists()]
+    return [
+        entry
+        for entry in CGROUPS.iterdir()
+        if entry.is_dir() and not entry.is_symlink() and (entry / "cgroup.procs").exists()
+    ]
 
 
 def make_cgroups() -> None:
@@ -44,22 +48,35 @@ def make_cgroups() -> None:
             (root / "cgroup.subtree_control").write_text(wanted)
 
 
-def start(name: str, command: Sequence[str | Path], env: Mapping[str, str] | None = None, resolver: bool = False) -> int:
+def joining(command: Sequence[str | Path], rest: str = 'exec "$@"') -> list[str]:
+    """The command, in the node's cgroups before it runs: nothing of ours outlives the node, not even a killed tool's child."""
+    joins = "".join(
+        f'echo $$ > "{tree / paths.CGROUP / "host" / "cgroup.procs"}"; ' for tree in hierarchies()
+    )
+    return ["sh", "-ec", f"{joins}{rest}", "sh", *(str(part) for part in command)]
+
+
+def start(
+    name: str, command: Sequence[str | Path], env: Mapping[str, str] | None = None, resolver: bool = False
+) -> int:
     """Start a host process in the node's network namespace and cgroups; its log and pid lie under the state folder.
 
     ``resolver`` gives it the cluster's DNS by a private mount over /etc/resolv.conf.
     """
-    joins = "".join(f'echo $$ > "{tree / paths.CGROUP / "host" / "cgroup.procs"}"; ' for tree in hierarchies())
-    inner = 'exec "$@"'
     if resolver:
         inner = f'mount --bind "{paths.CONF / "resolv-host.conf"}" /etc/resolv.conf; exec "$@"'
         wrapper = ["nsenter", f"--net={NETNS_FILE}", "unshare", "--mount", "sh", "-ec", inner, "sh"]
     else:
         wrapper = ["nsenter", f"--net={NETNS_FILE}"]
-    full = ["sh", "-ec", f'{joins}exec "$@"', "sh", *wrapper, *(str(part) for part in command)]
+    full = joining([*wrapper, *command])
     with (paths.LOGS / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            full, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **(env or {})}
+            full,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
     (paths.RUN / f"{name}.pid").write_text(f"{process.pid} {start_time(process.pid)}")
     return process.pid

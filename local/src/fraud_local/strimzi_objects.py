@@ -1,6 +1,6 @@
-"""What the Strimzi stand-in makes of a Kafka and its node pools, and the statuses that it writes. Pure.
+"""What the Strimzi stand-in makes of a Kafka and its node pools. Pure.
 
-Names, labels, ports, conditions and reasons are those of Strimzi 1.2.0, so what reads them can't tell the difference; one
+Names, labels and ports are those of Strimzi 1.2.0, so what reads them can't tell the difference; one
 StatefulSet per pool takes the place of a StrimziPodSet.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from fraud_local import paths
 from fraud_local.kube import Json, owner
 
 API = "kafka.strimzi.io/v1"
@@ -22,7 +20,20 @@ REPLICATION_PORT = 9091
 DATA = "/var/lib/kafka"
 IMAGE = "fraud-platform/kafka:dev"
 # What a user may not set, as in Strimzi: it would take the cluster apart.
-FORBIDDEN_CONFIG = ("listeners", "advertised.", "broker.", "listener.", "node.id", "process.roles", "controller", "log.dir", "security.", "sasl.", "ssl.", "authorizer.")
+FORBIDDEN_CONFIG = (
+    "listeners",
+    "advertised.",
+    "broker.",
+    "listener.",
+    "node.id",
+    "process.roles",
+    "controller",
+    "log.dir",
+    "security.",
+    "sasl.",
+    "ssl.",
+    "authorizer.",
+)
 ALLOWED_CONFIG = ("controller.quorum.election", "controller.quorum.fetch")
 LOGGING = """<Configuration><Appenders><Console name="console"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
 <Loggers><Root level="INFO"><AppenderRef ref="console"/></Root></Loggers></Configuration>
@@ -67,7 +78,10 @@ def node_ids(pools: Sequence[Json]) -> dict[str, list[int]]:
     taken = {node for pool in pools for node in (pool.get("status") or {}).get("nodeIds", [])}
     result: dict[str, list[int]] = {}
     for pool in pools:
-        wanted, kept = pool["spec"]["replicas"], list((pool.get("status") or {}).get("nodeIds", []))[: pool["spec"]["replicas"]]
+        wanted, kept = (
+            pool["spec"]["replicas"],
+            list((pool.get("status") or {}).get("nodeIds", []))[: pool["spec"]["replicas"]],
+        )
         start = kept[0] if kept else 0
         if not kept:
             while any(node in taken for node in range(start, start + wanted)):
@@ -79,7 +93,11 @@ def node_ids(pools: Sequence[Json]) -> dict[str, list[int]]:
 
 def listeners(kafka: Json) -> list[Json]:
     """Internal listeners without TLS; the node's clients are all inside it."""
-    return [one for one in kafka["spec"]["kafka"]["listeners"] if one.get("type") == "internal" and not one.get("tls")]
+    return [
+        one
+        for one in kafka["spec"]["kafka"]["listeners"]
+        if one.get("type") == "internal" and not one.get("tls")
+    ]
 
 
 def unsupported(kafka: Json) -> str | None:
@@ -113,8 +131,12 @@ def server_properties(kafka: Json, pool: Json, voters: Sequence[tuple[int, str]]
         own.append(("CONTROLPLANE-9090", "CONTROLPLANE-9090", CONTROLLER_PORT))
     if "broker" in roles:
         own.append(("REPLICATION-9091", "REPLICATION-9091", REPLICATION_PORT))
-        own += [(f"{one['name'].upper()}-{one['port']}", one["name"], one["port"]) for one in listeners(kafka)]
-    advertised = [(name, port) for name, _, port in own if name != "CONTROLPLANE-9090"] or [("CONTROLPLANE-9090", CONTROLLER_PORT)]
+        own += [
+            (f"{one['name'].upper()}-{one['port']}", one["name"], one["port"]) for one in listeners(kafka)
+        ]
+    advertised = [(name, port) for name, _, port in own if name != "CONTROLPLANE-9090"] or [
+        ("CONTROLPLANE-9090", CONTROLLER_PORT)
+    ]
     names = {"CONTROLPLANE-9090", "REPLICATION-9091", *(name for name, _, _ in own)}
     properties = {
         "process.roles": ",".join(sorted(roles)),
@@ -139,7 +161,9 @@ def server_properties(kafka: Json, pool: Json, voters: Sequence[tuple[int, str]]
     return "".join(f"{key}={value}\n" for key, value in properties.items())
 
 
-def build(kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster_id: str, image: str = IMAGE) -> list[Json]:
+def build(
+    kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster_id: str, image: str = IMAGE
+) -> list[Json]:
     """Every object of a cluster: Services, and per pool a ConfigMap and a StatefulSet."""
     cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
     voters = [
@@ -150,44 +174,84 @@ def build(kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster
     ]
     objects = [_bootstrap(kafka), _headless(kafka)]
     for pool in pools:
-        data = {"server.properties": server_properties(kafka, pool, voters), "log4j2.xml": LOGGING, "run.sh": RUN}
-        objects += [_config(kafka, pool, data), _stateful_set(kafka, pool, ids[pool["metadata"]["name"]], data, cluster_id, image)]
+        data = {
+            "server.properties": server_properties(kafka, pool, voters),
+            "log4j2.xml": LOGGING,
+            "run.sh": RUN,
+        }
+        objects += [
+            _config(kafka, pool, data),
+            _stateful_set(kafka, pool, ids[pool["metadata"]["name"]], data, cluster_id, image),
+        ]
     return objects
 
 
 def _meta(kafka: Json, name: str, labels: dict[str, str]) -> Json:
-    return {"name": name, "namespace": kafka["metadata"]["namespace"], "labels": labels, "ownerReferences": [owner(kafka)]}
+    return {
+        "name": name,
+        "namespace": kafka["metadata"]["namespace"],
+        "labels": labels,
+        "ownerReferences": [owner(kafka)],
+    }
 
 
 def _service_ports(kafka: Json) -> list[Json]:
-    ports = [("tcp-replication", REPLICATION_PORT), *((f"tcp-{one['name']}", one["port"]) for one in listeners(kafka))]
+    ports = [
+        ("tcp-replication", REPLICATION_PORT),
+        *((f"tcp-{one['name']}", one["port"]) for one in listeners(kafka)),
+    ]
     return [{"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in ports]
 
 
 def _bootstrap(kafka: Json) -> Json:
     cluster = kafka["metadata"]["name"]
     labels = component_labels(cluster)
-    selector = {CLUSTER_LABEL: cluster, "strimzi.io/kind": "Kafka", "strimzi.io/name": f"{cluster}-kafka", "strimzi.io/broker-role": "true"}
+    selector = {
+        CLUSTER_LABEL: cluster,
+        "strimzi.io/kind": "Kafka",
+        "strimzi.io/name": f"{cluster}-kafka",
+        "strimzi.io/broker-role": "true",
+    }
     spec = {"type": "ClusterIP", "selector": selector, "ports": _service_ports(kafka)}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": _meta(kafka, f"{cluster}-kafka-bootstrap", labels), "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _meta(kafka, f"{cluster}-kafka-bootstrap", labels),
+        "spec": spec,
+    }
 
 
 def _headless(kafka: Json) -> Json:
     cluster = kafka["metadata"]["name"]
     labels = component_labels(cluster)
-    ports = [{"name": "tcp-ctrlplane", "port": CONTROLLER_PORT, "targetPort": CONTROLLER_PORT, "protocol": "TCP"}, *_service_ports(kafka)]
+    ports = [
+        {"name": "tcp-ctrlplane", "port": CONTROLLER_PORT, "targetPort": CONTROLLER_PORT, "protocol": "TCP"},
+        *_service_ports(kafka),
+    ]
     selector = {CLUSTER_LABEL: cluster, "strimzi.io/kind": "Kafka", "strimzi.io/name": f"{cluster}-kafka"}
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector, "ports": ports}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": _meta(kafka, f"{cluster}-kafka-brokers", labels), "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _meta(kafka, f"{cluster}-kafka-brokers", labels),
+        "spec": spec,
+    }
 
 
 def _config(kafka: Json, pool: Json, data: dict[str, str]) -> Json:
     cluster = kafka["metadata"]["name"]
     name = f"{cluster}-{pool['metadata']['name']}-config"
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _meta(kafka, name, component_labels(cluster, pool)), "data": data}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _meta(kafka, name, component_labels(cluster, pool)),
+        "data": data,
+    }
 
 
-def _stateful_set(kafka: Json, pool: Json, ids: list[int], data: dict[str, str], cluster_id: str, image: str) -> Json:
+def _stateful_set(
+    kafka: Json, pool: Json, ids: list[int], data: dict[str, str], cluster_id: str, image: str
+) -> Json:
     cluster = kafka["metadata"]["name"]
     name = f"{cluster}-{pool['metadata']['name']}"
     labels = component_labels(cluster, pool)
@@ -196,7 +260,11 @@ def _stateful_set(kafka: Json, pool: Json, ids: list[int], data: dict[str, str],
     options = pool["spec"].get("jvmOptions") or kafka["spec"]["kafka"].get("jvmOptions") or {}
     heap = f"-Xms{options.get('-Xms', '256m')} -Xmx{options.get('-Xmx', '512m')}"
     first_port = listeners(kafka)[0]["port"] if "broker" in pool["spec"]["roles"] else CONTROLLER_PORT
-    ports = [CONTROLLER_PORT] if "broker" not in pool["spec"]["roles"] else [one["port"] for one in listeners(kafka)]
+    ports = (
+        [CONTROLLER_PORT]
+        if "broker" not in pool["spec"]["roles"]
+        else [one["port"] for one in listeners(kafka)]
+    )
     probe = {"tcpSocket": {"port": first_port}, "periodSeconds": 2, "failureThreshold": 60}
     container = {
         "name": "kafka",
@@ -212,9 +280,17 @@ def _stateful_set(kafka: Json, pool: Json, ids: list[int], data: dict[str, str],
         "readinessProbe": probe,
         "resources": pool["spec"].get("resources") or kafka["spec"]["kafka"].get("resources") or {},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "config", "mountPath": "/etc/kafka"}, {"name": "tmp", "mountPath": "/tmp"}, *mounts],
+        "volumeMounts": [
+            {"name": "config", "mountPath": "/etc/kafka"},
+            {"name": "tmp", "mountPath": "/tmp"},
+            *mounts,
+        ],
     }
-    annotations = {"strimzi.io/config-hash": hashlib.sha256(json.dumps([data, heap], sort_keys=True).encode()).hexdigest()[:12]}
+    annotations = {
+        "strimzi.io/config-hash": hashlib.sha256(
+            json.dumps([data, heap], sort_keys=True).encode()
+        ).hexdigest()[:12]
+    }
     pod = {
         "metadata": {
             "labels": {**labels, **template.get("metadata", {}).get("labels", {})},
@@ -237,11 +313,18 @@ def _stateful_set(kafka: Json, pool: Json, ids: list[int], data: dict[str, str],
         "ordinals": {"start": ids[0] if ids else 0},
         "serviceName": f"{cluster}-kafka-brokers",
         "podManagementPolicy": "Parallel",
-        "selector": {"matchLabels": {CLUSTER_LABEL: cluster, "strimzi.io/pool-name": pool["metadata"]["name"]}},
+        "selector": {
+            "matchLabels": {CLUSTER_LABEL: cluster, "strimzi.io/pool-name": pool["metadata"]["name"]}
+        },
         "template": pod,
         "volumeClaimTemplates": claims,
     }
-    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": _meta(kafka, name, labels), "spec": spec}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": _meta(kafka, name, labels),
+        "spec": spec,
+    }
 
 
 def _storage(pool: Json) -> tuple[list[Json], list[Json], list[Json]]:
@@ -258,85 +341,8 @@ def _storage(pool: Json) -> tuple[list[Json], list[Json], list[Json]]:
     }
     if volume.get("class"):
         spec["storageClassName"] = volume["class"]
-    return [], mounts, [{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-0"}, "spec": spec}]
-
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def condition(kind: str, status: str, reason: str | None = None, message: str | None = None) -> Json:
-    """A condition in Strimzi's form; one without a reason has no such field."""
-    built: Json = {"type": kind, "status": status, "lastTransitionTime": now()}
-    if reason:
-        built["reason"] = reason
-    if message:
-        built["message"] = message
-    return built
-
-
-def settled(old: Json | None, new: Json) -> Json:
-    """``new`` with the old times of the conditions that say the same, so that an unchanged status is an equal one."""
-    earlier = {_said(one): one for one in (old or {}).get("conditions", [])}
-    conditions = [earlier.get(_said(one), one) for one in new.get("conditions", [])]
-    return {**new, "conditions": conditions}
-
-
-def _said(one: Json) -> tuple[Any, ...]:
-    return tuple(one.get(key) for key in ("type", "status", "reason", "message"))
-
-
-def creating(kafka: Json) -> Json:
-    """The first status of a new Kafka."""
-    return {
-        "conditions": [condition("NotReady", "True", "Creating", "Kafka cluster is being deployed")],
-        "observedGeneration": kafka["metadata"]["generation"],
-    }
-
-
-def failed(kafka: Json, reason: str, message: str) -> Json:
-    """A Kafka that could not be reconciled: the reason is the exception's class."""
-    kept = {key: value for key, value in (kafka.get("status") or {}).items() if key != "conditions"}
-    return {
-        **kept,
-        "conditions": [condition("NotReady", "True", reason, message)],
-        "observedGeneration": kafka["metadata"]["generation"],
-    }
-
-
-def ready(kafka: Json, pools: Sequence[Json], cluster_id: str) -> Json:
-    cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
-    host = f"{cluster}-kafka-bootstrap.{namespace}.svc"
-    conditions = [condition("Ready", "True")]
-    asked = kafka["spec"]["kafka"].get("version")
-    if asked and asked != paths.KAFKA_VERSION:
-        text = f"Kafka {asked} was asked for; the local node runs {paths.KAFKA_VERSION}"
-        conditions.append(condition("Warning", "True", "KafkaVersion", text))
-    return {
-        "conditions": conditions,
-        "observedGeneration": kafka["metadata"]["generation"],
-        "listeners": [
-            {"name": one["name"], "addresses": [{"host": host, "port": one["port"]}], "bootstrapServers": f"{host}:{one['port']}"}
-            for one in listeners(kafka)
-        ],
-        "kafkaNodePools": [{"name": pool["metadata"]["name"]} for pool in pools],
-        "clusterId": cluster_id,
-        "operatorLastSuccessfulVersion": paths.STRIMZI_VERSION,
-        "kafkaVersion": paths.KAFKA_VERSION,
-        "kafkaMetadataVersion": f"{'.'.join(paths.KAFKA_VERSION.split('.')[:2])}-IV0",
-    }
-
-
-def pool_status(kafka: Json, pool: Json, ids: list[int], cluster_id: str) -> Json:
-    cluster = kafka["metadata"]["name"]
-    labels = component_labels(cluster, pool)
-    selector = ",".join(f"{key}={labels[key]}" for key in (CLUSTER_LABEL, "strimzi.io/name", "strimzi.io/kind", "strimzi.io/pool-name"))
-    return {
-        "observedGeneration": pool["metadata"]["generation"],
-        "nodeIds": ids,
-        "clusterId": cluster_id,
-        "roles": pool["spec"]["roles"],
-        "replicas": len(ids),
-        "labelSelector": selector,
-        "conditions": [],
-    }
+    return (
+        [],
+        mounts,
+        [{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-0"}, "spec": spec}],
+    )

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaException
 
 from fraud_contracts import log
 from fraud_local import strimzi_objects as objects
+from fraud_local import strimzi_status as statuses
 from fraud_local import topics
 from fraud_local.kube import Json, Kube, KubeError
 
@@ -53,33 +54,41 @@ class Standin:
         for kafka in kafkas:
             if kafka["metadata"].get("deletionTimestamp"):
                 continue
-            own = sorted((pool for pool in pools if belongs(pool, kafka)), key=lambda pool: str(pool["metadata"]["name"]))
+            own = sorted(
+                (pool for pool in pools if belongs(pool, kafka)),
+                key=lambda pool: str(pool["metadata"]["name"]),
+            )
             self._kafka(kafka, own)
         for topic in self._kube.list(objects.API, "KafkaTopic"):
             self._topic(topic, kafkas)
 
     def _kafka(self, kafka: Json, pools: list[Json]) -> None:
         if kafka["metadata"].get("annotations", {}).get(PAUSE) == "true":
-            status = {"conditions": [objects.condition("ReconciliationPaused", "True")], "observedGeneration": kafka["metadata"]["generation"]}
+            status = {
+                "conditions": [statuses.condition("ReconciliationPaused", "True")],
+                "observedGeneration": kafka["metadata"]["generation"],
+            }
             self._write(kafka, {**(kafka.get("status") or {}), **status})
             return
         if not kafka.get("status"):
             kafka["status"] = {}
-            self._write(kafka, objects.creating(kafka))
+            self._write(kafka, statuses.creating(kafka))
         reason = objects.unsupported(kafka)
         if reason:
-            self._write(kafka, objects.failed(kafka, "InvalidResourceException", reason))
+            self._write(kafka, statuses.failed(kafka, "InvalidResourceException", reason))
             return
         if not pools:
             message = f"No KafkaNodePools found for Kafka cluster {kafka['metadata']['name']}"
-            self._write(kafka, objects.failed(kafka, "InvalidConfigurationException", message))
+            self._write(kafka, statuses.failed(kafka, "InvalidConfigurationException", message))
             return
         status = kafka.get("status") or {}
-        cluster_id = status.get("clusterId") or next((id_ for pool in pools if (id_ := (pool.get("status") or {}).get("clusterId"))), None)
+        cluster_id = status.get("clusterId") or next(
+            (id_ for pool in pools if (id_ := (pool.get("status") or {}).get("clusterId"))), None
+        )
         cluster_id = cluster_id or base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         ids = objects.node_ids(pools)
         for pool in pools:  # first: the cluster's id must be known before a Pod formats its storage with it
-            self._write(pool, objects.pool_status(kafka, pool, ids[pool["metadata"]["name"]], cluster_id))
+            self._write(pool, statuses.pool_status(kafka, pool, ids[pool["metadata"]["name"]], cluster_id))
         for thing in objects.build(kafka, pools, ids, cluster_id):
             self._kube.apply(thing)
         self._judge(kafka, pools, cluster_id)
@@ -93,17 +102,20 @@ class Standin:
                 waiting.append(name)
         if not waiting:
             self._ready.add(key(kafka))
-            self._write(kafka, objects.ready(kafka, pools, cluster_id))
+            self._write(kafka, statuses.ready(kafka, pools, cluster_id))
             return
         status = kafka.get("status") or {}
         conditions = status.get("conditions") or []
         first = conditions[0] if conditions else {}
-        if first.get("type") == "Ready" and status.get("observedGeneration") == kafka["metadata"]["generation"]:
+        if (
+            first.get("type") == "Ready"
+            and status.get("observedGeneration") == kafka["metadata"]["generation"]
+        ):
             # Strimzi writes at the end of a reconciliation, so a restarting broker leaves Ready as it is.
             self._ready.add(key(kafka))
         elif first.get("reason") == "Creating" and age(first) > OPERATION_TIMEOUT:
             text = f"Exceeded timeout of {int(OPERATION_TIMEOUT * 1000)}ms while waiting for Pods resource {waiting[0]} in namespace {namespace} to be ready"
-            self._write(kafka, objects.failed(kafka, "TimeoutException", text))
+            self._write(kafka, statuses.failed(kafka, "TimeoutException", text))
 
     def _topic(self, topic: Json, kafkas: list[Json]) -> None:
         kafka = next((one for one in kafkas if belongs(topic, one)), None)
@@ -117,7 +129,7 @@ class Standin:
         if key(kafka) not in self._ready:
             return
         if not topics.managed(topic):
-            self._write(topic, topics.status(topic, [objects.condition("Unmanaged", "True")], None))
+            self._write(topic, topics.status(topic, [statuses.condition("Unmanaged", "True")], None))
             return
         connection = self._topics.setdefault(key(kafka), topics.Topics(bootstrap(kafka)))
         try:
@@ -135,18 +147,27 @@ class Standin:
             self._write(topic, connection.reconcile(topic, connection.existing()))
             self._seen[key(topic)] = (topic["metadata"]["generation"], time.monotonic())
         except KafkaException as error:
-            logger.warning("Kafka does not answer", extra={"data": {"topic": topics.topic_name(topic), "error": str(error)}})
+            logger.warning(
+                "Kafka does not answer",
+                extra={"data": {"topic": topics.topic_name(topic), "error": str(error)}},
+            )
             self._topics.pop(key(kafka), None)
 
     def _write(self, thing: Json, status: Json) -> None:
-        status = objects.settled(thing.get("status"), status)
+        status = statuses.settled(thing.get("status"), status)
         if status != thing.get("status"):
             self._kube.set_status(thing, status)
             thing["status"] = status
             first = (status.get("conditions") or [{}])[0]
             logger.info(
                 f"{thing['kind']} {key(thing)}",
-                extra={"data": {"condition": first.get("type"), "status": first.get("status"), "reason": first.get("reason")}},
+                extra={
+                    "data": {
+                        "condition": first.get("type"),
+                        "status": first.get("status"),
+                        "reason": first.get("reason"),
+                    }
+                },
             )
 
 
@@ -156,7 +177,9 @@ def key(thing: Json) -> str:
 
 def belongs(thing: Json, kafka: Json) -> bool:
     same = thing["metadata"]["namespace"] == kafka["metadata"]["namespace"]
-    return bool(same and thing["metadata"].get("labels", {}).get(objects.CLUSTER_LABEL) == kafka["metadata"]["name"])
+    return bool(
+        same and thing["metadata"].get("labels", {}).get(objects.CLUSTER_LABEL) == kafka["metadata"]["name"]
+    )
 
 
 def bootstrap(kafka: Json) -> str:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 )
 
 from fraud_local.kube import Json
-from fraud_local.strimzi_objects import condition
+from fraud_local.strimzi_status import condition
 
 FINALIZER = "strimzi.io/topic-operator"
 MANAGED_ANNOTATION = "strimzi.io/managed"
@@ -49,7 +49,9 @@ def managed(topic: Json) -> bool:
 
 def config_changes(wanted: dict[str, str], present: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     """What to set and what to take back: only settings made on the topic itself count as present."""
-    return {key: value for key, value in wanted.items() if present.get(key) != value}, [key for key in present if key not in wanted]
+    return {key: value for key, value in wanted.items() if present.get(key) != value}, [
+        key for key in present if key not in wanted
+    ]
 
 
 def status(topic: Json, conditions: list[Json], topic_id: str | None) -> Json:
@@ -65,12 +67,17 @@ class Topics:
     """One cluster's topics."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 10_000, "logger": None})
+        self._admin = AdminClient(
+            {"bootstrap.servers": bootstrap, "socket.timeout.ms": 10_000, "logger": None}
+        )
 
     def existing(self) -> dict[str, tuple[int, int]]:
         """Partitions and replicas of each topic; fails if the cluster does not answer."""
         found = self._admin.list_topics(timeout=TIMEOUT).topics
-        return {name: (len(one.partitions), len(one.partitions[0].replicas) if one.partitions else 0) for name, one in found.items()}
+        return {
+            name: (len(one.partitions), len(one.partitions[0].replicas) if one.partitions else 0)
+            for name, one in found.items()
+        }
 
     def reconcile(self, topic: Json, existing: dict[str, tuple[int, int]]) -> Json:
         """Make it so, and give the status."""
@@ -85,7 +92,12 @@ class Topics:
     def _ensure(self, topic: Json, existing: dict[str, tuple[int, int]]) -> str | None:
         name, spec, config = topic_name(topic), topic["spec"], wanted_config(topic)
         if name not in existing:
-            new = NewTopic(name, num_partitions=spec.get("partitions", -1), replication_factor=spec.get("replicas", -1), config=config)
+            new = NewTopic(
+                name,
+                num_partitions=spec.get("partitions", -1),
+                replication_factor=spec.get("replicas", -1),
+                config=config,
+            )
             self._admin.create_topics([new], operation_timeout=TIMEOUT)[name].result()
             return self._topic_id(name)
         partitions, replicas = existing[name]
@@ -93,7 +105,10 @@ class Topics:
         if wanted < partitions:
             raise TopicError("NotSupported", f"Decreasing partitions not supported: {partitions} to {wanted}")
         if spec.get("replicas", replicas) != replicas:
-            raise TopicError("NotSupported", "Replication factor change not supported, but required for partitions of the topic")
+            raise TopicError(
+                "NotSupported",
+                "Replication factor change not supported, but required for partitions of the topic",
+            )
         if wanted > partitions:
             self._admin.create_partitions([NewPartitions(name, wanted)])[name].result()
         self._configure(name, config)
@@ -107,8 +122,13 @@ class Topics:
         to_set, to_delete = config_changes(wanted, present)
         if not to_set and not to_delete:
             return
-        entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in to_set.items()]
-        entries += [ConfigEntry(key, None, incremental_operation=AlterConfigOpType.DELETE) for key in to_delete]
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in to_set.items()
+        ]
+        entries += [
+            ConfigEntry(key, None, incremental_operation=AlterConfigOpType.DELETE) for key in to_delete
+        ]
         change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         self._admin.incremental_alter_configs([change])[change].result()
 

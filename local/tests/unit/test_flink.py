@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+
 from fraud_local import flink_objects as objects
 from fraud_local import flink_status as statuses
 
@@ -21,19 +22,38 @@ SPEC = {
     "podTemplate": {
         "metadata": {"labels": {"a": "b"}},
         "spec": {
-            "containers": [{"name": "flink-main-container", "env": [{"name": "X", "value": "1"}], "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}],
+            "containers": [
+                {
+                    "name": "flink-main-container",
+                    "env": [{"name": "X", "value": "1"}],
+                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                }
+            ],
             "volumes": [{"name": "tmp", "emptyDir": {}}],
         },
     },
     "jobManager": {"replicas": 1, "resource": {"cpu": 0.1, "memory": "1024m"}},
     "taskManager": {"resource": {"cpu": 0.5, "memory": "2Gi"}},
-    "job": {"entryClass": "P", "args": ["-py", "job.py"], "parallelism": 3, "upgradeMode": "savepoint", "state": "running"},
+    "job": {
+        "entryClass": "P",
+        "args": ["-py", "job.py"],
+        "parallelism": 3,
+        "upgradeMode": "savepoint",
+        "state": "running",
+    },
 }
-FD = {"apiVersion": "flink.apache.org/v1beta1", "kind": "FlinkDeployment", "metadata": {"name": "f", "namespace": "n", "uid": "u", "generation": 4}}
+FD = {
+    "apiVersion": "flink.apache.org/v1beta1",
+    "kind": "FlinkDeployment",
+    "metadata": {"name": "f", "namespace": "n", "uid": "u", "generation": 4},
+}
 
 
 def _built(spec=SPEC, savepoint=None):
-    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in objects.build(FD, spec, "ab12", savepoint)}
+    return {
+        (thing["kind"], thing["metadata"]["name"]): thing
+        for thing in objects.build(FD, spec, "ab12", savepoint)
+    }
 
 
 def _pod(built, name):
@@ -42,7 +62,12 @@ def _pod(built, name):
 
 def test_objects_have_the_operators_names():
     """A JobManager, its TaskManagers, the REST Service and the configuration."""
-    assert set(_built()) == {("ConfigMap", "flink-config-f"), ("Service", "f-rest"), ("Deployment", "f"), ("Deployment", "f-taskmanager")}
+    assert set(_built()) == {
+        ("ConfigMap", "flink-config-f"),
+        ("Service", "f-rest"),
+        ("Deployment", "f"),
+        ("Deployment", "f-taskmanager"),
+    }
 
 
 def test_task_managers_are_as_many_as_the_parallelism_needs():
@@ -91,7 +116,9 @@ def test_limits_follow_the_factor():
     assert resources["limits"]["cpu"] == "5000m"
 
 
-@pytest.mark.parametrize(("text", "size"), [("1024m", 1024), ("2Gi", 2048), ("1.5g", 1536), ("512Mi", 512), ("2gb", 2048)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1024m", 1024), ("2Gi", 2048), ("1.5g", 1536), ("512Mi", 512), ("2gb", 2048)]
+)
 def test_sizes(text, size):
     """Flink's and Kubernetes' spellings of a size."""
     assert objects.megabytes(text) == size
@@ -123,6 +150,7 @@ def test_lifecycle_follows_the_job():
     """CREATED, DEPLOYED, STABLE, UPGRADING, in this order, and FAILED when the job is."""
     status = statuses.initial()
     assert statuses.lifecycle(status) == "CREATED"
+    assert statuses.with_error(status, "X", "refused")["lifecycleState"] == "FAILED"
     status = statuses.with_spec(status, FD, SPEC, "DEPLOYED", 1, first=True)
     assert (status["lifecycleState"], status["observedGeneration"]) == ("DEPLOYED", 4)
     status = statuses.with_job(status, 2, state="RUNNING")
@@ -130,9 +158,14 @@ def test_lifecycle_follows_the_job():
     assert statuses.with_job(status, 3, state="FAILED")["lifecycleState"] == "FAILED"
     assert statuses.with_job(status, 3, state="RESTARTING")["lifecycleState"] == "STABLE"
     changed = {**SPEC, "image": "other"}
-    assert statuses.with_spec(status, FD, changed, "UPGRADING", 4, first=False)["lifecycleState"] == "UPGRADING"
+    assert (
+        statuses.with_spec(status, FD, changed, "UPGRADING", 4, first=False)["lifecycleState"] == "UPGRADING"
+    )
     restarting = statuses.with_job(status, 5, state="RECONCILING")
-    assert statuses.with_spec(restarting, FD, changed, "DEPLOYED", 6, first=False)["lifecycleState"] == "DEPLOYED"
+    assert (
+        statuses.with_spec(restarting, FD, changed, "DEPLOYED", 6, first=False)["lifecycleState"]
+        == "DEPLOYED"
+    )
 
 
 def test_suspended_is_told():
@@ -152,7 +185,9 @@ def test_error_is_json_and_goes_when_the_job_runs():
 
 def test_running_condition():
     """One condition, True while the job runs; its reason is the job's state."""
-    status = statuses.with_job(statuses.with_spec(statuses.initial(), FD, SPEC, "DEPLOYED", 1, first=True), 5000, state="RUNNING")
+    status = statuses.with_job(
+        statuses.with_spec(statuses.initial(), FD, SPEC, "DEPLOYED", 1, first=True), 5000, state="RUNNING"
+    )
     (condition,) = status["conditions"]
     assert (condition["type"], condition["status"], condition["reason"]) == ("Running", "True", "Running")
     assert condition["lastTransitionTime"] == "1970-01-01T00:00:05Z"
@@ -160,5 +195,7 @@ def test_running_condition():
 
 def test_an_unchanged_job_changes_nothing():
     """The update time moves with the state only, so a settled pass writes nothing."""
-    status = statuses.with_job(statuses.with_spec(statuses.initial(), FD, SPEC, "DEPLOYED", 1, first=True), 5000, state="RUNNING")
+    status = statuses.with_job(
+        statuses.with_spec(statuses.initial(), FD, SPEC, "DEPLOYED", 1, first=True), 5000, state="RUNNING"
+    )
     assert statuses.with_job(status, 9000, state="RUNNING") == status

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+
 from fraud_local import node_config, paths, pki, prerequisites, processes
 
 GOOD = prerequisites.Machine(
@@ -69,7 +70,9 @@ def test_the_api_servers_certificate_has_every_name():
 
 def test_clients_without_a_server_have_no_names():
     """A client's certificate names nothing that it could serve as."""
-    assert "subjectAltName" not in pki.extensions(next(one for one in pki.CERTIFICATES if one.name == "admin"))
+    assert "subjectAltName" not in pki.extensions(
+        next(one for one in pki.CERTIFICATES if one.name == "admin")
+    )
 
 
 def test_kubeconfig_holds_everything():
@@ -114,3 +117,48 @@ def test_a_recycled_pid_is_not_ours(tmp_path, monkeypatch):
     assert processes.recorded("x") == os.getpid()
     (tmp_path / "x.pid").write_text(f"{os.getpid()} 1")
     assert processes.recorded("x") is None
+
+
+def test_a_property_called_description_survives():
+    """Prose goes from a schema; a field of that name is no prose."""
+    from fraud_local import crds
+
+    schema = {
+        "description": "prose",
+        "properties": {"description": {"type": "string", "description": "more"}},
+    }
+    assert crds.without_descriptions(schema) == {"properties": {"description": {"type": "string"}}}
+
+
+def test_the_flink_crd_takes_the_version_that_runs():
+    """The newest published CRD is older than the operator that it stands for."""
+    from fraud_local import crds
+
+    version = {
+        "schema": {
+            "openAPIV3Schema": {
+                "properties": {
+                    "spec": {"properties": {"flinkVersion": {"enum": ["v1_20"]}}},
+                    "status": {"properties": {}},
+                }
+            }
+        }
+    }
+    crd = {"spec": {"names": {"kind": "FlinkDeployment"}, "versions": [version]}}
+    properties = crds.with_newer_flink(crd)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    assert properties["spec"]["properties"]["flinkVersion"]["enum"][-1] == "v2_2"
+    assert "conditions" in properties["status"]["properties"]
+
+
+def test_webhooks_call_the_host_process():
+    """The Service of a webhook becomes a URL on the node's address, with the node's authority."""
+    from fraud_local import operators
+
+    webhook = {"clientConfig": {"service": {"name": "s", "namespace": "n", "path": "/mutate"}}}
+    (done,) = operators.by_url(
+        [{"metadata": {"creationTimestamp": None}, "webhooks": [webhook]}], "https://10.250.0.1:9443", b"ca"
+    )
+    assert done["webhooks"][0]["clientConfig"] == {
+        "url": "https://10.250.0.1:9443/mutate",
+        "caBundle": "Y2E=",
+    }

@@ -1,6 +1,7 @@
 """The Strimzi stand-in: what it makes of a Kafka, and what it says about it."""
 
 from fraud_local import strimzi_objects as objects
+from fraud_local import strimzi_status as statuses
 from fraud_local import topics
 
 
@@ -52,13 +53,17 @@ def test_the_quorum_is_every_controller():
 
 def test_forbidden_settings_are_left_out():
     """What would take the cluster apart is not passed on; the rest is, in Kafka's spelling."""
-    config = objects.user_config({"listeners": "x", "log.dirs": "/", "auto.create.topics.enable": False, "min.insync.replicas": 2})
+    config = objects.user_config(
+        {"listeners": "x", "log.dirs": "/", "auto.create.topics.enable": False, "min.insync.replicas": 2}
+    )
     assert config == {"auto.create.topics.enable": "false", "min.insync.replicas": "2"}
 
 
 def test_persistent_storage_is_a_claim():
     """The claim is called data-0, as Strimzi calls it, so data outlives the Pod."""
-    built = _built(_kafka(), [_pool(volume={"id": 0, "type": "persistent-claim", "size": "5Gi", "class": "local"})])
+    built = _built(
+        _kafka(), [_pool(volume={"id": 0, "type": "persistent-claim", "size": "5Gi", "class": "local"})]
+    )
     claim = built["StatefulSet", "cards-nodes"]["spec"]["volumeClaimTemplates"][0]
     assert claim["metadata"]["name"] == "data-0"
     assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
@@ -77,7 +82,7 @@ def test_a_changed_setting_restarts_brokers():
 
 def test_ready_status_has_what_clients_read():
     """Ready alone, the listener's address and the observed generation."""
-    status = objects.ready(_kafka(), [_pool()], "id")
+    status = statuses.ready(_kafka(), [_pool()], "id")
     assert [(one["type"], one["status"]) for one in status["conditions"]] == [("Ready", "True")]
     assert status["listeners"][0]["bootstrapServers"] == "cards-kafka-bootstrap.payments.svc:9092"
     assert status["observedGeneration"] == 3
@@ -85,13 +90,17 @@ def test_ready_status_has_what_clients_read():
 
 def test_a_failed_kafka_is_notready_and_never_ready_false():
     """Strimzi writes one of Ready and NotReady, both with status True, and the reason is an exception's class."""
-    (condition,) = objects.failed(_kafka(), "TimeoutException", "too long")["conditions"]
-    assert (condition["type"], condition["status"], condition["reason"]) == ("NotReady", "True", "TimeoutException")
+    (condition,) = statuses.failed(_kafka(), "TimeoutException", "too long")["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == (
+        "NotReady",
+        "True",
+        "TimeoutException",
+    )
 
 
 def test_another_version_is_a_warning():
     """What runs is told, not what was asked for."""
-    status = objects.ready(_kafka(version="4.1.0"), [_pool()], "id")
+    status = statuses.ready(_kafka(version="4.1.0"), [_pool()], "id")
     assert [one["type"] for one in status["conditions"]] == ["Ready", "Warning"]
 
 
@@ -103,13 +112,19 @@ def test_tls_listeners_are_refused():
 
 def test_times_of_unchanged_conditions_stay():
     """A settled pass writes the same status."""
-    old = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "then"}], "clusterId": "x"}
+    old = {
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "then"}],
+        "clusterId": "x",
+    }
     new = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "now"}], "clusterId": "x"}
-    assert objects.settled(old, new) == old
+    assert statuses.settled(old, new) == old
 
 
 def test_topic_settings_are_compared_as_text():
     """A number in YAML equals Kafka's text; what is no longer wanted is taken back."""
     topic = {"metadata": {"name": "t"}, "spec": {"config": {"retention.ms": 5, "preallocate": True}}}
     wanted = topics.wanted_config(topic)
-    assert topics.config_changes(wanted, {"retention.ms": "5", "segment.ms": "1"}) == ({"preallocate": "true"}, ["segment.ms"])
+    assert topics.config_changes(wanted, {"retention.ms": "5", "segment.ms": "1"}) == (
+        {"preallocate": "true"},
+        ["segment.ms"],
+    )
