@@ -62,6 +62,11 @@ class Reader(threading.Thread):
         consumer.close()
 
 
+def say(told: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+
+
 def main(rounds: int, rate: float) -> None:
     folder = Path(tempfile.mkdtemp(prefix="fraud-bench-"))
     with kafka.broker() as broker, redis.server() as store:
@@ -110,7 +115,7 @@ def main(rounds: int, rate: float) -> None:
                         "first_decision_after_back_s": round(after[0] - back, 1) if after else None,
                         "process_lived": lived,
                     }
-                    print(json.dumps(told), flush=True)
+                    say(told)
                 feeder.on = False
                 feeder.join(130)
                 wanted, until = set(feeder.ids), time.monotonic() + 60
@@ -121,8 +126,7 @@ def main(rounds: int, rate: float) -> None:
                 counted = Counter(i for _, i in reader.seen)
                 doubled = sum(count - 1 for count in counted.values())
                 told = {"sent": len(wanted), "lost": len(wanted - counted.keys()), "doubled": doubled}
-                print(json.dumps(told), flush=True)
-    print(folder, file=sys.stderr)
+                say(told)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class RedisLink:
 
     @property
     def connected(self) -> bool:
-        return self._wire is not None
+        return self._wire is not None and self._wire.transport is not None
 
     async def _keep(self) -> None:
         loop, pause, told = asyncio.get_running_loop(), _BACKOFF[0], False

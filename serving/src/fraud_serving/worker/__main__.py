@@ -105,4 +105,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # Not through the interpreter's end: it would destroy the clients, and a broken one waits there for ever.
+    os._exit(code)

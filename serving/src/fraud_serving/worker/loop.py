@@ -1,7 +1,8 @@
 """Kafka side of the worker: a batch, its judgement, one transaction with the offsets; exactly once for committed readers.
 
-The transactional id is the ordinal's, so a new process with it fences the old one and ends its open transaction. An
-error that asks for an abort is answered by abort and a seek back; a fatal one, or being fenced, ends the process.
+The transactional id is the ordinal's, so a new producer with it fences the old one and ends its open transaction. A
+transaction that failed is answered by a new producer and a seek back, not by an abort: measured, a producer that goes on
+after a broker's restart may stand still for minutes (docs/decisions/0003). A fatal error, or being fenced, ends the process.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ BATCH: Final = 64
 PACE: Final = 0.010
 TRANSACTION_MS: Final = 10_000
 PATIENCE: Final = 60.0
+MAX_ABANDONED: Final = 20
 _log = logging.getLogger(__name__)
 
 
@@ -49,15 +51,16 @@ class Loop:
             "log_level": 3,
             "logger": logging.getLogger("librdkafka"),
         }
-        self._producer = Producer(
-            {
-                **common,
-                "transactional.id": self._id,
-                "transaction.timeout.ms": TRANSACTION_MS,
-                "partitioner": PARTITIONER,
-                "linger.ms": 0,
-            }
-        )
+        self._producer_settings = {
+            **common,
+            "transactional.id": self._id,
+            "transaction.timeout.ms": TRANSACTION_MS,
+            "partitioner": PARTITIONER,
+            "linger.ms": 0,
+        }
+        self._producer = Producer(self._producer_settings)
+        # Producers that failed. Never destroyed: what broke may keep their threads, and destroying waits for those.
+        self._abandoned: list[Producer] = []
         self._consumer_settings = {
             **common,
             "group.id": self._of.group("worker"),
@@ -92,8 +95,8 @@ class Loop:
                     self._commit(consumer, batch)
         except KafkaException as error:
             raise FatalError(str(error)) from error
-        # Only after a clean end: where something is broken, closing may wait for it for ever, and a static member needs
-        # no farewell.
+        # Only after a clean end: where something is broken, closing may wait for it for ever (seen after a killed broker),
+        # and a static member needs no farewell.
         consumer.close()
 
     def _take(self, consumer: Consumer) -> list[Message]:
@@ -136,7 +139,7 @@ class Loop:
             )
             self._persist("commit", lambda: self._producer.commit_transaction(10))
         except KafkaException as error:
-            self._abort(consumer, batch, error)
+            self._take_back(consumer, batch, error)
             return
         self._judge.committed(judged)
 
@@ -165,13 +168,19 @@ class Loop:
                 _log.warning("repeating", extra={"data": {"call": what, "error": str(cause)}})
                 time.sleep(0.05)
 
-    def _abort(self, consumer: Consumer, batch: list[Message], error: KafkaException) -> None:
-        """Takes the batch back: nothing of it is visible, and it is read again."""
+    def _take_back(self, consumer: Consumer, batch: list[Message], error: KafkaException) -> None:
+        """Nothing of the batch will be visible, and it is read again; the new producer ends the old one's transaction."""
         cause = error.args[0]
-        if cause.fatal() or not cause.txn_requires_abort():
+        # _STATE: a call was refused, since the transaction had failed meanwhile; it doesn't say more than that.
+        if cause.fatal() or not (cause.txn_requires_abort() or cause.code() == KafkaError._STATE):
             raise FatalError(str(cause)) from error
-        _log.warning("transaction aborted", extra={"data": {"error": str(cause), "records": len(batch)}})
-        self._persist("abort", lambda: self._producer.abort_transaction(10))
+        if len(self._abandoned) >= MAX_ABANDONED:
+            raise FatalError(f"{MAX_ABANDONED} producers failed in this process: {cause}") from error
+        told = {"error": str(cause), "records": len(batch)}
+        _log.warning("transaction failed, taken back", extra={"data": told})
+        self._abandoned.append(self._producer)
+        self._producer = Producer(self._producer_settings)
+        self._persist("init_transactions", lambda: self._producer.init_transactions(10))
         first: dict[int, int] = {}
         for message in batch:
             first.setdefault(message.partition(), message.offset())

@@ -1,0 +1,60 @@
+"""The parity audit's verdicts and the memory of published ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fraud_serving.worker.parity import audited, compare
+from fraud_serving.worker.recent import Recent
+
+SAW = {"customer": (1, 3, "aa"), "counterparty": (1, 9, "bb")}
+
+
+def pair(inline: Any, streamed: Any, saw: Any = None, other_set: str = "s") -> tuple[Any, Any]:
+    decision = {"vector": inline, "saw": SAW, "set": "s"}
+    source = {"topic": "t", "partition": 0, "offset": 1}
+    record = {"vector": streamed, "saw": saw or SAW, "set": other_set, "source": source, "appended": 5}
+    return decision, record
+
+
+@pytest.mark.parametrize(
+    ("made", "result"),
+    [
+        (pair([1.0, None], [1.0, None]), "equal"),
+        (pair([1.0], [1.0000000000000002]), "mismatch"),
+        (pair([1.0, None], [1.0, 0.0]), "mismatch"),
+        (pair([1.0], [2.0], {**SAW, "customer": (1, 4, "ac")}), "stale"),
+        (pair([1.0], [1.0], {"customer": (2, 7, "aa"), "counterparty": (1, 9, "bb")}), "equal"),
+        (pair(None, [1.0]), "none"),
+        (pair([1.0], None), "none"),
+        (pair([1.0], [1.0], other_set="other"), "none"),
+    ],
+)
+def test_the_verdict_depends_on_what_was_seen_and_on_every_bit(made: tuple[Any, Any], result: str) -> None:
+    """Equal digests demand equal bits, whatever epoch and sequence say; another digest is staleness."""
+    assert compare(*made) == result
+
+
+def test_the_streamed_vector_is_kept_where_it_differs() -> None:
+    """Evidence of a difference is in the record itself; where there is none it would be ballast."""
+    assert audited(*pair([1.0], [1.0]))["streamed"] is None
+    assert audited(*pair([1.0], [2.0]))["streamed"] == {"set": "s", "vector": [2.0], "saw": SAW}
+    assert audited(*pair([1.0], None))["streamed"] is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["inline", "stream"])), max_size=80))
+def test_the_newest_ids_are_kept_and_inline_wins(entries: list[tuple[int, Any]]) -> None:
+    """At most the bound stays, the newest; an id that was ever inline stays inline while it is known."""
+    recent, kept = Recent(kept=10), []
+    for number, door in entries:
+        before = recent.get(0, str(number))
+        recent.add(0, [(str(number), ("h", door))])
+        expected = "inline" if before is not None and before[1] == "inline" else door
+        assert recent.get(0, str(number)) == ("h", expected)
+        kept = [*(n for n in kept if n != number), number][-10:]
+    assert len(recent) == len(kept)
+    assert all(recent.get(0, str(number)) is not None for number in kept)
