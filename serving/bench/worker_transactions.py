@@ -118,7 +118,7 @@ def main(rounds: int, rate: float) -> None:
                     say(told)
                 feeder.on = False
                 feeder.join(130)
-                wanted, until = set(feeder.ids), time.monotonic() + 60
+                wanted, until = set(feeder.ids), time.monotonic() + 120
                 while time.monotonic() < until and not wanted <= {i for _, i in reader.seen}:
                     time.sleep(0.2)
                 reader.on = False

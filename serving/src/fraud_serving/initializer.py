@@ -39,6 +39,9 @@ def fetch(uri: str, target: Path) -> None:
     name, version, digest = parse(uri)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault(
+        "HOME", tempfile.gettempdir()
+    )  # an init container's user has none, MLflow asks for it
     # Imported late: it takes a second, and a malformed URI should be told at once.
     import mlflow.artifacts
     from mlflow.tracking import MlflowClient

@@ -224,6 +224,15 @@ def test_failed_features_and_a_lost_redis_are_stated(stream: Stream, worker: ser
     assert stream.wait("claimed-again")["claimed-again"]["degraded"] == []
 
 
+def test_an_unreadable_record_stops_nothing(stream: Stream, worker: serving.Process) -> None:
+    """What isn't a feature record becomes a dead letter with its bytes, and the next one is decided."""
+    before = len(stream.committed("dead-letters"))
+    stream.stack.broker.produce(stream.of.topic("features"), [("k", b"{"), ("k", b'{"event": {}}')])
+    stream.send(stream.record("after-unreadable"))
+    stream.wait("after-unreadable")
+    wait_for(lambda: len(stream.committed("dead-letters")) == before + 2, 20, "two dead letters")
+
+
 def feed(stream: Stream, prefix: str, count: int, pause: float) -> list[str]:
     """Sends records one by one, as they come in life."""
     producer = stream.stack.broker.producer()

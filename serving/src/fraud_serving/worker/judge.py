@@ -17,7 +17,7 @@ import orjson
 from fraud_contracts import metrics, names
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import Degraded, Reason, StoreError
-from fraud_contracts.records import DeadLetter, Decision, FeatureRecord
+from fraud_contracts.records import Decision, FeatureRecord, Source
 from fraud_contracts.release import ModelPackage, Release
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
@@ -27,6 +27,7 @@ from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.deciding import Arm, Route, Ruling, Score, decide
 from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
+from fraud_serving.worker import letters
 from fraud_serving.worker.parity import audited
 from fraud_serving.worker.recent import Known, Recent
 
@@ -58,6 +59,17 @@ class Incoming:
     @property
     def id(self) -> str:
         return self.record["event"]["id"]
+
+
+def read(partition: int, key: bytes, value: bytes) -> Incoming:
+    """A feature record as read; ValueError, KeyError or TypeError where it isn't one."""
+    record: Any = orjson.loads(value)
+    event = record["event"]
+    for name in ("id", "time", "amount", "entities", "fields"):
+        event[name]
+    for name in ("hash", "set", "vector", "saw", "source", "appended", "decision"):
+        record[name]
+    return Incoming(partition, key, record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +289,8 @@ class Judge:
         for incoming in batch:
             if incoming.conflict:
                 judged.conflicts += 1
-                judged.out.append(self._dead_letter(incoming))
+                letter = letters.conflict(self._sealer, incoming.record)
+                judged.out.append(Outgoing("dead-letters", None, incoming.id.encode(), letter))
                 continue
             decision = incoming.decision
             if incoming.repeat or decision is None:
@@ -335,18 +348,13 @@ class Judge:
                 }
                 decision["shadow"] = shadow
 
-    def _dead_letter(self, incoming: Incoming) -> Outgoing:
-        record = incoming.record
-        letter: DeadLetter = {
-            "id": incoming.id,
-            "reason": Reason.ID_REUSED,
-            "message": "the id was used with another body before",
-            "stage": "worker",
-            "source": record["source"],
-            "appended": record["appended"],
-            "payload": self._sealer.seal(orjson.dumps(record["event"])),
-        }
-        return Outgoing("dead-letters", None, incoming.id.encode(), orjson.dumps(letter))
+    def unreadable(self, value: bytes, source: Source, appended: int, error: Exception) -> Outgoing:
+        """The dead letter of a record that isn't a feature record."""
+        _log.error("unreadable record", extra={"data": {**source, "error": type(error).__name__}})
+        self.instruments(metrics.DEAD_LETTERS, reason=str(Reason.INVALID_JSON)).inc()
+        return Outgoing(
+            "dead-letters", None, b"", letters.unreadable(self._sealer, value, source, appended, error)
+        )
 
     def committed(self, judged: Judged) -> None:
         """The batch is in the log: remember its ids, count it."""

@@ -16,8 +16,9 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from fraud_contracts.config import DetectorConfig
+from fraud_contracts.records import Source
 from fraud_serving.clients.kafka_log import PARTITIONER
-from fraud_serving.worker.judge import Incoming, Judge, Judged
+from fraud_serving.worker.judge import Incoming, Judge, Judged, Outgoing, read
 from fraud_serving.worker.recent import KEPT
 
 BATCH: Final = 64
@@ -123,7 +124,23 @@ class Loop:
         return good
 
     def _commit(self, consumer: Consumer, batch: list[Message]) -> None:
-        judged = self._judge.judge([_incoming(message) for message in batch])
+        incoming: list[Incoming] = []
+        unreadable: list[Outgoing] = []
+        for message in batch:
+            try:
+                incoming.append(read(message.partition(), message.key() or b"", message.value() or b""))
+            except (ValueError, KeyError, TypeError) as error:
+                # Only the stream writes here, so this is a fault of ours; one record must not stop all that follow.
+                source: Source = {
+                    "topic": self._features,
+                    "partition": message.partition(),
+                    "offset": message.offset(),
+                }
+                unreadable.append(
+                    self._judge.unreadable(message.value() or b"", source, message.timestamp()[1], error)
+                )
+        judged = self._judge.judge(incoming)
+        judged.out += unreadable
         after: dict[int, int] = {}
         for message in batch:
             after[message.partition()] = max(message.offset() + 1, after.get(message.partition(), 0))
@@ -193,7 +210,7 @@ class Loop:
             start = time.monotonic()
             self._read_tail(partition.partition)
             told = {"partition": partition.partition, "known": len(self._judge.recent)}
-            told["seconds"] = round(time.monotonic() - start, 2)  # type: ignore[assignment]
+            told["seconds"] = round(time.monotonic() - start, 2)
             _log.info("partition assigned", extra={"data": told})
             self._assigned.add(partition.partition)
 
@@ -237,7 +254,3 @@ class Loop:
         found: list[tuple[int, int]] = []
         self._persist("watermarks", lambda: found.append(reader.get_watermark_offsets(place, 10)))
         return found[-1]
-
-
-def _incoming(message: Message) -> Incoming:
-    return Incoming(message.partition(), message.key() or b"", orjson.loads(message.value()))

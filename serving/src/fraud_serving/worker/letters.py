@@ -1,0 +1,37 @@
+"""Dead letters of the worker: what it refused, why, and the bytes, sealed under the detector's key."""
+
+from __future__ import annotations
+
+import orjson
+
+from fraud_contracts.errors import Reason
+from fraud_contracts.records import DeadLetter, FeatureRecord, Source
+from fraud_pipelines.sealing import Sealer
+
+
+def conflict(sealer: Sealer, record: FeatureRecord) -> bytes:
+    """Of a record whose id was decided with another body."""
+    letter: DeadLetter = {
+        "id": record["event"]["id"],
+        "reason": Reason.ID_REUSED,
+        "message": "the id was used with another body before",
+        "stage": "worker",
+        "source": record["source"],
+        "appended": record["appended"],
+        "payload": sealer.seal(orjson.dumps(record["event"])),
+    }
+    return orjson.dumps(letter)
+
+
+def unreadable(sealer: Sealer, value: bytes, source: Source, appended: int, error: Exception) -> bytes:
+    """Of bytes on the features topic that are no feature record."""
+    letter: DeadLetter = {
+        "id": None,
+        "reason": Reason.INVALID_JSON,
+        "message": f"no feature record: {type(error).__name__}",
+        "stage": "worker",
+        "source": source,
+        "appended": appended,
+        "payload": sealer.seal(value),
+    }
+    return orjson.dumps(letter)
