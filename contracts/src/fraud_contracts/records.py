@@ -2,6 +2,9 @@
 
 Times are UTC milliseconds since 1970, amounts integer minor units. A vector's NaN travels as null. All bytes are made by
 ``orjson.dumps`` with sorted keys only where a hash is taken (``canonical``).
+
+Keys are hashed to partitions by the Java clients' murmur2. A producer made with librdkafka must set
+``partitioner=murmur2_random``, else an entity's records end up on two partitions.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ def _name_ends(environment: StreamExecutionEnvironment) -> None:
         pending.extend(node.getInputs())
         kind = node.getClass().getSimpleName()
         if kind in ("SourceTransformation", "SinkTransformation") and node.getUid() is None:
-            table = str(node.getName()).partition("[")[0].replace("_", "-")
+            # upsert-kafka's buffering sink is the one that the planner leaves without its table's name.
+            table = str(node.getName()).partition("[")[0].replace("Sink", "profiles").replace("_", "-")
             node.setUid(f"{table}-{'source' if kind.startswith('Source') else 'sink'}-v1")
 
 
