@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from fraud_flink import job, tables
 from fraud_testing import detectors, stream
 
