@@ -59,6 +59,8 @@ class Standin:
                 key=lambda pool: str(pool["metadata"]["name"]),
             )
             self._kafka(kafka, own)
+        for gone in self._topics.keys() - {key(kafka) for kafka in kafkas}:
+            self._topics.pop(gone)
         for topic in self._kube.list(objects.API, "KafkaTopic"):
             self._topic(topic, kafkas)
 
@@ -144,8 +146,10 @@ class Standin:
                 return
             if topics.FINALIZER not in finalizers:
                 self._kube.set_finalizers(topic, [*finalizers, topics.FINALIZER])
-            self._write(topic, connection.reconcile(topic, connection.existing()))
-            self._seen[key(topic)] = (topic["metadata"]["generation"], time.monotonic())
+            status = connection.reconcile(topic, connection.existing())
+            self._write(topic, status)
+            if status["conditions"][0]["status"] == "True":
+                self._seen[key(topic)] = (topic["metadata"]["generation"], time.monotonic())
         except KafkaException as error:
             logger.warning(
                 "Kafka does not answer",

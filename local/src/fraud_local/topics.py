@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -133,10 +134,17 @@ class Topics:
         self._admin.incremental_alter_configs([change])[change].result()
 
     def _topic_id(self, name: str) -> str | None:
-        from confluent_kafka import TopicCollection
-
-        described = self._admin.describe_topics(TopicCollection([name]))[name].result()
-        return str(described.topic_id) if described.topic_id is not None else None
+        """The topic's id; a broker may need a moment before it knows a topic that was just created."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                described = self._admin.describe_topics(TopicCollection([name]))[name].result()
+                return str(described.topic_id) if described.topic_id is not None else None
+            except KafkaException as error:
+                unknown = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+                if not unknown or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
 
     def delete(self, name: str) -> None:
         """Gone, whether or not it was there."""
