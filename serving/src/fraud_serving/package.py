@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fraud_pipelines import model_package
 from fraud_pipelines.model_package import LeafTable, PackageError
+from fraud_serving import explaining
 
 SOURCE: Final = "source.json"
 REASONS: Final = model_package.REASONS
@@ -45,13 +46,7 @@ class Scorer:
         self.names: list[str] = list(serving["feature_names"])
         self.feature_set: str = serving["feature_set"]
         self.version = _version(folder)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(folder / model_package.ONNX), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _session((folder / model_package.ONNX).read_bytes())
         given = self._session.get_inputs()
         if len(given) != 1 or given[0].shape[-1] != self.width:
             raise PackageError(
@@ -61,6 +56,7 @@ class Scorer:
         self._leaves = LeafTable.load(folder / model_package.LEAF_TABLE)
         if self._leaves.contributions.shape[1] != self.width:
             raise PackageError("the leaf table and serving.json disagree about the number of features")
+        self._explainer = _session(explaining.graph(self._leaves))
         self._check()
 
     @property
@@ -70,8 +66,13 @@ class Scorer:
     def _check(self) -> None:
         """Reasons must explain the model that is served: both margins agree on rows of fixed noise. Warms up, too."""
         rows = np.random.default_rng(7).lognormal(2, 2, (32, self.width)).astype(np.float32)
+        rows[::5, ::3] = np.nan
+        added = self.added(rows)
+        margin = self._leaves.base + added.sum(axis=1)
+        graph_apart = float(np.abs(added - self._leaves.explain(rows)).max())
+        if graph_apart > PARITY:
+            raise PackageError(f"the leaf table's graph differs from the leaf table by {graph_apart:.4f}")
         served = self.probability(rows).astype(np.float64)
-        margin = self._leaves.base + self._leaves.explain(rows).sum(axis=1)
         apart = float(np.abs(served - 1.0 / (1.0 + np.exp(-margin))).max())
         if apart > PARITY:
             raise PackageError(f"the leaf table explains another model: probabilities differ by {apart:.4f}")
@@ -81,16 +82,28 @@ class Scorer:
         found = self._session.run([self._output], {self._input: rows})[0]
         return np.ascontiguousarray(found[:, -1] if found.ndim == 2 else found, dtype=np.float32)
 
+    def added(self, rows: Rows) -> NDArray[np.float64]:
+        """What each feature added to the log-odds, [rows, features]."""
+        return np.asarray(self._explainer.run(None, {"features": rows})[0], dtype=np.float64)
+
     def score(self, rows: Rows, explain: bool = True) -> Scored:
         probability = self.probability(rows)
         if not explain:
             return Scored(probability, None, None)
-        reasons, added = model_package.top_reasons(self._leaves.explain(rows), REASONS)
+        reasons, added = model_package.top_reasons(self.added(rows), REASONS)
         if reasons.shape[1] < REASONS:
             missing = ((0, 0), (0, REASONS - reasons.shape[1]))
             reasons = np.pad(reasons, missing, constant_values=-1)
             added = np.pad(added, missing)
         return Scored(probability, reasons, added)
+
+
+def _session(model: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _version(folder: Path) -> str:
