@@ -71,7 +71,7 @@ class Facts:
     def outcome(self, detector: Detector) -> training.Outcome:
         """The wanted run's, from its RayJob; from the registry where the RayJob is gone but its version is there."""
         result = training.outcome(self.job(detector))
-        if result.phase is not training.Phase.SUCCEEDED and self.models.trained is not None:
+        if result.phase is training.Phase.NONE and self.models.trained is not None:
             return training.Outcome(training.Phase.SUCCEEDED)
         return result
 

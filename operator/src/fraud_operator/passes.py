@@ -23,6 +23,8 @@ SOON: Final = 3.0
 RESYNC: Final = 20.0
 # Events come in bursts: one apply of ours alone makes a dozen.
 QUIET: Final = 0.2
+# While many children come up their events never cease; a look a second is enough.
+APART: Final = 1.0
 LONGEST_RETRY: Final = 60.0
 
 
@@ -47,9 +49,9 @@ class Passes:
             )
 
     async def _serve(self, key: Key) -> None:
-        wake, failures = self._wake[key], 0
+        wake, failures, started = self._wake[key], 0, time.monotonic() - APART
         while True:
-            await asyncio.sleep(QUIET)
+            await asyncio.sleep(max(QUIET, started + APART - time.monotonic()))
             wake.clear()
             started = time.monotonic()
             try:

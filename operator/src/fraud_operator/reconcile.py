@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -32,7 +33,8 @@ LOG: Final = logging.getLogger(__name__)
 # Earlier releases that are kept, so that a decision's release can still be looked up.
 KEPT_RELEASES: Final = 20
 # Kinds of children that outlive a detector whose deletionPolicy is Retain.
-_KEPT_KINDS: Final = ("Kafka", "KafkaNodePool", "KafkaTopic")
+_KEPT_KINDS: Final = ("Kafka", "KafkaNodePool")
+LAST_WAIT_MS: Final = 120_000
 
 
 def _now() -> int:
@@ -194,16 +196,38 @@ class Reconciler:
         if names.FINALIZER not in meta.get("finalizers", []):
             return Outcome(settled=True, ready=False)
         report = Report()
-        if (body.get("spec") or {}).get("deletionPolicy") == "Delete":
-            found, _ = snapshot(self.kube, meta["namespace"], meta["uid"])
-            for kind, name in sorted(found, key=lambda key: key[0] != "KafkaTopic"):
-                if kind in (*_KEPT_KINDS, "ConfigMap"):
-                    self.applier.delete(found[kind, name], report)
-            self.kube.delete(BY_KIND["Secret"], meta["namespace"], names.keys(meta["name"]))
-        if not report.problems:
-            self._set_finalizer(body, present=False)
+        if (body.get("spec") or {}).get("deletionPolicy") == "Delete" and not self._delete_kept(meta, report):
+            return Outcome(settled=False, ready=False, written=tuple(report.written))
+        for (kind, name), text in report.problems.items():
+            # A finalizer that never goes would hold the whole namespace: what is left over is told instead.
+            self.recorder.post_for(body, "NotDeleted", f"{kind} {name} is left over: {text}", warning=True)
+        self._set_finalizer(body, present=False)
         self.applier.forget(meta["namespace"], meta["name"])
-        return Outcome(settled=not report.problems, ready=None)
+        return Outcome(settled=True, ready=None, written=tuple(report.written))
+
+    def _delete_kept(self, meta: Json, report: Report) -> bool:
+        """Deletes what Retain would keep; False while topics are still going.
+
+        Strimzi's topic operator must live until it has let go of every KafkaTopic, so Kafka goes after them; where it is
+        gone already, they are waited for no longer than LAST_WAIT_MS.
+        """
+        found, _ = snapshot(self.kube, meta["namespace"], meta["uid"])
+        topics = [child for (kind, _), child in found.items() if kind == "KafkaTopic"]
+        for topic in topics:
+            self.applier.delete(topic, report)
+        if topics:
+            found, _ = snapshot(self.kube, meta["namespace"], meta["uid"])
+            ordered = (
+                datetime.fromisoformat(meta["deletionTimestamp"].replace("Z", "+00:00")).timestamp() * 1000
+            )
+            left = any(kind == "KafkaTopic" for kind, _ in found)
+            if left and self.clock() - ordered < LAST_WAIT_MS:
+                return False
+        for (kind, _), child in found.items():
+            if kind in (*_KEPT_KINDS, "ConfigMap"):
+                self.applier.delete(child, report)
+        self.kube.delete(BY_KIND["Secret"], meta["namespace"], names.keys(meta["name"]))
+        return True
 
 
 def transitions(previous: Json, after: Json) -> list[tuple[str, str]]:

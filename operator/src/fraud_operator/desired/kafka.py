@@ -78,7 +78,7 @@ def build_kafka_node_pool(detector: Detector) -> Child:
         volume |= {
             "type": "persistent-claim",
             "size": managed.storage if managed else "20Gi",
-            "deleteClaim": False,
+            "deleteClaim": not detector.retained,
         }
         if platform.storage_class:
             volume["class"] = platform.storage_class
