@@ -1,8 +1,8 @@
 """Kafka side of the worker: a batch, its judgement, one transaction with the offsets; exactly once for committed readers.
 
 The transactional id is the ordinal's, so a new producer with it fences the old one and ends its open transaction. A
-transaction that failed is answered by a new producer and a seek back, not by an abort: measured, a producer that goes on
-after a broker's restart may stand still for minutes (docs/decisions/0003). A fatal error, or being fenced, ends the process.
+transaction that failed is answered by a new producer and a seek to what is committed, not by an abort: measured, a
+producer that goes on after a broker's restart may stand still for minutes (docs/decisions/0003). A fatal error, or being fenced, ends the process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Source
@@ -26,6 +34,7 @@ BATCH: Final = 64
 PACE: Final = 0.010
 TRANSACTION_MS: Final = 10_000
 PATIENCE: Final = 60.0
+CALL_SECONDS: Final = 10
 MAX_ABANDONED: Final = 20
 _log = logging.getLogger(__name__)
 
@@ -76,7 +85,7 @@ class Loop:
     def run(self) -> None:
         """Until ``stopping``; FatalError where only a new process helps."""
         # Before subscribing: the broker then has ended what our predecessor left open.
-        self._persist("init_transactions", lambda: self._producer.init_transactions(10))
+        self._persist("init_transactions", lambda: self._producer.init_transactions(CALL_SECONDS))
         consumer = Consumer(
             {**self._consumer_settings, "group.instance.id": self._id, "session.timeout.ms": 45_000}
         )
@@ -145,19 +154,16 @@ class Loop:
         for message in batch:
             after[message.partition()] = max(message.offset() + 1, after.get(message.partition(), 0))
         offsets = [TopicPartition(self._features, partition, offset) for partition, offset in after.items()]
+        group = consumer.consumer_group_metadata()
         try:
             self._producer.begin_transaction()
             self._produce(judged)
-            self._persist(
-                "send_offsets",
-                lambda: self._producer.send_offsets_to_transaction(
-                    offsets, consumer.consumer_group_metadata(), 10
-                ),
-            )
-            self._persist("commit", lambda: self._producer.commit_transaction(10))
+            # One call each: one that timed out may be called again by the book, but was seen to stand still for minutes.
+            self._producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS)
+            self._producer.commit_transaction(CALL_SECONDS)
         except KafkaException as error:
-            self._take_back(consumer, batch, error)
-            return
+            if not self._take_back(consumer, offsets, error):
+                return
         self._judge.committed(judged)
 
     def _produce(self, judged: Judged) -> None:
@@ -166,8 +172,8 @@ class Loop:
             self._producer.produce(self._of.topic(out.noun), out.value, out.key, **more)
         self._producer.poll(0)
 
-    def _persist(self, what: str, call: Callable[[], Any]) -> None:
-        """Repeats a call of the transaction while the broker says that it may be repeated."""
+    def _persist(self, what: str, call: Callable[[], Any], reading: bool = False) -> None:
+        """Repeats a call while the broker says that it may be repeated; one that only reads may always be."""
         until = time.monotonic() + PATIENCE
         while True:
             self._turned()
@@ -178,32 +184,40 @@ class Loop:
                 cause = error.args[0]
                 if cause.fatal():
                     raise FatalError(f"{what}: {cause}") from error
-                if not cause.retriable() or cause.txn_requires_abort():
+                if not reading and (not cause.retriable() or cause.txn_requires_abort()):
                     raise
                 if time.monotonic() > until:
                     raise FatalError(f"{what}: not done in {PATIENCE:.0f} s: {cause}") from error
                 _log.warning("repeating", extra={"data": {"call": what, "error": str(cause)}})
                 time.sleep(0.05)
 
-    def _take_back(self, consumer: Consumer, batch: list[Message], error: KafkaException) -> None:
-        """Nothing of the batch will be visible, and it is read again; the new producer ends the old one's transaction."""
+    def _take_back(self, consumer: Consumer, after: list[TopicPartition], error: KafkaException) -> bool:
+        """Ends a transaction of unknown outcome by a new producer, then goes on from what is committed.
+
+        -> whether the batch was committed after all, as it is where only the answer to the commit was lost.
+        """
         cause = error.args[0]
-        # _STATE: a call was refused, since the transaction had failed meanwhile; it doesn't say more than that.
-        if cause.fatal() or not (cause.txn_requires_abort() or cause.code() == KafkaError._STATE):
+        if cause.fatal():
             raise FatalError(str(cause)) from error
         if len(self._abandoned) >= MAX_ABANDONED:
             raise FatalError(f"{MAX_ABANDONED} producers failed in this process: {cause}") from error
-        told = {"error": str(cause), "records": len(batch)}
-        _log.warning("transaction failed, taken back", extra={"data": told})
+        _log.warning("transaction failed", extra={"data": {"error": str(cause)}})
         self._abandoned.append(self._producer)
         self._producer = Producer(self._producer_settings)
-        self._persist("init_transactions", lambda: self._producer.init_transactions(10))
-        first: dict[int, int] = {}
-        for message in batch:
-            first.setdefault(message.partition(), message.offset())
-        for partition, offset in first.items():
+        self._persist("init_transactions", lambda: self._producer.init_transactions(CALL_SECONDS))
+        asked = [TopicPartition(self._features, place.partition) for place in after]
+        found: list[list[TopicPartition]] = []
+        self._persist(
+            "committed", lambda: found.append(consumer.committed(asked, CALL_SECONDS)), reading=True
+        )
+        at = {place.partition: place.offset for place in found[-1]}
+        if all(at[place.partition] >= place.offset for place in after):
+            return True
+        for partition, offset in at.items():
             if partition in self._assigned:
-                consumer.seek(TopicPartition(self._features, partition, offset))
+                start = offset if offset >= 0 else OFFSET_BEGINNING
+                consumer.seek(TopicPartition(self._features, partition, start))
+        return False
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
@@ -252,5 +266,7 @@ class Loop:
 
     def _watermarks(self, reader: Consumer, place: TopicPartition) -> tuple[int, int]:
         found: list[tuple[int, int]] = []
-        self._persist("watermarks", lambda: found.append(reader.get_watermark_offsets(place, 10)))
+        self._persist(
+            "watermarks", lambda: found.append(reader.get_watermark_offsets(place, 10)), reading=True
+        )
         return found[-1]
