@@ -23,10 +23,11 @@ from fraud_operator import training
 from fraud_operator.apply import snapshot
 from fraud_operator.detector import Detector, Json
 from fraud_operator.facts import Facts, Lags, Models, Replica
+from fraud_operator.gates import Gates
 from fraud_operator.kube import BY_KIND, Kube
 from fraud_operator.lags import LagReader
 from fraud_operator.registry import CHAMPION, ModelNotFoundError, PackageError, Registry, Version
-from fraud_operator.rollout import ROLLOUT_KEY, Gate, Phase, Result, State
+from fraud_operator.rollout import ROLLOUT_KEY, Gate, State
 
 LOG: Final = logging.getLogger(__name__)
 CHALLENGER: Final = "challenger"
@@ -37,6 +38,7 @@ REPLICA_TIMEOUT: Final = (0.5, 1.0)
 class Observer:
     kube: Kube
     lags: LagReader = field(default_factory=LagReader)
+    _gates: Gates | None = None
     _registries: dict[tuple[str, str], Registry] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
 
@@ -61,7 +63,7 @@ class Observer:
             is not None,
             revision=revision,
             replicas=self._replicas(detector),
-            gates=_gates(state),
+            gates=self._judge(detector, state),
         )
         models = self._models(detector, base)
         return Facts(**{**vars(base), "models": models, "lags": self._lags(detector, base)})
@@ -85,6 +87,11 @@ class Observer:
         release = parse_release(data[RELEASE_KEY]) if RELEASE_KEY in data else None
         state = State.model_validate_json(data[ROLLOUT_KEY]) if ROLLOUT_KEY in data else State()
         return release, state
+
+    def _judge(self, detector: Detector, state: State) -> tuple[Gate, ...]:
+        if self._gates is None:
+            self._gates = Gates(detector.platform.prometheus_url)
+        return self._gates.judge(detector, state)
 
     def registry(self, detector: Detector) -> Registry:
         """One for each server and set of credentials; a session keeps its connection and what it has checked."""
@@ -217,10 +224,3 @@ def _unfit(detector: Detector, found: Version) -> tuple[str, str] | None:
             f"{detector.hash6}: train again, or register a version of this set",
         )
     return None
-
-
-def _gates(state: State) -> tuple[Gate, ...]:
-    """Numbers by which a candidate is judged. Nothing measures them yet, and what isn't measured never passes."""
-    if state.phase not in (Phase.SHADOW, Phase.RAMP):
-        return ()
-    return (Gate("ServiceHealth", Result.NO_DATA), Gate("AlertRate", Result.NO_DATA))

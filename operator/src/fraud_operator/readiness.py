@@ -141,7 +141,7 @@ def workload(child: Json | None) -> Verdict:
         updated = max(updated, status.get("currentReplicas", 0))
     if _current(child, status) and updated >= wanted and available >= wanted:
         return Verdict(Level.READY)
-    return Verdict(Level.PROGRESSING, f"{available} of {wanted} ready")
+    return Verdict(Level.PROGRESSING, f"has {available} of {wanted} ready")
 
 
 def predictor(child: Json | None, deployment: Json | None, version: str, now: int) -> Verdict:
