@@ -115,7 +115,15 @@ def snapshot(kube: Kube, namespace: str, uid: str) -> tuple[dict[Key, Json], set
     return found, missing
 
 
+def _of_another(child: Json) -> bool:
+    """Whether another controller made it: KServe copies our labels to the Service and Deployment that it makes."""
+    return any(
+        owner.get("controller") and owner.get("kind") != names.KIND
+        for owner in child["metadata"].get("ownerReferences") or []
+    )
+
+
 def surplus(live: Mapping[Key, Json], desired: Iterable[Child], keep: Iterable[Key] = ()) -> list[Json]:
-    """Children that nobody wants any more, in a stable order."""
+    """Children of ours that nobody wants any more, in a stable order."""
     wanted = {(child.kind, child.name) for child in desired} | set(keep)
-    return [live[key] for key in sorted(live) if key not in wanted]
+    return [live[key] for key in sorted(live) if key not in wanted and not _of_another(live[key])]

@@ -32,6 +32,7 @@ from fraud_operator.settings import Platform
 LOG: Final = logging.getLogger(__name__)
 # Earlier releases that are kept, so that a decision's release can still be looked up.
 KEPT_RELEASES: Final = 20
+KEPT_RUNS: Final = 5
 # Kinds of children that outlive a detector whose deletionPolicy is Retain.
 _KEPT_KINDS: Final = ("Kafka", "KafkaNodePool")
 LAST_WAIT_MS: Final = 120_000
@@ -275,21 +276,22 @@ def _rollout_facts(detector: Detector, facts: Facts) -> rollout.Facts:
 
 
 def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:
-    """Live children that no builder names now and that stay: earlier releases, KServe's own Deployments, topics."""
-    prefix = f"{detector.name}-release-"
-    releases = sorted(
-        (child["metadata"].get("creationTimestamp", ""), name)
-        for (kind, name), child in facts.children.items()
-        if kind == "ConfigMap" and name.startswith(prefix)
-    )
-    kept = [("ConfigMap", name) for _, name in releases[-KEPT_RELEASES:]]
-    kept += [
-        ("Deployment", name)
-        for kind, name in facts.children
-        if kind == "Deployment" and name.endswith("-predictor")
-    ]
-    # A RayJob that has ended is the record of its run; a running one of another revision is stopped by being deleted.
-    for (kind, name), child in facts.children.items():
-        if kind == "RayJob" and training.outcome(child).phase is training.Phase.SUCCEEDED:
-            kept.append((kind, name))
-    return kept
+    """Live children that no builder names now and that stay: the latest releases, and runs that succeeded.
+
+    A RayJob that has ended is the record of its run; a running one of another revision is stopped by being deleted.
+    """
+
+    def latest(kind: str, prefix: str, count: int) -> list[tuple[str, str]]:
+        made = sorted(
+            (child["metadata"].get("creationTimestamp", ""), name)
+            for (found, name), child in facts.children.items()
+            if found == kind and name.startswith(prefix) and _over(kind, child)
+        )
+        return [(kind, name) for _, name in made[-count:]]
+
+    releases = latest("ConfigMap", f"{detector.name}-release-", KEPT_RELEASES)
+    return releases + latest("RayJob", f"{detector.name}-train-", KEPT_RUNS)
+
+
+def _over(kind: str, child: Json) -> bool:
+    return kind != "RayJob" or training.outcome(child).phase is training.Phase.SUCCEEDED
