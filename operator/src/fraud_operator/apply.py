@@ -5,12 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
 from fraud_contracts import names
 from fraud_operator.desired.common import Child
-from fraud_operator.kube import BY_KIND, CHILD_KINDS, ApiError, ConflictError, Json, Kube, UnknownKindError
+from fraud_operator.kube import (
+    BY_KIND,
+    CHILD_KINDS,
+    ApiError,
+    ConflictError,
+    Json,
+    Kind,
+    Kube,
+    UnknownKindError,
+)
 
 Key = tuple[str, str]
 
@@ -97,22 +107,28 @@ class Applier:
             del self._seen[memory]
 
 
-def snapshot(kube: Kube, namespace: str, uid: str) -> tuple[dict[Key, Json], set[str]]:
+def snapshot(
+    kube: Kube, namespace: str, uid: str, pool: Executor | None = None
+) -> tuple[dict[Key, Json], set[str]]:
     """All children with the detector's label, and the kinds that the API server doesn't know.
 
     Secrets aren't listed: the operator may get them by name only.
     """
-    found: dict[Key, Json] = {}
-    missing: set[str] = set()
-    for kind in CHILD_KINDS:
-        if kind.kind == "Secret":
-            continue
+
+    def listed(kind: Kind) -> list[Json] | None:
         try:
-            for item in kube.list(kind, namespace, f"{names.UID_LABEL}={uid}"):
-                found[kind.kind, item["metadata"]["name"]] = item
+            return kube.list(kind, namespace, f"{names.UID_LABEL}={uid}")
         except UnknownKindError:
-            missing.add(kind.kind)
-    return found, missing
+            return None
+
+    kinds = [kind for kind in CHILD_KINDS if kind.kind != "Secret"]
+    answers = list(pool.map(listed, kinds) if pool is not None else map(listed, kinds))
+    found = {
+        (kind.kind, item["metadata"]["name"]): item
+        for kind, items in zip(kinds, answers, strict=True)
+        for item in items or []
+    }
+    return found, {kind.kind for kind, items in zip(kinds, answers, strict=True) if items is None}
 
 
 def _of_another(child: Json) -> bool:

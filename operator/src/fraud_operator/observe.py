@@ -43,7 +43,7 @@ class Observer:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
 
     def observe(self, detector: Detector, now: int) -> Facts:
-        children, missing = snapshot(self.kube, detector.namespace, detector.uid)
+        children, missing = snapshot(self.kube, detector.namespace, detector.uid, self._pool)
         self._add_predictor_deployments(detector, children, missing)
         release, state = self._pointer(detector)
         revision = training.revision(

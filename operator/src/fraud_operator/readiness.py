@@ -105,7 +105,8 @@ def flink(child: Json | None, now: int) -> Verdict:
             Level.DEGRADED,
             "runs the spec before the last one, which failed" + (f": {error}" if error else ""),
         )
-    if state in ("RESTARTING", "RECONCILING", "FAILING"):
+    # Before it was ever stable, RECONCILING only says that the JobManager was not asked yet.
+    if lifecycle == "STABLE" and state in ("RESTARTING", "RECONCILING", "FAILING"):
         return Verdict(Level.DEGRADED, f"the job is {state}" + (f": {error}" if error else ""))
     if state == "RUNNING" and error:
         return Verdict(Level.DEGRADED, error)

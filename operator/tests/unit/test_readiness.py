@@ -65,6 +65,7 @@ def flink(lifecycle: str, state: str | None, error: str | None = None, observed:
         (flink("STABLE", "RUNNING"), Level.READY),
         (flink("STABLE", "RUNNING", observed=2), Level.PROGRESSING),
         (flink("STABLE", "RESTARTING"), Level.DEGRADED),
+        (flink("DEPLOYED", "RECONCILING"), Level.PROGRESSING),
         (flink("ROLLED_BACK", "RUNNING"), Level.DEGRADED),
         (flink("STABLE", "RUNNING", '{"message": "savepoint failed"}'), Level.DEGRADED),
         (flink("FAILED", "FAILED"), Level.FAILED),
