@@ -15,6 +15,7 @@ import asyncio
 import gc
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -122,7 +123,7 @@ class FraudModel(kserve.Model):  # type: ignore[misc]
             tensor = InferOutput(name, list(values.shape), kind)
             tensor.set_data_from_numpy(values, binary_data=False)
             tensors.append(tensor)
-        return InferResponse(payload.id, self.name, tensors, parameters=self.parameters)
+        return InferResponse(payload.id or uuid.uuid4().hex, self.name, tensors, parameters=self.parameters)
 
 
 class ShortWay:

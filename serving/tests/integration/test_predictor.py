@@ -112,6 +112,20 @@ def test_stock_routes_serve_the_same_model(server: serving.Process) -> None:
         assert "fraud_predictor_seconds_bucket" in scraped.read().decode()
 
 
+def test_binary_tensors_take_the_stock_route(server: serving.Process) -> None:
+    """Little-endian float32 after the JSON head gives the probabilities that JSON gives."""
+    _, short = ask(server.url + "/v2/models/cards-a/infer", tensor(ROWS))
+    raw = np.array(ROWS, dtype=np.float32).tobytes()
+    parameters = {"binary_data_size": len(raw)}
+    inputs = [{"name": "features", "shape": [2, 6], "datatype": "FP32", "parameters": parameters}]
+    head = json.dumps({"inputs": inputs}).encode()
+    headers = {"Content-Type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    request = urllib.request.Request(server.url + "/v2/models/cards-a/infer", head + raw, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        found = {output["name"]: output["data"] for output in json.loads(answer.read())["outputs"]}
+    assert found["probability"] == pytest.approx(short["outputs"][0]["data"])
+
+
 def test_a_changed_file_is_refused(package: Path, tmp_path: Path) -> None:
     """A package whose file was changed after it was made never loads."""
     copy = tmp_path / "copy"
