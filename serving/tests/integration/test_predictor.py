@@ -126,6 +126,19 @@ def test_binary_tensors_take_the_stock_route(server: serving.Process) -> None:
     assert found["probability"] == pytest.approx(short["outputs"][0]["data"])
 
 
+def test_one_row_has_the_reasons_that_it_has_in_a_batch(package: Path) -> None:
+    """The shorter way for single rows is the same function."""
+    scorer = Scorer(package)
+    rows = np.random.default_rng(3).lognormal(2, 2, (50, 6)).astype(np.float32)
+    batch = scorer.score(rows)
+    for i in range(len(rows)):
+        one = scorer.score(rows[i : i + 1])
+        assert one.reasons is not None
+        assert batch.reasons is not None
+        assert (one.reasons[0] == batch.reasons[i]).all()
+        assert np.allclose(one.contributions[0], batch.contributions[i])
+
+
 def test_a_changed_file_is_refused(package: Path, tmp_path: Path) -> None:
     """A package whose file was changed after it was made never loads."""
     copy = tmp_path / "copy"
