@@ -189,26 +189,22 @@ class Kube:
 
     def apply(self, kind: Kind, body: Json) -> Json:
         """Server-side apply under our field manager, never forced."""
-        meta = body["metadata"]
+        path = kind.path(body["metadata"]["namespace"], body["metadata"]["name"])
+        return self._write(kind, "PATCH", path, body, "application/apply-patch+yaml")
+
+    def create(self, kind: Kind, body: Json) -> Json:
+        return self._write(kind, "POST", kind.path(body["metadata"]["namespace"]), body, "application/json")
+
+    def _write(self, kind: Kind, method: str, path: str, body: Json, content: str) -> Json:
         try:
-            return self._call(
-                "PATCH",
-                kind.path(meta["namespace"], meta["name"]),
-                {"fieldManager": names.FIELD_MANAGER},
-                body,
-                "application/apply-patch+yaml",
-            )
+            return self._call(method, path, {"fieldManager": names.FIELD_MANAGER}, body, content)
         except ApiError as error:
+            # A missing object or namespace is named in the details; an unknown path has none.
             if error.status == 404 and not error.details.get("name"):
                 raise UnknownKindError(
                     404, f"the API server has no {kind.kind} ({kind.api_version})"
                 ) from error
             raise
-
-    def create(self, kind: Kind, body: Json) -> Json:
-        return self._call(
-            "POST", kind.path(body["metadata"]["namespace"]), {"fieldManager": names.FIELD_MANAGER}, body
-        )
 
     def merge(self, kind: Kind, namespace: str, name: str, body: Json, part: str = "") -> Json:
         """JSON merge patch: for the detector's own finalizers and status, which are small and wholly ours."""

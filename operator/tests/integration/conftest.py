@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 import yaml
 from kubernetes import client
 
 from fraud_operator.kube import ApiError, Kube
 
+# The server signs its own certificate for the length of a test.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("FRAUD_CACHE") or Path.home() / ".cache" / "fraud-platform")
 ADMIN, OPERATOR = "admin-token", "operator-token"
