@@ -211,7 +211,9 @@ def main() -> None:
     app.build_middleware_stack = lambda: ShortWay(model, stock())
     gc.collect()
     gc.freeze()
-    asyncio.set_event_loop(uvloop.new_event_loop())
+    # KServe asks for the current loop, then makes another with asyncio.run: both must be uvloop's.
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    asyncio.set_event_loop(asyncio.new_event_loop())
     kserve.ModelServer(workers=1, enable_grpc=False, enable_latency_logging=False).start([model])
 
 
