@@ -32,10 +32,10 @@ class Images(_Part):
 
 class Flink(_Part):
     version: str = "v2_2"
-    jar: str = "local:///opt/flink/opt/flink-python-2.2.1.jar"
-    python: str = "python3"
+    jar: str = "local:///opt/flink/opt/flink-python.jar"
+    python: str = "python"
     job: str = "/opt/fraud/flink/src/fraud_flink/job.py"
-    checkpoint_interval: str = "10s"
+    checkpoint_interval: str = "5s"
     cluster_role: str = "fraud-platform-flink"
 
 

@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from fraud_contracts import names
 from fraud_local.demo.kube import Kube, KubeError
@@ -71,18 +70,29 @@ def _children(kube: Kube, namespace: str, uid: str) -> list[dict[str, str]]:
     return found
 
 
+_ASK = """
+import json, sys, urllib.parse, urllib.request
+def get(path, **query):
+    url = "http://127.0.0.1:5000/api/2.0/mlflow/" + path + "?" + urllib.parse.urlencode(query)
+    return json.load(urllib.request.urlopen(url, timeout=10))
+version = get("model-versions/get", name=sys.argv[1], version=sys.argv[2])["model_version"]
+data = get("runs/get", run_id=version["run_id"])["run"]["data"]
+tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+print(json.dumps({"tags": tags, **{metric["key"]: metric["value"] for metric in data.get("metrics", [])}}))
+"""
+
+
 def _model_metrics(kube: Kube, platform: str, namespace: str, detector: str, version: str | None) -> dict[str, Any]:
-    """The registered version's tags, which hold the evaluation's figures, asked from MLflow in its own Pod."""
+    """The registered version's tags and its evaluation's figures, asked from MLflow in its own Pod."""
     if not version:
         return {}
-    query = f"name={quote(names.Identity(namespace, detector).model)}&version={version}"
-    url = f"http://127.0.0.1:5000/api/2.0/mlflow/model-versions/get?{query}"
-    code = f"import urllib.request as u; print(u.urlopen({url!r}, timeout=10).read().decode())"
+    model = names.Identity(namespace, detector).model
     try:
-        answer = json.loads(kube.kubectl("-n", platform, "exec", f"deploy/{platform}-mlflow", "--", "python", "-c", code))
+        answer = kube.kubectl("-n", platform, "exec", f"deploy/{platform}-mlflow", "--", "python", "-c", _ASK, model, version)
     except KubeError as error:
         return {"unavailable": str(error)[:200]}
-    return {tag["key"]: tag["value"] for tag in answer["model_version"].get("tags", [])}
+    found: dict[str, Any] = json.loads(answer)
+    return found
 
 
 def pod_metrics(kube: Kube, namespace: str, deployment: str) -> str:

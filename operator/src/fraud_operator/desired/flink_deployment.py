@@ -30,6 +30,19 @@ API: Final = "flink.apache.org/v1beta1"
 LABEL: Final = COMPONENTS[Component.FEATURES].label
 # Fixed: state is split into as many key groups, so a changed number can't read an old checkpoint.
 MAX_PARALLELISM: Final = 120
+# What Flink's own configuration opens of the JDK; a configuration of one's own must say it again, or PyFlink fails.
+JAVA_OPTIONS: Final = (
+    "--add-exports=java.rmi/sun.rmi.registry=ALL-UNNAMED",
+    "--add-exports=java.security.jgss/sun.security.krb5=ALL-UNNAMED",
+    *(
+        f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
+        for package in (
+            "lang", "net", "io", "nio", "lang.reflect", "text", "time", "util",
+            "util.concurrent", "util.concurrent.atomic", "util.concurrent.locks",
+        )
+    ),
+    "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+)  # fmt: skip
 
 
 def _configuration(detector: Detector) -> dict[str, str]:
@@ -38,6 +51,10 @@ def _configuration(detector: Detector) -> dict[str, str]:
         "taskmanager.numberOfTaskSlots": "1",
         "pipeline.max-parallelism": str(MAX_PARALLELISM),
         "python.execution-mode": "thread",
+        "python.executable": detector.platform.flink.python,
+        "python.client.executable": detector.platform.flink.python,
+        "env.java.opts.all": " ".join(JAVA_OPTIONS),
+        "state.backend.type": "hashmap",
         # Python runs inside the TaskManager and takes its memory beside the heap; there is little managed memory to use.
         "taskmanager.memory.task.off-heap.size": "512m",
         "taskmanager.memory.managed.fraction": "0.05",
@@ -49,6 +66,11 @@ def _configuration(detector: Detector) -> dict[str, str]:
         "high-availability.type": "kubernetes",
         "high-availability.storageDir": f"{base}/ha",
         "restart-strategy.type": "exponential-delay",
+        "restart-strategy.exponential-delay.initial-backoff": "1 s",
+        "restart-strategy.exponential-delay.max-backoff": "30 s",
+        # A dead TaskManager is noticed within seconds: decisions by the stream wait for its successor.
+        "heartbeat.interval": "2 s",
+        "heartbeat.timeout": "10 s",
         "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
         "metrics.reporter.prom.port": str(FLINK_METRICS_PORT),
         # The Pods' own limits are a multiple of what they ask for; a job that idles shouldn't hold whole cores.
