@@ -14,7 +14,10 @@ import orjson
 from fraud_contracts.records import Decision
 
 TTL_SECONDS: Final = 86_400
-_MARKS: Final = (b"0", b"1")
+APPENDED: Final = b"1"
+_MARKS: Final = (b"0", APPENDED)
+# What a mark leaves where Redis had lost the claim: no claim.
+STRAY: Final = (APPENDED,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,20 @@ class _Wire(asyncio.Protocol):
         self.waiting: collections.deque[asyncio.Future[Any]] = collections.deque()
         self.reader = hiredis.Reader()
         self.transport: asyncio.Transport | None = None
+        self.unsent: list[bytes] = []
         self.heard = time.monotonic()
         self.lost = asyncio.Event()
+
+    def send(self, commands: list[tuple[Argument, ...]]) -> None:
+        """Queues commands; one write carries what all callers of this turn of the loop send."""
+        if not self.unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self.unsent += [hiredis.pack_command(command) for command in commands]
+
+    def _flush(self) -> None:
+        if self.transport is not None:
+            self.transport.write(b"".join(self.unsent))
+        self.unsent.clear()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own class, same methods
@@ -136,6 +148,18 @@ class RedisLink:
     async def call(self, *command: Argument, seconds: float) -> Any:
         return (await self.many([command], seconds))[0]
 
+    def post(self, commands: list[tuple[Argument, ...]]) -> None:
+        """Sends commands whose replies nobody waits for; without a connection they are dropped."""
+        wire = self._wire
+        if wire is None or wire.transport is None:
+            return
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in commands]
+        for future in futures:
+            future.cancel()  # keeps its place in the queue of replies
+        wire.waiting.extend(futures)
+        wire.send(commands)
+
     @staticmethod
     async def _ask(wire: _Wire, commands: list[tuple[Argument, ...]], seconds: float) -> list[Any]:
         if wire.transport is None:
@@ -143,7 +167,7 @@ class RedisLink:
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in commands]
         wire.waiting.extend(futures)
-        wire.transport.write(b"".join(hiredis.pack_command(command) for command in commands))
+        wire.send(commands)
         late = loop.call_later(seconds, _late, futures[-1], wire)
         try:
             await futures[-1]

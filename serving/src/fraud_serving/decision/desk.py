@@ -38,6 +38,7 @@ _PRUNED: Final = 16
 # Parts of the deadline: profiles may use so much of it, the model is left at least so much.
 _READ_PART, _MODEL_PART = 0.6, 0.2
 _LATE_APPENDS: Final = 10_000
+_MARK_SECONDS: Final = 0.02
 _ANSWERED: Final = (
     "id", "action", "score", "probability", "reasons", "release", "model_version", "model_digest", "arm", "degraded",
     "decided", "latency_ms",
@@ -87,6 +88,7 @@ class Desk:
         self._complete = self.identity.redis_complete(self.features.hash6)
         self._first = config.spec.entities[0].name
         self._background: set[asyncio.Task[Any]] = set()
+        self._marks: list[str] = []
 
     def use(self, release: Release) -> None:
         """Takes a release; problems in it are told, what can't be used of it is left out."""
@@ -120,7 +122,7 @@ class Desk:
             degraded += [Degraded.IDEMPOTENCY, Degraded.PROFILES_UNAVAILABLE]
             read = _Read(None, {entity: None for entity, _ in keys}, {}, True)
         at = self._step("read", at)
-        if read.claim is not None:
+        if read.claim is not None and read.claim not in claims.STRAY:
             return await self._claimed(event["id"], body_hash, read.claim)
         made = inline.compute(
             self.features, event, read.profiles, read.pending, read.complete, self.config.epoch
@@ -215,7 +217,7 @@ class Desk:
         found = await self.redis.call(
             "SET", key, value, "NX", "GET", "EX", claims.TTL_SECONDS, seconds=seconds
         )
-        return bytes(found) if found is not None else None
+        return bytes(found) if found is not None and found not in claims.STRAY else None
 
     async def _claimed(self, event_id: str, body_hash: str, value: bytes) -> bytes:
         """The stored answer of an id that was claimed before, or 409 where it was claimed with another body."""
@@ -254,7 +256,7 @@ class Desk:
         record = orjson.dumps({"event": event, "hash": decision["hash"], "decision": decision})
         await self.log.append(self._accepted, token.encode(), record)
         if Degraded.IDEMPOTENCY not in decision["degraded"]:
-            self._in_background(self._mark(decision))
+            self._mark(decision)
 
     async def _append_later(self, decision: Decision) -> None:
         """Goes on until the record is in the log; a crash before loses it unless the caller repeats the request."""
@@ -271,10 +273,22 @@ class Desk:
             except StoreError:
                 pause = min(pause * 2, 10.0)
 
-    async def _mark(self, decision: Decision) -> None:
-        """Notes in the claim that the record is in the log. Lost, it only costs one more append on a retry."""
-        key, value = self.identity.redis_claim(decision["id"]), claims.pack(decision, appended=True)
-        await self.redis.call("SET", key, value, "XX", "KEEPTTL", seconds=1.0)
+    def _mark(self, decision: Decision) -> None:
+        """Notes in the claim that the record is in the log, a moment later and with others: it is a help, no promise.
+
+        Lost, it costs one more append on a retry.
+        """
+        if not self._marks:
+            asyncio.get_running_loop().call_later(_MARK_SECONDS, self._flush_marks)
+        self._marks.append(self.identity.redis_claim(decision["id"]))
+
+    def _flush_marks(self) -> None:
+        marks, self._marks = self._marks, []
+        commands: list[tuple[str | bytes | int, ...]] = []
+        for key in marks:
+            # EXPIRE, too: SETRANGE would make a key for ever where Redis lost the claim meanwhile.
+            commands += [("SETRANGE", key, 0, claims.APPENDED), ("EXPIRE", key, claims.TTL_SECONDS)]
+        self.redis.post(commands)
 
     async def _push(self, event: Event, keys: list[tuple[str, str]], applied: dict[str, list[bytes]]) -> None:
         """Leaves the event for the next request on the same entities; takes out what their profiles have by now."""
@@ -307,13 +321,15 @@ class Desk:
 
     async def drain(self, seconds: float) -> None:
         """Waits for what runs in the background, as long as it helps."""
+        if self._marks:
+            self._flush_marks()
         if self._background:
             await asyncio.wait(set(self._background), timeout=seconds)
 
     async def find(self, event_id: str) -> bytes | None:
         """The stored answer of an id, while its claim lives."""
         value = await self.redis.call("GET", self.identity.redis_claim(event_id), seconds=1.0)
-        return None if value is None else answer(claims.read(value).decision)
+        return None if value is None or value in claims.STRAY else answer(claims.read(value).decision)
 
     async def warm_up(self) -> None:
         """Runs the code of a decision without its effects, so that the first callers don't pay for it."""

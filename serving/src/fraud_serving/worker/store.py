@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from fraud_contracts.errors import StoreError
-from fraud_serving.claims import TTL_SECONDS
+from fraud_serving.claims import STRAY, TTL_SECONDS
 
 TIMEOUT: Final = 0.5
 
@@ -22,7 +22,7 @@ class RedisClaims:
 
     def get(self, keys: list[str]) -> list[bytes | None]:
         try:
-            return list(self._redis.mget(keys))
+            return [None if value in STRAY else value for value in self._redis.mget(keys)]
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error
 
@@ -32,6 +32,6 @@ class RedisClaims:
         for key, value in entries:
             pipe.set(key, value, nx=True, get=True, ex=TTL_SECONDS)
         try:
-            return list(pipe.execute())
+            return [None if value in STRAY else value for value in pipe.execute()]
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error
