@@ -99,6 +99,7 @@ class Demo:
             self.node = place.up()
             self.kube = Kube(self.node.kubeconfig, self.node.tools)
             self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
+        self.refuse_another()
         with self.clock.phase("install"):
             self.install()
         with self.clock.phase("history"):
@@ -112,6 +113,12 @@ class Demo:
         memory = {"used": observe.memory_used_mib() - memory_before, "peak_pods": observe.pods_memory_mib()}
         with self.clock.phase("summary"):
             return self.judge(memory)
+
+    def refuse_another(self) -> None:
+        """What an earlier demo left would be counted as this one's: the ids are the same."""
+        crd = self.kube.get("crd", f"{names.PLURAL}.{names.GROUP}")
+        if crd and self.kube.get(*self.fd):
+            raise DemoError(f"{self.namespace}/{self.name} is there already, from an earlier demo: run `make down` first")
 
     def install(self) -> None:
         self.kube.helm(
