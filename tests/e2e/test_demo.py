@@ -41,7 +41,12 @@ def test_the_summary_follows_from_the_evidence_alone(demo: dict, tmp_path: Path)
     """A copy of the evidence gives the same summary again."""
     copy = tmp_path / "evidence"
     shutil.copytree(ROOT / "build/demo/evidence", copy)
-    again = subprocess.run([sys.executable, "-m", "fraud_local.demo.summary", str(copy)], capture_output=True, text=True, check=False)
+    again = subprocess.run(
+        [sys.executable, "-m", "fraud_local.demo.summary", str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert json.loads(again.stdout) == {key: value for key, value in demo.items() if key != "exit"}
 
 

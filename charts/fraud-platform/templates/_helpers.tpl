@@ -1,5 +1,6 @@
 {{- define "platform.image" -}}
-{{- printf "%s/%s:%s" .root.Values.images.registry (index .root.Values.images.names .name) .root.Values.images.tag -}}
+{{- $images := .root.Values.images -}}
+{{- get ($images.overrides | default dict) .name | default (printf "%s/%s:%s" $images.registry (index $images.names .name) $images.tag) -}}
 {{- end }}
 
 {{- define "platform.selector" -}}

@@ -49,7 +49,8 @@ JAVA="$JAVA_HOME/bin/java"
 export CLASSPATH="$KAFKA_LIBS/*"
 "$JAVA" -Xmx256m -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile=/etc/kafka/log4j2.xml kafka.tools.StorageTool format \
   --ignore-formatted -t "$CLUSTER_ID" -c /tmp/server.properties
-exec "$JAVA" $KAFKA_HEAP_OPTS -XX:+UseG1GC -Dlog4j2.configurationFile=/etc/kafka/log4j2.xml kafka.Kafka /tmp/server.properties
+# The second compiler would take both cores of a small node for minutes before it paid for itself.
+exec "$JAVA" $KAFKA_HEAP_OPTS -XX:+UseG1GC -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile=/etc/kafka/log4j2.xml kafka.Kafka /tmp/server.properties
 """
 
 

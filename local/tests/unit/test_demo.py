@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,20 @@ def test_a_shift_moves_all_times_by_one_constant_so_that_the_last_is_now() -> No
     data.shift(rows, SHAPE, 1_800_000_000_999)
     times = [data.time_ms(r, SHAPE) for r in rows]
     assert times[-1] == 1_800_000_000_000
-    assert [b - a for a, b in zip(times, times[1:], strict=False)] == [60_000] * 4
+    assert [b - a for a, b in itertools.pairwise(times)] == [60_000] * 4
 
 
 def test_a_payload_is_typed_and_holds_no_label() -> None:
     """Numbers are numbers, ids keep their zeros, and the label stays out."""
-    assert data.payload(row(1), SHAPE) == {"id": "t1", "at": 1_700_000_060, "amt": 8.27, "card": "0042", "shop": "s1", "age": 7, "kind": "x"}
+    assert data.payload(row(1), SHAPE) == {
+        "id": "t1",
+        "at": 1_700_000_060,
+        "amt": 8.27,
+        "card": "0042",
+        "shop": "s1",
+        "age": 7,
+        "kind": "x",
+    }
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
@@ -70,7 +79,10 @@ def test_a_histogram_gives_the_bound_of_the_bucket_that_holds_the_quantile() -> 
     """The text form of several label sets is added up."""
     text = 'm_bucket{a="1",le="0.1"} 5\nm_bucket{a="1",le="+Inf"} 10\nm_bucket{a="2",le="0.1"} 5\nm_bucket{a="2",le="+Inf"} 5\n'
     buckets = summary.read_histogram(text, "m")
-    assert (summary.histogram_quantile(buckets, 0.5), summary.histogram_quantile(buckets, 0.99)) == (0.1, float("inf"))
+    assert (summary.histogram_quantile(buckets, 0.5), summary.histogram_quantile(buckets, 0.99)) == (
+        0.1,
+        float("inf"),
+    )
 
 
 def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -95,7 +107,15 @@ def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
     model = {"version": "1", "digest": "sha256:0", "metrics": {}}
     operators = [{"name": name, "version": "1", "kind": "real"} for name in ("kuberay", "kserve")]
     conditions = [{"type": "Ready", "status": "True"}]
-    cluster = {"pods": [], "operators": operators, "conditions": conditions, "children": [], "model": model, "wall_s": {}, "memory_mib": {}}
+    cluster = {
+        "pods": [],
+        "operators": operators,
+        "conditions": conditions,
+        "children": [],
+        "model": model,
+        "wall_s": {},
+        "memory_mib": {},
+    }
     (folder / "cluster.json").write_text(json.dumps(cluster))
     (folder / "profile_sink_metrics.txt").write_text("")
     (folder / "audit.json").write_text(json.dumps({"share": 1.0}))
@@ -112,20 +132,31 @@ def test_whole_evidence_passes_every_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize("store", ["decisions", "ledger", "lake"])
 def test_an_id_missing_from_any_store_is_lost(tmp_path: Path, store: str) -> None:
     """A transaction has ended only when topic, ledger and lake hold it."""
-    only_a = [{"id": "a", "door": "inline", "score": 10, "action": "approve", "degraded": [], "parity": "equal"}]
+    only_a = [
+        {"id": "a", "door": "inline", "score": 10, "action": "approve", "degraded": [], "parity": "equal"}
+    ]
     assert evidence(tmp_path, **{store: only_a})["lost"] == ["b"]
 
 
 @pytest.mark.parametrize("store", ["decisions", "ledger", "lake"])
 def test_an_id_held_twice_is_duplicated(tmp_path: Path, store: str) -> None:
     """A second decision, ledger row or lake row of one id is shown."""
-    rows = [{"id": i, "door": "stream", "score": 10, "action": "approve", "degraded": [], "parity": "none"} for i in ("a", "b", "b")]
+    rows = [
+        {"id": i, "door": "stream", "score": 10, "action": "approve", "degraded": [], "parity": "none"}
+        for i in ("a", "b", "b")
+    ]
     assert evidence(tmp_path, **{store: rows})["duplicated"] == ["b"]
 
 
 def test_an_answer_that_differs_from_the_ledger_is_shown(tmp_path: Path) -> None:
     """The client acted on the answer: another one in the ledger counts as a duplicate."""
-    answer = {"id": "a", "malformed": None, "status": 200, "latency_ms": 3.0, "answer": {"id": "a", "score": 900, "action": "decline"}}
+    answer = {
+        "id": "a",
+        "malformed": None,
+        "status": 200,
+        "latency_ms": 3.0,
+        "answer": {"id": "a", "score": 900, "action": "decline"},
+    }
     assert evidence(tmp_path, answers=[answer])["duplicated"] == ["a"]
 
 

@@ -33,7 +33,9 @@ def streamed(decision: dict[str, Any]) -> tuple[list[float | None] | None, dict[
 
 def bits(vector: Iterable[float | None]) -> bytes:
     """The vector's bits, with every null the same NaN."""
-    return b"".join(struct.pack("<d", float("nan") if value is None or value != value else value) for value in vector)
+    return b"".join(
+        struct.pack("<d", float("nan") if value is None or value != value else value) for value in vector
+    )
 
 
 def audit(features: FeatureSet, seeds: dict[str, bytes], decisions: list[dict[str, Any]]) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def audit(features: FeatureSet, seeds: dict[str, bytes], decisions: list[dict[st
             continue
         compared += 1
         tokens = decision["event"]["entities"]
-        is_known = all(token is None or profile_key(hash6, entity, token) in seeds for entity, token in tokens.items())
+        is_known = all(
+            token is None or profile_key(hash6, entity, token) in seeds for entity, token in tokens.items()
+        )
         same = bits(features.vector(decision["event"], values[decision["id"]])) == bits(vector)
         known += is_known
         equal += is_known and same

@@ -13,7 +13,10 @@ from fraud_pipelines.features import compile_detector
 SPEC = parse_spec(
     {
         "event": {"id": {"field": "id"}, "time": {"field": "t"}, "amount": {"field": "a"}},
-        "entities": [{"name": "customer", "field": "c"}, {"name": "counterparty", "field": "m", "labelDelay": "7d"}],
+        "entities": [
+            {"name": "customer", "field": "c"},
+            {"name": "counterparty", "field": "m", "labelDelay": "7d"},
+        ],
     }
 )
 START = 1_700_000_000_000
@@ -45,7 +48,14 @@ def decided() -> tuple[dict[str, bytes], list[dict[str, Any]]]:
             saw[stage.entity] = [seen[0], seen[1], f"{seen[2]:016x}"]
         vector = features.vector(made, values)
         if number >= 30:
-            decisions.append({"id": made["id"], "event": made, "vector": [v if v == v else None for v in vector], "saw": saw})
+            decisions.append(
+                {
+                    "id": made["id"],
+                    "event": made,
+                    "vector": [v if v == v else None for v in vector],
+                    "saw": saw,
+                }
+            )
         if number == 29:
             seeds = dict(states)
     return seeds, decisions

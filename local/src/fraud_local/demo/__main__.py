@@ -118,14 +118,18 @@ class Demo:
         """What an earlier demo left would be counted as this one's: the ids are the same."""
         crd = self.kube.get("crd", f"{names.PLURAL}.{names.GROUP}")
         if crd and self.kube.get(*self.fd):
-            raise DemoError(f"{self.namespace}/{self.name} is there already, from an earlier demo: run `make down` first")
+            raise DemoError(
+                f"{self.namespace}/{self.name} is there already, from an earlier demo: run `make down` first"
+            )
 
     def install(self) -> None:
         self.kube.helm(
             "upgrade", "--install", PLATFORM, str(ROOT / "charts" / "fraud-platform"), "--namespace", PLATFORM,
             "--create-namespace", "--wait", "--timeout", "5m", timeout=330,
         )  # fmt: skip
-        self.clock.say(f"helm installed {PLATFORM}: operator, trial MLflow, Redis, PostgreSQL and Prometheus are up")
+        self.clock.say(
+            f"helm installed {PLATFORM}: operator, trial MLflow, Redis, PostgreSQL and Prometheus are up"
+        )
 
     def history(self) -> None:
         """Splits the file, shifts it, and puts the earlier part where the FraudDetector's history is looked for."""
@@ -133,7 +137,9 @@ class Demo:
         rows = data.read_rows(source, self.shape)
         live = int(self.options.rate * self.options.duration)
         if len(rows) < live + 1000:
-            raise DemoError(f"{source} holds {len(rows)} rows; {live} go live and 1,000 or more must stay as history")
+            raise DemoError(
+                f"{source} holds {len(rows)} rows; {live} go live and 1,000 or more must stay as history"
+            )
         constant = data.shift(rows, self.shape, int(time.time() * 1000))
         storage = self.storage()
         data.write_history(rows[:-live], storage / self.shape.history_path / "history.csv.gz")
@@ -147,7 +153,11 @@ class Demo:
 
     def storage(self) -> Path:
         """The local folder behind the FraudDetector's storage.uri."""
-        uri = self.resource["spec"].get("storage", {}).get("uri", f"file://{self.node.storage}/{self.namespace}.{self.name}")
+        uri = (
+            self.resource["spec"]
+            .get("storage", {})
+            .get("uri", f"file://{self.node.storage}/{self.namespace}.{self.name}")
+        )
         if not uri.startswith("file://"):
             raise DemoError(f"spec.storage.uri is {uri}; the demo writes history to file:// storage only")
         folder = Path(uri.removeprefix("file://"))
@@ -163,7 +173,9 @@ class Demo:
         return out
 
     def apply(self) -> None:
-        self.kube.kubectl("create", "namespace", self.namespace) if not self.kube.get("namespace", self.namespace) else None
+        self.kube.kubectl("create", "namespace", self.namespace) if not self.kube.get(
+            "namespace", self.namespace
+        ) else None
         self.kube.kubectl("apply", "-f", str(Path(self.options.cr).resolve()))
         self.clock.say(f"applied {self.options.cr}")
 
@@ -177,11 +189,16 @@ class Demo:
                 state = (condition["status"], condition["reason"])
                 if seen.get(condition["type"]) != state:
                     seen[condition["type"]] = state
-                    self.clock.say(f"{condition['type']:<18} {state[0]:<8} {state[1]:<22} {condition['message'][:140]}")
+                    self.clock.say(
+                        f"{condition['type']:<18} {state[0]:<8} {state[1]:<22} {condition['message'][:140]}"
+                    )
             if all(seen.get(gate, ("",))[0] == "True" for gate in GATES):
                 return
             if seen.get("TrainingSucceeded", ("", ""))[1] in ("TrainingFailed",):
-                raise DemoError("training failed: " + observe.last_logs(self.kube, self.namespace, "ray.io/node-type=head"))
+                raise DemoError(
+                    "training failed: "
+                    + observe.last_logs(self.kube, self.namespace, "ray.io/node-type=head")
+                )
             if time.monotonic() > deadline:
                 waiting = [gate for gate in GATES if seen.get(gate, ("",))[0] != "True"]
                 raise DemoError(f"not true within {self.options.timeout:.0f} s: {', '.join(waiting)}")
@@ -189,8 +206,20 @@ class Demo:
 
     def traffic(self) -> None:
         """Sends the live rows from a Pod of the cluster and follows it to its end."""
-        self.kube.kubectl("apply", "-f", "-", stdin=json.dumps(pod.manifest(self.name, self.namespace, self.node, self.options.rate)))
-        self.kube.kubectl("-n", self.namespace, "wait", "--for=jsonpath={.status.phase}=Running", f"pod/{pod.NAME}", timeout=90)
+        self.kube.kubectl(
+            "apply",
+            "-f",
+            "-",
+            stdin=json.dumps(pod.manifest(self.name, self.namespace, self.node, self.options.rate)),
+        )
+        self.kube.kubectl(
+            "-n",
+            self.namespace,
+            "wait",
+            "--for=jsonpath={.status.phase}=Running",
+            f"pod/{pod.NAME}",
+            timeout=90,
+        )
         process = self.kube.follow(pod.NAME, self.namespace)
         assert process.stdout is not None
         for text in process.stdout:
@@ -217,16 +246,24 @@ class Demo:
         elif line.get("event") == "example":
             answer = line["answer"]
             reasons = "; ".join(reason["text"] for reason in answer["reasons"][:3])
-            self.clock.say(f"  one decision explained: {answer['id']} → {answer['action']} (score {answer['score']}): {reasons}")
+            self.clock.say(
+                f"  one decision explained: {answer['id']} → {answer['action']} (score {answer['score']}): {reasons}"
+            )
         else:
             self.clock.say("  " + ", ".join(f"{key} {value}" for key, value in line.items()))
 
     def judge(self, memory: dict[str, int]) -> bool:
         least = min(10_000, int(self.options.rate * self.options.duration))
         facts = observe.cluster_facts(self.kube, self.node, self.name, self.namespace, PLATFORM)
-        facts |= {"memory_mib": memory, "least": least, "wall_s": {**self.clock.phases, "total": round(time.monotonic() - self.clock.start, 1)}}
+        facts |= {
+            "memory_mib": memory,
+            "least": least,
+            "wall_s": {**self.clock.phases, "total": round(time.monotonic() - self.clock.start, 1)},
+        }
         (self.evidence / "cluster.json").write_text(json.dumps(facts, indent=1))
-        (self.evidence / "profile_sink_metrics.txt").write_text(observe.pod_metrics(self.kube, self.namespace, names.sink(self.name, "profile")))
+        (self.evidence / "profile_sink_metrics.txt").write_text(
+            observe.pod_metrics(self.kube, self.namespace, names.sink(self.name, "profile"))
+        )
         (self.evidence / "audit.json").write_text(pipelines("fraud_pipelines.audit", str(self.evidence)))
         result = summary.summarise(self.evidence)
         result["checks"] = summary.checks(result, least)
@@ -244,20 +281,36 @@ class Demo:
         service = names.decision_service(self.name)
         self.clock.say("the platform stays up; Ctrl-C takes it down")
         self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
-        self.clock.say(f"kubectl -n {self.namespace} get fd; kubectl -n {self.namespace} describe fd {self.name}")
-        self.clock.say(f"kubectl -n {self.namespace} port-forward svc/{service} 8080:8080   # then the README's curl")
-        self.clock.say(f"kubectl -n {self.namespace} port-forward svc/{names.console(self.name)} 8081:8080   # console")
+        self.clock.say(
+            f"kubectl -n {self.namespace} get fd; kubectl -n {self.namespace} describe fd {self.name}"
+        )
+        self.clock.say(
+            f"kubectl -n {self.namespace} port-forward svc/{service} 8080:8080   # then the README's curl"
+        )
+        self.clock.say(
+            f"kubectl -n {self.namespace} port-forward svc/{names.console(self.name)} 8081:8080   # console"
+        )
         signal.pause()
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="make demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cr", default="manifests/examples/payments.yaml", help="FraudDetector to apply")
-    parser.add_argument("--history", default="", help="CSV (or .csv.gz) of labelled transactions; the simulator's where absent")
-    parser.add_argument("--rate", type=float, default=200.0, help="transactions a second, both doors together")
+    parser.add_argument(
+        "--history",
+        default="",
+        help="CSV (or .csv.gz) of labelled transactions; the simulator's where absent",
+    )
+    parser.add_argument(
+        "--rate", type=float, default=200.0, help="transactions a second, both doors together"
+    )
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of live traffic")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds to wait for Ready")
-    parser.add_argument("--once", action="store_true", help="tear down at the end and exit with the checks' result")
+    parser.add_argument(
+        "--once", action="store_true", help="tear down at the end and exit with the checks' result"
+    )
     return parser.parse_args()
 
 

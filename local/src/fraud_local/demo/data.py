@@ -68,7 +68,9 @@ def read_rows(path: Path, shape: Shape) -> list[Row]:
         reader = csv.DictReader(stream)
         missing = [name for name in shape.needed() if name not in (reader.fieldnames or ())]
         if missing:
-            raise DataError(f"{path.name} lacks the columns {', '.join(missing)} that the FraudDetector names")
+            raise DataError(
+                f"{path.name} lacks the columns {', '.join(missing)} that the FraudDetector names"
+            )
         rows = [dict(row) for row in reader]
     rows.sort(key=lambda row: time_ms(row, shape))
     return rows
@@ -89,7 +91,9 @@ def shift(rows: list[Row], shape: Shape, now_ms: int) -> int:
             moved = datetime.fromisoformat(row[shape.time_field]) + timedelta(milliseconds=constant)
             row[shape.time_field] = moved.isoformat()
         else:
-            row[shape.time_field] = str(int(row[shape.time_field]) + (constant // 1000 if shape.time_unit == "s" else constant))
+            row[shape.time_field] = str(
+                int(row[shape.time_field]) + (constant // 1000 if shape.time_unit == "s" else constant)
+            )
     return constant
 
 
@@ -171,5 +175,12 @@ def write_live(rows: list[Row], shape: Shape, bad: int, path: Path) -> None:
 
 
 def _line(door: str, event_id: str | None, kind: str | None, key: str, raw: bytes, label: str) -> str:
-    line = {"door": door, "id": event_id, "malformed": kind, "key": key, "raw": raw.decode("latin-1"), "label": label}
+    line = {
+        "door": door,
+        "id": event_id,
+        "malformed": kind,
+        "key": key,
+        "raw": raw.decode("latin-1"),
+        "label": label,
+    }
     return json.dumps(line) + "\n"

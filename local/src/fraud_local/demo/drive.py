@@ -49,7 +49,15 @@ class Traffic:
         )
         self.sent = gzip.open(out / "sent.jsonl.gz", "wt", compresslevel=3)  # noqa: SIM115 - closed in run()
         self.answers = gzip.open(out / "answers.jsonl.gz", "wt", compresslevel=3)  # noqa: SIM115
-        self.counts = {"inline": 0, "stream": 0, "malformed": 0, "answered": 0, "review": 0, "decline": 0, "undelivered": 0}
+        self.counts = {
+            "inline": 0,
+            "stream": 0,
+            "malformed": 0,
+            "answered": 0,
+            "review": 0,
+            "decline": 0,
+            "undelivered": 0,
+        }
         self.example: dict[str, Any] | None = None
 
     async def run(self, lines: list[dict[str, Any]]) -> None:
@@ -73,14 +81,24 @@ class Traffic:
                     self.producer.produce(self.topic, raw, line["key"].encode(), on_delivery=self._delivered)
                 if (elapsed := time.monotonic() - start) - spoken >= 5:
                     spoken = elapsed
-                    say(event="traffic", seconds=round(elapsed, 1), rate=round((number + 1) / elapsed, 1), **self.counts)
+                    say(
+                        event="traffic",
+                        seconds=round(elapsed, 1),
+                        rate=round((number + 1) / elapsed, 1),
+                        **self.counts,
+                    )
             while tasks:
                 await asyncio.wait(tasks)
         self.producer.flush(30)
         self.sent.close()
         self.answers.close()
         seconds = time.monotonic() - start
-        say(event="traffic-done", seconds=round(seconds, 1), rate=round(len(lines) / seconds, 1), **self.counts)
+        say(
+            event="traffic-done",
+            seconds=round(seconds, 1),
+            rate=round(len(lines) / seconds, 1),
+            **self.counts,
+        )
         if self.example:
             say(event="example", answer=self.example)
 
@@ -92,7 +110,12 @@ class Traffic:
         self.counts[line["door"]] += 1
         if line["malformed"]:
             self.counts["malformed"] += 1
-        record = {"id": line["id"], "door": line["door"], "malformed": line["malformed"], "sent": int(time.time() * 1000)}
+        record = {
+            "id": line["id"],
+            "door": line["door"],
+            "malformed": line["malformed"],
+            "sent": int(time.time() * 1000),
+        }
         self.sent.write(json.dumps(record | {"label": line["label"]}) + "\n")
 
     async def _ask(self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes) -> None:
@@ -120,7 +143,9 @@ async def warm_up(url: str) -> None:
     async with aiohttp.ClientSession() as session:
         while True:
             try:
-                async with session.get(url.rstrip("/") + "/readyz", timeout=aiohttp.ClientTimeout(total=5)) as response:
+                async with session.get(
+                    url.rstrip("/") + "/readyz", timeout=aiohttp.ClientTimeout(total=5)
+                ) as response:
                     if response.status == 200:
                         return
             except (TimeoutError, aiohttp.ClientError) as error:
@@ -131,12 +156,16 @@ async def warm_up(url: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--url", required=True)
     parser.add_argument("--rate", type=float, default=200.0)
-    parser.add_argument("--settle", type=float, default=180.0, help="seconds to wait for the last record's final state")
+    parser.add_argument(
+        "--settle", type=float, default=180.0, help="seconds to wait for the last record's final state"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     config = load_config()

@@ -23,7 +23,9 @@ from fraud_contracts.config import DetectorConfig
 Say = Callable[..., None]
 
 
-def read_topic(config: DetectorConfig, noun: str) -> Iterator[tuple[int, int, bytes | None, bytes | None, int]]:
+def read_topic(
+    config: DetectorConfig, noun: str
+) -> Iterator[tuple[int, int, bytes | None, bytes | None, int]]:
     """(partition, offset, key, value, append time) of every committed record of a topic."""
     topic = config.identity.topic(noun)
     consumer = Consumer(
@@ -113,13 +115,24 @@ def _settled(what: str, reach: Callable[[], int], wanted: int, deadline: float, 
 
 
 def collect(
-    config: DetectorConfig, out: Path, expected: set[str], malformed_stream: int, settle_seconds: float, say: Say
+    config: DetectorConfig,
+    out: Path,
+    expected: set[str],
+    malformed_stream: int,
+    settle_seconds: float,
+    say: Say,
 ) -> None:
     """Waits for the last record's final state in each store, then dumps every store."""
     deadline = time.monotonic() + settle_seconds
     _settled("decisions", lambda: len(expected & ids_of(config, "decisions")), len(expected), deadline, say)
     decided = len(ids_of(config, "decisions"))
-    _settled("dead letters", lambda: sum(1 for _ in read_topic(config, "dead-letters")), malformed_stream, deadline, say)
+    _settled(
+        "dead letters",
+        lambda: sum(1 for _ in read_topic(config, "dead-letters")),
+        malformed_stream,
+        deadline,
+        say,
+    )
     _settled("ledger", lambda: ledger_count(config), decided, deadline, say)
     _settled("lake", lambda: lake_count(config), decided, deadline, say)
     topics = {"decisions": "decisions", "dead_letters": "dead-letters"}
@@ -135,4 +148,3 @@ def collect(
     )
     say(event="dumped", what="seeds", rows=dump(out / "seeds.jsonl.gz", seeds))
     (out / "detector.json").write_text(config.to_json())
-

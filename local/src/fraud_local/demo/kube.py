@@ -22,9 +22,19 @@ class Kube:
     tools: Path
 
     def run(self, tool: str, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
-        environ = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.tools}:{os.environ['PATH']}"}
+        environ = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "PATH": f"{self.tools}:{os.environ['PATH']}",
+        }
         done = subprocess.run(
-            [tool, *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, env=environ, check=False
+            [tool, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environ,
+            check=False,
         )
         if done.returncode:
             raise KubeError(f"{tool} {' '.join(arguments[:4])}: {done.stderr.strip() or done.stdout.strip()}")
@@ -44,6 +54,12 @@ class Kube:
 
     def follow(self, pod: str, namespace: str) -> subprocess.Popen[str]:
         """A process whose standard output is the Pod's log, to its end."""
-        environ = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.tools}:{os.environ['PATH']}"}
+        environ = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "PATH": f"{self.tools}:{os.environ['PATH']}",
+        }
         command = ["kubectl", "-n", namespace, "logs", "-f", pod]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ
+        )

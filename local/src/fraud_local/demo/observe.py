@@ -26,7 +26,10 @@ def memory_used_mib() -> int:
 
 def pods_memory_mib() -> int | None:
     """Peak MiB of all Pods together, from their cgroup; None where this machine's cgroups say nothing."""
-    for path in ("/sys/fs/cgroup/memory/kubepods/memory.max_usage_in_bytes", "/sys/fs/cgroup/kubepods/memory.peak"):
+    for path in (
+        "/sys/fs/cgroup/memory/kubepods/memory.max_usage_in_bytes",
+        "/sys/fs/cgroup/kubepods/memory.peak",
+    ):
         if Path(path).exists():
             return int(Path(path).read_text()) // 2**20
     return None
@@ -37,13 +40,20 @@ def cluster_facts(kube: Kube, node: Place, detector: str, namespace: str, platfo
     status = resource.get("status", {})
     release = status.get("release", {})
     return {
-        "pods": [_pod(item) for ns in (namespace, platform) for item in kube.get("-n", ns, "pods").get("items", [])],
+        "pods": [
+            _pod(item) for ns in (namespace, platform) for item in kube.get("-n", ns, "pods").get("items", [])
+        ],
         "operators": list(node.operators),
         "conditions": [
-            {key: c[key] for key in ("type", "status", "reason", "message", "lastTransitionTime")} for c in status.get("conditions", [])
+            {key: c[key] for key in ("type", "status", "reason", "message", "lastTransitionTime")}
+            for c in status.get("conditions", [])
         ],
         "children": _children(kube, namespace, resource.get("metadata", {}).get("uid", "")),
-        "model": {"version": release.get("model"), "digest": release.get("digest"), "metrics": _model_metrics(kube, platform, namespace, detector, release.get("model"))},
+        "model": {
+            "version": release.get("model"),
+            "digest": release.get("digest"),
+            "metrics": _model_metrics(kube, platform, namespace, detector, release.get("model")),
+        },
     }
 
 
@@ -82,13 +92,17 @@ print(json.dumps({"tags": tags, **{metric["key"]: metric["value"] for metric in 
 """
 
 
-def _model_metrics(kube: Kube, platform: str, namespace: str, detector: str, version: str | None) -> dict[str, Any]:
+def _model_metrics(
+    kube: Kube, platform: str, namespace: str, detector: str, version: str | None
+) -> dict[str, Any]:
     """The registered version's tags and its evaluation's figures, asked from MLflow in its own Pod."""
     if not version:
         return {}
     model = names.Identity(namespace, detector).model
     try:
-        answer = kube.kubectl("-n", platform, "exec", f"deploy/{platform}-mlflow", "--", "python", "-c", _ASK, model, version)
+        answer = kube.kubectl(
+            "-n", platform, "exec", f"deploy/{platform}-mlflow", "--", "python", "-c", _ASK, model, version
+        )
     except KubeError as error:
         return {"unavailable": str(error)[:200]}
     found: dict[str, Any] = json.loads(answer)
@@ -123,10 +137,14 @@ def save_logs(demo: Any, folder: Path) -> None:
     for namespace in (demo.namespace, "fraud-platform"):
         try:
             items = demo.kube.get("-n", namespace, "pods").get("items", [])
-            (folder / f"{namespace}.describe.txt").write_text(demo.kube.kubectl("-n", namespace, "describe", "pods,frauddetectors"))
+            (folder / f"{namespace}.describe.txt").write_text(
+                demo.kube.kubectl("-n", namespace, "describe", "pods,frauddetectors")
+            )
             for item in items:
                 name = item["metadata"]["name"]
-                text = demo.kube.kubectl("-n", namespace, "logs", name, "--all-containers", "--prefix", "--tail=2000")
+                text = demo.kube.kubectl(
+                    "-n", namespace, "logs", name, "--all-containers", "--prefix", "--tail=2000"
+                )
                 (folder / f"{namespace}.{name}.log").write_text(text)
         except KubeError as error:
             demo.clock.say(f"logs of {namespace}: {error}")

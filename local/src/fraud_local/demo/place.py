@@ -37,7 +37,9 @@ def up() -> Place:
     )
     others = "stand-in" if native else "real"
     rest = (("strimzi", paths.STRIMZI_VERSION, others), ("flink-kubernetes-operator", "1.15.0", others))
-    operators = tuple({"name": name, "version": version, "kind": sort} for name, version, sort in (*real, *rest))
+    operators = tuple(
+        {"name": name, "version": version, "kind": sort} for name, version, sort in (*real, *rest)
+    )
     return Place(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators)
 
 

@@ -23,7 +23,11 @@ def manifest(detector: str, namespace: str, node: Place, rate: float) -> dict[st
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": {"app.kubernetes.io/name": NAME, names.COMPONENT_LABEL: "demo"}},
+        "metadata": {
+            "name": NAME,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/name": NAME, names.COMPONENT_LABEL: "demo"},
+        },
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
@@ -34,14 +38,20 @@ def manifest(detector: str, namespace: str, node: Place, rate: float) -> dict[st
                     "image": "fraud-platform/serving:dev",
                     "imagePullPolicy": "IfNotPresent",
                     "command": command,
-                    "env": [{"name": "PYTHONPATH", "value": path}, {"name": config.CONFIG_ENV, "value": config.CONFIG_PATH}],
+                    "env": [
+                        {"name": "PYTHONPATH", "value": path},
+                        {"name": config.CONFIG_ENV, "value": config.CONFIG_PATH},
+                    ],
                     "envFrom": secrets,
                     "volumeMounts": [
                         {"name": "config", "mountPath": "/etc/fraud/config"},
                         {"name": "storage", "mountPath": storage},
                         {"name": "tmp", "mountPath": "/tmp"},
                     ],
-                    "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
+                    "resources": {
+                        "requests": {"cpu": "100m", "memory": "256Mi"},
+                        "limits": {"cpu": "2", "memory": "2Gi"},
+                    },
                     "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                 }
             ],

@@ -76,7 +76,9 @@ def summarise(folder: Path) -> dict[str, Any]:
     lost = sorted(
         event_id
         for event_id in good
-        if event_id not in refused and event_id not in dead_ids and not (event_id in decided and event_id in in_ledger and event_id in in_lake)
+        if event_id not in refused
+        and event_id not in dead_ids
+        and not (event_id in decided and event_id in in_ledger and event_id in in_lake)
     )
     conflicting = sorted(
         event_id
@@ -90,7 +92,9 @@ def summarise(folder: Path) -> dict[str, Any]:
     bad_refused = sum(1 for a in answers if a["malformed"] and 400 <= a["status"] < 500 and _reason(a))
     bad_dead = [record for record in dead if record["id"] is None or record["id"] not in good]
     parity = Counter(record.get("parity", "none") for record in decisions if record["door"] == "inline")
-    freshness = read_histogram((folder / "profile_sink_metrics.txt").read_text(), "fraud_profile_freshness_seconds")
+    freshness = read_histogram(
+        (folder / "profile_sink_metrics.txt").read_text(), "fraud_profile_freshness_seconds"
+    )
     audit = json.loads((folder / "audit.json").read_text())
     compared = parity["equal"] + parity["stale"] + parity["mismatch"]
     fresh_p50, fresh_p99 = histogram_quantile(freshness, 0.5), histogram_quantile(freshness, 0.99)
@@ -114,11 +118,19 @@ def summarise(folder: Path) -> dict[str, Any]:
         "malformed_refused": bad_refused,
         "malformed_dead_lettered": len(bad_dead),
         "refusals": dict(Counter(_reason(a) for a in answers if a["status"] >= 400)),
-        "errors": dict(Counter(str(a.get("error", a["status"])) for a in answers if a["status"] == 0 or a["status"] >= 500)),
+        "errors": dict(
+            Counter(
+                str(a.get("error", a["status"])) for a in answers if a["status"] == 0 or a["status"] >= 500
+            )
+        ),
         "alerts": sum(1 for record in decided.values() if record["action"] != "approve"),
         "actions": dict(Counter(record["action"] for record in decided.values())),
         "degraded": dict(Counter(flag for record in decided.values() for flag in record["degraded"])),
-        "latency_ms": {"p50": quantile(latencies, 0.5), "p99": quantile(latencies, 0.99), "p99.9": quantile(latencies, 0.999)},
+        "latency_ms": {
+            "p50": quantile(latencies, 0.5),
+            "p99": quantile(latencies, 0.99),
+            "p99.9": quantile(latencies, 0.999),
+        },
         "freshness_ms": {
             "p50": None if fresh_p50 is None else fresh_p50 * 1000,
             "p99": None if fresh_p99 is None else fresh_p99 * 1000,
@@ -153,13 +165,16 @@ def checks(summary: dict[str, Any], least: int) -> dict[str, bool]:
         "every id decided, in ledger and lake": not summary["lost"],
         "no id decided, written or answered twice": not summary["duplicated"],
         "every malformed record refused or dead-lettered, with a reason": stated == summary["malformed_sent"],
-        "no inline vector differs from the streamed one of the same events": summary["parity"]["mismatches"] == 0,
+        "no inline vector differs from the streamed one of the same events": summary["parity"]["mismatches"]
+        == 0,
         "inline vectors were compared": summary["parity"]["compared"] > 0,
         "every live vector of a known entity equals the offline replay": summary["warm"]["share"] == 1.0,
         "the detector is Ready": ready.get("Ready") == "True",
-        "a trained model answered": summary["model"]["version"] is not None and not summary["degraded"].get("no_model"),
+        "a trained model answered": summary["model"]["version"] is not None
+        and not summary["degraded"].get("no_model"),
         "KubeRay and KServe are the real operators": all(
-            any(o["name"] == name and o["kind"] == "real" for o in summary["operators"]) for name in ("kuberay", "kserve")
+            any(o["name"] == name and o["kind"] == "real" for o in summary["operators"])
+            for name in ("kuberay", "kserve")
         ),
     }
 

@@ -31,7 +31,7 @@ from fraud_serving.worker.recent import KEPT
 
 BATCH: Final = 64
 # Transactions are at least so far apart unless a batch is full: below it, latency gains nothing and the broker pays.
-PACE: Final = 0.010
+PACE: Final = 0.020
 TRANSACTION_MS: Final = 10_000
 PATIENCE: Final = 60.0
 CALL_SECONDS: Final = 10
