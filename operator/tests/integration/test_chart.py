@@ -131,6 +131,23 @@ def test_stores_can_be_the_users_own() -> None:
     }
 
 
+def test_an_override_replaces_one_image() -> None:
+    """A full reference takes one image's place; the others keep registry and tag, and :latest is refused."""
+    documents = render("images.overrides.redis=docker.io/library/redis:7.2.11")
+    images = {
+        name: find(documents, "Deployment", f"fraud-platform-{name}")["spec"]["template"]["spec"][
+            "containers"
+        ][0]["image"]
+        for name in ("redis", "postgres")
+    }
+    assert images == {
+        "redis": "docker.io/library/redis:7.2.11",
+        "postgres": "docker.io/fraud-platform/postgres:dev",
+    }
+    with pytest.raises(AssertionError, match="overrides"):
+        render("images.overrides.redis=redis:latest")
+
+
 def test_values_are_checked() -> None:
     """A mistyped value is refused by the chart's schema."""
     with pytest.raises(AssertionError, match="storage"):
