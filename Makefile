@@ -27,11 +27,11 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: env-operator ## Show the whole platform: CR=, HISTORY=, RATE= (tx/s), DURATION= (s), ONCE=1 to check and tear down
+demo: check env-operator ## Show the whole platform: CR=, HISTORY=, RATE= (tx/s), DURATION= (s), ONCE=1 to check and tear down
 	@$(LOCAL) fraud_local.demo --cr "$(CR)" --history "$(HISTORY)" --rate "$(RATE)" --duration "$(DURATION)" $(if $(ONCE),--once)
 
 .PHONY: cluster-up
-cluster-up: env-operator ## Make a cluster: kind where Docker runs, else this machine becomes a node (root)
+cluster-up: check env-operator ## Make a cluster: kind where Docker runs, else this machine becomes a node (root)
 	@$(LOCAL) fraud_local.cluster up
 
 .PHONY: down
@@ -41,7 +41,7 @@ down: ## Take down whatever cluster-up or demo left, in whatever state it is
 ##@ Check
 
 .PHONY: test
-test: envs lint ## All tests, the native node's end-to-end test among them
+test: envs programs lint ## All tests, the native node's end-to-end test among them
 	@PYTHON="$(PYTHON)" tests/run all
 
 .PHONY: test-fast
@@ -75,6 +75,15 @@ crd: ## Write the chart's CRD from the types
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.crd > charts/fraud-platform/crds/frauddetectors.yaml
 
 ##@ Build
+
+# A laptop without root or Go still runs the tests that need neither; continuous integration may lack nothing.
+.PHONY: programs
+programs:
+	@$(BOOT) fraud_local.build all || { [ -z "$${FRAUD_REQUIRE:-}" ] && echo "some tests will be skipped, each with what it lacks"; }
+
+.PHONY: check
+check: ## What this machine lacks to become a node, each with its remedy
+	@$(BOOT) fraud_local.prerequisites
 
 COMPONENTS := operator flink ray serving mlflow
 
