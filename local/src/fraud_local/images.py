@@ -44,7 +44,6 @@ FOLDERS = (
     "mnt",
     "srv",
 )
-WRITABLE = ("home/app", "tmp", "var/tmp", "run/postgresql", "data")
 LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 # What Flink's own image does when an operator starts it: the first word picks the process.
 FLINK_ENTRYPOINT = b"""#!/bin/bash

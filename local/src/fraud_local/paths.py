@@ -53,8 +53,8 @@ POD_CLONE: Final = "/opt/fraud"
 POD_FLINK: Final = "/opt/flink"
 
 KAFKA_VERSION: Final = "4.4.0"
-FLINK_VERSION: Final = "2.2.1"
 STRIMZI_VERSION: Final = "1.2.0"
+FLINK_OPERATOR_VERSION: Final = "1.15.0"
 
 
 def base_prefix() -> Path:

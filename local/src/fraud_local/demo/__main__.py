@@ -123,9 +123,10 @@ class Demo:
             )
 
     def install(self) -> None:
+        values = [part for path in self.node.values for part in ("-f", str(path))]
         self.kube.helm(
             "upgrade", "--install", PLATFORM, str(ROOT / "charts" / "fraud-platform"), "--namespace", PLATFORM,
-            "--create-namespace", "--wait", "--timeout", "5m", timeout=330,
+            "--create-namespace", "--wait", "--timeout", "5m", *values, timeout=330,
         )  # fmt: skip
         self.clock.say(
             f"helm installed {PLATFORM}: operator, trial MLflow, Redis, PostgreSQL and Prometheus are up"
@@ -206,20 +207,14 @@ class Demo:
 
     def traffic(self) -> None:
         """Sends the live rows from a Pod of the cluster and follows it to its end."""
-        self.kube.kubectl(
-            "apply",
-            "-f",
-            "-",
-            stdin=json.dumps(pod.manifest(self.name, self.namespace, self.node, self.options.rate)),
-        )
-        self.kube.kubectl(
-            "-n",
-            self.namespace,
-            "wait",
-            "--for=jsonpath={.status.phase}=Running",
-            f"pod/{pod.NAME}",
-            timeout=90,
-        )
+        objects = [
+            pod.code(self.namespace),
+            pod.manifest(self.name, self.namespace, self.node, self.options.rate),
+        ]
+        manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.kube.kubectl("apply", "-f", "-", stdin=manifest)
+        running = "--for=jsonpath={.status.phase}=Running"
+        self.kube.kubectl("-n", self.namespace, "wait", running, f"pod/{pod.NAME}", "--timeout=90s")
         process = self.kube.follow(pod.NAME, self.namespace)
         assert process.stdout is not None
         for text in process.stdout:

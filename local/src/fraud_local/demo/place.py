@@ -18,6 +18,8 @@ class Place:
     tools: Path
     storage: Path
     operators: tuple[dict[str, str], ...]
+    # Values files for helm: upstream's images for the trial stores where no development images are.
+    values: tuple[Path, ...] = ()
 
 
 def _module_version(module: str) -> str:
@@ -36,11 +38,17 @@ def up() -> Place:
         ("kserve", _module_version("github.com/kserve/kserve"), "real"),
     )
     others = "stand-in" if native else "real"
-    rest = (("strimzi", paths.STRIMZI_VERSION, others), ("flink-kubernetes-operator", "1.15.0", others))
+    rest = (
+        ("strimzi", paths.STRIMZI_VERSION, others),
+        ("flink-kubernetes-operator", paths.FLINK_OPERATOR_VERSION, others),
+    )
     operators = tuple(
         {"name": name, "version": version, "kind": sort} for name, version, sort in (*real, *rest)
     )
-    return Place(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators)
+    if native:
+        return Place(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators)
+    upstream = paths.CLONE / "charts" / "fraud-platform" / "upstream-images.yaml"
+    return Place(kind.kubeconfig(), Path("/usr/local/bin"), paths.STORAGE, operators, (upstream,))
 
 
 def take_down(say: Callable[[str], None]) -> None:

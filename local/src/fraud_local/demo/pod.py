@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fraud_contracts import config, names
 from fraud_local.demo.place import Place
 
 NAME = "demo-traffic"
-CODE = "/opt/fraud"
+CODE = "/opt/demo"
+MODULES = ("drive.py", "evidence.py")
+
+
+def code(namespace: str) -> dict[str, Any]:
+    """The Pod's own two modules as a ConfigMap, since no image holds the demo."""
+    folder = Path(__file__).parent
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": NAME, "namespace": namespace},
+        "data": {name: (folder / name).read_text() for name in MODULES},
+    }
 
 
 def manifest(detector: str, namespace: str, node: Place, rate: float) -> dict[str, Any]:
     """A Pod of the serving image with the detector's own configuration and Secrets; it ends by itself."""
     storage = str(node.storage)
-    path = ":".join(f"{CODE}/{part}/src" for part in ("contracts", "pipelines", "serving", "local"))
-    command = [
-        "python", "-m", "fraud_local.demo.drive", "--input", f"{storage}/demo/live.jsonl.gz", "--out", f"{storage}/demo/evidence",
+    arguments = [
+        "--input", f"{storage}/demo/live.jsonl.gz", "--out", f"{storage}/demo/evidence",
         "--rate", str(rate), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
     ]  # fmt: skip
-    secrets = [{"secretRef": {"name": names.keys(detector)}}, {"secretRef": {"name": f"{detector}-stores"}}]
+    # The image's own path must stay, and Kubernetes can't refer to it.
+    start = f'PYTHONPATH={CODE}:$PYTHONPATH exec python -m fraud_local.demo.drive "$@"'
+    files = [{"key": name, "path": f"fraud_local/demo/{name}"} for name in MODULES]
+    secrets = [{"secretRef": {"name": names.keys(detector)}}, {"secretRef": {"name": names.stores(detector)}}]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -37,13 +52,11 @@ def manifest(detector: str, namespace: str, node: Place, rate: float) -> dict[st
                     "name": "traffic",
                     "image": "fraud-platform/serving:dev",
                     "imagePullPolicy": "IfNotPresent",
-                    "command": command,
-                    "env": [
-                        {"name": "PYTHONPATH", "value": path},
-                        {"name": config.CONFIG_ENV, "value": config.CONFIG_PATH},
-                    ],
+                    "command": ["sh", "-c", start, "drive", *arguments],
+                    "env": [{"name": config.CONFIG_ENV, "value": config.CONFIG_PATH}],
                     "envFrom": secrets,
                     "volumeMounts": [
+                        {"name": "code", "mountPath": CODE},
                         {"name": "config", "mountPath": "/etc/fraud/config"},
                         {"name": "storage", "mountPath": storage},
                         {"name": "tmp", "mountPath": "/tmp"},
@@ -56,6 +69,7 @@ def manifest(detector: str, namespace: str, node: Place, rate: float) -> dict[st
                 }
             ],
             "volumes": [
+                {"name": "code", "configMap": {"name": NAME, "items": files}},
                 {"name": "config", "configMap": {"name": names.config(detector)}},
                 {"name": "storage", "hostPath": {"path": storage, "type": "Directory"}},
                 {"name": "tmp", "emptyDir": {}},
