@@ -164,8 +164,10 @@ def _crds() -> dict[tuple[str, str], dict[str, Any]]:
     if not os.environ.get("FRAUD_CRDS"):
         folder = folder / "crds"
     out = {}
+    # The whole set is ten megabytes; a file is named <plural>.<group>.yaml, and those of other kinds aren't read.
+    ours = {f"{kind.plural}.{kind.api_version.partition('/')[0]}" for kind in BY_KIND.values()}
     for path in [*folder.rglob("*.yaml"), *folder.rglob("*.yml")]:
-        if "alertmanager" in path.name:
+        if path.stem not in ours:
             continue
         for document in yaml.load_all(path.read_text(), yaml.CSafeLoader):
             if document and document.get("kind") == "CustomResourceDefinition":
@@ -214,7 +216,8 @@ def test_children_fit_the_upstream_schemas(case: str) -> None:
         if schema is None:
             assert not BY_KIND[child["kind"]].needs, f"no CRD for {child['kind']}"
             continue
-        jsonschema.validate(child, schema)
+        # Not jsonschema.validate: it would check the schema itself again for each child, for seconds.
+        jsonschema.Draft202012Validator(schema).validate(child)
         spec = {"spec": schema["properties"]["spec"]}
         assert _unknown({"spec": child["spec"]}, {"properties": spec}, "spec") == []
         checked.add(child["kind"])
