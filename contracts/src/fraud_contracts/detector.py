@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from fraud_contracts import names
-from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, Name, Spec, rule, rules
+from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, Name, Spec, rule, rules, text
 from fraud_contracts.detector_event import (
     Aggregate as Aggregate,
 )
@@ -108,9 +108,11 @@ class Objective(StrEnum):
 
 
 class History(Spec):
-    path: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/].*$")] = Field(
-        "history/",
-        description="Folder of CSV or Parquet files, below storage.uri, with the event's field names.",
+    path: Annotated[str, text(r"^[^/].*$", "write a folder below storage.uri, with no / in front", 200)] = (
+        Field(
+            "history/",
+            description="Folder of CSV or Parquet files, below storage.uri, with the event's field names.",
+        )
     )
     label_field: FieldName = Field(
         "is_fraud", description="Field of the history that is 1 or true for fraud."
@@ -123,9 +125,12 @@ class Train(Spec):
     algorithm: Algorithm = Algorithm.LIGHTGBM
     objective: Objective = Objective.AVERAGE_PRECISION
     trials: int = Field(20, ge=1, le=200)
-    schedule: Annotated[str, Field(max_length=100, pattern=r"^\S+ \S+ \S+ \S+ \S+$")] | None = Field(
-        None, description="Cron, UTC: minute hour day month weekday."
-    )
+    schedule: (
+        Annotated[
+            str, text(r"^\S+ \S+ \S+ \S+ \S+$", "write minute hour day month weekday, as in 0 3 * * *", 100)
+        ]
+        | None
+    ) = Field(None, description="Cron, UTC: minute hour day month weekday.")
     min_labels: int = Field(500, ge=1, description="Training waits for as many matured fraud labels.")
 
 
@@ -150,7 +155,7 @@ class Model(Spec):
     train: Train | None = None
     registered: Registered | None = None
     none: Nothing | None = None
-    pin: Annotated[str, Field(pattern=r"^[1-9][0-9]*$", max_length=10)] | None = Field(
+    pin: Annotated[str, text(r"^[1-9][0-9]*$", 'write a model version, as in "3"', 10)] | None = Field(
         None, description="Hold this version."
     )
 
@@ -177,7 +182,9 @@ class SecretRef(Spec):
 
 class ManagedKafka(Spec):
     replicas: int = Field(3, ge=1, le=9)
-    storage: Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")] = "20Gi"
+    storage: Annotated[
+        str, text(r"^[1-9][0-9]*(Mi|Gi|Ti)$", "write a number and Mi, Gi or Ti, as in 20Gi", 20)
+    ] = "20Gi"
 
 
 class ExternalKafka(Spec):
@@ -191,7 +198,7 @@ class Kafka(Spec):
             rule("has(self.managed) != has(self.external)", "give exactly one of managed, external"),
             rule(
                 "self.partitions == oldSelf.partitions",
-                "kafka.partitions is immutable: an entity's order depends on it",
+                "kafka.partitions is immutable: an entity's order depends on it; make a new detector",
             ),
         )
     )
@@ -201,7 +208,7 @@ class Kafka(Spec):
 
 
 class Storage(Spec):
-    uri: Annotated[str, Field(pattern=r"^(s3|file)://.+$", max_length=500)]
+    uri: Annotated[str, text(r"^(s3|file)://.+$", "write s3://bucket/folder or file:///folder", 500)]
     secret_ref: SecretRef | None = None
 
 
@@ -210,7 +217,7 @@ class StoreRef(Spec):
 
 
 class MlflowRef(Spec):
-    uri: Annotated[str, Field(pattern=r"^https?://.+$", max_length=500)]
+    uri: Annotated[str, text(r"^https?://.+$", "write http:// or https:// and a host", 500)]
     secret_ref: SecretRef | None = None
 
 
@@ -256,23 +263,23 @@ class DetectorSpec(Spec):
         json_schema_extra=rules(
             rule(
                 "self.entities.size() == oldSelf.entities.size() && self.entities.all(e, oldSelf.entities.exists(o, o.name == e.name && o.field == e.field))",
-                "entities' names and fields are immutable: profiles and topics are keyed by them",
+                "entities' names and fields are immutable: profiles and topics are keyed by them; make a new detector",
             ),
             rule(
                 "!has(self.features) || !has(self.features.extra) || self.features.extra.all(f, !has(f.entity) || self.entities.exists(e, e.name == f.entity))",
-                "features.extra names an entity that entities doesn't list",
+                "features.extra: entity is none of entities; name a listed one",
             ),
             rule(
                 "!has(self.features) || !has(self.features.extra) || !has(self.event.sensitive) || self.features.extra.all(f, !has(f.where) || !(f.where.field in self.event.sensitive))",
-                "features.extra: where.field is sensitive; only its token leaves the door, so it can't be compared",
+                "features.extra: where.field is sensitive; only its token leaves the door, so it can't be compared; leave where out",
             ),
             rule(
                 "!has(self.features) || !has(self.features.extra) || !has(self.event.sensitive) || self.features.extra.all(f, !has(f.of) || f.aggregate == 'Distinct' || !(f.of in self.event.sensitive))",
-                "features.extra: of is sensitive; only its token leaves the door, so it can't be added up",
+                "features.extra: of is sensitive; only its token leaves the door, so it can't be added up; write amount or another field",
             ),
             rule(
                 "!has(self.model) || !has(self.model.train) || !has(self.labels) || !has(self.labels.sources) || self.labels.sources.exists(s, s.name == self.model.train.history.labelSource)",
-                "model.train.history.labelSource names a source that labels.sources doesn't list",
+                "model.train.history.labelSource names a source that labels.sources doesn't list; add it there or name a listed one",
             ),
         )
     )

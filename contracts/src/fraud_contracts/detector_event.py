@@ -7,7 +7,17 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, Name, Spec, rule, rules
+from fraud_contracts.detector_base import (
+    BY_NAME,
+    Duration,
+    FeatureName,
+    FieldName,
+    Name,
+    Spec,
+    rule,
+    rules,
+    text,
+)
 
 
 class TimeUnit(StrEnum):
@@ -49,7 +59,7 @@ class AmountField(Spec):
     scale: int = Field(
         2, ge=0, le=4, description="Decimal places of the amount; 0 where it is minor units already."
     )
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(
+    currency: Annotated[str, text(r"^[A-Z]{3}$", "write three capital letters, as in EUR", 3)] | None = Field(
         None, description="The one currency, ISO 4217."
     )
     currency_field: FieldName | None = Field(
@@ -69,19 +79,19 @@ class Event(Spec):
         json_schema_extra=rules(
             rule(
                 "self.id.field == oldSelf.id.field",
-                "event.id.field is immutable: ids already claimed depend on it",
+                "event.id.field is immutable: ids already claimed depend on it; make a new detector",
             ),
             rule(
                 "!has(self.sensitive) || !(self.time.field in self.sensitive)",
-                "event.time.field can't be sensitive",
+                "event.time.field can't be sensitive; take it out of event.sensitive",
             ),
             rule(
                 "!has(self.sensitive) || !(self.amount.field in self.sensitive)",
-                "event.amount.field can't be sensitive",
+                "event.amount.field can't be sensitive; take it out of event.sensitive",
             ),
             rule(
                 "!has(self.sensitive) || !(self.id.field in self.sensitive)",
-                "event.id.field can't be sensitive",
+                "event.id.field can't be sensitive; take it out of event.sensitive",
             ),
         )
     )
@@ -142,25 +152,28 @@ class Feature(Spec):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule("has(self.aggregate) != has(self.transform)", "give aggregate or transform, exactly one"),
-            rule("!has(self.aggregate) || has(self.entity)", "an aggregate needs entity"),
+            rule(
+                "!has(self.aggregate) || has(self.entity)", "an aggregate needs entity: name one of entities"
+            ),
             rule(
                 "!has(self.aggregate) || self.aggregate == 'SecondsSinceLast' || has(self.window)",
-                "this aggregate needs window",
+                "this aggregate needs window, as in 7d",
             ),
             rule(
                 "!has(self.aggregate) || !(self.aggregate in ['Sum', 'Mean', 'Min', 'Max', 'Distinct']) || has(self.of)",
-                "this aggregate needs of",
+                "this aggregate needs of: write amount or a declared field",
             ),
             rule(
                 "!has(self.transform) || !(self.transform in ['Ratio', 'Difference']) || (has(self.args) && size(self.args) == 2)",
-                "this transform needs two args",
+                "this transform needs two args: amount or names of features",
             ),
             rule(
-                "!has(self.transform) || self.transform != 'Equals' || has(self.where)", "Equals needs where"
+                "!has(self.transform) || self.transform != 'Equals' || has(self.where)",
+                "Equals needs where: write field and equals",
             ),
         )
     )
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+    name: FeatureName
     entity: Name | None = None
     aggregate: Aggregate | None = None
     transform: Transform | None = None

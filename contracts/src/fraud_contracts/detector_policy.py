@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, Spec, rule, rules
+from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, PolicyName, Spec, rule, rules
 
 
 class Action(StrEnum):
@@ -22,7 +22,7 @@ class RuleMode(StrEnum):
 
 
 class Rule(Spec):
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
+    name: PolicyName
     when: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="CEL over event and features."
     )
@@ -33,7 +33,10 @@ class Rule(Spec):
 class Bands(Spec):
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("self.review <= self.decline", "bands.review can't exceed bands.decline")
+            rule(
+                "self.review <= self.decline",
+                "bands.review can't exceed bands.decline; lower review or raise decline",
+            )
         )
     )
     review: int = Field(700, ge=0, le=1000)
@@ -79,7 +82,7 @@ class ListEntry(Spec):
 
 
 class PolicyList(Spec):
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
+    name: PolicyName
     field: FieldName = Field(description="An entity's name or a declared field.")
     action: Action
     entries: list[ListEntry] = Field(default_factory=list, max_length=200)

@@ -111,6 +111,43 @@ def test_a_feature_that_cannot_be_built_is_named_with_its_path(extra: dict[str, 
     assert [error.path.split("[0].")[1].split(".")[0] for error in check(spec)] == [path]
 
 
+COUNT = {"name": "x", "entity": "customer", "aggregate": "Count", "window": "1h"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "path"),
+    [
+        ({**COUNT, "name": "customer_count_7d"}, "name"),
+        ({**COUNT, "name": "amount"}, "name"),
+        ({**COUNT, "of": "amount"}, "of"),
+        ({**COUNT, "args": ["amount", "amount"]}, "args"),
+        ({**COUNT, "where": {"field": "items", "equals": "many"}}, "where.equals"),
+        ({**COUNT, "where": {"field": "online", "equals": "yes"}}, "where.equals"),
+        ({"name": "x", "transform": "Ratio", "args": ["amount", "later"]}, "args"),
+        ({"name": "x", "transform": "Night", "args": ["amount"]}, "args"),
+        ({"name": "x", "transform": "Hour", "where": {"field": "items", "equals": "1"}}, "where"),
+        ({"name": "x", "transform": "Hour", "window": "1h"}, "window"),
+    ],
+)
+def test_what_the_engine_cannot_compute_is_found_before_it_starts(extra: dict[str, Any], path: str) -> None:
+    """The operator, which has no engine, refuses a feature that would end every process of the data path."""
+    event = {
+        **SMALLEST["event"],
+        "fields": [{"name": "items", "type": "integer"}, {"name": "online", "type": "boolean"}],
+    }
+    found = check(parse_spec(changed(features={"extra": [extra]}, event=event)))
+    assert [error.path for error in found] == [f"spec.features.extra[0].{path}"]
+
+
+def test_operands_may_be_the_presets_features_and_earlier_ones() -> None:
+    """A transform reads amount, what the preset gives, and what stands before it."""
+    extra = [
+        {"name": "r", "transform": "Ratio", "args": ["amount", "customer_amount_mean_7d"]},
+        {"name": "d", "transform": "Difference", "args": ["r", "counterparty_count_1d"]},
+    ]
+    assert check(parse_spec(changed(features={"extra": extra}))) == []
+
+
 def test_a_feature_sets_identity_follows_what_decides_a_vector() -> None:
     """Another feature or delay is another set; another policy or replica count is not."""
     base = feature_set_hash(parse_spec(SMALLEST))

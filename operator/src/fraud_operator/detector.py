@@ -167,7 +167,7 @@ def check(detector: Detector) -> list[SpecError]:
             found.append(
                 SpecError(
                     f"spec.policy.lists[{i}].field",
-                    f"{listed.field!r} is no entity or declared field of this detector",
+                    f"{listed.field!r} is no entity or declared field; name one, or add it to spec.event.fields",
                 )
             )
     train = spec.model.train

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fraud_contracts.detector import parse_spec
-from fraud_contracts.feature_set import feature_set_hash
+from fraud_contracts.detector import Entity, Features, parse_spec
+from fraud_contracts.feature_set import feature_set_hash, preset_names
 from fraud_pipelines.features import (
     EntitySpec,
     FeatureSetSpec,
@@ -225,3 +225,11 @@ def test_a_single_feature_is_a_vector_of_one() -> None:
     features = compile_set(FeatureSetSpec("none", (EntitySpec("a"),), (one,)))
     event = {"id": "1", "time": 1, "amount": 1, "entities": {"a": "x"}, "fields": {}}
     assert features.observe({}, event)[0] == [1.0]
+
+
+@pytest.mark.parametrize("delays", [(None,), ("7d",), (None, "7d"), ("7d", None), (None, None, "7d")])
+def test_contracts_know_the_presets_names(delays: tuple[str | None, ...]) -> None:
+    """The operator, which has no engine, checks operands and new names against the same names as the engine."""
+    entities = [Entity(name=f"e{i}", field=f"f{i}", label_delay=delay) for i, delay in enumerate(delays)]
+    preset = payments_v1([EntitySpec(e.name, None if e.label_delay is None else 1) for e in entities])
+    assert {*preset_names(Features(), entities), "amount"} == {feature.name for feature in preset}
