@@ -1,0 +1,189 @@
+"""The topic of dead letters as a command reads it, and the memory of what was redriven."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.records import DeadLetter
+
+MAX_METADATA: Final = 4096  # the broker's offset.metadata.max.bytes, where nobody changed it
+PATIENCE: Final = 30.0
+RETENTION: Final = "offsets.retention.minutes"
+
+
+class CommandError(Exception):
+    """What keeps the command from being done, for the person who gave it."""
+
+
+class Position(NamedTuple):
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        partition, _, offset = text.partition(":")
+        if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
+            raise argparse.ArgumentTypeError(f"{text!r} is no position: write PARTITION:OFFSET, as in 0:42")
+        return cls(int(partition), int(offset))
+
+
+def pack(base: int, offsets: set[int]) -> str:
+    """Offsets from ``base`` on as text for a commit's metadata; long runs and sparse sets both stay short."""
+    bits = 0
+    for offset in offsets:
+        if offset >= base:
+            bits |= 1 << (offset - base)
+    raw = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    return base64.b64encode(zlib.compress(raw, 9)).decode()
+
+
+def unpack(base: int, text: str) -> set[int]:
+    """The inverse of ``pack``; ValueError where the metadata isn't ours."""
+    if not text:
+        return set()
+    try:
+        raw = zlib.decompress(base64.b64decode(text, validate=True))
+    except (ValueError, zlib.error) as error:
+        raise ValueError(
+            "the redrive group's commit holds metadata that this command didn't write"
+        ) from error
+    return {base + 8 * i + bit for i, byte in enumerate(raw) for bit in range(8) if byte >> bit & 1}
+
+
+def read_letter(value: bytes | None) -> DeadLetter | None:
+    """The letter in a record; None for bytes that are none, which must not hide the others."""
+    try:
+        found = orjson.loads(value or b"")
+        source = found["source"]
+        whole = isinstance(source["topic"], str) and all(
+            isinstance(number, int) for number in (source["partition"], source["offset"], found["appended"])
+        )
+        whole &= all(isinstance(found[name], str) for name in ("reason", "message", "stage", "payload"))
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return found if whole else None
+
+
+class Desk:
+    """The topic as this command reads it, and the group that remembers what was redriven."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        self.of = config.identity
+        self.topic = self.of.topic("dead-letters")
+        self.settings: dict[str, Any] = {
+            "bootstrap.servers": config.kafka.bootstrap_servers,
+            "log_level": 3,
+        }
+        self.consumer = Consumer(
+            {
+                **self.settings,
+                "group.id": self.of.group("redrive"),
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+            }
+        )
+        found = self.consumer.list_topics(self.topic, 10)
+        if found.topics[self.topic].error is not None:
+            raise CommandError(f"{self.topic}: {found.topics[self.topic].error.str()}")
+        self.partitions = sorted(found.topics[self.topic].partitions)
+        self._broker = str(next(iter(found.brokers)))
+
+    def letters(self) -> Iterator[tuple[Position, DeadLetter | None]]:
+        """All letters of now, partition by partition."""
+        for partition in self.partitions:
+            low, high = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), 10)
+            for message in self._from(self.topic, Position(partition, low)):
+                if message.offset() >= high:
+                    break
+                yield Position(partition, message.offset()), read_letter(message.value())
+
+    def record(self, topic: str, at: Position) -> Message | None:
+        """The record at a place; None where it is gone, or where never was one."""
+        for message in self._from(topic, at):
+            return message if message.offset() == at.offset else None
+        return None
+
+    def letter(self, at: Position) -> DeadLetter:
+        message = self.record(self.topic, at) if at.partition in self.partitions else None
+        if message is None:
+            raise CommandError(f"there is no letter at {at}: it has expired, or never was")
+        letter = read_letter(message.value())
+        if letter is None:
+            raise CommandError(f"the record at {at} is no dead letter")
+        return letter
+
+    def _from(self, topic: str, at: Position) -> Iterator[Message]:
+        """Records from a place to the end of what is committed now."""
+        self.consumer.assign([TopicPartition(topic, at.partition, at.offset)])
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            message = self.consumer.poll(1.0)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                return
+            elif not error.retriable() and error.code() not in (
+                KafkaError._TRANSPORT,
+                KafkaError._ALL_BROKERS_DOWN,
+            ):
+                raise KafkaException(error)
+            else:
+                continue
+            until = time.monotonic() + PATIENCE
+        raise CommandError(f"nothing was read of {topic} [{at.partition}] for {PATIENCE:.0f} s")
+
+    def memory(self) -> dict[int, set[int]]:
+        """The redriven offsets by partition."""
+        asked = [TopicPartition(self.topic, partition) for partition in self.partitions]
+        found = self.consumer.committed(asked, PATIENCE)
+        for place in found:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return {
+            place.partition: unpack(place.offset, place.metadata or "") if place.offset >= 0 else set()
+            for place in found
+        }
+
+    def packed(self, memory: Mapping[int, set[int]], partitions: set[int]) -> list[TopicPartition]:
+        """What to commit for these partitions. Expired letters are forgotten; CommandError where the rest is too much."""
+        places = []
+        for partition in sorted(partitions):
+            base, _ = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), 10)
+            text = pack(base, memory[partition])
+            if len(text) > MAX_METADATA:
+                raise CommandError(
+                    f"the group can't remember more redriven letters of partition {partition}: "
+                    "let older ones expire; until then a letter sent could not be told from one that wasn't"
+                )
+            places.append(TopicPartition(self.topic, partition, base, text))
+        return places
+
+    def remember(self, places: list[TopicPartition]) -> None:
+        for place in self.consumer.commit(offsets=places, asynchronous=False):
+            if place.error is not None:
+                raise KafkaException(place.error)
+
+    def memory_ms(self) -> int:
+        """How long the broker keeps a commit of a group without members."""
+        resource = ConfigResource(ConfigResource.Type.BROKER, self._broker)
+        admin = AdminClient(self.settings)  # kept by a name until the answer is there
+        answer = admin.describe_configs([resource], request_timeout=10)[resource].result(PATIENCE)
+        return int(answer[RETENTION].value) * 60_000
