@@ -25,6 +25,9 @@ from fraud_contracts.config import DetectorConfig, load_config
 from fraud_local.demo import evidence
 
 CONNECTIONS = 48
+# Seconds between tries of one transaction, and after which the caller gives up.
+RETRY = 0.5
+PATIENCE = 60.0
 
 
 def say(**line: Any) -> None:
@@ -120,13 +123,20 @@ class Traffic:
 
     async def _ask(self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes) -> None:
         begun = time.perf_counter()
-        record: dict[str, Any] = {"id": line["id"], "malformed": line["malformed"]}
-        try:
-            async with session.post(self.url + "/v1/decisions", data=raw) as response:
-                body = await response.read()
-                record |= {"status": response.status, "answer": json.loads(body)}
-        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
-            record |= {"status": 0, "error": f"{type(error).__name__}: {error}"}
+        record: dict[str, Any] = {"id": line["id"], "malformed": line["malformed"], "attempts": 0}
+        while True:
+            record["attempts"] += 1
+            try:
+                async with session.post(self.url + "/v1/decisions", data=raw) as response:
+                    body = await response.read()
+                    record |= {"status": response.status, "answer": json.loads(body), "error": None}
+            except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+                record |= {"status": 0, "error": f"{type(error).__name__}: {error}"}
+            final = record["status"] != 0 and record["status"] < 500
+            if final or time.perf_counter() - begun > PATIENCE:
+                break
+            # What a payment system does: the same id again, which gets the same answer.
+            await asyncio.sleep(RETRY)
         record["latency_ms"] = round((time.perf_counter() - begun) * 1000, 3)
         self.answers.write(json.dumps(record) + "\n")
         self.counts["answered"] += 1

@@ -120,7 +120,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "refusals": dict(Counter(_reason(a) for a in answers if a["status"] >= 400)),
         "errors": dict(
             Counter(
-                str(a.get("error", a["status"])) for a in answers if a["status"] == 0 or a["status"] >= 500
+                str(a.get("error") or a["status"]) for a in answers if a["status"] == 0 or a["status"] >= 500
             )
         ),
         "alerts": sum(1 for record in decided.values() if record["action"] != "approve"),
