@@ -110,7 +110,7 @@ class Demo:
             self.wait_ready()
         with self.clock.phase("live traffic"):
             self.traffic()
-        memory = {"used": observe.memory_used_mib() - memory_before, "peak_pods": observe.pods_memory_mib()}
+        memory = {"used": observe.memory_used_mib() - memory_before, "peak_node": observe.node_memory_mib()}
         with self.clock.phase("summary"):
             return self.judge(memory)
 

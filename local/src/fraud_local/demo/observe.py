@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fraud_contracts import names
+from fraud_local import paths
 from fraud_local.demo.kube import Kube, KubeError
 from fraud_local.demo.place import Place
 
@@ -24,14 +25,14 @@ def memory_used_mib() -> int:
     return (int(found["MemTotal"]) - int(found["MemAvailable"])) // 1024
 
 
-def pods_memory_mib() -> int | None:
-    """Peak MiB of all Pods together, from their cgroup; None where this machine's cgroups say nothing."""
+def node_memory_mib() -> int | None:
+    """Peak MiB of the native node, page cache included, from its cgroup; None where there is no such cgroup."""
     for path in (
-        "/sys/fs/cgroup/memory/kubepods/memory.max_usage_in_bytes",
-        "/sys/fs/cgroup/kubepods/memory.peak",
+        Path("/sys/fs/cgroup/memory") / paths.CGROUP / "memory.max_usage_in_bytes",
+        Path("/sys/fs/cgroup") / paths.CGROUP / "memory.peak",
     ):
-        if Path(path).exists():
-            return int(Path(path).read_text()) // 2**20
+        if path.exists():
+            return int(path.read_text()) // 2**20
     return None
 
 
