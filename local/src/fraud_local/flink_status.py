@@ -11,8 +11,6 @@ from typing import Any
 
 from fraud_local.kube import Json
 
-TERMINAL = ("FINISHED", "FAILED", "CANCELED")
-
 
 def initial() -> Json:
     return {

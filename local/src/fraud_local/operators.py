@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from fraud_local import crds, node, paths, processes
-from fraud_local.shell import main, run, say, wait_for
+from fraud_local.shell import CommandError, main, run, say, wait_for
 
 KSERVE_NAMESPACE = "kserve"
 KSERVE_PORT = 9443
@@ -174,7 +174,7 @@ def _answers(url: str) -> bool:
     ]
     try:
         run(*command)
-    except Exception:
+    except CommandError:  # not up yet; wait_for says so in the end
         return False
     return True
 
