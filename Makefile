@@ -83,7 +83,7 @@ programs:
 
 .PHONY: check
 check: ## What this machine lacks to become a node, each with its remedy
-	@$(BOOT) fraud_local.prerequisites
+	@$(BOOT) fraud_local.cluster check
 
 COMPONENTS := operator flink ray serving mlflow
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fraud_local import prerequisites
+from fraud_local import cluster
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def demo() -> dict:
-    lacking = prerequisites.missing()
+    lacking = cluster.missing()
     if lacking:
         if os.environ.get("FRAUD_REQUIRE") == "all":
             pytest.fail(f"the native node lacks: {lacking}")

@@ -1,4 +1,4 @@
-"""The one command for a cluster: ``python -m fraud_local.cluster up|down|status``.
+"""The one command for a cluster: ``python -m fraud_local.cluster check|up|down|status``.
 
 kind where a Docker engine answers (or with ``--kind``), else this machine as a node (or with ``--native``). Starts with any
 Python 3.11 and goes on in the operator's environment once that is there.
@@ -16,6 +16,11 @@ from pathlib import Path
 
 from fraud_local import build, down, kind, node, paths, prerequisites, processes
 from fraud_local.shell import LocalError, main, run, say
+
+
+def missing() -> list[str]:
+    """What keeps this machine from becoming a node, in words; for tests that need one."""
+    return [one.what for one in prerequisites.check(prerequisites.inspect(build.node_built()))]
 
 
 def up(native: bool) -> None:
@@ -74,7 +79,7 @@ def status(native: bool) -> None:
 
 def command() -> None:
     parser = argparse.ArgumentParser(prog="python -m fraud_local.cluster", description=__doc__)
-    parser.add_argument("action", choices=("up", "down", "status"))
+    parser.add_argument("action", choices=("check", "up", "down", "status"))
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--kind", action="store_true", help="use kind even where no Docker engine was found")
     where.add_argument(
@@ -82,7 +87,11 @@ def command() -> None:
     )
     chosen = parser.parse_args()
     native = chosen.native or not (chosen.kind or kind.docker_answers())
-    if chosen.action == "up":
+    if chosen.action == "check":
+        # Before anything is built or downloaded, so that what is missing is named at the start.
+        if native:
+            prerequisites.require(build.node_built())
+    elif chosen.action == "up":
         up(native)
     elif chosen.action == "status":
         status(native)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fraud_local import paths
-from fraud_local.shell import LocalError, main
+from fraud_local.shell import LocalError
 
 # Build products and module caches when everything is built here; a node with everything built needs little.
 DISK_TO_BUILD_GIB = 20
@@ -207,13 +207,6 @@ def inspect(built: bool) -> Machine:
     )
 
 
-def missing() -> list[str]:
-    """What keeps this machine from becoming a node, in words; for tests that need one."""
-    from fraud_local import build
-
-    return [one.what for one in check(inspect(build.node_built()))]
-
-
 def require(built: bool) -> None:
     """LocalError that lists what is missing; nothing when the machine will do."""
     lacking = check(inspect(built))
@@ -280,15 +273,3 @@ def _networks() -> tuple[str, ...]:
         bits = bin(int(mask, 16)).count("1")
         networks.append(str(ipaddress.ip_network(f"{address}/{bits}", strict=False)))
     return tuple(networks)
-
-
-def command() -> None:
-    """Says at the start what is missing, before anything is built or downloaded."""
-    from fraud_local import build, kind  # both build on this module
-
-    if not kind.docker_answers():
-        require(build.node_built())
-
-
-if __name__ == "__main__":
-    main(command)
