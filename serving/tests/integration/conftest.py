@@ -40,7 +40,7 @@ class Stack:
             "id": event_id,
             "time": int(time.time() * 1000),
             "amount": 12.34,
-            "card": "4111",
+            "card": "4111-card-number",
             "merchant": "m1",
             "category": "travel",
         }

@@ -31,7 +31,7 @@ EARLY = NOW - 3_600_000  # appended an hour ago, so a time of now lay in the fut
 FLINK = Path(__file__).parents[3] / "flink" / "src"
 
 
-def raw(event_id: str, card: str = "4111", **changes: Any) -> bytes:
+def raw(event_id: str, card: str = "4111-card", **changes: Any) -> bytes:
     event = {
         "id": event_id,
         "time": NOW,
@@ -160,7 +160,7 @@ def test_letters_are_listed_explained_and_sent_again_once(broker: kafka.Broker, 
     counts = {words[1]: int(words[0]) for line in out.splitlines() if len(words := line.split()) == 2}
     assert counts["time_in_future"] == 3
     assert counts["id_reused"] == 1
-    assert "4111" not in out
+    assert "4111-card" not in out
     assert "no dead letter" in out
 
     code, out, _ = made.run("list", "--reason", "time_in_future", "--since", "2h", "--limit", "1")
@@ -170,7 +170,7 @@ def test_letters_are_listed_explained_and_sent_again_once(broker: kafka.Broker, 
 
     code, out, _ = made.run("explain", "0:0")
     assert code == 0
-    assert "4111" not in out
+    assert "4111-card" not in out
     assert "--show-payload" in out
     code, out, _ = made.run("explain", "0:0", "--show-payload")
     assert "SENSITIVE" in out
@@ -188,7 +188,7 @@ def test_letters_are_listed_explained_and_sent_again_once(broker: kafka.Broker, 
     for why in ("id_reused: another", "accepted", "too_large", "again: invalid_json", "again: missing_field"):
         assert why in out
     # "early" was appended before "late", whatever partitions their letters are on.
-    assert made.sent() == [("1:0", b"4111", raw("early")), ("0:0", b"4111", raw("late"))]
+    assert made.sent() == [("1:0", b"4111-card", raw("early")), ("0:0", b"4111-card", raw("late"))]
 
     code, out, _ = made.run("redrive")
     assert code == 0

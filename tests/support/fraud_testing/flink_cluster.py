@@ -89,7 +89,9 @@ class Cluster:
         return self.managers[-1]
 
     def _run(self, name: str, script: str, *arguments: str) -> subprocess.Popen[bytes]:
-        environment = stream.environment(self.config, self.folder)
+        inherited = stream.environment(self.config, self.folder)
+        # PyFlink used in this process leaves the wheel's own folders (FLINK_LIB_DIR and others) in the environment.
+        environment = {k: v for k, v in inherited.items() if not k.startswith(("FLINK_", "_FLINK_"))}
         environment |= {
             "FLINK_HOME": str(HOME),
             "FLINK_CONF_DIR": str(self.folder / "conf"),
