@@ -1,6 +1,6 @@
 """The one decision function of both doors. Pure: release, event, vector, score and time in; verdict out.
 
-Routing comes first (``route``), since only the routed arm is asked for a score; then ``decide``.
+Routing comes first (``route``), since only the routed arm is asked for a score; then ``decide``; ``write_up`` makes the record.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 from fraud_contracts.detector import Action, DetectorSpec, OnModelLoss, OnProfileLoss
 from fraud_contracts.errors import Degraded
-from fraud_contracts.records import Event, Reasoned
+from fraud_contracts.records import Decision, Event, Reasoned, Saw
 from fraud_contracts.release import BUCKETS, ModelPackage, Release, Split
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.score_map import ScoreMap
@@ -193,6 +193,45 @@ def decide(
         matches.shadow,
         matches.failed,
     )
+
+
+def write_up(
+    ruling: Ruling,
+    route: Route,
+    verdict: Verdict,
+    score: Score | None,
+    *,
+    door: Literal["inline", "stream"],
+    event: Event,
+    body_hash: str,
+    feature_set: str,
+    vector: list[float | None] | None,
+    saw: Saw,
+    now: int,
+) -> Decision:
+    """The decision record, whole but for what only one door knows: its latency, or where the event lay."""
+    return {
+        "id": event["id"],
+        "hash": body_hash,
+        "door": door,
+        "event": event,
+        "set": feature_set,
+        "vector": vector,
+        "saw": saw,
+        "action": verdict.action,
+        "score": verdict.score,
+        "probability": verdict.probability,
+        "reasons": verdict.reasons,
+        "release": ruling.release.name,
+        "model_version": score.model_version if score else None,
+        "model_digest": score.model_digest if score else None,
+        "arm": route.arm,
+        "bucket": route.bucket,
+        "degraded": verdict.degraded,
+        "decided": now,
+        "latency_ms": None,
+        "shadow": {"rules": verdict.shadow_rules} if verdict.shadow_rules else None,
+    }
 
 
 def _by_name(names: Sequence[str], vector: Sequence[float | None]) -> Mapping[str, float]:

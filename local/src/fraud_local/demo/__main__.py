@@ -174,9 +174,8 @@ class Demo:
         return out
 
     def apply(self) -> None:
-        self.kube.kubectl("create", "namespace", self.namespace) if not self.kube.get(
-            "namespace", self.namespace
-        ) else None
+        if not self.kube.get("namespace", self.namespace):
+            self.kube.kubectl("create", "namespace", self.namespace)
         self.kube.kubectl("apply", "-f", str(Path(self.options.cr).resolve()))
         self.clock.say(f"applied {self.options.cr}")
 
@@ -195,7 +194,7 @@ class Demo:
                     )
             if all(seen.get(gate, ("",))[0] == "True" for gate in GATES):
                 return
-            if seen.get("TrainingSucceeded", ("", ""))[1] in ("TrainingFailed",):
+            if seen.get("TrainingSucceeded", ("", ""))[1] == "TrainingFailed":
                 raise DemoError(
                     "training failed: "
                     + observe.last_logs(self.kube, self.namespace, "ray.io/node-type=head")

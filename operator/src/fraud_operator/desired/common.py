@@ -112,6 +112,16 @@ def child(api_version: str, kind: str, meta: Json, *, once: bool = False, **rest
     return Child({"apiVersion": api_version, "kind": kind, "metadata": meta, **rest}, once)
 
 
+def disruption_budget(detector: Detector, name: str, label: str) -> Child:
+    """One Pod of the component at a time, where a person or the cluster moves Pods."""
+    return child(
+        "policy/v1",
+        "PodDisruptionBudget",
+        metadata(detector, name, label),
+        spec={"maxUnavailable": 1, "selector": {"matchLabels": selector(detector, label)}},
+    )
+
+
 def resources(detector: Detector, component: Component) -> Json:
     """The component's defaults, overlaid by the spec's override key by key."""
     defaults = COMPONENTS[component]

@@ -5,7 +5,15 @@ from __future__ import annotations
 from fraud_contracts import names
 from fraud_contracts.config import HTTP_PORT
 from fraud_contracts.detector import Component
-from fraud_operator.desired.common import COMPONENTS, Child, child, metadata, pod_template, selector
+from fraud_operator.desired.common import (
+    COMPONENTS,
+    Child,
+    child,
+    disruption_budget,
+    metadata,
+    pod_template,
+    selector,
+)
 from fraud_operator.detector import Detector
 
 LABEL = COMPONENTS[Component.DECISION_SERVICE].label
@@ -54,10 +62,4 @@ def build_decision_service(detector: Detector) -> list[Child]:
             "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"}],
         },
     )
-    budget = child(
-        "policy/v1",
-        "PodDisruptionBudget",
-        metadata(detector, name, LABEL),
-        spec={"maxUnavailable": 1, "selector": {"matchLabels": selector(detector, LABEL)}},
-    )
-    return [deployment, service, budget]
+    return [deployment, service, disruption_budget(detector, name, LABEL)]

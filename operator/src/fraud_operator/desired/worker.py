@@ -5,7 +5,15 @@ from __future__ import annotations
 from fraud_contracts import names
 from fraud_contracts.config import METRICS_PORT
 from fraud_contracts.detector import Component
-from fraud_operator.desired.common import COMPONENTS, Child, child, metadata, pod_template, selector
+from fraud_operator.desired.common import (
+    COMPONENTS,
+    Child,
+    child,
+    disruption_budget,
+    metadata,
+    pod_template,
+    selector,
+)
 from fraud_operator.detector import Detector
 
 LABEL = COMPONENTS[Component.WORKER].label
@@ -48,10 +56,4 @@ def build_worker(detector: Detector) -> list[Child]:
             "ports": [{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"}],
         },
     )
-    budget = child(
-        "policy/v1",
-        "PodDisruptionBudget",
-        metadata(detector, name, LABEL),
-        spec={"maxUnavailable": 1, "selector": {"matchLabels": selector(detector, LABEL)}},
-    )
-    return [stateful_set, service, budget]
+    return [stateful_set, service, disruption_budget(detector, name, LABEL)]

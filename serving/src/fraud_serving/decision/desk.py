@@ -28,7 +28,7 @@ from fraud_serving import claims, inline
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.model_client import ModelClient
 from fraud_serving.clients.redis_link import RedisLink
-from fraud_serving.deciding import Ruling, Score, decide
+from fraud_serving.deciding import Ruling, Score, decide, write_up
 from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
 
@@ -147,28 +147,20 @@ class Desk:
         )
         if verdict.failed_rules:
             _log.warning("rules failed", extra={"data": {"rules": verdict.failed_rules}})
-        decision: Decision = {
-            "id": event["id"],
-            "hash": body_hash,
-            "door": "inline",
-            "event": event,
-            "set": self.features.hash,
-            "vector": made.vector,  # type: ignore[typeddict-item]
-            "saw": made.saw,
-            "action": verdict.action,
-            "score": verdict.score,
-            "probability": verdict.probability,
-            "reasons": verdict.reasons,
-            "release": ruling.release.name,
-            "model_version": score.model_version if score else None,
-            "model_digest": score.model_digest if score else None,
-            "arm": route.arm,
-            "bucket": route.bucket,
-            "degraded": verdict.degraded,
-            "decided": now,
-            "latency_ms": round((time.perf_counter() - start) * 1000, 3),
-            "shadow": {"rules": verdict.shadow_rules} if verdict.shadow_rules else None,
-        }
+        decision = write_up(
+            ruling,
+            route,
+            verdict,
+            score,
+            door="inline",
+            event=event,
+            body_hash=body_hash,
+            feature_set=self.features.hash,
+            vector=made.vector,  # type: ignore[arg-type]
+            saw=made.saw,
+            now=now,
+        )
+        decision["latency_ms"] = round((time.perf_counter() - start) * 1000, 3)
         at = self._step("policy", at)
         if Degraded.IDEMPOTENCY not in verdict.degraded:
             try:

@@ -24,7 +24,7 @@ from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
 from fraud_serving import claims
 from fraud_serving.clients.blocking_model import BlockingModelClient
-from fraud_serving.deciding import Arm, Route, Ruling, Score, decide
+from fraud_serving.deciding import Arm, Route, Ruling, Score, decide, write_up
 from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
 from fraud_serving.worker import letters
@@ -198,30 +198,21 @@ class Judge:
             if verdict.failed_rules:
                 _log.warning("rules failed", extra={"data": {"rules": verdict.failed_rules}})
             self._tally.note(verdict.action, now)
-            incoming.decision = {
-                "id": incoming.id,
-                "hash": record["hash"],
-                "door": "stream",
-                "event": record["event"],
-                "set": record["set"],
-                "vector": record["vector"],
-                "saw": record["saw"],
-                "action": verdict.action,
-                "score": verdict.score,
-                "probability": verdict.probability,
-                "reasons": verdict.reasons,
-                "release": ruling.release.name,
-                "model_version": score.model_version if score else None,
-                "model_digest": score.model_digest if score else None,
-                "arm": route.arm,
-                "bucket": route.bucket,
-                "degraded": verdict.degraded,
-                "decided": now,
-                "latency_ms": None,
-                "shadow": {"rules": verdict.shadow_rules} if verdict.shadow_rules else None,
-                "source": record["source"],
-                "appended": record["appended"],
-            }
+            incoming.decision = write_up(
+                ruling,
+                route,
+                verdict,
+                score,
+                door="stream",
+                event=record["event"],
+                body_hash=record["hash"],
+                feature_set=record["set"],
+                vector=record["vector"],
+                saw=record["saw"],
+                now=now,
+            )
+            incoming.decision["source"] = record["source"]
+            incoming.decision["appended"] = record["appended"]
         self._claim([incoming for incoming in undecided if Degraded.IDEMPOTENCY not in incoming.degraded])
 
     def _vector(self, record: FeatureRecord) -> list[float | None] | None:
