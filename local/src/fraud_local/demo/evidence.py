@@ -53,6 +53,16 @@ def read_topic(
         consumer.close()
 
 
+def placed_rows(config: DetectorConfig, noun: str) -> Iterator[dict[str, Any]]:
+    """Records of a topic with their place in it, which the audit needs: which of two emissions was the first.
+
+    Without the decision that a feature record may carry: it is in ``decisions``.
+    """
+    for partition, offset, _, value, stamp in read_topic(config, noun):
+        if value:
+            yield {**json.loads(value), "decision": None, "at": [stamp, partition, offset]}
+
+
 def ids_of(config: DetectorConfig, noun: str) -> set[str]:
     return {json.loads(value)["id"] for _, _, _, value, _ in read_topic(config, noun) if value}
 
@@ -139,6 +149,8 @@ def collect(
     for name, noun in topics.items():
         rows = (json.loads(value) for _, _, _, value, _ in read_topic(config, noun) if value)
         say(event="dumped", what=name, rows=dump(out / f"{name}.jsonl.gz", rows))
+    for noun in ("features", "labels"):
+        say(event="dumped", what=noun, rows=dump(out / f"{noun}.jsonl.gz", placed_rows(config, noun)))
     say(event="dumped", what="ledger", rows=dump(out / "ledger.jsonl.gz", ledger_rows(config)))
     say(event="dumped", what="lake", rows=dump(out / "lake.jsonl.gz", lake_rows(config)))
     seeds = (
