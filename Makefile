@@ -19,6 +19,7 @@ HISTORY ?=
 RATE ?= 200
 DURATION ?= 60
 ONCE ?=
+CHAOS ?=
 
 ##@ Run
 
@@ -27,8 +28,8 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: check env-operator ## Show the whole platform: CR=, HISTORY=, RATE= (tx/s), DURATION= (s), ONCE=1 to check and tear down
-	@$(LOCAL) fraud_local.demo --cr "$(CR)" --history "$(HISTORY)" --rate "$(RATE)" --duration "$(DURATION)" $(if $(ONCE),--once)
+demo: check env-operator ## Show the whole platform: CR=, HISTORY=, RATE= (tx/s), DURATION= (s), CHAOS=1 to kill everything in turn, ONCE=1 to check and tear down
+	@$(LOCAL) fraud_local.demo --cr "$(CR)" --history "$(HISTORY)" --rate "$(RATE)" --duration "$(DURATION)" $(if $(CHAOS),--chaos) $(if $(ONCE),--once)
 
 .PHONY: cluster-up
 cluster-up: check env-operator ## Make a cluster: kind where Docker runs, else this machine becomes a node (root)
@@ -47,6 +48,10 @@ test: envs programs lint ## All tests, the native node's end-to-end test among t
 .PHONY: test-fast
 test-fast: env-dev env-operator ## Unit tests that need nothing but the environments (under a minute)
 	@PYTHON="$(PYTHON)" tests/run fast
+
+.PHONY: test-chaos
+test-chaos: envs programs ## The demo with every process killed in turn (20 minutes)
+	@PYTHON="$(PYTHON)" tests/run chaos
 
 .PHONY: lint
 lint: env-dev ## Format, lint, types, imports

@@ -66,7 +66,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 def test_live_traffic_takes_the_doors_in_turn_and_spreads_every_kind_of_damage(tmp_path: Path) -> None:
     """Half of the rows go to each door, and each kind of malformed record goes through both."""
     path = tmp_path / "live.jsonl.gz"
-    data.write_live([row(number) for number in range(400)], SHAPE, 100, path)
+    data.write_live([row(number) for number in range(400)], SHAPE, 100, 400, path)
     lines = list(summary.lines(path))
     good = [line for line in lines if not line["malformed"]]
     assert [sum(line["door"] == door for line in good) for door in ("inline", "stream")] == [200, 200]
@@ -149,7 +149,7 @@ def test_an_id_held_twice_is_duplicated(tmp_path: Path, store: str) -> None:
 
 
 def test_an_answer_that_differs_from_the_ledger_is_shown(tmp_path: Path) -> None:
-    """The client acted on the answer: another one in the ledger counts as a duplicate."""
+    """The client acted on the answer, so it must be the ledger's row, unless one of them says that it was unguarded."""
     answer = {
         "id": "a",
         "malformed": None,
@@ -157,7 +157,34 @@ def test_an_answer_that_differs_from_the_ledger_is_shown(tmp_path: Path) -> None
         "latency_ms": 3.0,
         "answer": {"id": "a", "score": 900, "action": "decline"},
     }
-    assert evidence(tmp_path, answers=[answer])["duplicated"] == ["a"]
+    assert evidence(tmp_path, answers=[answer])["answers_unlike_ledger"] == ["a"]
+    answer["answer"]["degraded"] = ["idempotency"]
+    marked = evidence(tmp_path, answers=[answer])
+    assert (marked["answers_unlike_ledger"], marked["answers_unlike_ledger_marked"]) == ([], 1)
+
+
+def test_an_outage_tells_what_was_degraded_and_how_long_callers_waited(tmp_path: Path) -> None:
+    """Only what was decided or asked between the fault and the next one counts."""
+    decision = {"id": "a", "door": "stream", "score": 10, "action": "approve", "parity": "none"}
+    rows = [
+        {**decision, "decided": 1_500, "appended": 1_100, "degraded": ["idempotency"]},
+        {**decision, "id": "b", "decided": 5_000, "appended": 4_000, "degraded": []},
+    ]
+    answer = {"id": "c", "malformed": None, "status": 200, "latency_ms": 2_000.0, "at": 1_200, "attempts": 3}
+    (tmp_path / "faults.json").write_text(
+        json.dumps([{"fault": "redis", "at": 1_000, "ready": 2_000, "seconds": 1.0, "until": 4_900}])
+    )
+    assert summary.outages(tmp_path, rows, [answer]) == [
+        {
+            "fault": "redis",
+            "away_s": 1.0,
+            "decided": {"stream": 1},
+            "degraded": {"idempotency": 1},
+            "repeated_calls": 1,
+            "slowest_answer_s": 2.0,
+            "slowest_stream_s": 0.4,
+        }
+    ]
 
 
 def test_a_malformed_record_without_a_trace_fails_the_check(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ import yaml
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
 from fraud_local import paths
-from fraud_local.demo import data, observe, place, pod, summary
+from fraud_local.demo import chaos, data, observe, place, pod, summary
 from fraud_local.demo.kube import Kube, KubeError
 from fraud_local.shell import LocalError
 
@@ -32,6 +33,10 @@ ROOT = Path(__file__).resolve().parents[4]
 BUILD = ROOT / "build" / "demo"
 PLATFORM = "fraud-platform"
 BAD_RECORDS = 100
+# With faults the traffic lasts as long as they do; so many seconds of it are prepared, with so many malformed records.
+CHAOS_SECONDS = 1200
+CHAOS_BAD_RECORDS = 1000
+CHAOS_BAD_WITHIN = 240
 HISTORY_ROWS = 60_000
 GATES = ("KafkaReady", "StreamingReady", "TrainingSucceeded", "FeaturesWarm", "ModelResolved", "ServingReady", "ReleasePropagated", "Ready")  # fmt: skip
 
@@ -87,6 +92,12 @@ class Demo:
         self.kube: Kube
         self.node: place.Place
 
+        self.seconds = CHAOS_SECONDS if options.chaos else options.duration
+
+    @property
+    def live_rows(self) -> int:
+        return int(self.options.rate * self.seconds)
+
     @property
     def fd(self) -> list[str]:
         return ["-n", self.namespace, names.PLURAL + "." + names.GROUP, self.name]
@@ -136,7 +147,7 @@ class Demo:
         """Splits the file, shifts it, and puts the earlier part where the FraudDetector's history is looked for."""
         source = Path(self.options.history) if self.options.history else self.simulate()
         rows = data.read_rows(source, self.shape)
-        live = int(self.options.rate * self.options.duration)
+        live = self.live_rows
         if len(rows) < live + 1000:
             raise DemoError(
                 f"{source} holds {len(rows)} rows; {live} go live and 1,000 or more must stay as history"
@@ -144,8 +155,13 @@ class Demo:
         constant = data.shift(rows, self.shape, int(time.time() * 1000))
         storage = self.storage()
         data.write_history(rows[:-live], storage / self.shape.history_path / "history.csv.gz")
-        data.write_live(rows[-live:], self.shape, BAD_RECORDS, self.node.storage / "demo" / "live.jsonl.gz")
-        (self.node.storage / "demo").chmod(0o777)
+        folder = self.node.storage / "demo"
+        bad, within = BAD_RECORDS, live
+        if self.options.chaos:
+            bad, within = CHAOS_BAD_RECORDS, int(CHAOS_BAD_WITHIN * self.options.rate)
+        data.write_live(rows[-live:], self.shape, bad, within, folder / "live.jsonl.gz")
+        (folder / pod.STOP).unlink(missing_ok=True)
+        folder.chmod(0o777)
         frauds = sum(row[self.shape.label_field] in ("1", "true", "True") for row in rows[:-live])
         self.clock.say(
             f"{source.name}: {len(rows) - live:,} rows of history ({frauds:,} frauds), {live:,} to go live, "
@@ -168,7 +184,7 @@ class Demo:
 
     def simulate(self) -> Path:
         out = BUILD / "simulated.csv.gz"
-        rows = HISTORY_ROWS + int(self.options.rate * self.options.duration)
+        rows = HISTORY_ROWS + self.live_rows
         self.clock.say(f"simulating {rows:,} transactions with labels, seed 7")
         pipelines("fraud_pipelines.simulator", "--rows", str(rows), "--seed", "7", "--out", str(out))
         return out
@@ -205,26 +221,59 @@ class Demo:
             time.sleep(1)
 
     def traffic(self) -> None:
-        """Sends the live rows from a Pod of the cluster and follows it to its end."""
+        """Sends the live rows from a Pod of the cluster and follows it to its end, with faults where asked for."""
+        settle = 600.0 if self.options.chaos else 180.0
         objects = [
             pod.code(self.namespace),
-            pod.manifest(self.name, self.namespace, self.node, self.options.rate),
+            pod.manifest(self.name, self.namespace, self.node, self.options.rate, settle, self.options.chaos),
         ]
         manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.kube.kubectl("apply", "-f", "-", stdin=manifest)
         running = "--for=jsonpath={.status.phase}=Running"
         self.kube.kubectl("-n", self.namespace, "wait", running, f"pod/{pod.NAME}", "--timeout=90s")
-        process = self.kube.follow(pod.NAME, self.namespace)
-        assert process.stdout is not None
-        for text in process.stdout:
-            self.show(text)
-        process.wait()
-        phase = self.kube.get("-n", self.namespace, "pod", pod.NAME)["status"]["phase"]
+        if self.options.chaos:
+            self.break_things()
+        else:
+            self.follow()
+        phase = self.phase()
         left = self.node.storage / "demo" / "evidence"
         for path in sorted(left.iterdir()) if left.exists() else ():
             shutil.copyfile(path, self.evidence / path.name)
         if phase not in ("Succeeded", "Running"):
             raise DemoError(f"the traffic Pod ended as {phase}; kubectl -n {self.namespace} logs {pod.NAME}")
+
+    def phase(self) -> str:
+        return str(self.kube.get("-n", self.namespace, "pod", pod.NAME)["status"]["phase"])
+
+    def follow(self) -> None:
+        """Shows the traffic Pod's lines until it has ended; a restart of the API server cuts a log off before."""
+        shown = 0
+        while True:
+            process = self.kube.follow(pod.NAME, self.namespace)
+            assert process.stdout is not None
+            for number, text in enumerate(process.stdout):
+                if number >= shown:
+                    self.show(text)
+                    shown += 1
+            process.wait()
+            try:
+                if self.phase() != "Running":
+                    return
+            except KubeError:
+                pass  # the API server is away: the log goes on when it is back
+            time.sleep(1)
+
+    def break_things(self) -> None:
+        """Every fault in turn while the traffic runs; then the traffic may end."""
+        follower = threading.Thread(target=self.follow, daemon=True)
+        follower.start()
+        breaking = chaos.Chaos(self.kube, self.name, self.namespace, PLATFORM, self.clock.say)
+        try:
+            breaking.run()
+        finally:
+            (self.node.storage / "demo" / pod.STOP).touch()
+            breaking.write(self.evidence / "faults.json")
+        follower.join()
 
     def show(self, text: str) -> None:
         try:
@@ -303,6 +352,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of live traffic")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds to wait for Ready")
     parser.add_argument(
+        "--chaos",
+        action="store_true",
+        help="kill every process of the platform in turn while the traffic runs, which lasts as long",
+    )
+    parser.add_argument(
         "--once", action="store_true", help="tear down at the end and exit with the checks' result"
     )
     return parser.parse_args()
@@ -319,7 +373,7 @@ def main() -> None:
             demo.stay()
     except KeyboardInterrupt:
         demo.clock.say("interrupted")
-    except (DemoError, KubeError, data.DataError, LocalError) as error:
+    except (DemoError, chaos.ChaosError, KubeError, data.DataError, LocalError) as error:
         demo.clock.say(f"FAILED: {error}")
         observe.save_logs(demo, BUILD / "logs")
     finally:

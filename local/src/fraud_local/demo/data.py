@@ -152,13 +152,13 @@ def malformed(kind: str, good: dict[str, Any], shape: Shape, number: int) -> byt
     return text
 
 
-def write_live(rows: list[Row], shape: Shape, bad: int, path: Path) -> None:
+def write_live(rows: list[Row], shape: Shape, bad: int, within: int, path: Path) -> None:
     """Writes what the Pod sends, one JSON line each: door, id (null where malformed), kind, raw text in latin-1.
 
-    Good rows go to the doors in turn; malformed ones lie evenly among them, half for each door.
+    Good rows go to the doors in turn; ``bad`` malformed ones lie evenly among the first ``within``, half for each door.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    every = max(1, len(rows) // max(1, bad))
+    every = max(1, min(within, len(rows)) // max(1, bad))
     made = 0
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=3) as stream:
         for number, row in enumerate(rows):

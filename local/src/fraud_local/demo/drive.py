@@ -38,8 +38,8 @@ def say(**line: Any) -> None:
 class Traffic:
     """Open-loop traffic: each record has its time, whatever the answers to the earlier ones do."""
 
-    def __init__(self, config: DetectorConfig, url: str, rate: float, out: Path) -> None:
-        self.url, self.rate = url.rstrip("/"), rate
+    def __init__(self, config: DetectorConfig, url: str, rate: float, out: Path, stop: Path | None) -> None:
+        self.url, self.rate, self.stop = url.rstrip("/"), rate, stop
         self.topic = config.identity.topic("transactions")
         self.producer = Producer(
             {
@@ -62,14 +62,19 @@ class Traffic:
             "undelivered": 0,
         }
         self.example: dict[str, Any] | None = None
+        # What was really sent: ids that must reach a final state, malformed records that must become dead letters.
+        self.good: set[str] = set()
+        self.bad_streamed = 0
 
     async def run(self, lines: list[dict[str, Any]]) -> None:
         connector = aiohttp.TCPConnector(limit=CONNECTIONS)
         headers = {"X-API-Key": os.environ["API_KEY"], "Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=15)
-        start, spoken, tasks = time.monotonic(), 0.0, set()
+        start, spoken, number, tasks = time.monotonic(), 0.0, 0, set()
         async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
             for number, line in enumerate(lines):
+                if self.stop is not None and number % 100 == 0 and self.stop.exists():
+                    break
                 due = start + number / self.rate
                 while (wait := due - time.monotonic()) > 0:
                     self.producer.poll(0)
@@ -99,7 +104,7 @@ class Traffic:
         say(
             event="traffic-done",
             seconds=round(seconds, 1),
-            rate=round(len(lines) / seconds, 1),
+            rate=round((number + 1) / seconds, 1),
             **self.counts,
         )
         if self.example:
@@ -113,6 +118,9 @@ class Traffic:
         self.counts[line["door"]] += 1
         if line["malformed"]:
             self.counts["malformed"] += 1
+            self.bad_streamed += line["door"] == "stream"
+        else:
+            self.good.add(line["id"])
         record = {
             "id": line["id"],
             "door": line["door"],
@@ -122,8 +130,8 @@ class Traffic:
         self.sent.write(json.dumps(record | {"label": line["label"]}) + "\n")
 
     async def _ask(self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes) -> None:
-        begun = time.perf_counter()
-        record: dict[str, Any] = {"id": line["id"], "malformed": line["malformed"], "attempts": 0}
+        begun, at = time.perf_counter(), int(time.time() * 1000)
+        record: dict[str, Any] = {"id": line["id"], "malformed": line["malformed"], "at": at, "attempts": 0}
         while True:
             record["attempts"] += 1
             try:
@@ -173,6 +181,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--url", required=True)
     parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--stop", type=Path, help="send until this file is there, though records are left")
     parser.add_argument(
         "--settle", type=float, default=180.0, help="seconds to wait for the last record's final state"
     )
@@ -183,10 +192,9 @@ def main() -> None:
         lines = [json.loads(line) for line in stream]
     asyncio.run(warm_up(options.url))
     say(event="start", records=len(lines), rate=options.rate)
-    asyncio.run(Traffic(config, options.url, options.rate, options.out).run(lines))
-    expected = {line["id"] for line in lines if line["id"]}
-    malformed_stream = sum(1 for line in lines if line["malformed"] and line["door"] == "stream")
-    evidence.collect(config, options.out, expected, malformed_stream, options.settle, say)
+    traffic = Traffic(config, options.url, options.rate, options.out, options.stop)
+    asyncio.run(traffic.run(lines))
+    evidence.collect(config, options.out, traffic.good, traffic.bad_streamed, options.settle, say)
     say(event="done")
 
 

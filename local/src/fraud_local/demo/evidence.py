@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from deltalake import DeltaTable
 
 from fraud_contracts.config import DetectorConfig
@@ -23,34 +23,49 @@ from fraud_contracts.config import DetectorConfig
 Say = Callable[..., None]
 
 
+class Reader:
+    """Reads a topic as a committed reader would, from its first record; a later call goes on where the last one ended."""
+
+    def __init__(self, config: DetectorConfig, noun: str) -> None:
+        # Partitions whose end has not been seen yet. librdkafka tells of an end once, not at each call.
+        self._open = set(range(config.kafka.partitions))
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": config.kafka.bootstrap_servers,
+                "group.id": config.identity.group("demo-evidence"),
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        topic = config.identity.topic(noun)
+        self._consumer.assign([TopicPartition(topic, p, 0) for p in self._open])
+
+    def rows(self) -> Iterator[tuple[int, int, bytes | None, bytes | None, int]]:
+        """(partition, offset, key, value, append time) of what was committed since the last call."""
+        while (messages := self._consumer.consume(5000, timeout=1.0)) or self._open:
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    stamp = message.timestamp()[1]
+                    yield message.partition(), message.offset(), message.key(), message.value(), stamp
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._open.discard(message.partition())
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
 def read_topic(
     config: DetectorConfig, noun: str
 ) -> Iterator[tuple[int, int, bytes | None, bytes | None, int]]:
     """(partition, offset, key, value, append time) of every committed record of a topic."""
-    topic = config.identity.topic(noun)
-    consumer = Consumer(
-        {
-            "bootstrap.servers": config.kafka.bootstrap_servers,
-            "group.id": config.identity.group("demo-evidence"),
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-        }
-    )
+    reader = Reader(config, noun)
     try:
-        partitions = [TopicPartition(topic, p, 0) for p in range(config.kafka.partitions)]
-        consumer.assign(partitions)
-        open_partitions = set(range(config.kafka.partitions))
-        while open_partitions:
-            for message in consumer.consume(5000, timeout=1.0):
-                if message.error():
-                    open_partitions.discard(message.partition())
-                    continue
-                stamp = message.timestamp()[1]
-                yield message.partition(), message.offset(), message.key(), message.value(), stamp
+        yield from reader.rows()
     finally:
-        consumer.close()
+        reader.close()
 
 
 def placed_rows(config: DetectorConfig, noun: str) -> Iterator[dict[str, Any]]:
@@ -63,15 +78,32 @@ def placed_rows(config: DetectorConfig, noun: str) -> Iterator[dict[str, Any]]:
             yield {**json.loads(value), "decision": None, "at": [stamp, partition, offset]}
 
 
-def ids_of(config: DetectorConfig, noun: str) -> set[str]:
-    return {json.loads(value)["id"] for _, _, _, value, _ in read_topic(config, noun) if value}
+class Counter:
+    """Ids, or records where they have none, that have reached a topic so far."""
+
+    def __init__(self, config: DetectorConfig, noun: str) -> None:
+        self._reader = Reader(config, noun)
+        self.ids: set[str] = set()
+        self.records = 0
+
+    def refresh(self) -> None:
+        for _, _, _, value, _ in self._reader.rows():
+            self.records += 1
+            found = json.loads(value)["id"] if value else None
+            if found is not None:
+                self.ids.add(found)
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 def ledger_rows(config: DetectorConfig) -> Iterator[dict[str, Any]]:
     """Every row of the ledger's decisions, as the record that it holds."""
     schema = config.identity.database_schema
-    with psycopg.connect(os.environ["POSTGRES_DSN"]) as connection:
-        for (record,) in connection.execute(f'SELECT record FROM "{schema}".decisions'):  # noqa: S608 - our own name
+    # A cursor of the server's: the whole table may not fit here.
+    with psycopg.connect(os.environ["POSTGRES_DSN"]) as connection, connection.cursor("evidence") as cursor:
+        cursor.itersize = 2_000
+        for (record,) in cursor.execute(f'SELECT record FROM "{schema}".decisions'):  # noqa: S608 - our own name
             yield record
 
 
@@ -134,19 +166,23 @@ def collect(
 ) -> None:
     """Waits for the last record's final state in each store, then dumps every store."""
     deadline = time.monotonic() + settle_seconds
-    _settled("decisions", lambda: len(expected & ids_of(config, "decisions")), len(expected), deadline, say)
-    decided = len(ids_of(config, "decisions"))
-    _settled(
-        "dead letters",
-        lambda: sum(1 for _ in read_topic(config, "dead-letters")),
-        malformed_stream,
-        deadline,
-        say,
-    )
-    _settled("ledger", lambda: ledger_count(config), decided, deadline, say)
-    _settled("lake", lambda: lake_count(config), decided, deadline, say)
-    topics = {"decisions": "decisions", "dead_letters": "dead-letters"}
-    for name, noun in topics.items():
+    decisions, letters = Counter(config, "decisions"), Counter(config, "dead-letters")
+
+    def decided() -> int:
+        decisions.refresh()
+        return len(expected & decisions.ids)
+
+    def buried() -> int:
+        letters.refresh()
+        return letters.records
+
+    _settled("decisions", decided, len(expected), deadline, say)
+    _settled("dead letters", buried, malformed_stream, deadline, say)
+    for counter in (decisions, letters):
+        counter.close()
+    _settled("ledger", lambda: ledger_count(config), len(decisions.ids), deadline, say)
+    _settled("lake", lambda: lake_count(config), len(decisions.ids), deadline, say)
+    for name, noun in (("decisions", "decisions"), ("dead_letters", "dead-letters")):
         rows = (json.loads(value) for _, _, _, value, _ in read_topic(config, noun) if value)
         say(event="dumped", what=name, rows=dump(out / f"{name}.jsonl.gz", rows))
     for noun in ("features", "labels"):

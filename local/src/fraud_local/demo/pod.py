@@ -10,6 +10,8 @@ from fraud_local.demo.place import Place
 
 NAME = "demo-traffic"
 CODE = "/opt/demo"
+# The traffic goes on until this file lies beside its input.
+STOP = "stop"
 MODULES = ("drive.py", "evidence.py")
 
 
@@ -24,13 +26,17 @@ def code(namespace: str) -> dict[str, Any]:
     }
 
 
-def manifest(detector: str, namespace: str, node: Place, rate: float) -> dict[str, Any]:
+def manifest(
+    detector: str, namespace: str, node: Place, rate: float, settle: float, until_stopped: bool
+) -> dict[str, Any]:
     """A Pod of the serving image with the detector's own configuration and Secrets; it ends by itself."""
     storage = str(node.storage)
     arguments = [
         "--input", f"{storage}/demo/live.jsonl.gz", "--out", f"{storage}/demo/evidence",
-        "--rate", str(rate), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
+        "--rate", str(rate), "--settle", str(settle), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
     ]  # fmt: skip
+    if until_stopped:
+        arguments += ["--stop", f"{storage}/demo/{STOP}"]
     # The image's own path must stay, and Kubernetes can't refer to it.
     start = f'PYTHONPATH={CODE}:$PYTHONPATH exec python -m fraud_local.demo.drive "$@"'
     files = [{"key": name, "path": f"fraud_local/demo/{name}"} for name in MODULES]
@@ -63,7 +69,7 @@ def manifest(detector: str, namespace: str, node: Place, rate: float) -> dict[st
                     ],
                     "resources": {
                         "requests": {"cpu": "100m", "memory": "256Mi"},
-                        "limits": {"cpu": "2", "memory": "2Gi"},
+                        "limits": {"cpu": "2", "memory": "4Gi"},
                     },
                     "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                 }

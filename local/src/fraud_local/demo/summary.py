@@ -16,6 +16,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+# What a caller is told, and what of a decision the summary looks at.
+ANSWERED = ("id", "action", "score", "probability", "reasons", "release", "model_version", "model_digest", "arm", "decided", "degraded")  # fmt: skip
+DECIDED = ("id", "action", "door", "decided", "appended", "degraded", "parity")
+UNGUARDED = "idempotency"
+
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
@@ -58,14 +63,53 @@ def duplicates(records: Iterable[dict[str, Any]]) -> set[str]:
     return {event_id for event_id, count in Counter(record["id"] for record in records).items() if count > 1}
 
 
+def agrees(told: dict[str, Any], row: dict[str, Any] | None) -> bool:
+    """Whether a caller was told what the ledger holds. An id without a row is counted as lost, not here."""
+    return row is None or all(told.get(key) == row.get(key) for key in ANSWERED if key != "degraded")
+
+
+def unguarded(told: dict[str, Any], row: dict[str, Any]) -> bool:
+    """One of the two was decided while the claims were away, and says so."""
+    return UNGUARDED in (told.get("degraded") or []) or UNGUARDED in (row.get("degraded") or [])
+
+
+def outages(
+    folder: Path, decisions: list[dict[str, Any]], answers: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Each fault: how long its victim was away, what ``degraded`` said until the next one, what callers saw."""
+    path = folder / "faults.json"
+    found = []
+    for fault in json.loads(path.read_text()) if path.exists() else []:
+
+        def within(moment: int | None, fault: dict[str, Any] = fault) -> bool:
+            return moment is not None and fault["at"] <= moment < fault["until"]
+
+        decided = [record for record in decisions if within(record["decided"])]
+        asked = [a for a in answers if within(a.get("at")) and not a["malformed"]]
+        waits = [r["decided"] - r["appended"] for r in decided if r["door"] == "stream" and r["appended"]]
+        found.append(
+            {
+                "fault": fault["fault"],
+                "away_s": fault["seconds"],
+                "decided": dict(Counter(record["door"] for record in decided)),
+                "degraded": dict(Counter(flag for record in decided for flag in record["degraded"])),
+                "repeated_calls": sum(1 for a in asked if a["attempts"] > 1),
+                "slowest_answer_s": round(max((a["latency_ms"] for a in asked), default=0.0) / 1000, 1),
+                "slowest_stream_s": round(max(waits, default=0) / 1000, 1),
+            }
+        )
+    return found
+
+
 def summarise(folder: Path) -> dict[str, Any]:
     """The summary of one evidence folder."""
     cluster = json.loads((folder / "cluster.json").read_text())
     sent = list(lines(folder / "sent.jsonl.gz"))
     answers = list(lines(folder / "answers.jsonl.gz"))
-    decisions = list(lines(folder / "decisions.jsonl.gz"))
-    ledger = list(lines(folder / "ledger.jsonl.gz"))
-    lake = list(lines(folder / "lake.jsonl.gz"))
+    decisions = [{key: record.get(key) for key in DECIDED} for record in lines(folder / "decisions.jsonl.gz")]
+    # Whole records three times over would not fit small machines.
+    ledger = [{key: record.get(key) for key in ANSWERED} for record in lines(folder / "ledger.jsonl.gz")]
+    lake = [{"id": record["id"]} for record in lines(folder / "lake.jsonl.gz")]
     dead = list(lines(folder / "dead_letters.jsonl.gz"))
     good = {record["id"]: record["door"] for record in sent if not record["malformed"]}
     decided = {record["id"]: record for record in decisions}
@@ -80,13 +124,10 @@ def summarise(folder: Path) -> dict[str, Any]:
         and event_id not in dead_ids
         and not (event_id in decided and event_id in in_ledger and event_id in in_lake)
     )
-    conflicting = sorted(
-        event_id
-        for event_id, answer in answered.items()
-        if event_id in in_ledger
-        and any(answer[key] != in_ledger[event_id][key] for key in ("action", "score"))
-    )
-    doubled = sorted(duplicates(decisions) | duplicates(ledger) | duplicates(lake) | set(conflicting))
+    differing = {event_id for event_id, told in answered.items() if not agrees(told, in_ledger.get(event_id))}
+    marked = {event_id for event_id in differing if unguarded(answered[event_id], in_ledger[event_id])}
+    conflicting = sorted(differing - marked)
+    doubled = sorted(duplicates(decisions) | duplicates(ledger) | duplicates(lake))
     latencies = [a["latency_ms"] for a in answers if a["status"] == 200]
     bad_sent = [record for record in sent if record["malformed"]]
     bad_refused = sum(1 for a in answers if a["malformed"] and 400 <= a["status"] < 500 and _reason(a))
@@ -113,6 +154,8 @@ def summarise(folder: Path) -> dict[str, Any]:
         "lake_rows": len(lake),
         "lost": lost,
         "duplicated": doubled,
+        "answers_unlike_ledger": conflicting,
+        "answers_unlike_ledger_marked": len(marked),
         "dead_letters": dict(Counter(record["reason"] for record in dead)),
         "malformed_sent": len(bad_sent),
         "malformed_refused": bad_refused,
@@ -142,6 +185,7 @@ def summarise(folder: Path) -> dict[str, Any]:
             "mismatches": parity["mismatch"],
             "staleness_rate": round(parity["stale"] / compared, 5) if compared else None,
         },
+        "outages": outages(folder, decisions, answers),
         "warm": audit,
         "model": cluster["model"],
         "wall_s": cluster["wall_s"],
@@ -163,7 +207,10 @@ def checks(summary: dict[str, Any], least: int) -> dict[str, bool]:
         "half of them on each door": abs(summary["sent_inline"] - summary["sent_stream"]) <= 1,
         "every inline transaction answered": summary["answered"] == summary["sent_inline"],
         "every id decided, in ledger and lake": not summary["lost"],
-        "no id decided, written or answered twice": not summary["duplicated"],
+        "no id decided or written twice": not summary["duplicated"],
+        "every answer is the ledger's row, but for those marked as unguarded": not summary[
+            "answers_unlike_ledger"
+        ],
         "every malformed record refused or dead-lettered, with a reason": stated == summary["malformed_sent"],
         "no inline vector differs from the streamed one of the same events": summary["parity"]["mismatches"]
         == 0,

@@ -1,0 +1,232 @@
+"""Kills every process of the platform in turn, while traffic runs, and notes how long each was away.
+
+A fault is SIGKILL of a Pod's container, found by its id in this machine's cgroups, so no process is ever chosen by its
+name; the API server of the native node is a recorded process. The next fault comes when the last victim is Ready again,
+the detector too, and ``QUIET`` seconds have passed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fraud_contracts import names
+from fraud_contracts.errors import FraudError
+from fraud_local import processes
+from fraud_local.demo.kube import Kube, KubeError
+
+QUIET = 15.0
+PATIENCE = 240.0
+API_SERVER = "kube-apiserver"
+# A restart by hand comes as late as a supervisor's would.
+API_PAUSE = 3.0
+
+
+class ChaosError(FraudError):
+    """A fault could not be made, or what it hit didn't come back."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """SIGKILL of every container of the Pods of ``namespace`` whose name begins with ``prefix``."""
+
+    name: str
+    namespace: str
+    prefix: str
+
+
+def faults(detector: str, namespace: str, platform: str, flink: str) -> list[Fault]:
+    """What is killed, in order; ``flink`` is the FlinkDeployment's name. FLUSHALL and the API server come after."""
+    own = (
+        ("taskmanager", f"{flink}-taskmanager-"),
+        ("jobmanager", f"{flink}-"),
+        ("broker", f"{detector}-{names.kafka_node_pool(detector)}-"),
+    )
+    shared = (("redis", f"{platform}-redis-"), ("postgresql", f"{platform}-postgres-"))
+    rest = (
+        ("predictor", f"{names.inference_service(detector, 'a')}-predictor-"),
+        ("decision service", f"{names.decision_service(detector)}-"),
+        ("worker", f"{names.worker(detector)}-"),
+        *((f"{store} sink", f"{names.sink(detector, store)}-") for store in ("profile", "ledger", "lake")),
+    )
+    return [
+        *(Fault(name, namespace, prefix) for name, prefix in own),
+        *(Fault(name, platform, prefix) for name, prefix in shared),
+        *(Fault(name, namespace, prefix) for name, prefix in rest),
+        Fault("operator", platform, f"{platform}-operator-"),
+    ]
+
+
+def container_ids(pod: dict[str, Any]) -> list[str]:
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return [status.get("containerID", "").rpartition("//")[2] for status in statuses if status.get("ready")]
+
+
+def members(ids: list[str], proc: Path = Path("/proc")) -> list[int]:
+    """Processes of this machine that run in one of these containers."""
+    found = []
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            text = (entry / "cgroup").read_text()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if any(one and one in text for one in ids):
+            found.append(int(entry.name))
+    return found
+
+
+class Chaos:
+    """Runs all faults. ``done`` holds one entry per fault: name, when it came, when all was Ready again (UTC ms)."""
+
+    def __init__(
+        self, kube: Kube, detector: str, namespace: str, platform: str, say: Callable[[str], None]
+    ) -> None:
+        self._kube, self._detector, self._namespace, self._platform = kube, detector, namespace, platform
+        self._say = say
+        self.done: list[dict[str, Any]] = []
+
+    def run(self) -> None:
+        status = self._kube.get("-n", self._namespace, "flinkdeployments.flink.apache.org")
+        deployments = [item["metadata"]["name"] for item in status.get("items", [])]
+        flink = [name for name in deployments if name.startswith(f"{self._detector}-f-")]
+        if len(flink) != 1:
+            raise ChaosError(f"expected one FlinkDeployment of {self._detector}, found {flink}")
+        self._settle("before the first fault")
+        for fault in faults(self._detector, self._namespace, self._platform, flink[0]):
+            before = self._pods(fault)
+            if not before:
+                raise ChaosError(f"no ready Pod of {fault.namespace} begins with {fault.prefix}")
+            self._fault(
+                fault.name,
+                lambda f=fault, b=before: self._kill(f, b),
+                lambda f=fault, b=before: self._back(f, b),
+            )
+        self._fault("FLUSHALL", self._flush, self._profiles_complete)
+        if processes.recorded(API_SERVER) is not None:
+            self._fault("API server", self._kill_api_server, self._api_ready)
+        else:
+            system = Fault("API server", "kube-system", API_SERVER)
+            before = self._pods(system)
+            self._fault(system.name, lambda: self._kill(system, before), self._api_ready)
+
+    def _fault(self, name: str, hit: Callable[[], None], back: Callable[[], bool]) -> None:
+        entry: dict[str, Any] = {"fault": name, "at": int(time.time() * 1000)}
+        self._say(f"  fault: {name}")
+        hit()
+        self._wait(name, back)
+        self._wait(name, self._detector_ready)
+        entry["ready"] = int(time.time() * 1000)
+        entry["seconds"] = round((entry["ready"] - entry["at"]) / 1000, 1)
+        self._say(f"  {name}: Ready again after {entry['seconds']} s")
+        self._settle(name)
+        entry["until"] = int(time.time() * 1000)
+        self.done.append(entry)
+
+    def _settle(self, what: str) -> None:
+        """``QUIET`` seconds in which the detector stays Ready; a victim may fall twice."""
+        since = time.monotonic()
+        until = since + PATIENCE
+        while time.monotonic() - since < QUIET:
+            time.sleep(1)
+            if not self._detector_ready():
+                since = time.monotonic()
+            if time.monotonic() > until:
+                raise ChaosError(f"{what}: the detector isn't Ready for {QUIET:.0f} s on end")
+
+    def _wait(self, what: str, reached: Callable[[], bool]) -> None:
+        until = time.monotonic() + PATIENCE
+        while not reached():
+            if time.monotonic() > until:
+                raise ChaosError(f"{what}: not Ready again within {PATIENCE:.0f} s")
+            time.sleep(0.5)
+
+    # Pods -----------------------------------------------------------------------------------------------------------
+
+    def _pods(self, fault: Fault) -> list[dict[str, Any]]:
+        """Ready Pods of a fault. A JobManager's prefix is also its TaskManagers': the longer name is told apart."""
+        items = self._kube.get("-n", fault.namespace, "pods").get("items", [])
+        found = [item for item in items if item["metadata"]["name"].startswith(fault.prefix)]
+        if not fault.prefix.endswith("-taskmanager-"):
+            found = [item for item in found if f"{fault.prefix}taskmanager-" not in item["metadata"]["name"]]
+        return [
+            item
+            for item in found
+            if item.get("status", {}).get("phase") == "Running"
+            and not item["metadata"].get("deletionTimestamp")
+            and len(container_ids(item)) == len(item["spec"]["containers"])
+        ]
+
+    def _kill(self, fault: Fault, pods: list[dict[str, Any]]) -> None:
+        victims = members([one for pod in pods for one in container_ids(pod)])
+        if not victims:
+            raise ChaosError(
+                f"{fault.name}: none of its containers' processes is on this machine; CHAOS=1 needs root on the node"
+            )
+        for pid in victims:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it went with its parent
+
+    def _back(self, fault: Fault, before: list[dict[str, Any]]) -> bool:
+        """As many Ready Pods as before, and none of their containers one of those that were killed."""
+        try:
+            now = self._pods(fault)
+        except KubeError:
+            return False
+        old = {one for pod in before for one in container_ids(pod)}
+        return len(now) >= len(before) and not any(one in old for pod in now for one in container_ids(pod))
+
+    def _detector_ready(self) -> bool:
+        try:
+            found = self._kube.get("-n", self._namespace, f"{names.PLURAL}.{names.GROUP}", self._detector)
+        except KubeError:
+            return False
+        conditions = found.get("status", {}).get("conditions", [])
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    # Redis and the API server ---------------------------------------------------------------------------------------
+
+    def _redis(self, command: str) -> str:
+        ask = f'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli {command}'
+        return self._kube.kubectl(
+            "-n", self._platform, "exec", f"deploy/{self._platform}-redis", "--", "sh", "-c", ask
+        )
+
+    def _flush(self) -> None:
+        if "OK" not in self._redis("FLUSHALL"):
+            raise ChaosError("FLUSHALL was refused")
+
+    def _profiles_complete(self) -> bool:
+        """The profile sink has written every profile again and said so."""
+        pattern = names.Identity(self._namespace, self._detector).redis_complete("*")
+        try:
+            return bool(self._redis(f"--scan --pattern '{pattern}'").strip())
+        except KubeError:
+            return False
+
+    def _kill_api_server(self) -> None:
+        """The native node has no supervisor: what ran is started again as it was."""
+        pid = processes.recorded(API_SERVER)
+        assert pid is not None
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(API_PAUSE)
+        processes.start(API_SERVER, command)
+
+    def _api_ready(self) -> bool:
+        try:
+            return "ok" in self._kube.kubectl("get", "--raw", "/readyz")
+        except KubeError:
+            return False
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.done, indent=1))
