@@ -87,6 +87,16 @@ SINK_REFUSED: Final = Metric(
     "Records that the store can't take; the ledger keeps their bytes, the others log them.",
     labels=("detector", "sink"),
 )
+SINK_RETRIES: Final = Metric(
+    "fraud_sink_retries_total",
+    "Calls of the store or of Kafka that failed and were tried again.",
+    labels=("detector", "sink"),
+)
+SINK_LOSSES: Final = Metric(
+    "fraud_sink_store_losses_total",
+    "Times that the store had lost data and was written anew from the topics.",
+    labels=("detector", "sink"),
+)
 SINK_LAG: Final = Metric("fraud_sink_lag_records", "Records not yet written.", "gauge", ("detector", "sink"))
 FRESHNESS_SECONDS: Final = Metric(
     "fraud_profile_freshness_seconds",

@@ -112,6 +112,10 @@ class Identity:
         """Redis set of the partitions of ``profiles`` written so far; all of them make the set complete."""
         return f"{self}:written:{hash6}"
 
+    def redis_progress(self, hash6: str) -> str:
+        """Redis hash: per partition of ``profiles`` the offset after the last one written. What Redis loses, it loses too."""
+        return f"{self}:progress:{hash6}"
+
     @property
     def model(self) -> str:
         """Registered model in MLflow."""

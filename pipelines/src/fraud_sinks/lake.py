@@ -131,7 +131,7 @@ class LakeWriter:
             self._commits += 1
             return int(data.num_rows)
 
-    def caught_up(self, place: Place) -> None:
+    def caught_up(self, place: Place, following: int) -> None:
         """The lake keeps no mark."""
 
     def tick(self) -> None:

@@ -150,7 +150,7 @@ class LedgerWriter:
         self._publish()
         return written
 
-    def caught_up(self, place: Place) -> None:
+    def caught_up(self, place: Place, following: int) -> None:
         """The ledger keeps no mark."""
 
     def tick(self) -> None:

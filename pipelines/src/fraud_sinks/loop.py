@@ -1,8 +1,9 @@
 """One consumer loop for every sink: gather a batch, write it, then commit its offsets.
 
 A crash at any point re-reads what was not committed, so a writer must be idempotent; one that records offsets in its
-store (the lake) gives them in ``start`` and is exact by itself. A store that fails is retried a bounded number of times
-with backoff; then the process ends with an error and Kubernetes starts it anew, which also re-reads the configuration.
+store gives them in ``start`` and is exact by itself. A store that fails is retried with backoff for some two minutes, as
+a restart of a database takes; then the process ends with an error and Kubernetes starts it anew, which also re-reads
+the configuration. A store that lost data (StoreLostError) ends this loop; ``run`` starts another in the same process.
 
 Membership is static (``group.instance.id``), so a container that restarts in its Pod gets its partitions back at once;
 the session is short, because a *replaced* Pod has another name and must wait for the old session to end.
@@ -27,11 +28,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SESSION_MS: Final = 6_000
-ATTEMPTS: Final = 8
+ATTEMPTS: Final = 28  # about two minutes of pauses
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
 POLL_SECONDS: Final = 0.2
 TICK_SECONDS: Final = 5.0
+KAFKA_SECONDS: Final = 10
 DEAD_SECONDS: Final = 300.0  # also max.poll.interval.ms: the broker gives the partitions away then
 
 # The member is simply no longer the owner: whoever is reads the batch again, and writers are idempotent.
@@ -40,6 +42,14 @@ _NOT_OWNER: Final = (
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._NO_OFFSET,
+)
+# What a consumer may meet while brokers or their names come and go; it goes on by itself.
+_PASSING: Final = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._MAX_POLL_EXCEEDED,
 )
 
 
@@ -54,6 +64,7 @@ class Reading:
     batch: int = 500
     linger: float = 0.005
     rebuild: bool = False
+    tick: float = TICK_SECONDS
 
 
 @dataclass
@@ -118,7 +129,7 @@ class Loop:
                     self._flush(consumer)
                 self._announce()
                 self._beat = time.monotonic()
-                if self._beat - ticked >= TICK_SECONDS:
+                if self._beat - ticked >= self.reading.tick:
                     ticked = self._beat
                     self._retried(self.writer.tick)
                     self._measure(consumer)
@@ -152,7 +163,7 @@ class Loop:
         return settings
 
     def _await_topics(self, consumer: Consumer) -> None:
-        """Topics are made by the operator, perhaps after this Pod; a minute without them is an error to show."""
+        """Topics are made by the operator, perhaps after this Pod; minutes without them are an error to show."""
 
         def present() -> None:
             try:
@@ -163,7 +174,7 @@ class Loop:
             if absent:
                 raise StoreError("kafka", f"no topic {', '.join(absent)} yet")
 
-        self._retried(present, attempts=4 * ATTEMPTS)
+        self._retried(present)
 
     def _done(self) -> bool:
         if self._stop.is_set():
@@ -173,7 +184,7 @@ class Loop:
     # Assignment -----------------------------------------------------------------------------------------------------
 
     def _assign_all(self, consumer: Consumer) -> None:
-        topics = consumer.list_topics(timeout=10).topics
+        topics = self._asked(lambda: consumer.list_topics(timeout=KAFKA_SECONDS)).topics
         partitions = [
             TopicPartition(name, p) for name in self.reading.topics for p in topics[name].partitions
         ]
@@ -190,10 +201,13 @@ class Loop:
         known = self._retried(lambda: self.writer.start(places))
         committed = {}
         if not self.reading.rebuild:
-            committed = {Place(p.topic, p.partition): p.offset for p in consumer.committed(partitions, 30)}
+            found = self._asked(lambda: consumer.committed(partitions, KAFKA_SECONDS))
+            committed = {Place(p.topic, p.partition): p.offset for p in found}
         starts = []
         for place in places:
-            low, high = consumer.get_watermark_offsets(TopicPartition(*place), 30)
+            low, high = self._asked(
+                lambda at=place: consumer.get_watermark_offsets(TopicPartition(*at), KAFKA_SECONDS)  # type: ignore[misc]
+            )
             begin = 0 if self.reading.rebuild else known.get(place, committed[place])
             where = {
                 "topic": place.topic,
@@ -274,9 +288,7 @@ class Loop:
             progress = self._progress.get(Place(message.topic(), message.partition()))
             if progress is not None:
                 progress.at_end = message.offset()
-        elif error.fatal() or not (
-            error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
-        ):
+        elif error.fatal() or not (error.retriable() or error.code() in _PASSING):
             raise StoreError("kafka", error.str())  # fatal errors, such as being fenced, come as messages too
         else:
             log.warning("kafka", extra={"data": {"error": error.str()}})
@@ -320,7 +332,7 @@ class Loop:
             if progress.caught_up or progress.written < progress.following:
                 continue
             if progress.written >= progress.end or progress.at_end >= progress.written:
-                self._retried(lambda place=place: self.writer.caught_up(place))  # type: ignore[misc]
+                self._retried(lambda at=place, to=progress.written: self.writer.caught_up(at, to))  # type: ignore[misc]
                 progress.caught_up = True
         if not self._ready.is_set() and self._progress and all(p.caught_up for p in self._progress.values()):
             log.info("caught up", extra={"data": {"partitions": len(self._progress)}})
@@ -342,6 +354,17 @@ class Loop:
             failure, self._failure = self._failure, None
             raise failure
 
+    def _asked(self, call: Callable[[], T]) -> T:
+        """A question to the broker, repeated while it is away."""
+
+        def ask() -> T:
+            try:
+                return call()
+            except KafkaException as error:
+                raise StoreError("kafka", str(error)) from error
+
+        return self._retried(ask)
+
     def _retried(self, call: Callable[[], T], attempts: int = ATTEMPTS) -> T:
         pause = FIRST_PAUSE
         for attempt in range(1, attempts + 1):
@@ -350,6 +373,7 @@ class Loop:
             except StoreError as error:
                 if attempt == attempts or self._stop.is_set() or isinstance(error, StoreLostError):
                     raise
+                self.meters.retries.inc()
                 log.warning(
                     "retrying", extra={"data": {"error": str(error), "attempt": attempt, "pause": pause}}
                 )

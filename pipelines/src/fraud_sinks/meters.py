@@ -27,6 +27,8 @@ class Meters:
         self.rows = self._counter(metrics.SINK_ROWS).labels(**names)
         self.lag = self._gauge(metrics.SINK_LAG).labels(**names)
         self.refused = self._counter(metrics.SINK_REFUSED).labels(**names)
+        self.retries = self._counter(metrics.SINK_RETRIES).labels(**names)
+        self.losses = self._counter(metrics.SINK_LOSSES).labels(**names)
         freshness = metrics.FRESHNESS_SECONDS
         self.freshness = Histogram(
             freshness.name,

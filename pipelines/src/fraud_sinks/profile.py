@@ -3,8 +3,10 @@
 A profile never goes back in time: a stored one with a higher ``(epoch, seq)`` stays, so repeats after a restore of the
 stream, a rebuild beside the running sink and a second replica all do no harm. The comparison is made inside Redis.
 
-Redis may lose everything. The sink then has no mark there, reads the compacted topic from the beginning and sets the
-mark when it has caught up; until then the decision service calls a miss ``profiles_incomplete`` and no new customer.
+Redis may lose everything, or what it took in last (a restart from an older file). Beside the profiles it holds how far
+each partition has been written, so what is lost is known: the sink begins there, or at the beginning where that is gone
+too. The mark says that all profiles are there; without it the decision service calls a miss ``profiles_incomplete`` and
+no new customer. The loss is noticed within a second, whether or not records come.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from fraud_sinks.records import Place, Record, StoreLostError
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 2.0
+TICK_SECONDS: Final = 1.0  # how soon a loss of Redis is noticed where no record comes
 # One script call blocks Redis for all readers, some 2 us a key: few keys a call keep that far below a decision's budget.
 CHUNK: Final = 50
 
@@ -60,6 +63,37 @@ for i, key in ipairs(KEYS) do
 end
 return written
 """
+# Progress and mark change only where Redis still has what this process put there: else an emptied Redis would be taken
+# for a whole one. KEYS: progress. ARGV: partition, what it must be at least ("" where nothing is expected), the new value.
+_KEPT: Final = """
+local function kept(key, partition, least)
+  local have = redis.call('HGET', key, partition)
+  return least == '' or (have and tonumber(have) >= tonumber(least))
+end
+"""
+_ADVANCE: Final = (
+    _KEPT
+    + """
+if not kept(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
+)
+# KEYS: progress of this process, written partitions, mark, progress. ARGV: partition, least, offset it has caught up to, epoch, partitions in all.
+# 0: data are gone; 1: noted; 2: all partitions are there, marked.
+_CAUGHT_UP: Final = (
+    _KEPT
+    + """
+if not kept(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
+redis.call('HSETNX', KEYS[4], ARGV[1], ARGV[3])
+redis.call('SADD', KEYS[2], ARGV[1])
+if redis.call('SCARD', KEYS[2]) < tonumber(ARGV[5]) then return 1 end
+redis.call('SET', KEYS[3], ARGV[4])
+redis.call('DEL', KEYS[2])
+return 2
+"""
+)
+_GONE: Final = "data are gone; profiles must be written again"
 _LAYOUT: Final = (
     profile_header.MAGIC,
     profile_header.HEADER.size,
@@ -69,33 +103,61 @@ _LAYOUT: Final = (
 
 
 class ProfileWriter:
-    """Writes profiles and keeps the mark that says that all of them have been written."""
+    """Writes profiles and keeps the mark that says that all of them have been written.
+
+    ``rebuild``: another process owns the progress; this one notes its own elsewhere, and the common one where it is missing.
+    """
 
     def __init__(
-        self, client: redis.Redis, identity: Identity, hash6: str, epoch: int, partitions: int, meters: Meters
+        self,
+        client: redis.Redis,
+        identity: Identity,
+        hash6: str,
+        epoch: int,
+        partitions: int,
+        meters: Meters,
+        rebuild: bool = False,
     ) -> None:
         self._redis = client
         self._set_newer = client.register_script(_SET_NEWER)
+        self._advance, self._note = client.register_script(_ADVANCE), client.register_script(_CAUGHT_UP)
         self._identity, self._meters = identity, meters
         self._mark, self._written = identity.redis_complete(hash6), identity.redis_written(hash6)
+        self._progress = self._own = identity.redis_progress(hash6)
+        if rebuild:
+            self._own = f"{self._progress}:rebuild:{uuid.uuid4().hex}"
         self._epoch, self._partitions = epoch, partitions
-        self._me = uuid.uuid4().hex + "-sign"  # not a number, unlike a partition
+        # What Redis must have of each of our partitions, unless it lost something.
+        self._following: dict[int, int] = {}
         self._marked = False
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
-        """From the beginning, unless Redis says that it has the partition: the group's offsets outlive what Redis lost."""
-        mark, members = self._call(
-            lambda: self._redis.pipeline(transaction=False).get(self._mark).smembers(self._written).execute()
+        """Where Redis says that it is: the group's offsets outlive what Redis lost."""
+        mark, members, progress = self._call(
+            lambda: (
+                self._redis.pipeline(transaction=False)
+                .get(self._mark)
+                .smembers(self._written)
+                .hgetall(self._progress)
+                .execute()
+            )
         )
         self._marked = mark is not None and int(mark) >= self._epoch
-        if self._marked:
-            return {}
-        if mark is not None:  # a new epoch: the mark and the set speak of the old one
-            self._call(lambda: self._redis.delete(self._mark, self._written))
-            members = set()
-        self._call(lambda: self._redis.sadd(self._written, self._me))
-        have = {int(member) for member in members if member.isdigit()}
-        return {place: 0 for place in places if place.partition not in have}
+        if not self._marked and mark is not None:  # a new epoch: all of it speaks of the old one
+            self._call(lambda: self._redis.delete(self._mark, self._written, self._progress))
+            members, progress = set(), {}
+        have = {int(partition): int(following) for partition, following in progress.items()}
+        whole = {int(member) for member in members if member.isdigit()}
+        self._following = {}
+        if self._own != self._progress:
+            return dict.fromkeys(places, 0)
+        begin = {}
+        for place in places:
+            if place.partition in have and (self._marked or place.partition in whole):
+                self._following[place.partition] = begin[place] = have[place.partition]
+            else:
+                begin[place] = 0
+        return begin
 
     def write(self, records: Sequence[Record]) -> int:
         newest: dict[bytes, tuple[tuple[int, int], bytes]] = {}
@@ -117,45 +179,63 @@ class ProfileWriter:
             names = [self._identity.redis_profile(key.decode()) for key in chunk]
             values = [newest[key][1] for key in chunk]
             written += self._call(lambda n=names, v=values: self._set_newer(keys=n, args=[*_LAYOUT, *v]))
+        self._moved(records)
         if self._marked:  # while it catches up the age of a record says nothing
             now = time.time() * 1000
             for record in records:
                 self._meters.freshness.observe(max(0.0, now - record.appended) / 1000)
         return written
 
-    def caught_up(self, place: Place) -> None:
+    def _moved(self, records: Sequence[Record]) -> None:
+        ends = {record.partition: record.offset + 1 for record in records}
+        for partition, following in ends.items():
+            arguments = [partition, self._following.get(partition, ""), following]
+            if not self._call(lambda a=arguments: self._advance(keys=[self._own], args=a)):
+                raise StoreLostError("redis", _GONE)
+            self._following[partition] = following
+        if self._own != self._progress:  # goes by itself if the rebuild is killed
+            self._call(lambda: self._redis.expire(self._own, 86_400))
+
+    def caught_up(self, place: Place, following: int) -> None:
         if self._marked or self._check():
             return
-
-        def mark() -> None:
-            pipe = self._redis.pipeline(transaction=False)
-            _, members = pipe.sadd(self._written, place.partition).smembers(self._written).execute()
-            if sum(member.isdigit() for member in members) >= self._partitions:
-                self._redis.pipeline().set(self._mark, self._epoch).delete(self._written).execute()
-                self._marked = True
-                log.info("complete", extra={"data": {"mark": self._mark, "epoch": self._epoch}})
-
-        self._call(mark)
+        least = self._following.get(place.partition, "")
+        noted = self._call(
+            lambda: self._note(
+                keys=[self._own, self._written, self._mark, self._progress],
+                args=[place.partition, least, following, self._epoch, self._partitions],
+            )
+        )
+        if not noted:
+            raise StoreLostError("redis", _GONE)
+        if self._own == self._progress:
+            self._following.setdefault(place.partition, following)
+        if noted == 2:
+            self._marked = True
+            log.info("complete", extra={"data": {"mark": self._mark, "epoch": self._epoch}})
 
     def tick(self) -> None:
         self._check()
 
     def _check(self) -> bool:
-        """Whether the mark is there. Neither the mark nor our sign in the set of partitions: Redis lost its data, and profiles with it."""
-        mark, sign = self._call(
-            lambda: (
-                self._redis.pipeline(transaction=False)
-                .get(self._mark)
-                .sismember(self._written, self._me)
-                .execute()
-            )
-        )
-        if mark is None and (self._marked or not sign):
-            raise StoreLostError("redis", "its data are gone; profiles must be written from the beginning")
+        """Whether the mark is there. Redis has less than this process wrote, or no mark any more: it lost data."""
+        ours = sorted(self._following)
+        pipe = self._redis.pipeline(transaction=False).get(self._mark)
+        for partition in ours:
+            pipe = pipe.hget(self._own, str(partition))
+        mark, *have = self._call(pipe.execute)
+        short = [p for p, at in zip(ours, have, strict=True) if at is None or int(at) < self._following[p]]
+        if short or (self._marked and mark is None):
+            raise StoreLostError("redis", _GONE)
         self._marked = mark is not None and int(mark) >= self._epoch
         return self._marked
 
     def close(self) -> None:
+        if self._own != self._progress:
+            try:
+                self._redis.delete(self._own)
+            except redis.RedisError as error:
+                log.warning("left behind", extra={"data": {"key": self._own, "error": str(error)}})
         self._redis.close()
 
     def _refuse(self, record: Record, why: str) -> None:
@@ -190,8 +270,9 @@ def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[Profile
         config.epoch,
         config.kafka.partitions,
         meters,
+        rebuild,
     )
-    return writer, run.reading(config, "profile", ("profiles",), batch=500, linger=0.005)
+    return writer, run.reading(config, "profile", ("profiles",), batch=500, linger=0.005, tick=TICK_SECONDS)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from fraud_contracts.errors import StoreError
 
 
 class StoreLostError(StoreError):
-    """The store lost what it had. Trying again can't help: the sink starts anew and writes from the beginning."""
+    """The store lost some or all of what it had. Trying again can't help: the sink starts anew from what the store still has."""
 
 
 class Place(NamedTuple):
@@ -45,8 +45,9 @@ class Writer(Protocol):
         """Makes the records durable, idempotently; returns how many rows changed in the store."""
         ...
 
-    def caught_up(self, place: Place) -> None:
-        """Called once per assignment, when everything that the partition held at its start has been written."""
+    def caught_up(self, place: Place, following: int) -> None:
+        """Called once per assignment, when everything that the partition held at its start has been written; all
+        before ``following`` is."""
         ...
 
     def tick(self) -> None:

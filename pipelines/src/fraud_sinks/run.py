@@ -1,4 +1,4 @@
-"""Starts a sink: configuration, logging, health server, signals, the loop, and the exit code."""
+"""Starts a sink: configuration, logging, health server, signals, the loop (anew where its store lost data), the exit code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,17 +15,26 @@ from confluent_kafka import KafkaException
 from fraud_contracts import log as logs
 from fraud_contracts.config import METRICS_PORT, DetectorConfig, load_config
 from fraud_contracts.errors import StoreError
-from fraud_sinks.loop import Loop, Reading
+from fraud_sinks.loop import TICK_SECONDS, Loop, Reading
 from fraud_sinks.meters import HealthServer, Meters
-from fraud_sinks.records import Writer
+from fraud_sinks.records import StoreLostError, Writer
 
 log = logging.getLogger(__name__)
+
+STOP_SECONDS = 20.0  # below the Pod's grace period
 
 # (configuration, meters, whether this is a rebuild) -> the writer and what it reads
 Maker = Callable[[DetectorConfig, Meters, bool], tuple[Writer, Reading]]
 
 
-def reading(config: DetectorConfig, sink: str, nouns: tuple[str, ...], batch: int, linger: float) -> Reading:
+def reading(
+    config: DetectorConfig,
+    sink: str,
+    nouns: tuple[str, ...],
+    batch: int,
+    linger: float,
+    tick: float = TICK_SECONDS,
+) -> Reading:
     return Reading(
         bootstrap=config.kafka.bootstrap_servers,
         topics=tuple(config.identity.topic(noun) for noun in nouns),
@@ -32,6 +42,7 @@ def reading(config: DetectorConfig, sink: str, nouns: tuple[str, ...], batch: in
         instance=os.environ.get("HOSTNAME"),
         batch=batch,
         linger=linger,
+        tick=tick,
     )
 
 
@@ -49,22 +60,40 @@ def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
     meters = Meters(str(config.identity), sink)
     port = int(os.environ.get("METRICS_PORT", METRICS_PORT))
     loop: Loop | None = None
+    stopping = threading.Event()
     server = HealthServer(
         port if not rebuild else 0,
         meters.registry,
         alive=lambda: loop is None or loop.alive(),
-        ready=lambda: loop is not None and loop.ready(),
+        ready=lambda: loop is not None and loop.ready() and not stopping.is_set(),
     )
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        if loop is not None:
+            loop.stop()
+        # A client of a broker that is gone may wait for it for ever; what isn't committed is read again anyway.
+        last = threading.Timer(STOP_SECONDS, os._exit, (1,))
+        last.daemon = True
+        last.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     server.start()
     try:
-        writer, what = make(config, meters, rebuild)
-        loop = Loop(replace(what, rebuild=rebuild), writer, meters)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: loop.stop() if loop else None)
-        log.info(
-            "started", extra={"data": {"sink": sink, "detector": str(config.identity), "rebuild": rebuild}}
-        )
-        loop.run()
+        while True:
+            writer, what = make(config, meters, rebuild)
+            loop = Loop(replace(what, rebuild=rebuild), writer, meters)
+            if stopping.is_set():
+                loop.stop()
+            about = {"sink": sink, "detector": str(config.identity), "rebuild": rebuild}
+            log.info("started", extra={"data": about})
+            try:
+                loop.run()
+                break
+            except StoreLostError as error:
+                meters.losses.inc()
+                log.error("starting anew", extra={"data": {"sink": sink, "error": str(error)}})
     except (StoreError, KafkaException) as error:
         log.error("giving up", extra={"data": {"sink": sink, "error": str(error)}})
         return 1
