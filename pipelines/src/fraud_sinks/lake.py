@@ -1,11 +1,10 @@
-"""``python -m fraud_sinks.lake``: decisions to a Delta table at ``<storage.uri>/lake/decisions``, each exactly once.
+"""``python -m fraud_sinks.lake``: decisions and labels to Delta tables below ``<storage.uri>/lake``, each exactly once.
 
 Every commit of the table carries, as Delta's own ``txn`` actions, the offset after the last record of each partition in it.
 Data and offsets are thus one atomic write: a restart begins where the table says, and an attempt whose answer was lost
 is recognised. Kafka's committed offsets only show the lag. A table that is gone is written from the beginning.
 
-Partitioned by ``date``, the UTC day of the decision. ``record`` is the whole decision as JSON; the other columns are for
-reading without parsing it. ``vector`` is what was decided on; training reads it instead of computing it again.
+What the tables hold is in ``lake_tables``.
 """
 
 from __future__ import annotations
@@ -17,14 +16,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from fraud_contracts import lake
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
+from fraud_contracts.lake import storage_options
 from fraud_sinks import run
+from fraud_sinks.lake_tables import DECISIONS, LABELS, ORIGIN, LakeTable
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError
@@ -37,67 +38,23 @@ LINGER_SECONDS: Final = 10.0
 UPKEEP_COMMITS: Final = 360
 KEEP_HOURS: Final = 168  # replaced files stay a week, so that a training run's snapshot stays readable
 
-SCHEMA: Final = pa.schema(
-    [
-        ("date", pa.date32()),
-        ("id", pa.string()),
-        ("hash", pa.string()),
-        ("door", pa.string()),
-        ("time", pa.int64()),
-        ("decided", pa.int64()),
-        ("amount", pa.int64()),
-        ("currency", pa.string()),
-        ("entities", pa.map_(pa.string(), pa.string())),
-        ("set", pa.string()),
-        ("vector", pa.list_(pa.float64())),
-        ("action", pa.string()),
-        ("score", pa.int32()),
-        ("probability", pa.float64()),
-        ("release", pa.string()),
-        ("model_version", pa.string()),
-        ("model_digest", pa.string()),
-        ("arm", pa.string()),
-        ("bucket", pa.int32()),
-        ("degraded", pa.list_(pa.string())),
-        ("record", pa.string()),
-        ("topic", pa.string()),
-        ("partition", pa.int32()),
-        ("offset", pa.int64()),
-    ]
-)
-_SAME: Final = (
-    "hash", "door", "decided", "set", "vector", "action", "score", "probability", "release", "model_version",
-    "model_digest", "arm", "bucket", "degraded",
-)  # fmt: skip
-
 _UNFIT: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, pa.ArrowException)
 
 
-def row(record: Record) -> dict[str, Any]:
-    """A decision as a row; ValueError or another lookup error where the record is none."""
-    found = orjson.loads(record.value or b"")
-    event = found["event"]
-    return {
-        **{name: found.get(name) for name in _SAME},
-        "date": datetime.fromtimestamp(found["decided"] / 1000, UTC).date(),
-        "id": event["id"],
-        "time": event["time"],
-        "amount": event["amount"],
-        "currency": event.get("currency"),
-        "entities": list(event["entities"].items()),
-        "record": (record.value or b"").decode(),
-        "topic": record.topic,
-        "partition": record.partition,
-        "offset": record.offset,
-    }
-
-
 class LakeWriter:
-    """``rebuild``: adds only what the table lacks, by origin, and leaves the recorded offsets alone."""
+    """One table. ``rebuild``: adds only what it lacks, by origin, and leaves the recorded offsets alone."""
 
-    def __init__(self, uri: str, application: str, meters: Meters, rebuild: bool = False) -> None:
+    def __init__(
+        self,
+        uri: str,
+        application: str,
+        meters: Meters,
+        rebuild: bool = False,
+        kind: LakeTable = DECISIONS,
+    ) -> None:
         self._uri, self._application, self._meters, self._rebuild = uri, application, meters, rebuild
-        self._options = storage_options(uri)
+        self._kind = kind
+        self._options = storage_options(uri, os.environ)
         self._table: DeltaTable | None = None
         self._commits = 0
 
@@ -115,20 +72,18 @@ class LakeWriter:
                 return 0
             data = self._arrow(fresh)
             if self._rebuild:
-                return self._merge(table, data)
+                return self._merge(table, data, self._kind.key or ORIGIN)
             following = {record.place: record.offset + 1 for record in fresh}
             now = int(datetime.now(UTC).timestamp() * 1000)
-            write_deltalake(
-                table,
-                data,
-                mode="append",
-                commit_properties=CommitProperties(
-                    app_transactions=[
-                        Transaction(self._app(place), offset, now) for place, offset in following.items()
-                    ]
-                ),
+            commit = CommitProperties(
+                app_transactions=[
+                    Transaction(self._app(place), offset, now) for place, offset in following.items()
+                ]
             )
             self._commits += 1
+            if self._kind.key and data.num_rows:
+                return self._merge(table, data, self._kind.key, commit)
+            write_deltalake(table, data, mode="append", commit_properties=commit)
             return int(data.num_rows)
 
     def caught_up(self, place: Place, following: int) -> None:
@@ -167,10 +122,10 @@ class LakeWriter:
         except TableNotFoundError:
             self._table = DeltaTable.create(
                 self._uri,
-                SCHEMA,
+                self._kind.schema,
                 mode="ignore",
                 partition_by=["date"],
-                name="decisions",
+                name=self._kind.name,
                 storage_options=self._options,
             )
         return self._table
@@ -183,38 +138,76 @@ class LakeWriter:
 
     def _arrow(self, records: Sequence[Record]) -> pa.Table:
         """The rows of a batch. Only where that fails is each record tried alone."""
+        row, schema = self._kind.row, self._kind.schema
         try:
-            return pa.Table.from_pylist([row(record) for record in records], SCHEMA)
+            return pa.Table.from_pylist([row(record) for record in records], schema)
         except _UNFIT:
             pass  # at least one record is to blame: found below
         rows = []
         for record in records:
             try:
                 one = row(record)
-                pa.Table.from_pylist([one], SCHEMA)
+                pa.Table.from_pylist([one], schema)
                 rows.append(one)
             except _UNFIT as error:
                 # The ledger keeps its bytes; a row of other types would make the table unreadable for all.
                 self._meters.refused.inc()
                 where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-                log.error("decision refused", extra={"data": {"why": type(error).__name__, **where}})
-        return pa.Table.from_pylist(rows, SCHEMA)
+                log.error("record refused", extra={"data": {"why": type(error).__name__, **where}})
+        return pa.Table.from_pylist(rows, schema)
 
     @staticmethod
-    def _merge(table: DeltaTable, data: pa.Table) -> int:
+    def _merge(
+        table: DeltaTable, data: pa.Table, key: Sequence[str], commit: CommitProperties | None = None
+    ) -> int:
+        """Adds the rows whose key the table lacks; one each, where the batch itself has several."""
         if not data.num_rows:
             return 0
+        first = {tuple(row.values()): i for i, row in reversed(list(enumerate(data.select(key).to_pylist())))}
         done = (
             table.merge(
-                data,
-                "t.date = s.date AND t.topic = s.topic AND t.partition = s.partition AND t.offset = s.offset",
+                data.take(sorted(first.values())),
+                " AND ".join(f"t.{name} = s.{name}" for name in key),
                 source_alias="s",
                 target_alias="t",
+                commit_properties=commit,
             )
             .when_not_matched_insert_all()
             .execute()
         )
         return int(done["num_target_rows_inserted"])
+
+
+class LakeTables:
+    """Several tables behind one loop, each fed from its own topic."""
+
+    def __init__(self, by_topic: Mapping[str, LakeWriter]) -> None:
+        self._by_topic = by_topic
+
+    def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        found: dict[Place, int] = {}
+        for topic, writer in self._by_topic.items():
+            found.update(writer.start([place for place in places if place.topic == topic]))
+        return found
+
+    def write(self, records: Sequence[Record]) -> int:
+        """A failure after the first table's commit is tried again with both; the first then finds nothing fresh."""
+        done = 0
+        for topic, writer in self._by_topic.items():
+            mine = [record for record in records if record.topic == topic]
+            done += writer.write(mine) if mine else 0
+        return done
+
+    def caught_up(self, place: Place, following: int) -> None:
+        self._by_topic[place.topic].caught_up(place, following)
+
+    def tick(self) -> None:
+        for writer in self._by_topic.values():
+            writer.tick()
+
+    def close(self) -> None:
+        for writer in self._by_topic.values():
+            writer.close()
 
 
 class _errors:
@@ -228,24 +221,18 @@ class _errors:
             raise StoreError("lake", str(error)) from error
 
 
-def storage_options(uri: str) -> dict[str, str] | None:
-    """For S3: a commit must never overwrite another's, and plain HTTP is refused unless the endpoint is given so."""
-    if not uri.startswith("s3://"):
-        return None
-    options = {"aws_conditional_put": "etag"}
-    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-        options["aws_allow_http"] = "true"
-    return options
-
-
-def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[LakeWriter, Reading]:
-    writer = LakeWriter(
-        f"{config.storage_uri.rstrip('/')}/lake/decisions",
-        config.identity.group("lake-sink"),
-        meters,
-        rebuild,
+def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[LakeTables, Reading]:
+    group = config.identity.group("lake-sink")
+    tables = LakeTables(
+        {
+            config.identity.topic(kind.name): LakeWriter(
+                lake.table(config.storage_uri, kind.name), group, meters, rebuild, kind
+            )
+            for kind in (DECISIONS, LABELS)
+        }
     )
-    return writer, run.reading(config, "lake", ("decisions",), batch=BATCH_ROWS, linger=LINGER_SECONDS)
+    nouns = (DECISIONS.name, LABELS.name)
+    return tables, run.reading(config, "lake", nouns, batch=BATCH_ROWS, linger=LINGER_SECONDS)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
 from fraud_sinks.lake import LakeWriter
+from fraud_sinks.lake_tables import LABELS
 from fraud_sinks.loop import Loop, Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Record
@@ -170,6 +171,29 @@ def test_rows_hold_what_training_reads(make: Make) -> None:
     assert orjson.loads(rows["one"]["record"]) == orjson.loads(decision("one"))
     assert [str(rows[event_id]["date"]) for event_id in ("one", "two")] == ["2025-11-24", "2025-11-25"]
     assert meters.refused._value.get() == 2
+
+
+def label(event_id: str, fraud: bool, known: int) -> bytes:
+    entities = {"customer": f"t_{event_id}", "counterparty": None}
+    return orjson.dumps(
+        {"id": event_id, "time": DAY - 5, "entities": entities, "fraud": fraud, "source": "analyst"}
+        | {"claimed": known - 1, "known": known}
+    )
+
+
+def test_a_label_published_twice_is_there_once(make: Make) -> None:
+    """The ledger may publish a label again, in the same batch or later; a correction is a row of its own."""
+    uri = f"{make(1).storage_uri}/lake/labels"
+    writer = LakeWriter(uri, "app", Meters("d", "lake"), kind=LABELS)
+    values = [label("a", True, DAY), label("b", True, DAY), label("a", True, DAY)]
+    assert writer.write([Record("t", 0, at, DAY, None, value) for at, value in enumerate(values)]) == 2
+    values = [label("b", True, DAY), label("a", False, DAY + 86_400_000), b"{}"]
+    more = [Record("t", 0, 3 + at, DAY, None, value) for at, value in enumerate(values)]
+    assert writer.write(more) == 1
+    assert writer.write(more) == 0
+    rows = DeltaTable(uri).to_pyarrow_table().to_pylist()
+    found = sorted((row["id"], row["fraud"], row["known"], row["offset"]) for row in rows)
+    assert found == [("a", False, DAY + 86_400_000, 4), ("a", True, DAY, 0), ("b", True, DAY, 1)]
 
 
 def test_killed_restarted_lost_and_rebuilt(broker: Broker, make: Make, tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""The lake's place and tables: what the sink writes and training reads, below ``<storage.uri>/lake``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+DECISIONS: Final = "decisions"
+LABELS: Final = "labels"
+
+
+def table(storage_uri: str, name: str) -> str:
+    return f"{storage_uri.rstrip('/')}/lake/{name}"
+
+
+def storage_options(uri: str, environ: Mapping[str, str]) -> dict[str, str] | None:
+    """For S3: a commit must never overwrite another's, and plain HTTP is refused unless the endpoint is given so."""
+    if not uri.startswith("s3://"):
+        return None
+    options = {"aws_conditional_put": "etag"}
+    if environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        options["aws_allow_http"] = "true"
+    return options

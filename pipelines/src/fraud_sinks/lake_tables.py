@@ -1,0 +1,132 @@
+"""The lake's tables: their columns, and how a record becomes a row. Each is partitioned by ``date``, a UTC day.
+
+``decisions`` by the day of the decision: ``record`` is the whole decision as JSON, the other columns are for reading without
+parsing it. ``vector`` is what was decided on; training reads it instead of computing it again.
+
+``labels`` by the day on which the label became known: one row per label that the ledger joined, corrections beside what
+they correct. Of one transaction the row that became known last holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+
+from fraud_contracts import lake
+from fraud_sinks.records import Record
+
+_ORIGIN_FIELDS: Final = [("topic", pa.string()), ("partition", pa.int32()), ("offset", pa.int64())]
+ORIGIN: Final = ("date", "topic", "partition", "offset")
+_ENTITIES: Final = pa.map_(pa.string(), pa.string())
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """``key``: what tells one row from another where a topic may carry it twice; a topic written in transactions needs none."""
+
+    name: str
+    schema: pa.Schema
+    row: Callable[[Record], dict[str, Any]]
+    key: tuple[str, ...] = ()
+
+
+def _day(ms: int) -> date:
+    return datetime.fromtimestamp(ms / 1000, UTC).date()
+
+
+def _origin(record: Record) -> dict[str, Any]:
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+
+
+_SAME: Final = (
+    "hash", "door", "decided", "set", "vector", "action", "score", "probability", "release", "model_version",
+    "model_digest", "arm", "bucket", "degraded",
+)  # fmt: skip
+
+
+def _decision(record: Record) -> dict[str, Any]:
+    """A decision as a row; ValueError or another lookup error where the record is none."""
+    found = orjson.loads(record.value or b"")
+    event = found["event"]
+    return {
+        **{name: found.get(name) for name in _SAME},
+        "date": _day(found["decided"]),
+        "id": event["id"],
+        "time": event["time"],
+        "amount": event["amount"],
+        "currency": event.get("currency"),
+        "entities": list(event["entities"].items()),
+        "record": (record.value or b"").decode(),
+        **_origin(record),
+    }
+
+
+def _label(record: Record) -> dict[str, Any]:
+    found = orjson.loads(record.value or b"")
+    return {
+        "date": _day(found["known"]),
+        "id": found["id"],
+        "fraud": found["fraud"],
+        "source": found["source"],
+        "claimed": found["claimed"],
+        "known": found["known"],
+        "time": found["time"],
+        "entities": list(found["entities"].items()),
+        **_origin(record),
+    }
+
+
+DECISIONS: Final = LakeTable(
+    lake.DECISIONS,
+    pa.schema(
+        [
+            ("date", pa.date32()),
+            ("id", pa.string()),
+            ("hash", pa.string()),
+            ("door", pa.string()),
+            ("time", pa.int64()),
+            ("decided", pa.int64()),
+            ("amount", pa.int64()),
+            ("currency", pa.string()),
+            ("entities", _ENTITIES),
+            ("set", pa.string()),
+            ("vector", pa.list_(pa.float64())),
+            ("action", pa.string()),
+            ("score", pa.int32()),
+            ("probability", pa.float64()),
+            ("release", pa.string()),
+            ("model_version", pa.string()),
+            ("model_digest", pa.string()),
+            ("arm", pa.string()),
+            ("bucket", pa.int32()),
+            ("degraded", pa.list_(pa.string())),
+            ("record", pa.string()),
+            *_ORIGIN_FIELDS,
+        ]
+    ),
+    _decision,
+)
+# The ledger publishes a label again after a crash between its broker and its database; the table holds it once.
+LABELS: Final = LakeTable(
+    lake.LABELS,
+    pa.schema(
+        [
+            ("date", pa.date32()),
+            ("id", pa.string()),
+            ("fraud", pa.bool_()),
+            ("source", pa.string()),
+            ("claimed", pa.int64()),
+            ("known", pa.int64()),
+            ("time", pa.int64()),
+            ("entities", _ENTITIES),
+            *_ORIGIN_FIELDS,
+        ]
+    ),
+    _label,
+    key=("date", "id", "fraud", "source", "claimed", "known"),
+)
