@@ -67,7 +67,7 @@ def entities(*names: str) -> Change:
 REFUSED: dict[str, tuple[Change, str, str]] = {
     # types and bounds
     "text for a number": ({"spec.kafka.partitions": "two"}, "spec.kafka.partitions", "must be of type integer"),
-    "text for a list": ({f"{EVENT}.sensitive": "customer_id"}, f"{EVENT}.sensitive", "must be of type array"),
+    "text for a list": ({f"{EVENT}.sensitive": "card"}, f"{EVENT}.sensitive", "must be of type array"),
     "number for text": ({f"{EVENT}.id.field": 7}, f"{EVENT}.id.field", "must be of type string"),
     "text for a boolean": ({"spec.paused": "yes"}, "spec.paused", "must be of type boolean"),
     "no id": ({f"{EVENT}.id": ABSENT}, f"{EVENT}.id", "Required value"),
@@ -140,9 +140,9 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
         {EXTRA: [{"name": "mine", "transform": "Equals"}]}, f"{EXTRA}[0]", "needs where: write field and equals",
     ),
     "sensitive where": (
-        feature(COUNT, where={"field": "customer_id", "equals": "7"}), "features.extra: where.field", "leave where out",
+        feature(COUNT, where={"field": "card", "equals": "7"}), "features.extra: where.field", "leave where out",
     ),
-    "sensitive of": (feature(SUM, of="customer_id"), "features.extra: of", "write amount or another field"),
+    "sensitive of": (feature(SUM, of="card"), "features.extra: of", "write amount or another field"),
     # across parts
     "sensitive amount": ({f"{EVENT}.sensitive": ["amount"]}, "event.amount.field", "take it out of event.sensitive"),
     "sensitive id": ({f"{EVENT}.sensitive": ["transaction_id"]}, "event.id.field", "take it out of event.sensitive"),
@@ -156,7 +156,7 @@ IMMUTABLE: dict[str, tuple[Change, str, str]] = {
     "fewer partitions": ({"kafka": {"partitions": 1}}, "kafka.partitions", "make a new detector"),
     "another id": ({"event": {"id": {"field": "uuid"}}}, "event.id.field", "make a new detector"),
     "renamed entity": (
-        {"entities": [{"name": "client", "field": "customer_id"}, {"name": "counterparty", "field": "merchant_id"}]},
+        {"entities": [{"name": "client", "field": "card"}, {"name": "counterparty", "field": "merchant_id"}]},
         "entities' names and fields", "make a new detector",
     ),
     "entity's other field": (
@@ -164,7 +164,7 @@ IMMUTABLE: dict[str, tuple[Change, str, str]] = {
         "entities' names and fields", "make a new detector",
     ),
     "entity taken away": (
-        {"entities": [{"name": "customer", "field": "customer_id"}]}, "entities' names and fields", "make a new detector",
+        {"entities": [{"name": "customer", "field": "card"}]}, "entities' names and fields", "make a new detector",
     ),
 }  # fmt: skip
 
@@ -199,7 +199,7 @@ TOLD: dict[str, tuple[Change, str, str]] = {
         {EXTRA: [{"name": "mine", "transform": "Hour", "window": "1h"}]}, f"{EXTRA}[0].window", "leave it out",
     ),
     "id declared again": ({f"{EVENT}.fields.0.name": "transaction_id"}, f"{EVENT}.fields[0].name", "leave it out"),
-    "one field, two entities": ({"spec.entities.1.field": "customer_id"}, "spec.entities[1].field", "give each its own"),
+    "one field, two entities": ({"spec.entities.1.field": "card"}, "spec.entities[1].field", "give each its own"),
     "no storage anywhere": ({"spec.storage": ABSENT}, "spec.storage.uri", "give s3:// or file://"),
 }  # fmt: skip
 

@@ -30,10 +30,10 @@ SPEC: dict[str, Any] = {
         "time": {"field": "timestamp"},
         "amount": {"field": "amount", "currency": "EUR"},
         "fields": [{"name": "category"}, {"name": "channel"}],
-        "sensitive": ["customer_id"],
+        "sensitive": ["card"],
     },
     "entities": [
-        {"name": "customer", "field": "customer_id"},
+        {"name": "customer", "field": "card"},
         {"name": "counterparty", "field": "merchant_id", "labelDelay": "3d"},
     ],
     "labels": {"sources": [{"name": "chargeback", "maturity": "10d"}]},
