@@ -8,6 +8,7 @@ state is empty. Nothing here buffers: what a Python object holds is in no checkp
 from __future__ import annotations
 
 import os
+import pickle
 import secrets
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from pyflink.datastream.state import ValueStateDescriptor
 from fraud_contracts import log
 from fraud_contracts.config import load_config
 from fraud_contracts.records import Source
-from fraud_flink.intake import EVENT, LABEL, SEED, Dead, Element, Intake, entity_key
+from fraud_flink.intake import EVENT, LABEL, Dead, Element, Intake, entity_key
 from fraud_flink.stages import EntityStage
 from fraud_flink.tables import SOURCES
 
@@ -36,6 +37,10 @@ KEY_VALUE = Types.ROW_NAMED(["k", "v"], [BYTES, BYTES])
 DEAD_LETTERS = OutputTag("dead-letters", KEY_VALUE)
 PROFILES = OutputTag("profiles", KEY_VALUE)
 STATE = "profile-v1"
+WAITING = "waiting-v1"
+# Longer than two inline decisions may differ in time, with their deadlines and an append; nobody waits for these records.
+WAIT_MS = 250
+WAITING_MAX = 64
 
 
 class IntakeFunction(ProcessFunction):  # type: ignore[misc]
@@ -69,6 +74,10 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
     """One entity's stage: applies events, labels and seeds to the key's state, and emits what it became to ``profiles``.
 
     What is addressed to a later stage passes through. The last stage emits finished feature records instead of elements.
+
+    An event that was decided inline waits a moment for those of its key that the decision service saw before it: two
+    partitions bring them in any order, and the stream shall see what the decision saw (docs/decisions/0006). Those that
+    wait are in the key's state, so a checkpoint has them.
     """
 
     def __init__(self, index: int, last: bool) -> None:
@@ -77,6 +86,9 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
         self._state = runtime_context.get_state(ValueStateDescriptor(STATE, Types.PICKLED_BYTE_ARRAY()))
+        self._waiting = runtime_context.get_state(ValueStateDescriptor(WAITING, Types.PICKLED_BYTE_ARRAY()))
+        # Keys that may have waiting events; only spares a look at their state. After a restore the timers come at once.
+        self._held: set[str] = set()
         # Unique per attempt and subtask: a reader can tell a first emission from one after a restore. Thread mode of
         # Flink 2.2 can't tell the subtask's index (its bridge calls a method that is gone), hence the random tail.
         run = f"{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(3)}"
@@ -88,19 +100,72 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
         if addressee is not None and addressee != stage.entity:
             yield value
             return
-        if kind == LABEL:
-            token, state = body["entities"][stage.entity], stage.label(self._state.value(), body)
-        elif kind == SEED:
-            token, state = body[0], stage.seed(self._state.value(), body[1])
-        else:
+        key = ctx.get_current_key()
+        if kind == EVENT:
             token = stage.token(body)
-            state = None if token is None else stage.event(self._state.value(), body)
-        if state is not None:
-            self._state.update(state)
-            yield PROFILES, Row(k=stage.profile_key(token), v=state)
-        if kind != EVENT:
-            return
-        if self._last:
-            yield Row(k=stage.feature_key(body), v=stage.feature_record(body))
+            if token is None:
+                yield self._done(value)
+                return
+            state = self._state.value()
+            if stage.lacking(state, body) and self._hold(key, value, ctx):
+                return
+            yield from self._apply(value, token, state, stage.event(state, body))
+        elif kind == LABEL:
+            state = self._state.value()
+            yield from self._apply(value, body["entities"][stage.entity], state, stage.label(state, body))
         else:
-            yield value
+            state = self._state.value()
+            yield from self._apply(value, body[0], state, stage.seed(state, body[1]))
+        if key in self._held:
+            yield from self._release(key, 0)
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
+        yield from self._release(ctx.get_current_key(), timestamp)
+
+    def _apply(self, value: Element, token: str, state: bytes | None, new: bytes | None) -> Iterator[Any]:
+        if new is not None:
+            self._state.update(new)
+            yield PROFILES, Row(k=self._stage.profile_key(token), v=new)
+        if value[0] == EVENT:
+            yield self._done(value)
+
+    def _done(self, value: Element) -> Any:
+        if not self._last:
+            return value
+        return Row(k=self._stage.feature_key(value[2]), v=self._stage.feature_record(value[2]))
+
+    def _hold(self, key: str, value: Element, ctx: KeyedProcessFunction.Context) -> bool:
+        """Lets an event wait, unless too many do."""
+        waiting = self._waiting_of()
+        if len(waiting) >= WAITING_MAX:
+            return False
+        timers = ctx.timer_service()
+        until = timers.current_processing_time() + WAIT_MS
+        waiting.append((until, value))
+        self._waiting.update(pickle.dumps(waiting))
+        timers.register_processing_time_timer(until)
+        self._held.add(key)
+        return True
+
+    def _waiting_of(self) -> list[tuple[int, Element]]:
+        held = self._waiting.value()
+        return [] if held is None else pickle.loads(held)  # noqa: S301 - this job's own state
+
+    def _release(self, key: str, now: int) -> Iterator[Any]:
+        """Applies those that lack nothing any more, and all before one that has waited until ``now``; who saw least is first."""
+        waiting, stage = self._waiting_of(), self._stage
+        before = len(waiting)
+        while waiting:
+            state = self._state.value()
+            lacking = [stage.lacking(state, value[2]) for _, value in waiting]
+            if min(lacking) and all(until > now for until, _ in waiting):
+                break
+            _, value = waiting.pop(lacking.index(min(lacking)))
+            token = stage.token(value[2])
+            if token is not None:
+                yield from self._apply(value, token, state, stage.event(state, value[2]))
+        if not waiting:
+            self._waiting.clear()
+            self._held.discard(key)
+        elif len(waiting) != before:
+            self._waiting.update(pickle.dumps(waiting))

@@ -51,6 +51,25 @@ class EntityStage:
         token = work["event"]["entities"].get(self._stage.entity)
         return None if token is None else str(token)
 
+    def lacking(self, state: bytes | None, work: Work) -> int:
+        """How many more the decision service had seen of this key than its state has, when it decided the event.
+
+        Where that is more than none, events that it saw first are still on their way here, by another partition.
+        """
+        decision = work["decision"]
+        seen = decision.get("saw") if decision is not None else None
+        mine = seen.get(self._stage.entity) if isinstance(seen, dict) else None
+        if not isinstance(mine, list) or len(mine) != 3 or not isinstance(mine[1], int):
+            return 0
+        epoch, seq = self._epoch, 0
+        if state is not None:
+            try:
+                header = profile_header.read(state)
+            except ValueError:
+                return 0  # ``event`` says what is wrong with it
+            epoch, seq = header.epoch, header.seq
+        return max(0, mine[1] - seq) if mine[0] == epoch else 0
+
     def profile_key(self, token: str) -> bytes:
         return profile_key(self._set.hash6, self._stage.entity, token).encode()
 

@@ -83,7 +83,7 @@ def sink_table(config: DetectorConfig, noun: str) -> str:
 
 
 def profile_table(config: DetectorConfig) -> str:
-    """DDL of the compacted topic: the last profile of a key in each quarter of a second, flushed on a checkpoint too."""
+    """DDL of the compacted topic: the last profile of a key in each hundredth of a second, flushed on a checkpoint too."""
     options = {
         "connector": "upsert-kafka",
         "topic": config.identity.topic("profiles"),
@@ -93,7 +93,7 @@ def profile_table(config: DetectorConfig) -> str:
         "value.format": "raw",
         "value.fields-include": "EXCEPT_KEY",
         "sink.delivery-guarantee": "at-least-once",
-        "sink.buffer-flush.interval": "250 ms",
+        "sink.buffer-flush.interval": "10 ms",
         "sink.buffer-flush.max-rows": "2000",
     }
     return (

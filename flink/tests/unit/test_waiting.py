@@ -1,0 +1,159 @@
+"""An event decided inline waits for those that its decision saw first, whatever order two partitions bring them in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from fraud_flink.functions import PROFILES, WAIT_MS, WAITING_MAX, EntityFunction
+from fraud_flink.intake import EVENT, Element, Intake
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.features import compile_detector
+from fraud_pipelines.sealing import Sealer
+from fraud_testing import detectors
+
+NOW = 1_795_000_000_000
+CONFIG = detectors.detector("unused:9092")
+INTAKE = Intake(CONFIG, Tokeniser(b"0" * 32), Sealer("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="))
+ENGINE = compile_detector(CONFIG.spec)
+
+
+class State:
+    """One key's value state."""
+
+    def __init__(self) -> None:
+        self.held: bytes | None = None
+
+    def value(self) -> bytes | None:
+        return self.held
+
+    def update(self, value: bytes) -> None:
+        self.held = value
+
+    def clear(self) -> None:
+        self.held = None
+
+
+class Context:
+    """Flink's contexts, for one key whose clock the test turns."""
+
+    def __init__(self) -> None:
+        self.now, self.timers, self.states = NOW, list[int](), dict[str, State]()
+
+    def get_state(self, descriptor: Any) -> State:
+        return self.states.setdefault(descriptor.name, State())
+
+    def get_current_key(self) -> str:
+        return "tm1"
+
+    def timer_service(self) -> Context:
+        return self
+
+    def current_processing_time(self) -> int:
+        return self.now
+
+    def register_processing_time_timer(self, at: int) -> None:
+        self.timers.append(at)
+
+
+@pytest.fixture
+def context() -> Context:
+    return Context()
+
+
+@pytest.fixture
+def stage(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EntityFunction]:
+    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
+    made = EntityFunction(1, last=True)
+    made.open(context)  # type: ignore[arg-type]
+    yield made
+
+
+def elements(count: int) -> list[Element]:
+    """Events of one merchant as the inline door decided them: each saw all before it."""
+    found: list[Element] = []
+    state: bytes | None = None
+    for i in range(count):
+        event = one_event(i)
+        seen = ENGINE.stage("counterparty").open(state, CONFIG.epoch)
+        epoch, seq, digest = seen.saw
+        seen.observe(event)
+        state = seen.dump()
+        saw = {"customer": [1, 0, "0" * 16], "counterparty": [epoch, seq, f"{digest:016x}"]}
+        record = {"event": event, "hash": "h", "decision": {"id": event["id"], "saw": saw}}
+        source: Any = {"topic": "t", "partition": 0, "offset": i}
+        found.append(INTAKE.accepted(orjson.dumps(record), source, NOW))  # type: ignore[arg-type]
+        found[-1][2]["values"]["customer"] = [0.0] * ENGINE.stages[0].width
+    return found
+
+
+def one_event(i: int) -> Any:
+    return {
+        "id": f"e{i}",
+        "time": NOW + i,
+        "amount": 100,
+        "currency": "EUR",
+        "entities": {"customer": f"c{i}", "counterparty": "m1"},
+        "fields": {"category": None},
+    }
+
+
+def features(out: Iterator[Any]) -> list[dict[str, Any]]:
+    """The feature records among what a call gave."""
+    rows = [one for one in out if not (isinstance(one, tuple) and one[0] is PROFILES)]
+    return [orjson.loads(row["v"]) for row in rows]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_any_order_comes_out_as_it_was_seen(
+    stage: EntityFunction, context: Context, order: tuple[int, ...]
+) -> None:
+    """Each record has exactly what its decision saw, once all are there, and none is lost or doubled."""
+    given = elements(4)
+    out = [one for i in order for one in features(stage.process_element(given[i], context))]
+    assert [one["event"]["id"] for one in out] == ["e0", "e1", "e2", "e3"]
+    for one in out:
+        assert one["saw"]["counterparty"] == one["decision"]["saw"]["counterparty"]
+    assert context.states["waiting-v1"].held is None
+    assert [one for at in context.timers for one in features(stage.on_timer(at, context))] == []
+
+
+def test_it_waits_no_longer_than_it_must(stage: EntityFunction, context: Context) -> None:
+    """What never comes is not waited for beyond the timer; then all go on, the one that saw least first."""
+    given = elements(4)
+    assert features(stage.process_element(given[3], context)) == []
+    context.now += 10
+    assert features(stage.process_element(given[2], context)) == []
+    assert context.timers[0] == NOW + WAIT_MS
+    out = features(stage.on_timer(context.timers[0], context))
+    assert [one["event"]["id"] for one in out] == ["e2", "e3"]
+    assert features(stage.process_element(given[0], context))[0]["event"]["id"] == "e0"
+
+
+def test_a_restart_keeps_what_waits(stage: EntityFunction, context: Context) -> None:
+    """The waiting are in the key's state: another attempt's timer finds them."""
+    given = elements(2)
+    assert features(stage.process_element(given[1], context)) == []
+    again = EntityFunction(1, last=True)
+    again.open(context)  # type: ignore[arg-type]
+    assert [one["event"]["id"] for one in features(again.on_timer(context.timers[0], context))] == ["e1"]
+
+
+def test_no_more_wait_than_the_bound(stage: EntityFunction, context: Context) -> None:
+    """A key whose state was lost doesn't gather its traffic: beyond the bound events go on at once."""
+    given = elements(WAITING_MAX + 2)
+    out = [one for element in given[1:] for one in features(stage.process_element(element, context))]
+    assert out[0]["event"]["id"] == f"e{WAITING_MAX + 1}"
+    assert len(out) == WAITING_MAX + 1
+
+
+def test_a_stream_event_never_waits(stage: EntityFunction, context: Context) -> None:
+    """Only a decision says what it saw."""
+    kind, none, work = elements(2)[1]
+    assert kind == EVENT
+    assert len(features(stage.process_element((kind, none, {**work, "decision": None}), context))) == 1
