@@ -42,7 +42,10 @@ class Reasoned(TypedDict):
 
 
 Saw = dict[str, tuple[int, int, str]]
-"""Per entity (epoch, seq, digest in 16 hex): what its stage had applied before this event. Equal = the same set seen."""
+"""Per entity (epoch, seq, digest in 16 hex): what its stage had applied before this event.
+
+Equal digests mean the same set seen: of events by id, time and amount, of labels by id and when they were known.
+"""
 
 
 class Decision(TypedDict):

@@ -24,6 +24,7 @@ from fraud_pipelines.features import (
 )
 from fraud_pipelines.features.plan import hash64
 from fraud_pipelines.features.recent import Recent
+from fraud_pipelines.features.stage import event_hash
 from fraud_pipelines.replay import replay
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -86,8 +87,26 @@ def test_the_header_is_the_one_that_other_components_read() -> None:
     assert shared.epoch == 4
     assert shared.seq == 3
     assert shared.set_hash8 == features.hash[:8]
-    assert shared.digest == hash64("tx0") ^ hash64("tx1") ^ hash64("tx2")
+    assert shared.digest == summed(*bodies)
     assert header.newest_time == START + 2
+
+
+def summed(*bodies: dict[str, Any]) -> int:
+    """The digest of a set of events."""
+    found = 0
+    for body in bodies:
+        found ^= event_hash(body, hash64(body["id"]))
+    return found
+
+
+def test_an_id_used_again_for_another_event_changes_the_digest() -> None:
+    """Two bodies under one id are two events: their hashes don't take each other out, as those of the id alone would."""
+    stage = payments().stage("customer")
+    _, one, _ = stage.observe(None, event(0, START))
+    _, two, _ = stage.observe(one, {**event(0, START), "time": START + 1})
+    header = read_header(two)
+    assert (header.seq, header.digest != 0) == (2, True)
+    assert summed(event(0, START), {**event(0, START), "amount": 7}) != 0
 
 
 def test_a_seed_is_the_same_curve_under_another_epoch() -> None:
@@ -215,7 +234,7 @@ def test_a_label_counts_from_its_delay_and_from_when_it_is_known() -> None:
     digest = read_header(state).digest
     withdrawn = stage.label(state, label(first, START + 4 * DAY, fraud=False))
     assert count(7, withdrawn) == 0
-    assert read_header(withdrawn).digest == hash64("tx0") != digest
+    assert read_header(withdrawn).digest == summed(first) != digest
 
 
 def test_a_second_report_that_was_known_earlier_moves_the_label_forward() -> None:

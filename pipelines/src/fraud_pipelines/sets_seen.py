@@ -1,0 +1,211 @@
+"""A key's state for any set of events that a vector says it saw: found by the set's digest, made by applying it.
+
+A digest is the XOR of 64-bit hashes, so the digest after an event follows from the one before it, and what lies between
+two digests can be solved for. States are functions of the set, not of the order, so one path to a digest is as good as
+another. That is what makes a vector reproducible after a restore, where a stage applied the same events in two orders.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from fraud_pipelines.features import Live, Stage
+from fraud_pipelines.features.emit import Value
+from fraud_pipelines.features.plan import hash64
+from fraud_pipelines.features.stage import event_hash
+
+Event = Mapping[str, Any]
+Place = tuple[int, int]  # (digest, seq): the seq tells two sets apart whose hashes cancel out
+
+BASES: Final = 64  # known states from which a set is sought, those nearest in seq
+CANDIDATES: Final = (
+    48  # events that may make up the difference: fewer than the 64 equations that a digest gives
+)
+LABELS: Final = 256  # labels in a row that may make up the difference
+BACK: Final = 400  # steps back in which a state's events are looked for, so that none is taken twice
+
+
+class Look(NamedTuple):
+    """An event's look at its key's state. ``applied``: the stream took it into the state that it looked at."""
+
+    place: Place
+    event: Event
+    applied: bool
+
+
+def name_of(event: Event) -> int:
+    """An event as digests know it."""
+    return event_hash(event, hash64(event["id"]))
+
+
+@dataclass
+class _State:
+    state: bytes | None
+    labels: int  # how many of the key's labels, in their order, were offered to it
+    parent: Place | None
+    added: tuple[Event, ...] = ()
+
+
+class KeyStates:
+    """All states of one key that its looks ask for. ``labels`` in the order of their topic."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        seeds: Iterable[bytes],
+        looks: Sequence[Look],
+        labels: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self._stage, self._labels = stage, labels if stage.fraud is not None else ()
+        self._known: dict[Place, _State] = {}
+        self._by_seq: list[tuple[int, int]] = []
+        self._open: list[Place] = []
+        self._looks: dict[Place, dict[int, Look]] = defaultdict(dict)
+        self._events: dict[int, Event] = {}
+        seen: dict[int, int] = {}  # least seq at which an event came
+        for look in looks:
+            key = name_of(look.event)
+            self._events[key] = look.event
+            if look.applied or key not in self._looks[look.place]:
+                self._looks[look.place][key] = look
+            seen[key] = min(seen.get(key, look.place[1]), look.place[1])
+        self._came = sorted((seq, key) for key, seq in seen.items())
+        self.values: dict[tuple[Place, int], list[Value]] = {}
+        self.solved = 0
+        self.lost: dict[Place, str] = {}
+        for state in (None, *seeds):
+            live = stage.open(state)
+            self._learn((live.digest, live.seq), _State(state, 0, None))
+        self._run(bool(list(seeds)))
+
+    def _run(self, seeded: bool) -> None:
+        """Follows the looks from state to state; a state that no look leads to is sought by its digest."""
+        waiting = sorted(self._looks, key=lambda place: place[1])
+        at = 0
+        while True:
+            while self._open:
+                self._visit(self._open.pop())
+            while at < len(waiting) and waiting[at] in self._known:
+                at += 1
+            if at == len(waiting):
+                break
+            place = waiting[at]
+            at += 1
+            found = self._seek(place)
+            if found is not None:
+                self.solved += 1
+                self._learn(place, found)
+        same = {place[0]: known for place, known in self._known.items()}
+        for place in waiting:
+            if place in self._known:
+                continue
+            # One set under another seq: of another epoch's seed, say.
+            if place[0] in same:
+                self._known[place] = same[place[0]]
+                self._visit(place)
+            else:
+                self.lost[place] = "events not in evidence" if seeded else "no seed in evidence"
+
+    def _learn(self, place: Place, state: _State) -> None:
+        if place not in self._known:
+            self._known[place] = state
+            insort(self._by_seq, (place[1], place[0]))
+            self._open.append(place)
+
+    def _visit(self, place: Place) -> None:
+        known = self._known[place]
+        for name, look in self._looks.get(place, {}).items():
+            live = self._stage.open(known.state)
+            values = live.observe(look.event)
+            fresh = values is not None
+            self.values[place, name] = live.read(look.event) if values is None else values
+            if look.applied and fresh:
+                after = (live.digest, live.seq)
+                if after not in self._known:
+                    self._learn(after, _State(live.dump(), known.labels, place, (look.event,)))
+
+    def _seek(self, place: Place) -> _State | None:
+        end = bisect_right(self._by_seq, (place[1], 1 << 64))
+        near = [(digest, seq) for seq, digest in self._by_seq[max(0, end - BASES) : end][::-1]]
+        for labels in (0, LABELS) if self._labels else (0,):
+            for base in near:
+                found = self._from(base, place, labels)
+                if found is not None:
+                    return found
+        return None
+
+    def _from(self, base: Place, place: Place, most: int) -> _State | None:
+        """The state at ``place`` out of the one at ``base``: some labels, in order, then the events that are lacking."""
+        known = self._known[base]
+        live = self._stage.open(known.state)
+        labels = known.labels
+        while live.seq <= place[1]:
+            lacking = self._lacking(base, live, place)
+            if lacking is not None:
+                made = self._stage.open(live.dump())
+                for event in sorted(lacking, key=lambda one: (one["time"], one["id"])):
+                    made.observe(event)
+                if (made.digest, made.seq) == place:
+                    return _State(made.dump(), labels, base, tuple(lacking))
+            if labels >= min(len(self._labels), known.labels + most):
+                return None
+            live.label(self._labels[labels])
+            labels += 1
+        return None
+
+    def _lacking(self, base: Place, live: Live, place: Place) -> Sequence[Event] | None:
+        """The events whose hashes are the difference of two digests; None where none are known."""
+        difference, count = live.digest ^ place[0], place[1] - live.seq
+        if count == 0:
+            return None if difference else ()
+        if count == 1:
+            one = self._events.get(difference)
+            return None if one is None else (one,)
+        if count > CANDIDATES:
+            return None
+        member = self._members(base)
+        middle = bisect_left(self._came, (place[1], 0))
+        around = self._came[max(0, middle - 4 * CANDIDATES) : middle + 4 * CANDIDATES]
+        near = sorted((abs(seq - place[1]), key) for seq, key in around if key not in member)
+        chosen = solve([key for _, key in near[:CANDIDATES]], difference)
+        if chosen is None or len(chosen) != count:
+            return None
+        return [self._events[key] for key in chosen]
+
+    def _members(self, place: Place) -> set[int]:
+        found: set[int] = set()
+        at: Place | None = place
+        for _ in range(BACK):
+            if at is None:
+                break
+            known = self._known[at]
+            found.update(name_of(event) for event in known.added)
+            at = known.parent
+        return found
+
+
+def solve(hashes: Sequence[int], target: int) -> list[int] | None:
+    """The subset of ``hashes`` whose XOR is ``target``, by elimination over bits; None where there is none.
+
+    Fewer hashes than bits are as good as always independent, so a subset that fits is the only one.
+    """
+    basis: dict[int, tuple[int, int]] = {}  # highest bit -> (reduced hash, which hashes make it)
+    for i, value in enumerate(hashes):
+        made = 1 << i
+        while value:
+            top = value.bit_length()
+            if top not in basis:
+                basis[top] = (value, made)
+                break
+            value, made = value ^ basis[top][0], made ^ basis[top][1]
+    chosen = 0
+    while target:
+        entry = basis.get(target.bit_length())
+        if entry is None:
+            return None
+        target, chosen = target ^ entry[0], chosen ^ entry[1]
+    return [value for i, value in enumerate(hashes) if chosen >> i & 1]
