@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +18,15 @@ import sqlalchemy
 from psycopg import sql
 
 from fraud_contracts.errors import StoreError
+from fraud_sinks.records import StoreLostError
 
 log = logging.getLogger(__name__)
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 CONNECT_SECONDS: Final = 5
 STATEMENT_MS: Final = 30_000
+# The server's own limit ends a slow statement; this one ends waiting for a server that says nothing at all.
+SILENCE_SECONDS: Final = 40.0
 
 
 def connect(dsn: str) -> psycopg.Connection[Any]:
@@ -31,8 +37,8 @@ def connect(dsn: str) -> psycopg.Connection[Any]:
         raise StoreError("postgres", str(error).strip()) from error
 
 
-def migrate(dsn: str, schema: str) -> None:
-    """Brings a detector's schema to the newest version. A lock lets one process do it; the others find it done."""
+def migrate(dsn: str, schema: str, version: str = "head") -> None:
+    """Brings a detector's schema to the newest version, or, for a test of migrations, to an older one. A lock lets one process do it; the others find it done."""
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS)
     )
@@ -48,7 +54,7 @@ def migrate(dsn: str, schema: str) -> None:
             config = alembic.config.Config()
             config.set_main_option("script_location", str(MIGRATIONS))
             config.attributes.update(connection=connection, schema=schema)
-            alembic.command.upgrade(config, "head")
+            alembic.command.upgrade(config, version)
             connection.commit()
     except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error) as error:
         raise StoreError("postgres", f"migrating {schema}: {error}") from error
@@ -72,14 +78,18 @@ class Database:
         """
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._dsn)
+        connection = self._connection
         try:
-            with self._connection.transaction(), self._connection.cursor() as cursor:
+            with _bounded(connection), connection.transaction(), connection.cursor() as cursor:
                 cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self._schema)))
                 cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
                 cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"{self._schema}.ledger",))
                 yield cursor
         except (psycopg.DataError, psycopg.IntegrityError):
             raise  # about a record, not about the server: the writer finds out which
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            self.close()
+            raise StoreLostError("postgres", f"the ledger's tables are gone: {error}") from error
         except psycopg.Error as error:
             self.close()
             raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
@@ -88,3 +98,21 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+@contextmanager
+def _bounded(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Cuts the connection when the block takes too long: libpq itself waits for an answer for ever."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+
+        def cut() -> None:
+            log.warning("postgres is silent", extra={"data": {"seconds": SILENCE_SECONDS}})
+            wire.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(SILENCE_SECONDS, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()

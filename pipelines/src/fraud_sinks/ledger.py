@@ -5,8 +5,9 @@ produced and awaited; they are marked published; then the loop commits the offse
 that order: rows are written by key, and a label may be on its topic twice, which the feature engine ignores. A database
 that lost everything lost its progress too, so the topics are read from the beginning.
 
-A decision is never overwritten: another one of the same id goes to ``decision_conflicts`` and is counted. What can't be
-stored at all goes to ``rejected`` as bytes: one bad record must neither stop the ledger nor vanish.
+Of several decisions of one id the one stands that the log took first; the others go to ``decision_conflicts`` and are
+counted. What can't be stored at all goes to ``rejected`` as bytes: one bad record must neither stop the ledger nor vanish.
+Every row follows from the topics alone, so a ledger that is built again from them is the same, row by row.
 """
 
 from __future__ import annotations
@@ -14,37 +15,55 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import orjson
 import psycopg
-from confluent_kafka import KafkaException, Producer
 from psycopg.rows import dict_row
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.errors import StoreError
 from fraud_sinks import run
 from fraud_sinks.database import Database, migrate
-from fraud_sinks.ledger_records import DecisionRow, Report, UnfitError, decision, label, report, verdict
+from fraud_sinks.ledger_conflicts import Told, settle
+from fraud_sinks.ledger_labels import LabelProducer
+from fraud_sinks.ledger_records import DecisionRow, Report, UnfitError, decision, report, verdict
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
-from fraud_sinks.records import Place, Record
+from fraud_sinks.records import Place, Record, StoreLostError
 
 log = logging.getLogger(__name__)
 
 PUBLISH_ROWS: Final = 1_000
-PUBLISH_SECONDS: Final = 15.0
 
 _INSERT_DECISIONS: Final = """
-INSERT INTO decisions (id, content, record, raw, entity, topic, partition, "offset")
-SELECT * FROM unnest(%s::text[], %s::bytea[], %s::jsonb[], %s::bytea[], %s::text[], %s::text[], %s::int[], %s::bigint[])
+INSERT INTO decisions (id, content, record, raw, entity, topic, partition, "offset", written)
+SELECT id, content, record, raw, entity, topic, partition, "offset", to_timestamp(written / 1000.0)
+FROM unnest(%s::text[], %s::bytea[], %s::jsonb[], %s::bytea[], %s::text[], %s::text[], %s::int[], %s::bigint[], %s::bigint[])
+    AS n (id, content, record, raw, entity, topic, partition, "offset", written)
 ON CONFLICT (id) DO NOTHING
 """
-_STORED: Final = "SELECT id, content, hash FROM decisions WHERE id = ANY(%s)"
+_PLACES: Final = 'SELECT id, content, topic, partition, "offset" FROM decisions WHERE id = ANY(%s)'
+_TOLD: Final = """
+SELECT content, hash, (extract(epoch FROM written) * 1000)::bigint, topic, partition, "offset", record::text, raw, entity
+FROM decisions WHERE id = %s
+UNION ALL
+SELECT content, record ->> 'hash', (extract(epoch FROM written) * 1000)::bigint, topic, partition, "offset", record::text,
+    raw, NULL
+FROM decision_conflicts WHERE id = %s
+"""
+_REPLACE: Final = """
+UPDATE decisions SET content = %s, record = %s, raw = %s, entity = %s, topic = %s, partition = %s, "offset" = %s,
+    written = to_timestamp(%s / 1000.0)
+WHERE id = %s
+"""
+_RELABEL: Final = """
+UPDATE labels l SET time = d.time, entities = d.entities, published = false FROM decisions d
+WHERE l.id = %s AND d.id = l.id AND (l.time, l.entities) IS DISTINCT FROM (d.time, d.entities)
+"""
+_FORGET_CONFLICTS: Final = "DELETE FROM decision_conflicts WHERE id = %s"
 _INSERT_CONFLICT: Final = """
-INSERT INTO decision_conflicts (topic, partition, "offset", id, kind, record, raw)
-VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+INSERT INTO decision_conflicts (topic, partition, "offset", id, kind, record, raw, content, written)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s / 1000.0))
 """
 _INSERT_REPORTS: Final = """
 INSERT INTO label_reports (id, fraud, source, claimed, known, topic, partition, "offset")
@@ -59,14 +78,16 @@ _REPORTS: Final = """
 SELECT id, fraud, source, claimed, known, topic, partition, "offset" FROM label_reports WHERE id = ANY(%s)
 """
 _UPSERT_LABELS: Final = """
-INSERT INTO labels (id, fraud, source, claimed, known, time, entities)
-SELECT n.id, n.fraud, n.source, n.claimed, n.known, d.time, d.entities
-FROM unnest(%s::text[], %s::bool[], %s::text[], %s::bigint[], %s::bigint[]) AS n (id, fraud, source, claimed, known)
+INSERT INTO labels (id, fraud, source, claimed, known, revision, time, entities)
+SELECT n.id, n.fraud, n.source, n.claimed, n.known, n.revision, d.time, d.entities
+FROM unnest(%s::text[], %s::bool[], %s::text[], %s::bigint[], %s::bigint[], %s::int[])
+    AS n (id, fraud, source, claimed, known, revision)
 JOIN decisions d ON d.id = n.id
 ON CONFLICT (id) DO UPDATE SET fraud = excluded.fraud, source = excluded.source, claimed = excluded.claimed,
-    known = excluded.known, revision = labels.revision + 1, published = false
-WHERE (labels.fraud, labels.source, labels.claimed, labels.known)
-    IS DISTINCT FROM (excluded.fraud, excluded.source, excluded.claimed, excluded.known)
+    known = excluded.known, revision = excluded.revision,
+    published = labels.published AND (labels.fraud, labels.source, labels.claimed, labels.known)
+        IS NOT DISTINCT FROM (excluded.fraud, excluded.source, excluded.claimed, excluded.known)
+WHERE labels.revision <> excluded.revision
 """
 _OUTBOX: Final = """
 SELECT id, fraud, source, claimed, known, time, entities, revision FROM labels
@@ -77,48 +98,14 @@ UPDATE labels l SET published = true FROM unnest(%s::text[], %s::int[]) AS p (id
 WHERE l.id = p.id AND l.revision = p.revision
 """
 _REJECT: Final = """
-INSERT INTO rejected (topic, partition, "offset", reason, payload) VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+INSERT INTO rejected (topic, partition, "offset", reason, payload, written)
+VALUES (%s, %s, %s, %s, %s, to_timestamp(%s / 1000.0)) ON CONFLICT DO NOTHING
 """
+_PROGRESS: Final = "SELECT topic, partition, following FROM progress"
 _ADVANCE: Final = """
 INSERT INTO progress (topic, partition, following) VALUES (%s, %s, %s)
 ON CONFLICT (topic, partition) DO UPDATE SET following = excluded.following
 """
-
-
-class LabelProducer:
-    """Sends labels and waits for the broker's word on each. Hashes keys as Java clients do, as Flink expects of a keyed topic."""
-
-    def __init__(self, bootstrap: str, topic: str, counterparty: str) -> None:
-        self._topic, self._counterparty = topic, counterparty
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "acks": "all",
-                "enable.idempotence": True,
-                "partitioner": "murmur2_random",
-                "delivery.timeout.ms": int(PUBLISH_SECONDS * 1000),
-                "linger.ms": 2,
-            }
-        )
-
-    def send(self, rows: Iterable[dict[str, Any]]) -> None:
-        failed: list[str] = []
-
-        def delivered(error: Any, _: Any) -> None:
-            if error is not None:
-                failed.append(str(error))
-
-        try:
-            for row in rows:
-                key = row["entities"].get(self._counterparty) or row["id"]
-                self._producer.produce(
-                    self._topic, orjson.dumps(label(row)), key.encode(), on_delivery=delivered
-                )
-            waiting = self._producer.flush(PUBLISH_SECONDS + 5)
-        except (KafkaException, BufferError) as error:
-            raise StoreError("kafka", f"labels: {error}") from error
-        if waiting or failed:
-            raise StoreError("kafka", f"labels not published: {failed[:1] or waiting}")
 
 
 class LedgerWriter:
@@ -136,13 +123,23 @@ class LedgerWriter:
         self._decisions = config.identity.topic("decisions")
         self._first_entity = config.spec.entities[0].name
         self._sources = frozenset(source.name for source in config.spec.labels.sources)
+        # What this process knows to be committed. A database that has less was put back to an earlier state.
+        self._following: dict[Place, int] = {}
+        # A database that is written from the beginning doesn't know what was published. Until it has caught up nothing
+        # is: it would go through every former label again. Then what the topic holds already isn't sent.
+        self._filling: set[Place] = set()
+        self._filled = Place(
+            config.identity.topic("labels"), -1
+        )  # in progress: nothing of the past is unpublished
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """As the database says. A crash may have left labels unpublished."""
-        self._publish()
         with self._database.transaction() as cursor:
-            cursor.execute("SELECT topic, partition, following FROM progress")
-            known = {Place(topic, partition): following for topic, partition, following in cursor.fetchall()}
+            known = self._known(cursor)
+        if not self._rebuild:
+            self._following = {place: known[place] for place in places if place in known}
+        self._filling = set(places) if self._rebuild or self._filled not in known else set()
+        self._publish()
         return {place: known.get(place, 0) for place in places}
 
     def write(self, records: Sequence[Record]) -> int:
@@ -151,9 +148,17 @@ class LedgerWriter:
         return written
 
     def caught_up(self, place: Place, following: int) -> None:
-        """The ledger keeps no mark."""
+        """The ledger keeps no mark. One that was filled anew publishes the labels that the topic lacks."""
+        if self._filling == {place}:
+            self._send(self._labels.last())
+            if not self._rebuild:
+                with self._database.transaction() as cursor:
+                    cursor.execute(_ADVANCE, (*self._filled, 0))
+        self._filling.discard(place)
 
     def tick(self) -> None:
+        with self._database.transaction() as cursor:
+            self._check(cursor)
         self._publish()
 
     def close(self) -> None:
@@ -174,6 +179,7 @@ class LedgerWriter:
                 rejected.append((record, str(error)))
         try:
             with self._database.transaction() as cursor:
+                self._check(cursor)
                 written = self._rows(cursor, decisions, reports)
                 fresh = self._reject(cursor, rejected)
                 self._advance(cursor, records)
@@ -186,24 +192,31 @@ class LedgerWriter:
                 written, fresh = 0, self._reject(cursor, [(records[0], reason)])
                 self._advance(cursor, records)
         self._meters.refused.inc(fresh)
+        if not self._rebuild:
+            self._following |= {record.place: record.offset + 1 for record in records}
         return written
+
+    @staticmethod
+    def _known(cursor: psycopg.Cursor[Any]) -> dict[Place, int]:
+        cursor.execute(_PROGRESS)
+        return {Place(topic, partition): following for topic, partition, following in cursor.fetchall()}
+
+    def _check(self, cursor: psycopg.Cursor[Any]) -> None:
+        """A restored backup, or a replica promoted without the last transactions: what lies between must be read again."""
+        known = self._known(cursor)
+        if any(known.get(place, 0) < following for place, following in self._following.items()):
+            raise StoreLostError("postgres", "the database was put back to an earlier state")
 
     def _rows(self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow], reports: list[Report]) -> int:
         written = 0
         ids = {row.id for row in decisions} | {one.id for one in reports}
         if decisions:
+            # The oldest first: of several of one id in a batch that one is inserted.
+            decisions = sorted(decisions, key=lambda one: one.told.age)
             columns = [
-                (
-                    d.id,
-                    d.content,
-                    d.record,
-                    d.raw,
-                    d.entity,
-                    d.source.topic,
-                    d.source.partition,
-                    d.source.offset,
-                )
+                (d.id, t.content, t.record, t.raw, t.entity, t.topic, t.partition, t.offset, t.written)
                 for d in decisions
+                for t in (d.told,)
             ]
             cursor.execute(_INSERT_DECISIONS, [list(column) for column in zip(*columns, strict=True)])
             written += cursor.rowcount
@@ -219,24 +232,42 @@ class LedgerWriter:
         return written
 
     def _conflicts(self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow]) -> None:
-        cursor.execute(_STORED, ([row.id for row in decisions],))
-        stored = {row[0]: (row[1], row[2]) for row in cursor.fetchall()}
+        cursor.execute(_PLACES, ([row.id for row in decisions],))
+        stored = {found[0]: (bytes(found[1]), found[2:]) for found in cursor.fetchall()}
+        more: dict[str, list[DecisionRow]] = {}
         for row in decisions:
-            content, body = stored[row.id]
-            if bytes(content) == row.content:
-                continue
-            kind = "decision" if body == row.hash else "body"
-            where = row.source
+            content, (topic, partition, offset) = stored[row.id]
+            here = (topic, partition) == (row.told.topic, row.told.partition)
+            if here and content == row.told.content and offset <= row.told.offset:
+                continue  # the record that stands, read again, or its repeat
+            more.setdefault(row.id, []).append(row)
+        for event_id, rows in more.items():
+            self._settle(cursor, event_id, rows)
+
+    def _settle(self, cursor: psycopg.Cursor[Any], event_id: str, rows: list[DecisionRow]) -> None:
+        cursor.execute(_TOLD, (event_id, event_id))
+        had = [Told(*found) for found in cursor.fetchall()]
+        stood, known = had[0], {bytes(one.content) for one in had}
+        standing, others = settle([*had, *(row.told for row in rows)])
+        if standing.age != stood.age:
             cursor.execute(
-                _INSERT_CONFLICT,
-                (where.topic, where.partition, where.offset, row.id, kind, row.record, row.raw),
+                _REPLACE,
+                (
+                    *(standing.content, standing.record, standing.raw, standing.entity),
+                    *(standing.topic, standing.partition, standing.offset, standing.written, event_id),
+                ),
             )
-            if cursor.rowcount:
-                self._meters.conflict(row.door)
-                log.warning(
-                    "decision conflicts with the stored one",
-                    extra={"data": {"kind": kind, "partition": where.partition, "offset": where.offset}},
-                )
+            cursor.execute(_RELABEL, (event_id,))
+        cursor.execute(_FORGET_CONFLICTS, (event_id,))
+        for one, kind in others:
+            place = (one.topic, one.partition, one.offset)
+            cursor.execute(
+                _INSERT_CONFLICT, (*place, event_id, kind, one.record, one.raw, one.content, one.written)
+            )
+        for row in {row.told.content: row for row in rows if row.told.content not in known}.values():
+            self._meters.conflict(row.door)
+            where = {"partition": row.told.partition, "offset": row.told.offset}
+            log.warning("decision conflicts with the stored one", extra={"data": where})
 
     @staticmethod
     def _label(cursor: psycopg.Cursor[Any], ids: list[str]) -> int:
@@ -245,8 +276,8 @@ class LedgerWriter:
         by_id: dict[str, list[Report]] = {}
         for row in cursor.fetchall():
             by_id.setdefault(row[0], []).append(Report(*row))
-        standing = [verdict(reports) for reports in by_id.values()]
-        columns = [(one.id, one.fraud, one.source, one.claimed, one.known) for one in standing]
+        standing = [(verdict(reports), len(reports)) for reports in by_id.values()]
+        columns = [(one.id, one.fraud, one.source, one.claimed, one.known, count) for one, count in standing]
         cursor.execute(_UPSERT_LABELS, [list(column) for column in zip(*columns, strict=True)])
         return int(cursor.rowcount)
 
@@ -255,7 +286,7 @@ class LedgerWriter:
         fresh = 0
         for record, reason in rejected:
             where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            cursor.execute(_REJECT, (record.topic, record.partition, record.offset, reason, record.value))
+            cursor.execute(_REJECT, (*record.place, record.offset, reason, record.value, record.appended))
             if cursor.rowcount:
                 fresh += 1
                 log.error("record rejected", extra={"data": {"reason": reason, **where}})
@@ -267,6 +298,10 @@ class LedgerWriter:
             cursor.executemany(_ADVANCE, [(*place, offset) for place, offset in sorted(following.items())])
 
     def _publish(self) -> None:
+        if not self._filling:
+            self._send()
+
+    def _send(self, sent: Mapping[str, bytes] | None = None) -> None:
         """Empties the outbox. A label that changed meanwhile has another revision and stays in it."""
         while True:
             with self._database.transaction() as cursor:
@@ -274,7 +309,7 @@ class LedgerWriter:
                 rows = cursor.execute(_OUTBOX, (PUBLISH_ROWS,)).fetchall()
             if not rows:
                 return
-            self._labels.send(rows)
+            self._labels.send(rows, sent)
             with self._database.transaction() as cursor:
                 cursor.execute(_PUBLISHED, ([row["id"] for row in rows], [row["revision"] for row in rows]))
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from fraud_contracts.records import Label
+from fraud_sinks.ledger_conflicts import Told
 from fraud_sinks.records import Record
 
 MAX_ID: Final = 200
@@ -24,16 +25,11 @@ class UnfitError(ValueError):
 
 
 class DecisionRow(NamedTuple):
-    """``record`` is JSON text; ``raw`` the original bytes where PostgreSQL's jsonb can't hold them (U+0000)."""
+    """``told.record`` is JSON text; ``told.raw`` the original bytes where PostgreSQL's jsonb can't hold them (U+0000)."""
 
     id: str
-    content: bytes
-    record: str
-    raw: bytes | None
-    entity: str | None
-    hash: str | None
     door: str
-    source: Record
+    told: Told
 
 
 class Report(NamedTuple):
@@ -87,13 +83,18 @@ def decision(record: Record, first_entity: str) -> DecisionRow:
         raw, text = record.value, orjson.dumps(_without_nul(found)).decode()
     return DecisionRow(
         _id(found.get("id")),
-        hashlib.sha256(orjson.dumps(decided, option=orjson.OPT_SORT_KEYS)).digest(),
-        text,
-        raw,
-        event["entities"].get(first_entity),
-        found.get("hash"),
         str(found["door"]),
-        record,
+        Told(
+            content=hashlib.sha256(orjson.dumps(decided, option=orjson.OPT_SORT_KEYS)).digest(),
+            hash=found.get("hash"),
+            written=record.appended,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            record=text,
+            raw=raw,
+            entity=event["entities"].get(first_entity),
+        ),
     )
 
 

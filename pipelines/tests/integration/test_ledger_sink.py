@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,67 +17,13 @@ from fraud_sinks.database import Database, migrate
 from fraud_sinks.ledger import LabelProducer, LedgerWriter
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Record
-from fraud_testing import postgres
 from fraud_testing.kafka import Broker, wait_for
+from fraud_testing.ledger import DAY, Ledger, decision, ledger_sink, report
 from fraud_testing.postgres import Server
-from fraud_testing.sinks import SinkProcess, sink
+from fraud_testing.sinks import SinkProcess
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., DetectorConfig]
-DAY = 1_764_000_000_000
-
-
-def decision(event_id: str, action: str = "approve", **changes: Any) -> bytes:
-    event = {
-        "id": event_id,
-        "time": DAY,
-        "amount": 1250,
-        "currency": "EUR",
-        "entities": {"customer": f"t_{event_id}", "counterparty": "shop-1"},
-        "fields": {"category": "travel"},
-    }
-    whole = {
-        "id": event_id,
-        "hash": "h1",
-        "door": "inline",
-        "event": event,
-        "set": "s",
-        "vector": [1.5, None],
-        "action": action,
-        "score": 17,
-        "probability": 0.25,
-        "reasons": [{"code": "rule:x", "text": "x"}],
-        "release": "cards-release-1",
-        "model_version": "3",
-        "arm": "stable",
-        "bucket": 12,
-        "degraded": [],
-        "decided": DAY + 5,
-        "latency_ms": 1.25,
-    }
-    return orjson.dumps({**whole, **changes})
-
-
-def report(event_id: str, label: str = "fraud", source: str = "analyst") -> bytes:
-    return orjson.dumps({"id": event_id, "label": label, "source": source})
-
-
-class Ledger:
-    """Asks the database what the sink wrote."""
-
-    def __init__(self, database: Server, config: DetectorConfig) -> None:
-        schema = config.identity.database_schema
-        self.connection = psycopg.connect(database.dsn, autocommit=True, options=f"-c search_path={schema}")
-
-    def rows(self, query: str) -> list[Any]:
-        return self.connection.execute(query).fetchall()
-
-    def one(self, query: str) -> Any:
-        return self.rows(query)[0][0]
-
-
-def ledger_sink(config: DetectorConfig, folder: Path, database: Server) -> Any:
-    return sink("fraud_sinks.ledger", config, folder, POSTGRES_DSN=database.dsn)
 
 
 def restarted(running: SinkProcess) -> None:
@@ -248,7 +193,7 @@ def test_a_crash_between_rows_and_labels_publishes_at_the_next_start(
     migrate(database.dsn, config.identity.database_schema)
 
     class Dies(LabelProducer):
-        def send(self, rows: Any) -> None:
+        def send(self, rows: Any, sent: Any = None) -> None:
             raise StoreError("kafka", "died before sending")
 
     def writer(kind: type[LabelProducer]) -> LedgerWriter:
@@ -264,7 +209,10 @@ def test_a_crash_between_rows_and_labels_publishes_at_the_next_start(
     with pytest.raises(StoreError):
         writer(Dies).write(batch)
     second = writer(LabelProducer)
-    assert set(second.start([batch[0].place, batch[1].place]).values()) == {1}
+    places = [batch[0].place, batch[1].place]
+    assert set(second.start(places).values()) == {1}
+    for place in places:
+        second.caught_up(place, 1)
     assert [orjson.loads(m.value())["id"] for m in broker.read(config.identity.topic("labels"))] == ["x"]
     second.write(batch)
     assert broker.count(config.identity.topic("labels")) == 1
@@ -285,38 +233,3 @@ def test_a_database_that_lost_everything_is_written_again(
         running.start()
         running.await_ready()
         assert Ledger(database, config).one("SELECT count(*) FROM decisions") == 200
-
-
-def test_a_short_outage_is_bridged_and_a_long_one_ends_the_process(
-    broker: Broker, make: Make, tmp_path: Path
-) -> None:
-    """PostgreSQL crashes and comes back: the same process goes on. It stays away: exit code 1, nothing lost."""
-    config = make(1)
-    topic = config.identity.topic("decisions")
-    with postgres.server() as own, ledger_sink(config, tmp_path, own) as running:
-        running.start()
-        running.await_ready()
-        own.stop(signal.SIGQUIT)
-        broker.produce(topic, [("k", decision(f"tx-{n}")) for n in range(100)])
-        own.start()
-        ledger = Ledger(own, config)
-        wait_for(lambda: ledger.one("SELECT count(*) FROM decisions") == 100, 20, "the rows after the outage")
-        assert running.process is not None
-        assert running.process.poll() is None
-        own.stop(signal.SIGQUIT)
-        broker.produce(topic, [("k", decision("late"))])
-        assert running.wait(60) == 1
-        own.start()
-        running.start()
-        running.await_ready()
-        assert Ledger(own, config).one("SELECT count(*) FROM decisions") == 101
-
-
-def test_migrations_may_start_together(database: Server) -> None:
-    """Three replicas at once: one migrates, the others find it done."""
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda _: migrate(database.dsn, "fraud_together"), range(3)))
-    with psycopg.connect(database.dsn) as connection:
-        assert connection.execute("SELECT version_num FROM fraud_together.ledger_version").fetchall() == [
-            ("v0001",)
-        ]

@@ -1,0 +1,93 @@
+"""Labels on their way to the ``labels`` topic."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from fraud_contracts.errors import StoreError
+from fraud_sinks.ledger_records import label
+
+PUBLISH_SECONDS: Final = 15.0
+# Without a record for so long a topic counts as not readable.
+SILENCE_SECONDS: Final = 30.0
+
+
+def _digest(value: bytes) -> bytes:
+    return hashlib.blake2b(value, digest_size=16).digest()
+
+
+class LabelProducer:
+    """Sends labels and waits for the broker's word on each. Hashes keys as Java clients do, as Flink expects of a keyed topic."""
+
+    def __init__(self, bootstrap: str, topic: str, counterparty: str) -> None:
+        self._bootstrap, self._topic, self._counterparty = bootstrap, topic, counterparty
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "acks": "all",
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "delivery.timeout.ms": int(PUBLISH_SECONDS * 1000),
+                "linger.ms": 2,
+            }
+        )
+
+    def send(self, rows: Iterable[dict[str, Any]], sent: Mapping[str, bytes] | None = None) -> None:
+        """``sent``: what ``last`` gave; a label that the topic ends with already isn't sent again."""
+        failed: list[str] = []
+
+        def delivered(error: Any, _: Any) -> None:
+            if error is not None:
+                failed.append(str(error))
+
+        try:
+            for row in rows:
+                value = orjson.dumps(label(row))
+                if sent is not None and sent.get(row["id"]) == _digest(value):
+                    continue
+                key = row["entities"].get(self._counterparty) or row["id"]
+                self._producer.produce(self._topic, value, key.encode(), on_delivery=delivered)
+            waiting = self._producer.flush(PUBLISH_SECONDS + 5)
+        except (KafkaException, BufferError) as error:
+            raise StoreError("kafka", f"labels: {error}") from error
+        if waiting or failed:
+            raise StoreError("kafka", f"labels not published: {failed[:1] or waiting}")
+
+    def last(self) -> dict[str, bytes]:
+        """By id the digest of its newest label in the topic. For a database that knows nothing of what was published."""
+        reader = Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": f"{self._topic}.last",  # never committed to
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+            }
+        )
+        found: dict[str, bytes] = {}
+        try:
+            known = reader.list_topics(self._topic, timeout=10).topics.get(self._topic)
+            left = set(known.partitions) if known is not None and known.error is None else set()
+            reader.assign([TopicPartition(self._topic, partition, 0) for partition in left])
+            until = time.monotonic() + SILENCE_SECONDS
+            while left:
+                for message in reader.consume(1_000, 0.2):
+                    error = message.error()
+                    if error is None:
+                        found[orjson.loads(message.value())["id"]] = _digest(message.value())
+                        until = time.monotonic() + SILENCE_SECONDS
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        left.discard(message.partition())
+                if time.monotonic() > until:
+                    raise StoreError("kafka", f"{self._topic} can't be read to its end")
+        except KafkaException as error:
+            raise StoreError("kafka", f"{self._topic}: {error}") from error
+        finally:
+            reader.close()
+        return found
