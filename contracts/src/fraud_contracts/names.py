@@ -101,7 +101,7 @@ class Identity:
         return f"{self}:profile:{key}"
 
     def redis_pending(self, key: str) -> str:
-        """Redis list of decided events that the profile of ``key`` may lack."""
+        """Redis sorted set of events, by arrival, that the profile of ``key`` may lack."""
         return f"{self}:pending:{key}"
 
     def redis_complete(self, hash6: str) -> str:

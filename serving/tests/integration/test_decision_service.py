@@ -154,7 +154,7 @@ def test_pending_events_leave_when_the_profile_has_them(stack: Any, service: ser
     assert decision["vector"][place] == 2.0
     assert decision["saw"]["customer"][1] == 1
     ids = wait_for(
-        lambda: [orjson.loads(entry)["id"] for entry in store.lrange(of.redis_pending(key), 0, -1)],
+        lambda: [orjson.loads(entry)["id"] for entry in store.zrange(of.redis_pending(key), 0, -1)],
         5,
         "pending",
     )

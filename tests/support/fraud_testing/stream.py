@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fraud_testing.kafka import CACHE
 
 ROOT = Path(__file__).parents[3]
 JARS = CACHE / "flink-jars"
+PYTHON = CACHE / "envs" / "flink" / "bin" / "python"
 TOKEN_KEY = "00112233445566778899aabbccddeeff" * 2
 DEAD_LETTER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -25,15 +26,22 @@ def missing() -> str | None:
     """What keeps the job from running on this machine."""
     if not any(JARS.glob("flink-sql-connector-kafka-*.jar")):
         return f"no Flink connector in {JARS}"
+    if not python().exists():
+        return f"no PyFlink in {PYTHON}: make env-flink"
     return None
+
+
+def python() -> Path:
+    """The interpreter that has PyFlink: this one, else the stream's own environment."""
+    return Path(sys.executable) if importlib.util.find_spec("pyflink") else PYTHON
 
 
 def environment(config: DetectorConfig, folder: Path) -> dict[str, str]:
     """What a Pod of the job has in its environment. The JVM finds Python's packages along PYTHONPATH only."""
-    package = importlib.util.find_spec("pyflink")
-    if package is None or package.origin is None:
-        raise RuntimeError("PyFlink is not in this environment")
-    site = str(Path(package.origin).parents[1])
+    found = list(python().parents[1].glob("lib/python3.*/site-packages/pyflink/__init__.py"))
+    if not found:
+        raise RuntimeError(f"PyFlink is not in the environment of {python()}")
+    site = str(found[0].parents[1])
     logs = folder / "log"
     logs.mkdir(exist_ok=True)
     sources = [str(ROOT / part / "src") for part in ("contracts", "pipelines", "flink")]
@@ -48,12 +56,14 @@ def environment(config: DetectorConfig, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def mini_cluster(config: DetectorConfig, folder: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+def mini_cluster(
+    config: DetectorConfig, folder: Path, program: Sequence[str] = ("-m", "fraud_flink.job"), **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs the job until the block ends; its output goes to ``job.log`` in the folder."""
     jar = next(JARS.glob("flink-sql-connector-kafka-*.jar"))
     given = {
-        "python.executable": sys.executable,
-        "python.client.executable": sys.executable,
+        "python.executable": str(python()),
+        "python.client.executable": str(python()),
         "pipeline.jars": f"file://{jar}",
         "parallelism.default": "1",
         "restart-strategy.type": "none",
@@ -61,7 +71,7 @@ def mini_cluster(config: DetectorConfig, folder: Path, **settings: str) -> Itera
         "execution.checkpointing.dir": f"file://{folder}/checkpoints",
         **settings,
     }
-    command = [sys.executable, "-m", "fraud_flink.job"]
+    command = [str(python()), *program]
     for name, text in given.items():
         command += ["-D", f"{name}={text}"]
     with (folder / "job.log").open("ab") as log:

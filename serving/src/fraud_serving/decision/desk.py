@@ -1,6 +1,6 @@
 """One inline decision, step by step. HTTP is in ``app``; the judgement itself is ``fraud_serving.deciding``.
 
-Four round trips in order: Redis (claim, profiles, pending), predictor, Redis (claim), Kafka. The claim and the append are
+Four round trips in order: Redis (pending, claim, profiles), predictor, Redis (claim), Kafka. The claim and the append are
 never overlapped: what is appended must be what the winner of the claim decided.
 """
 
@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -29,12 +28,10 @@ from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.model_client import ModelClient
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.deciding import Ruling, Score, decide, write_up
+from fraud_serving.decision.recall import Recall, Recalled
 from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
 
-PENDING_KEPT: Final = 64
-PENDING_SECONDS: Final = 600
-_PRUNED: Final = 16
 # Parts of the deadline: profiles may use so much of it, the model is left at least so much.
 _READ_PART, _MODEL_PART = 0.6, 0.2
 _LATE_APPENDS: Final = 10_000
@@ -52,14 +49,6 @@ class RefusedError(Exception):
     def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.field = status, code, message, field
-
-
-@dataclass(slots=True)
-class _Read:
-    claim: bytes | None
-    profiles: dict[str, bytes | None]
-    pending: dict[str, list[bytes]]
-    complete: bool
 
 
 def answer(decision: Decision, also_degraded: str | None = None) -> bytes:
@@ -80,12 +69,12 @@ class Desk:
         self.features: FeatureSet = compile_detector(config.spec)
         if self.features.hash != config.feature_set:
             raise ValueError("this image computes another feature set than the detector document asks for")
+        self.recall = Recall(redis, config)
         self.model = ModelClient()
         self.ruling: Ruling | None = None
         self.tally = Tally()
         self.instruments = Instruments(REGISTRY, detector=str(self.identity))
         self._accepted = self.identity.topic("accepted")
-        self._complete = self.identity.redis_complete(self.features.hash6)
         self._first = config.spec.entities[0].name
         self._background: set[asyncio.Task[Any]] = set()
         self._marks: list[str] = []
@@ -114,16 +103,40 @@ class Desk:
         event, body_hash = self.schema.parse(raw, self.tokeniser, now)
         at = self._step("parse", start)
         deadline = durations.to_ms(ruling.policy.fallback.deadline) / 1000
-        keys = inline.keys(self.features, event)
+        keys, entry = inline.keys(self.features, event), orjson.dumps(event)
         degraded: list[str] = []
         try:
-            read = await self._read(event["id"], keys, deadline * _READ_PART)
+            read = await self.recall.read(event["id"], entry, keys, deadline * _READ_PART)
         except StoreError:
             degraded += [Degraded.IDEMPOTENCY, Degraded.PROFILES_UNAVAILABLE]
-            read = _Read(None, {entity: None for entity, _ in keys}, {}, True)
+            read = Recalled(None, {entity: None for entity, _ in keys}, {}, True)
         at = self._step("read", at)
-        if read.claim is not None and read.claim not in claims.STRAY:
-            return await self._claimed(event["id"], body_hash, read.claim)
+        try:
+            if read.claim is not None and read.claim not in claims.STRAY:
+                if read.claim.startswith(claims.APPENDED):
+                    self.recall.take_out(read.added, entry)  # the stream has it for long
+                return await self._claimed(event["id"], body_hash, read.claim)
+            return await self._judge(
+                ruling, event, body_hash, keys, read, degraded, (start, at, deadline), now
+            )
+        except Exception as error:
+            # What isn't decided must not be counted; what is decided, but not recorded, its retry records.
+            if not (isinstance(error, RefusedError) and error.status == 503):
+                self.recall.take_out(read.added, entry)
+            raise
+
+    async def _judge(
+        self,
+        ruling: Ruling,
+        event: Event,
+        body_hash: str,
+        keys: list[tuple[str, str]],
+        read: Recalled,
+        degraded: list[str],
+        clock: tuple[float, float, float],
+        now: int,
+    ) -> bytes:
+        start, at, deadline = clock
         made = inline.compute(
             self.features, event, read.profiles, read.pending, read.complete, self.config.epoch
         )
@@ -173,27 +186,11 @@ class Desk:
                 return await self._claimed(event["id"], body_hash, winner)
         at = self._step("claim", at)
         self.tally.note(decision["action"], now)
-        push = self._in_background(self._push(event, keys, made.applied))
+        self.recall.tidy(keys, read.pending, made.applied)
         reply = await self._append(decision)
-        await push
         self._step("append", at)
         self._count(decision, time.perf_counter() - start)
         return reply
-
-    async def _read(self, event_id: str, keys: list[tuple[str, str]], seconds: float) -> _Read:
-        of = self.identity
-        wanted = [of.redis_claim(event_id), self._complete, *(of.redis_profile(key) for _, key in keys)]
-        commands: list[tuple[str | bytes | int, ...]] = [("MGET", *wanted)]
-        commands += [("LRANGE", of.redis_pending(key), 0, -1) for _, key in keys]
-        (claim, mark, *profiles), *pending = await self.redis.many(commands, seconds)
-        entities = [entity for entity, _ in keys]
-        complete = mark is not None and mark.isdigit() and int(mark) >= self.config.epoch
-        return _Read(
-            claim,
-            dict(zip(entities, profiles, strict=True)),
-            dict(zip(entities, pending, strict=True)),
-            complete,
-        )
 
     async def _score(self, package: Any, vector: list[float], seconds: float) -> Score | None:
         service = names.inference_service(self.config.name, package.slot)
@@ -282,21 +279,6 @@ class Desk:
             commands += [("SETRANGE", key, 0, claims.APPENDED), ("EXPIRE", key, claims.TTL_SECONDS)]
         self.redis.post(commands)
 
-    async def _push(self, event: Event, keys: list[tuple[str, str]], applied: dict[str, list[bytes]]) -> None:
-        """Leaves the event for the next request on the same entities; takes out what their profiles have by now."""
-        entry = orjson.dumps(event)
-        commands: list[tuple[str | bytes | int, ...]] = []
-        for entity, key in keys:
-            name = self.identity.redis_pending(key)
-            # By value, not by position: another replica may be doing the same.
-            commands += [("LREM", name, 1, old) for old in applied.get(entity, ())[:_PRUNED]]
-            commands += [
-                ("RPUSH", name, entry),
-                ("LTRIM", name, -PENDING_KEPT, -1),
-                ("EXPIRE", name, PENDING_SECONDS),
-            ]
-        await self.redis.many(commands, 0.5)
-
     def _in_background(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """A task whose StoreError is nobody's concern: what it does is a help, not a promise."""
 
@@ -342,8 +324,7 @@ class Desk:
             profiles: dict[str, bytes | None] = dict.fromkeys(entities)
             made = inline.compute(self.features, event, profiles, {}, True, self.config.epoch)
         try:
-            for _ in range(10):
-                await self._read("warm-up", keys, 1.0)
+            await self.recall.warm_up(orjson.dumps(event), keys)
         except StoreError:
             pass  # Redis may be away at start: decisions then are degraded, not refused
         ruling = self.ruling

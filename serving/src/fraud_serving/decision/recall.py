@@ -1,0 +1,93 @@
+"""What Redis knows of an event before it is judged: its claim, its entities' profiles, and events on their way to these.
+
+Reading leaves the event itself in the *pending* set of each of its entities, in the same round trip. So whoever asks next
+sees it, however long this one takes, and Redis alone says which of two came first; the stream follows that order
+(docs/decisions/0006). An event that isn't decided after all is taken out again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from fraud_contracts.config import DetectorConfig
+from fraud_serving.clients.redis_link import RedisLink
+
+Command = tuple[str | bytes | int, ...]
+PENDING_KEPT: Final = 64
+# What hasn't become part of a profile by then never will: its process died before it was decided.
+PENDING_SECONDS: Final = 600
+_PRUNED: Final = 16
+
+
+@dataclass(slots=True)
+class Recalled:
+    """``profiles`` and ``pending`` by entity; ``added`` are the pending sets that didn't have the event before."""
+
+    claim: bytes | None
+    profiles: dict[str, bytes | None]
+    pending: dict[str, list[bytes]]
+    complete: bool
+    added: list[str] = field(default_factory=list)
+
+
+class Recall:
+    def __init__(self, redis: RedisLink, config: DetectorConfig) -> None:
+        self._redis, self._of, self._epoch = redis, config.identity, config.epoch
+        self._complete = self._of.redis_complete(config.hash6)
+
+    async def read(
+        self, event_id: str, entry: bytes, keys: list[tuple[str, str]], seconds: float
+    ) -> Recalled:
+        """``entry`` is the event's JSON, ``keys`` are (entity, profile key). StoreError where Redis is away or late.
+
+        Pending first, profiles last: an entry is taken out only once its profile has it, so no event falls between.
+        """
+        of, now = self._of, int(time.time() * 1000)
+        commands: list[Command] = []
+        for _, key in keys:
+            name = of.redis_pending(key)
+            commands += [
+                ("ZADD", name, "NX", now, entry),
+                ("EXPIRE", name, PENDING_SECONDS),
+                ("ZRANGE", name, 0, -1),
+            ]
+        wanted = [of.redis_claim(event_id), self._complete, *(of.redis_profile(key) for _, key in keys)]
+        commands.append(("MGET", *wanted))
+        *replies, (claim, mark, *profiles) = await self._redis.many(commands, seconds)
+        entities = [entity for entity, _ in keys]
+        return Recalled(
+            claim,
+            dict(zip(entities, profiles, strict=True)),
+            dict(zip(entities, replies[2::3], strict=True)),
+            mark is not None and mark.isdigit() and int(mark) >= self._epoch,
+            [of.redis_pending(key) for (_, key), new in zip(keys, replies[::3], strict=True) if new],
+        )
+
+    def take_out(self, names: list[str], entry: bytes) -> None:
+        """Takes an event out of the pending sets that its request put it in."""
+        if names:
+            self._redis.post([("ZREM", name, entry) for name in names])
+
+    def tidy(
+        self, keys: list[tuple[str, str]], pending: dict[str, list[bytes]], applied: dict[str, list[bytes]]
+    ) -> None:
+        """Takes out what the profiles have by now, what is too old to be on its way, and what is too much."""
+        commands: list[Command] = []
+        for entity, key in keys:
+            name, old = self._of.redis_pending(key), applied.get(entity)
+            if old:
+                # By value, not by position: another replica may be doing the same.
+                since = int(time.time() - PENDING_SECONDS) * 1000
+                commands += [("ZREM", name, *old[:_PRUNED]), ("ZREMRANGEBYSCORE", name, "-inf", since)]
+            if len(pending.get(entity, ())) > PENDING_KEPT:
+                commands.append(("ZREMRANGEBYRANK", name, 0, -PENDING_KEPT - 1))
+        if commands:
+            self._redis.post(commands)
+
+    async def warm_up(self, entry: bytes, keys: list[tuple[str, str]]) -> None:
+        """Runs the code of a read and leaves nothing behind."""
+        for _ in range(10):
+            await self.read("warm-up", entry, keys, 1.0)
+        self.take_out([self._of.redis_pending(key) for _, key in keys], entry)
