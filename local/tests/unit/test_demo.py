@@ -99,7 +99,7 @@ def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
         "decisions": both,
         "ledger": both,
         "lake": both,
-        "dead_letters": [{"id": None, "reason": "invalid_json"}],
+        "dead_letters": [{"id": None, "reason": "invalid_json", "source": {"partition": 0, "offset": 7}}] * 2,
         **changes,
     }
     for name, rows in parts.items():

@@ -91,6 +91,7 @@ class Chaos:
     ) -> None:
         self._kube, self._detector, self._namespace, self._platform = kube, detector, namespace, platform
         self._say = say
+        self._flink = ""
         self.done: list[dict[str, Any]] = []
 
     def run(self) -> None:
@@ -99,8 +100,9 @@ class Chaos:
         flink = [name for name in deployments if name.startswith(f"{self._detector}-f-")]
         if len(flink) != 1:
             raise ChaosError(f"expected one FlinkDeployment of {self._detector}, found {flink}")
+        self._flink = flink[0]
         self._settle("before the first fault")
-        for fault in faults(self._detector, self._namespace, self._platform, flink[0]):
+        for fault in faults(self._detector, self._namespace, self._platform, self._flink):
             before = self._pods(fault)
             if not before:
                 raise ChaosError(f"no ready Pod of {fault.namespace} begins with {fault.prefix}")
@@ -122,7 +124,7 @@ class Chaos:
         self._say(f"  fault: {name}")
         hit()
         self._wait(name, back)
-        self._wait(name, self._detector_ready)
+        self._wait(name, self._whole)
         entry["ready"] = int(time.time() * 1000)
         entry["seconds"] = round((entry["ready"] - entry["at"]) / 1000, 1)
         self._say(f"  {name}: Ready again after {entry['seconds']} s")
@@ -136,7 +138,7 @@ class Chaos:
         until = since + PATIENCE
         while time.monotonic() - since < QUIET:
             time.sleep(1)
-            if not self._detector_ready():
+            if not self._whole():
                 since = time.monotonic()
             if time.monotonic() > until:
                 raise ChaosError(f"{what}: the detector isn't Ready for {QUIET:.0f} s on end")
@@ -185,13 +187,21 @@ class Chaos:
         old = {one for pod in before for one in container_ids(pod)}
         return len(now) >= len(before) and not any(one in old for pod in now for one in container_ids(pod))
 
-    def _detector_ready(self) -> bool:
+    def _whole(self) -> bool:
+        """The detector is Ready, and every task of its streaming job runs: status follows the job some seconds late."""
+        jobs = f"/api/v1/namespaces/{self._namespace}/services/{self._flink}-rest:8081/proxy/jobs/overview"
         try:
+            overview = json.loads(self._kube.kubectl("get", "--raw", jobs))["jobs"]
             found = self._kube.get("-n", self._namespace, f"{names.PLURAL}.{names.GROUP}", self._detector)
         except KubeError:
             return False
+        running = [
+            job
+            for job in overview
+            if job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"]
+        ]
         conditions = found.get("status", {}).get("conditions", [])
-        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        return bool(running) and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
     # Redis and the API server ---------------------------------------------------------------------------------------
 

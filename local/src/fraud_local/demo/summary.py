@@ -110,7 +110,12 @@ def summarise(folder: Path) -> dict[str, Any]:
     # Whole records three times over would not fit small machines.
     ledger = [{key: record.get(key) for key in ANSWERED} for record in lines(folder / "ledger.jsonl.gz")]
     lake = [{"id": record["id"]} for record in lines(folder / "lake.jsonl.gz")]
-    dead = list(lines(folder / "dead_letters.jsonl.gz"))
+    # Written at least once: the place that a letter came from tells it from its repeat after a restore.
+    dead = list(
+        {
+            tuple(letter["source"].values()): letter for letter in lines(folder / "dead_letters.jsonl.gz")
+        }.values()
+    )
     good = {record["id"]: record["door"] for record in sent if not record["malformed"]}
     decided = {record["id"]: record for record in decisions}
     in_ledger, in_lake = {record["id"]: record for record in ledger}, {record["id"] for record in lake}

@@ -148,6 +148,7 @@ class Loop:
                 unreadable.append(
                     self._judge.unreadable(message.value() or b"", source, message.timestamp()[1], error)
                 )
+        self._turned()
         judged = self._judge.judge(incoming)
         judged.out += unreadable
         after: dict[int, int] = {}
@@ -159,7 +160,9 @@ class Loop:
             self._producer.begin_transaction()
             self._produce(judged)
             # One call each: one that timed out may be called again by the book, but was seen to stand still for minutes.
+            self._turned()
             self._producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS)
+            self._turned()
             self._producer.commit_transaction(CALL_SECONDS)
         except KafkaException as error:
             if not self._take_back(consumer, offsets, error):
