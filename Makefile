@@ -19,6 +19,8 @@ HISTORY ?=
 RATE ?= 200
 DURATION ?= 60
 ONCE ?=
+ONLY ?=
+WRITE ?=
 CHAOS ?=
 
 ##@ Run
@@ -52,6 +54,10 @@ test-fast: env-dev env-operator ## Unit tests that need nothing but the environm
 .PHONY: test-chaos
 test-chaos: envs programs ## The demo with every process killed in turn (20 minutes)
 	@PYTHON="$(PYTHON)" tests/run chaos
+
+.PHONY: bench
+bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
+	@PYTHONPATH=bench/src $(PYTHON) -m fraud_bench --only "$(ONLY)" $(if $(WRITE),--write)
 
 .PHONY: lint
 lint: env-dev ## Format, lint, types, imports

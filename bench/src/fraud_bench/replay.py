@@ -1,0 +1,164 @@
+"""Offline replay of features on one core, its bits against the stream's form and the oracle, and pandas beside it.
+
+python -m fraud_bench.replay
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+from fraud_bench import told
+from fraud_pipelines import simulator
+from fraud_pipelines.events import EventSchema, Tokeniser
+from fraud_pipelines.features import FeatureSet, compile_detector
+from fraud_pipelines.replay import replay
+from fraud_testing import detectors, serving
+
+ROWS = int(os.environ.get("BENCH_ROWS", 200_000))
+DAYS = 90
+CHECKED, CHECKED_BY_ORACLE = 20_000, 1_500
+WINDOWS = ("1h", "1d", "7d", "30d")
+DAY = 86_400_000
+
+
+def history() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Canonical events of a simulated history in time order, and what became known of its frauds, three days later."""
+    spec = detectors.detector("none").spec
+    schema, tokeniser = EventSchema(spec.event, spec.entities), Tokeniser.from_hex(serving.TOKEN_KEY)
+    start = time.time_ns() // 1_000_000 - (DAYS + 1) * DAY
+    made, labels = [], []
+    for row in simulator.simulate(ROWS, 7, DAYS, start):
+        given = {
+            "id": row["transaction_id"],
+            "time": row["timestamp"],
+            "amount": row["amount"],
+            "card": row["card"],
+            "merchant": row["merchant_id"],
+            "category": row["category"],
+        }
+        event = schema.canonical(given, tokeniser, start + (DAYS + 1) * DAY)
+        made.append(event)
+        if row["is_fraud"]:
+            known = event["time"] + 3 * DAY
+            label = {"id": event["id"], "time": event["time"], "entities": event["entities"]}
+            labels.append({**label, "fraud": True, "known": known})
+    return made, labels
+
+
+def bits(vector: Sequence[float]) -> bytes:
+    """NaN in its one form, as everywhere on the way."""
+    return struct.pack(f"<{len(vector)}d", *(float("nan") if v != v else v for v in vector))
+
+
+def streamed(
+    features: FeatureSet, events: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]
+) -> Iterator[list[float]]:
+    """The same events and labels as the stream takes them: one by one, from bytes to bytes."""
+    states: dict[tuple[str, str], bytes] = {}
+    for label, event in in_order(events, labels):
+        keys = {entity: (entity, token) for entity, token in (event or label)["entities"].items()}
+        if event is None:
+            for stage in features.stages:
+                if stage.fraud is not None:
+                    key = keys[stage.entity]
+                    states[key] = stage.label(states.get(key), label)
+            continue
+        vector, new, _ = features.observe({e: states.get(k) for e, k in keys.items()}, event)
+        states.update({keys[entity]: state for entity, state in new.items()})
+        yield vector
+
+
+def in_order(events: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
+    """(label, None) and (None, event), a label that was known at an event's time before it."""
+    waiting = deque(labels)
+    for event in events:
+        while waiting and waiting[0]["known"] <= event["time"]:
+            yield waiting.popleft(), None
+        yield None, event
+
+
+def oracle() -> ModuleType:
+    """The definition that the property tests hold the engine to."""
+    path = Path(__file__).parents[3] / "pipelines" / "tests" / "unit" / "test_features_oracle.py"
+    spec = importlib.util.spec_from_file_location("features_oracle", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["features_oracle"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def defined(
+    features: FeatureSet, events: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]
+) -> Iterator[list[float]]:
+    retain = {stage.entity: stage.grid.retain for stage in features.stages}
+    definition = oracle().Oracle(features.spec, retain)
+    for label, event in in_order(events, labels):
+        if event is None:
+            definition.label(label)
+        else:
+            yield definition.observe(event)
+
+
+def with_pandas(events: Sequence[dict[str, Any]]) -> float:
+    """Seconds for the customer's twelve windows alone, with rolling windows by group."""
+    frame = pd.DataFrame(
+        {
+            "customer": [event["entities"]["customer"] for event in events],
+            "amount": [float(event["amount"]) for event in events],
+        },
+        index=pd.to_datetime([event["time"] for event in events], unit="ms"),
+    )
+    start = time.process_time()
+    groups = frame.groupby("customer", sort=False)["amount"]
+    for window in WINDOWS:
+        rolling = groups.rolling(window)
+        rolling.count(), rolling.sum(), rolling.mean()
+    return time.process_time() - start
+
+
+def main() -> None:
+    features = compile_detector(detectors.detector("none").spec)
+    told.note(f"offline replay, {ROWS} rows")
+    events, labels = history()
+    for _ in replay(features, events[:20_000], labels):
+        pass
+    start, wall = time.process_time(), time.perf_counter()
+    for _ in replay(features, events, labels):
+        pass
+    used, wall = time.process_time() - start, time.perf_counter() - wall
+    some = events[:CHECKED]
+    replayed = [bits(vector) for _, vector in replay(features, some, labels)]
+    same = sum(a == bits(b) for a, b in zip(replayed, streamed(features, some, labels), strict=True))
+    few = some[:CHECKED_BY_ORACLE]
+    by_definition = sum(a == bits(b) for a, b in zip(replayed, defined(features, few, labels), strict=False))
+    told.say(
+        "replay",
+        rows=ROWS,
+        features=len(features.names),
+        per_core_s=round(ROWS / used),
+        wall_per_s=round(ROWS / wall),
+        checked=len(some),
+        equal_to_stream=same,
+        checked_by_oracle=len(few),
+        equal_to_oracle=by_definition,
+    )
+    told.note("pandas rolling windows")
+    part = events[: min(len(events), 100_000)]
+    told.say("pandas", rows=len(part), features=12, per_core_s=round(len(part) / with_pandas(part)))
+
+
+if __name__ == "__main__":
+    main()
