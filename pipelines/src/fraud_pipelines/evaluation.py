@@ -5,7 +5,7 @@ Accuracy says nothing at one fraud in a thousand; what counts is what the alerts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -137,8 +137,35 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+Measure = Callable[[Floats, Floats, Floats | None], float]
+
+
+def _draws(units: NDArray[np.int64], rounds: int, seed: int) -> list[Floats]:
+    """Of each round, how often each row is drawn."""
+    rng = np.random.default_rng(seed)
+    size = int(units.max()) + 1 if len(units) else 0
+    return [
+        np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)[units]
+        for _ in range(rounds if size else 0)
+    ]
+
+
+def _units(count: int, groups: Sequence[Any] | None) -> NDArray[np.int64]:
+    if groups is None:
+        return np.arange(count)
+    return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1], np.int64)
+
+
+def _interval(value: float, drawn: Sequence[float], level: float) -> Interval:
+    good = [one for one in drawn if one == one]
+    if not good:
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(good, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
 def bootstrap(
-    measure: Callable[[Floats, Floats, Floats | None], float],
+    measure: Measure,
     labels: ArrayLike,
     scores: ArrayLike,
     groups: Sequence[Any] | None = None,
@@ -151,20 +178,94 @@ def bootstrap(
     Draws are counts used as weights, so the data is never copied.
     """
     y, s = _both(labels, scores)
-    rng = np.random.default_rng(seed)
-    unit = np.arange(len(y)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    size = int(unit.max()) + 1 if len(unit) else 0
-    drawn = []
-    for _ in range(rounds if size else 0):
-        counts = np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)
-        value = measure(y, s, counts[unit])
-        if value == value:
-            drawn.append(value)
+    drawn = [measure(y, s, weights) for weights in _draws(_units(len(y), groups), rounds, seed)]
+    return _interval(measure(y, s, None), drawn, level)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Another score on the same rows and the same draws: its own interval, and that of what the first is ahead by."""
+
+    value: Interval
+    ahead: Interval
+
+
+def compare(
+    measure: Measure,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    others: Mapping[str, ArrayLike],
+    groups: Sequence[Any] | None = None,
+    rounds: int = 200,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Compared]:
+    """``scores`` against each of ``others``, paired: a draw that is hard for one is as hard for the other.
+
+    With the same groups, rounds and seed the draws are those of ``bootstrap``.
+    """
+    y, s = _both(labels, scores)
+    draws = _draws(_units(len(y), groups), rounds, seed)
+    first = [measure(y, s, weights) for weights in draws]
     value = measure(y, s, None)
-    if not drawn:
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+    found = {}
+    for name, other in others.items():
+        _, o = _both(labels, other)
+        second = [measure(y, o, weights) for weights in draws]
+        alone = measure(y, o, None)
+        ahead = [a - b for a, b in zip(first, second, strict=True)]
+        found[name] = Compared(_interval(alone, second, level), _interval(value - alone, ahead, level))
+    return found
+
+
+def by_alerts_per_day(
+    labels: ArrayLike, scores: ArrayLike, times_ms: ArrayLike, alerts: Sequence[int]
+) -> list[dict[str, float]]:
+    """What a team finds that looks at the ``n`` riskiest payments of each day: share of all frauds, and of its alerts."""
+    y, s = _both(labels, scores)
+    day = np.asarray(times_ms, dtype=np.int64) // _DAY
+    order = np.lexsort((-s, day))
+    _, first, size = np.unique(day[order], return_index=True, return_counts=True)
+    rank = np.arange(len(y)) - np.repeat(first, size)
+    fraud = y[order]
+    found = []
+    for n in alerts:
+        top = rank < n
+        found.append(
+            {
+                "alerts_per_day": n,
+                "recall": float(fraud[top].sum() / y.sum()) if y.sum() else float("nan"),
+                "precision": float(fraud[top].mean()) if top.any() else float("nan"),
+            }
+        )
+    return found
+
+
+def distribution(labels: ArrayLike, scores: ArrayLike, edges: Sequence[float]) -> list[dict[str, float]]:
+    """Honest and fraudulent rows between neighbouring edges (the last includes its end)."""
+    y, s = _both(labels, scores)
+    fraud, _ = np.histogram(s[y == 1], edges)
+    honest, _ = np.histogram(s[y == 0], edges)
+    return [
+        {"from": float(low), "to": float(high), "honest": int(h), "fraud": int(f)}
+        for low, high, h, f in zip(edges[:-1], edges[1:], honest, fraud, strict=True)
+    ]
+
+
+def by_week(labels: ArrayLike, scores: ArrayLike, times_ms: ArrayLike) -> list[dict[str, Any]]:
+    """Average precision in each seven days from the first row: how fast it ages."""
+    y, s = _both(labels, scores)
+    times = np.asarray(times_ms, dtype=np.int64)
+    week = (times - times.min()) // (7 * _DAY) if len(times) else times
+    return [
+        {
+            "week": int(one) + 1,
+            "rows": int((week == one).sum()),
+            "frauds": int(y[week == one].sum()),
+            "average_precision": average_precision(y[week == one], s[week == one]),
+        }
+        for one in np.unique(week)
+    ]
 
 
 def by_segment(

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fraud_contracts import durations
 from fraud_contracts.detector import Entity, Labels
+
+# Columns that a history may have beside the event's: when a row's label became known (UTC ms), and how the fraud came
+# about, which is there to judge a model by and never a feature.
+KNOWN: Final = "known"
+PATTERN: Final = "fraud_pattern"
 
 
 @dataclass(frozen=True)

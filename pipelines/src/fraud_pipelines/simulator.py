@@ -22,6 +22,7 @@ from typing import Any, Final, TypedDict
 
 import numpy as np
 
+from fraud_pipelines.labels import KNOWN, PATTERN
 from fraud_pipelines.simulated_payments import DAY, FRAUDS, HOUR, Payments, Row
 from fraud_pipelines.simulated_people import NO_DRIFT, Drift, Population
 
@@ -35,9 +36,6 @@ FIELDS: Final = (
     "channel",
     "is_fraud",
 )
-# Columns that training may find in a history: how a fraud came about (to judge by), and when its label became known.
-PATTERN: Final = "fraud_pattern"
-KNOWN: Final = "known"
 # Median days until a source speaks; the spread is that of a log-normal distribution.
 DELAYS: Final[Mapping[str, float]] = {"chargeback": 3.0, "analyst": 0.25}
 _DELAY_SPREAD: Final = 0.6

@@ -182,3 +182,30 @@ def test_segments_with_few_frauds_are_marked() -> None:
         ("a", True, 1.0),
         ("b", False, None),
     ]
+
+
+def test_alerts_per_day_count_each_day_by_itself() -> None:
+    """Two alerts a day find the two riskiest of each day, whatever another day's scores are."""
+    times = [0, 1, 2, DAY, DAY + 1, DAY + 2]
+    labels, scores = [1, 0, 1, 1, 0, 0], [0.9, 0.8, 0.7, 0.1, 0.3, 0.2]
+    one, two = evaluation.by_alerts_per_day(labels, scores, times, (1, 2))
+    assert (one["recall"], one["precision"]) == (pytest.approx(1 / 3), 0.5)
+    assert (two["recall"], two["precision"]) == (pytest.approx(1 / 3), 0.25)
+    weeks = evaluation.by_week([1, 0, 1], [0.9, 0.1, 0.2], [0, DAY, 8 * DAY])
+    assert [(week["week"], week["rows"], week["frauds"]) for week in weeks] == [(1, 2, 1), (2, 1, 1)]
+    bins = evaluation.distribution(labels, scores, (0.0, 0.5, 1.0))
+    assert [(part["honest"], part["fraud"]) for part in bins] == [(2, 1), (1, 2)]
+
+
+def test_a_comparison_is_paired() -> None:
+    """A score against itself is ahead by nothing in every draw; the draws are those of the interval alone."""
+    rng = np.random.default_rng(3)
+    y = (rng.random(500) < 0.2).astype(int)
+    s, cards = y + rng.normal(size=500), rng.integers(0, 60, 500)
+    both = evaluation.compare(
+        evaluation.average_precision, y, s, {"same": s, "noise": rng.random(500)}, cards, seed=5
+    )
+    assert (both["same"].ahead.low, both["same"].ahead.high) == (0.0, 0.0)
+    assert both["noise"].ahead.low > 0
+    alone = evaluation.bootstrap(evaluation.average_precision, y, s, cards, seed=5)
+    assert both["same"].value == alone

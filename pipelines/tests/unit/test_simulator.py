@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fraud_pipelines.labels import KNOWN, PATTERN
 from fraud_pipelines.simulated_people import Drift, card_number
 from fraud_pipelines.simulator import (
     FIELDS,
     FRAUDS,
-    KNOWN,
-    PATTERN,
     as_known,
     live,
     main,

@@ -7,6 +7,7 @@ outcome of the search.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,14 +16,19 @@ from numpy.typing import NDArray
 
 from fraud_pipelines import evaluation
 from fraud_pipelines.score_map import Knots, ScoreMap
-from fraud_ray import fit
+from fraud_ray import baselines
 from fraud_ray.dataset import Dataset, Split
 
 SCORES: Final = (500, 700, 800, 900)
 CARDS_PER_DAY: Final = (10, 50, 100)
+ALERTS_PER_DAY: Final = (1, 2, 5, 10, 20, 50, 100, 200)
+LOGISTIC: Final = "logistic_on_raw_fields"
+ONE_RULE: Final = "one_rule"
+HOW: Final = (
+    "95 %, 200 draws of whole customers with all their payments; the same draws for model and baselines"
+)
+_SCORE_EDGES: Final = tuple(range(0, 1001, 50))
 _MOST_SEGMENTS: Final = 20
-_MOST_LEVELS: Final = 30
-_HOUR_MS: Final = 3_600_000
 
 
 def plain(value: Any) -> Any:
@@ -51,21 +57,6 @@ def _period(data: Dataset, rows: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def raw_columns(data: Dataset, fit_rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What a transaction tells by itself, without any past: for the baseline."""
-    hour = data.time / _HOUR_MS % 24 / 24 * 2 * math.pi
-    columns = [np.log1p(data.amount.astype(np.float64)), np.sin(hour), np.cos(hour)]
-    for values in data.fields.values():
-        if any(isinstance(value, str) for value in values):
-            texts = np.array([value if isinstance(value, str) else "" for value in values])
-            levels, counts = np.unique(texts[fit_rows], return_counts=True)
-            for level in levels[np.argsort(-counts, kind="stable")][:_MOST_LEVELS]:
-                columns.append((texts == level).astype(np.float64))
-        else:
-            columns.append(np.array([0.0 if value is None else float(value) for value in values]))
-    return np.column_stack(columns)
-
-
 def _segments(data: Dataset, rows: NDArray[np.int64], p: NDArray[np.float64]) -> dict[str, Any]:
     y = data.y[rows]
     edges = np.quantile(data.amount[rows], [0.25, 0.5, 0.75])
@@ -79,6 +70,71 @@ def _segments(data: Dataset, rows: NDArray[np.int64], p: NDArray[np.float64]) ->
     return found
 
 
+def _patterns(
+    data: Dataset, rows: NDArray[np.int64], p: NDArray[np.float64], reached: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """Of each kind of fraud that the history names: how much of it the scores find. Empty where it names none."""
+    y = data.y[rows]
+    kind = np.array([data.pattern[i] for i in rows]) if data.pattern else np.zeros(0, str)
+    found = []
+    for name in sorted({str(k) for k in kind[y == 1]} - {""} if len(kind) else ()):
+        here = (kind == name) & (y == 1)
+        among = here | (y == 0)
+        found.append(
+            {
+                "pattern": name,
+                "frauds": int(here.sum()),
+                "recall": {score: float((reached[here] >= score).mean()) for score in SCORES},
+                "average_precision": evaluation.average_precision(here[among], p[among]),
+            }
+        )
+    return found
+
+
+def _baselines(
+    data: Dataset, split: Split, p: NDArray[np.float64], entity: list[str], seed: int
+) -> dict[str, Any]:
+    """Each baseline's average precision on the test rows, with its interval and what the model is ahead by."""
+    test, y = split.test, data.y[split.test]
+    names, raw = baselines.raw_columns(data, split.train)
+    columns = np.column_stack([raw, data.x.astype(np.float64)])
+    names = [*names, *data.names]
+    rule = baselines.one_rule(names, columns, data.y, split.train)
+    alerts = rule.alerts(columns[test, names.index(rule.column)])
+    others = {LOGISTIC: baselines.logistic(raw, data.y, split.train, test), ONE_RULE: alerts}
+    found: dict[str, Any] = {
+        "chance": float(y.mean()),
+        "highest_amount_first": evaluation.average_precision(y, data.amount[test]),
+        "intervals": HOW,
+    }
+    compared = evaluation.compare(evaluation.average_precision, y, p, others, entity, seed=seed)
+    for name, against in compared.items():
+        found[name] = {
+            "average_precision": against.value.to_dict(),
+            "model_ahead_by": against.ahead.to_dict(),
+        }
+    found[ONE_RULE] |= {
+        "rule": rule.to_dict(),
+        "alert_rate": float(alerts.mean()),
+        "precision": float(y[alerts == 1].mean()) if alerts.any() else None,
+        "recall": float(alerts[y == 1].mean()),
+    }
+    return found
+
+
+def beats(card: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether the model's interval lies above each baseline's, without touching it."""
+    low = card["test"]["average_precision"]["low"]
+    return {
+        name: bool(
+            low is not None
+            and card["baselines"][name]["average_precision"]["high"] is not None
+            and low > card["baselines"][name]["average_precision"]["high"]
+        )
+        for name in (LOGISTIC, ONE_RULE)
+    }
+
+
 def make(
     data: Dataset,
     split: Split,
@@ -90,8 +146,6 @@ def make(
     test, p = split.test, np.asarray(probabilities["test"], np.float64)
     y = data.y[test]
     entity = [data.entity[i] for i in test]
-    raw = raw_columns(data, split.train)
-    fit_rows = split.train
     scores = ScoreMap(knots)
     reached = np.array([scores.score(float(value)) for value in p])
     return plain(
@@ -127,6 +181,9 @@ def make(
                     }
                     for score in SCORES
                 ],
+                "alerts_per_day": evaluation.by_alerts_per_day(y, p, data.time[test], ALERTS_PER_DAY),
+                "distribution": evaluation.distribution(y, reached, _SCORE_EDGES),
+                "weeks": evaluation.by_week(y, p, data.time[test]),
                 "calibration": evaluation.calibration(y, p),
                 "curve": evaluation.precision_recall(y, p, points=100),
             },
@@ -134,10 +191,7 @@ def make(
                 "average_precision": evaluation.average_precision(data.y[split.valid], probabilities["valid"])
             },
             "segments": _segments(data, test, p),
-            "baselines": {
-                "chance": float(y.mean()),
-                "highest_amount_first": evaluation.average_precision(y, data.amount[test]),
-                "logistic_on_raw_fields": fit.logistic_on_raw(raw, data.y, fit_rows, test),
-            },
+            "patterns": _patterns(data, test, p, reached),
+            "baselines": _baselines(data, split, p, entity, seed),
         }
     )

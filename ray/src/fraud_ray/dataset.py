@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +42,7 @@ class Dataset:
     fields: dict[str, list[Any]]
     mature: NDArray[np.bool_]
     early_frauds: int
+    pattern: list[str] = field(default_factory=list)
 
     @property
     def digest(self) -> str:
@@ -108,6 +109,7 @@ def build(
             },
             mature=mature,
             early_frauds=int(y[~mature].sum()),
+            pattern=history.pattern,
         ),
         seeds,
     )

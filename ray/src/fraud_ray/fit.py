@@ -11,8 +11,6 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud_pipelines.evaluation import average_precision
-
 Params = dict[str, float | int]
 ROUNDS: Final = 400
 PATIENCE: Final = 40
@@ -128,22 +126,3 @@ def calibrate(margin: Floats, y: NDArray[np.int8]) -> Calibration:
     if not (math.isfinite(slope) and math.isfinite(offset)) or slope <= 0.05:
         return Calibration(1.0, base - float(margin.mean()))
     return Calibration(slope, offset)
-
-
-def logistic_on_raw(
-    x: Floats, y: NDArray[np.int8], rows: NDArray[np.int64], test: NDArray[np.int64], penalty: float = 1.0
-) -> float:
-    """Average precision on ``test`` of a ridge logistic regression fit on ``rows``: the card's baseline."""
-    mean, spread = x[rows].mean(axis=0), x[rows].std(axis=0) + 1e-9
-    design = np.column_stack([(x - mean) / spread, np.ones(len(x))])
-    weights = np.zeros(design.shape[1])
-    ridge = penalty * np.eye(len(weights))
-    ridge[-1, -1] = 1e-9
-    d, t = design[rows], y[rows].astype(np.float64)
-    for _ in range(25):
-        p = 1.0 / (1.0 + np.exp(-np.clip(d @ weights, -30, 30)))
-        step = np.linalg.solve((d * (p * (1 - p))[:, None]).T @ d + ridge, d.T @ (p - t) + ridge @ weights)
-        weights = weights - step
-        if float(np.abs(step).max()) < 1e-8:
-            break
-    return average_precision(y[test], design[test] @ weights)

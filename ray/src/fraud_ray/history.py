@@ -23,15 +23,15 @@ from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import EventError
 from fraud_contracts.records import Event
 from fraud_pipelines.events import EventSchema, Tokeniser
-from fraud_pipelines.labels import history_delay
+from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
-KNOWN: Final = "known"
 SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
 _TRUE, _FALSE = ("1", "1.0", "true", "t", "yes"), ("0", "0.0", "false", "f", "no")
 _EXAMPLES: Final = 5
 _BATCH: Final = 8192
+_MOST_PATTERNS: Final = 20
 
 
 @dataclass
@@ -41,6 +41,7 @@ class History:
     events: list[Event] = field(default_factory=list)
     fraud: list[bool] = field(default_factory=list)
     known: list[int] = field(default_factory=list)
+    pattern: list[str] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
@@ -122,6 +123,9 @@ class _Importer:
         self.tokeniser, self.now = tokeniser, now_ms
         self.out = History()
         self._seen: dict[str, str] = {}
+        # A detector that declares the column as its own may mean anything by it, a secret even.
+        declared = {*spec.event.sensitive, *(f.name for f in spec.event.fields)}
+        self._pattern = None if PATTERN in declared else PATTERN
 
     def refuse(self, reason: str, where: str, message: str) -> None:
         self.out.refused[reason] += 1
@@ -153,6 +157,7 @@ class _Importer:
         self.out.events.append(event)
         self.out.fraud.append(fraud)
         self.out.known.append(known)
+        self.out.pattern.append(str(row.get(self._pattern) or "") if self._pattern else "")
 
 
 def load(spec: DetectorSpec, storage_uri: str, tokeniser: Tokeniser, now_ms: int) -> History:
@@ -179,4 +184,7 @@ def load(spec: DetectorSpec, storage_uri: str, tokeniser: Tokeniser, now_ms: int
     out.events = [out.events[i] for i in order]
     out.fraud = [out.fraud[i] for i in order]
     out.known = [out.known[i] for i in order]
+    # Many values are no kinds of fraud.
+    many = len(set(out.pattern)) > _MOST_PATTERNS
+    out.pattern = ["" if many else out.pattern[i] for i in order]
     return out

@@ -64,6 +64,30 @@ def lines(
     return _page(title, parts)
 
 
+def histogram(title: str, x_title: str, values: Sequence[tuple[str, float, float]]) -> str:
+    """Two shares per bin beside each other on a logarithmic axis: the rare kind would be invisible on a plain one."""
+    right, bottom, low = WIDTH - _RIGHT, HEIGHT - _BOTTOM, 1e-4
+    y = _scale(low, 1.0, bottom, _TOP, True)
+    step = (right - _LEFT) / max(1, len(values))
+    parts = []
+    for power in range(-4, 1):
+        at = y(10.0**power)
+        parts.append(f'<path d="M{_LEFT} {at:.1f}H{right}" stroke="{_GRID}" fill="none"/>')
+        parts.append(_text(_LEFT - 8, at + 4, f"{10.0**power:g}", "end"))
+    for i, (name, *shares) in enumerate(values):
+        for j, (share, colour) in enumerate(zip(shares, ("#888888", _LINE), strict=True)):
+            top = y(share) if share > low else bottom
+            x = _LEFT + (i + 0.1 + 0.4 * j) * step
+            parts.append(
+                f'<rect x="{x:.1f}" y="{top:.1f}" width="{0.38 * step:.1f}" height="{bottom - top:.1f}" fill="{colour}"/>'
+            )
+        if i % 2 == 0:
+            parts.append(_text(_LEFT + i * step, bottom + 18, name))
+    parts.append(_text((_LEFT + right) / 2, HEIGHT - 12, x_title))
+    parts.append(_text(16, (_TOP + bottom) / 2, "share of its kind: honest grey, fraud blue", turn=True))
+    return _page(title, parts)
+
+
 def bars(title: str, values: Sequence[tuple[str, float]]) -> str:
     """Horizontal bars, each with its name and value."""
     left, step = 240, 22
@@ -82,13 +106,22 @@ def bars(title: str, values: Sequence[tuple[str, float]]) -> str:
 
 
 def draw(card: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes the precision-recall curve, the calibration and the importance of the features."""
+    """Writes the precision-recall curve, the calibration, the scores, the recall by alerts, and the features' importance."""
     folder.mkdir(parents=True, exist_ok=True)
     test = card["test"]
     curve = [(q["recall"], q["precision"]) for q in test["curve"]]
     bins = [(b["predicted"], b["observed"]) for b in test["calibration"]["bins"]]
     gain = sorted(card["importance"].items(), key=lambda item: -item[1])[:15]
+    scores = test["distribution"]
+    honest, fraud = (max(1, sum(part[kind] for part in scores)) for kind in ("honest", "fraud"))
+    daily = [(f"{one['alerts_per_day']} a day", one["recall"] or 0.0) for one in test["alerts_per_day"]]
     pictures = {
+        "scores": histogram(
+            "Scores on the test part",
+            "score",
+            [(f"{part['from']:g}", part["honest"] / honest, part["fraud"] / fraud) for part in scores],
+        ),
+        "recall_by_alerts": bars("Share of the frauds among the riskiest payments of each day", daily),
         "precision_recall": lines(
             f"Average precision {test['average_precision']['value']:.3f} on the test part",
             "recall: share of the frauds found",

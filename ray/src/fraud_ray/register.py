@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from fraud_contracts.names import Identity
+from fraud_ray.card import LOGISTIC, ONE_RULE
 from fraud_ray.errors import TrainingError
 
 ALIAS: Final = "challenger"
 PACKAGE: Final = "package"
+
+
+def _baselines(found: dict[str, Any]) -> dict[str, float | None]:
+    """Each baseline's average precision with its interval, named like the model's."""
+    return {
+        f"baseline_{name}_average_precision{end}": found[name]["average_precision"][part]
+        for name in (LOGISTIC, ONE_RULE)
+        for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
 
 
 def _flat(card: dict[str, Any]) -> dict[str, float]:
@@ -28,9 +38,11 @@ def _flat(card: dict[str, Any]) -> dict[str, float]:
         "test_roc_auc": test["roc_auc"]["value"],
         "test_calibration_error": test["calibration"]["expected_error"],
         "valid_average_precision": card["valid"]["average_precision"],
-        "baseline_logistic_average_precision": card["baselines"]["logistic_on_raw_fields"],
+        **_baselines(card["baselines"]),
         **{f"test_card_precision_{k}": v for k, v in test["card_precision_per_day"].items()},
     }
+    for daily in test["alerts_per_day"]:
+        found[f"test_recall_at_{daily['alerts_per_day']}_alerts_per_day"] = daily["recall"]
     for budget in test["budgets"]:
         name = f"{budget['alert_rate'] * 1000:g}_per_mille"
         found[f"test_recall_at_{name}"] = budget["recall"]

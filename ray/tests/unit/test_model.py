@@ -16,8 +16,9 @@ from fraud_contracts.feature_set import feature_set_hash
 from fraud_pipelines import model_package
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector, read_header
-from fraud_pipelines.simulator import simulate, write_csv
-from fraud_ray import dataset, export, fit, plots, train
+from fraud_pipelines.simulator import FRAUDS, simulate, write_csv
+from fraud_ray import baselines, dataset, export, fit, plots, train
+from fraud_ray.card import beats
 from fraud_ray.dataset import Dataset, Split
 from fraud_ray.errors import TrainingError
 
@@ -144,8 +145,64 @@ def test_the_same_data_and_parameters_give_the_same_digest(
 def test_windows_beat_raw_fields(first: tuple[train.Result, Kept]) -> None:
     """The simulated frauds are seen through the past: the model is far above what a transaction alone tells."""
     card = first[0].card
-    assert card["test"]["average_precision"]["value"] > 2 * card["baselines"]["logistic_on_raw_fields"]
+    ap = card["test"]["average_precision"]["value"]
+    for name in beats(card):
+        other = card["baselines"][name]
+        assert ap > 1.5 * other["average_precision"]["value"]
+        assert other["model_ahead_by"]["value"] == pytest.approx(ap - other["average_precision"]["value"])
     assert card["test"]["average_precision"]["low"] > card["baselines"]["chance"]
+
+
+def test_a_model_beats_only_what_its_interval_does_not_touch() -> None:
+    """Touching intervals, or none at all, are no win."""
+
+    def judged(low: float | None, high: float | None) -> bool:
+        other = {"average_precision": {"high": high}}
+        baselines = {"logistic_on_raw_fields": other, "one_rule": other}
+        return all(beats({"test": {"average_precision": {"low": low}}, "baselines": baselines}).values())
+
+    assert judged(0.3, 0.2)
+    assert not judged(0.2, 0.2)
+    assert not judged(None, 0.2)
+
+
+def test_the_one_rule_is_the_best_threshold_of_all_columns() -> None:
+    """It finds a planted rule below a threshold, on the rows that it may see only, and nulls never alert."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4_000, 3))
+    x[::7, 1] = np.nan
+    y = ((x[:, 1] < -1.0) & (rng.random(4_000) < 0.8)).astype(np.int8)
+    y[2_000:] = 0
+    rule = baselines.one_rule(["a", "b", "c"], x, y, np.arange(2_000))
+    assert (rule.column, rule.above) == ("b", False)
+    assert rule.threshold == pytest.approx(-1.0, abs=0.05)
+    assert not rule.alerts(x[:, 1])[np.isnan(x[:, 1])].any()
+    assert rule.alerts(x[:, 1]).sum() == (x[:, 1] <= rule.threshold).sum()
+
+
+def test_the_kind_of_a_fraud_is_judged_by_and_never_learned_from(tmp_path: Path) -> None:
+    """A history that names the kinds gives recall per kind, and the very same model as without them."""
+    rows = simulate(12_000, 5, 60, START, fraud_rate=0.05)
+    cards = []
+    for name in (False, True):
+        at = tmp_path / str(name)
+        write_csv(rows, at / "history" / "h.csv", patterns=name)
+        cards.append(run(config(at), at / "made")[0].card)
+    plain, told = cards
+    assert plain["patterns"] == []
+    assert 4 <= len({one["pattern"] for one in told["patterns"]} & set(FRAUDS)) == len(told["patterns"])
+    assert sum(one["frauds"] for one in told["patterns"]) == told["data"]["parts"]["test"]["frauds"]
+    assert {**told, "patterns": [], "history": {}} == {**plain, "history": {}}
+
+
+def test_the_card_tells_what_a_team_would_find(first: tuple[train.Result, Kept]) -> None:
+    """Recall grows with the alerts of a day, the scores' bins hold every row, and the weeks every test fraud."""
+    test, part = first[0].card["test"], first[0].card["data"]["parts"]["test"]
+    recall = [one["recall"] for one in test["alerts_per_day"]]
+    assert recall == sorted(recall)
+    assert recall[-1] > 0.5
+    assert sum(one["honest"] + one["fraud"] for one in test["distribution"]) == part["rows"]
+    assert sum(one["frauds"] for one in test["weeks"]) == part["frauds"]
 
 
 def test_the_leaf_table_and_the_graph_are_one_model(first: tuple[train.Result, Kept]) -> None:
@@ -187,7 +244,10 @@ def test_another_feature_set_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_plots_are_pictures(first: tuple[train.Result, Kept]) -> None:
     """Each plot is well-formed SVG."""
     files = sorted((first[1].to / "plots").iterdir())
-    assert [file.name for file in files] == ["calibration.svg", "importance.svg", "precision_recall.svg"]
+    assert [file.name for file in files] == [
+        f"{name}.svg"
+        for name in ("calibration", "importance", "precision_recall", "recall_by_alerts", "scores")
+    ]
     for file in files:
         assert ElementTree.parse(file).getroot().tag.endswith("svg")
     assert "&lt;" in plots.bars("a < b", [("x", 0.0)])

@@ -1,0 +1,156 @@
+"""``python -m fraud_ray.evaluate``: a detector's model and its card from one file of history, on this machine, without a cluster.
+
+The steps are training's own; nothing is registered and no seeds are written. The labels are judged as of the newest
+payment of the file. It ends with 0 where the model's interval lies above each baseline's, else with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from fraud_contracts import log
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.detector import parse_spec
+from fraud_contracts.feature_set import feature_set_hash
+from fraud_pipelines import model_package
+from fraud_pipelines.events import Tokeniser
+from fraud_ray import card, fit, history, search, train
+from fraud_ray.dataset import Dataset, Split
+from fraud_ray.errors import TrainingError
+
+# Tokens only have to be equal for equal values here; nothing of this run leaves the folder.
+_TOKENS: Final = Tokeniser(bytes(range(32)))
+_FAR: Final = 4_102_444_800_000  # 2100: no row of a file is in the future of it
+
+
+def document(resource: Mapping[str, Any], folder: Path) -> DetectorConfig:
+    """What the operator would write for this FraudDetector, with its history in ``folder``."""
+    spec = parse_spec(dict(resource["spec"]))
+    return DetectorConfig.model_validate(
+        {
+            "namespace": resource["metadata"].get("namespace", "default"),
+            "name": resource["metadata"]["name"],
+            "uid": "none",
+            "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "feature_set": feature_set_hash(spec),
+            "kafka": {"bootstrap_servers": "none:0", "partitions": 1},
+            "storage_uri": f"file://{folder.resolve()}",
+        }
+    )
+
+
+def first_parameters(
+    data: Dataset, split: Split, trials: int, seed: int
+) -> tuple[fit.Params, int, list[dict[str, Any]]]:
+    """Instead of a search: the parameters that a search begins with, rounds by the valid part."""
+    rounds, value = fit.search_fit(
+        fit.DEFAULTS,
+        seed,
+        data.names,
+        (data.x[split.train], data.y[split.train]),
+        (data.x[split.valid], data.y[split.valid]),
+    )
+    return dict(fit.DEFAULTS), rounds, [{search.METRIC: value, "rounds": rounds}]
+
+
+def evaluate(resource: Mapping[str, Any], source: Path, out: Path, trials: int = 0) -> dict[str, Any]:
+    """Writes package and plots below ``out``; -> the card."""
+    shutil.rmtree(out, ignore_errors=True)
+    config = document(resource, out)
+    assert config.spec.model.train is not None, "spec.model.train is not set"
+    place = out / config.spec.model.train.history.path
+    place.mkdir(parents=True)
+    (place / source.name).symlink_to(source.resolve())
+    newest = history.load(config.spec, config.storage_uri, _TOKENS, _FAR).events[-1]["time"]
+
+    def keep(
+        folder: Path, judged: dict[str, Any], tags: Mapping[str, str], extra: Mapping[str, Path], told: Any
+    ) -> str:
+        shutil.copytree(folder, out / "package")
+        for name, other in extra.items():
+            shutil.copytree(other, out / name)
+        return "none"
+
+    def count(profiles: Any) -> int:
+        return sum(1 for _ in profiles)
+
+    if trials:
+        config = config.model_copy(
+            update={
+                "spec": config.spec.model_copy(
+                    update={
+                        "model": config.spec.model.model_copy(
+                            update={"train": config.spec.model.train.model_copy(update={"trials": trials})}
+                        )
+                    }
+                )
+            }
+        )
+    find = search.search if trials else first_parameters
+    return train.run(config, _TOKENS, newest, count, find, keep).card
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    return f"{found['value']:.3f}  {found['low']:.3f} to {found['high']:.3f}"
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The card's headline as text."""
+    test, base, part = found["test"], found["baselines"], found["data"]["parts"]["test"]
+    rule = base[card.ONE_RULE]["rule"]
+    lines = [
+        f"test part: {part['rows']:,} payments, {part['frauds']} frauds, {part['from']} to {part['to']}",
+        f"average precision ({base['intervals']})",
+        f"  model                            {_interval(test['average_precision'])}",
+        f"  logistic regression, raw fields  {_interval(base[card.LOGISTIC]['average_precision'])}",
+        f"  one rule                         {_interval(base[card.ONE_RULE]['average_precision'])}"
+        f"   ({rule['column']} {rule['alert_when']} {rule['threshold']:g})",
+        f"  chance                           {base['chance']:.3f}",
+        "alerts a day   " + "  ".join(f"{one['alerts_per_day']:>5}" for one in test["alerts_per_day"]),
+        "recall         " + "  ".join(f"{one['recall']:5.2f}" for one in test["alerts_per_day"]),
+        "precision      " + "  ".join(f"{one['precision']:5.2f}" for one in test["alerts_per_day"]),
+        f"calibration: mean gap {test['calibration']['expected_error']:.4f}, Brier {test['calibration']['brier']:.4f}",
+    ]
+    for one in found["patterns"]:
+        lines.append(
+            f"  {one['pattern']:<22} {one['frauds']:>4} frauds, recall at score 700 {one['recall']['700']:.2f}, "
+            f"average precision {one['average_precision']:.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m fraud_ray.evaluate", description=__doc__)
+    parser.add_argument("--cr", type=Path, required=True, help="file with the FraudDetector")
+    parser.add_argument("--history", type=Path, required=True, help="CSV, CSV.gz or Parquet with labels")
+    parser.add_argument("--out", type=Path, required=True, help="folder for package, card and plots; emptied")
+    parser.add_argument("--trials", type=int, default=0, help="search on Ray with as many trials; 0: none")
+    given = parser.parse_args(argv)
+    log.setup()
+    logging.getLogger().setLevel(logging.WARNING)
+    try:
+        found = evaluate(yaml.safe_load(given.cr.read_text()), given.history, given.out, given.trials)
+    except TrainingError as error:
+        sys.stdout.write(f"no card: {error.reason}: {error}\n")
+        return train.EXIT_REASON
+    found = json.loads((given.out / "package" / model_package.CARD).read_bytes())
+    ahead = card.beats(found)
+    sys.stdout.write(f"{given.history.name}: {given.out}/package/{model_package.CARD}\n{table(found)}\n")
+    for name, beaten in ahead.items():
+        sys.stdout.write(
+            f"{'ok    ' if beaten else 'FAILED'} the model's interval lies above that of {name}\n"
+        )
+    return 0 if all(ahead.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
