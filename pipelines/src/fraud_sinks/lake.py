@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from fraud_contracts import lake
@@ -34,15 +35,19 @@ log = logging.getLogger(__name__)
 
 BATCH_ROWS: Final = 20_000
 LINGER_SECONDS: Final = 10.0
-# A commit every ten seconds makes small files: about once an hour they are put together.
-UPKEEP_COMMITS: Final = 360
-KEEP_HOURS: Final = 168  # replaced files stay a week, so that a training run's snapshot stays readable
+# A commit every ten seconds makes small files: where there are too many they are put together.
+LOOK_SECONDS: Final = 300.0
+SMALL_BYTES: Final = 16 << 20
+SMALL_FILES: Final = 64
+TARGET_BYTES: Final = 128 << 20
+KEEP_HOURS: Final = 168  # replaced files and old versions stay a week: a reader may be on them
+SWEEP_SECONDS: Final = 86_400.0
 
 _UNFIT: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, pa.ArrowException)
 
 
 class LakeWriter:
-    """One table. ``rebuild``: adds only what it lacks, by origin, and leaves the recorded offsets alone."""
+    """One table. ``rebuild``: adds only what it lacks, by origin, and moves the recorded offsets only forward."""
 
     def __init__(
         self,
@@ -56,7 +61,7 @@ class LakeWriter:
         self._kind = kind
         self._options = storage_options(uri, os.environ)
         self._table: DeltaTable | None = None
-        self._commits = 0
+        self._looked = self._swept = -SWEEP_SECONDS
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
         with _errors():
@@ -71,18 +76,19 @@ class LakeWriter:
             if not fresh:
                 return 0
             data = self._arrow(fresh)
-            if self._rebuild:
-                return self._merge(table, data, self._kind.key or ORIGIN)
             following = {record.place: record.offset + 1 for record in fresh}
+            if self._rebuild:
+                # All before these records has been written by now: a sink that starts on this table goes on from here.
+                following = {place: at for place, at in following.items() if at > have[place]}
             now = int(datetime.now(UTC).timestamp() * 1000)
             commit = CommitProperties(
                 app_transactions=[
                     Transaction(self._app(place), offset, now) for place, offset in following.items()
                 ]
             )
-            self._commits += 1
-            if self._kind.key and data.num_rows:
-                return self._merge(table, data, self._kind.key, commit)
+            key = self._kind.key or (ORIGIN if self._rebuild else ())
+            if key and data.num_rows:
+                return self._merge(table, data, key, commit)
             write_deltalake(table, data, mode="append", commit_properties=commit)
             return int(data.num_rows)
 
@@ -90,15 +96,23 @@ class LakeWriter:
         """The lake keeps no mark."""
 
     def tick(self) -> None:
-        if self._commits < UPKEEP_COMMITS:
+        """Puts small files together, and once a day takes away what was replaced more than a week ago."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS or self._table is None:
             return
-        self._commits = 0
+        self._looked = now
         try:
             table = self._open()
-            table.optimize.compact()
-            table.vacuum(retention_hours=KEEP_HOURS, dry_run=False)
-            table.create_checkpoint()
-            table.cleanup_metadata()
+            sizes = table.get_add_actions(flatten=True).column("size_bytes").to_pylist()
+            if sum(size < SMALL_BYTES for size in sizes) >= SMALL_FILES:
+                done = table.optimize.compact(target_size=TARGET_BYTES)
+                table.create_checkpoint()
+                told = {name: done[name] for name in ("numFilesAdded", "numFilesRemoved")}
+                log.info("files put together", extra={"data": {"table": self._kind.name, **told}})
+            if now - self._swept >= SWEEP_SECONDS:
+                table.vacuum(retention_hours=KEEP_HOURS, dry_run=False)
+                table.cleanup_metadata()
+                self._swept = now
         except (DeltaError, OSError) as error:  # the data are safe without it; next time will do
             log.warning("upkeep failed", extra={"data": {"error": str(error)}})
 
@@ -127,8 +141,17 @@ class LakeWriter:
                 partition_by=["date"],
                 name=self._kind.name,
                 storage_options=self._options,
+                configuration={"delta.logRetentionDuration": f"interval {KEEP_HOURS} hours"},
             )
+        self._widen(self._table)
         return self._table
+
+    def _widen(self, table: DeltaTable) -> None:
+        """A table that an older version made gets the columns that came since; its rows have nulls there."""
+        had = {field.name for field in table.schema().fields}
+        new = [field for field in Schema.from_arrow(self._kind.schema).fields if field.name not in had]
+        if new:
+            table.alter.add_columns(new)
 
     def _app(self, place: Place) -> str:
         return f"{self._application}/{place.topic}/{place.partition}"

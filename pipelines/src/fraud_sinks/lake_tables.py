@@ -20,7 +20,12 @@ import pyarrow as pa
 from fraud_contracts import lake
 from fraud_sinks.records import Record
 
-_ORIGIN_FIELDS: Final = [("topic", pa.string()), ("partition", pa.int32()), ("offset", pa.int64())]
+_ORIGIN_FIELDS: Final = [
+    ("topic", pa.string()),
+    ("partition", pa.int32()),
+    ("offset", pa.int64()),
+    ("appended", pa.int64()),
+]
 ORIGIN: Final = ("date", "topic", "partition", "offset")
 _ENTITIES: Final = pa.map_(pa.string(), pa.string())
 
@@ -40,7 +45,13 @@ def _day(ms: int) -> date:
 
 
 def _origin(record: Record) -> dict[str, Any]:
-    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    """Where the row comes from, and when the log took it in (ms)."""
+    return {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "appended": record.appended,
+    }
 
 
 _SAME: Final = (

@@ -12,15 +12,19 @@ from pathlib import Path
 import orjson
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
+from fraud_contracts import lake
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
+from fraud_pipelines import lake_snapshot
+from fraud_sinks import lake as lake_sink
+from fraud_sinks import lake_manifest
 from fraud_sinks.lake import LakeWriter
-from fraud_sinks.lake_tables import LABELS
+from fraud_sinks.lake_tables import DECISIONS, LABELS
 from fraud_sinks.loop import Loop, Reading
 from fraud_sinks.meters import Meters
-from fraud_sinks.records import Record
+from fraud_sinks.records import Place, Record
 from fraud_testing.kafka import Broker, wait_for
 from fraud_testing.sinks import sink
 
@@ -194,6 +198,47 @@ def test_a_label_published_twice_is_there_once(make: Make) -> None:
     rows = DeltaTable(uri).to_pyarrow_table().to_pylist()
     found = sorted((row["id"], row["fraud"], row["known"], row["offset"]) for row in rows)
     assert found == [("a", False, DAY + 86_400_000, 4), ("a", True, DAY, 0), ("b", True, DAY, 1)]
+
+
+def test_small_files_become_few_and_the_snapshot_stays(make: Make, tmp_path: Path) -> None:
+    """Upkeep changes neither rows nor where the sink goes on; the manifest's digest names the rows, whatever the files."""
+    config = make(1)
+    topic, group = config.identity.topic("decisions"), config.identity.group("lake-sink")
+    writer = LakeWriter(lake.table(config.storage_uri, "decisions"), group, Meters("d", "lake"))
+    for n in range(lake_sink.SMALL_FILES):
+        writer.write([Record(topic, 0, n, DAY + n, None, decision(f"tx-{n % 50}", DAY + n))])
+    before, rows = lake_manifest.read(config, "decisions"), table(config).sort_by("offset")
+    writer.tick()
+    after = lake_manifest.read(config, "decisions")
+    assert (len(before["files"]), len(after["files"])) == (lake_sink.SMALL_FILES, 1)
+    assert before["digest"] == after["digest"]
+    assert after["read_to"] == {f"{topic}/0": lake_sink.SMALL_FILES}
+    assert table(config).sort_by("offset") == rows
+    assert writer.start([Place(topic, 0)]) == {Place(topic, 0): lake_sink.SMALL_FILES}
+    writer.write([Record(topic, 0, lake_sink.SMALL_FILES, DAY, None, decision("later"))])
+    assert lake_manifest.read(config, "decisions")["digest"] != after["digest"]
+    found = table(config).sort_by("offset").to_pylist()
+    snapshot = [row for row in found if lake_snapshot.within(after["read_to"], row)]
+    assert snapshot == rows.to_pylist()
+    each = lake_snapshot.once(snapshot)
+    assert [(row["id"], row["offset"]) for row in each] == [(f"tx-{n}", n) for n in range(50)]
+
+
+def test_a_table_of_an_older_version_gets_the_new_columns(make: Make) -> None:
+    """Its rows have nulls there, and the sink goes on after them."""
+    uri = f"{make(1).storage_uri}/lake/decisions"
+    old = DECISIONS.schema.remove(DECISIONS.schema.get_field_index("appended"))
+    first = Record("t", 0, 0, DAY, None, decision("old"))
+    rows = pa.Table.from_pylist([DECISIONS.row(first)], old)
+    commit = CommitProperties(app_transactions=[Transaction("app/t/0", 1)])
+    write_deltalake(uri, rows, partition_by=["date"], commit_properties=commit)
+    writer = LakeWriter(uri, "app", Meters("d", "lake"))
+    assert writer.write([first, Record("t", 0, 1, DAY, None, decision("new"))]) == 1
+    found = DeltaTable(uri).to_pyarrow_table().sort_by("offset")
+    assert found.select(["id", "appended"]).to_pylist() == [
+        {"id": "old", "appended": None},
+        {"id": "new", "appended": DAY},
+    ]
 
 
 def test_killed_restarted_lost_and_rebuilt(broker: Broker, make: Make, tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""Each store built again from the topics is equal to the one that the sinks filled live, key by key and row by row."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import redis as client
+from deltalake import DeltaTable
+
+from fraud_contracts import profile_header
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.names import profile_key
+from fraud_contracts.profile_header import Header
+from fraud_testing import postgres, redis
+from fraud_testing.kafka import Broker, wait_for
+from fraud_testing.ledger import DAY, Ledger, decision, report
+from fraud_testing.sinks import SinkProcess, sink
+
+pytestmark = pytest.mark.integration
+COUNT = 3_000
+WAVES = 4
+TABLES = ("decisions", "decision_conflicts", "label_reports", "labels", "rejected", "progress")
+
+
+def produce(broker: Broker, config: DetectorConfig, wave: int) -> None:
+    """A quarter of everything: decisions, their repeats and conflicts, reports that come early, late and twice, profiles of
+    two feature sets and two epochs."""
+    mine = range(wave * COUNT // WAVES, (wave + 1) * COUNT // WAVES)
+    decisions: list[tuple[str, bytes]] = []
+    reports: list[tuple[str, bytes]] = []
+    for n in mine:
+        action = ("review", "decline")[n % 2] if n % 9 == 0 else "approve"
+        value = decision(f"tx-{n}", action=action, decided=DAY + n, vector=[float(n), None], arm="stable")
+        decisions.append((f"t_{n}", value))
+        if n % 100 == 0:
+            decisions.append((f"t_{n}", value))  # emitted again
+        if n % 150 == 7:  # another body under the same id, of another card, so perhaps on the other partition
+            decisions.insert(-3, (f"t_other_{n}", decision(f"tx-{n}", hash=f"h{n}", decided=DAY + n)))
+        if n % 150 == 8:
+            decisions.append((f"t_{n}", decision(f"tx-{n}", action="decline", decided=DAY + n, score=999)))
+        if n % 20 == 0:
+            reports.append((f"tx-{n}", report(f"tx-{n}")))
+        if n % 60 == 0 and n >= COUNT // WAVES:  # about a decision of an earlier wave
+            earlier = f"tx-{n - 740}"
+            reports.append((earlier, report(earlier, "legitimate", "chargeback")))
+            reports.append((earlier, report(earlier, "legitimate", "analyst")))
+    decisions += [("k", b"not json"), ("k", decision(f"nul-{wave}", release="a\0b"))]
+    reports += [("never", report(f"never-{wave}")), ("bad", b"{}")]
+    broker.produce(config.identity.topic("label-reports"), reports)
+    broker.produce(config.identity.topic("decisions"), decisions)
+    profiles = []
+    for set8 in (config.feature_set[:8], "00112233"):
+        for n in range(600):
+            header = Header(1, set8, 1 + (wave > 1), wave * 1_000 + n, n * 2**40)
+            key = profile_key(set8[:6], "customer", f"t_{(n * 7) % 200}")
+            profiles.append((key, profile_header.pack(header) + bytes([wave]) * (n % 50)))
+    broker.produce(config.identity.topic("profiles"), profiles)
+
+
+def keys(store: redis.Server) -> dict[bytes, Any]:
+    asked = client.Redis.from_url(store.url)
+    return {
+        name: asked.get(name) if asked.type(name) == b"string" else asked.hgetall(name)
+        for name in sorted(asked.keys("*"))
+    }
+
+
+def rows(ledger: Ledger) -> dict[str, list[Any]]:
+    return {table: ledger.rows(f"SELECT to_jsonb(t) AS row FROM {table} t ORDER BY 1") for table in TABLES}
+
+
+def lake(config: DetectorConfig) -> dict[str, list[Any]]:
+    found = {}
+    for name in ("decisions", "labels"):
+        table = DeltaTable(f"{config.storage_uri}/lake/{name}").to_pyarrow_table()
+        order = [(column, "ascending") for column in ("topic", "partition", "offset")]
+        found[name] = table.sort_by(order).to_pylist()
+    return found
+
+
+def test_rebuilt_stores_equal_the_originals(
+    broker: Broker, make: Callable[..., DetectorConfig], tmp_path: Path
+) -> None:
+    """Filled live with a kill -9 of each sink, then emptied and rebuilt by the commands; nothing is published again."""
+    config = make(2).model_copy(update={"epoch": 2})
+    with ExitStack() as stack:
+        database, store = stack.enter_context(postgres.server()), stack.enter_context(redis.server())
+        addresses = {"POSTGRES_DSN": database.dsn, "REDIS_URL": store.url}
+        sinks: list[SinkProcess] = [
+            stack.enter_context(sink(f"fraud_sinks.{name}", config, tmp_path, **addresses))
+            for name in ("profile", "ledger", "lake")
+        ]
+        for wave in range(WAVES):
+            produce(broker, config, wave)
+            for one in sinks:
+                if wave == 2:
+                    one.stop(signal.SIGKILL)
+                if wave in (0, 2):
+                    one.start()
+            for one in sinks:
+                one.await_ready()
+        ledger = Ledger(database, config)
+        count = broker.count(config.identity.topic("decisions"))
+        labels = config.identity.topic("labels")
+        wait_for(
+            lambda: ledger.one("SELECT sum(following) FROM progress WHERE topic LIKE '%decisions%'") == count,
+            60,
+            "the ledger to be whole",
+        )
+        wait_for(lambda: len(lake(config)["decisions"]) == count - WAVES, 60, "the lake to be whole")
+        wait_for(lambda: len(lake(config)["labels"]) == broker.count(labels), 60, "the lake's labels")
+        wait_for(lambda: all(one.metric("fraud_sink_lag_records") == 0 for one in sinks), 60, "no lag")
+        for one in sinks:
+            assert one.stop() == 0
+        was, had, held = keys(store), rows(ledger), lake(config)
+        sent = broker.count(labels)
+        assert len(was) == 2 * 200 + 2  # profiles, the mark of completeness, the progress
+        assert len(had["decisions"]) == COUNT + WAVES
+        assert len(had["decision_conflicts"]) == COUNT // 150 * 2
+        assert (len(had["rejected"]), len(had["label_reports"])) == (2 * WAVES, 150 + 2 * 37 + WAVES)
+        assert sum(row[0]["fraud"] for row in had["labels"]) == 150 - 37
+        assert all(row[0]["published"] for row in had["labels"])
+        assert len({row["id"] for row in held["decisions"]}) == COUNT + WAVES
+
+        client.Redis.from_url(store.url).flushall()
+        ledger.connection.execute(f"DROP SCHEMA {config.identity.database_schema} CASCADE")
+        shutil.rmtree(tmp_path / "lake")
+        for one in sinks:
+            one.start("--rebuild")
+        for one in sinks:
+            assert one.wait(120) == 0, one.tail()
+        assert keys(store) == was
+        again = rows(ledger)
+        assert again.pop("progress") == []  # a rebuild may run beside a sink, whose progress it is
+        assert again == {table: found for table, found in had.items() if table != "progress"}
+        assert lake(config) == held
+
+        for one in sinks:
+            one.start()
+        for one in sinks:
+            one.await_ready()
+            assert one.stop() == 0
+        assert keys(store) == was
+        assert rows(ledger) == had
+        assert lake(config) == held
+        assert broker.count(labels) == sent
+        assert {orjson.loads(m.value())["id"] for m in broker.read(labels)} == {
+            row[0]["id"] for row in had["labels"]
+        }
