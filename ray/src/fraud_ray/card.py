@@ -156,6 +156,7 @@ def make(
                 "frauds": int(data.y.sum()),
                 "early_frauds_left_out": data.early_frauds,
                 "digest": data.digest,
+                "vectors": data.vectors,
                 "parts": {name: _period(data, rows) for name, rows in split.parts().items()},
                 "gap_ms": split.gap_ms,
                 "gap_shortened": split.shortened,

@@ -1,4 +1,7 @@
-"""From history to numbers: vectors by replay, mature rows only, cut by time into train, valid and test.
+"""From history to numbers: recorded vectors or replayed ones, mature rows only, cut by time into train, valid and test.
+
+A decision of the lake was made on a vector, which is learned from as it is; files have none, nor has a decision of another
+feature set, and theirs are replayed. Everything is replayed for the seeds in any case, so the two are compared in passing.
 
 Vectors are cast to float32 here, once: the model learns from what the server will be given.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -42,6 +46,7 @@ class Dataset:
     fields: dict[str, list[Any]]
     mature: NDArray[np.bool_]
     early_frauds: int
+    vectors: dict[str, int] = field(default_factory=dict)
     pattern: list[str] = field(default_factory=list)
 
     @property
@@ -80,9 +85,22 @@ def build(
     start, count = time.monotonic(), len(history.events)
     run = replay(features, history.events, history.labels())
     x = np.empty((count, len(features.names)), np.float32)
+    vectors: Counter[str] = Counter()
     with np.errstate(over="ignore"):  # a sum beyond float32 becomes infinite and is refused below
         for i, (_, vector) in enumerate(run):
             x[i] = vector
+            decided = history.decided[i]
+            if decided is None:
+                vectors["replayed"] += 1
+            elif decided.set != features.hash:
+                vectors["replayed_of_another_set"] += 1
+            elif decided.vector is None or len(decided.vector) != x.shape[1]:
+                vectors["replayed_for_want_of_one"] += 1
+            else:
+                recorded = np.array(decided.vector, np.float64).astype(np.float32)  # a null is NaN
+                vectors["recorded"] += 1
+                vectors["recorded_as_replayed"] += bool(np.array_equal(recorded, x[i], equal_nan=True))
+                x[i] = recorded
     if np.isinf(x).any():
         bad = [features.names[i] for i in np.flatnonzero(np.isinf(x).any(axis=0))]
         raise TrainingError("FeatureOverflow", f"values beyond float32 in {', '.join(bad)}")
@@ -92,7 +110,7 @@ def build(
     LOG.info("seeds written", extra={"data": {"seeds": seeds}})
     times = np.fromiter((e["time"] for e in history.events), np.int64, count)
     y = np.asarray(history.fraud, np.int8)
-    mature = Maturity.of(spec.labels).mature(times, as_of, spec.model.train.history.label_source)
+    mature = mature_rows(spec, history, as_of)
     first = spec.entities[0].name
     return (
         Dataset(
@@ -109,25 +127,38 @@ def build(
             },
             mature=mature,
             early_frauds=int(y[~mature].sum()),
+            vectors=dict(sorted(vectors.items())),
             pattern=history.pattern,
         ),
         seeds,
     )
 
 
+def mature_rows(spec: DetectorSpec, history: History, as_of: int) -> NDArray[np.bool_]:
+    """A file's row once its source has had time to speak; a decision of the lake once every source has.
+
+    An early fraud report doesn't make its transaction mature: the honest ones of its time would be missing beside it.
+    """
+    assert spec.model.train is not None
+    maturity = Maturity.of(spec.labels)
+    times = np.fromiter((e["time"] for e in history.events), np.int64, len(history.events))
+    live = np.fromiter((decided is not None for decided in history.decided), np.bool_, len(times))
+    of_file = maturity.mature(times, as_of, spec.model.train.history.label_source)
+    return np.where(live, maturity.mature(times, as_of), of_file)
+
+
 def check_labels(spec: DetectorSpec, history: History, as_of: int) -> int:
     """How many mature fraud labels there are; TrainingError where they are too few to begin."""
     assert spec.model.train is not None
     source = spec.model.train.history.label_source
-    times = np.fromiter((e["time"] for e in history.events), np.int64, len(history.events))
-    mature = Maturity.of(spec.labels).mature(times, as_of, source)
-    found = int(np.asarray(history.fraud)[mature].sum())
+    mature = mature_rows(spec, history, as_of)
+    found = int(np.asarray(history.fraud, np.bool_)[mature].sum())
     if found < spec.model.train.min_labels:
         age = next(s.maturity for s in spec.labels.sources if s.name == source)
         raise TrainingError(
             "TooFewLabels",
-            f"{found} fraud labels are older than {age} (maturity of {source}); model.train.minLabels asks for "
-            f"{spec.model.train.min_labels}. {int(mature.sum())} of {len(times)} transactions are mature",
+            f"{found} fraud labels are mature (files' after {age}, maturity of {source}); model.train.minLabels asks for "
+            f"{spec.model.train.min_labels}. {int(mature.sum())} of {len(mature)} transactions are mature",
         )
     return found
 

@@ -25,6 +25,7 @@ from fraud_contracts.records import Event
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
+from fraud_ray.lake import Decided, Lake
 
 LOG = logging.getLogger(__name__)
 SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
@@ -36,30 +37,82 @@ _MOST_PATTERNS: Final = 20
 
 @dataclass
 class History:
-    """Events in order of time with, side by side, whether each is fraud and when that is known (UTC ms)."""
+    """Events in order of time with, side by side, whether each is fraud and when that is known (UTC ms).
+
+    Rows of the lake carry the vector that they were decided on; those of files have None and are computed by replay.
+    """
 
     events: list[Event] = field(default_factory=list)
     fraud: list[bool] = field(default_factory=list)
     known: list[int] = field(default_factory=list)
     pattern: list[str] = field(default_factory=list)
+    decided: list[Decided | None] = field(default_factory=list)
+    told: list[dict[str, Any]] = field(default_factory=list)
+    lake: dict[str, Any] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
     def labels(self) -> list[dict[str, Any]]:
-        """The fraud labels as the stream would have had them, by the time they were known."""
+        """Labels as the stream would have had them, by the time they were known: the files' frauds, and all of the lake's."""
         rows = [
-            {
-                "id": event["id"],
-                "time": event["time"],
-                "entities": event["entities"],
-                "fraud": True,
-                "known": known,
-            }
-            for event, fraud, known in zip(self.events, self.fraud, self.known, strict=True)
-            if fraud
+            _label_of(event, known)
+            for event, fraud, known, decided in zip(
+                self.events, self.fraud, self.known, self.decided, strict=True
+            )
+            if fraud and decided is None
         ]
-        return sorted(rows, key=lambda row: int(row["known"]))
+        return sorted([*rows, *self.told], key=lambda row: int(row["known"]))
+
+    def sort(self) -> None:
+        """By time; of equal times the files' order stays."""
+        order = sorted(range(len(self.events)), key=lambda i: self.events[i]["time"])
+        self.events = [self.events[i] for i in order]
+        self.fraud = [self.fraud[i] for i in order]
+        self.known = [self.known[i] for i in order]
+        self.pattern = [self.pattern[i] for i in order]
+        self.decided = [self.decided[i] for i in order]
+
+    def take_in(self, lake: Lake) -> None:
+        """Adds what the platform decided. An id that the files have, too, is the lake's; without a label there, the files'."""
+        at = {event["id"]: i for i, event in enumerate(self.events)}
+        both = 0
+        for event_id, decided in lake.decided.items():
+            label = lake.standing.get(event_id)
+            known = decided.event["time"] if label is None else label["known"]
+            here = at.get(event_id)
+            if here is None:
+                self.events.append(decided.event)
+                self.fraud.append(label is not None and label["fraud"])
+                self.known.append(known)
+                self.pattern.append("")
+                self.decided.append(decided)
+                continue
+            both += 1
+            self.events[here], self.decided[here] = decided.event, decided
+            if label is not None:
+                self.fraud[here], self.known[here] = label["fraud"], known
+            elif self.fraud[here]:  # only the files know of it: for the features, too
+                self.told.append(_label_of(decided.event, self.known[here]))
+        self.told += lake.labels
+        self.lake = {
+            "decisions": len(lake.decided),
+            "in_files_too": both,
+            "labels": len(lake.labels),
+            "labels_without_decision": lake.strays,
+            "snapshot": lake.digests,
+        }
+        self.sort()
+
+
+def _label_of(event: Event, known: int) -> dict[str, Any]:
+    return {
+        "id": event["id"],
+        "time": event["time"],
+        "entities": event["entities"],
+        "fraud": True,
+        "known": known,
+    }
 
 
 def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, list[str]]:
@@ -157,13 +210,24 @@ class _Importer:
         self.out.events.append(event)
         self.out.fraud.append(fraud)
         self.out.known.append(known)
+        self.out.decided.append(None)
         self.out.pattern.append(str(row.get(self._pattern) or "") if self._pattern else "")
 
 
-def load(spec: DetectorSpec, storage_uri: str, tokeniser: Tokeniser, now_ms: int) -> History:
-    """All history of a detector in order of time; TrainingError where there is none that can be used."""
+def load(
+    spec: DetectorSpec, storage_uri: str, tokeniser: Tokeniser, now_ms: int, required: bool = True
+) -> History:
+    """All files' history of a detector in order of time; TrainingError where there is none that can be used.
+
+    Not ``required``: then it is empty.
+    """
     assert spec.model.train is not None
-    system, names = locate(storage_uri, spec.model.train.history.path)
+    try:
+        system, names = locate(storage_uri, spec.model.train.history.path)
+    except TrainingError as error:
+        if required or error.reason != "NoHistory":
+            raise
+        return History()
     importer = _Importer(spec, tokeniser, now_ms)
     out = importer.out
     for name in names:
@@ -176,15 +240,12 @@ def load(spec: DetectorSpec, storage_uri: str, tokeniser: Tokeniser, now_ms: int
     if out.refused:
         told = {"refused": dict(out.refused), "examples": out.examples}
         LOG.warning("history rows refused", extra={"data": told})
-    if not out.events:
+    if not out.events and required:
         raise TrainingError(
             "NoHistory", f"no row of the history could be used: {dict(out.refused)} {out.examples}"
         )
-    order = sorted(range(len(out.events)), key=lambda i: out.events[i]["time"])
-    out.events = [out.events[i] for i in order]
-    out.fraud = [out.fraud[i] for i in order]
-    out.known = [out.known[i] for i in order]
     # Many values are no kinds of fraud.
-    many = len(set(out.pattern)) > _MOST_PATTERNS
-    out.pattern = ["" if many else out.pattern[i] for i in order]
+    if len(set(out.pattern)) > _MOST_PATTERNS:
+        out.pattern = [""] * len(out.pattern)
+    out.sort()
     return out

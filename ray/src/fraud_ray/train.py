@@ -6,6 +6,7 @@ version, or with another code and the reason as its last line, which KubeRay sho
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -21,7 +22,7 @@ from fraud_contracts.config import DetectorConfig, load_config
 from fraud_contracts.feature_set import feature_set_hash
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
-from fraud_ray import dataset, fit, history, package, plots, search
+from fraud_ray import dataset, fit, history, lake, package, plots, search
 from fraud_ray.dataset import Dataset, SeedWriter, Split
 from fraud_ray.errors import TrainingError
 
@@ -67,8 +68,9 @@ def run(
     register: Register,
     tags: Mapping[str, str] | None = None,
     seed: int = SEED,
+    upto: lake.ReadTo | None = None,
 ) -> Result:
-    """The whole run. ``as_of`` is the time that labels are judged from (UTC ms)."""
+    """The whole run. ``as_of`` is the time that labels are judged from (UTC ms); ``upto`` a recorded snapshot of the lake."""
     spec = config.spec
     if spec.model.train is None:
         raise TrainingError("NothingToTrain", "spec.model.train is not set")
@@ -78,18 +80,22 @@ def run(
             "FeatureSetMismatch", "this code computes another feature set than the operator; use one version"
         )
     clock = _Clock()
-    past = history.load(spec, config.storage_uri, tokeniser, as_of)
-    clock("history imported", rows=len(past.events), refused=dict(past.refused))
+    decided = lake.read(config, as_of, upto)
+    past = history.load(spec, config.storage_uri, tokeniser, as_of, required=not decided.decided)
+    past.take_in(decided)
+    clock("history imported", rows=len(past.events), refused=dict(past.refused), lake=past.lake)
     frauds = dataset.check_labels(spec, past, as_of)
     about = {
         "history": {
             "files": past.files,
             "refused": dict(sorted(past.refused.items())),
             "examples": past.examples,
-        }
+        },
+        "lake": past.lake,
     }
+    snapshot = json.dumps(decided.read_to, sort_keys=True, separators=(",", ":"))
     data, seeds = dataset.build(spec, features, past, as_of, config.epoch, write_seeds)
-    del past  # the events are the largest thing in memory, and the search starts processes
+    del past, decided  # the events are the largest thing in memory, and the search starts processes
     split = dataset.split(spec, data)
     clock("features and seeds ready", rows=len(data.y), mature_frauds=frauds, seeds=seeds)
     params, rounds, trials = find(data, split, spec.model.train.trials, seed)
@@ -108,13 +114,14 @@ def run(
             "seeds": str(seeds),
             "data": data.digest,
             "as_of": str(as_of),
+            "lake": snapshot,
         }
         version = register(folder, made.card, all_tags, {"plots": pictures}, trials)
     clock("model registered", version=version)
     return Result(version, made.digest, made.card, seeds, clock.seconds)
 
 
-def _need(environ: Mapping[str, str], name: str) -> str:
+def need(environ: Mapping[str, str], name: str) -> str:
     value = environ.get(name, "")
     if not value:
         raise TrainingError("NotConfigured", f"the environment variable {name} is missing")
@@ -129,8 +136,8 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
 
     try:
         config = load_config(environ)
-        tokeniser = Tokeniser.from_hex(_need(environ, "TOKEN_KEY"))
-        tracking_uri = _need(environ, "MLFLOW_TRACKING_URI")
+        tokeniser = Tokeniser.from_hex(need(environ, "TOKEN_KEY"))
+        tracking_uri = need(environ, "MLFLOW_TRACKING_URI")
         tags = {"training_revision": environ.get(REVISION_ENV, ""), "code": environ.get(CODE_ENV, "unknown")}
 
         def keep(

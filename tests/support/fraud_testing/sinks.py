@@ -28,6 +28,7 @@ class SinkProcess:
     stores: dict[str, str]
     name: str = "pod-0"
     port: int = field(default_factory=free_port)
+    python: str = sys.executable
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,7 +45,7 @@ class SinkProcess:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.module, *arguments], stdout=log, stderr=log, env=environ
+                [self.python, "-P", "-m", self.module, *arguments], stdout=log, stderr=log, env=environ
             )
 
     def get(self, path: str) -> tuple[int, str]:

@@ -1,0 +1,268 @@
+"""Learning from the lake, on real Delta tables as the sink writes them: each decision once, under the label that stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from fraud_contracts import lake as places
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.detector import parse_spec
+from fraud_contracts.feature_set import feature_set_hash
+from fraud_pipelines import model_package
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.features import compile_detector
+from fraud_pipelines.simulator import reports, simulate, write_csv
+from fraud_ray import dataset, fit, history, lake, train
+from fraud_ray.errors import TrainingError
+from fraud_ray.refit import Recorded, refit
+from fraud_sinks.lake import LakeWriter
+from fraud_sinks.lake_tables import DECISIONS, LABELS, LakeTable
+from fraud_sinks.meters import Meters
+from fraud_sinks.records import Record
+
+START = 1_780_000_000_000
+DAY = 86_400_000
+NOW = START + 100 * DAY
+TOKENS = Tokeniser(bytes(32))
+SPEC: dict[str, Any] = {
+    "event": {
+        "id": {"field": "transaction_id"},
+        "time": {"field": "timestamp"},
+        "amount": {"field": "amount", "currency": "EUR"},
+        "fields": [{"name": "category"}, {"name": "channel"}],
+        "sensitive": ["card"],
+    },
+    "entities": [
+        {"name": "customer", "field": "card"},
+        {"name": "counterparty", "field": "merchant_id", "labelDelay": "3d"},
+    ],
+    "labels": {"sources": [{"name": "chargeback", "maturity": "30d"}, {"name": "analyst", "maturity": "1d"}]},
+    "model": {"train": {"trials": 1, "minLabels": 10}},
+}
+FEATURES = compile_detector(parse_spec(SPEC))
+WIDTH = len(FEATURES.names)
+
+
+def config(folder: Path) -> DetectorConfig:
+    spec = parse_spec(SPEC)
+    return DetectorConfig.model_validate(
+        {
+            "namespace": "payments",
+            "name": "cards",
+            "uid": "u",
+            "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "feature_set": feature_set_hash(spec),
+            "kafka": {"bootstrap_servers": "nowhere:9092", "partitions": 1},
+            "storage_uri": f"file://{folder}",
+        }
+    )
+
+
+class Lake:
+    """Appends records as the sink does, at the offsets that follow."""
+
+    def __init__(self, by: DetectorConfig) -> None:
+        self.by = by
+        self.next = {DECISIONS.name: 0, LABELS.name: 0}
+
+    def put(self, kind: LakeTable, values: Sequence[dict[str, Any]]) -> None:
+        uri = places.table(self.by.storage_uri, kind.name)
+        writer = LakeWriter(uri, self.by.identity.group("lake-sink"), Meters("d", "lake"), kind=kind)
+        topic, start = self.by.identity.topic(kind.name), self.next[kind.name]
+        writer.write(
+            [Record(topic, 0, start + i, NOW, None, orjson.dumps(value)) for i, value in enumerate(values)]
+        )
+        self.next[kind.name] += len(values)
+
+
+def decision(event_id: str, age_days: float, **changes: Any) -> dict[str, Any]:
+    event = {
+        "id": event_id,
+        "time": NOW - round(age_days * DAY),
+        "amount": 1250,
+        "currency": "EUR",
+        "entities": {"customer": "t_1", "counterparty": "shop"},
+        "fields": {"category": "travel", "channel": "pos"},
+    }
+    return {
+        "id": event_id,
+        "hash": "h",
+        "door": "stream",
+        "event": event,
+        "set": FEATURES.hash,
+        "vector": [0.5, None, *[float(len(event_id))] * (WIDTH - 2)],
+        "action": "approve",
+        "degraded": [],
+        "decided": event["time"] + 5,
+        **changes,
+    }
+
+
+def label(of: dict[str, Any], fraud: bool, age_days: float, source: str = "chargeback") -> dict[str, Any]:
+    known = NOW - round(age_days * DAY)
+    event = of["event"]
+    return {
+        "id": of["id"],
+        "time": event["time"],
+        "entities": event["entities"],
+        "fraud": fraud,
+        "source": source,
+        "claimed": known - DAY,
+        "known": known,
+    }
+
+
+def build(by: DetectorConfig, as_of: int = NOW) -> tuple[history.History, dataset.Dataset]:
+    past = history.load(by.spec, by.storage_uri, TOKENS, as_of, required=False)
+    past.take_in(lake.read(by, as_of))
+    data, _ = dataset.build(by.spec, FEATURES, past, as_of, 1, lambda profiles: sum(1 for _ in profiles))
+    return past, data
+
+
+def test_each_decision_is_there_once_under_the_label_that_stands(tmp_path: Path) -> None:
+    """Corrections supersede in both directions, repeats and strays add nothing, and young rows are not mature."""
+    by = config(tmp_path)
+    store = Lake(by)
+    made = {name: decision(name, 40) for name in ("fraud", "honest", "cleared", "caught", "unsure")}
+    made["young"] = decision("young", 10)
+    made["young-fraud"] = decision("young-fraud", 10)
+    store.put(DECISIONS, [*made.values(), made["fraud"]])
+    stray = label(decision("elsewhere", 40), True, 5)
+    store.put(
+        LABELS,
+        [
+            label(made["fraud"], True, 20),
+            label(made["cleared"], True, 30, "analyst"),
+            label(made["cleared"], False, 20),
+            label(made["caught"], False, 30, "analyst"),
+            label(made["caught"], True, 20),
+            label(made["unsure"], True, -1),  # told after the moment from which labels are judged
+            label(made["young-fraud"], True, 5),
+            stray,
+        ],
+    )
+    past, data = build(by)
+    ids = [event["id"] for event in past.events]
+    assert sorted(ids) == sorted(made)
+    told = dict(zip(ids, zip(data.y.tolist(), data.mature.tolist(), strict=True), strict=True))
+    assert told == {
+        "fraud": (1, True),
+        "honest": (0, True),
+        "cleared": (0, True),
+        "caught": (1, True),
+        "unsure": (0, True),
+        "young": (0, False),
+        "young-fraud": (1, False),
+    }
+    assert data.early_frauds == 1
+    assert past.lake["labels"] == 6
+    assert past.lake["labels_without_decision"] == 1
+    assert [one["known"] for one in past.labels()] == sorted(one["known"] for one in past.labels())
+
+
+def test_recorded_vectors_are_learned_from_as_they_are(tmp_path: Path) -> None:
+    """A decision's vector is used unchanged; of another set, without one, or blind, it is replayed."""
+    by = config(tmp_path)
+    Lake(by).put(
+        DECISIONS,
+        [
+            decision("as-it-was", 40),
+            decision("other-set", 39, set="0" * 64),
+            decision("without", 38, vector=None),
+            decision("blind", 37, degraded=["profiles_unavailable"]),
+        ],
+    )
+    past, data = build(by)
+    assert data.vectors == {
+        "recorded": 1,
+        "recorded_as_replayed": 0,
+        "replayed_for_want_of_one": 2,
+        "replayed_of_another_set": 1,
+    }
+    want = np.array([0.5, np.nan, *[9.0] * (WIDTH - 2)], np.float32)
+    assert np.array_equal(data.x[0], want, equal_nan=True)
+    amount = FEATURES.names.index("amount")
+    assert [float(row[amount]) for row in data.x[1:]] == [1250.0] * 3
+    assert [event["id"] for event in past.events] == ["as-it-was", "other-set", "without", "blind"]
+
+
+def test_a_payment_in_files_and_lake_is_one_row(tmp_path: Path) -> None:
+    """The lake's event and vector hold; its label too, where it has one, else the file's."""
+    by = config(tmp_path)
+    rows = simulate(2_000, 1, 30, START, fraud_rate=0.1)
+    write_csv(rows, tmp_path / "history" / "h.csv")
+    frauds = [row for row in rows if row["is_fraud"]][:2]
+    made = []
+    for row in frauds:
+        one = decision(row["transaction_id"], 0)
+        one["event"]["time"] = row["timestamp"]
+        made.append(one)
+    store = Lake(by)
+    store.put(DECISIONS, made)
+    store.put(LABELS, [label(made[0], False, 5)])
+    past, data = build(by)
+    ids = [event["id"] for event in past.events]
+    assert len(set(ids)) == len(ids) == 2_000
+    y = dict(zip(ids, data.y.tolist(), strict=True))
+    assert [y[row["transaction_id"]] for row in frauds] == [0, 1]
+    assert past.lake["in_files_too"] == data.vectors["recorded"] == 2
+    assert sum(one["id"] == made[1]["id"] for one in past.labels()) == 1
+
+
+def no_search(*_: Any) -> tuple[fit.Params, int, list[dict[str, Any]]]:
+    return dict(fit.DEFAULTS), 20, []
+
+
+def test_a_model_is_made_again_from_its_record(tmp_path: Path) -> None:
+    """Parameters of the manifest, moment and snapshot of the tags give the digest again, though the lake went on and was compacted."""
+    by = config(tmp_path)
+    rows = simulate(8_000, 4, 60, START, fraud_rate=0.08)
+    write_csv(rows[:4_000], tmp_path / "history" / "h.csv")
+    schema = history._Importer(by.spec, TOKENS, NOW).schema
+    decided = []
+    for row in rows[4_000:]:
+        event = schema.canonical(row, TOKENS, NOW)
+        decided.append(decision(event["id"], 0, event=event, decided=event["time"], vector=None))
+    told = {one["id"]: one for one in reports(rows, 4)}
+    labels = [
+        {**label(one, told[one["id"]]["label"] == "fraud", 0), "known": told[one["id"]]["sent"]}
+        for one in decided
+        if one["id"] in told
+    ]
+    store = Lake(by)
+    store.put(DECISIONS, decided[:2_000])
+    store.put(DECISIONS, decided[2_000:])
+    store.put(LABELS, labels)
+    kept: dict[str, Any] = {}
+
+    def keep(folder: Path, card: dict[str, Any], tags: Any, extra: Any, trials: Any) -> str:
+        kept["tags"], kept["manifest"] = tags, json.loads((folder / model_package.MANIFEST).read_bytes())
+        return "1"
+
+    def count(profiles: Any) -> int:
+        return sum(1 for _ in profiles)
+
+    first = train.run(by, TOKENS, NOW, count, no_search, keep)
+    assert first.card["lake"]["decisions"] == 4_000
+    assert first.card["lake"]["labels"] == len(labels) > 100
+
+    store.put(DECISIONS, [decision(f"later-{n}", 50) for n in range(50)])
+    store.put(LABELS, [{**label(decided[0], True, 0), "known": NOW - 1}])
+    lake.DeltaTable(places.table(by.storage_uri, DECISIONS.name)).optimize.compact()
+    recorded = Recorded.of(kept["manifest"], kept["tags"])
+    assert refit(by, TOKENS, recorded).digest == first.digest
+    assert train.run(by, TOKENS, NOW, count, no_search, keep).digest != first.digest
+
+
+def test_a_snapshot_that_is_gone_is_told(tmp_path: Path) -> None:
+    """A lake that holds less than a version was made from can't give the model again, and says so."""
+    with pytest.raises(TrainingError, match="isn't there") as caught:
+        lake.read(config(tmp_path), NOW, {"decisions": {"payments.cards.decisions.v1/0": 5}})
+    assert caught.value.reason == "SnapshotGone"
