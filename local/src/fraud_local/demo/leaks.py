@@ -1,0 +1,258 @@
+"""Looks for planted card numbers where none may be: the finding itself, files on the storage, and what kubectl shows.
+
+A number counts as found in any form that a program makes of it by accident: its digits in a row or grouped by spaces or
+dashes, as UTF-16, in hexadecimal, in base64 (also within base64), in gzip or zip files. What is reported says where and
+how, never the number. ``leaks_stores`` looks inside the cluster's stores.
+
+Outside the search, since they hold the numbers by right: the clients' raw ``transactions`` topic with its log segments,
+and the files that the user gives (the history, and here the demo's own traffic file).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Digits in a row, or in groups as people write them.
+_DIGITS = re.compile(rb"[0-9][0-9 .-]{10,}[0-9]")
+_WIDE = re.compile(rb"(?:[0-9]\x00){12,}")
+_HEX = re.compile(rb"(?:3[0-9]){12,}")
+# What three digits look like in base64: four or more such groups in a row hold most of a number, wherever it starts.
+_BASE64 = re.compile(rb"(?:[MNO][DTjz][AEIMQUYcgk][w-z0-5]){4,}")
+# Long enough to be a record and not a token or a digest, of which there are a dozen in each line.
+_RUN = re.compile(rb"[A-Za-z0-9+/_-]{100,}={0,2}")
+_GROUP = re.compile(rb"(?:[A-Za-z0-9+/_-]{4})?")
+_NUMBER = re.compile(r"[0-9](?:[ .-]?[0-9]){11,18}")
+_CHUNK = 8 * 2**20
+_OVERLAP = 256
+_FEWEST = 12
+_MOST_WHERE = 50
+
+
+class Needles:
+    """The planted numbers, as text of digits."""
+
+    def __init__(self, numbers: Iterable[str]) -> None:
+        self.numbers = frozenset(n for n in numbers if n.isdecimal() and len(n) >= _FEWEST)
+        self._lengths = sorted({len(number) for number in self.numbers})
+
+    def _in(self, digits: str) -> bool:
+        return any(
+            digits[at : at + length] in self.numbers
+            for length in self._lengths
+            for at in range(len(digits) - length + 1)
+        )
+
+    def find(self, data: bytes, *, nested: bool = True) -> str | None:
+        """How a number is written in the bytes: ``plain``, ``utf-16``, ``hex``, ``base64``; None where there is none."""
+        # Most matches are the decimals of features, many times the same: each is looked at once.
+        if any(self._in(run.translate(None, b" .-").decode()) for run in set(_DIGITS.findall(data))):
+            return "plain"
+        for match in _WIDE.finditer(data):
+            if self._in(match[0].replace(b"\0", b"").decode()):
+                return "utf-16"
+        for match in _HEX.finditer(data):
+            if self._in(match[0][1::2].decode()):
+                return "hex"
+        for match in _BASE64.finditer(data):
+            # A group more on each side: the number needn't start where a group does.
+            start, end = match.span()
+            before = data[max(0, start - 4) : start]
+            found = _decoded((before if _GROUP.fullmatch(before) else b"") + match[0] + data[end : end + 4])
+            if any(self._in(m[0].decode()) for m in re.finditer(rb"[0-9]{12,}", found)):
+                return "base64"
+        if nested:
+            for match in _RUN.finditer(data):
+                inner = _decoded(match[0])
+                if inner and self.find(inner, nested=False):
+                    return "base64"
+        return None
+
+
+def _decoded(run: bytes) -> bytes:
+    text = run.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return base64.b64decode(text[: len(text) // 4 * 4])
+    except (binascii.Error, ValueError):
+        return b""
+
+
+@dataclass
+class Report:
+    """``searched``: bytes by place. ``unread``: what couldn't be looked at, which is no proof of anything."""
+
+    searched: dict[str, int] = field(default_factory=dict)
+    hits: list[dict[str, str]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def look(self, needles: Needles, place: str, where: str, data: bytes) -> None:
+        self.searched[place] = self.searched.get(place, 0) + len(data)
+        form = needles.find(data)
+        if form is not None:
+            self.count += 1
+            if len(self.hits) < _MOST_WHERE:
+                self.hits.append({"place": place, "where": mask(where), "form": form})
+
+    def look_at_all(self, needles: Needles, place: str, items: list[tuple[str, bytes]]) -> None:
+        """Many small pieces in one go; one by one only where something is found."""
+        whole = b"\n".join(data for _, data in items)
+        if needles.find(whole) is None:
+            self.searched[place] = self.searched.get(place, 0) + len(whole)
+            return
+        for where, data in items:
+            self.look(needles, place, where, data)
+
+    def visit(self, place: str) -> None:
+        """A place that was looked into, though it may be empty."""
+        self.searched.setdefault(place, 0)
+
+    def miss(self, place: str, error: Exception) -> None:
+        self.visit(place)
+        self.unread.append(mask(f"{place}: {type(error).__name__}: {error}")[:300])
+
+    def join(self, other: Report) -> Report:
+        """Both as one."""
+        for place, size in other.searched.items():
+            self.searched[place] = self.searched.get(place, 0) + size
+        self.hits += other.hits
+        self.unread += other.unread
+        self.count += other.count
+        return self
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "searched": dict(sorted(self.searched.items())),
+            "count": self.count,
+            "hits": self.hits,
+            "unread": self.unread,
+        }
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Report:
+        return cls(document["searched"], document["hits"], document["unread"], document["count"])
+
+
+def mask(text: str) -> str:
+    """The text without long numbers: a report of leaks must be none."""
+    return _NUMBER.sub("…", text)
+
+
+def luhn(digits: str) -> bool:
+    total = 0
+    for at, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + at % 2)
+        total += value - 9 * (value > 9)
+    return total % 10 == 0
+
+
+def planted(live: Path, most: int | None = None) -> Needles:
+    """The card numbers (12 to 19 digits, by Luhn's rule) in the demo's traffic file, those in damaged records included."""
+    found: dict[str, None] = {}
+    with gzip.open(live, "rt", encoding="utf-8") as stream:
+        for line in stream:
+            for match in re.finditer(r"(?<![0-9.])[0-9]{12,19}(?![0-9.])", json.loads(line)["raw"]):
+                # Times of milliseconds have thirteen digits, and some of them pass by chance.
+                if len(match[0]) != 13 and luhn(match[0]):
+                    found[match[0]] = None
+                    if most is not None and len(found) >= most:
+                        return Needles(found)
+    return Needles(found)
+
+
+def _pieces(stream: Any) -> Iterator[bytes]:
+    """A stream in chunks that overlap, so that a number across an edge is whole in one of them."""
+    tail = b""
+    while chunk := stream.read(_CHUNK):
+        yield tail + chunk
+        tail = chunk[-_OVERLAP:]
+
+
+def _contents(path: Path) -> Iterator[bytes]:
+    """The file's bytes as they lie there, and what is packed in them."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+        stream.seek(0)
+        yield from _pieces(stream)
+    if head[:2] == b"\x1f\x8b":
+        with gzip.open(path) as stream:
+            yield from _pieces(stream)
+    elif head == b"PK\x03\x04":
+        with zipfile.ZipFile(path) as packed:
+            for name in packed.namelist():
+                with packed.open(name) as member:
+                    yield from _pieces(member)
+
+
+def files(needles: Needles, place: str, root: Path, beside: Iterable[Path] = ()) -> Report:
+    """Every file below a folder but for those in, or being, one of ``beside``. Files that vanish meanwhile are none."""
+    report, passed = Report(), [path.resolve() for path in beside]
+    report.visit(place)
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink() or not path.is_file() or any(path.resolve().is_relative_to(p) for p in passed):
+            continue
+        where = str(path.relative_to(root))
+        report.look(needles, place, where, where.encode())
+        try:
+            for data in _contents(path):
+                report.look(needles, place, where, data)
+        except FileNotFoundError:
+            continue
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            report.miss(f"{place}/{where}", error)
+    return report
+
+
+# Every kind of object in which a program could leave a message.
+OBJECTS = (
+    "configmaps,events,pods,services,deployments,statefulsets,jobs,kafkas,kafkatopics,flinkdeployments,rayjobs,"
+    "rayclusters,inferenceservices,frauddetectors"
+)
+
+
+def cluster(needles: Needles, kubectl: Callable[..., str]) -> Report:
+    """What kubectl shows: the objects of all namespaces, and the logs of all containers, ended and restarted ones too."""
+    report = Report()
+    for kind in OBJECTS.split(","):
+        try:
+            text = kubectl("get", kind, "-A", "-o", "json", "--ignore-not-found")
+        except (
+            Exception
+        ) as error:  # a kind that this cluster lacks, or a server that gives no answer: both are told
+            report.miss(f"objects/{kind}", error)
+            continue
+        for item in json.loads(text or '{"items": []}').get("items", []):
+            meta = item["metadata"]
+            where = f"{kind} {meta.get('namespace', '')}/{meta['name']}"
+            report.look(needles, "objects", where, json.dumps(item, ensure_ascii=False).encode())
+            if kind == "pods":
+                _logs(needles, kubectl, item, report)
+    return report
+
+
+def _logs(needles: Needles, kubectl: Callable[..., str], pod: dict[str, Any], report: Report) -> None:
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    status = pod.get("status", {})
+    for found in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        state = found.get("state", {})
+        looks = [[]] if "running" in state or "terminated" in state else []
+        looks += [["--previous"]] if found.get("restartCount", 0) else []
+        for more in looks:
+            where = f"{namespace}/{name}/{found['name']}{' before its restart' if more else ''}"
+            try:
+                text = kubectl("-n", namespace, "logs", name, "-c", found["name"], *more)
+            except Exception as error:  # told: a log that nobody could read is no clean log
+                report.miss(f"logs/{where}", error)
+                continue
+            for data in _pieces(io.BytesIO(text.encode())):
+                report.look(needles, "logs", where, data)

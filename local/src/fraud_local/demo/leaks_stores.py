@@ -1,0 +1,231 @@
+"""Looks for planted card numbers in the stores that only the cluster reaches; runs in the demo's Pod, after the traffic.
+
+Kafka (keys, values and headers of every topic of the detector but raw ``transactions``, aborted records included),
+Redis (every key and value of every type), PostgreSQL (every table of every schema, as text), MLflow (experiments, runs,
+models, every artifact) and the lake's Parquet files, decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow.dataset
+import redis
+import requests
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from psycopg import sql
+
+from fraud_contracts.config import DetectorConfig
+from fraud_local.demo.leaks import Needles, Report, planted
+
+_BATCH = 500
+_TIMEOUT = 30
+
+
+def scan(config: DetectorConfig, live: Path, environ: dict[str, str] | None = None) -> dict[str, Any]:
+    """The whole search, as ``Report.document`` gives it, with the number of planted cards beside."""
+    env = dict(os.environ) if environ is None else environ
+    needles = planted(live)
+    report = Report()
+    parts: dict[str, Callable[[], None]] = {
+        "kafka": lambda: kafka(needles, config, report),
+        "redis": lambda: redis_server(needles, env["REDIS_URL"], report),
+        "postgres": lambda: postgres(needles, env["POSTGRES_DSN"], report),
+        "mlflow": lambda: mlflow(needles, env["MLFLOW_TRACKING_URI"], report),
+        "lake": lambda: lake(needles, config.storage_uri, report),
+    }
+    for place, look in parts.items():
+        try:
+            look()
+        except (
+            Exception
+        ) as error:  # one store that is gone must not keep the others from being searched; it is told
+            report.miss(place, error)
+    return {"planted": len(needles.numbers), **report.document()}
+
+
+def kafka(needles: Needles, config: DetectorConfig, report: Report) -> None:
+    """All topics of the detector that the broker has, whatever they are called, but for the clients' raw one."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": config.kafka.bootstrap_servers,
+            "group.id": config.identity.group("demo-leaks"),
+            "enable.auto.commit": False,
+            # Aborted transactions are in the log too.
+            "isolation.level": "read_uncommitted",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "topic.metadata.refresh.interval.ms": 5000,
+        }
+    )
+    try:
+        raw = config.identity.topic("transactions")
+        found = consumer.list_topics(timeout=_TIMEOUT).topics
+        for topic in sorted(name for name in found if name.startswith(f"{config.identity}.") and name != raw):
+            report.visit(f"kafka/{topic}")
+            opened = set(found[topic].partitions)
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in opened])
+            while opened:
+                pieces: list[tuple[str, bytes]] = []
+                for message in consumer.consume(2000, timeout=5.0):
+                    error = message.error()
+                    if error is not None:
+                        if error.code() == KafkaError._PARTITION_EOF:
+                            opened.discard(message.partition())
+                        elif error.fatal():
+                            raise RuntimeError(error.str())
+                        continue
+                    where = f"partition {message.partition()} offset {message.offset()}"
+                    headers = b" ".join(
+                        name.encode() + b" " + (value or b"") for name, value in message.headers() or ()
+                    )
+                    pieces.append(
+                        (where, b"\n".join((message.key() or b"", message.value() or b"", headers)))
+                    )
+                report.look_at_all(needles, f"kafka/{topic}", pieces)
+            consumer.unassign()
+    finally:
+        consumer.close()
+
+
+def redis_server(needles: Needles, url: str, report: Report) -> None:
+    """Every database of the server; values by DUMP would be compressed, so each type is read in its own way."""
+    first = redis.Redis.from_url(url, socket_timeout=_TIMEOUT)
+    numbers = sorted({int(name[2:]) for name in first.info("keyspace")} | {0})  # type: ignore[union-attr]
+    report.visit("redis")
+    for number in numbers:
+        client = redis.Redis.from_url(url, db=number, socket_timeout=_TIMEOUT)
+        batch: list[bytes] = []
+        for key in client.scan_iter(count=_BATCH):
+            batch.append(key)
+            if len(batch) >= _BATCH:
+                _keys(needles, client, number, batch, report)
+                batch = []
+        _keys(needles, client, number, batch, report)
+        client.close()
+    first.close()
+
+
+_READ: dict[bytes, Callable[[Any, bytes], Any]] = {
+    b"string": lambda pipe, key: pipe.get(key),
+    b"list": lambda pipe, key: pipe.lrange(key, 0, -1),
+    b"hash": lambda pipe, key: pipe.hgetall(key),
+    b"set": lambda pipe, key: pipe.smembers(key),
+    b"zset": lambda pipe, key: pipe.zrange(key, 0, -1),
+    b"stream": lambda pipe, key: pipe.xrange(key),
+}
+
+
+def _keys(needles: Needles, client: Any, number: int, keys: list[bytes], report: Report) -> None:
+    if not keys:
+        return
+    pipe = client.pipeline(transaction=False)
+    for key in keys:
+        pipe.type(key)
+    kinds = pipe.execute()
+    known = [(key, kind) for key, kind in zip(keys, kinds, strict=True) if kind in _READ]
+    for kind in kinds:
+        if kind not in _READ and kind != b"none":  # it may have expired meanwhile
+            report.miss(f"redis/{number}", TypeError(f"a key of type {kind.decode()} was not read"))
+    for key, kind in known:
+        _READ[kind](pipe, key)
+    pieces = [
+        (f"db {number} {key!r}", b"\n".join((key, *_flat(value))))
+        for (key, _), value in zip(known, pipe.execute(), strict=True)
+    ]
+    report.look_at_all(needles, "redis", pieces)
+
+
+def _flat(value: Any) -> Iterator[bytes]:
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(key)
+            yield from _flat(inner)
+    elif isinstance(value, list | tuple | set):
+        for inner in value:
+            yield from _flat(inner)
+    elif value is not None:
+        yield str(value).encode()
+
+
+def postgres(needles: Needles, dsn: str, report: Report) -> None:
+    """Every table of every schema that isn't PostgreSQL's own, row by row as text, and what its statistics keep of them."""
+    with psycopg.connect(dsn) as connection:
+        tables = connection.execute(
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        ).fetchall()
+        for schema, table in sorted(tables):
+            place = f"postgres/{schema}.{table}"
+            report.visit(place)
+            query = sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(schema, table))
+            with connection.cursor(name="leaks") as rows:
+                rows.execute(query)
+                number = 0
+                while batch := rows.fetchmany(2000):
+                    pieces = [(f"row {number + at}", text.encode()) for at, (text,) in enumerate(batch)]
+                    report.look_at_all(needles, place, pieces)
+                    number += len(batch)
+        report.visit("postgres/pg_stats")
+        for (text,) in connection.execute("SELECT s::text FROM pg_stats s"):
+            report.look(needles, "postgres/pg_stats", "a column's statistics", text.encode())
+
+
+def mlflow(needles: Needles, uri: str, report: Report) -> None:
+    """What its REST API tells of experiments, runs and models, and every artifact of every run."""
+    session = requests.Session()
+    base = uri.rstrip("/")
+
+    def ask(method: str, path: str, **body: Any) -> dict[str, Any]:
+        sent = {"params": body} if method == "GET" else {"json": body}
+        answer = session.request(method, f"{base}/api/2.0/mlflow/{path}", timeout=_TIMEOUT, **sent)  # type: ignore[arg-type]
+        answer.raise_for_status()
+        report.look(needles, "mlflow", path, answer.content)
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def pages(method: str, path: str, key: str, **body: Any) -> Iterator[dict[str, Any]]:
+        token = ""
+        while True:
+            found = ask(method, path, max_results=500, **({"page_token": token} if token else {}), **body)
+            yield from found.get(key, [])
+            token = found.get("next_page_token", "")
+            if not token:
+                return
+
+    def artifacts(run: str, path: str) -> None:
+        for entry in ask("GET", "artifacts/list", run_id=run, path=path).get("files", []):
+            if entry.get("is_dir"):
+                artifacts(run, entry["path"])
+                continue
+            answer = session.get(
+                f"{base}/get-artifact", params={"run_id": run, "path": entry["path"]}, timeout=_TIMEOUT
+            )
+            answer.raise_for_status()
+            report.look(needles, "mlflow/artifacts", entry["path"], answer.content)
+
+    report.visit("mlflow/artifacts")
+    experiments = [e["experiment_id"] for e in pages("POST", "experiments/search", "experiments")]
+    for model in pages("GET", "registered-models/search", "registered_models"):
+        for _ in pages("GET", "model-versions/search", "model_versions", filter=f"name='{model['name']}'"):
+            pass
+    for run in pages("POST", "runs/search", "runs", experiment_ids=experiments):
+        artifacts(run["info"]["run_id"], "")
+
+
+def lake(needles: Needles, storage_uri: str, report: Report) -> None:
+    """Parquet below the detector's storage, decoded: its pages are compressed and its strings are in dictionaries."""
+    root = Path(storage_uri.removeprefix("file://"))
+    report.visit("lake")
+    for path in sorted(root.rglob("*.parquet")):
+        if "history" in path.relative_to(root).parts:
+            continue
+        for batch in pyarrow.dataset.dataset(path, format="parquet").to_batches(batch_size=_BATCH):
+            data = json.dumps(batch.to_pylist(), default=str, ensure_ascii=False).encode()
+            report.look(needles, "lake", str(path.relative_to(root)), data)
