@@ -282,6 +282,11 @@ class EventSchema:
         return found
 
 
+def identifier(value: Any, field: str) -> str:
+    """A transaction's id as the events' schema takes it, for whoever names one; EventError says what is wrong."""
+    return _text(value, field, Reason.INVALID_ID, Reason.MISSING_FIELD, None)
+
+
 def _literal(field: str) -> re.Pattern[bytes]:
     return re.compile(
         re.escape(json.dumps(field, ensure_ascii=False).encode()) + rb"[ \t\r\n]*:[ \t\r\n]*([0-9.eE+-]+)"
@@ -291,7 +296,7 @@ def _literal(field: str) -> re.Pattern[bytes]:
 def _text(value: Any, field: str, reason: Reason, missing: Reason, event_id: str | None) -> str:
     """An identifier: a string or an integer, 1 to 200 printable characters in normal form C, no space at the ends."""
     kind = value.__class__
-    if kind is int:
+    if kind is int and -(2**63) <= value < 2**64:  # what every reader of JSON takes for an integer
         return str(value)
     if kind is not str:
         if value is None:
