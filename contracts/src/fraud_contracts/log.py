@@ -1,14 +1,33 @@
 """One way to log: a JSON object a line on standard output, with fields bound by ``extra={"data": {...}}``.
 
-Never give it an event, a request body or a token key: what is logged leaves the detector.
+Never give it an event, a request body or a token key: what is logged leaves the detector. What nobody gives it on purpose
+may come along in an exception's message, which quotes what it couldn't read, so in a trace those are blotted out.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
+
+_QUOTED = re.compile(r"""(['"])(?![A-Z_]+\1)(?:(?!\1).)+\1""")
+_NUMBER = re.compile(r"[0-9](?:[ .-]?[0-9]){5,}")
+
+
+def blot(trace: str) -> str:
+    """A formatted trace with its frames whole, and its messages without what they quote and without long numbers.
+
+    A quoted name in capitals, such as that of a missing environment variable, stays.
+    """
+    lines = []
+    for line in trace.splitlines():
+        if not line.startswith(('  File "', "    ")):
+            line = _NUMBER.sub("…", _QUOTED.sub("'…'", line))
+        lines.append(line)
+    return "\n".join(lines)
 
 
 class _JsonLines(logging.Formatter):
@@ -25,6 +44,12 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+    def formatException(
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        return blot(super().formatException(ei))
 
 
 def setup(level: int = logging.INFO) -> None:
