@@ -59,6 +59,16 @@ test-chaos: envs programs ## The demo with every process killed in turn (20 minu
 bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
 	@PYTHONPATH=bench/src $(PYTHON) -m fraud_bench --only "$(ONLY)" $(if $(WRITE),--write)
 
+.PHONY: card
+card: env-ray ## Model cards without a cluster: the model against two baselines, on simulated and on Sparkov payments
+	@mkdir -p build/card
+	@PYTHONPATH=contracts/src:pipelines/src $(ENVS)/ray/bin/python -m fraud_pipelines.simulator --rows 120000 --seed 7 \
+	  --fraud-rate 0.02 --end-ms 1780000000000 --as-known --patterns --out build/card/simulated.csv.gz
+	@PYTHONPATH=contracts/src:pipelines/src:ray/src $(ENVS)/ray/bin/python -m fraud_ray.evaluate \
+	  --cr manifests/examples/payments.yaml --history build/card/simulated.csv.gz --out build/card/simulated
+	@PYTHONPATH=contracts/src:pipelines/src:ray/src $(ENVS)/ray/bin/python -m fraud_ray.evaluate \
+	  --cr manifests/examples/sparkov.yaml --history tests/data/sparkov.csv.gz --out build/card/sparkov
+
 .PHONY: lint
 lint: env-dev ## Format, lint, types, imports
 	@$(DEV)/ruff format --check .

@@ -21,6 +21,7 @@ from fraud_contracts.detector import parse_spec
 from fraud_contracts.feature_set import feature_set_hash
 from fraud_pipelines import model_package
 from fraud_pipelines.features import compile_detector, read_header
+from fraud_ray.card import beats
 from fraud_testing import kafka
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -126,6 +127,15 @@ def test_a_job_leaves_seeds_and_one_registered_version(tracking: str, tmp_path: 
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert done.stdout.strip().splitlines()[-1].startswith("registered payments.cards version 1 (sha256:")
         seeds = broker.read(topic)
+    again = subprocess.run(
+        [sys.executable, "-m", "fraud_ray.refit", "1"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert again.returncode == 0, again.stdout[-2000:] + again.stderr[-2000:]
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
@@ -145,7 +155,13 @@ def test_a_job_leaves_seeds_and_one_registered_version(tracking: str, tmp_path: 
     with urllib.request.urlopen(url, timeout=10) as answer:
         assert "sha256:" + hashlib.sha256(answer.read()).hexdigest() == version.tags["digest"]
     card = json.loads((folder / "card.json").read_bytes())
-    assert card["test"]["average_precision"]["low"] > 5 * card["baselines"]["chance"]
+    assert beats(card) == {"logistic_on_raw_fields": True, "one_rule": True}
+    run = client.get_run(version.run_id)
+    for name in ("logistic_on_raw_fields", "one_rule"):
+        high = card["baselines"][name]["average_precision"]["high"]
+        assert run.data.metrics[f"baseline_{name}_average_precision_high"] == pytest.approx(high)
+    plots = {file.path for file in client.list_artifacts(version.run_id, "plots")}
+    assert {f"plots/{name}.svg" for name in ("precision_recall", "scores", "calibration")} <= plots
     assert card["history"] == {"examples": [], "files": {"sparkov.csv.gz": 32_759}, "refused": {}}
 
     features = compile_detector(config.spec)
