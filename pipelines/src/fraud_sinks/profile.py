@@ -272,7 +272,7 @@ def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[Profile
         meters,
         rebuild,
     )
-    return writer, run.reading(config, "profile", ("profiles",), batch=500, linger=0.005, tick=TICK_SECONDS)
+    return writer, run.reading(config, "profile", ("profiles",), batch=5_000, linger=0.005, tick=TICK_SECONDS)
 
 
 if __name__ == "__main__":
