@@ -75,12 +75,12 @@ class KafkaLog:
             self._producer.produce(topic, value, key, on_delivery=delivered)
         except (BufferError, KafkaException) as error:
             raise StoreError("kafka", f"not taken: {error}") from error
+        # librdkafka reports its own timeout; this one is for a callback that never comes.
+        late = self._loop.call_later(self._timeout + 1.0, _give_up, future)
         try:
-            # librdkafka reports its own timeout; this one is for a callback that never comes.
-            async with asyncio.timeout(self._timeout + 1.0):
-                await future
-        except TimeoutError as error:
-            raise StoreError("kafka", "no acknowledgement in time") from error
+            await future
+        finally:
+            late.cancel()
 
     async def knows(self, topic: str, seconds: float = 5.0) -> bool:
         """Whether the broker answers and has the topic; it also fetches what the first append needs."""
@@ -99,3 +99,8 @@ class KafkaLog:
         await self._loop.run_in_executor(None, self._producer.flush, seconds)
         self._open = False
         await self._loop.run_in_executor(None, self._thread.join, 1.0)
+
+
+def _give_up(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(StoreError("kafka", "no acknowledgement in time"))

@@ -103,6 +103,11 @@ class _Connection(asyncio.Protocol):
             self.answer.set_exception(ConnectionResetError(str(error or "closed by the predictor")))
 
 
+def _late(answer: asyncio.Future[tuple[int, bytes, bool]]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
+
+
 class ModelClient:
     """``score`` asks a package's predictor; connections are kept per address."""
 
@@ -118,20 +123,23 @@ class ModelClient:
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode()
+        until = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout(seconds):
-                try:
-                    status, answer = await self._send((host, port), head + body)
-                except ConnectionResetError:
-                    # A kept connection that the predictor closed meanwhile. Scoring changes nothing, so once more.
-                    status, answer = await self._send((host, port), head + body, fresh=True)
+            try:
+                status, answer = await self._send((host, port), head + body, until)
+            except ConnectionResetError:
+                # A kept connection that the predictor closed meanwhile. Scoring changes nothing, so once more.
+                status, answer = await self._send((host, port), head + body, until, fresh=True)
         except TimeoutError as error:
             raise StoreError("predictor", f"no answer within {seconds * 1000:.0f} ms") from error
         except OSError as error:
             raise StoreError("predictor", f"{type(error).__name__}: {error}") from error
         return read_scores(package, status, answer, len(rows))
 
-    async def _send(self, address: tuple[str, int], request: bytes, fresh: bool = False) -> tuple[int, bytes]:
+    async def _send(
+        self, address: tuple[str, int], request: bytes, until: float, fresh: bool = False
+    ) -> tuple[int, bytes]:
+        """``until`` is the loop's time; TimeoutError past it."""
         idle = self._idle.setdefault(address, [])
         connection = None
         while idle and not fresh and connection is None:
@@ -139,9 +147,11 @@ class ModelClient:
             connection = kept if kept.transport is not None else None
         loop = asyncio.get_running_loop()
         if connection is None:
-            _, connection = await loop.create_connection(_Connection, *address)
+            async with asyncio.timeout_at(until):
+                _, connection = await loop.create_connection(_Connection, *address)
         assert connection.transport is not None
         connection.answer = loop.create_future()
+        late = loop.call_at(until, _late, connection.answer)
         done = False
         try:
             connection.transport.write(request)
@@ -149,6 +159,7 @@ class ModelClient:
             done = keep
             return status, body
         finally:
+            late.cancel()
             if done and len(idle) < MAX_CONNECTIONS and connection.transport is not None:
                 idle.append(connection)
             elif connection.transport is not None:
