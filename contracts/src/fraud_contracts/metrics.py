@@ -50,6 +50,11 @@ REPEATS: Final = Metric(
 CONFLICTS: Final = Metric(
     "fraud_id_conflicts_total", "Ids seen again with another body.", labels=("detector", "door")
 )
+SUPERSEDED: Final = Metric(
+    "fraud_answers_superseded_total",
+    "Inline answers that weren't published, as another decision of the id was: its claim had been lost or couldn't be asked for.",
+    labels=("detector",),
+)
 RELEASE_INFO: Final = Metric(
     "fraud_release_info", "1 for the release in use.", "gauge", ("detector", "release", "model_version")
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_serving.worker.parity import audited, compare
-from fraud_serving.worker.recent import Recent
+from fraud_serving.worker.recent import Known, Recent
 
 SAW = {"customer": (1, 3, "aa"), "counterparty": (1, 9, "bb")}
 
@@ -46,15 +46,23 @@ def test_the_streamed_vector_is_kept_where_it_differs() -> None:
     assert audited(*pair([1.0], None))["streamed"] is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["inline", "stream"])), max_size=80))
-def test_the_newest_ids_are_kept_and_inline_wins(entries: list[tuple[int, Any]]) -> None:
-    """At most the bound stays, the newest; an id that was ever inline stays inline while it is known."""
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 3)), max_size=80))
+def test_the_newest_ids_are_kept_and_the_first_decision_stands(entries: list[tuple[int, int]]) -> None:
+    """At most the bound stays, the newest; an id keeps its first decision while it is known."""
     recent, kept = Recent(kept=10), []
-    for number, door in entries:
-        before = recent.get(0, str(number))
-        recent.add(0, [(str(number), ("h", door))])
-        expected = "inline" if before is not None and before[1] == "inline" else door
-        assert recent.get(0, str(number)) == ("h", expected)
+    for number, decided in entries:
+        before = recent.get(str(number))
+        recent.add(0, [(str(number), Known("h", decided))])
+        assert recent.get(str(number)) == (before or Known("h", decided))
         kept = [*(n for n in kept if n != number), number][-10:]
     assert len(recent) == len(kept)
-    assert all(recent.get(0, str(number)) is not None for number in kept)
+    assert all(recent.get(str(number)) is not None for number in kept)
+
+
+def test_an_id_is_known_on_whichever_partition_it_lies() -> None:
+    """Another body of an id may have another card, and so lie on another partition."""
+    recent = Recent()
+    recent.add(1, [("a", Known("h", 5))])
+    assert recent.get("a") == Known("h", 5)
+    recent.forget(1)
+    assert recent.get("a") is None

@@ -30,6 +30,7 @@ from fraud_serving.worker.loop import FatalError, Loop
 from fraud_serving.worker.store import RedisClaims
 
 MODEL_SECONDS: Final = 2.0
+STOP_SECONDS: Final = 20.0  # below the Pod's grace period
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +75,12 @@ def run() -> None:
     loop = Loop(config, me, judge, turned)
 
     def stop(*_: Any) -> None:
+        health.ready = False
         loop.stopping = True
+        # The batch in hand is committed first; where Kafka is away that may take longer than the Pod has.
+        last = threading.Timer(STOP_SECONDS, os._exit, (1,))
+        last.daemon = True
+        last.start()
 
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # where a process that stands still stands
     signal.signal(signal.SIGTERM, stop)

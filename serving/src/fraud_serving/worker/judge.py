@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -33,6 +33,7 @@ from fraud_serving.worker.recent import Known, Recent
 
 # After a failure a store is left alone for so long: a backlog must not wait for a timeout with each batch.
 COOL_DOWN: Final = 1.0
+UNCLAIMED_KEPT: Final = 50_000
 _log = logging.getLogger(__name__)
 
 
@@ -89,6 +90,7 @@ class Judged:
     decisions: list[Decision] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
     conflicts: int = 0
+    superseded: int = 0
 
 
 class Judge:
@@ -108,6 +110,8 @@ class Judge:
         self.recent = Recent()
         self._tally = Tally()
         self._rest: dict[str, float] = {}
+        # Claims of what was decided while Redis was away; the oldest go first where they are too many.
+        self._unclaimed: deque[tuple[str, bytes]] = deque(maxlen=UNCLAIMED_KEPT)
 
     def use(self, release: Release) -> None:
         ruling = Ruling(release, self.config.spec, self.config.feature_set, self._tokeniser)
@@ -125,6 +129,7 @@ class Judge:
         ruling = self.ruling
         assert ruling is not None, "the loop starts after the first release"
         now = int(time.time() * 1000)
+        self.make_up()
         new = self._sort_out(batch)
         stored = self._claims_of(new)
         undecided = []
@@ -136,16 +141,30 @@ class Judge:
         self._decide(ruling, undecided, now)
         return self._publish(ruling, batch)
 
+    def make_up(self) -> None:
+        """Claims the ids that were decided without Redis, once it is back: a retry then gets what was published."""
+        while self._unclaimed:
+            entries = [self._unclaimed[i] for i in range(min(256, len(self._unclaimed)))]
+            try:
+                self._awake("redis")
+                self._store.claim(entries)
+            except StoreError as error:
+                self._failed("redis", error)
+                return
+            for _ in entries:
+                self._unclaimed.popleft()
+
     def _sort_out(self, batch: Sequence[Incoming]) -> list[Incoming]:
         """Marks repeats and conflicts among the undecided records; -> those that nobody has published."""
         new: list[Incoming] = []
-        in_batch: dict[str, str] = {}
+        # An inline decision in this very batch counts before the stream's: the client acts on it.
+        in_batch = {i.id: i.record["hash"] for i in batch if i.record["decision"] is not None}
         for incoming in batch:
             if incoming.record["decision"] is not None:
                 incoming.decision = audited(incoming.record["decision"], incoming.record)
                 continue
-            known = self.recent.get(incoming.partition, incoming.id)
-            hash_before = known[0] if known is not None else in_batch.get(incoming.id)
+            known = self.recent.get(incoming.id)
+            hash_before = known.hash if known is not None else in_batch.get(incoming.id)
             if hash_before is None:
                 in_batch[incoming.id] = incoming.record["hash"]
                 new.append(incoming)
@@ -277,28 +296,25 @@ class Judge:
     def _publish(self, ruling: Ruling, batch: Sequence[Incoming]) -> Judged:
         judged = Judged()
         chosen: list[Incoming] = []
+        fresh: dict[str, Known] = {}
         for incoming in batch:
-            if incoming.conflict:
+            decision = incoming.decision
+            if incoming.repeat or (decision is None and not incoming.conflict):
+                judged.repeats.append("stream")
+                continue
+            known = fresh.get(incoming.id) or self.recent.get(incoming.id)
+            if decision is None or (known is not None and known.hash != decision["hash"]):
                 judged.conflicts += 1
                 letter = letters.conflict(self._sealer, incoming.record)
                 judged.out.append(Outgoing("dead-letters", None, incoming.id.encode(), letter))
                 continue
-            decision = incoming.decision
-            if incoming.repeat or decision is None:
-                judged.repeats.append("stream")
-                continue
-            known = judged.known[incoming.partition].get(incoming.id) or self.recent.get(
-                incoming.partition, incoming.id
-            )
-            # An inline decision is published even where the stream decided too: the client acted on it.
-            if (
-                known is not None
-                and known[0] == decision["hash"]
-                and (known[1] == "inline" or decision["door"] == "stream")
-            ):
+            if known is not None:
+                # Published once, whatever else was answered while no claim could be asked for; that is counted.
                 judged.repeats.append(decision["door"])
+                judged.superseded += decision["door"] == "inline" and decision["decided"] != known.decided
                 continue
-            judged.known[incoming.partition][incoming.id] = (decision["hash"], decision["door"])
+            fresh[incoming.id] = Known(decision["hash"], decision["decided"])
+            judged.known[incoming.partition][incoming.id] = fresh[incoming.id]
             chosen.append(incoming)
         self._shadow(ruling, chosen)
         for incoming in chosen:
@@ -357,7 +373,12 @@ class Judge:
         if judged.conflicts:
             count(metrics.CONFLICTS, door="stream").inc(judged.conflicts)
             count(metrics.DEAD_LETTERS, reason=str(Reason.ID_REUSED)).inc(judged.conflicts)
+        if judged.superseded:
+            count(metrics.SUPERSEDED).inc(judged.superseded)
         for decision in judged.decisions:
+            if Degraded.IDEMPOTENCY in decision["degraded"]:
+                claim = claims.pack(decision, appended=True)
+                self._unclaimed.append((self.config.identity.redis_claim(decision["id"]), claim))
             if "parity" in decision:
                 count(metrics.PARITY, result=decision["parity"]).inc()
             if decision["door"] == "inline":

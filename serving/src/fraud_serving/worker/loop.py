@@ -27,7 +27,7 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Source
 from fraud_serving.clients.kafka_log import PARTITIONER
 from fraud_serving.worker.judge import Incoming, Judge, Judged, Outgoing, read
-from fraud_serving.worker.recent import KEPT
+from fraud_serving.worker.recent import KEPT, Known
 
 BATCH: Final = 64
 # Transactions are at least so far apart unless a batch is full: below it, latency gains nothing and the broker pays.
@@ -103,6 +103,8 @@ class Loop:
                 batch = self._take(consumer)
                 if batch:
                     self._commit(consumer, batch)
+                else:
+                    self._judge.make_up()
         except KafkaException as error:
             raise FatalError(str(error)) from error
         # Only after a clean end: where something is broken, closing may wait for it for ever (seen after a killed broker),
@@ -258,7 +260,8 @@ class Loop:
                     error = message.error()
                     if error is None:
                         found = orjson.loads(message.value())
-                        self._judge.recent.add(partition, [(found["id"], (found["hash"], found["door"]))])
+                        known = Known(found["hash"], found["decided"])
+                        self._judge.recent.add(partition, [(found["id"], known)])
                     elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
                         return
                 # The end of committed records may lie before ``high`` until another worker's transaction ends.

@@ -7,11 +7,16 @@ is still caught by the claim (a day) and at last by the ledger.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Final, NamedTuple
 
 KEPT: Final = 50_000
-Door = Literal["inline", "stream"]
-Known = tuple[str, Door]
+
+
+class Known(NamedTuple):
+    """Of a published decision: its body's hash, and when it was made, which tells it from another one of the same body."""
+
+    hash: str
+    decided: int
 
 
 class Recent:
@@ -19,15 +24,19 @@ class Recent:
         self._kept = kept
         self._by_partition: dict[int, dict[str, Known]] = {}
 
-    def get(self, partition: int, event_id: str) -> Known | None:
-        """(body hash, door) of a published decision; inline where both doors decided it."""
-        return self._by_partition.get(partition, {}).get(event_id)
+    def get(self, event_id: str) -> Known | None:
+        """The published decision of an id, on any of our partitions: another body may lie on another one."""
+        for known in self._by_partition.values():
+            found = known.get(event_id)
+            if found is not None:
+                return found
+        return None
 
     def add(self, partition: int, entries: Iterable[tuple[str, Known]]) -> None:
+        """Of several decisions of an id the first stands."""
         known = self._by_partition.setdefault(partition, {})
         for event_id, entry in entries:
-            before = known.pop(event_id, None)
-            known[event_id] = entry if before is None or before[1] == "stream" else before
+            known[event_id] = known.pop(event_id, entry)
         while len(known) > self._kept:
             del known[next(iter(known))]
 
