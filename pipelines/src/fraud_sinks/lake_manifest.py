@@ -17,7 +17,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from fraud_contracts import lake
 from fraud_contracts import log as logs
 from fraud_contracts.config import DetectorConfig, load_config
-from fraud_pipelines.lake_snapshot import Manifest, manifest
+from fraud_contracts.lake_snapshot import Manifest, manifest
 from fraud_sinks.lake_tables import DECISIONS, LABELS
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from fraud_contracts import lake
+from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
-from fraud_pipelines import lake_snapshot
 from fraud_sinks import lake as lake_sink
 from fraud_sinks import lake_manifest
 from fraud_sinks.lake import LakeWriter

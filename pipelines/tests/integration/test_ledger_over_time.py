@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
@@ -12,6 +13,8 @@ import psycopg
 import pytest
 
 from fraud_contracts.config import DetectorConfig
+from fraud_contracts.errors import StoreError
+from fraud_sinks import database as database_module
 from fraud_sinks import ledger_records
 from fraud_sinks.database import Database, migrate
 from fraud_sinks.ledger import LabelProducer, LedgerWriter
@@ -19,9 +22,10 @@ from fraud_sinks.meters import Meters
 from fraud_sinks.prune import prune
 from fraud_sinks.records import Record
 from fraud_testing import postgres
-from fraud_testing.kafka import Broker, wait_for
+from fraud_testing.kafka import Broker, free_port, wait_for
 from fraud_testing.ledger import DAY, Ledger, decision, ledger_sink, report
 from fraud_testing.postgres import Server
+from fraud_testing.proxy import Fault, proxy
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., DetectorConfig]
@@ -52,6 +56,27 @@ def test_an_outage_of_the_database_is_bridged(broker: Broker, make: Make, tmp_pa
         assert process is not None
         assert process.poll() is None
         assert running.stop() == 0
+
+
+def test_a_silent_database_is_given_up_in_time(
+    database: Server, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes the bytes and says nothing costs a bounded wait, not the sink; then a new connection is made."""
+    schema = make(1).identity.database_schema
+    migrate(database.dsn, schema)
+    monkeypatch.setattr(database_module, "SILENCE_SECONDS", 1.0)
+    with proxy(free_port(), database.port) as between:
+        own = Database(database.dsn.replace(str(database.port), str(between.port)), schema)
+        with own.transaction() as cursor:
+            cursor.execute("SELECT count(*) FROM decisions")
+        between.set(Fault.STALL)
+        began = time.monotonic()
+        with pytest.raises(StoreError), own.transaction() as cursor:
+            cursor.execute("SELECT count(*) FROM decisions")
+        assert time.monotonic() - began < 10
+        between.set(None)
+        with own.transaction() as cursor:
+            assert cursor.execute("SELECT count(*) FROM decisions").fetchone() == (0,)
 
 
 def test_a_database_put_back_to_an_earlier_state_gets_what_it_lacks(

@@ -16,10 +16,9 @@ import orjson
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from fraud_contracts import lake
+from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Event
-from fraud_pipelines import lake_snapshot
 from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger(__name__)

@@ -38,11 +38,12 @@ _LOADING = (
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{behind}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{before}
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 log.dirs={folder}/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -93,11 +94,16 @@ def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
 
 @dataclass
 class Broker:
-    """A running broker; ``stop`` and ``start`` keep its ports and its data, so a test can take it away for a while."""
+    """A running broker; ``stop`` and ``start`` keep its ports and its data, so a test can take it away for a while.
+
+    ``proxy_port``: where a proxy stands before the broker's second listener ``behind``, which tells clients that port.
+    """
 
     folder: Path
     port: int = field(default_factory=free_port)
     controller: int = field(default_factory=free_port)
+    proxy_port: int | None = None
+    behind: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -112,8 +118,15 @@ class Broker:
         """Writes the settings and formats the data folder: once, before the first start."""
         self.folder.mkdir(parents=True, exist_ok=True)
         properties = self.folder / "server.properties"
+        proxied = self.proxy_port is not None
         properties.write_text(
-            _PROPERTIES.format(port=self.port, controller=self.controller, folder=self.folder)
+            _PROPERTIES.format(
+                port=self.port,
+                controller=self.controller,
+                folder=self.folder,
+                behind=f",PROXIED://127.0.0.1:{self.behind}" if proxied else "",
+                before=f",PROXIED://127.0.0.1:{self.proxy_port}" if proxied else "",
+            )
         )
         (self.folder / "log4j2.xml").write_text(_LOG4J)
         done = subprocess.run(
@@ -289,11 +302,11 @@ class Broker:
 
 
 @contextmanager
-def broker(folder: Path | None = None) -> Iterator[Broker]:
+def broker(folder: Path | None = None, proxy_port: int | None = None) -> Iterator[Broker]:
     """A fresh broker for the block; its folder goes with it unless one is given."""
     own = folder is None
     where = Path(tempfile.mkdtemp(prefix="fraud-kafka-")) if folder is None else folder
-    running = Broker(where)
+    running = Broker(where, proxy_port=proxy_port)
     try:
         running.format()
         running.start()
