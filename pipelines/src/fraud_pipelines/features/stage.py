@@ -106,6 +106,16 @@ class Live:
             fraud.read(main, frauds, t, first, out)
         return out
 
+    def unsure(self, event: Event) -> bool:
+        """Whether nobody can tell if this event was taken before: it would lie where single events were thinned away."""
+        t, curves = event["time"], self.curves
+        ts, cells = curves[0].ts, len(curves[0].counts)
+        if not cells or not ts[-1] - self.stage.grid.retain < t <= ts[cells]:
+            return False
+        tag = hash64(event["id"]) & TAG
+        pairs = zip(self.stage.plans, curves, strict=True)
+        return not any(plan.matches(event) and curve.find(t, tag) >= 0 for plan, curve in pairs)
+
     def read(self, event: Event) -> list[Value]:
         """The values as of an event that was taken before; nothing changes."""
         t: int = event["time"]
