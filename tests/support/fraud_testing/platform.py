@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 import psycopg
+import redis as redis_py
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import Policy
@@ -50,6 +51,9 @@ class Platform:
     def read(self, noun: str) -> list[dict[str, Any]]:
         """A topic as a committed reader sees it."""
         return [orjson.loads(m.value()) for m in self.broker.read(self.topic(noun), committed=True)]
+
+    def redis_client(self) -> Any:
+        return redis_py.Redis.from_url(self.redis.url)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Asks the ledger; the tables are on the search path."""
