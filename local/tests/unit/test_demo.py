@@ -99,11 +99,16 @@ def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
         "decisions": both,
         "ledger": both,
         "lake": both,
+        "labels": [
+            {"id": "a", "fraud": True, "at": [2, 0, 1]},
+            {"id": "a", "fraud": False, "at": [1, 0, 0]},
+        ],
         "dead_letters": [{"id": None, "reason": "invalid_json", "source": {"partition": 0, "offset": 7}}] * 2,
         **changes,
     }
     for name, rows in parts.items():
         write(folder / f"{name}.jsonl.gz", rows)
+    labels = parts["labels"]
     model = {"version": "1", "digest": "sha256:0", "metrics": {}}
     operators = [{"name": name, "version": "1", "kind": "real"} for name in ("kuberay", "kserve")]
     conditions = [{"type": "Ready", "status": "True"}]
@@ -118,7 +123,12 @@ def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
     }
     (folder / "cluster.json").write_text(json.dumps(cluster))
     (folder / "profile_sink_metrics.txt").write_text("")
-    (folder / "audit.json").write_text(json.dumps({"share": 1.0}))
+    (folder / "reported.json").write_text(json.dumps(["a"]))
+    write(folder / "ledger_labels.jsonl.gz", [{"id": "a", "fraud": True, "source": "analyst"}])
+    write(folder / "labels.jsonl.gz", labels)
+    leaks = {"planted": 2, "searched": {}, "count": 0, "hits": [], "unread": []}
+    (folder / "leaks.json").write_text(json.dumps(leaks))
+    (folder / "audit.json").write_text(json.dumps({"share": 1.0, "differing": 0}))
     return summary.summarise(folder)
 
 
@@ -161,6 +171,13 @@ def test_an_answer_that_differs_from_the_ledger_is_shown(tmp_path: Path) -> None
     answer["answer"]["degraded"] = ["idempotency"]
     marked = evidence(tmp_path, answers=[answer])
     assert (marked["answers_unlike_ledger"], marked["answers_unlike_ledger_marked"]) == ([], 1)
+
+
+def test_the_last_label_on_the_topic_stands(tmp_path: Path) -> None:
+    """A correction that never reached the stream is missing."""
+    assert evidence(tmp_path)["labels"] == {"reported": 1, "missing": []}
+    late = [{"id": "a", "fraud": False, "at": [3, 0, 2]}]
+    assert evidence(tmp_path, labels=late)["labels"]["missing"] == ["a"]
 
 
 def test_an_outage_tells_what_was_degraded_and_how_long_callers_waited(tmp_path: Path) -> None:

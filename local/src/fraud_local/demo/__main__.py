@@ -25,7 +25,7 @@ import yaml
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
 from fraud_local import paths
-from fraud_local.demo import chaos, data, observe, place, pod, summary
+from fraud_local.demo import chaos, data, leaks, observe, place, pod, summary
 from fraud_local.demo.kube import Kube, KubeError
 from fraud_local.shell import LocalError
 
@@ -307,6 +307,7 @@ class Demo:
         (self.evidence / "profile_sink_metrics.txt").write_text(
             observe.pod_metrics(self.kube, self.namespace, names.sink(self.name, "profile"))
         )
+        self.search()
         (self.evidence / "audit.json").write_text(pipelines("fraud_pipelines.audit", str(self.evidence)))
         result = summary.summarise(self.evidence)
         result["checks"] = summary.checks(result, least)
@@ -319,6 +320,18 @@ class Demo:
         )
         self.clock.say(f"summary: {(BUILD / 'summary.json').relative_to(ROOT)}")
         return all(result["checks"].values())
+
+    def search(self) -> None:
+        """Adds to the Pod's search for card numbers what only this side sees: objects, logs, files."""
+        live = self.node.storage / "demo" / "live.jsonl.gz"
+        path = self.evidence / "leaks.json"
+        found = json.loads(path.read_text())
+        report, needles = leaks.Report.of(found), leaks.planted(live)
+        report.join(leaks.cluster(needles, self.kube.kubectl))
+        # The demo's own traffic, and the history that the user gives, hold the numbers by right.
+        own = (live.parent, self.storage() / self.shape.history_path)
+        report.join(leaks.files(needles, "storage", self.node.storage, own))
+        path.write_text(json.dumps({"planted": len(needles.numbers), **report.document()}, indent=1))
 
     def stay(self) -> None:
         service = names.decision_service(self.name)

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ import aiohttp
 from confluent_kafka import Producer
 
 from fraud_contracts.config import DetectorConfig, load_config
-from fraud_local.demo import evidence
+from fraud_local.demo import evidence, leaks_stores
 
 # Seconds between tries of one transaction, longer each time, and after which the caller gives up.
 RETRY = (0.5, 5.0)
 PATIENCE = 300.0
+# Seconds from a mistaken label to the right one.
+LABEL_CORRECTED = 2.0
+FRAUD = ("1", "true", "True")
 
 
 def say(**line: Any) -> None:
@@ -66,13 +70,18 @@ class Traffic:
         # What was really sent: ids that must reach a final state, malformed records that must become dead letters.
         self.good: set[str] = set()
         self.bad_streamed = 0
+        # Ids of frauds, each reported once it is known, some before the transaction itself has come.
+        self.reported: set[str] = set()
+        self.sources = [source.name for source in config.spec.labels.sources]
+        self.reports = config.identity.topic("label-reports")
 
     async def run(self, lines: list[dict[str, Any]]) -> None:
         # No limit: calls of different customers don't wait for one another, however long one takes.
         connector = aiohttp.TCPConnector(limit=0)
         headers = {"X-API-Key": os.environ["API_KEY"], "Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=15)
-        start, spoken, number, tasks = time.monotonic(), 0.0, 0, set()
+        start, spoken, number = time.monotonic(), 0.0, 0
+        tasks: set[asyncio.Task[None]] = set()
         async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
             for number, line in enumerate(lines):
                 if self.stop is not None and number % 100 == 0 and self.stop.exists():
@@ -83,10 +92,10 @@ class Traffic:
                     await asyncio.sleep(min(wait, 0.05))
                 raw = line["raw"].encode("latin-1")
                 self._log_sent(line)
+                if line["label"] in FRAUD:
+                    self._start(tasks, self._report(session, line["id"], len(self.reported)))
                 if line["door"] == "inline":
-                    task = asyncio.create_task(self._ask(session, line, raw))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
+                    self._start(tasks, self._ask(session, line, raw))
                 else:
                     self.producer.produce(self.topic, raw, line["key"].encode(), on_delivery=self._delivered)
                 if (elapsed := time.monotonic() - start) - spoken >= 5:
@@ -131,13 +140,20 @@ class Traffic:
         }
         self.sent.write(json.dumps(record | {"label": line["label"]}) + "\n")
 
-    async def _ask(self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes) -> None:
-        begun, at = time.perf_counter(), int(time.time() * 1000)
-        record: dict[str, Any] = {"id": line["id"], "malformed": line["malformed"], "at": at, "attempts": 0}
+    @staticmethod
+    def _start(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _post(self, session: aiohttp.ClientSession, path: str, raw: bytes) -> dict[str, Any]:
+        """The last answer: what a payment system does, the same again until it is told something final."""
+        begun = time.perf_counter()
+        record: dict[str, Any] = {"at": int(time.time() * 1000), "attempts": 0}
         while True:
             record["attempts"] += 1
             try:
-                async with session.post(self.url + "/v1/decisions", data=raw) as response:
+                async with session.post(self.url + path, data=raw) as response:
                     body = await response.read()
                     record |= {"status": response.status, "answer": json.loads(body), "error": None}
             except (TimeoutError, aiohttp.ClientError, ValueError) as error:
@@ -145,9 +161,27 @@ class Traffic:
             final = record["status"] != 0 and record["status"] < 500
             if final or time.perf_counter() - begun > PATIENCE:
                 break
-            # What a payment system does: the same id again, which gets the same answer.
             await asyncio.sleep(min(RETRY[1], RETRY[0] * record["attempts"]))
-        record["latency_ms"] = round((time.perf_counter() - begun) * 1000, 3)
+        return record | {"latency_ms": round((time.perf_counter() - begun) * 1000, 3)}
+
+    async def _report(self, session: aiohttp.ClientSession, event_id: str, number: int) -> None:
+        """Says that a transaction was fraud: at once or later, through the API or the topic, every third after a mistake."""
+        self.reported.add(event_id)
+        await asyncio.sleep(number % 4 * 3.0)
+        told = ["legitimate", "fraud"] if number % 3 == 0 else ["fraud"]
+        for turn, label in enumerate(told):
+            raw = json.dumps(
+                {"id": event_id, "label": label, "source": self.sources[turn % len(self.sources)]}
+            ).encode()
+            if number % 2:
+                self.producer.produce(self.reports, raw, event_id.encode(), on_delivery=self._delivered)
+            else:
+                await self._post(session, "/v1/labels", raw)
+            await asyncio.sleep(LABEL_CORRECTED)
+
+    async def _ask(self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes) -> None:
+        record = {"id": line["id"], "malformed": line["malformed"]}
+        record |= await self._post(session, "/v1/decisions", raw)
         self.answers.write(json.dumps(record) + "\n")
         self.counts["answered"] += 1
         answer = record.get("answer") or {}
@@ -196,7 +230,12 @@ def main() -> None:
     say(event="start", records=len(lines), rate=options.rate)
     traffic = Traffic(config, options.url, options.rate, options.out, options.stop)
     asyncio.run(traffic.run(lines))
-    evidence.collect(config, options.out, traffic.good, traffic.bad_streamed, options.settle, say)
+    evidence.collect(
+        config, options.out, traffic.good, traffic.bad_streamed, traffic.reported, options.settle, say
+    )
+    say(event="searching", what="card numbers in every store")
+    found = leaks_stores.scan(config, options.input)
+    (options.out / "leaks.json").write_text(json.dumps(found, indent=1))
     say(event="done")
 
 

@@ -114,6 +114,14 @@ def ledger_count(config: DetectorConfig) -> int:
         return int(row[0]) if row else 0
 
 
+def ledger_labels(config: DetectorConfig) -> Iterator[dict[str, Any]]:
+    """The label that stands for each transaction."""
+    schema = config.identity.database_schema
+    with psycopg.connect(os.environ["POSTGRES_DSN"]) as connection:
+        for row in connection.execute(f'SELECT id, fraud, source FROM "{schema}".labels'):  # noqa: S608
+            yield dict(zip(("id", "fraud", "source"), row, strict=True))
+
+
 def lake_table(config: DetectorConfig) -> DeltaTable:
     return DeltaTable(config.storage_uri.rstrip("/") + "/lake/decisions")
 
@@ -161,6 +169,7 @@ def collect(
     out: Path,
     expected: set[str],
     malformed_stream: int,
+    reported: set[str],
     settle_seconds: float,
     say: Say,
 ) -> None:
@@ -182,6 +191,15 @@ def collect(
         counter.close()
     _settled("ledger", lambda: ledger_count(config), len(decisions.ids), deadline, say)
     _settled("lake", lambda: lake_count(config), len(decisions.ids), deadline, say)
+
+    def labelled() -> int:
+        return len(reported & {row["id"] for row in ledger_labels(config) if row["fraud"]})
+
+    _settled("labels", labelled, len(reported), deadline, say)
+    (out / "reported.json").write_text(json.dumps(sorted(reported)))
+    say(
+        event="dumped", what="ledger labels", rows=dump(out / "ledger_labels.jsonl.gz", ledger_labels(config))
+    )
     for name, noun in (("decisions", "decisions"), ("dead_letters", "dead-letters")):
         rows = (json.loads(value) for _, _, _, value, _ in read_topic(config, noun) if value)
         say(event="dumped", what=name, rows=dump(out / f"{name}.jsonl.gz", rows))

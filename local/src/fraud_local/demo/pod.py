@@ -12,11 +12,11 @@ NAME = "demo-traffic"
 CODE = "/opt/demo"
 # The traffic goes on until this file lies beside its input.
 STOP = "stop"
-MODULES = ("drive.py", "evidence.py")
+MODULES = ("drive.py", "evidence.py", "leaks.py", "leaks_stores.py")
 
 
 def code(namespace: str) -> dict[str, Any]:
-    """The Pod's own two modules as a ConfigMap, since no image holds the demo."""
+    """The Pod's own modules as a ConfigMap, since no image holds the demo."""
     folder = Path(__file__).parent
     return {
         "apiVersion": "v1",
