@@ -34,7 +34,7 @@ DAY = 86_400_000
 
 def history() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Canonical events of a simulated history in time order, and what became known of its frauds, three days later."""
-    spec = detectors.detector("none").spec
+    spec = detectors.detector("none", features={}).spec
     schema, tokeniser = EventSchema(spec.event, spec.entities), Tokeniser.from_hex(serving.TOKEN_KEY)
     start = time.time_ns() // 1_000_000 - (DAYS + 1) * DAY
     made, labels = [], []
@@ -130,7 +130,8 @@ def with_pandas(events: Sequence[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    features = compile_detector(detectors.detector("none").spec)
+    # The preset alone.
+    features = compile_detector(detectors.detector("none", features={}).spec)
     told.note(f"offline replay, {ROWS} rows")
     events, labels = history()
     for _ in replay(features, events[:20_000], labels):
