@@ -1,4 +1,5 @@
-"""Each store built again from the topics is equal to the one that the sinks filled live, key by key and row by row."""
+"""Each store built again from the topics is equal to the one that the sinks filled live, key by key and row by row; and
+what the loss of Kafka itself leaves."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from fraud_contracts import profile_header
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.names import profile_key
 from fraud_contracts.profile_header import Header
-from fraud_testing import postgres, redis
+from fraud_testing import kafka, postgres, redis
+from fraud_testing.detectors import detector
 from fraud_testing.kafka import Broker, wait_for
 from fraud_testing.ledger import DAY, Ledger, decision, report
 from fraud_testing.sinks import SinkProcess, sink
@@ -154,3 +156,51 @@ def test_rebuilt_stores_equal_the_originals(
         assert {orjson.loads(m.value())["id"] for m in broker.read(labels)} == {
             row[0]["id"] for row in had["labels"]
         }
+
+
+def test_a_killed_broker_costs_the_sinks_nothing(make: Callable[..., DetectorConfig], tmp_path: Path) -> None:
+    """kill -9 of Kafka amid a backlog, twice: the same processes go on, every row once; told to stop without Kafka, they end in time."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(kafka.broker())
+        database, store = stack.enter_context(postgres.server()), stack.enter_context(redis.server())
+        config = detector(broker.bootstrap, 2, name="killed").model_copy(
+            update={"storage_uri": f"file://{tmp_path}"}
+        )
+        broker.create_detector_topics(str(config.identity), 2)
+        addresses = {"POSTGRES_DSN": database.dsn, "REDIS_URL": store.url}
+        sinks = [
+            stack.enter_context(sink(f"fraud_sinks.{name}", config, tmp_path, **addresses))
+            for name in ("profile", "ledger", "lake")
+        ]
+        for wave in range(2):
+            produce(broker, config, wave)
+            for one in sinks:
+                if wave == 0:
+                    one.start()
+            broker.stop(signal.SIGKILL)
+            broker.start()
+        produce(broker, config, 2)
+        count = broker.count(config.identity.topic("decisions"))
+        for one in sinks:
+            one.await_ready(120)
+        ledger = Ledger(database, config)
+        wait_for(
+            lambda: ledger.one("SELECT sum(following) FROM progress WHERE topic LIKE '%decisions%'") == count,
+            90,
+            "the ledger to be whole",
+        )
+        wait_for(lambda: len(lake(config)["decisions"]) == count - 3, 90, "the lake to be whole")
+        assert len({row["id"] for row in lake(config)["decisions"]}) == ledger.one(
+            "SELECT count(*) FROM decisions"
+        )
+        asked = client.Redis.from_url(store.url)
+        wait_for(lambda: asked.get(config.identity.redis_complete(config.hash6)), 60, "all profiles")
+        for one in sinks:
+            assert one.process is not None
+            assert one.process.poll() is None
+        broker.stop(signal.SIGKILL)
+        for one in sinks:
+            assert one.process is not None
+            one.process.terminate()
+        for one in sinks:
+            one.wait(28)  # a Pod has 30 s
