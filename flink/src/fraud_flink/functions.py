@@ -76,7 +76,7 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
     What is addressed to a later stage passes through. The last stage emits finished feature records instead of elements.
 
     An event that was decided inline waits a moment for those of its key that the decision service saw before it: two
-    partitions bring them in any order, and the stream shall see what the decision saw (docs/decisions/0006). Those that
+    partitions bring them in any order, and the stream shall see what the decision saw (docs/decisions/0005). Those that
     wait are in the key's state, so a checkpoint has them.
     """
 

@@ -2,7 +2,7 @@
 
 Reading leaves the event itself in the *pending* set of each of its entities, in the same round trip. So whoever asks next
 sees it, however long this one takes, and Redis alone says which of two came first; the stream follows that order
-(docs/decisions/0006). An event that isn't decided after all is taken out again.
+(docs/decisions/0005). An event that isn't decided after all is taken out again.
 """
 
 from __future__ import annotations
