@@ -13,7 +13,7 @@ import pytest
 
 from fraud_local.demo.leaks import Needles, Report, cluster, files, luhn, mask, planted
 
-CARD, OTHER = "4539578763621486", "4539578763621487"
+CARD, OTHER = "4539578763621486", "4539578763721486"
 NEEDLES = Needles([CARD])
 TEXT = CARD.encode()
 

@@ -1,7 +1,7 @@
 """Looks for planted card numbers where none may be: the finding itself, files on the storage, and what kubectl shows.
 
-A number counts as found in any form that a program makes of it by accident: its digits in a row or grouped by spaces or
-dashes, as UTF-16, in hexadecimal, in base64 (also within base64), in gzip or zip files. What is reported says where and
+A number counts as found in any form that a program makes of it by accident: its digits in a row or in fours with spaces or
+dashes between, as UTF-16, in hexadecimal, in base64 (also within base64), in gzip or zip files. What is reported says where and
 how, never the number. ``leaks_stores`` looks inside the cluster's stores.
 
 Outside the search, since they hold the numbers by right: the clients' raw ``transactions`` topic with its log segments,
@@ -11,7 +11,6 @@ and the files that the user gives (the history, and here the demo's own traffic 
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import io
 import json
@@ -23,15 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Digits in a row, or in groups as people write them.
-_DIGITS = re.compile(rb"[0-9][0-9 .-]{10,}[0-9]")
-_WIDE = re.compile(rb"(?:[0-9]\x00){12,}")
-_HEX = re.compile(rb"(?:3[0-9]){12,}")
-# What three digits look like in base64: four or more such groups in a row hold most of a number, wherever it starts.
-_BASE64 = re.compile(rb"(?:[MNO][DTjz][AEIMQUYcgk][w-z0-5]){4,}")
-# Long enough to be a record and not a token or a digest, of which there are a dozen in each line.
-_RUN = re.compile(rb"[A-Za-z0-9+/_-]{100,}={0,2}")
-_GROUP = re.compile(rb"(?:[A-Za-z0-9+/_-]{4})?")
+from ahocorasick_rs import BytesAhoCorasick, Implementation
+
 _NUMBER = re.compile(r"[0-9](?:[ .-]?[0-9]){11,18}")
 _CHUNK = 8 * 2**20
 _OVERLAP = 256
@@ -39,52 +31,46 @@ _FEWEST = 12
 _MOST_WHERE = 50
 
 
+def _base64(text: bytes) -> list[bytes]:
+    """What base64 makes of the text wherever it starts in its groups of three bytes, without the ends that depend on neighbours."""
+    found = []
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + text)
+        found.append(encoded[-(-shift * 8 // 6) : (shift + len(text)) * 8 // 6])
+    return found
+
+
+def forms(number: str) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of each form in which a number of decimal digits is looked for."""
+    text = number.encode()
+    groups = [number[at : at + 4] for at in range(0, len(number), 4)]
+    yield "plain", text
+    for gap in " -":
+        yield "plain", gap.join(groups).encode()
+    yield "utf-16", b"\0".join(text[at : at + 1] for at in range(len(text)))
+    yield "hex", text.hex().encode()
+    for once in _base64(text):
+        yield "base64", once
+        for twice in _base64(once):
+            yield "base64", twice
+
+
 class Needles:
     """The planted numbers, as text of digits."""
 
     def __init__(self, numbers: Iterable[str]) -> None:
         self.numbers = frozenset(n for n in numbers if n.isdecimal() and len(n) >= _FEWEST)
-        self._lengths = sorted({len(number) for number in self.numbers})
-
-    def _in(self, digits: str) -> bool:
-        return any(
-            digits[at : at + length] in self.numbers
-            for length in self._lengths
-            for at in range(len(digits) - length + 1)
+        found = [form for number in sorted(self.numbers) for form in forms(number)]
+        self._names = [name for name, _ in found]
+        # The fastest but for a full table, which takes six times the memory.
+        self._automaton = BytesAhoCorasick(
+            [data for _, data in found], implementation=Implementation.ContiguousNFA
         )
 
-    def find(self, data: bytes, *, nested: bool = True) -> str | None:
+    def find(self, data: bytes) -> str | None:
         """How a number is written in the bytes: ``plain``, ``utf-16``, ``hex``, ``base64``; None where there is none."""
-        # Most matches are the decimals of features, many times the same: each is looked at once.
-        if any(self._in(run.translate(None, b" .-").decode()) for run in set(_DIGITS.findall(data))):
-            return "plain"
-        for match in _WIDE.finditer(data):
-            if self._in(match[0].replace(b"\0", b"").decode()):
-                return "utf-16"
-        for match in _HEX.finditer(data):
-            if self._in(match[0][1::2].decode()):
-                return "hex"
-        for match in _BASE64.finditer(data):
-            # A group more on each side: the number needn't start where a group does.
-            start, end = match.span()
-            before = data[max(0, start - 4) : start]
-            found = _decoded((before if _GROUP.fullmatch(before) else b"") + match[0] + data[end : end + 4])
-            if any(self._in(m[0].decode()) for m in re.finditer(rb"[0-9]{12,}", found)):
-                return "base64"
-        if nested:
-            for match in _RUN.finditer(data):
-                inner = _decoded(match[0])
-                if inner and self.find(inner, nested=False):
-                    return "base64"
-        return None
-
-
-def _decoded(run: bytes) -> bytes:
-    text = run.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-    try:
-        return base64.b64decode(text[: len(text) // 4 * 4])
-    except (binascii.Error, ValueError):
-        return b""
+        matches = self._automaton.find_matches_as_indexes(data)
+        return self._names[matches[0][0]] if matches else None
 
 
 @dataclass

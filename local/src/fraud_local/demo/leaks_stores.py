@@ -182,7 +182,7 @@ def mlflow(needles: Needles, uri: str, report: Report) -> None:
     session = requests.Session()
     base = uri.rstrip("/")
 
-    def ask(method: str, path: str, **body: Any) -> dict[str, Any]:
+    def ask(method: str, path: str, /, **body: Any) -> dict[str, Any]:
         sent = {"params": body} if method == "GET" else {"json": body}
         answer = session.request(method, f"{base}/api/2.0/mlflow/{path}", timeout=_TIMEOUT, **sent)  # type: ignore[arg-type]
         answer.raise_for_status()
@@ -190,7 +190,7 @@ def mlflow(needles: Needles, uri: str, report: Report) -> None:
         found: dict[str, Any] = answer.json()
         return found
 
-    def pages(method: str, path: str, key: str, **body: Any) -> Iterator[dict[str, Any]]:
+    def pages(method: str, path: str, key: str, /, **body: Any) -> Iterator[dict[str, Any]]:
         token = ""
         while True:
             found = ask(method, path, max_results=500, **({"page_token": token} if token else {}), **body)
