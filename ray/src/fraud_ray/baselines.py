@@ -1,18 +1,20 @@
 """What a model must beat to be worth its trouble, fit on the train part and judged on the very test rows.
 
-A logistic regression on what a transaction says by itself, and the best single rule: "alert when this value is above (or
-below) that", over the raw fields and all features, chosen on the train part by the measure that it is judged by.
+A logistic regression on what a transaction says by itself; the best single rule, "alert when this value is above (or below)
+that"; and the best single value to sort by. The latter two choose among the raw fields and all features, on the train part,
+by the measure that they are judged by.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud_pipelines.evaluation import average_precision
 from fraud_ray.dataset import Dataset
 
 Floats = NDArray[np.float64]
@@ -108,3 +110,34 @@ def one_rule(names: list[str], columns: Floats, y: NDArray[np.int8], rows: NDArr
                 best = Rule(name, above, threshold, value)
     assert best is not None
     return best
+
+
+@dataclass(frozen=True)
+class Order:
+    """``descending``: the highest value is the riskiest. Nulls are the least risky."""
+
+    column: str
+    descending: bool
+    train_average_precision: float
+
+    def scores(self, values: Floats) -> Floats:
+        signed = values if self.descending else -values
+        return np.where(np.isnan(signed), -np.inf, signed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "column": self.column,
+            "riskiest": "highest" if self.descending else "lowest",
+            "train_average_precision": self.train_average_precision,
+        }
+
+
+def one_order(names: list[str], columns: Floats, y: NDArray[np.int8], rows: NDArray[np.int64]) -> Order:
+    """The best single column to sort by, by its average precision on ``rows``."""
+    found = []
+    for i, name in enumerate(names):
+        for descending in (True, False):
+            order = Order(name, descending, 0.0)
+            value = average_precision(y[rows], order.scores(columns[rows, i]))
+            found.append(replace(order, train_average_precision=value))
+    return max(found, key=lambda order: order.train_average_precision)

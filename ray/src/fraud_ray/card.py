@@ -24,6 +24,8 @@ CARDS_PER_DAY: Final = (10, 50, 100)
 ALERTS_PER_DAY: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 LOGISTIC: Final = "logistic_on_raw_fields"
 ONE_RULE: Final = "one_rule"
+ONE_VALUE: Final = "one_value"
+BASELINES: Final = (LOGISTIC, ONE_RULE, ONE_VALUE)
 HOW: Final = (
     "95 %, 200 draws of whole customers with all their payments; the same draws for model and baselines"
 )
@@ -101,7 +103,12 @@ def _baselines(
     names = [*names, *data.names]
     rule = baselines.one_rule(names, columns, data.y, split.train)
     alerts = rule.alerts(columns[test, names.index(rule.column)])
-    others = {LOGISTIC: baselines.logistic(raw, data.y, split.train, test), ONE_RULE: alerts}
+    order = baselines.one_order(names, columns, data.y, split.train)
+    others = {
+        LOGISTIC: baselines.logistic(raw, data.y, split.train, test),
+        ONE_RULE: alerts,
+        ONE_VALUE: order.scores(columns[test, names.index(order.column)]),
+    }
     found: dict[str, Any] = {
         "chance": float(y.mean()),
         "highest_amount_first": evaluation.average_precision(y, data.amount[test]),
@@ -113,6 +120,7 @@ def _baselines(
             "average_precision": against.value.to_dict(),
             "model_ahead_by": against.ahead.to_dict(),
         }
+    found[ONE_VALUE] |= {"order": order.to_dict()}
     found[ONE_RULE] |= {
         "rule": rule.to_dict(),
         "alert_rate": float(alerts.mean()),
@@ -131,7 +139,7 @@ def beats(card: Mapping[str, Any]) -> dict[str, bool]:
             and card["baselines"][name]["average_precision"]["high"] is not None
             and low > card["baselines"][name]["average_precision"]["high"]
         )
-        for name in (LOGISTIC, ONE_RULE)
+        for name in BASELINES
     }
 
 

@@ -106,7 +106,7 @@ def _interval(found: Mapping[str, Any]) -> str:
 def table(found: Mapping[str, Any]) -> str:
     """The card's headline as text."""
     test, base, part = found["test"], found["baselines"], found["data"]["parts"]["test"]
-    rule = base[card.ONE_RULE]["rule"]
+    rule, order = base[card.ONE_RULE]["rule"], base[card.ONE_VALUE]["order"]
     lines = [
         f"test part: {part['rows']:,} payments, {part['frauds']} frauds, {part['from']} to {part['to']}",
         f"average precision ({base['intervals']})",
@@ -114,6 +114,8 @@ def table(found: Mapping[str, Any]) -> str:
         f"  logistic regression, raw fields  {_interval(base[card.LOGISTIC]['average_precision'])}",
         f"  one rule                         {_interval(base[card.ONE_RULE]['average_precision'])}"
         f"   ({rule['column']} {rule['alert_when']} {rule['threshold']:g})",
+        f"  sorted by one value              {_interval(base[card.ONE_VALUE]['average_precision'])}"
+        f"   ({order['riskiest']} {order['column']} first)",
         f"  chance                           {base['chance']:.3f}",
         "alerts a day   " + "  ".join(f"{one['alerts_per_day']:>5}" for one in test["alerts_per_day"]),
         "recall         " + "  ".join(f"{one['recall']:5.2f}" for one in test["alerts_per_day"]),

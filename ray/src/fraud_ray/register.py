@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fraud_contracts.names import Identity
-from fraud_ray.card import LOGISTIC, ONE_RULE
+from fraud_ray.card import BASELINES
 from fraud_ray.errors import TrainingError
 
 ALIAS: Final = "challenger"
@@ -23,7 +23,7 @@ def _baselines(found: dict[str, Any]) -> dict[str, float | None]:
     """Each baseline's average precision with its interval, named like the model's."""
     return {
         f"baseline_{name}_average_precision{end}": found[name]["average_precision"][part]
-        for name in (LOGISTIC, ONE_RULE)
+        for name in BASELINES
         for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
     }
 

@@ -18,7 +18,7 @@ EXAMPLES = REPO / "manifests" / "examples"
 def simulated(folder: Path) -> tuple[Path, Path]:
     """What `make card` simulates: labels as they are known at the end of the file."""
     out = folder / "simulated.csv.gz"
-    arguments = ["--rows", "120000", "--seed", "7", "--fraud-rate", "0.02", "--end-ms", "1780000000000"]
+    arguments = ["--rows", "160000", "--seed", "7", "--fraud-rate", "0.02", "--end-ms", "1780000000000"]
     assert simulator.main([*arguments, "--as-known", "--patterns", "--out", str(out)]) == 0
     return EXAMPLES / "payments.yaml", out
 
@@ -28,7 +28,7 @@ def sparkov(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("source", [simulated, sparkov])
-def test_the_model_beats_both_baselines(
+def test_the_model_beats_the_baselines(
     source: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its interval lies above theirs; the card holds every figure that is printed, of weeks that no fit has seen."""
@@ -38,7 +38,7 @@ def test_the_model_beats_both_baselines(
     told = capsys.readouterr().out
     assert code == 0, told
     found = json.loads((out / "package" / "card.json").read_bytes())
-    assert card.beats(found) == {card.LOGISTIC: True, card.ONE_RULE: True}
+    assert card.beats(found) == dict.fromkeys(card.BASELINES, True)
     assert all(found["baselines"][name]["model_ahead_by"]["low"] > 0 for name in card.beats(found))
     parts = found["data"]["parts"]
     assert parts["train"]["to"] < parts["valid"]["from"] <= parts["valid"]["to"] < parts["test"]["from"]
