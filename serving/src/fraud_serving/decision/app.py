@@ -13,6 +13,7 @@ from typing import Final
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -89,7 +90,8 @@ class Api:
             Route("/metrics", self.metrics, methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
         ]
-        return ShortWay(decide, Starlette(routes=routes, lifespan=self.lifespan))
+        errors = {HTTPException: self.astray}
+        return ShortWay(decide, Starlette(routes=routes, lifespan=self.lifespan, exception_handlers=errors))
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -191,6 +193,12 @@ class Api:
             "problems": ruling.problems,
         }
         return Response(orjson.dumps(told), 200, media_type=_JSON)
+
+    async def astray(self, _: Request, error: Exception) -> Response:
+        """No such path or method, in the form of every other error."""
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        code = "not_found" if status == 404 else "method_not_allowed"
+        return self._refused(status, code, "there is no such path" if status == 404 else "not with this method")
 
     async def healthz(self, _: Request) -> Response:
         return Response(b'{"alive":true}', 200, media_type=_JSON)

@@ -154,7 +154,11 @@ def document(spec: DetectorSpec, name: str) -> dict[str, Any]:
             "/v1/release": {
                 "get": {
                     "summary": "The release in use",
-                    "responses": {"200": told("It.", {"type": "object"})},
+                    "responses": {
+                        "200": told("It.", {"type": "object"}),
+                        "401": errors["401"],
+                        "503": errors["503"],
+                    },
                 }
             },
         },
