@@ -104,6 +104,15 @@ def training_succeeded(detector: Detector, facts: Facts) -> Told:
     if result.phase is training.Phase.SUCCEEDED:
         version = f" and registered version {facts.models.trained}" if facts.models.trained else ""
         return Told(True, "Succeeded", f"training revision {short} ended{version}")
+    waits = training.waits_for(result)
+    if waits is not None:
+        reason, lacking = waits
+        return Told(
+            False,
+            reason,
+            f"{lacking}. It is looked for again every 30 minutes, or at once with another value in {names.TRAIN_ANNOTATION}",
+            Level.PROGRESSING,
+        )
     if result.phase is training.Phase.FAILED:
         return Told(
             False,

@@ -20,6 +20,8 @@ from fraud_contracts.detector import DetectorSpec, dump
 
 # A failed run is tried again after this time: what it lacked (history, labels, room on a node) may have come since.
 RETRY_AFTER_MS: Final = 30 * 60_000
+# What a run ended with that isn't wrong but not there yet, as the job's last line has it: the condition's reason.
+_NOT_YET: Final = {"NoHistory": "WaitingForHistory", "TooFewLabels": "WaitingForLabels"}
 
 
 class Phase(StrEnum):
@@ -84,6 +86,15 @@ def outcome(job: Mapping[str, Any] | None) -> Outcome:
     if run in ("RUNNING", "PENDING"):
         return Outcome(Phase.RUNNING, run.capitalize())
     return Outcome(Phase.PENDING, deployment or "no status yet: is the KubeRay operator running?")
+
+
+def waits_for(result: Outcome) -> tuple[str, str] | None:
+    """(reason, what the job said) of a run that found too little to learn from; time or the user brings it."""
+    for code, reason in _NOT_YET.items():
+        _, found, told = result.message.rpartition(f"training failed: {code}: ")
+        if result.phase is Phase.FAILED and found:
+            return reason, told.strip().splitlines()[0] if told.strip() else code
+    return None
 
 
 def due_again(result: Outcome, now: int) -> bool:

@@ -179,6 +179,20 @@ def test_a_failed_training_says_how_to_go_on() -> None:
     assert names.TRAIN_ANNOTATION in failed["message"]
 
 
+def test_training_without_enough_labels_holds_and_degrades_nothing() -> None:
+    """Too few mature labels are waited for: the condition counts them, and nothing is Degraded."""
+    found = detector()
+    facts = well(found)
+    assert facts.revision is not None
+    message = "training failed: TooFewLabels: 7 fraud labels are mature; model.train.minLabels asks for 500"
+    job = {"status": {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": message}}
+    children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision[:8])): job}
+    conditions = told(found, without(facts, children=children, models=Models()))
+    waiting = conditions["TrainingSucceeded"]
+    assert waiting["reason"] == "WaitingForLabels" and "7 fraud labels are mature" in waiting["message"]
+    assert conditions["Degraded"]["status"] == "False"
+
+
 def test_a_conflict_degrades() -> None:
     """Another manager's field is told, with the remedy."""
     found = detector()

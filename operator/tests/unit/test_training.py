@@ -92,6 +92,17 @@ def test_outcomes(found: Any, phase: Phase) -> None:
     assert training.outcome(found).phase is phase
 
 
+def test_too_little_to_learn_from_is_no_failure() -> None:
+    """Missing history and labels that aren't mature yet are told as what is waited for, in the job's own words."""
+    log = "Job entrypoint command failed with exit code 3, last available logs:\n{} ...\ntraining failed: TooFewLabels: 7 of 500\n"
+    found = training.outcome(job("Failed", "FAILED", message=log))
+    assert training.waits_for(found) == ("WaitingForLabels", "7 of 500")
+    found = training.outcome(job("Failed", "FAILED", message="training failed: NoHistory: no history"))
+    assert training.waits_for(found) == ("WaitingForHistory", "no history")
+    assert training.waits_for(training.outcome(job("Failed", "FAILED", message="out of memory"))) is None
+    assert training.waits_for(training.outcome(job("Complete", "SUCCEEDED"))) is None
+
+
 def test_a_failed_run_is_due_after_half_an_hour() -> None:
     """A failure is tried again later, not at once, and a success never."""
     failed = training.outcome(

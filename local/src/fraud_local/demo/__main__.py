@@ -39,6 +39,8 @@ CHAOS_BAD_RECORDS = 1000
 CHAOS_BAD_WITHIN = 240
 HISTORY_ROWS = 60_000
 GATES = ("KafkaReady", "StreamingReady", "TrainingSucceeded", "FeaturesWarm", "ModelResolved", "ServingReady", "ReleasePropagated", "Ready")  # fmt: skip
+# Reasons of TrainingSucceeded that end a demo: its history is there, so none of them goes away by waiting.
+NO_MODEL = ("TrainingFailed", "WaitingForHistory", "WaitingForLabels")
 
 
 class DemoError(FraudError):
@@ -210,7 +212,7 @@ class Demo:
                     )
             if all(seen.get(gate, ("",))[0] == "True" for gate in GATES):
                 return
-            if seen.get("TrainingSucceeded", ("", ""))[1] == "TrainingFailed":
+            if seen.get("TrainingSucceeded", ("", ""))[1] in NO_MODEL:
                 raise DemoError(
                     "training failed: "
                     + observe.last_logs(self.kube, self.namespace, "ray.io/node-type=head")
