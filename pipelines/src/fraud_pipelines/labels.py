@@ -7,7 +7,7 @@ of an immature transaction is left out too: counted alone it would show a period
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,15 +21,6 @@ from fraud_contracts.detector import Entity, Labels
 # about, which is there to judge a model by and never a feature.
 KNOWN: Final = "known"
 PATTERN: Final = "fraud_pattern"
-
-
-@dataclass(frozen=True)
-class Report:
-    """One word on one transaction: by whom, and since when we know it (append time, UTC ms)."""
-
-    fraud: bool
-    source: str
-    known: int
 
 
 @dataclass(frozen=True)
@@ -52,22 +43,6 @@ class Maturity:
 
     def mature(self, times: NDArray[np.int64], as_of: int, source: str | None = None) -> NDArray[np.bool_]:
         return np.asarray(times <= self.cutoff(as_of, source), dtype=np.bool_)
-
-    def verdict(self, time: int, reports: Iterable[Report], as_of: int) -> bool | None:
-        """True for fraud, False for legitimate, None while nobody can know; only what was known at ``as_of`` counts.
-
-        Of each source its newest report holds. One source that says fraud is enough. Without fraud the transaction is
-        legitimate once every source is past its maturity; an explicit "legitimate" ends the wait for its own source.
-        """
-        newest: dict[str, Report] = {}
-        for report in reports:
-            held = newest.get(report.source)
-            if report.known <= as_of and (held is None or report.known >= held.known):
-                newest[report.source] = report
-        if any(report.fraud for report in newest.values()):
-            return True
-        waiting = [ms for name, ms in self.by_source.items() if name not in newest]
-        return False if all(time + ms <= as_of for ms in waiting) else None
 
 
 def history_delay(entities: Sequence[Entity]) -> int:

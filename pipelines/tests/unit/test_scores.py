@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fraud_contracts.detector import parse_spec
 from fraud_pipelines import evaluation, score_map
-from fraud_pipelines.labels import Maturity, Report, history_delay
+from fraud_pipelines.labels import Maturity, history_delay
 
 DAY = 86_400_000
 MATURITY = Maturity({"chargeback": 90 * DAY, "analyst": DAY})
@@ -30,24 +30,6 @@ def test_maturity_comes_from_the_spec() -> None:
     assert Maturity.of(spec.labels) == MATURITY
     assert history_delay(spec.entities) == 7 * DAY
     assert history_delay(spec.entities[:1]) == 0
-
-
-@pytest.mark.parametrize(
-    ("reports", "days", "verdict"),
-    [
-        ([], 89, None),
-        ([], 90, False),
-        ([Report(True, "chargeback", 5 * DAY)], 4, None),
-        ([Report(True, "chargeback", 5 * DAY)], 5, True),
-        ([Report(False, "analyst", 2 * DAY)], 3, None),
-        ([Report(False, "chargeback", 2 * DAY)], 3, False),
-        ([Report(True, "analyst", DAY), Report(False, "analyst", 2 * DAY)], 100, False),
-        ([Report(False, "analyst", DAY), Report(True, "chargeback", 95 * DAY)], 100, True),
-    ],
-)
-def test_verdicts(reports: list[Report], days: int, verdict: bool | None) -> None:
-    """Silence is honest only after every source's maturity; a known fraud report counts at once; the newest word holds."""
-    assert MATURITY.verdict(0, reports, days * DAY) is verdict
 
 
 def test_immature_transactions_are_left_out() -> None:
