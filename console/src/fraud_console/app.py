@@ -47,6 +47,7 @@ class Console:
         if not api_key:
             raise ValueError("API_KEY is empty: the console would be open to everyone")
         self._ledger, self._key, self._detector = ledger, api_key.encode(), detector
+        self.closing = False
         self.registry = CollectorRegistry()
         count, times = metrics.CONSOLE_REQUESTS, metrics.CONSOLE_SECONDS
         self._requests = Counter(count.name, count.help, count.labels, registry=self.registry)
@@ -91,6 +92,8 @@ class Console:
         return 200, found
 
     def ready(self, _: Request) -> Response:
+        if self.closing:
+            return Response("closing\n", 503)
         try:
             self._ledger.check()
         except (StoreError, NotReadyError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from fraud_contracts.errors import NotReadyError, StoreError
 
 AT_ONCE: Final = 8
 STATEMENT_MS: Final = 5_000
+WAIT_SECONDS: Final = 5.0  # for a turn
+# The server's own limit ends a slow statement; this one ends waiting for a server that says nothing at all.
+SILENCE_SECONDS: Final = 8.0
 
 _ALERTS: Final = """
 SELECT id, decided, time, action, score, amount, currency, entity, door, arm, release, reasons, fraud, label_source
@@ -64,21 +69,39 @@ class Ledger:
     @contextmanager
     def _cursor(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
         """One read-only snapshot."""
-        with self._slots:
-            try:
-                with (
-                    psycopg.connect(
-                        self._dsn, connect_timeout=3, prepare_threshold=None, row_factory=dict_row
-                    ) as connection,
-                    connection.cursor() as cursor,
-                ):
-                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
-                    cursor.execute(
-                        sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self._schema))
-                    )
-                    yield cursor
-            except psycopg.errors.UndefinedTable as error:
-                raise NotReadyError("LedgerMissing", "the ledger sink has not made its tables yet") from error
-            except psycopg.Error as error:
-                raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
+        if not self._slots.acquire(timeout=WAIT_SECONDS):
+            raise StoreError("postgres", f"{AT_ONCE} requests are waiting for it already")
+        try:
+            with self._connected() as cursor:
+                yield cursor
+        finally:
+            self._slots.release()
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
+        try:
+            connection = psycopg.connect(
+                self._dsn, connect_timeout=3, prepare_threshold=None, row_factory=dict_row
+            )
+            with _bounded(connection), connection, connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
+                cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self._schema)))
+                yield cursor
+        except psycopg.errors.UndefinedTable as error:
+            raise NotReadyError("LedgerMissing", "the ledger sink has not made its tables yet") from error
+        except psycopg.Error as error:
+            raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
+
+
+@contextmanager
+def _bounded(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Cuts the connection when the block takes too long: libpq itself waits for an answer for ever."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        timer = threading.Timer(SILENCE_SECONDS, wire.shutdown, (socket.SHUT_RDWR,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import orjson
 import psycopg
@@ -13,7 +19,11 @@ from fraud_console.app import Console
 from fraud_console.ledger import Ledger
 from fraud_sinks.database import migrate
 from fraud_testing import postgres
+from fraud_testing.detectors import detector, write
+from fraud_testing.kafka import free_port, wait_for
+from fraud_testing.proxy import Fault, proxy
 from fraud_testing.required import require
+from fraud_testing.serving import Process
 
 pytestmark = pytest.mark.integration
 SCHEMA = "fraud_tests_console"
@@ -25,6 +35,14 @@ def server() -> Iterator[postgres.Server]:
     require(postgres.missing())
     with postgres.server() as running:
         yield running
+
+
+@pytest.fixture
+def running(server: postgres.Server) -> postgres.Server:
+    """The server, whatever the test before did to it."""
+    if server.process is None:
+        server.start()
+    return server
 
 
 def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server) -> None:
@@ -95,3 +113,52 @@ def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server) -
     assert client.get("/api/transactions/none", headers=KEY).status_code == 404
     server.stop()
     assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "ledger_unavailable"
+
+
+def test_a_database_that_is_silent_or_gone_costs_a_bounded_wait(running: postgres.Server) -> None:
+    """503 with a code, in time, however many ask; when it is back, so are the answers."""
+    migrate(running.dsn, SCHEMA)
+    with proxy(free_port(), running.port) as between:
+        ledger = Ledger(running.dsn.replace(str(running.port), str(between.port)), SCHEMA)
+        client = TestClient(Console(ledger, "secret", "tests.console").app())
+        assert client.get("/api/alerts", headers=KEY).status_code == 200
+        for fault in (Fault.STALL, Fault.CUT):
+            between.set(fault)
+            began = time.monotonic()
+            with ThreadPoolExecutor(12) as pool:
+                asked = [pool.submit(client.get, "/api/alerts", headers=KEY) for _ in range(12)]
+                answers = [one.result(30) for one in asked]
+            assert {one.status_code for one in answers} == {503}
+            assert {one.json()["error"]["code"] for one in answers} == {"ledger_unavailable"}
+            assert time.monotonic() - began < 15
+            assert client.get("/readyz").status_code == 503
+            between.set(None)
+            assert client.get("/api/alerts", headers=KEY).status_code == 200
+
+
+def test_sigterm_ends_it_cleanly(running: postgres.Server, tmp_path: Path) -> None:
+    """Unready first, still answering; then the process exits with 0."""
+    config = detector("127.0.0.1:1")
+    migrate(running.dsn, config.identity.database_schema)
+    environ = {"FRAUD_CONFIG": str(write(config, tmp_path)), "POSTGRES_DSN": running.dsn, "API_KEY": "secret"}
+    process = Process("fraud_console", tmp_path, environ)
+    environ["HTTP_PORT"] = str(process.port)
+    process.start()
+    try:
+        assert process.process is not None
+        process.process.send_signal(signal.SIGTERM)
+
+        def unready() -> bool:
+            try:
+                urllib.request.urlopen(process.url + "/readyz", timeout=2).close()
+            except urllib.error.HTTPError as error:
+                return error.code == 503
+            return False
+
+        wait_for(unready, 2, "it to be unready")
+        request = urllib.request.Request(process.url + "/api/alerts", headers=KEY)
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            assert answer.status == 200
+        assert process.process.wait(25) == 0
+    finally:
+        process.stop()

@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 
 from confluent_kafka import KafkaException
 
@@ -18,6 +19,7 @@ from fraud_contracts.records import DeadLetter
 from fraud_pipelines.sealing import Sealer, SealError
 from fraud_serving.dead_letters.desk import CommandError, Desk, Position
 from fraud_serving.dead_letters.redrive import Redrive, now_ms, obstacle
+from fraud_serving.dead_letters.states import MEANING, State, summary
 
 
 def line(at: Position, letter: DeadLetter) -> str:
@@ -115,6 +117,31 @@ def redrive(run: Redrive, reason: str | None, only: list[Position] | None, dry: 
     return not failed
 
 
+def states(desk: Desk, id_field: str, ids: list[str] | None, show: list[str]) -> bool:
+    """Each id's end, adding up; -> whether no id was decided twice."""
+    found = summary(desk, id_field, ids)
+    counts = found.counts()
+    for event_id, state in found.states.items():
+        if state.value in show:
+            _say(f"{state.value}\t{event_id}")
+    for state in State:
+        _say(f"{counts[state]:>8}  {state.value:<24}{MEANING[state]}")
+    _say(f"{sum(counts.values()):>8}  ids in all")
+    if ids is None and found.nameless:
+        _say("")
+        for why, count in found.nameless.most_common():
+            _say(f"{count:>8}  without a readable id: {why}")
+    for event_id in found.doubled:
+        _say(f"decided more than once: {event_id}")
+    return not found.doubled
+
+
+def _ids(path: str) -> list[str]:
+    """One id a line; ``-`` is the standard input."""
+    text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line]
+
+
 def _duration(text: str) -> int:
     try:
         return durations.to_ms(text)
@@ -135,7 +162,7 @@ def parser() -> argparse.ArgumentParser:
         "DEAD_LETTER_KEY, as the Pods of decision service and worker have them.",
         epilog="Exit code: 0, 1 if something couldn't be done or sent, 2 for wrong arguments.",
     )
-    commands = whole.add_subparsers(dest="command", required=True, metavar="list|explain|redrive")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="list|explain|redrive|states")
     reasons = [reason.value for reason in Reason]
 
     listing = commands.add_parser(
@@ -181,6 +208,24 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument(
         "--dry-run", action="store_true", help="say what would be sent; send and remember nothing"
     )
+
+    ends = commands.add_parser(
+        "states",
+        help="how each id ended: decided, dead-lettered, sent again, under way",
+        description="Counts ids by how they ended, from transactions, accepted, dead-letters and decisions; each id has one "
+        "state, so the counts add up. No payload is opened. Exit code 1 if an id was decided more than once.",
+    )
+    ends.add_argument(
+        "--ids", metavar="FILE", help="only these, one a line; - is standard input; all without it"
+    )
+    ends.add_argument(
+        "--show",
+        nargs="+",
+        default=[],
+        choices=[state.value for state in State],
+        metavar="STATE",
+        help="also list the ids in these states",
+    )
     return whole
 
 
@@ -200,6 +245,9 @@ def main(arguments: list[str] | None = None) -> int:
                 list_letters(desk, given.reason, given.since, given.limit)
             elif given.command == "explain":
                 explain(desk, given.position, given.show_payload, sealer)
+            elif given.command == "states":
+                ids = None if given.ids is None else _ids(given.ids)
+                return 0 if states(desk, config.spec.event.id.field, ids, given.show) else 1
             elif sealer is not None:
                 return (
                     0

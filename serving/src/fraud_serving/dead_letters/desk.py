@@ -7,6 +7,7 @@ import base64
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -95,6 +96,7 @@ class Desk:
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,  # the end of each partition is told so much later
             }
         )
         found = self.consumer.list_topics(self.topic, 10)
@@ -111,6 +113,23 @@ class Desk:
                 if message.offset() >= high:
                     break
                 yield Position(partition, message.offset()), read_letter(message.value())
+
+    def all(self, topic: str) -> Iterator[Message]:
+        """The committed records of a topic as it is now, partition by partition."""
+        found = self.consumer.list_topics(topic, 10).topics[topic]
+        if found.error is not None:
+            raise CommandError(f"{topic}: {found.error.str()}")
+        for partition in sorted(found.partitions):
+            low, high = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)
+            for message in self._from(topic, Position(partition, low)):
+                if message.offset() >= high:
+                    break
+                yield message
+
+    @cached_property
+    def remembered(self) -> dict[int, set[int]]:
+        """``memory``, asked for once."""
+        return self.memory()
 
     def record(self, topic: str, at: Position) -> Message | None:
         """The record at a place; None where it is gone, or where never was one."""

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -26,6 +27,23 @@ from fraud_serving.releasing import ReleaseWatch
 # Long enough for a leader election, short enough for a caller that waits.
 DELIVERY_SECONDS: Final = 2.0
 KEEP_ALIVE_SECONDS: Final = 75
+# After SIGTERM: so long callers may still come, who don't know yet; then so long what is under way may take. With what
+# the lifespan then waits for this stays below the Pod's grace period of 30 s.
+LEAVE_SECONDS: Final = 2.0
+FINISH_SECONDS: Final = 10
+
+
+class Server(uvicorn.Server):
+    """On SIGTERM first unready, later deaf: a Pod is told to end before all of its callers are told that it does."""
+
+    def __init__(self, settings: uvicorn.Config, api: Api) -> None:
+        super().__init__(settings)
+        self._api, self._loop = api, asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._api.closing()
+        end = super().handle_exit
+        self._loop.call_soon_threadsafe(self._loop.call_later, LEAVE_SECONDS, end, sig, frame)
 
 
 async def serve() -> None:
@@ -38,8 +56,9 @@ async def serve() -> None:
     redis = RedisLink(os.environ["REDIS_URL"])
     desk = Desk(config, tokeniser, redis, KafkaLog(config.kafka.bootstrap_servers, delivery))
     watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), desk.use)
+    api = Api(desk, api_key, watch)
     settings = uvicorn.Config(
-        Api(desk, api_key, watch).application(),
+        api.application(),
         host="0.0.0.0",  # noqa: S104 - a Pod's own address
         port=int(os.environ.get("FRAUD_HTTP_PORT", HTTP_PORT)),
         http="httptools",
@@ -49,7 +68,7 @@ async def serve() -> None:
         server_header=False,
         proxy_headers=False,  # who asks is known by the key, not by an address
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=20,
+        timeout_graceful_shutdown=FINISH_SECONDS,
     )
     # uvicorn drains on SIGTERM and then raises it again for the handler that was there before: exit with 0 instead.
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -57,7 +76,7 @@ async def serve() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    await uvicorn.Server(settings).serve()
+    await Server(settings, api).serve()
 
 
 def main() -> int:

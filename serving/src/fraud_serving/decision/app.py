@@ -75,6 +75,7 @@ class Api:
         self._key = api_key.encode()
         self._in_flight = 0
         self.ready = False
+        self._closing = False
         self._reports = desk.identity.topic("label-reports")
         self._openapi = orjson.dumps(openapi.document(desk.config.spec, str(desk.identity)))
 
@@ -108,6 +109,10 @@ class Api:
         await desk.redis.stop()
         desk.model.close()
 
+    def closing(self) -> None:
+        """Not ready any more, but still answering: callers learn of it a moment later. Kept connections end with their next answer."""
+        self.ready, self._closing = False, True
+
     async def _prepare(self) -> None:
         """Ready once there is a release, Kafka has our topics and the code is warm."""
         desk = self._desk
@@ -119,7 +124,7 @@ class Api:
                 told = True
             await asyncio.sleep(0.5)
         await desk.warm_up()
-        self.ready = True
+        self.ready = not self._closing
         _log.info("ready", extra={"data": {"detector": str(desk.identity), "set": desk.features.hash6}})
 
     def _guarded(self, handler: Handler) -> Handler:
@@ -133,7 +138,10 @@ class Api:
                 return self._refused(503, "overloaded", "too many requests at once; retry in a moment")
             self._in_flight += 1
             try:
-                return await handler(request)
+                response = await handler(request)
+                if self._closing:
+                    response.headers["Connection"] = "close"
+                return response
             except EventError as error:
                 status = 413 if error.reason is Reason.TOO_LARGE else 400
                 return self._refused(status, error.reason, error.message, error.field)
@@ -198,7 +206,9 @@ class Api:
         """No such path or method, in the form of every other error."""
         status = error.status_code if isinstance(error, HTTPException) else 404
         code = "not_found" if status == 404 else "method_not_allowed"
-        return self._refused(status, code, "there is no such path" if status == 404 else "not with this method")
+        return self._refused(
+            status, code, "there is no such path" if status == 404 else "not with this method"
+        )
 
     async def healthz(self, _: Request) -> Response:
         return Response(b'{"alive":true}', 200, media_type=_JSON)

@@ -237,6 +237,7 @@ class Desk:
                     "decided, but not recorded; repeat the request to complete it",
                 ) from error
             self._in_background(self._append_later(decision))
+            self.instruments(metrics.DEGRADED, door="inline", degraded=str(Degraded.KAFKA_UNAVAILABLE)).inc()
             return answer(decision, also_degraded=Degraded.KAFKA_UNAVAILABLE)
 
     async def _append_once(self, decision: Decision) -> None:

@@ -1,0 +1,121 @@
+"""Where each id ended, from the topics alone: the proof that nothing was dropped, for a set of ids or for all of them.
+
+Every id has exactly one state, so the states add up. Topics forget (``transactions`` after two days, ``decisions`` and letters
+after thirty): ids older than that are ``nowhere``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import orjson
+
+from fraud_contracts.errors import Reason
+from fraud_serving.dead_letters.desk import Desk, Position
+from fraud_serving.dead_letters.redrive import HEADER, field_text
+
+
+class State(StrEnum):
+    """The text after each is what the command prints beside the count."""
+
+    DECIDED = "decided"
+    REDRIVEN = "redriven_decided"
+    CONFLICT = "decided_other_refused"
+    DEAD = "dead_lettered"
+    AGAIN = "redriven_dead_lettered"
+    UNDERWAY = "under_way"
+    NOWHERE = "nowhere"
+
+
+MEANING: Final = {
+    State.DECIDED: "decided, no letter",
+    State.REDRIVEN: "dead-lettered first, sent again, then decided",
+    State.CONFLICT: "decided; another record of this id is a dead letter",
+    State.DEAD: "dead-lettered, not sent again",
+    State.AGAIN: "dead-lettered, sent again, not decided",
+    State.UNDERWAY: "in transactions or accepted, neither decided nor dead-lettered yet",
+    State.NOWHERE: "in no topic: refused with an HTTP status, never sent, or older than the topics keep",
+}
+
+
+@dataclass(slots=True)
+class _Found:
+    decisions: int = 0
+    letters: list[Position] = field(default_factory=list)
+    reasons: set[str] = field(default_factory=set)
+    sent: bool = False
+    again: bool = False
+
+    def state(self) -> State:
+        if self.decisions:
+            if not self.letters:
+                return State.DECIDED
+            # A reused id is refused because the id was decided: that letter is another payment's.
+            return State.REDRIVEN if self.again and self.reasons != {Reason.ID_REUSED} else State.CONFLICT
+        if self.letters:
+            return State.AGAIN if self.again else State.DEAD
+        return State.UNDERWAY if self.sent else State.NOWHERE
+
+
+@dataclass
+class Summary:
+    """``doubled``: ids with several decisions in ``decisions``; must be empty. ``nameless``: records refused without a readable id."""
+
+    states: dict[str, State]
+    doubled: list[str]
+    nameless: Counter[str]
+
+    def counts(self) -> Counter[State]:
+        return Counter(self.states.values())
+
+
+def summary(desk: Desk, id_field: str, ids: Iterable[str] | None = None) -> Summary:
+    """Of the given ids, or of all that the topics hold. Decisions and letters are read last, so that what ends meanwhile counts."""
+    wanted = None if ids is None else set(ids)
+    found: defaultdict[str, _Found] = defaultdict(_Found)
+    for event_id in wanted or ():
+        found[event_id]
+
+    def of(event_id: str | None) -> _Found | None:
+        return (
+            None if event_id is None or (wanted is not None and event_id not in wanted) else found[event_id]
+        )
+
+    letters_again: set[str] = set()
+    for message in desk.all(desk.of.topic("transactions")):
+        headers = dict(message.headers() or [])
+        if HEADER in headers:
+            letters_again.add(headers[HEADER].decode())
+        if (one := of(field_text(message.value() or b"", id_field))) is not None:
+            one.sent = True
+    for message in desk.all(desk.of.topic("accepted")):
+        if (one := of(orjson.loads(message.value())["event"]["id"])) is not None:
+            one.sent = True
+    nameless: Counter[str] = Counter()
+    origins: set[tuple[str, int, int]] = set()
+    for at, letter in desk.letters():
+        if letter is None:
+            nameless["(no dead letter)"] += 1
+            continue
+        source = letter["source"]
+        place = (source["topic"], source["partition"], source["offset"])
+        again = str(at) in letters_again or at.offset in desk.remembered[at.partition]
+        if letter["id"] is None:
+            nameless[letter["reason"]] += place not in origins
+        elif (one := of(letter["id"])) is not None:
+            one.letters.append(at)
+            one.reasons.add(letter["reason"])
+            one.again |= again
+        origins.add(place)
+    for message in desk.all(desk.of.topic("decisions")):
+        if (one := of(orjson.loads(message.value())["id"])) is not None:
+            one.decisions += 1
+    return Summary(
+        {event_id: one.state() for event_id, one in sorted(found.items())},
+        sorted(event_id for event_id, one in found.items() if one.decisions > 1),
+        nameless,
+    )
