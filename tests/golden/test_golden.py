@@ -50,7 +50,7 @@ def children(case: str) -> list[dict[str, Any]]:
     found, facts = detector(case)
     state = State.model_validate(facts["state"])
     wanted = Wanted(
-        release=make_release(found, state, None),
+        release=make_release(found, state, None, found.spec.policy),
         state=state,
         training_revision=training.revision(found.spec, found.feature_set, None, 0, 0),
         keys=KEYS if facts["fresh"] else None,
@@ -151,7 +151,9 @@ def test_external_kafka_gets_no_children() -> None:
     body = yaml.safe_load((GOLDEN / "payments" / "cr.yaml").read_text())
     body["spec"]["kafka"] = {"external": {"bootstrapServers": "mine:9092"}, "partitions": 2}
     found = Detector.parse(body, PLATFORM)
-    wanted = Wanted(release=make_release(found, State(), None), state=State(), training_revision=None)
+    wanted = Wanted(
+        release=make_release(found, State(), None, found.spec.policy), state=State(), training_revision=None
+    )
     assert not [child for child in build(found, wanted) if child.kind.startswith("Kafka")]
     assert found.config.kafka.bootstrap_servers == "mine:9092"
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, PolicyName, Spec, rule, rules
+from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, PolicyName, Spec, rule, rules, text
+
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$"
 
 
 class Action(StrEnum):
@@ -76,7 +78,7 @@ class Fallback(Spec):
 
 class ListEntry(Spec):
     value: Annotated[str, Field(min_length=1, max_length=200)]
-    expires: Annotated[str, Field(max_length=40)] | None = Field(
+    expires: Annotated[str, text(_TIME, "write RFC 3339, as in 2027-01-31T00:00:00Z", 40)] | None = Field(
         None, description="RFC 3339; for ever where absent."
     )
 

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
@@ -26,6 +27,7 @@ from fraud_operator.observe import Observer
 from fraud_operator.passes import Passes
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, load_platform
+from fraud_operator.watches import Watches
 
 LOG: Final = logging.getLogger("fraud_operator")
 # The event loop answers within this time, or the Pod is restarted.
@@ -102,13 +104,21 @@ async def operate(
     """Runs until ``stop`` is set."""
     meters = Meters()
     reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
-    passes = Passes(reconciler.reconcile, meters)
+    passes = Passes(reconciler.reconcile, meters, reconciler.secrets_differ)
     beat = asyncio.create_task(pulse.beat(), name="pulse")
     # kopf's stream may come late where a kind is missing; what is there already is taken up at once.
     watched: Sequence[str | None] = namespaces or (None,)
     for namespace in watched:
         for found in await asyncio.to_thread(kube.list, DETECTOR, namespace):
             passes.ask(found["metadata"]["namespace"], found["metadata"]["name"])
+    loop = asyncio.get_running_loop()
+
+    def ask(namespace: str, name: str) -> None:
+        with suppress(RuntimeError):  # the loop has just ended, and with it everything that could be asked
+            loop.call_soon_threadsafe(passes.ask, namespace, name)
+
+    watches = Watches(kube, namespaces, ask)
+    watches.start()
     pulse.ready = True
     LOG.info("started", extra={"data": {"namespaces": list(namespaces) or "all"}})
     try:
@@ -122,6 +132,7 @@ async def operate(
         )
     finally:
         pulse.ready = False
+        watches.stop()
         beat.cancel()
         await passes.close()
 

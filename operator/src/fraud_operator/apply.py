@@ -1,13 +1,18 @@
-"""The one verb: ``apply(desired | None)``. It writes only what differs, deletes what is no longer wanted, forces nothing."""
+"""The one verb: ``apply(desired | None)``. It writes only what differs and deletes what is no longer wanted.
+
+A field of ours that someone changed by hand is put back. One that another manager declares (server-side apply, or a
+subresource, as an autoscaler does) would only be set again, so it is left alone and told: two controllers never fight.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_operator.desired.common import Child
@@ -23,6 +28,10 @@ from fraud_operator.kube import (
 )
 
 Key = tuple[str, str]
+Memory = tuple[str, str, str]
+# So many repairs of one child in so many seconds are a fight with something that never gives up.
+FIGHT: Final = 5
+FIGHT_SECONDS: Final = 600.0
 
 
 def covers(live: Any, wanted: Any) -> bool:
@@ -43,9 +52,13 @@ def covers(live: Any, wanted: Any) -> bool:
 
 @dataclass
 class Report:
-    """What a pass wrote and what it couldn't. ``problems`` maps (kind, name) to a message for a person."""
+    """What a pass wrote and what it couldn't. ``problems`` maps (kind, name) to a message for a person.
+
+    ``repaired`` tells of fields that someone had changed by hand and that were put back.
+    """
 
     written: list[tuple[str, str, str]] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
     problems: dict[Key, str] = field(default_factory=dict)
     conflicts: dict[Key, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
@@ -60,27 +73,31 @@ class Applier:
     """
 
     kube: Kube
-    _seen: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[Memory, str] = field(default_factory=dict)
+    _forced: dict[Memory, list[float]] = field(default_factory=dict)
 
     def apply(self, child: Child, live: Json | None, report: Report) -> None:
         kind = BY_KIND[child.kind]
-        namespace = child.body["metadata"]["namespace"]
-        digest = hashlib.sha256(json.dumps(child.body, sort_keys=True).encode()).hexdigest()
-        memory = (child.kind, namespace, child.name)
+        body = child.body
         if child.once and live is not None:
-            return
-        if live is not None and self._seen.get(memory) == digest and covers(live, child.body):
+            body = _belonging(body)
+            self._disown(kind, body, live, report)
+        memory = (child.kind, body["metadata"]["namespace"], child.name)
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        if live is not None and covers(live, body) and (child.once or self._seen.get(memory) == digest):
             return
         try:
-            after = self.kube.create(kind, child.body) if child.once else self.kube.apply(kind, child.body)
+            after = (
+                self._make(kind, body, report)
+                if live is None and child.once
+                else self._put(kind, body, report)
+            )
         except UnknownKindError:
             report.missing.add(child.kind)
             return
         except ConflictError as error:
-            if child.once:
-                return  # made by a pass whose answer we never saw; it is there, which is all that was wanted
-            fields = ", ".join(error.fields) or error.message
-            report.conflicts[child.kind, child.name] = f"another manager owns {fields}"
+            report.conflicts[child.kind, child.name] = _in_the_way(error)
             return
         except ApiError as error:
             report.problems[child.kind, child.name] = error.message
@@ -89,6 +106,47 @@ class Applier:
         before = None if live is None else live["metadata"].get("resourceVersion")
         if after["metadata"].get("resourceVersion") != before:
             report.written.append((child.kind, child.name, "created" if live is None else "changed"))
+
+    def _make(self, kind: Kind, body: Json, report: Report) -> Json:
+        """Creates. One that is there was made by a pass whose answer we never saw, or lost our label since."""
+        try:
+            return self.kube.create(kind, body)
+        except ConflictError:
+            return self._put(kind, _belonging(body), report)
+
+    def _disown(self, kind: Kind, body: Json, live: Json, report: Report) -> None:
+        """Takes our owner reference off what is to outlive the detector now; applying leaves alone what it doesn't name."""
+        owners = live["metadata"].get("ownerReferences") or []
+        others = [owner for owner in owners if owner.get("kind") != names.KIND]
+        if "ownerReferences" in body["metadata"] or len(others) == len(owners):
+            return
+        meta = live["metadata"]
+        try:
+            self.kube.merge(kind, meta["namespace"], meta["name"], {"metadata": {"ownerReferences": others}})
+        except ApiError as error:
+            report.problems[kind.kind, meta["name"]] = error.message
+            return
+        report.written.append((kind.kind, meta["name"], "changed"))
+
+    def _put(self, kind: Kind, body: Json, report: Report) -> Json:
+        """Applies; takes back what was changed by hand, and nothing that another manager declared."""
+        try:
+            return self.kube.apply(kind, body)
+        except ConflictError as error:
+            owners = error.owners
+            if not owners or any(owner.declared for owner in owners):
+                raise
+            name, now = body["metadata"]["name"], self.clock()
+            memory = (kind.kind, body["metadata"]["namespace"], name)
+            lately = [moment for moment in self._forced.get(memory, ()) if now - moment < FIGHT_SECONDS]
+            if len(lately) >= FIGHT:
+                # Whoever it is sets it again each time: that is no slip of a hand, so a person has to decide.
+                raise
+            self._forced[memory] = [*lately, now]
+            after = self.kube.apply(kind, body, force=True)
+            told = ", ".join(f"{owner.field} (by {owner.manager})" for owner in owners)
+            report.repaired.append(f"{kind.kind} {name}: {told}")
+            return after
 
     def delete(self, live: Json, report: Report) -> None:
         meta = live["metadata"]
@@ -103,8 +161,19 @@ class Applier:
 
     def forget(self, namespace: str, detector: str) -> None:
         """Drops the memory of a detector's children once it is gone."""
-        for memory in [m for m in self._seen if m[1] == namespace and m[2].startswith(detector)]:
-            del self._seen[memory]
+        for known in (self._seen, self._forced):
+            for memory in [m for m in known if m[1] == namespace and m[2].startswith(detector)]:
+                del known[memory]
+
+
+def _belonging(body: Json) -> Json:
+    """Of what is made once: what it holds stays as it was made, to whom it belongs is ours to keep right."""
+    return {key: body[key] for key in ("apiVersion", "kind", "metadata")}
+
+
+def _in_the_way(error: ConflictError) -> str:
+    owners = [f"{owner.field} is owned by {owner.manager!r}" for owner in error.owners]
+    return "; ".join(owners) or error.message
 
 
 def snapshot(

@@ -111,13 +111,14 @@ class Detector:
 
     @property
     def config(self) -> DetectorConfig:
-        """The document that every data-path process mounts."""
+        """The document that every data-path process mounts. The policy's lists reach them in the release, with tokens."""
         managed = self.spec.kafka.managed
+        policy = self.spec.policy.model_copy(update={"lists": []})
         return DetectorConfig(
             namespace=self.namespace,
             name=self.name,
             uid=self.uid,
-            spec=self.spec,
+            spec=self.spec.model_copy(update={"policy": policy}),
             feature_set=self.feature_set,
             kafka=KafkaAddress(
                 bootstrap_servers=self.bootstrap,
@@ -161,8 +162,23 @@ def check(detector: Detector) -> list[SpecError]:
             found.append(
                 SpecError(path, f"rule {rule.name!r} reads {', '.join(unknown)}; it may read {allowed}")
             )
+    if spec.kafka.external is not None and spec.kafka.external.secret_ref is not None:
+        found.append(
+            SpecError(
+                "spec.kafka.external.secretRef",
+                "clients don't log in yet; give a listener that needs no credentials, and leave it out",
+            )
+        )
     known = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
     for i, listed in enumerate(spec.policy.lists):
+        for j, entry in enumerate(listed.entries):
+            try:
+                zone = entry.expires is None or datetime.fromisoformat(entry.expires).tzinfo
+            except ValueError:
+                zone = None
+            if not zone:
+                path = f"spec.policy.lists[{i}].entries[{j}].expires"
+                found.append(SpecError(path, "is no time; write RFC 3339, as in 2027-01-31T00:00:00Z"))
         if listed.field not in known:
             found.append(
                 SpecError(

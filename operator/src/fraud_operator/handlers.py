@@ -1,25 +1,17 @@
-"""What wakes a pass: raw events of detectors and of their children. kopf watches; nothing is decided here."""
+"""What wakes a pass for the detectors themselves: their raw events. kopf watches; nothing is decided here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import kopf
 
 from fraud_contracts import names
-from fraud_operator.kube import BY_KIND
 from fraud_operator.passes import Passes
-
-# Children whose status we wait for. The others are looked after by the resync: watching each ConfigMap or Service of a
-# cluster costs more than a child's absence for some seconds.
-WATCHED: Final = (
-    "Kafka", "KafkaTopic", "FlinkDeployment", "RayJob", "InferenceService", "Deployment", "StatefulSet",
-)  # fmt: skip
 
 
 def registry(passes: Passes) -> kopf.OperatorRegistry:
-    """Handlers bound to one queue; kopf waits by itself for kinds that aren't installed yet."""
+    """Handlers bound to one queue; kopf waits by itself for a kind that isn't installed yet."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)  # type: ignore[untyped-decorator]
@@ -30,15 +22,6 @@ def registry(passes: Passes) -> kopf.OperatorRegistry:
     async def detector_changed(namespace: str | None, name: str | None, **_: Any) -> None:
         if namespace and name:
             passes.ask(namespace, name)
-
-    for kind in (BY_KIND[name] for name in WATCHED):
-        group, _, version = kind.api_version.rpartition("/")
-
-        @kopf.on.event(group, version, kind.plural, labels={names.UID_LABEL: kopf.PRESENT}, registry=handlers)  # type: ignore[untyped-decorator]
-        async def child_changed(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-            owner = labels.get(names.DETECTOR_LABEL)
-            if namespace and owner:
-                passes.ask(namespace, owner)
 
     return handlers
 

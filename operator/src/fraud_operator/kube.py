@@ -12,7 +12,8 @@ ApiError                    any other answer: status, reason
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -80,12 +81,34 @@ class ApiError(FraudError):
         self.status, self.message, self.details = status, message, dict(details or {})
 
 
+# How the API server writes a manager that it found in the way; "using" marks one that wrote without declaring anything.
+_IN_THE_WAY: Final = re.compile(r'conflict with "([^"]*)"(?: with subresource "([^"]*)")?( using)?')
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who owns a field that we want. ``declared``: by server-side apply, or through a subresource, as an autoscaler does.
+
+    A declared field has an owner that would set it again; any other was changed by hand, once.
+    """
+
+    field: str
+    manager: str
+    declared: bool
+
+
 class ConflictError(ApiError):
-    """``fields`` names what another manager owns."""
+    """``owners`` names what others own of what we want."""
 
     @property
-    def fields(self) -> list[str]:
-        return [str(cause.get("field", "")) for cause in self.details.get("causes", [])]
+    def owners(self) -> list[Owner]:
+        found = []
+        for cause in self.details.get("causes", []):
+            match = _IN_THE_WAY.search(str(cause.get("message", "")))
+            manager, part, by_hand = match.groups() if match else ("unknown", None, None)
+            declared = part is not None or by_hand is None
+            found.append(Owner(str(cause.get("field", "")), manager, declared))
+        return found
 
 
 class UnknownKindError(ApiError):
@@ -103,6 +126,8 @@ class UnreachableError(ApiError):
 def load_client(kubeconfig: str | None = None) -> client.ApiClient:
     """Credentials of the Pod's service account, else of a kubeconfig."""
     settings = client.Configuration()
+    # A connection each for the watches and for the threads that ask.
+    settings.connection_pool_maxsize = 64
     if kubeconfig is None:
         try:
             config.load_incluster_config(client_configuration=settings)
@@ -127,25 +152,8 @@ class Kube:
         body: Any = None,
         content: str = "application/json",
     ) -> Json:
-        headers: dict[str, str] = {"Accept": "application/json", "User-Agent": names.FIELD_MANAGER}
-        if body is not None:
-            headers["Content-Type"] = content
-        pairs: list[tuple[str, str]] = []
-        self._api.update_params_for_auth(headers, pairs, ["BearerToken"], path, method, body)
-        url = self._api.configuration.host + path
-        if query or pairs:
-            url += "?" + urlencode([*(query or {}).items(), *pairs])
-        try:
-            answer = self._api.rest_client.pool_manager.request(
-                method,
-                url,
-                body=None if body is None else json.dumps(body).encode(),
-                headers=headers,
-                timeout=urllib3.Timeout(connect=TIMEOUT[0], read=TIMEOUT[1]),
-                retries=False,
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise UnreachableError(0, f"no answer from the API server: {error}") from error
+        timeout = urllib3.Timeout(connect=TIMEOUT[0], read=TIMEOUT[1])
+        answer = self._send(method, path, query, body, content, timeout=timeout)
         if 200 <= answer.status < 300:
             out = json.loads(answer.data)
             assert isinstance(out, dict)
@@ -163,6 +171,35 @@ class Kube:
         if answer.status in (400, 403, 422):
             raise RefusedError(answer.status, message, details)
         raise ApiError(answer.status, message, details)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content: str = "application/json",
+        **options: Any,
+    ) -> Any:
+        headers: dict[str, str] = {"Accept": "application/json", "User-Agent": names.FIELD_MANAGER}
+        if body is not None:
+            headers["Content-Type"] = content
+        pairs: list[tuple[str, str]] = []
+        self._api.update_params_for_auth(headers, pairs, ["BearerToken"], path, method, body)
+        url = self._api.configuration.host + path
+        if query or pairs:
+            url += "?" + urlencode([*(query or {}).items(), *pairs])
+        try:
+            return self._api.rest_client.pool_manager.request(
+                method,
+                url,
+                body=None if body is None else json.dumps(body).encode(),
+                headers=headers,
+                retries=False,
+                **options,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise UnreachableError(0, f"no answer from the API server: {error}") from error
 
     def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """None where it isn't there, or its kind isn't."""
@@ -187,17 +224,50 @@ class Kube:
         # Items of a list come without these two.
         return [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in items]
 
-    def apply(self, kind: Kind, body: Json) -> Json:
-        """Server-side apply under our field manager, never forced."""
+    def watch(
+        self, kind: Kind, namespace: str | None, labels: str, seconds: int
+    ) -> Iterator[tuple[str, Json]]:
+        """(event, object) of what is there and of what happens to it, for so many seconds or as long as the server likes.
+
+        The selector is the server's to apply: what isn't ours never comes over the wire.
+        """
+        query = {"watch": "1", "labelSelector": labels, "timeoutSeconds": str(seconds)}
+        timeout = urllib3.Timeout(connect=TIMEOUT[0], read=seconds + TIMEOUT[1])
+        answer = self._send("GET", kind.path(namespace), query, timeout=timeout, preload_content=False)
+        try:
+            if answer.status != 200:
+                raise ApiError(answer.status, f"no watch of {kind.kind}: HTTP {answer.status}")
+            rest = b""
+            for part in answer.stream(65_536):
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ApiError(
+                            int(event["object"].get("code", 0)), str(event["object"].get("message"))
+                        )
+                    yield event["type"], event["object"]
+        except urllib3.exceptions.HTTPError as error:
+            raise UnreachableError(0, f"the watch of {kind.kind} broke off: {error}") from error
+        finally:
+            # Not back into the pool: what is left of the stream would be the next caller's answer.
+            answer.close()
+            answer.release_conn()
+
+    def apply(self, kind: Kind, body: Json, *, force: bool = False) -> Json:
+        """Server-side apply under our field manager; ``force`` takes the fields that we name from whoever owns them."""
         path = kind.path(body["metadata"]["namespace"], body["metadata"]["name"])
-        return self._write(kind, "PATCH", path, body, "application/apply-patch+yaml")
+        return self._write(kind, "PATCH", path, body, "application/apply-patch+yaml", force=force)
 
     def create(self, kind: Kind, body: Json) -> Json:
         return self._write(kind, "POST", kind.path(body["metadata"]["namespace"]), body, "application/json")
 
-    def _write(self, kind: Kind, method: str, path: str, body: Json, content: str) -> Json:
+    def _write(
+        self, kind: Kind, method: str, path: str, body: Json, content: str, *, force: bool = False
+    ) -> Json:
+        query = {"fieldManager": names.FIELD_MANAGER, **({"force": "true"} if force else {})}
         try:
-            return self._call(method, path, {"fieldManager": names.FIELD_MANAGER}, body, content)
+            return self._call(method, path, query, body, content)
         except ApiError as error:
             # A missing object or namespace is named in the details; an unknown path has none.
             if error.status == 404 and not error.details.get("name"):

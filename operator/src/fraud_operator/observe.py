@@ -84,8 +84,12 @@ class Observer:
         """By name, not by label: a pointer that outlived an earlier detector of this name is continued from."""
         found = self.kube.get(BY_KIND["ConfigMap"], detector.namespace, names.release_pointer(detector.name))
         data: Mapping[str, str] = (found or {}).get("data") or {}
-        release = parse_release(data[RELEASE_KEY]) if RELEASE_KEY in data else None
-        state = State.model_validate_json(data[ROLLOUT_KEY]) if ROLLOUT_KEY in data else State()
+        try:
+            release = parse_release(data[RELEASE_KEY]) if RELEASE_KEY in data else None
+            state = State.model_validate_json(data[ROLLOUT_KEY]) if ROLLOUT_KEY in data else State()
+        except ValueError:
+            LOG.warning("release pointer is unreadable", extra={"data": {"detector": str(detector.identity)}})
+            return None, State()
         return release, state
 
     def _judge(self, detector: Detector, state: State) -> tuple[Gate, ...]:

@@ -19,8 +19,12 @@ Key = tuple[str, str]
 
 # While something is on its way it is looked at often: not everything that we wait for sends us an event (lags, replicas).
 SOON: Final = 3.0
-# A settled detector is looked at for drift, and for children whose kinds send no events.
-RESYNC: Final = 20.0
+# Where looks find nothing new they come less often, up to this.
+SELDOM: Final = 12.0
+# A settled detector's children send events; this is for what was missed nevertheless.
+RESYNC: Final = 60.0
+# Secrets send us no events, so they are glanced at.
+GLANCE: Final = 5.0
 # Events come in bursts: one apply of ours alone makes a dozen.
 QUIET: Final = 0.2
 # While many children come up their events never cease; a look a second is enough.
@@ -30,11 +34,13 @@ LONGEST_RETRY: Final = 60.0
 
 @dataclass
 class Passes:
-    """``run`` is synchronous and goes to a thread; passes of one detector never overlap."""
+    """``run`` and ``glance`` are synchronous and go to a thread; passes of one detector never overlap."""
 
     run: Callable[[str, str], Outcome]
     meters: Meters
-    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "pass"))
+    glance: Callable[[str, str], bool]
+    # Passes wait for answers far more than they compute: a Kafka that gives none must not hold up the other detectors.
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "pass"))
     _wake: dict[Key, asyncio.Event] = field(default_factory=dict)
     _tasks: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
     alive: float = field(default_factory=time.monotonic)
@@ -49,7 +55,7 @@ class Passes:
             )
 
     async def _serve(self, key: Key) -> None:
-        wake, failures, started = self._wake[key], 0, time.monotonic() - APART
+        wake, failures, started, look = self._wake[key], 0, time.monotonic() - APART, SOON
         while True:
             await asyncio.sleep(max(QUIET, started + APART - time.monotonic()))
             wake.clear()
@@ -76,13 +82,28 @@ class Passes:
             if outcome.ready is None:
                 self._wake.pop(key, None)
                 return
-            await self._pause(wake, RESYNC if outcome.settled else SOON)
+            look = SOON if outcome.changed else min(SELDOM, look * 1.5)
+            await self._rest(key, wake, RESYNC if outcome.settled else look)
 
-    async def _pause(self, wake: asyncio.Event, seconds: float) -> None:
+    async def _rest(self, key: Key, wake: asyncio.Event, seconds: float) -> None:
+        """Until something comes, a Secret differs or the time is over."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if await self._pause(wake, min(left, GLANCE)):
+                return
+            try:
+                if await asyncio.get_running_loop().run_in_executor(self.pool, self.glance, *key):
+                    return
+            except (FraudError, ValueError) as error:
+                LOG.info("glance failed", extra={"data": {"detector": ".".join(key), "error": str(error)}})
+
+    async def _pause(self, wake: asyncio.Event, seconds: float) -> bool:
+        """Whether something came."""
         try:
             await asyncio.wait_for(wake.wait(), seconds)
         except TimeoutError:
-            return  # nothing came: time for a look of our own
+            return False
+        return True
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())

@@ -18,6 +18,8 @@ from fraud_operator.desired.common import MODEL_VERSION
 Json = Mapping[str, Any]
 # Without any status after this time, the operator of that kind is missing or stuck.
 SILENT_MS: Final = 60_000
+# A changed spec that its operator hasn't looked at after this time: longer than a broker takes to roll.
+STUCK_MS: Final = 15 * 60_000
 
 
 class Level(StrEnum):
@@ -57,15 +59,31 @@ def _current(child: Json, status: Json) -> bool:
 
 
 def silent(child: Json, now: int, operator: str) -> Verdict:
-    """No status at all: fresh, or nobody looks after it."""
+    """No status at all: fresh, or nobody looks after it. Tells a moment, not an age: a settled status never changes."""
     made = child["metadata"].get("creationTimestamp")
-    age = now - int(datetime.fromisoformat(made.replace("Z", "+00:00")).timestamp() * 1000) if made else 0
-    if age < SILENT_MS:
+    if made is None or now - _ms(made) < SILENT_MS:
         return Verdict(Level.PROGRESSING, "waits for its operator")
     return Verdict(
         Level.SILENT,
-        f"has no status after {age // 1000} s: is {operator} running and watching this namespace?",
+        f"has had no status since it was made at {made}: is {operator} running and watching this namespace?",
     )
+
+
+def overlooked(child: Json, now: int, operator: str) -> Verdict | None:
+    """Where the spec was changed and its operator hasn't said that it looked: what to do once that takes too long."""
+    times = [str(entry["time"]) for entry in child["metadata"].get("managedFields") or [] if entry.get("time")
+             and not entry.get("subresource")]  # fmt: skip
+    changed = max(times, default=None)
+    if changed is None or now - _ms(changed) < STUCK_MS:
+        return None
+    return Verdict(
+        Level.SILENT,
+        f"was changed at {changed} and nobody has acted on it since: is {operator} running? See its log",
+    )
+
+
+def _ms(stamp: str) -> int:
+    return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() * 1000)
 
 
 def kafka(child: Json | None, now: int) -> Verdict:
@@ -82,7 +100,8 @@ def kafka(child: Json | None, now: int) -> Verdict:
     if ready is not None and ready.get("status") == "False":
         return Verdict(Level.FAILED, _told(ready))
     if ready is None or not _current(child, status):
-        return Verdict(Level.PROGRESSING, "is being reconciled")
+        stuck = overlooked(child, now, "the Strimzi operator")
+        return stuck or Verdict(Level.PROGRESSING, "is being reconciled")
     warning = conditions.get("Warning")
     if warning is not None and warning.get("status") == "True":
         return Verdict(Level.DEGRADED, _told(warning))
@@ -112,6 +131,8 @@ def flink(child: Json | None, now: int) -> Verdict:
         return Verdict(Level.DEGRADED, error)
     if lifecycle == "STABLE" and state == "RUNNING" and _current(child, status):
         return Verdict(Level.READY)
+    if not _current(child, status) and (stuck := overlooked(child, now, "the Flink operator")) is not None:
+        return stuck
     return Verdict(Level.PROGRESSING, f"{lifecycle or 'CREATED'}, job {state or 'not started'}")
 
 

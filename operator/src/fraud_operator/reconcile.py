@@ -6,7 +6,7 @@ import base64
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from fraud_contracts import names
+from fraud_contracts.detector import Policy
 from fraud_contracts.errors import SpecError, StoreError
 from fraud_contracts.release import ModelPackage
 from fraud_operator import detector as detectors
@@ -24,9 +25,10 @@ from fraud_operator.detector import Detector, Json
 from fraud_operator.events import Recorder
 from fraud_operator.facts import Facts
 from fraud_operator.kube import BY_KIND, DETECTOR, Kube
+from fraud_operator.memory import Memory
 from fraud_operator.observe import Observer
 from fraud_operator.readiness import Level
-from fraud_operator.releases import make_release
+from fraud_operator.releases import make_release, sealed
 from fraud_operator.settings import Platform
 
 LOG: Final = logging.getLogger(__name__)
@@ -53,11 +55,12 @@ def new_keys() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``settled`` tells the queue whether to look again soon. ``ready`` is None for a detector that is gone."""
+    """``settled`` and ``changed`` tell the queue when to look again. ``ready`` is None for a detector that is gone."""
 
     settled: bool
     ready: bool | None
     written: tuple[tuple[str, str, str], ...] = ()
+    changed: bool = True
 
 
 @dataclass
@@ -68,14 +71,20 @@ class Reconciler:
     recorder: Recorder
     clock: Callable[[], int] = _now
     applier: Applier = field(init=False)
+    memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
         self.applier = Applier(self.kube)
+        self.memory = Memory(self.kube)
+
+    def secrets_differ(self, namespace: str, name: str) -> bool:
+        """Whether a Secret of the detector was changed or deleted since its last pass: no event tells of that."""
+        return self.memory.secrets_differ(namespace, name)
 
     def reconcile(self, namespace: str, name: str) -> Outcome:
         body = self.kube.get(DETECTOR, namespace, name)
         if body is None:
-            self.applier.forget(namespace, name)
+            self._forget(namespace, name)
             return Outcome(settled=True, ready=None)
         if body["metadata"].get("deletionTimestamp"):
             return self._finalize(body)
@@ -89,7 +98,7 @@ class Reconciler:
             return self._refuse(body, errors, previous)
         if names.FINALIZER not in body["metadata"].get("finalizers", []):
             self._set_finalizer(body, present=True)
-        facts = self.observer.observe(detector, self.clock())
+        facts = self.memory.fill(detector, self.observer.observe(detector, self.clock()), previous)
         report = Report()
         if not detector.spec.paused:
             facts = self._act(detector, facts, report)
@@ -98,15 +107,18 @@ class Reconciler:
     def _act(self, detector: Detector, facts: Facts, report: Report) -> Facts:
         """Decides and applies. The facts that come back hold the new rollout, so the status tells of this pass."""
         state, actions = rollout.decide(facts.state, _rollout_facts(detector, facts), facts.now)
-        release = make_release(detector, state, facts.release)
+        keys = self._keys(detector, facts, report)
+        release = make_release(detector, state, facts.release, self._policy(detector, facts, keys))
         wanted = Wanted(
             release=release,
             state=state,
             training_revision=self._training(detector, facts, report),
-            keys=None if facts.has_keys else new_keys(),
+            keys=keys,
         )
         children = build(detector, wanted)
         for child in children:
+            if child.kind in facts.missing:
+                continue  # asking for it again in each pass would tell nothing new; listing it will tell when it is there
             live = facts.child(child.kind, child.name)
             if live is None and child.kind == "Secret":
                 # Secrets are never listed; ours are fetched by name.
@@ -114,11 +126,45 @@ class Reconciler:
             self.applier.apply(child, live, report)
         for left in surplus(facts.children, children, _kept(detector, facts)):
             self.applier.delete(left, report)
+        self.memory.keep(detector, release, state)
         for action in actions:
             self._do(detector, action, report)
         return Facts(
             **{**vars(facts), "state": state, "release": release, "missing": facts.missing | report.missing}
         )
+
+    def _keys(self, detector: Detector, facts: Facts, report: Report) -> Mapping[str, str] | None:
+        """What the Secret holds, or held before it went; new values only for a detector that has begun nothing."""
+        secret, pointer = names.keys(detector.name), names.release_pointer(detector.name)
+        if facts.has_keys:
+            usable = self.memory.keys(detector)
+            if usable is None:
+                told = "lacks one of the three keys, or TOKEN_KEY isn't 32 random bytes in hexadecimal"
+                report.problems["Secret", secret] = f"{told}: put it in"
+            return usable
+        known = self.memory.keys(detector)
+        if known is not None:
+            return known
+        if facts.release is None:
+            return new_keys()
+        report.problems["Secret", secret] = (
+            "is gone, and with it the key of every stored token: put it back from a backup. To begin anew with other "
+            f"tokens, which no stored profile or decision will match, delete ConfigMap {pointer} too"
+        )
+        return None
+
+    def _policy(self, detector: Detector, facts: Facts, keys: Mapping[str, str] | None) -> Policy:
+        """With tokens for what is sensitive in it; what is live goes on where their key is lost."""
+        known = keys or self.memory.keys(detector)
+        if known is not None:
+            return sealed(detector.spec, known["TOKEN_KEY"])
+        if facts.release is not None:
+            return facts.release.policy
+        return detector.spec.policy.model_copy(update={"lists": []})
+
+    def _forget(self, namespace: str, name: str) -> None:
+        self.applier.forget(namespace, name)
+        self.memory.forget(namespace, name)
 
     def _training(self, detector: Detector, facts: Facts, report: Report) -> str | None:
         """The revision whose RayJob is to be there; None takes a failed one away, and the next pass makes it anew."""
@@ -149,9 +195,11 @@ class Reconciler:
     def _tell(self, detector: Detector, body: Json, facts: Facts, report: Report, previous: Json) -> Outcome:
         trouble = status.Trouble(report.problems, report.conflicts)
         after = status.compute(detector, facts, trouble, previous)
-        self._write_status(body, after, previous)
+        wrote = self._write_status(body, after, previous)
         for reason, message in transitions(previous, after):
             self.recorder.post(detector, reason, message, warning=False)
+        for what in report.repaired:
+            self.recorder.post(detector, "DriftRepaired", f"put back: {what}", warning=True)
         found = {c["type"]: c["status"] == "True" for c in after["conditions"]}
         settled = not report.written and not report.problems and not found["Progressing"]
         LOG.info(
@@ -167,7 +215,7 @@ class Reconciler:
                 }
             },
         )
-        return Outcome(settled, found["Ready"], tuple(report.written))
+        return Outcome(settled, found["Ready"], tuple(report.written), wrote or bool(report.written))
 
     def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> Outcome:
         after = status.invalid(errors, body["metadata"].get("generation", 1), previous, self.clock())
@@ -203,7 +251,7 @@ class Reconciler:
             # A finalizer that never goes would hold the whole namespace: what is left over is told instead.
             self.recorder.post_for(body, "NotDeleted", f"{kind} {name} is left over: {text}", warning=True)
         self._set_finalizer(body, present=False)
-        self.applier.forget(meta["namespace"], meta["name"])
+        self._forget(meta["namespace"], meta["name"])
         return Outcome(settled=True, ready=None, written=tuple(report.written))
 
     def _delete_kept(self, meta: Json, report: Report) -> bool:

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from fraud_contracts import names
+from fraud_contracts.detector import DetectorSpec, Policy, PolicyList
 from fraud_contracts.release import Release, release_digest
+from fraud_contracts.tokens import is_token, token
 from fraud_operator.detector import Detector
 from fraud_operator.rollout import State
 
 
-def make_release(detector: Detector, state: State, current: Release | None) -> Release:
+def sealed(spec: DetectorSpec, token_key: str) -> Policy:
+    """The policy with tokens in the place of what its lists name of sensitive fields: a ConfigMap is no place for those.
+
+    ``token_key`` is hexadecimal. An entry that is a token already, copied from a decision, stays.
+    """
+    key = bytes.fromhex(token_key)
+
+    def seal(found: PolicyList) -> PolicyList:
+        raw = next((entity.field for entity in spec.entities if entity.name == found.field), found.field)
+        if raw not in spec.event.sensitive:
+            return found
+        entries = [
+            entry
+            if is_token(entry.value)
+            else entry.model_copy(update={"value": token(key, raw, entry.value)})
+            for entry in found.entries
+        ]
+        return found.model_copy(update={"entries": entries})
+
+    return spec.policy.model_copy(update={"lists": [seal(found) for found in spec.policy.lists]})
+
+
+def make_release(detector: Detector, state: State, current: Release | None, policy: Policy) -> Release:
     """The release that is wanted. The policy's revision rises by one with each changed policy, and never falls."""
-    policy = detector.spec.policy
     if current is None:
         revision = 1
     elif current.policy == policy:

@@ -121,6 +121,11 @@ def training_succeeded(detector: Detector, facts: Facts) -> Told:
             f"It is tried again by itself after 30 minutes, or at once with another value in {names.TRAIN_ANNOTATION}",
             Level.FAILED,
         )
+    found = facts.job(detector)
+    if found is not None and not found.get("status"):
+        verdict = readiness.silent(found, facts.now, "the KubeRay operator")
+        if verdict.level is Level.SILENT:
+            return _from(verdict, "", f"RayJob {job}")
     words = {
         training.Phase.NONE: "is about to be made",
         training.Phase.PENDING: f"waits for its cluster ({result.message})",
@@ -240,7 +245,7 @@ def _degraded(told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]], t
         return Told(
             True,
             "ApplyConflict",
-            f"{kind} {name}: {message}. Remove that manager's field; it is never taken by force",
+            f"{kind} {name}: {message}. Take the field out of what that manager applies; it is never taken by force",
             Level.DEGRADED,
         )
     for (kind, name), message in trouble.problems.items():

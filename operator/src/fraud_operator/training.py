@@ -85,7 +85,7 @@ def outcome(job: Mapping[str, Any] | None) -> Outcome:
         return Outcome(Phase.FAILED, told or f"the job ended as {deployment} {run}".strip(), ended)
     if run in ("RUNNING", "PENDING"):
         return Outcome(Phase.RUNNING, run.capitalize())
-    return Outcome(Phase.PENDING, deployment or "no status yet: is the KubeRay operator running?")
+    return Outcome(Phase.PENDING, deployment or "no status yet")
 
 
 def waits_for(result: Outcome) -> tuple[str, str] | None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,32 +15,11 @@ import yaml
 from kubernetes import client
 
 from fraud_operator.kube import ApiError, Kube
+from fraud_testing.api_server import ADMIN, CACHE, ApiServer
 
 # The server signs its own certificate for the length of a test.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 ROOT = Path(__file__).resolve().parents[3]
-CACHE = Path(os.environ.get("FRAUD_CACHE") or Path.home() / ".cache" / "fraud-platform")
-ADMIN, OPERATOR = "admin-token", "operator-token"
-USER = "system:serviceaccount:fraud-platform:fraud-platform-operator"
-
-
-def _binary(*names: str) -> Path:
-    for folder in (CACHE / "node" / "bin", CACHE / "build" / "node" / "bin"):
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    found = next((shutil.which(name) for name in names if shutil.which(name)), None)
-    if found:
-        return Path(found)
-    if os.environ.get("FRAUD_REQUIRE") == "all":
-        pytest.fail(f"{names[0]} is not built")
-    pytest.skip(f"{names[0]} is not built")
-
-
-def _port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def upstream_crds() -> list[dict[str, Any]]:
@@ -63,8 +39,11 @@ def upstream_crds() -> list[dict[str, Any]]:
 
 @dataclass
 class Server:
-    url: str
-    kubeconfigs: Path
+    api: ApiServer
+
+    @property
+    def url(self) -> str:
+        return self.api.url
 
     def kube(self, token: str = ADMIN) -> Kube:
         settings = client.Configuration()
@@ -73,22 +52,7 @@ class Server:
         return Kube(client.ApiClient(settings))
 
     def kubeconfig(self, token: str) -> Path:
-        path = self.kubeconfigs / f"{token}.yaml"
-        path.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "clusters": [
-                        {"name": "c", "cluster": {"server": self.url, "insecure-skip-tls-verify": True}}
-                    ],
-                    "users": [{"name": "u", "user": {"token": token}}],
-                    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                    "current-context": "x",
-                }
-            )
-        )
-        return path
+        return self.api.kubeconfig(token)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self.kube()._call("POST", path, None, body)
@@ -96,65 +60,35 @@ class Server:
     def get(self, path: str) -> dict[str, Any]:
         return self.kube()._call("GET", path)
 
+    def namespace(self, name: str) -> str:
+        self.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        return name
 
-def _wait(server: Server, path: str, seconds: float, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            server.get(path)
-            return
-        except (ApiError, ValueError) as error:
-            if isinstance(error, ValueError):
-                return  # /readyz answers plain text
-            if process.poll() is not None or time.monotonic() > end:
-                raise
-            time.sleep(0.2)
+    def wait(self, path: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self.get(path)
+                return
+            except (ApiError, ValueError) as error:
+                if isinstance(error, ValueError):
+                    return  # /readyz answers plain text
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    def restart_api(self) -> None:
+        """Dies without a word and comes back at the same address."""
+        self.api.kill_api()
+        self.api.start_api()
+        self.wait("/readyz")
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("api")
-    etcd_port, peer, port = _port(), _port(), _port()
-    key = folder / "sa.key"
-    subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-    (folder / "tokens.csv").write_text(f'{ADMIN},admin,1,"system:masters"\n{OPERATOR},{USER},2\n')
-    processes = []
-
-    def start(name: str, *command: object) -> subprocess.Popen[bytes]:
-        with (folder / f"{name}.log").open("wb") as out:
-            process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=subprocess.STDOUT)
-        processes.append(process)
-        return process
-
+def _serve(folder: Path) -> Iterator[Server]:
+    made = Server(ApiServer(folder))
     try:
-        start(
-            "etcd",
-            _binary("etcd", "server"),
-            f"--data-dir={folder / 'etcd'}",
-            f"--listen-client-urls=http://127.0.0.1:{etcd_port}",
-            f"--advertise-client-urls=http://127.0.0.1:{etcd_port}",
-            f"--listen-peer-urls=http://127.0.0.1:{peer}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-            f"--initial-cluster=default=http://127.0.0.1:{peer}",
-            "--unsafe-no-fsync",
-        )
-        api = start(
-            "apiserver",
-            _binary("kube-apiserver"),
-            f"--etcd-servers=http://127.0.0.1:{etcd_port}",
-            "--bind-address=127.0.0.1",
-            f"--secure-port={port}",
-            f"--cert-dir={folder / 'certs'}",
-            f"--token-auth-file={folder / 'tokens.csv'}",
-            f"--service-account-key-file={key}",
-            f"--service-account-signing-key-file={key}",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--authorization-mode=RBAC",
-            "--disable-admission-plugins=ServiceAccount",
-        )
-        made = Server(f"https://127.0.0.1:{port}", folder)
-        _wait(made, "/readyz", 60, api)
+        made.api.start()
+        made.wait("/readyz")
         own = yaml.safe_load((ROOT / "charts/fraud-platform/crds/frauddetectors.yaml").read_text())
         crds = [own, *upstream_crds()]
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -163,10 +97,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             made.post(path, crd)
         for crd in crds:
             version = next(v["name"] for v in crd["spec"]["versions"] if v.get("storage"))
-            _wait(made, f"/apis/{crd['spec']['group']}/{version}/{crd['spec']['names']['plural']}", 60, api)
+            made.wait(f"/apis/{crd['spec']['group']}/{version}/{crd['spec']['names']['plural']}")
         yield made
     finally:
-        # Nothing here is worth a graceful end, which takes the API server a minute on a busy machine.
-        for process in reversed(processes):
-            process.kill()
-            process.wait(20)
+        made.api.stop()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from _serve(tmp_path_factory.mktemp("api"))
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for tests that kill it, or that count all writes to it; with the garbage collector."""
+    for made in _serve(tmp_path_factory.mktemp("own-api")):
+        made.api.start_collector()
+        yield made

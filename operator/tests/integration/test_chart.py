@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +10,11 @@ import pytest
 import yaml
 
 from fraud_operator.apply import snapshot
-from fraud_operator.kube import BY_KIND, DETECTOR, Kind, Kube
+from fraud_operator.kube import BY_KIND, DETECTOR, Kube
+from fraud_testing.operator_process import OperatorProcess, find, install, render, wait_for
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
-CHART = ROOT / "charts/fraud-platform"
-CACHE = Path(os.environ.get("FRAUD_CACHE") or Path.home() / ".cache" / "fraud-platform")
-PLURALS = {
-    "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "PersistentVolumeClaim": "persistentvolumeclaims",
-    "ClusterServingRuntime": "clusterservingruntimes", "ClusterStorageContainer": "clusterstoragecontainers",
-}  # fmt: skip
-
-
-def render(*settings: str) -> list[dict[str, Any]]:
-    helm = next(
-        (p for p in (str(CACHE / "node/bin/helm"), shutil.which("helm")) if p and Path(p).exists()), None
-    )
-    if helm is None:
-        if os.environ.get("FRAUD_REQUIRE") == "all":
-            pytest.fail("helm is not built")
-        pytest.skip("helm is not built")
-    values = [part for setting in settings for part in ("--set", setting)]
-    command = [
-        helm,
-        "template",
-        "fraud-platform",
-        CHART,
-        "-n",
-        "fraud-platform",
-        "--kube-version",
-        "1.34.4",
-        *values,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-
-def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    return next(d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name)
-
-
-def install(kube: Kube, documents: list[dict[str, Any]]) -> None:
-    for document in documents:
-        kind, meta = document["kind"], document["metadata"]
-        cluster_scoped = kind.startswith("Cluster")
-        known = BY_KIND.get(kind) or Kind(document["apiVersion"], kind, PLURALS[kind])
-        path = known.path(None if cluster_scoped else meta.get("namespace", "fraud-platform"), meta["name"])
-        kube._call("PATCH", path, {"fieldManager": "helm"}, document, "application/apply-patch+yaml")
 
 
 @pytest.fixture(scope="module")
@@ -154,78 +103,33 @@ def test_values_are_checked() -> None:
         render("storage.uri=ftp://x")
 
 
-def _wait(check: Callable[[], Any], seconds: float, what: str) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
-
-
 @pytest.fixture
-def process(server: Any, installed: Kube, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def operator(server: Any, installed: Kube, tmp_path: Path) -> Iterator[OperatorProcess]:
     """The operator with the platform file of the chart and the rights of the chart's service account."""
-    platform = find(render(), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
-    (tmp_path / "platform.json").write_text(platform)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
-    environment = {
-        **os.environ,
-        "KUBECONFIG": str(server.kubeconfig("operator-token")),
-        "FRAUD_PLATFORM": str(tmp_path / "platform.json"),
-        "REDIS_URL": "redis://x",
-        "POSTGRES_DSN": "postgresql://x",
-        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
-    }
-    with (tmp_path / "log").open("wb") as log:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "fraud_operator", "--port", str(port)],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    running = OperatorProcess(server.api, tmp_path)
     try:
-        yield running, port
+        running.start()
+        yield running
     finally:
-        if running.poll() is None:
-            running.kill()
-        running.wait(10)
-        sys.stdout.write((tmp_path / "log").read_text())
+        running.stop()
 
 
 def test_the_operator_runs_with_the_charts_rights(
-    server: Any, installed: Kube, process: tuple[subprocess.Popen[bytes], int]
+    server: Any, installed: Kube, operator: OperatorProcess
 ) -> None:
     """Children appear soon after apply, a deleted one comes back by its event, and SIGTERM ends it within seconds."""
-    running, port = process
-    kube, namespace = installed, "rights"
-
-    def get(path: str) -> str:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
-                return str(answer.read().decode())
-        except OSError:
-            return ""
-
-    _wait(lambda: get("/readyz"), 60, "readyz")
-    server.post(
-        "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-    )
+    kube, namespace = installed, server.namespace("rights")
     body = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["metadata"]["namespace"] = namespace
     uid = kube.create(DETECTOR, body)["metadata"]["uid"]
-    _wait(lambda: len(snapshot(kube, namespace, uid)[0]) >= 40, 15, "children")
-    found = _wait(lambda: (kube.get(DETECTOR, namespace, "payments") or {}).get("status"), 15, "status")
+    wait_for(lambda: len(snapshot(kube, namespace, uid)[0]) >= 40, 15, "children")
+    found = wait_for(lambda: (kube.get(DETECTOR, namespace, "payments") or {}).get("status"), 15, "status")
     degraded = next(c for c in found["conditions"] if c["type"] == "Degraded")
     assert degraded["reason"] not in ("ApplyRefused", "ApplyConflict"), degraded
     console = ("Deployment", "payments-console")
     kube.delete(BY_KIND["Deployment"], namespace, console[1])
-    _wait(lambda: console in snapshot(kube, namespace, uid)[0], 10, "the deleted Deployment")
-    assert "fraud_operator_reconciles_total" in get("/metrics")
+    wait_for(lambda: console in snapshot(kube, namespace, uid)[0], 10, "the deleted Deployment")
+    assert "fraud_operator_reconciles_total" in operator.get("/metrics")
     kube.delete(DETECTOR, namespace, "payments")
-    _wait(lambda: kube.get(DETECTOR, namespace, "payments") is None, 15, "the detector's end")
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(15) == 0
+    wait_for(lambda: kube.get(DETECTOR, namespace, "payments") is None, 15, "the detector's end")
+    assert operator.terminate(15) == 0

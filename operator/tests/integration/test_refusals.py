@@ -51,6 +51,7 @@ ABSENT = object()
 EVENT, EXTRA, POLICY = "spec.event", "spec.features.extra", "spec.policy"
 COUNT = {"name": "mine", "entity": "customer", "aggregate": "Count", "window": "2h"}
 SUM = {"name": "mine", "entity": "customer", "aggregate": "Sum", "of": "amount", "window": "2h"}
+LIST = {"name": "bad", "field": "category", "action": "Decline"}
 DURATION = "write a positive number and ms, s, m, h or d"
 
 
@@ -100,6 +101,10 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
     ),
     "history outside storage": (
         {"spec.model.train.history.path": "/etc"}, "spec.model.train.history.path", "below storage.uri",
+    ),
+    "end without a zone": (
+        {f"{POLICY}.lists": [{**LIST, "entries": [{"value": "x", "expires": "2027-01-31"}]}]},
+        f"{POLICY}.lists[0].entries[0].expires", "write RFC 3339",
     ),
     "pin that is no version": ({"spec.model.pin": "v3"}, "spec.model.pin", "write a model version"),
     "volume without unit": ({"spec.kafka.managed.storage": "20"}, "spec.kafka.managed.storage", "as in 20Gi"),
@@ -175,6 +180,14 @@ TOLD: dict[str, tuple[Change, str, str]] = {
     "list of nothing known": (
         {f"{POLICY}.lists": [{"name": "bad", "field": "shoe", "action": "Decline"}]},
         f"{POLICY}.lists[0].field", "name one, or add it to spec.event.fields",
+    ),
+    "end in month 13": (
+        {f"{POLICY}.lists": [{**LIST, "entries": [{"value": "x", "expires": "2027-13-31T00:00:00Z"}]}]},
+        f"{POLICY}.lists[0].entries[0].expires", "write RFC 3339",
+    ),
+    "login at one's own kafka": (
+        {"spec.kafka": {"partitions": 2, "external": {"bootstrapServers": "k:9092", "secretRef": {"name": "s"}}}},
+        "spec.kafka.external.secretRef", "needs no credentials",
     ),
     "minute 61": (
         {"spec.model.train.schedule": "61 3 * * *"}, "spec.model.train.schedule", "write minute hour day month weekday",

@@ -59,7 +59,7 @@ def well(found: Detector) -> Facts:
         score_map=[(0, 0)],
     )
     state = State(phase=Phase.PROMOTED, stable=package)
-    release = make_release(found, state, None)
+    release = make_release(found, state, None, found.spec.policy)
     children: dict[tuple[str, str], Any] = {
         ("Kafka", "d"): strimzi,
         **{("KafkaTopic", names.kafka_topic("d", noun)): strimzi for noun in names.TOPICS},
@@ -230,7 +230,7 @@ def test_rules_alone_can_be_ready() -> None:
     """A detector that wants no model is Ready with rules."""
     found = detector(model={"none": {}})
     facts = without(well(found), state=State(), revision=None, models=Models())
-    facts = without(facts, release=make_release(found, State(), None))
+    facts = without(facts, release=make_release(found, State(), None, found.spec.policy))
     assert facts.release is not None
     facts = without(facts, replicas=(Replica("p", facts.release.name),))
     assert told(found, facts)["Ready"]["message"].startswith("rules alone")
@@ -273,8 +273,8 @@ def test_stores_and_storage_must_come_from_somewhere() -> None:
 def test_policy_revision_rises_with_the_policy_only() -> None:
     """The same policy keeps its revision and name; another one gets the next number."""
     found = detector()
-    first = make_release(found, State(), None)
-    assert make_release(found, State(), first) == first
+    first = make_release(found, State(), None, found.spec.policy)
+    assert make_release(found, State(), first, found.spec.policy) == first
     other = detector(policy={"bands": {"review": 1, "decline": 2}})
-    second = make_release(other, State(), first)
+    second = make_release(other, State(), first, other.spec.policy)
     assert second.policy_revision == first.policy_revision + 1 and second.name != first.name

@@ -1,5 +1,6 @@
 """KServe storage initializer for ``mlflow://models/<name>/<version>#sha256=<hex>``: ``python -m fraud_serving.initializer SRC DST``.
 
+A detector with an MLflow of its own has it in the URI, ``<version>?server=<percent-encoded URL>#…``; else it is the platform's.
 Downloads one fixed version's package, checks every file against the manifest and the manifest against the digest, and
 only then puts the files in place. An alias is refused: replicas started at different times must serve the same model.
 On failure the reason is the last line on standard output (KServe shows it) and the exit code is 1.
@@ -14,29 +15,39 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from fraud_contracts import log
 from fraud_pipelines import model_package
 from fraud_pipelines.model_package import PackageError
 from fraud_serving.package import SOURCE
 
-_URI: Final = re.compile(r"mlflow://models/([^/#]+)/([1-9][0-9]*)#sha256=([0-9a-f]{64})")
+_URI: Final = re.compile(r"mlflow://models/([^/#]+)/([1-9][0-9]*)(?:\?server=([^#]+))?#sha256=([0-9a-f]{64})")
 # A server that is restarting is asked again for so long; the kubelet restarts us after that.
 _RETRIES: Final = "4"
 
 
-def parse(uri: str) -> tuple[str, str, str]:
-    """Registered name, version and hex digest; ValueError says what form is expected."""
+class Source(NamedTuple):
+    name: str
+    version: str
+    digest: str
+    server: str | None
+
+
+def parse(uri: str) -> Source:
+    """What the URI names; ValueError says what form is expected."""
     match = _URI.fullmatch(uri)
     if match is None:
         raise ValueError(f"{uri!r} is not of the form mlflow://models/<name>/<version>#sha256=<64 hex>")
-    return match[1], match[2], match[3]
+    return Source(match[1], match[2], match[4], unquote(match[3]) if match[3] else None)
 
 
 def fetch(uri: str, target: Path) -> None:
     """Leaves the verified package in ``target``, or raises and leaves it as it was."""
-    name, version, digest = parse(uri)
+    name, version, digest, server = parse(uri)
+    if server is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = server
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault(

@@ -116,3 +116,11 @@ def test_only_fixed_versions_are_fetched(uri: str) -> None:
     """Aliases, missing digests and other schemes are refused before anything is asked."""
     with pytest.raises(ValueError, match="mlflow://models"):
         parse(uri)
+
+
+def test_a_detectors_own_server_is_in_the_uri() -> None:
+    """The server that a URI names is used; without one it is the platform's, from the environment."""
+    digest = "a" * 64
+    own = parse(f"mlflow://models/n.d/3?server=http%3A%2F%2Fmine%3A5000%2Fml#sha256={digest}")
+    assert own == ("n.d", "3", digest, "http://mine:5000/ml")
+    assert parse(f"mlflow://models/n.d/3#sha256={digest}").server is None

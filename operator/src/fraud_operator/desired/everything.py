@@ -22,7 +22,7 @@ from fraud_operator.rollout import State
 
 @dataclass(frozen=True)
 class Wanted:
-    """What beside the spec decides the children. ``keys`` are random values for a detector that has no keys yet."""
+    """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost."""
 
     release: Release
     state: State

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import quote
 
 from fraud_contracts import names
 from fraud_contracts.config import HTTP_PORT
@@ -27,8 +28,11 @@ LABEL: Final = COMPONENTS[Component.PREDICTOR].label
 SLOT_LABEL: Final = f"{names.GROUP}/slot"
 
 
-def storage_uri(package: ModelPackage) -> str:
-    return f"mlflow://models/{package.name}/{package.version}#sha256={package.digest.removeprefix('sha256:')}"
+def storage_uri(package: ModelPackage, server: str | None = None) -> str:
+    """``server`` is the detector's own MLflow: the initializer belongs to the platform and knows the platform's alone."""
+    where = f"?server={quote(server, safe='')}" if server else ""
+    digest = package.digest.removeprefix("sha256:")
+    return f"mlflow://models/{package.name}/{package.version}{where}#sha256={digest}"
 
 
 def build_inference_service(detector: Detector, package: ModelPackage) -> Child:
@@ -66,7 +70,9 @@ def build_inference_service(detector: Detector, package: ModelPackage) -> Child:
                     "modelFormat": {"name": "fraud-package"},
                     "protocolVersion": "v2",
                     "runtime": platform.serving_runtime,
-                    "storageUri": storage_uri(package),
+                    "storageUri": storage_uri(
+                        package, detector.spec.stores.mlflow.uri if detector.spec.stores.mlflow else None
+                    ),
                     "resources": resources(detector, Component.PREDICTOR),
                 },
             }

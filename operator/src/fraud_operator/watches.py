@@ -1,0 +1,71 @@
+"""Watches of the children: one thread a kind, asking for objects with our label alone.
+
+kopf watches every object of a kind and sorts out what is ours afterwards, which in a large cluster is most of the work;
+the API server can do that. Secrets are not watched: the operator may get them by name only, so passes look at them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from fraud_contracts import names
+from fraud_operator.kube import CHILD_KINDS, ApiError, Kind, Kube
+
+LOG: Final = logging.getLogger(__name__)
+# A watch ends and starts anew after this time, and each start tells of all that is there: nothing stays missed for longer.
+SECONDS: Final = 240
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 10.0
+Ask = Callable[[str, str], None]
+
+
+@dataclass
+class Watches:
+    """``ask`` is called from the threads with the namespace and name of the detector that a child belongs to."""
+
+    kube: Kube
+    namespaces: Sequence[str]
+    ask: Ask
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        for kind in CHILD_KINDS:
+            if kind.kind == "Secret":
+                continue
+            for namespace in self.namespaces or (None,):
+                # Daemons: a thread that waits for the next event must not hold up the end of the process.
+                threading.Thread(
+                    target=self._follow, args=(kind, namespace), name=f"watch {kind.plural}", daemon=True
+                ).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _follow(self, kind: Kind, namespace: str | None) -> None:
+        pause, told = FIRST_PAUSE, False
+        while not self._stop.is_set():
+            try:
+                for _, child in self.kube.watch(kind, namespace, names.UID_LABEL, SECONDS):
+                    pause, told = FIRST_PAUSE, False
+                    self._tell(child["metadata"])
+            except ApiError as error:
+                # A kind that isn't installed yet (404), an API server that restarts: each ends by itself.
+                if not told:
+                    LOG.warning("watch broke", extra={"data": {"kind": kind.kind, "error": str(error)}})
+                    told = True
+            except Exception:
+                # What a broken stream may hold is anyone's guess; without this thread a kind would go unwatched.
+                LOG.exception("watch failed", extra={"data": {"kind": kind.kind}})
+            if self._stop.wait(pause):
+                return
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _tell(self, meta: dict[str, object]) -> None:
+        labels = meta.get("labels")
+        owner = labels.get(names.DETECTOR_LABEL) if isinstance(labels, dict) else None
+        if isinstance(owner, str) and not self._stop.is_set():
+            self.ask(str(meta["namespace"]), owner)

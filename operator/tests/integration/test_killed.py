@@ -1,0 +1,223 @@
+"""An operator that dies after each single change it makes, through a whole rollout and a deletion, and always goes on right.
+
+The change is made, its answer is never seen, and the next process knows nothing of the one before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+from kubernetes import client
+
+from fraud_contracts import names
+from fraud_contracts.release import parse_release
+from fraud_operator.apply import snapshot
+from fraud_operator.desired.common import MODEL_VERSION
+from fraud_operator.detector import Detector
+from fraud_operator.events import Recorder
+from fraud_operator.facts import Facts, Lags, Replica
+from fraud_operator.kube import BY_KIND, DETECTOR, ApiError, Kube
+from fraud_operator.observe import Observer
+from fraud_operator.reconcile import Reconciler
+from fraud_operator.registry import Version
+from fraud_operator.rollout import Phase, State
+from fraud_operator.settings import Platform, Stores
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[3]
+NAMESPACE = "one-change-a-life"
+STORES = Stores(
+    redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
+)
+PLATFORM = Platform(storage_uri="file:///s", stores=STORES)
+
+
+class Killed(BaseException):
+    """No error that anything may handle: the process is gone."""
+
+
+class Dying(Kube):
+    """Dies with the first request that changed an object; events are no state, and not counted."""
+
+    deaths: ClassVar[Counter[str]] = Counter()
+
+    def _call(self, method: str, path: str, query: Any = None, body: Any = None, content: str = "application/json") -> Any:  # fmt: skip
+        before = None if method == "GET" else self._version(path)
+        answer = super()._call(method, path, query, body, content)
+        counted = method != "GET" and not path.endswith("/events")
+        if counted and (method != "PATCH" or answer["metadata"].get("resourceVersion") != before):
+            Dying.deaths[f"{method} {path.split('/')[-2 if method == 'PATCH' else -1]}"] += 1
+            raise Killed
+        return answer
+
+    def _version(self, path: str) -> str | None:
+        try:
+            found: str = super()._call("GET", path)["metadata"].get("resourceVersion")
+            return found
+        except ApiError:
+            return None
+
+
+class Shelf:
+    """The registry's answers: two versions, an alias that a person moves, the champion that the operator sets."""
+
+    def __init__(self) -> None:
+        self.aliases: dict[str, str] = {"challenger": "1"}
+
+    def alias(self, name: str, alias: str) -> str | None:
+        return self.aliases.get(alias)
+
+    def version(self, name: str, version: str) -> Version:
+        return Version(
+            name, version, "sha256:" + version * 64, self.feature_set, "", "run", 0, [(0.0, 0.0), (1.0, 1e3)]
+        )
+
+    def set_champion(self, name: str, version: str) -> None:
+        self.aliases["champion"] = version
+
+    feature_set = ""
+
+
+class Eyes(Observer):
+    """Sees the cluster as it is; the registry is the shelf, every replica follows the pointer, the features are warm."""
+
+    shelf: Shelf
+
+    def registry(self, detector: Detector) -> Any:
+        self.shelf.feature_set = detector.feature_set
+        return self.shelf
+
+    def _lags(self, detector: Detector, facts: Facts) -> Lags:
+        return Lags(0, 0, 1)
+
+    def _replicas(self, detector: Detector) -> tuple[Replica, ...]:
+        release, _ = self._pointer(detector)
+        return (Replica("one", release.name if release else None),)
+
+
+def nodes(kube: Kube) -> None:
+    """What the engines' operators and Kubernetes would do: the streaming job runs, each predictor runs its version."""
+    for job in kube.list(BY_KIND["FlinkDeployment"], NAMESPACE):
+        status = {
+            "lifecycleState": "STABLE", "jobStatus": {"state": "RUNNING"}, "observedGeneration": job["metadata"]["generation"],
+            "reconciliationStatus": {"state": "DEPLOYED"},
+        }  # fmt: skip
+        if (job.get("status") or {}).get("observedGeneration") != status["observedGeneration"]:
+            kube.merge(
+                BY_KIND["FlinkDeployment"], NAMESPACE, job["metadata"]["name"], {"status": status}, "status"
+            )
+    for service in kube.list(BY_KIND["InferenceService"], NAMESPACE):
+        name = service["metadata"]["name"]
+        version = service["spec"]["predictor"]["annotations"][MODEL_VERSION]
+        at = BY_KIND["Deployment"]
+        old = kube.get(at, NAMESPACE, f"{name}-predictor")
+        if old is not None and old["spec"]["template"]["metadata"]["annotations"][MODEL_VERSION] == version:
+            continue
+        if old is not None:
+            kube.delete(at, NAMESPACE, f"{name}-predictor")
+        labels = {"app": name}
+        template = {
+            "metadata": {"labels": labels, "annotations": {MODEL_VERSION: version}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        }
+        spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+        owner = {
+            "apiVersion": service["apiVersion"], "kind": "InferenceService", "name": name,
+            "uid": service["metadata"]["uid"], "controller": True,
+        }  # fmt: skip
+        meta = {"name": f"{name}-predictor", "namespace": NAMESPACE, "ownerReferences": [owner]}
+        kube.create(at, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
+        ready = {
+            "observedGeneration": 1,
+            "replicas": 1,
+            "updatedReplicas": 1,
+            "readyReplicas": 1,
+            "availableReplicas": 1,
+        }
+        kube.merge(at, NAMESPACE, f"{name}-predictor", {"status": ready}, "status")
+        conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "PredictorReady")]
+        kube.merge(
+            BY_KIND["InferenceService"], NAMESPACE, name, {"status": {"conditions": conditions}}, "status"
+        )
+
+
+def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any) -> None:
+    """Version 2 takes over from 1 step by step and nothing is made twice, lost or tried again; then Delete takes all away."""
+    kube: Kube = server.kube()
+    server.namespace(NAMESPACE)
+    shelf = Shelf()
+
+    def operator(made: Kube) -> Reconciler:
+        eyes = Eyes(made)
+        eyes.shelf = shelf
+        return Reconciler(made, PLATFORM, eyes, Recorder(made))
+
+    body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
+    body["metadata"]["namespace"] = NAMESPACE
+    body["spec"] |= {"deletionPolicy": "Delete", "model": {"registered": {"name": "m"}}}
+    body["spec"]["rollout"] = {"steps": [5, 50], "stepDuration": "1ms", "keepPrevious": "1h"}
+    uid = kube.create(DETECTOR, body)["metadata"]["uid"]
+
+    def state() -> State:
+        found = kube.get(BY_KIND["ConfigMap"], NAMESPACE, names.release_pointer("payments"))
+        assert found is not None
+        return State.model_validate_json(found["data"]["rollout.json"])
+
+    def until(done: Callable[[], bool], make: Callable[[], Kube], most: int = 150) -> list[Phase]:
+        seen: list[Phase] = []
+        for _ in range(most):
+            nodes(kube)
+            try:
+                operator(make()).reconcile(NAMESPACE, "payments")
+            except Killed:
+                pass
+            if kube.get(BY_KIND["ConfigMap"], NAMESPACE, names.release_pointer("payments")) is not None:
+                phase = state().phase
+                seen += [phase] if not seen or seen[-1] is not phase else []
+            if done():
+                return seen
+        raise AssertionError(f"not done after {most} lives; {seen}, {Dying.deaths}")
+
+    until(lambda: state().stable is not None and shelf.aliases.get("champion") == "1", lambda: kube)
+    keys = kube.get(BY_KIND["Secret"], NAMESPACE, "payments-keys")
+    assert keys is not None
+
+    settings = client.Configuration()
+    settings.host, settings.verify_ssl = server.url, False
+    settings.api_key = {"BearerToken": "Bearer admin-token"}
+    connection = client.ApiClient(settings)
+    shelf.aliases["challenger"] = "2"
+    annotations = {"metadata": {"annotations": {names.APPROVE_ANNOTATION: "2"}}}
+    kube.merge(DETECTOR, NAMESPACE, "payments", annotations)
+    phases = until(lambda: shelf.aliases["champion"] == "2", lambda: Dying(connection))
+    assert phases == [Phase.PROMOTED, Phase.PREPARING, Phase.SHADOW, Phase.RAMP, Phase.PROMOTED]
+    after = state()
+    assert after.stable is not None and after.stable.version == "2" and after.rejected == ()
+    assert (
+        after.previous is not None
+        and after.previous.version == "1"
+        and after.stable.slot != after.previous.slot
+    )
+    assert sum(Dying.deaths.values()) >= 10, Dying.deaths
+
+    found, _ = snapshot(kube, NAMESPACE, uid)
+    pointer = parse_release(found["ConfigMap", "payments-release"]["data"]["release.json"])
+    releases = [name for kind, name in found if kind == "ConfigMap" and name.startswith("payments-release-")]
+    # Rules alone, 1, 1 with 2 in its shadow, the two steps, 2: each once, though made by processes that never knew it.
+    assert len(releases) == 6 and pointer.name in releases
+    assert Counter(kind for kind, _ in found)["InferenceService"] == 2
+    again = kube.get(BY_KIND["Secret"], NAMESPACE, "payments-keys")
+    assert again is not None and again["data"] == keys["data"]
+
+    Dying.deaths.clear()
+    kube.delete(DETECTOR, NAMESPACE, "payments")
+    until(lambda: kube.get(DETECTOR, NAMESPACE, "payments") is None, lambda: Dying(connection))
+    assert sum(Dying.deaths.values()) >= 20, Dying.deaths
+    kept, _ = snapshot(kube, NAMESPACE, uid)
+    assert not [key for key in kept if key[0].startswith("Kafka") or key[1].startswith("payments-release")]
+    assert kube.get(BY_KIND["Secret"], NAMESPACE, "payments-keys") is None

@@ -1,0 +1,127 @@
+"""The chart rendered and installed on a test's API server, and the operator as the chart runs it: a process with its rights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fraud_operator.kube import BY_KIND, Kind, Kube
+from fraud_testing.api_server import OPERATOR, ApiServer, binary, free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "charts/fraud-platform"
+PLURALS = {
+    "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "PersistentVolumeClaim": "persistentvolumeclaims",
+    "ClusterServingRuntime": "clusterservingruntimes", "ClusterStorageContainer": "clusterstoragecontainers",
+}  # fmt: skip
+
+
+def render(*settings: str) -> list[dict[str, Any]]:
+    values = [part for setting in settings for part in ("--set", setting)]
+    command = [
+        binary("helm"),
+        "template",
+        "fraud-platform",
+        CHART,
+        "-n",
+        "fraud-platform",
+        "--kube-version",
+        "1.34.4",
+        *values,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    return next(d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name)
+
+
+def install(kube: Kube, documents: list[dict[str, Any]]) -> None:
+    for document in documents:
+        kind, meta = document["kind"], document["metadata"]
+        cluster_scoped = kind.startswith("Cluster")
+        known = BY_KIND.get(kind) or Kind(document["apiVersion"], kind, PLURALS[kind])
+        path = known.path(None if cluster_scoped else meta.get("namespace", "fraud-platform"), meta["name"])
+        kube._call("PATCH", path, {"fieldManager": "helm"}, document, "application/apply-patch+yaml")
+
+
+def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class OperatorProcess:
+    """Stores that nobody answers for: the operator must live with them."""
+
+    def __init__(self, api: ApiServer, folder: Path, namespaces: Sequence[str] = (), **environ: str) -> None:
+        self._log, self.port = folder / "operator.log", free_port()
+        (folder / "platform.json").write_text(
+            find(render(), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
+        )
+        self._arguments = ["--port", str(self.port), *(f"--namespace={name}" for name in namespaces)]
+        self._environ = {
+            **os.environ,
+            "KUBECONFIG": str(api.kubeconfig(OPERATOR)),
+            "FRAUD_PLATFORM": str(folder / "platform.json"),
+            "REDIS_URL": "redis://x",
+            "POSTGRES_DSN": "postgresql://x",
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            # The server's certificate is its own: a line for each request would hide the operator's log.
+            "PYTHONWARNINGS": "ignore",
+            **environ,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, ready: bool = True) -> None:
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fraud_operator", *self._arguments],
+                env=self._environ,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        if ready:
+            wait_for(lambda: self.get("/readyz"), 120, "readyz")
+
+    def get(self, path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+
+    def terminate(self, seconds: float) -> int:
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(seconds)
+
+    def stop(self) -> None:
+        """Ends it and shows its log, which pytest keeps for a failure."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        if self._log.exists():
+            sys.stdout.write(self._log.read_text()[-20_000:])
