@@ -264,6 +264,7 @@ def baseline(path: stack.Stack) -> None:
 
 
 def main() -> None:
+    told.begin()
     if shutil.which("redis-server") is None:
         sys.exit("redis-server is not installed")
     with stack.data_path() as path:

@@ -65,6 +65,7 @@ def whole(answer: bytes) -> bool:
 
 
 def main() -> None:
+    told.begin()
     with tempfile.TemporaryDirectory(prefix="fraud-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         packages.make(folder / "package", [f"f{i}" for i in range(WIDTH)], "a" * 64, rounds=300)

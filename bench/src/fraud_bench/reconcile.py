@@ -63,6 +63,7 @@ def applied(writes: list[dict[str, Any]], namespace: str) -> dict[tuple[str, str
 
 
 def main() -> None:
+    told.begin()
     with tempfile.TemporaryDirectory(prefix="fraud-bench-") as name:
         folder = Path(name)
         told.note("an API server for the operator")

@@ -130,6 +130,7 @@ def with_pandas(events: Sequence[dict[str, Any]]) -> float:
 
 
 def main() -> None:
+    told.begin()
     # The preset alone.
     features = compile_detector(detectors.detector("none", features={}).spec)
     told.note(f"offline replay, {ROWS} rows")

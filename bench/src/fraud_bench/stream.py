@@ -177,6 +177,7 @@ def features_only(mode: str, count: int) -> float:
 
 
 def main() -> None:
+    told.begin()
     throughput()
     for mode, count in (("thread", BACKLOG // 2), ("process", BASELINE_BACKLOG)):
         told.note(f"the features alone, {mode} mode")

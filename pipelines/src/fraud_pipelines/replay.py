@@ -6,7 +6,7 @@ seeds that a stream starts from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fraud_contracts.names import profile_key
@@ -33,13 +33,13 @@ class Replay:
         labels = iter(self._labels)
         label = next(labels, None)
         stages = list(zip(self.features.stages, self._keys, strict=True))
-        vector = self.features.vector
+        assemble, nulls = self.features.assemble, [stage.nulls for stage in self.features.stages]
         for event in self._events:
             while label is not None and label["known"] <= event["time"]:
                 self.label(label)
                 label = next(labels, None)
             tokens, key = event["entities"], hash64(event["id"])
-            values: dict[str, list[Value] | None] = {}
+            values: list[Sequence[Value]] = [*nulls]
             repeat = False
             for i, (stage, lives) in enumerate(stages):
                 token = tokens.get(stage.entity)
@@ -49,15 +49,15 @@ class Replay:
                 if live is None:
                     live = lives[token] = stage.open(None)
                 if repeat:
-                    values[stage.entity] = live.peek(event)
+                    values[i] = live.peek(event)
                     continue
                 made = live.observe(event, key)
                 if made is None:
                     made = live.read(event)
                     repeat = i == 0
                     self.repeats += repeat
-                values[stage.entity] = made
-            yield event, vector(event, values)
+                values[i] = made
+            yield event, assemble(event, *values)
         while label is not None:
             self.label(label)
             label = next(labels, None)

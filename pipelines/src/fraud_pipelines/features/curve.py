@@ -78,15 +78,20 @@ class Curve:
 
     def add(self, t: int, tag: int, values: Sequence[int], extremes: Sequence[int] = ()) -> int:
         """Takes an event; -> number of rows up to and including its own, or TOO_OLD. Repeats are the caller's to find."""
-        ts = self.ts
+        ts, sums = self.ts, self.sums
         last = ts[-1] if ts else None
         if last is not None and t <= last:
             return self._insert(t, tag, values, extremes)
-        i = 0
         try:
-            for column in self.sums:
-                column.append((self.base_sums[i] if last is None else column[-1]) + values[i])
-                i += 1
+            if last is None:
+                for column, base, value in zip(sums, self.base_sums, values, strict=True):
+                    column.append(base + value)
+            elif len(sums) == 1:  # nearly all, and a loop over one costs as much as the rest
+                column = sums[0]
+                column.append(column[-1] + values[0])
+            else:
+                for column, value in zip(sums, values, strict=True):
+                    column.append(column[-1] + value)
         except OverflowError:
             for column in self.sums:
                 del column[len(ts) :]

@@ -51,7 +51,8 @@ class FeatureSet:
         self._stages = {stage.entity: stage for stage in stages}
         self._nulls = [(stage.entity, stage.nulls) for stage in stages]
         places = tuple(at[name] for name in self.names)
-        self._assemble = assembler(places, tuple(derived), len(stages))
+        # The vector from the event and each stage's values, none of them None.
+        self.assemble = assembler(places, tuple(derived), len(stages))
 
     def stage(self, entity: str) -> Stage:
         return self._stages[entity]
@@ -63,10 +64,10 @@ class FeatureSet:
         get = values_by_entity.get
         values = [nulls if (mine := get(entity)) is None else mine for entity, nulls in self._nulls]
         try:
-            return self._assemble(event, *values)
+            return self.assemble(event, *values)
         except TypeError:  # values that came through JSON, where NaN travels as null
             clean = ([NAN if value is None else value for value in mine] for mine in values)
-            return self._assemble(event, *clean)
+            return self.assemble(event, *clean)
 
     def observe(
         self, states: Mapping[str, bytes | None], event: Event, epoch: int = 0

@@ -74,6 +74,11 @@ class FraudPlan:
         if not end and not fts:
             out += self.nothing
             return
+        if not fts and not main.counts:  # most keys: no label, and each row is one event
+            for window in self.windows:
+                n = end - bisect_right(ts, until - window, 0, end)
+                out += (0, 0.0 if n else NAN)
+            return
         seen, known = main.count_to(end), frauds.peaks[0]
         fraud_end = bisect_right(fts, until)
         for window in self.windows:

@@ -86,7 +86,10 @@ class Live:
         self.digest ^= event_hash(event, key)
         out: list[Value] = []
         first = 0
-        for i, plan in enumerate(stage.plans):
+        if stage.only is not None:  # as below, without a loop
+            first = curves[0].add(t, tag, stage.only.measure(event))
+            out = stage.only.read(curves[0], self.recents[0], t, first, True)
+        for i, plan in enumerate(stage.plans if stage.only is None else ()):
             curve, recents = curves[i], self.recents[i]
             own = plan.where is None or plan.matches(event)
             if not own:
@@ -195,6 +198,8 @@ class Stage:
         self.entity = entity
         self.set_hash = bytes.fromhex(set_hash8)
         self.grid, self.plans, self.fraud = grid, plans, fraud
+        # The plan of a set without filters, extremes and tables of values, as the preset's are.
+        self.only = plans[0] if len(plans) == 1 and plans[0].plain else None
         self._shapes = [(len(plan.columns), plan.maxima) for plan in plans]
         if fraud is not None:
             self._shapes.append((0, (True,)))  # of each label: when it was known
