@@ -1,32 +1,28 @@
-"""The engine against its definition: a slow oracle that keeps every event and label and scans them all, each time.
-
-FRAUD_HYPOTHESIS sets the number of examples for a deep run.
-"""
+"""The engine against its definition: a slow oracle that keeps every event and label and scans them all, each time."""
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_pipelines.features import EntitySpec, FeatureSet, FeatureSetSpec, FeatureSpec, compile_set
 from fraud_pipelines.replay import replay
+from fraud_testing import histories
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 START = 1_700_000_000_000
 NAN = float("nan")
-EXAMPLES = int(os.environ.get("FRAUD_HYPOTHESIS", "60"))
-deep = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 TRAVEL = ("category", "travel")
 
 
 def example_set(k: int, lateness: int = HOUR) -> FeatureSetSpec:
-    """Every aggregate, filtered and not, of two entities."""
+    """Every aggregate, filtered and not, and every transform, of four entities."""
 
     def of(name: str, aggregate: str, window: int, of: str | None = None, where: Any = None) -> FeatureSpec:
         return FeatureSpec(name, "customer", aggregate, of=of, window_ms=window, where=where)
@@ -52,6 +48,10 @@ def example_set(k: int, lateness: int = HOUR) -> FeatureSetSpec:
         FeatureSpec("frauds_1d", "merchant", "FraudCount", window_ms=DAY),
         FeatureSpec("fraud_rate_1d", "merchant", "FraudRate", window_ms=DAY),
         FeatureSpec("fraud_rate_7d", "merchant", "FraudRate", window_ms=7 * DAY),
+        FeatureSpec("device_sum_1h", "device", "Sum", of="amount", window_ms=HOUR),
+        FeatureSpec("device_travel_1d", "device", "Count", window_ms=DAY, where=TRAVEL),
+        FeatureSpec("customers_1d", "country", "Distinct", of="customer", window_ms=DAY),
+        FeatureSpec("bulk_least_1d", "country", "Min", of="amount", window_ms=DAY, where=("items", 3)),
         FeatureSpec("ratio", transform="Ratio", args=("amount", "mean_7d")),
         FeatureSpec("difference", transform="Difference", args=("max_7d", "min_1d")),
         FeatureSpec("hour", transform="Hour"),
@@ -61,7 +61,12 @@ def example_set(k: int, lateness: int = HOUR) -> FeatureSetSpec:
     ]
     return FeatureSetSpec(
         preset="none",
-        entities=(EntitySpec("customer"), EntitySpec("merchant", 2 * DAY)),
+        entities=(
+            EntitySpec("customer"),
+            EntitySpec("merchant", 2 * DAY),
+            EntitySpec("device"),
+            EntitySpec("country"),
+        ),
         features=tuple(features),
         fields=(("category", "string"), ("items", "integer")),
         k=k,
@@ -69,7 +74,12 @@ def example_set(k: int, lateness: int = HOUR) -> FeatureSetSpec:
     )
 
 
-RETAIN = {"customer": 7 * DAY + HOUR, "merchant": 9 * DAY + HOUR}
+RETAIN = {
+    "customer": 7 * DAY + HOUR,
+    "merchant": 9 * DAY + HOUR,
+    "device": DAY + HOUR,
+    "country": DAY + HOUR,
+}
 
 
 class Oracle:
@@ -213,6 +223,8 @@ EVENT = st.fixed_dictionaries(
         "items": st.one_of(st.none(), st.integers(-5, 5), st.integers(-(2**53) + 1, 2**53 - 1)),
         "customer": st.sampled_from(["a", "a", "a", "b"]),
         "merchant": st.sampled_from(["m", "m", "n", None]),
+        "device": st.sampled_from(["d", "e", None]),
+        "country": st.sampled_from(["here", None]),
     }
 )
 REPEAT = st.fixed_dictionaries({"do": st.just("repeat"), "which": st.integers(0, 10**6)})
@@ -243,7 +255,7 @@ def story(steps: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
                 "time": time,
                 "amount": step["amount"],
                 "currency": "USD",
-                "entities": {"customer": step["customer"], "merchant": step["merchant"]},
+                "entities": {name: step[name] for name in RETAIN},
                 "fields": {"category": step["category"], "items": step["items"]},
             }
             events.append(event)
@@ -303,16 +315,17 @@ class Stream:
 
     def label(self, label: dict[str, Any]) -> None:
         for stage in self.features.stages:
-            token = label["entities"][stage.entity]
+            token = label["entities"].get(stage.entity)
             if token is not None:
                 key = (stage.entity, token)
                 self.states[key] = stage.label(self.states.get(key), label)
 
 
-@deep
+@histories.many()
 @given(STEPS)
 def test_vectors_are_the_definition_while_a_key_holds_at_most_k_events(steps: list[dict[str, Any]]) -> None:
     """Ties, gaps, late, too old and repeated events, labels early, late, twice and withdrawn: every value equals the oracle's."""
+    histories.TRIED["the engine is its definition"] += 1
     spec = example_set(k=1_000)
     stream, oracle = Stream(compile_set(spec)), Oracle(spec, RETAIN)
     for kind, body in story(steps):
@@ -324,7 +337,7 @@ def test_vectors_are_the_definition_while_a_key_holds_at_most_k_events(steps: li
         peeked = {
             stage.entity: stage.peek(before.get((stage.entity, body["entities"][stage.entity])), body)
             for stage in stream.features.stages
-            if body["entities"][stage.entity] is not None
+            if body["entities"].get(stage.entity) is not None
         }
         vector, _, _ = stream.observe(body)
         want = oracle.observe(body)
@@ -332,10 +345,11 @@ def test_vectors_are_the_definition_while_a_key_holds_at_most_k_events(steps: li
         assert bits(stream.features.vector(body, peeked)) == bits(vector)
 
 
-@deep
+@histories.many(0.25)
 @given(STEPS, st.sampled_from([1, 2, 5, 1_000]))
 def test_object_form_and_byte_form_are_equal_in_every_bit(steps: list[dict[str, Any]], k: int) -> None:
     """Replay over decoded states gives the stream's vectors, and its last states are the stream's profiles."""
+    histories.TRIED["replay is the stream"] += 1
     features = compile_set(example_set(k))
     stream = Stream(features)
     events: list[dict[str, Any]] = []
@@ -362,12 +376,13 @@ ARRIVAL = st.tuples(GAPS, st.booleans(), st.integers(0, 10_000))
 BUSY = st.one_of(st.lists(ARRIVAL, min_size=1, max_size=20), st.lists(ARRIVAL, min_size=60, max_size=150))
 
 
-@deep
+@histories.many(0.25)
 @given(BUSY, st.sampled_from([1, 4, 200]), st.randoms(use_true_random=False))
 def test_the_order_of_arrival_leaves_no_trace(
     steps: list[tuple[int, bool, int]], k: int, shuffler: random.Random
 ) -> None:
     """The same events and labels in another order give the same profile, to the byte, while no event came too late."""
+    histories.TRIED["order leaves no trace"] += 1
     features = compile_set(example_set(k, lateness=400 * DAY))
     facts: list[tuple[str, dict[str, Any]]] = []
     now = START
@@ -395,3 +410,11 @@ def test_the_order_of_arrival_leaves_no_trace(
         finals.append(stream.states)
         shuffler.shuffle(facts)
     assert finals[0] == finals[1]
+
+
+def test_as_many_histories_were_tried_as_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    """The numbers are printed; a generator that gave up early would show here."""
+    histories.show(
+        capsys,
+        **{"the engine is its definition": 1, "replay is the stream": 0.25, "order leaves no trace": 0.25},
+    )
