@@ -39,7 +39,7 @@ PROFILES = OutputTag("profiles", KEY_VALUE)
 STATE = "profile-v1"
 WAITING = "waiting-v1"
 # Longer than two inline decisions may differ in time, with their deadlines and an append; nobody waits for these records.
-WAIT_MS = 250
+WAIT_MS = 500
 WAITING_MAX = 64
 
 
