@@ -72,7 +72,7 @@ def kafka(needles: Needles, config: DetectorConfig, report: Report) -> None:
             consumer.assign([TopicPartition(topic, partition, 0) for partition in opened])
             while opened:
                 pieces: list[tuple[str, bytes]] = []
-                for message in consumer.consume(2000, timeout=5.0):
+                for message in consumer.consume(2000, timeout=0.5):
                     error = message.error()
                     if error is not None:
                         if error.code() == KafkaError._PARTITION_EOF:
