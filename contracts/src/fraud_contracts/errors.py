@@ -42,6 +42,7 @@ class Degraded(StrEnum):
     IDEMPOTENCY = "idempotency"
     KAFKA_UNAVAILABLE = "kafka_unavailable"
     FEATURES_FAILED = "features_failed"
+    OTHER_FEATURE_SET = "other_feature_set"
 
 
 class FraudError(Exception):

@@ -165,6 +165,8 @@ def decide(
         code = f"fallback:{mark}"
     elif score is None or vector is None:
         mark = Degraded.FEATURES_FAILED if vector is None else Degraded.MODEL_UNAVAILABLE
+        if Degraded.OTHER_FEATURE_SET in lost:
+            mark = Degraded.OTHER_FEATURE_SET
         if mark not in lost:
             lost.append(mark)
         model, silent = _stand_in(ruling, policy.fallback.on_model_loss)

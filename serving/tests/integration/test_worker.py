@@ -224,6 +224,17 @@ def test_failed_features_and_a_lost_redis_are_stated(stream: Stream, worker: ser
     assert stream.wait("claimed-again")["claimed-again"]["degraded"] == []
 
 
+def test_a_vector_of_another_feature_set_is_refused(stream: Stream, worker: serving.Process) -> None:
+    """It reaches no model; its event is decided by the policy alone and says so, with the vector under its own set."""
+    foreign = stream.record("foreign", set="f" * 64)
+    stream.send(foreign, stream.record("native"))
+    found = stream.wait("foreign", "native")
+    assert found["foreign"]["degraded"] == ["other_feature_set"]
+    assert (found["foreign"]["score"], found["foreign"]["model_version"]) == (None, None)
+    assert (found["foreign"]["set"], found["native"]["degraded"]) == ("f" * 64, [])
+    assert found["foreign"]["vector"] == json.loads(orjson.dumps(foreign["vector"]))
+
+
 def test_an_unreadable_record_stops_nothing(stream: Stream, worker: serving.Process) -> None:
     """What isn't a feature record becomes a dead letter with its bytes, and the next one is decided."""
     before = len(stream.committed("dead-letters"))

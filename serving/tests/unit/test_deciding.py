@@ -139,6 +139,8 @@ def test_failed_features_count_as_a_lost_model_under_their_own_name() -> None:
     made = event()
     verdict = decide(rule, rule.route(made), made, None, NAMES, None, (), (0, 0), NOW)
     assert (verdict.action, verdict.degraded) == ("approve", ["features_failed"])
+    verdict = decide(rule, rule.route(made), made, None, NAMES, None, ["other_feature_set"], (0, 0), NOW)
+    assert (verdict.action, verdict.degraded) == ("approve", ["other_feature_set"])
 
 
 @pytest.mark.parametrize(

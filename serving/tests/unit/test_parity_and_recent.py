@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_serving.worker.parity import audited, compare
+from fraud_serving.worker.parity import Samples, audited, compare
 from fraud_serving.worker.recent import Known, Recent
 
 SAW = {"customer": (1, 3, "aa"), "counterparty": (1, 9, "bb")}
@@ -44,6 +44,31 @@ def test_the_streamed_vector_is_kept_where_it_differs() -> None:
     assert audited(*pair([1.0], [1.0]))["streamed"] is None
     assert audited(*pair([1.0], [2.0]))["streamed"] == {"set": "s", "vector": [2.0], "saw": SAW}
     assert audited(*pair([1.0], None))["streamed"] is None
+
+
+def test_differing_decisions_are_sampled_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A mismatch shows id and features at once and then once a second, staleness its entity once a minute; no equal one."""
+    caplog.set_level("INFO")
+    now = [0.0]
+    samples = Samples(("count", "sum"), lambda: now[0])
+    mismatch = pair([1.0, 2.0], [1.0, 3.0])
+    stale = pair([1.0, 2.0], [2.0, 2.0], {**SAW, "customer": (1, 4, "ac")})
+
+    def note(number: int, made: tuple[Any, Any]) -> None:
+        samples.note({**audited(*made), "id": f"tx{number}"})
+
+    for number, made in enumerate([mismatch, mismatch, stale, stale, pair([1.0, 2.0], [1.0, 2.0])]):
+        note(number, made)
+    now[0] = 2.0
+    note(5, mismatch)
+    note(6, stale)
+    told = [record.data for record in caplog.records]
+    shown = [(one["id"], one["result"], one["count"], one["stale_entities"], one["features"]) for one in told]
+    assert shown == [
+        ("tx0", "mismatch", 1, [], ["sum"]),
+        ("tx2", "stale", 1, ["customer"], ["count"]),
+        ("tx5", "mismatch", 2, [], ["sum"]),
+    ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 3)), max_size=80))

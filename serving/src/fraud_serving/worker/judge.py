@@ -28,7 +28,7 @@ from fraud_serving.deciding import Arm, Route, Ruling, Score, decide, write_up
 from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
 from fraud_serving.worker import letters
-from fraud_serving.worker.parity import audited
+from fraud_serving.worker.parity import Samples, audited
 from fraud_serving.worker.recent import Known, Recent
 
 # After a failure a store is left alone for so long: a backlog must not wait for a timeout with each batch.
@@ -106,6 +106,7 @@ class Judge:
         self.config, self._tokeniser, self._sealer = config, tokeniser, sealer
         self._store, self._model, self.instruments = store, model, instruments
         self._names = compile_detector(config.spec).names
+        self._samples = Samples(self._names)
         self.ruling: Ruling | None = None
         self.recent = Recent()
         self._tally = Tally()
@@ -198,6 +199,9 @@ class Judge:
             incoming.decision = claim.decision
 
     def _decide(self, ruling: Ruling, undecided: list[Incoming], now: int) -> None:
+        for incoming in undecided:
+            if incoming.record["set"] != self.config.feature_set:
+                incoming.degraded.append(Degraded.OTHER_FEATURE_SET)
         routes = [ruling.route(incoming.record["event"]) for incoming in undecided]
         scores = self._scores(undecided, routes)
         for incoming, route, score in zip(undecided, routes, scores, strict=True):
@@ -235,7 +239,12 @@ class Judge:
         self._claim([incoming for incoming in undecided if Degraded.IDEMPOTENCY not in incoming.degraded])
 
     def _vector(self, record: FeatureRecord) -> list[float | None] | None:
-        """The record's vector, where it is of the set that this worker's models read."""
+        """The record's vector, where it is of the set that this worker's models read.
+
+        One of another set, as while a changed detector's processes are replaced, is refused to models and rules: its
+        columns mean something else. The event is decided at once by what stands in for a lost model, marked
+        ``other_feature_set``; the record keeps the vector under its own set.
+        """
         vector = record["vector"]
         if vector is None or record["set"] != self.config.feature_set or len(vector) != len(self._names):
             return None
@@ -381,6 +390,7 @@ class Judge:
                 self._unclaimed.append((self.config.identity.redis_claim(decision["id"]), claim))
             if "parity" in decision:
                 count(metrics.PARITY, result=decision["parity"]).inc()
+                self._samples.note(decision)
             if decision["door"] == "inline":
                 continue  # counted where it was made
             count(

@@ -1,17 +1,25 @@
 """The parity audit: was the inline vector what the stream makes of the same events?
 
 Equal digests say that both sides had seen the same events; then every bit must agree, and a difference is a fault. Other
-digests say that one side had seen more: staleness, which is counted on its own.
+digests say that one side had seen more: staleness, which is counted on its own. The metric tells how many; the log tells
+which, by samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
 
 from fraud_contracts.records import Decision, FeatureRecord, Saw
 
 Result = Literal["equal", "stale", "mismatch", "none"]
+
+# Seconds between two lines about one result. A mismatch is a fault, staleness the price of two doors.
+EVERY: Final = {"mismatch": 1.0, "stale": 60.0}
+SHOWN: Final = 5
+_log = logging.getLogger(__name__)
 
 
 def same_vector(one: Sequence[float | None], other: Sequence[float | None]) -> bool:
@@ -46,3 +54,38 @@ def audited(decision: Decision, record: FeatureRecord) -> Decision:
         "source": record["source"],
         "appended": record["appended"],
     }
+
+
+class Samples:
+    """Ids of decisions whose vectors differ, for the log: the first of each result, then one in a while with how many."""
+
+    def __init__(self, names: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._names, self._clock = names, clock
+        self._next = dict.fromkeys(EVERY, 0.0)
+        self._since = dict.fromkeys(EVERY, 0)
+
+    def note(self, decision: Decision) -> None:
+        result, other = decision.get("parity"), decision.get("streamed")
+        if result not in EVERY or other is None or decision["vector"] is None:
+            return
+        self._since[result] += 1
+        now = self._clock()
+        if now < self._next[result]:
+            return
+        inline, streamed = decision["vector"], other["vector"]
+        told = {
+            "id": decision["id"],
+            "result": result,
+            "count": self._since[result],
+            "stale_entities": [
+                entity
+                for entity, seen in other["saw"].items()
+                if (mine := decision["saw"].get(entity)) is None or mine[2] != seen[2]
+            ],
+            "features": [name for name, a, b in zip(self._names, inline, streamed, strict=False) if a != b][
+                :SHOWN
+            ],
+        }
+        level = logging.ERROR if result == "mismatch" else logging.INFO
+        _log.log(level, "inline vector is not the streamed one", extra={"data": told})
+        self._next[result], self._since[result] = now + EVERY[result], 0
