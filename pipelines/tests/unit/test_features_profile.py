@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -347,3 +349,27 @@ def test_profile_keys_name_set_entity_and_token() -> None:
         profile_key(features.hash6, "customer", "a"),
         profile_key(features.hash6, "counterparty", "m"),
     }
+
+
+def stored() -> dict[str, dict[str, str]]:
+    """Profiles that version 1 wrote, and the bits that it read off them; never to be made anew."""
+    path = Path(__file__).parent / "data" / "profiles-v1.json"
+    found: dict[str, dict[str, str]] = json.loads(path.read_text())
+    return found
+
+
+@pytest.mark.parametrize("entity", ["customer", "counterparty"])
+def test_a_profile_that_version_1_wrote_is_still_read(entity: str) -> None:
+    """Bytes written when the form was new give the values that they gave then, with cells, single events and labels."""
+    features, of = payments(k=16), stored()[entity]
+    profile = bytes.fromhex(of["profile"])
+    assert profile_header.read(profile).version == 1
+    stage, body = features.stage(entity), event(300, START + 301 * HOUR)
+    vector = features.vector(body, {entity: stage.peek(profile, body)})
+    assert (
+        struct.pack(f"<{len(vector)}d", *(v if v == v else float("nan") for v in vector)).hex()
+        == of["vector"]
+    )
+    values, after, saw = stage.observe(profile, body)
+    assert values is not None
+    assert (saw[1] + 1, saw[2] ^ summed(body)) == read_header(after)[3:5]
