@@ -132,6 +132,8 @@ class Oracle:
 
     def _transform(self, feature: FeatureSpec, event: dict[str, Any], made: dict[str, float]) -> float:
         day, rest = divmod(event["time"], DAY)
+        if feature.transform == "Amount":
+            return made["amount"]
         if feature.transform == "Hour":
             return float(rest // HOUR)
         if feature.transform == "Night":
