@@ -44,11 +44,11 @@ class Memory:
         found = self._look(*key)
         self._versions[key] = {name: _version(secret) for name, secret in found.items()}
         values = (found[names.keys(detector.name)] or {}).get("data") or {}
-        known = _decoded(values)
+        known, before = _decoded(values), self.keys(detector)
+        if before is not None and values and (known is None or known[TOKEN] != before[TOKEN]):
+            known = {**before, **(known or {}), TOKEN: before[TOKEN]}
+            self._put_back(detector, known)
         if known is not None:
-            if (before := self.keys(detector)) is not None and before[TOKEN] != known[TOKEN]:
-                known[TOKEN] = before[TOKEN]
-                self._put_back(detector, values, before[TOKEN])
             self._keys[key] = detector.uid, known
         if not facts.has_keys and self.keys(detector) is None:
             return facts
@@ -60,12 +60,10 @@ class Memory:
             return replace(facts, release=release, state=state)
         return facts if facts.release is not None else self._from_status(detector, facts, previous)
 
-    def _put_back(self, detector: Detector, values: Mapping[str, str], token: str) -> None:
+    def _put_back(self, detector: Detector, known: Mapping[str, str]) -> None:
         """The other two may be replaced; with another token key no stored profile, claim or decision would ever match."""
-        LOG.warning(
-            "the token key was changed; put back", extra={"data": {"detector": str(detector.identity)}}
-        )
-        data = {**values, TOKEN: base64.b64encode(token.encode()).decode()}
+        LOG.warning("the keys were damaged; put back", extra={"data": {"detector": str(detector.identity)}})
+        data = {name: base64.b64encode(value.encode()).decode() for name, value in known.items()}
         self.kube.merge(SECRET, detector.namespace, names.keys(detector.name), {"data": data})
 
     def _from_status(self, detector: Detector, facts: Facts, previous: Mapping[str, Any]) -> Facts:

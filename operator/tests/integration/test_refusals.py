@@ -165,7 +165,7 @@ IMMUTABLE: dict[str, tuple[Change, str, str]] = {
         "entities' names and fields", "make a new detector",
     ),
     "entity's other field": (
-        {"entities": [{"name": "customer", "field": "card"}, {"name": "counterparty", "field": "merchant_id"}]},
+        {"entities": [{"name": "customer", "field": "iban"}, {"name": "counterparty", "field": "merchant_id"}]},
         "entities' names and fields", "make a new detector",
     ),
     "entity taken away": (

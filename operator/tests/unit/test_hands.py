@@ -139,6 +139,9 @@ def test_keys_and_rollout_are_remembered() -> None:
     put_back = kube.calls[-1][1]["data"]["TOKEN_KEY"]
     assert base64.b64decode(put_back).decode() == KEYS["TOKEN_KEY"]
     assert memory.keys(found) == {**KEYS, "API_KEY": "new"}
+    kube.objects["Secret", "d-keys"] = _secret(TOKEN_KEY="no key")
+    memory.fill(found, Facts(0, has_keys=True), {})
+    assert set(kube.calls[-1][1]["data"]) == set(KEYS) and memory.keys(found) == {**KEYS, "API_KEY": "new"}
     memory.forget("n", "d")
     assert memory.keys(found) is None and not memory.secrets_differ("n", "d")
 
