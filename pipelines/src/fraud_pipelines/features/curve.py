@@ -114,15 +114,20 @@ class Curve:
 
     def expire(self, limit: int) -> None:
         """Forgets the rows at or before ``limit``; their sums go on in the base."""
-        gone = bisect_right(self.ts, limit)
+        ts, counts = self.ts, self.counts
+        gone = bisect_right(ts, limit)
         if not gone:
             return
-        cells = len(self.counts)
+        cells = len(counts)
         self.base = self.count_to(gone)
-        self.base_sums = [column[gone - 1] for column in self.sums]
-        for column in (self.ts, *self.sums, *self.peaks):
+        del ts[:gone]
+        for i, column in enumerate(self.sums):
+            self.base_sums[i] = column[gone - 1]
             del column[:gone]
-        del self.counts[:gone]
+        for column in self.peaks:
+            del column[:gone]
+        if cells:
+            del counts[:gone]
         if gone > cells:
             del self.tags[: gone - cells]
 
