@@ -24,7 +24,7 @@ import pandas as pd
 import redis as redis_client
 import uvloop
 
-from fraud_bench import load, stack, told
+from fraud_bench import load, stack, stream, told
 from fraud_contracts import metrics
 from fraud_contracts.names import profile_key
 from fraud_pipelines.events import Tokeniser
@@ -35,6 +35,7 @@ from fraud_testing import kafka, serving
 RATE = 500.0
 SECONDS = float(os.environ.get("BENCH_SECONDS", 20))
 WARM = 5.0
+WARM_UP = int(os.environ.get("BENCH_BACKLOG", 120_000)) // 3
 PROBES = 200
 BURSTS, BURST = 10, 10
 # More than both doors need for what is on its way when a release changes.
@@ -57,6 +58,25 @@ def send(url: str, prefix: str, rate: float, seconds: float, warm: float) -> loa
         return await client.run(rate, seconds, warm)
 
     return uvloop.run(run())
+
+
+def warm_up(path: stack.Stack) -> None:
+    """Traffic until the JVMs have compiled what they run, which takes a core for a while; then a pause until they rest."""
+    told.note(f"warming up with {WARM_UP} transactions")
+    stream.fill(path, "w0", WARM_UP)
+
+    def done() -> bool:
+        time.sleep(1)
+        return stream.judged(path)
+
+    kafka.wait_for(done, 200, "the warm-up's decisions")
+
+    def resting() -> bool:
+        before = path.cpu()
+        time.sleep(2)
+        return path.cpu()["stream"] - before["stream"] < 0.4
+
+    kafka.wait_for(resting, 60, "the stream to rest")
 
 
 def inline(path: stack.Stack, service: serving.Process) -> None:
@@ -270,6 +290,7 @@ def main() -> None:
     with stack.data_path() as path:
         told.note("starting the stream")
         with path.features(), path.worker(), path.service() as service:
+            warm_up(path)
             inline(path, service)
             freshness(path)
             burst(path, service)

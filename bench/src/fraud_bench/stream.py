@@ -131,8 +131,11 @@ def fill(path: stack.Stack, prefix: str, count: int) -> None:
 
 
 def judged(path: stack.Stack) -> bool:
-    """Whether the worker has committed all that lies in ``features``; end offsets of ``decisions`` count markers, too."""
+    """Whether stream and worker have taken all there is; end offsets of ``decisions`` would count markers, too."""
     topic = path.topic("features")
+    sent = path.broker.count(path.topic("transactions")) + path.broker.count(path.topic("accepted"))
+    if path.broker.count(topic) + path.broker.count(path.topic("dead-letters")) < sent:
+        return False
     places = path.broker.committed(path.config.identity.group("worker"), topic).values()
     return sum(max(0, place) for place in places) >= path.broker.count(topic)
 
@@ -143,7 +146,7 @@ def drain(path: stack.Stack, prefix: str, count: int, worker: bool, seconds: flo
     fill(path, prefix, count)
 
     def out() -> bool:
-        time.sleep(0.2)  # asking costs what is measured
+        time.sleep(1)  # asking costs what is measured
         return path.broker.count(path.topic("features")) >= already + count and (not worker or judged(path))
 
     kafka.wait_for(out, seconds, f"{count} records")
