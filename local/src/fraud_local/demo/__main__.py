@@ -324,16 +324,12 @@ class Demo:
         return all(result["checks"].values())
 
     def search(self) -> None:
-        """Adds to the Pod's search for card numbers what only this side sees: objects, logs, files."""
         live = self.node.storage / "demo" / "live.jsonl.gz"
-        path = self.evidence / "leaks.json"
-        found = json.loads(path.read_text())
-        report, needles = leaks.Report.of(found), leaks.planted(live)
-        report.join(leaks.cluster(needles, self.kube.kubectl))
         # The demo's own traffic, and the history that the user gives, hold the numbers by right.
         own = (live.parent, self.storage() / self.shape.history_path)
-        report.join(leaks.files(needles, "storage", self.node.storage, own))
-        path.write_text(json.dumps({"planted": len(needles.numbers), **report.document()}, indent=1))
+        # Logs of killed and replaced containers too, which kubectl shows no more; kind keeps them in its own container.
+        folders = {"storage": (self.node.storage, own), "podlogs": (paths.STATE / "podlogs", ())}
+        leaks.complete(self.evidence / "leaks.json", live, self.kube.kubectl, folders)
 
     def stay(self) -> None:
         service = names.decision_service(self.name)

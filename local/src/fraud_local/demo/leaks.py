@@ -17,7 +17,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -242,3 +242,18 @@ def _logs(needles: Needles, kubectl: Callable[..., str], pod: dict[str, Any], re
                 continue
             for data in _pieces(io.BytesIO(text.encode())):
                 report.look(needles, "logs", where, data)
+
+
+def complete(
+    path: Path,
+    live: Path,
+    kubectl: Callable[..., str],
+    folders: Mapping[str, tuple[Path, Iterable[Path]]],
+) -> None:
+    """Adds to what the Pod found in the stores what only this side sees: objects, logs, folders (each with those left out)."""
+    needles = planted(live)
+    report = Report.of(json.loads(path.read_text())).join(cluster(needles, kubectl))
+    for place, (root, beside) in folders.items():
+        if root.exists():
+            report.join(files(needles, place, root, beside))
+    path.write_text(json.dumps({"planted": len(needles.numbers), **report.document()}, indent=1))
