@@ -52,7 +52,7 @@ test-fast: env-dev env-operator ## Unit tests that need nothing but the environm
 	@PYTHON="$(PYTHON)" tests/run fast
 
 .PHONY: test-chaos
-test-chaos: envs programs ## The demo with every process killed in turn (20 minutes)
+test-chaos: envs programs ## The demo with every process killed in turn (13 minutes on two cores)
 	@PYTHON="$(PYTHON)" tests/run chaos
 
 .PHONY: bench
@@ -60,7 +60,7 @@ bench: env-serving env-flink env-operator ## The figures of docs/performance.md 
 	@PYTHONPATH=bench/src $(PYTHON) -m fraud_bench --only "$(ONLY)" $(if $(WRITE),--write)
 
 .PHONY: card
-card: env-ray ## Model cards without a cluster: the model against two baselines, on simulated and on Sparkov payments
+card: env-ray ## Model cards without a cluster: the model against three baselines, on simulated and on Sparkov payments
 	@mkdir -p build/card
 	@PYTHONPATH=contracts/src:pipelines/src $(ENVS)/ray/bin/python -m fraud_pipelines.simulator --rows 160000 --seed 7 \
 	  --fraud-rate 0.02 --end-ms 1780000000000 --as-known --patterns --out build/card/simulated.csv.gz

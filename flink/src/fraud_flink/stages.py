@@ -105,7 +105,7 @@ class EntityStage:
         """Applies a joined label; the same one again changes nothing."""
         try:
             new = self._stage.label(state, label, self._epoch)
-        except Exception:  # as above: a label that can't be taken costs a count, not the stream
+        except Exception:  # as above: a label that can't be taken costs a log line, not the stream
             log.exception("a label of entity %s failed", self._stage.entity)
             return None
         return None if new is state else new
