@@ -71,7 +71,9 @@ STREAM_SECONDS: Final = Metric(
     _AGE,
 )
 DEAD_LETTERS: Final = Metric(
-    "fraud_dead_letters_total", "Dead letters written, by reason.", labels=("detector", "reason")
+    "fraud_dead_letters_total",
+    "Dead letters written by the worker, by reason; the stream's are counted on the topic.",
+    labels=("detector", "reason"),
 )
 PREDICT_SECONDS: Final = Metric(
     "fraud_predictor_seconds",
