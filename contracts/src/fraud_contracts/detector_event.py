@@ -93,6 +93,10 @@ class Event(Spec):
                 "!has(self.sensitive) || !(self.id.field in self.sensitive)",
                 "event.id.field can't be sensitive; take it out of event.sensitive",
             ),
+            rule(
+                "!has(self.sensitive) || !has(self.amount.currencyField) || !(self.amount.currencyField in self.sensitive)",
+                "event.amount.currencyField can't be sensitive; take it out of event.sensitive",
+            ),
         )
     )
     id: IdField

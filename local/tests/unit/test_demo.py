@@ -85,6 +85,9 @@ def test_a_histogram_gives_the_bound_of_the_bucket_that_holds_the_quantile() -> 
     )
 
 
+AUDIT = {"differing": 0, "compared": 2, "unreproducible": 0, "first_emission": {"kept": 2}}
+
+
 def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
     """Evidence of two good transactions and one malformed record, with parts replaced."""
     decision = {"score": 10, "action": "approve", "degraded": [], "parity": "equal"}
@@ -128,7 +131,7 @@ def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
     write(folder / "labels.jsonl.gz", labels)
     leaks = {"planted": 2, "searched": {}, "count": 0, "hits": [], "unread": []}
     (folder / "leaks.json").write_text(json.dumps(leaks))
-    (folder / "audit.json").write_text(json.dumps({"share": 1.0, "differing": 0}))
+    (folder / "audit.json").write_text(json.dumps(AUDIT))
     return summary.summarise(folder)
 
 
@@ -202,6 +205,14 @@ def test_an_outage_tells_what_was_degraded_and_how_long_callers_waited(tmp_path:
             "slowest_stream_s": 0.4,
         }
     ]
+
+
+def test_a_sound_transaction_that_became_a_dead_letter_is_shown(tmp_path: Path) -> None:
+    """It isn't lost, but nobody decided it."""
+    letters = [{"id": "b", "reason": "invalid_json", "source": {"partition": 0, "offset": 1}}]
+    result = evidence(tmp_path, dead_letters=letters)
+    assert result["sound_but_refused"] == ["b"]
+    assert not summary.checks(result, 2)["no sound transaction refused or dead-lettered"]
 
 
 def test_a_malformed_record_without_a_trace_fails_the_check(tmp_path: Path) -> None:

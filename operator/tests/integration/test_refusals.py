@@ -150,6 +150,11 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
     "sensitive of": (feature(SUM, of="card"), "features.extra: of", "write amount or another field"),
     # across parts
     "sensitive amount": ({f"{EVENT}.sensitive": ["amount"]}, "event.amount.field", "take it out of event.sensitive"),
+    "sensitive currency": (
+        {f"{EVENT}.amount.currencyField": "cur", f"{EVENT}.sensitive": ["cur"]},
+        "event.amount.currencyField",
+        "take it out of event.sensitive",
+    ),
     "sensitive id": ({f"{EVENT}.sensitive": ["transaction_id"]}, "event.id.field", "take it out of event.sensitive"),
     "unlisted label source": (
         {"spec.model.train.history.labelSource": "police"}, "model.train.history.labelSource", "name a listed one",

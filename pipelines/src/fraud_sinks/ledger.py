@@ -6,7 +6,7 @@ that order: rows are written by key, and a label may be on its topic twice, whic
 that lost everything lost its progress too, so the topics are read from the beginning.
 
 Of several decisions of one id the one stands that the log took first; the others go to ``decision_conflicts`` and are
-counted. What can't be stored at all goes to ``rejected`` as bytes: one bad record must neither stop the ledger nor vanish.
+counted. What can't be stored at all goes to ``rejected``, a decision as bytes: one bad record must neither stop the ledger nor vanish.
 Every row follows from the topics alone, so a ledger that is built again from them is the same, row by row.
 """
 
@@ -281,12 +281,13 @@ class LedgerWriter:
         cursor.execute(_UPSERT_LABELS, [list(column) for column in zip(*columns, strict=True)])
         return int(cursor.rowcount)
 
-    @staticmethod
-    def _reject(cursor: psycopg.Cursor[Any], rejected: list[tuple[Record, str]]) -> int:
+    def _reject(self, cursor: psycopg.Cursor[Any], rejected: list[tuple[Record, str]]) -> int:
+        """Reports are written by clients and may hold anything, a card's number too: of those only the place is kept."""
         fresh = 0
         for record, reason in rejected:
             where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            cursor.execute(_REJECT, (*record.place, record.offset, reason, record.value, record.appended))
+            payload = record.value if record.topic == self._decisions else None
+            cursor.execute(_REJECT, (*record.place, record.offset, reason, payload, record.appended))
             if cursor.rowcount:
                 fresh += 1
                 log.error("record rejected", extra={"data": {"reason": reason, **where}})

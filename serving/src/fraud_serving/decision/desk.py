@@ -36,6 +36,7 @@ from fraud_serving.policy import Tally
 _READ_PART, _MODEL_PART = 0.6, 0.2
 _LATE_APPENDS: Final = 10_000
 _MARK_SECONDS: Final = 0.02
+_CLAIM_SECONDS: Final = 0.05
 _ANSWERED: Final = (
     "id", "action", "score", "probability", "reasons", "release", "model_version", "model_digest", "arm", "degraded",
     "decided", "latency_ms",
@@ -51,12 +52,9 @@ class RefusedError(Exception):
         self.status, self.code, self.message, self.field = status, code, message, field
 
 
-def answer(decision: Decision, also_degraded: str | None = None) -> bytes:
+def answer(decision: Decision) -> bytes:
     """What a caller gets: always made from the stored decision, so a retry gets the same bytes."""
-    told: dict[str, Any] = {name: decision[name] for name in _ANSWERED}  # type: ignore[literal-required]
-    if also_degraded is not None and also_degraded not in told["degraded"]:
-        told["degraded"] = sorted([*told["degraded"], also_degraded])
-    return orjson.dumps(told)
+    return orjson.dumps({name: decision[name] for name in _ANSWERED})  # type: ignore[literal-required]
 
 
 class Desk:
@@ -115,7 +113,7 @@ class Desk:
             if read.claim is not None and read.claim not in claims.STRAY:
                 if read.claim.startswith(claims.APPENDED):
                     self.recall.take_out(read.added, entry)  # the stream has it for long
-                return await self._claimed(event["id"], body_hash, read.claim)
+                return await self._claimed(body_hash, read.claim)
             return await self._judge(
                 ruling, event, body_hash, keys, read, degraded, (start, at, deadline), now
             )
@@ -177,13 +175,13 @@ class Desk:
         at = self._step("policy", at)
         if Degraded.IDEMPOTENCY not in verdict.degraded:
             try:
-                winner = await self._claim(decision, max(deadline, 0.05))
+                winner = await self._claim(decision, max(deadline, _CLAIM_SECONDS))
             except StoreError:
                 # It may or may not have been stored. If it was, a retry finds this decision; if not, the ledger guards.
                 decision["degraded"] = sorted([*decision["degraded"], Degraded.IDEMPOTENCY])
                 winner = None
             if winner is not None:
-                return await self._claimed(event["id"], body_hash, winner)
+                return await self._claimed(body_hash, winner)
         at = self._step("claim", at)
         self.tally.note(decision["action"], now)
         self.recall.tidy(keys, read.pending, made.applied)
@@ -208,13 +206,16 @@ class Desk:
         )
         return bytes(found) if found is not None and found not in claims.STRAY else None
 
-    async def _claimed(self, event_id: str, body_hash: str, value: bytes) -> bytes:
+    async def _claimed(self, body_hash: str, value: bytes) -> bytes:
         """The stored answer of an id that was claimed before, or 409 where it was claimed with another body."""
         claim = claims.read(value)
         if claim.hash != body_hash:
             self.instruments(metrics.CONFLICTS, door="inline").inc()
             raise RefusedError(
-                409, Reason.ID_REUSED, f"the id {event_id!r} was used with another body before"
+                409,
+                Reason.ID_REUSED,
+                "this id was used with another body before",
+                self.config.spec.event.id.field,
             )
         self.instruments(metrics.REPEATS, door="inline").inc()
         if not claim.appended:
@@ -236,9 +237,19 @@ class Desk:
                     Degraded.KAFKA_UNAVAILABLE,
                     "decided, but not recorded; repeat the request to complete it",
                 ) from error
-            self._in_background(self._append_later(decision))
             self.instruments(metrics.DEGRADED, door="inline", degraded=str(Degraded.KAFKA_UNAVAILABLE)).inc()
-            return answer(decision, also_degraded=Degraded.KAFKA_UNAVAILABLE)
+            marked: Decision = {
+                **decision,
+                "degraded": sorted({*decision["degraded"], Degraded.KAFKA_UNAVAILABLE}),
+            }
+            key, value = self.identity.redis_claim(decision["id"]), claims.pack(marked, appended=False)
+            try:
+                # The claim says so before the caller hears it, so that a retry hears the same.
+                await self.redis.call("SET", key, value, "XX", "KEEPTTL", seconds=_CLAIM_SECONDS)
+            except StoreError:
+                marked["degraded"] = sorted({*marked["degraded"], Degraded.IDEMPOTENCY})
+            self._in_background(self._append_later(marked))
+            return answer(marked)
 
     async def _append_once(self, decision: Decision) -> None:
         event = decision["event"]
@@ -250,15 +261,11 @@ class Desk:
 
     async def _append_later(self, decision: Decision) -> None:
         """Goes on until the record is in the log; a crash before loses it unless the caller repeats the request."""
-        marked: Decision = {
-            **decision,
-            "degraded": sorted({*decision["degraded"], Degraded.KAFKA_UNAVAILABLE}),
-        }
         pause = 0.5
         while True:
             await asyncio.sleep(pause)
             try:
-                await self._append_once(marked)
+                await self._append_once(decision)
                 return
             except StoreError:
                 pause = min(pause * 2, 10.0)

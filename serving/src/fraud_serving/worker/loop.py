@@ -252,7 +252,7 @@ class Loop:
             low, high = self._watermarks(reader, place)
             if high <= low:
                 return
-            reader.assign([TopicPartition(self._decisions, partition, max(low, high - KEPT))])
+            reader.assign([TopicPartition(self._decisions, partition, max(low, high - 2 * KEPT))])
             until = time.monotonic() + PATIENCE
             while True:
                 self._turned()
