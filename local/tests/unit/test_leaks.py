@@ -80,6 +80,7 @@ def test_what_is_planted_is_read_from_the_traffic(tmp_path: Path) -> None:
     lines = [
         {"raw": json.dumps({"card": CARD, "timestamp": 1764000000000, "transaction_id": "x1"})},
         {"raw": '{"card": "4111111111111111", "amou'},
+        {"raw": json.dumps({"id": f"0b7{CARD}e1", "card": OTHER})},
         {"raw": json.dumps({"card": OTHER, "amount": 0.4539578763621486})},
     ]
     live = tmp_path / "live.jsonl.gz"
