@@ -5,41 +5,27 @@ python -m fraud_bench.reconcile
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import yaml
 
 from fraud_bench import told
 from fraud_operator.kube import DETECTOR
-from fraud_testing.operator_process import OperatorProcess, install, render, wait_for
+from fraud_testing.api_server import ROOT, serve
+from fraud_testing.kafka import wait_for
+from fraud_testing.operator_process import OperatorProcess, install, render
 
-ROOT: Final = Path(__file__).parents[3]
 DETECTORS: Final = 6  # the first one warms up
 QUIET: Final = 2.0
 IDLE: Final = float(os.environ.get("BENCH_SECONDS", 20))
 # What isn't a child: what the operator says about itself and about the detector.
 APART: Final = ("events", "leases", "frauddetectors")
-
-
-def integration() -> ModuleType:
-    """The operator's integration tests start the same API server."""
-    path = ROOT / "operator" / "tests" / "integration" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("operator_conftest", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["operator_conftest"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def detector(namespace: str) -> dict[str, Any]:
@@ -67,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fraud-bench-") as name:
         folder = Path(name)
         told.note("an API server for the operator")
-        with contextmanager(integration()._serve)(folder) as server:
+        with serve(folder) as server:
             namespaces = [f"bench-{number}" for number in range(DETECTORS)]
             for namespace in ("fraud-platform", *namespaces):
                 server.namespace(namespace)

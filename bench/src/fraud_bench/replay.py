@@ -5,25 +5,22 @@ python -m fraud_bench.replay
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import struct
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
 from fraud_bench import told
 from fraud_pipelines import simulator
+from fraud_pipelines.audit import bits
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import FeatureSet, compile_detector
 from fraud_pipelines.replay import replay
 from fraud_testing import detectors, serving
+from fraud_testing.definition import Oracle
 
 ROWS = int(os.environ.get("BENCH_ROWS", 200_000))
 DAYS = 90
@@ -56,11 +53,6 @@ def history() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return made, labels
 
 
-def bits(vector: Sequence[float]) -> bytes:
-    """NaN in its one form, as everywhere on the way."""
-    return struct.pack(f"<{len(vector)}d", *(float("nan") if v != v else v for v in vector))
-
-
 def streamed(
     features: FeatureSet, events: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]
 ) -> Iterator[list[float]]:
@@ -88,23 +80,11 @@ def in_order(events: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]])
         yield None, event
 
 
-def oracle() -> ModuleType:
-    """The definition that the property tests hold the engine to."""
-    path = Path(__file__).parents[3] / "pipelines" / "tests" / "unit" / "test_features_oracle.py"
-    spec = importlib.util.spec_from_file_location("features_oracle", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["features_oracle"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def defined(
     features: FeatureSet, events: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]
 ) -> Iterator[list[float]]:
     retain = {stage.entity: stage.grid.retain for stage in features.stages}
-    definition = oracle().Oracle(features.spec, retain)
+    definition = Oracle(features.spec, retain)
     for label, event in in_order(events, labels):
         if event is None:
             definition.label(label)

@@ -11,7 +11,8 @@ import yaml
 
 from fraud_operator.apply import snapshot
 from fraud_operator.kube import BY_KIND, DETECTOR, Kube
-from fraud_testing.operator_process import OperatorProcess, find, install, render, wait_for
+from fraud_testing.kafka import wait_for
+from fraud_testing.operator_process import OperatorProcess, find, install, render
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]

@@ -21,7 +21,8 @@ from fraud_operator.apply import snapshot
 from fraud_operator.kube import BY_KIND, CHILD_KINDS, DETECTOR, Kube
 from fraud_operator.reconcile import new_keys
 from fraud_operator.rollout import ROLLOUT_KEY, Phase, State
-from fraud_testing.operator_process import OperatorProcess, install, render, wait_for
+from fraud_testing.kafka import wait_for
+from fraud_testing.operator_process import OperatorProcess, install, render
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fraud_operator.kube import BY_KIND, Kind, Kube
-from fraud_testing.api_server import OPERATOR, ApiServer, binary, free_port
+from fraud_testing.api_server import OPERATOR, ROOT, ApiServer, binary
+from fraud_testing.kafka import free_port, wait_for
 
-ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts/fraud-platform"
 PLURALS = {
     "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "PersistentVolumeClaim": "persistentvolumeclaims",
@@ -53,16 +52,6 @@ def install(kube: Kube, documents: list[dict[str, Any]]) -> None:
         known = BY_KIND.get(kind) or Kind(document["apiVersion"], kind, PLURALS[kind])
         path = known.path(None if cluster_scoped else meta.get("namespace", "fraud-platform"), meta["name"])
         kube._call("PATCH", path, {"fieldManager": "helm"}, document, "application/apply-patch+yaml")
-
-
-def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
 
 
 class OperatorProcess:

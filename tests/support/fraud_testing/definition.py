@@ -1,0 +1,122 @@
+"""What the features mean, in the slowest and plainest form: what property tests and benches hold the engine to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fraud_pipelines.features import FeatureSetSpec, FeatureSpec
+
+HOUR, DAY = 3_600_000, 86_400_000
+NAN = float("nan")
+
+
+class Oracle:
+    """Definitions, word by word. Only right while no key holds more than K events."""
+
+    def __init__(self, spec: FeatureSetSpec, retain: dict[str, int]) -> None:
+        self.spec, self.retain = spec, retain
+        self.delay = {entity.name: entity.label_delay_ms for entity in spec.entities}
+        self.events: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self.labels: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+
+    def observe(self, event: dict[str, Any]) -> list[float]:
+        seen: dict[str, list[dict[str, Any]]] = {}
+        for entity in self.retain:
+            token = event["entities"].get(entity)
+            if token is None:
+                continue
+            mine = self.events.setdefault((entity, token), [])
+            newest = max((e["time"] for e in mine), default=event["time"])
+            if event["time"] <= newest - self.retain[entity]:
+                seen[entity] = [event]
+            else:
+                if not any(e["id"] == event["id"] for e in mine):
+                    mine.append(event)
+                seen[entity] = mine
+        return self._vector(event, seen)
+
+    def label(self, label: dict[str, Any]) -> None:
+        for entity, token in label["entities"].items():
+            if self.delay[entity] is None or token is None:
+                continue
+            mine = self.labels.setdefault((entity, token), {})
+            newest = max((e["time"] for e in self.events.get((entity, token), [])), default=label["time"])
+            if not label["fraud"]:
+                mine.pop(label["id"], None)
+            elif label["time"] > newest - self.retain[entity]:
+                known = min(label["known"], mine.get(label["id"], label)["known"])
+                mine[label["id"]] = {**label, "known": known}
+
+    def _vector(self, event: dict[str, Any], seen: dict[str, list[dict[str, Any]]]) -> list[float]:
+        made: dict[str, float] = {"amount": float(event["amount"])}
+        for feature in self.spec.features:
+            if feature.transform is not None:
+                made[feature.name] = self._transform(feature, event, made)
+            elif feature.entity not in seen:
+                made[feature.name] = NAN
+            else:
+                made[feature.name] = float(self._aggregate(feature, event, seen[feature.entity]))
+        return [made[name.name] for name in self.spec.features]
+
+    def _transform(self, feature: FeatureSpec, event: dict[str, Any], made: dict[str, float]) -> float:
+        day, rest = divmod(event["time"], DAY)
+        if feature.transform == "Amount":
+            return made["amount"]
+        if feature.transform == "Hour":
+            return float(rest // HOUR)
+        if feature.transform == "Night":
+            return float(rest < 6 * HOUR)
+        if feature.transform == "Weekend":
+            return float((day + 3) % 7 in (5, 6))
+        if feature.transform == "Equals":
+            value = event["fields"][feature.where[0]]
+            return NAN if value is None else float(value == feature.where[1])
+        a, b = (made[arg] for arg in feature.args)
+        if feature.transform == "Difference":
+            return a - b
+        return NAN if b == 0 else a / b
+
+    def _aggregate(self, feature: FeatureSpec, event: dict[str, Any], seen: list[dict[str, Any]]) -> float:
+        t, retain = event["time"], self.retain[feature.entity]
+        passing = [e for e in seen if not feature.where or e["fields"][feature.where[0]] == feature.where[1]]
+        newest = max((e["time"] for e in passing), default=0)
+        kept = [e for e in passing if e["time"] > newest - retain]
+        if feature.aggregate == "SecondsSinceLast":
+            before = [e["time"] for e in kept if e["time"] <= t and e["id"] != event["id"]]
+            limit = feature.window_ms or retain
+            return (t - max(before)) / 1000 if before and t - max(before) < limit else NAN
+        delay = self.delay[feature.entity] if feature.aggregate.startswith("Fraud") else 0
+        until, after = t - delay, t - delay - feature.window_ms
+        inside = [e for e in kept if after < e["time"] <= until]
+        if feature.aggregate == "Count":
+            return len(inside)
+        if feature.aggregate.startswith("Fraud"):
+            key = (feature.entity, event["entities"][feature.entity])
+            alone = len(seen) == 1 and seen[0] is event and event not in self.events.get(key, [])
+            frauds = (
+                0
+                if alone
+                else sum(
+                    after < label["time"] <= until and label["known"] <= t and label["time"] > newest - retain
+                    for label in self.labels.get(key, {}).values()
+                )
+            )
+            if feature.aggregate == "FraudCount":
+                return frauds
+            return frauds / len(inside) if inside else NAN
+        if feature.aggregate == "Distinct":
+            values: dict[Any, int] = {}
+            for e in kept:
+                value = e["fields"][feature.of] if feature.of in e["fields"] else e["entities"][feature.of]
+                if value is not None:
+                    values[value] = max(values.get(value, 0), e["time"])
+            return sum(after < last <= until for last in values.values())
+        found = [e["amount"] if feature.of == "amount" else e["fields"][feature.of] for e in inside]
+        found = [value for value in found if value is not None]
+        if feature.aggregate == "Sum":
+            return sum(found)
+        if not found:
+            return NAN
+        if feature.aggregate == "Mean":
+            return float(sum(found)) / float(len(found))
+        return max(found) if feature.aggregate == "Max" else min(found)
