@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from fraud_local import cluster
+from fraud_testing.demo import run
 
-ROOT = Path(__file__).parents[2]
 FAULTS = {
     "taskmanager", "jobmanager", "broker", "redis", "postgresql", "predictor", "decision service", "worker",
     "profile sink", "ledger sink", "lake sink", "operator", "FLUSHALL", "API server",
@@ -21,17 +14,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def demo() -> dict:
-    lacking = cluster.missing()
-    if lacking:
-        if os.environ.get("FRAUD_REQUIRE") == "all":
-            pytest.fail(f"the native node lacks: {lacking}")
-        pytest.skip(f"the native node lacks: {lacking}")
-    command = [sys.executable, "-m", "fraud_local.demo", "--once", "--chaos"]
-    done = subprocess.run(command, cwd=ROOT, check=False, timeout=3600, capture_output=True, text=True)
-    sys.stdout.write(done.stdout[-16000:] + done.stderr[-4000:])
-    summary = ROOT / "build/demo/summary.json"
-    assert summary.exists(), "the demo ended without a summary"
-    return json.loads(summary.read_text()) | {"exit": done.returncode}
+    return run("--chaos", seconds=3600)
 
 
 def test_every_check_holds_though_every_process_was_killed(demo: dict) -> None:

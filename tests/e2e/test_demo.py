@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,24 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from fraud_local import cluster
-
-ROOT = Path(__file__).parents[2]
+from fraud_testing.demo import ROOT, run
 
 
 @pytest.fixture(scope="module")
 def demo() -> dict:
-    lacking = cluster.missing()
-    if lacking:
-        if os.environ.get("FRAUD_REQUIRE") == "all":
-            pytest.fail(f"the native node lacks: {lacking}")
-        pytest.skip(f"the native node lacks: {lacking}")
-    command = [sys.executable, "-m", "fraud_local.demo", "--once", "--rate", "150", "--duration", "20"]
-    done = subprocess.run(command, cwd=ROOT, check=False, timeout=1500, capture_output=True, text=True)
-    sys.stdout.write(done.stdout[-8000:] + done.stderr[-4000:])
-    summary = ROOT / "build/demo/summary.json"
-    assert summary.exists(), "the demo ended without a summary"
-    return json.loads(summary.read_text()) | {"exit": done.returncode}
+    return run("--rate", "150", "--duration", "20", seconds=1500)
 
 
 def test_every_check_of_the_demo_holds(demo: dict) -> None:

@@ -17,12 +17,10 @@ from typing import Any
 import pytest
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import parse_spec
-from fraud_contracts.feature_set import feature_set_hash
 from fraud_pipelines import model_package
 from fraud_pipelines.features import compile_detector, read_header
 from fraud_ray.card import BASELINES, beats
-from fraud_testing import kafka
+from fraud_testing import detectors, kafka
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 CACHE = Path(os.environ.get("FRAUD_CACHE", Path.home() / ".cache" / "fraud-platform"))
@@ -82,19 +80,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _config(folder: Path, bootstrap: str) -> DetectorConfig:
-    spec = parse_spec(SPEC)
-    return DetectorConfig.model_validate(
-        {
-            "namespace": "payments",
-            "name": "cards",
-            "uid": "u",
-            "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
-            "feature_set": feature_set_hash(spec),
-            "epoch": 2,
-            "kafka": {"bootstrap_servers": bootstrap, "partitions": 2},
-            "storage_uri": f"file://{folder}",
-        }
-    )
+    return detectors.document(SPEC, bootstrap, 2, f"file://{folder}", epoch=2)
 
 
 def test_a_job_leaves_seeds_and_one_registered_version(tracking: str, tmp_path: Path) -> None:

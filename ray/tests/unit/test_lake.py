@@ -14,7 +14,6 @@ import pytest
 from fraud_contracts import lake as places
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
-from fraud_contracts.feature_set import feature_set_hash
 from fraud_pipelines import model_package
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
@@ -26,6 +25,7 @@ from fraud_sinks.lake import LakeWriter
 from fraud_sinks.lake_tables import DECISIONS, LABELS, LakeTable
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Record
+from fraud_testing import detectors
 
 START = 1_780_000_000_000
 DAY = 86_400_000
@@ -51,18 +51,7 @@ WIDTH = len(FEATURES.names)
 
 
 def config(folder: Path) -> DetectorConfig:
-    spec = parse_spec(SPEC)
-    return DetectorConfig.model_validate(
-        {
-            "namespace": "payments",
-            "name": "cards",
-            "uid": "u",
-            "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
-            "feature_set": feature_set_hash(spec),
-            "kafka": {"bootstrap_servers": "nowhere:9092", "partitions": 1},
-            "storage_uri": f"file://{folder}",
-        }
-    )
+    return detectors.document(SPEC, storage_uri=f"file://{folder}")
 
 
 class Lake:

@@ -22,6 +22,7 @@ from fraud_ray import baselines, dataset, export, fit, plots, train
 from fraud_ray.card import BASELINES, beats
 from fraud_ray.dataset import Dataset, Split
 from fraud_ray.errors import TrainingError
+from fraud_testing import detectors
 
 START = 1_780_000_000_000
 DAY = 86_400_000
@@ -44,19 +45,7 @@ SPEC: dict[str, Any] = {
 
 
 def config(folder: Path, **changes: Any) -> DetectorConfig:
-    spec = parse_spec({**SPEC, **changes})
-    return DetectorConfig.model_validate(
-        {
-            "namespace": "payments",
-            "name": "cards",
-            "uid": "u",
-            "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
-            "feature_set": feature_set_hash(spec),
-            "epoch": 4,
-            "kafka": {"bootstrap_servers": "nowhere:9092", "partitions": 1},
-            "storage_uri": f"file://{folder}",
-        }
-    )
+    return detectors.document({**SPEC, **changes}, storage_uri=f"file://{folder}", epoch=4)
 
 
 @pytest.fixture(scope="module")

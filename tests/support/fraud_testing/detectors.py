@@ -42,16 +42,30 @@ def detector(
     bootstrap: str, partitions: int = 1, namespace: str = "tests", name: str = "cards", **changes: Any
 ) -> DetectorConfig:
     """The document that the operator would write for SPEC; ``changes`` replace top-level parts of the spec."""
-    spec = parse_spec({**SPEC, **changes})
+    return document({**SPEC, **changes}, bootstrap, partitions, "file:///tmp/fraud", namespace, name)
+
+
+def document(
+    spec: dict[str, Any],
+    bootstrap: str = "nowhere:9092",
+    partitions: int = 1,
+    storage_uri: str = "file:///tmp/fraud",
+    namespace: str = "payments",
+    name: str = "cards",
+    **more: Any,
+) -> DetectorConfig:
+    """The document that the operator would write for a spec."""
+    parsed = parse_spec(spec)
     return DetectorConfig.model_validate(
         {
             "namespace": namespace,
             "name": name,
             "uid": "11111111-2222-3333-4444-555555555555",
-            "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
-            "feature_set": feature_set_hash(spec),
+            "spec": parsed.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "feature_set": feature_set_hash(parsed),
             "kafka": {"bootstrap_servers": bootstrap, "partitions": partitions},
-            "storage_uri": "file:///tmp/fraud",
+            "storage_uri": storage_uri,
+            **more,
         }
     )
 
