@@ -242,14 +242,20 @@ class Desk:
                 **decision,
                 "degraded": sorted({*decision["degraded"], Degraded.KAFKA_UNAVAILABLE}),
             }
-            key, value = self.identity.redis_claim(decision["id"]), claims.pack(marked, appended=False)
-            try:
-                # The claim says so before the caller hears it, so that a retry hears the same.
-                await self.redis.call("SET", key, value, "XX", "KEEPTTL", seconds=_CLAIM_SECONDS)
-            except StoreError:
-                marked["degraded"] = sorted({*marked["degraded"], Degraded.IDEMPOTENCY})
+            if (
+                Degraded.IDEMPOTENCY not in decision["degraded"]
+            ):  # else the claim, if there is one, isn't this decision's
+                await self._tell_claim(marked)
             self._in_background(self._append_later(marked))
             return answer(marked)
+
+    async def _tell_claim(self, marked: Decision) -> None:
+        """The claim says what the caller is about to hear, so that a retry hears the same."""
+        key, value = self.identity.redis_claim(marked["id"]), claims.pack(marked, appended=False)
+        try:
+            await self.redis.call("SET", key, value, "XX", "KEEPTTL", seconds=_CLAIM_SECONDS)
+        except StoreError:
+            marked["degraded"] = sorted({*marked["degraded"], Degraded.IDEMPOTENCY})
 
     async def _append_once(self, decision: Decision) -> None:
         event = decision["event"]
