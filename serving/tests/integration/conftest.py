@@ -2,62 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import Policy
-from fraud_contracts.release import Release
-from fraud_pipelines.features import compile_detector
-from fraud_testing import detectors, kafka, packages, redis, serving
+from fraud_testing import kafka, redis
 from fraud_testing.required import require
-
-
-@dataclass
-class Stack:
-    config: DetectorConfig
-    broker: kafka.Broker
-    redis: redis.Server
-    predictor: serving.Process
-    digest: str
-    folder: Path
-
-    def release(self, name: str = "r1", policy: dict[str, Any] | None = None, **more: Any) -> None:
-        """Puts a release with the small model in place."""
-        feature_set = self.config.feature_set
-        stable = packages.release_package(self.digest, feature_set, f"http://127.0.0.1:{self.predictor.port}")
-        chosen = Policy.model_validate(policy or {"fallback": {"deadline": "1s"}})
-        whole = {"stable": stable, "policy": chosen, "policy_revision": 1, **more}
-        serving.write_release(self.folder, Release(name=name, **whole))
-
-    def transaction(self, event_id: str, **changes: Any) -> dict[str, Any]:
-        whole = {
-            "id": event_id,
-            "time": int(time.time() * 1000),
-            "amount": 12.34,
-            "card": "4111-card-number",
-            "merchant": "m1",
-            "category": "travel",
-        }
-        return {**whole, **changes}
+from fraud_testing.stack import Stack, running
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stack]:
     require(kafka.missing() or redis.missing())
     folder = tmp_path_factory.mktemp("stack")
-    with kafka.broker() as broker, redis.server() as store:
-        config = detectors.detector(broker.bootstrap, partitions=2)
-        broker.create_detector_topics(str(config.identity), 2)
-        package = folder / "package"
-        names = list(compile_detector(config.spec).names)
-        digest = packages.make(package, names, config.feature_set)
-        with serving.predictor(package, f"{config.name}-a", folder) as predictor:
-            made = Stack(config, broker, store, predictor, digest, folder)
-            made.release()
-            yield made
+    with running(folder) as stack:
+        yield stack
