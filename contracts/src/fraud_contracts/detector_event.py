@@ -51,7 +51,8 @@ class AmountField(Spec):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "!has(self.currency) || !has(self.currencyField)", "give currency or currencyField, not both"
+                "!has(self.currencyField) || has(self.currency)",
+                "currencyField is checked against the detector's one currency; give event.amount.currency too",
             )
         )
     )
@@ -60,10 +61,11 @@ class AmountField(Spec):
         2, ge=0, le=4, description="Decimal places of the amount; 0 where it is minor units already."
     )
     currency: Annotated[str, text(r"^[A-Z]{3}$", "write three capital letters, as in EUR", 3)] | None = Field(
-        None, description="The one currency, ISO 4217."
+        None, description="The one currency of all amounts, ISO 4217."
     )
     currency_field: FieldName | None = Field(
-        None, description="Field that must hold the detector's currency."
+        None,
+        description="Field that must hold `currency`; where absent, transactions don't say their currency.",
     )
 
 

@@ -80,6 +80,22 @@ def test_a_bad_transaction_is_sealed(raw: bytes | None, reason: str) -> None:
     assert Sealer(KEY).open(found["payload"]) == (raw or b"")[:MAX_EVENT_BYTES]
 
 
+def test_another_currency_is_a_dead_letter() -> None:
+    """A payment in another currency than the detector's is sealed as wrong_currency, naming field and currency."""
+    event = {
+        **detectors.SPEC["event"],
+        "amount": {"field": "amount", "currency": "EUR", "currencyField": "cur"},
+    }
+    intake = Intake(detectors.detector("unused:9092", event=event), Tokeniser(b"0" * 32), Sealer(KEY))
+    dead = letter(intake.transaction(orjson.dumps({**RAW, "cur": "JPY"}), SOURCE, NOW))
+    assert (dead["reason"], dead["message"]) == (
+        "wrong_currency",
+        "cur must hold EUR, the detector's currency",
+    )
+    kind, _, work = intake.transaction(orjson.dumps({**RAW, "cur": "EUR"}), SOURCE, NOW)  # type: ignore[misc]
+    assert (kind, work["event"]["currency"]) == (EVENT, "EUR")
+
+
 def test_a_letter_with_an_id_is_keyed_by_it() -> None:
     """Letters of one id follow each other on one partition."""
     found = INTAKE.transaction(orjson.dumps({**RAW, "amount": -1}), SOURCE, NOW)

@@ -162,6 +162,11 @@ def check(detector: Detector) -> list[SpecError]:
             found.append(
                 SpecError(path, f"rule {rule.name!r} reads {', '.join(unknown)}; it may read {allowed}")
             )
+    if spec.event.amount.currency_field is not None and spec.event.amount.currency is None:
+        # The schema says it, too; an object may have been stored before it did.
+        found.append(
+            SpecError("spec.event.amount.currency", "currencyField is checked against it; give it too")
+        )
     if spec.kafka.external is not None and spec.kafka.external.secret_ref is not None:
         found.append(
             SpecError(

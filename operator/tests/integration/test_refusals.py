@@ -115,8 +115,9 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
     ),
     "no model at all": ({"spec.model": {}}, "spec.model", "exactly one of train, registered, none"),
     "no kafka at all": ({"spec.kafka": {"partitions": 2}}, "spec.kafka", "exactly one of managed, external"),
-    "two currencies": (
-        {f"{EVENT}.amount.currencyField": "channel"}, f"{EVENT}.amount", "currency or currencyField, not both",
+    "currency field without a currency": (
+        {f"{EVENT}.amount": {"field": "amount", "currencyField": "cur"}}, f"{EVENT}.amount",
+        "give event.amount.currency too",
     ),
     # lists
     "entity twice": (entities("customer", "customer"), "spec.entities[1]", "Duplicate value"),

@@ -37,7 +37,6 @@ _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _RFC3339: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 
@@ -138,17 +137,19 @@ class EventSchema:
                 "is in the future by more than event.time.maxFutureSkew",
                 event_id,
             )
+        # Before the amount: another currency has other decimals, too.
+        if self._currency_field is not None and (
+            self._currency is None or found.get(self._currency_field) != self._currency
+        ):
+            _fail(
+                Reason.WRONG_CURRENCY,
+                self._currency_field,
+                f"must hold {self._currency}, the detector's currency"
+                if self._currency is not None
+                else "can't be checked: the detector lacks event.amount.currency",
+                event_id,
+            )
         amount = self._minor(found.get(self._amount), event_id)
-        currency = self._currency
-        if self._currency_field is not None:
-            currency = found.get(self._currency_field)
-            if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
-                _fail(
-                    Reason.WRONG_CURRENCY,
-                    self._currency_field,
-                    "must hold an ISO 4217 code, as in EUR",
-                    event_id,
-                )
         entities: dict[str, str | None] = {}
         for name, field, sensitive, required in self._entities:
             value = found.get(field)
@@ -169,7 +170,7 @@ class EventSchema:
             "id": event_id,
             "time": time,
             "amount": amount,
-            "currency": currency,
+            "currency": self._currency,
             "entities": entities,
             "fields": fields,
         }

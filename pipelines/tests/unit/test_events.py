@@ -217,12 +217,22 @@ def test_scale_zero_takes_minor_units() -> None:
     assert refused(row(amount=8.5), plain).reason is Reason.INVALID_AMOUNT
 
 
-def test_currency_from_the_event() -> None:
-    """A currency field must hold a code of three capitals."""
-    field = schema(amount={"field": "amount", "currencyField": "cur"})
+def test_a_currency_field_must_hold_the_detectors_currency() -> None:
+    """Only the declared currency passes; the refusal names the field and the currency that it must hold."""
+    field = schema(amount={"field": "amount", "currency": "USD", "currencyField": "cur"})
     assert parse(row(cur="USD"), field)["currency"] == "USD"
-    for wrong in ("usd", "", None, 978):
-        assert refused(row(cur=wrong), field).reason is Reason.WRONG_CURRENCY
+    for wrong in ("EUR", "JPY", "KWD", "ZZZ", "usd", "USD ", "", None, 978, ["USD"]):
+        error = refused(row(cur=wrong), field)
+        assert (error.reason, error.field) == (Reason.WRONG_CURRENCY, "cur")
+        assert error.message == "cur must hold USD, the detector's currency"
+    assert refused(row(), field).reason is Reason.WRONG_CURRENCY
+
+
+def test_a_currency_field_without_a_currency_takes_nothing() -> None:
+    """A spec stored before both were asked for lets no mixed currencies through."""
+    field = schema(amount={"field": "amount", "currencyField": "cur"})
+    for given in ("USD", "EUR", None):
+        assert refused(row(cur=given), field).reason is Reason.WRONG_CURRENCY
 
 
 @pytest.mark.parametrize(

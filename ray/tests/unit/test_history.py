@@ -124,6 +124,20 @@ def test_no_usable_history_is_told(tmp_path: Path, name: str | None) -> None:
     assert caught.value.reason == "NoHistory"
 
 
+def test_rows_of_another_currency_are_refused(tmp_path: Path) -> None:
+    """Amounts of other currencies than the detector's are counted as wrong_currency and never added up."""
+    (tmp_path / "history").mkdir()
+    rows = "".join(
+        f"a{i},{NOW - 1000},{amount},c,s,0,{currency}\n"
+        for i, (amount, currency) in enumerate([(10000, "JPY"), (100, "EUR"), (12.345, "KWD"), (5, "ZZZ")])
+    )
+    (tmp_path / "history" / "a.csv").write_text(f"{HEADER},cur\n{rows}")
+    event = {"amount": {"field": "amount", "currency": "EUR", "currencyField": "cur"}}
+    found = load(tmp_path, spec(**event))
+    assert [(e["amount"], e["currency"]) for e in found.events] == [(10_000, "EUR")]
+    assert found.refused == {"wrong_currency": 3}
+
+
 def test_a_broken_file_is_no_gap(tmp_path: Path) -> None:
     """A file that can't be read ends the run, instead of training on what was left of it."""
     write(tmp_path, "a.csv.gz", f"a1,{NOW},1,c,s,0")

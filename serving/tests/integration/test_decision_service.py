@@ -16,7 +16,7 @@ import redis as redis_client
 
 from fraud_contracts.names import profile_key
 from fraud_pipelines.features import compile_detector
-from fraud_testing import serving
+from fraud_testing import detectors, serving
 from fraud_testing.kafka import wait_for
 
 pytestmark = pytest.mark.integration
@@ -240,6 +240,29 @@ def test_without_kafka_a_decision_is_refused_and_a_retry_completes_it(
         stack.broker.start()
     wait_for(lambda: call(service.url + "/v1/decisions", body)[0][0] == 200, 30, "the retry")
     assert {r["event"]["id"] for r in accepted(stack)} >= {"nokafka"}
+
+
+def test_another_currency_is_refused_with_the_detectors(stack: Any) -> None:
+    """400 wrong_currency names the field and the one currency, which the API's description gives, too."""
+    event = {
+        **detectors.SPEC["event"],
+        "amount": {"field": "amount", "currency": "EUR", "currencyField": "cur"},
+    }
+    config = detectors.detector(stack.broker.bootstrap, partitions=2, event=event)
+    folder = stack.folder / "currency"
+    folder.mkdir()
+    (folder / "release.json").write_text((stack.folder / "release.json").read_text())
+    with serving.decision_service(config, folder, stack.redis.url) as process:
+        url = process.url + "/v1/decisions"
+        assert call(url, stack.transaction("eur", cur="EUR"))[0][0] == 200
+        for given in ("JPY", "KWD", "ZZZ", None):
+            status, told = call(url, stack.transaction("jpy", cur=given))[0]
+            assert (status, told["error"]["code"], told["error"]["field"]) == (400, "wrong_currency", "cur")
+            assert "EUR" in told["error"]["message"]
+        document = call(process.url + "/openapi.json")[0][1]
+        body = document["paths"]["/v1/decisions"]["post"]["requestBody"]["content"]["application/json"]
+        assert body["schema"]["properties"]["cur"] == {"enum": ["EUR"]}
+        assert "cur" in body["schema"]["required"]
 
 
 def test_sigterm_ends_it_cleanly(stack: Any, service: serving.Process) -> None:

@@ -46,7 +46,7 @@ def _transaction(spec: DetectorSpec) -> dict[str, Any]:
         },
     }
     if event.amount.currency_field:
-        properties[event.amount.currency_field] = {"type": "string", "pattern": "^[A-Z]{3}$"}
+        properties[event.amount.currency_field] = {"enum": [event.amount.currency]}
     for entity in spec.entities:
         properties[entity.field] = {
             "type": ["string", "integer", "null"],
@@ -55,6 +55,8 @@ def _transaction(spec: DetectorSpec) -> dict[str, Any]:
     for field in event.fields:
         properties.setdefault(field.name, {"type": [_KINDS[field.type], "null"]})
     required = [event.id.field, event.time.field, event.amount.field, spec.entities[0].field]
+    if event.amount.currency_field:
+        required.append(event.amount.currency_field)
     return {"type": "object", "required": required, "properties": properties}
 
 
