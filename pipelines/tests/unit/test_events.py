@@ -231,8 +231,8 @@ def test_a_currency_field_must_hold_the_detectors_currency() -> None:
 def test_a_currency_field_without_a_currency_takes_nothing() -> None:
     """A spec stored before both were asked for lets no mixed currencies through."""
     field = schema(amount={"field": "amount", "currencyField": "cur"})
-    for given in ("USD", "EUR", None):
-        assert refused(row(cur=given), field).reason is Reason.WRONG_CURRENCY
+    for code in ("USD", "EUR", None):
+        assert refused(row(cur=code), field).reason is Reason.WRONG_CURRENCY
 
 
 @pytest.mark.parametrize(
