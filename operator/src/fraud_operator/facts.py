@@ -10,7 +10,7 @@ from fraud_contracts import names
 from fraud_contracts.release import Release
 from fraud_operator import readiness, training
 from fraud_operator.detector import Detector
-from fraud_operator.readiness import Verdict
+from fraud_operator.readiness import Level, Verdict
 from fraud_operator.registry import Version
 from fraud_operator.rollout import Gate, State
 
@@ -86,17 +86,22 @@ class Facts:
         )
 
     def kafka(self, detector: Detector) -> Verdict:
-        """Of the broker and all topics: the worst of them."""
-        worst = readiness.kafka(self.child("Kafka", names.kafka(detector.name)), self.now)
+        """Of the broker and all topics: the first that isn't usable, else what any of them warns of."""
+        ephemeral = detector.platform.kafka.ephemeral
+        brokers = self.child("Kafka", names.kafka(detector.name))
+        worst = readiness.kafka(brokers, self.now, ephemeral=ephemeral)
         if not worst.usable:
             return worst
+        warnings = [worst.message] if worst.message else []
         for noun in names.TOPICS:
             verdict = readiness.kafka(
                 self.child("KafkaTopic", names.kafka_topic(detector.name, noun)), self.now
             )
             if not verdict.usable:
                 return Verdict(verdict.level, f"topic {detector.identity.topic(noun)} {verdict.message}")
-        return worst
+            if verdict.message:
+                warnings.append(f"topic {detector.identity.topic(noun)} {verdict.message}")
+        return Verdict(Level.DEGRADED, "; ".join(warnings)) if warnings else worst
 
     def flink(self, detector: Detector) -> Verdict:
         name = names.flink_deployment(detector.name, detector.hash6)

@@ -23,10 +23,13 @@ STUCK_MS: Final = 15 * 60_000
 
 
 class Level(StrEnum):
+    """BLOCKED is a failure that lies outside the child: its Pods may not be made. Kubernetes tries again by itself."""
+
     READY = "Ready"
     DEGRADED = "Degraded"
     PROGRESSING = "Progressing"
     FAILED = "Failed"
+    BLOCKED = "Blocked"
     ABSENT = "Absent"
     SILENT = "Silent"
 
@@ -45,7 +48,16 @@ ABSENT: Final = Verdict(Level.ABSENT, "not there yet")
 
 
 def _conditions(status: Json) -> dict[str, Json]:
+    """By type, in whatever order they come; of a type that may come several times, as Strimzi's Warning, see _all."""
     return {str(condition.get("type")): condition for condition in status.get("conditions") or []}
+
+
+def _all(status: Json, kind: str) -> list[Json]:
+    return [
+        condition
+        for condition in status.get("conditions") or []
+        if condition.get("type") == kind and condition.get("status") == "True"
+    ]
 
 
 def _told(condition: Json) -> str:
@@ -86,7 +98,8 @@ def _ms(stamp: str) -> int:
     return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() * 1000)
 
 
-def kafka(child: Json | None, now: int) -> Verdict:
+def kafka(child: Json | None, now: int, *, ephemeral: bool = False) -> Verdict:
+    """A Kafka or a KafkaTopic. ``ephemeral``: the platform wants brokers without volumes and needs no warning of them."""
     if child is None:
         return ABSENT
     status = child.get("status") or {}
@@ -102,9 +115,9 @@ def kafka(child: Json | None, now: int) -> Verdict:
     if ready is None or not _current(child, status):
         stuck = overlooked(child, now, "the Strimzi operator")
         return stuck or Verdict(Level.PROGRESSING, "is being reconciled")
-    warning = conditions.get("Warning")
-    if warning is not None and warning.get("status") == "True":
-        return Verdict(Level.DEGRADED, _told(warning))
+    warnings = [w for w in _all(status, "Warning") if not (ephemeral and w.get("reason") == "KafkaStorage")]
+    if warnings:
+        return Verdict(Level.DEGRADED, "; ".join(dict.fromkeys(map(_told, warnings))))
     return Verdict(Level.READY)
 
 
@@ -117,6 +130,8 @@ def flink(child: Json | None, now: int) -> Verdict:
     error = _flink_error(status.get("error"))
     if not lifecycle and not state and not error:
         return silent(child, now, "the Flink operator")
+    if status.get("jobManagerDeploymentStatus") == "ERROR":
+        return Verdict(Level.FAILED, error or "the JobManager can't start")
     if lifecycle == "FAILED" or (lifecycle == "CREATED" and error):
         return Verdict(Level.FAILED, error or "the job failed")
     if lifecycle == "ROLLED_BACK":
@@ -124,16 +139,20 @@ def flink(child: Json | None, now: int) -> Verdict:
             Level.DEGRADED,
             "runs the spec before the last one, which failed" + (f": {error}" if error else ""),
         )
-    # Before it was ever stable, RECONCILING only says that the JobManager was not asked yet.
-    if lifecycle == "STABLE" and state in ("RESTARTING", "RECONCILING", "FAILING"):
-        return Verdict(Level.DEGRADED, f"the job is {state}" + (f": {error}" if error else ""))
+    # STABLE says that this spec ran once: a lost JobManager shows as INITIALIZING, a lost TaskManager as CREATED. Before
+    # that the same states only say that the job comes up.
+    if lifecycle == "STABLE" and state != "RUNNING":
+        ended = state in ("FINISHED", "CANCELED", "FAILED")
+        message = f"the job is {state or 'unknown'}" + (f": {error}" if error else "")
+        return Verdict(Level.FAILED if ended else Level.DEGRADED, message)
     if state == "RUNNING" and error:
         return Verdict(Level.DEGRADED, error)
     if lifecycle == "STABLE" and state == "RUNNING" and _current(child, status):
         return Verdict(Level.READY)
     if not _current(child, status) and (stuck := overlooked(child, now, "the Flink operator")) is not None:
         return stuck
-    return Verdict(Level.PROGRESSING, f"{lifecycle or 'CREATED'}, job {state or 'not started'}")
+    message = f"{lifecycle or 'CREATED'}, job {state or 'not started'}"
+    return Verdict(Level.PROGRESSING, message + (f": {error}" if error else ""))
 
 
 def _flink_error(text: Any) -> str:
@@ -147,7 +166,7 @@ def _flink_error(text: Any) -> str:
     return str(inner.get("message") or text) if isinstance(inner, dict) else str(text)
 
 
-def workload(child: Json | None) -> Verdict:
+def workload(child: Json | None, now: int) -> Verdict:
     """A Deployment or StatefulSet: all its Pods are of the newest template and ready."""
     if child is None:
         return ABSENT
@@ -163,7 +182,31 @@ def workload(child: Json | None) -> Verdict:
         updated = max(updated, status.get("currentReplicas", 0))
     if _current(child, status) and updated >= wanted and available >= wanted:
         return Verdict(Level.READY)
+    blocked = _blocked(child, now)
+    if blocked:
+        return Verdict(Level.BLOCKED, f"has {available} of {wanted} ready; {blocked}")
     return Verdict(Level.PROGRESSING, f"has {available} of {wanted} ready")
+
+
+def _blocked(child: Json, now: int) -> str:
+    """Why Pods of a workload can't be made (a quota, Pod security, an account that is missing); empty where they can.
+
+    A StatefulSet has no condition that tells. Ours makes all its Pods at once, so that some are lacking for a while must do.
+    """
+    status, meta = child.get("status") or {}, child["metadata"]
+    failures = _all(status, "ReplicaFailure")
+    if failures:
+        return "; ".join(map(_told, failures))
+    made, wanted = status.get("replicas", 0), child["spec"].get("replicas", 1)
+    if child["kind"] != "StatefulSet" or not _current(child, status) or made >= wanted:
+        return ""
+    times = [str(entry["time"]) for entry in meta.get("managedFields") or [] if entry.get("time")
+             and entry.get("subresource") == "status"]  # fmt: skip
+    since = max(times, default=meta.get("creationTimestamp"))
+    if since is None or now - _ms(since) < SILENT_MS:
+        return ""
+    command = f"kubectl -n {meta['namespace']} describe statefulset {meta['name']}"
+    return f"only {made} Pods could be made: {command} tells why"
 
 
 def predictor(child: Json | None, deployment: Json | None, version: str, now: int) -> Verdict:
@@ -188,7 +231,7 @@ def predictor(child: Json | None, deployment: Json | None, version: str, now: in
     template = deployment["spec"]["template"]["metadata"].get("annotations") or {}
     if template.get(MODEL_VERSION) != version:
         return Verdict(Level.PROGRESSING, f"still runs version {template.get(MODEL_VERSION, 'unknown')}")
-    rollout = workload(deployment)
+    rollout = workload(deployment, now)
     if rollout.level is not Level.READY:
         return rollout
     ready = conditions.get("Ready", {})

@@ -26,6 +26,7 @@ ORDER: Final = (
     "ModelResolved", "ServingReady", "ReleasePropagated", "RolloutHealthy", "ValidationFailed",
 )  # fmt: skip
 SINKS: Final = ("profile", "ledger", "lake")
+_BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.SILENT})
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ def _from(verdict: Verdict, reason: str, what: str) -> Told:
             f"{what} is ready" + (f"; {verdict.message}" if verdict.message else ""),
             verdict.level,
         )
-    reasons = {Level.FAILED: "Failed", Level.SILENT: "OperatorSilent", Level.ABSENT: "NotApplied"}
+    reasons = {
+        Level.FAILED: "Failed",
+        Level.BLOCKED: "Failed",
+        Level.SILENT: "OperatorSilent",
+        Level.ABSENT: "NotApplied",
+    }
     return Told(False, reasons.get(verdict.level, "Progressing"), f"{what} {verdict.message}", verdict.level)
 
 
@@ -151,7 +157,7 @@ def serving_ready(detector: Detector, facts: Facts) -> Told:
         (names.decision_service(detector.name), "the decision service", "Deployment"),
         (names.worker(detector.name), "the decision worker", "StatefulSet"),
     ):
-        verdict = readiness.workload(facts.child(kind, name))
+        verdict = readiness.workload(facts.child(kind, name), facts.now)
         if not verdict.usable:
             return _from(verdict, "", what)
     if state.stable is None:
@@ -210,12 +216,9 @@ def rollout_healthy(detector: Detector, facts: Facts) -> Told:
 
 def _others(detector: Detector, facts: Facts) -> list[tuple[str, Verdict]]:
     """The workloads that no condition of their own tells of."""
-    found = [
-        (f"the {store} sink", readiness.workload(facts.child("Deployment", names.sink(detector.name, store))))
-        for store in SINKS
-    ]
-    found.append(("the console", readiness.workload(facts.child("Deployment", names.console(detector.name)))))
-    return found
+    named = [(f"the {store} sink", names.sink(detector.name, store)) for store in SINKS]
+    named.append(("the console", names.console(detector.name)))
+    return [(what, readiness.workload(facts.child("Deployment", name), facts.now)) for what, name in named]
 
 
 def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, Told]:
@@ -251,10 +254,10 @@ def _degraded(told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]], t
     for (kind, name), message in trouble.problems.items():
         return Told(True, "ApplyRefused", f"{kind} {name}: {message}", Level.DEGRADED)
     for name, condition in told.items():
-        if condition.level in (Level.FAILED, Level.DEGRADED, Level.SILENT):
+        if condition.level in _BROKEN:
             return Told(True, condition.reason, f"{name}: {condition.message}", Level.DEGRADED)
     for what, verdict in others:
-        if verdict.level in (Level.FAILED, Level.DEGRADED):
+        if verdict.level in _BROKEN:
             return Told(True, "ChildFailed", f"{what} {verdict.message}", Level.DEGRADED)
     return Told(False, "AllWell", "")
 

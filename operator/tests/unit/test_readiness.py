@@ -35,6 +35,8 @@ TRUE = {"status": "True"}
         (kafka({"type": "NotReady", "reason": "TimeoutException", **TRUE}), Level.FAILED),
         (kafka({"type": "Ready", "status": "False", "reason": "KafkaError"}), Level.FAILED),
         (kafka({"type": "Ready", **TRUE}, {"type": "Warning", **TRUE}), Level.DEGRADED),
+        (kafka({"type": "NotReady", "reason": "Creating", **TRUE}, observed=0), Level.PROGRESSING),
+        (kafka({"type": "Warning", **TRUE}, {"type": "NotReady", "reason": "X", **TRUE}), Level.FAILED),
     ],
 )
 def test_kafka(child: Any, level: Level) -> None:
@@ -65,6 +67,10 @@ def flink(lifecycle: str, state: str | None, error: str | None = None, observed:
         (flink("STABLE", "RUNNING"), Level.READY),
         (flink("STABLE", "RUNNING", observed=2), Level.PROGRESSING),
         (flink("STABLE", "RESTARTING"), Level.DEGRADED),
+        (flink("STABLE", "INITIALIZING"), Level.DEGRADED),
+        (flink("STABLE", "CREATED"), Level.DEGRADED),
+        (flink("STABLE", None), Level.DEGRADED),
+        (flink("STABLE", "CANCELED"), Level.FAILED),
         (flink("DEPLOYED", "RECONCILING"), Level.PROGRESSING),
         (flink("ROLLED_BACK", "RUNNING"), Level.DEGRADED),
         (flink("STABLE", "RUNNING", '{"message": "savepoint failed"}'), Level.DEGRADED),
@@ -83,6 +89,39 @@ def test_flinks_error_is_unwrapped() -> None:
     assert (
         readiness.flink(flink("CREATED", None, '{"message": "no such jar"}'), SOON).message == "no such jar"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            '{"type": "x", "message": "pods \\"f\\" is forbidden: violates PodSecurity"}',
+            "violates PodSecurity",
+        ),
+        ("pods is forbidden: violates PodSecurity", "violates PodSecurity"),
+        (None, "the JobManager can't start"),
+    ],
+)
+def test_a_job_manager_that_cannot_start_is_a_failure(error: str | None, message: str) -> None:
+    """jobManagerDeploymentStatus ERROR is a failure with its message, as JSON or as plain text."""
+    child = flink("DEPLOYED", "RECONCILING", error)
+    child["status"]["jobManagerDeploymentStatus"] = "ERROR"
+    verdict = readiness.flink(child, SOON)
+    assert verdict.level is Level.FAILED and message in verdict.message
+
+
+def test_an_error_while_the_job_comes_up_is_told() -> None:
+    """What the Flink operator stumbles over before the job is stable stands in the message."""
+    verdict = readiness.flink(flink("DEPLOYED", "RECONCILING", "Job Not Found"), SOON)
+    assert verdict.level is Level.PROGRESSING and "Job Not Found" in verdict.message
+
+
+def test_times_with_nanoseconds_are_read() -> None:
+    """Both operators write times with nanoseconds; silence and what was overlooked are reckoned from them."""
+    child = kafka()
+    child["metadata"]["creationTimestamp"] = "2025-11-24T20:00:00.637870282Z"
+    assert readiness.kafka(child, SOON).level is Level.PROGRESSING
+    assert readiness.kafka(child, LATE).level is Level.SILENT
 
 
 def deployment(version: str = "1", ready: int = 1, generation: int = 1) -> dict[str, Any]:
@@ -136,4 +175,4 @@ def test_a_settled_stateful_set_is_ready_without_updated_replicas() -> None:
             "observedGeneration": 1, "availableReplicas": 1, "currentReplicas": 1, "currentRevision": "r", "updateRevision": "r",
         },
     }  # fmt: skip
-    assert readiness.workload(child).level is Level.READY
+    assert readiness.workload(child, SOON).level is Level.READY

@@ -1,0 +1,93 @@
+"""The real operators' status sequences, written to a real API server and read by whole passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fraud_contracts import names
+from fraud_operator.events import Recorder
+from fraud_operator.kube import BY_KIND, DETECTOR, Kube
+from fraud_operator.observe import Observer
+from fraud_operator.reconcile import Reconciler
+from fraud_operator.settings import Kafka, Platform, Stores
+from fraud_testing.recorded import sequence, strimzi
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[3]
+NAMESPACE = "recorded"
+# Nobody listens at either: what the stores would say has no part in this.
+STORES = Stores(
+    redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
+)
+ERROR = 'pods "payments-f-0-1" is forbidden: violates PodSecurity "baseline:latest": hostPath volumes (volume "storage")'
+
+
+def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
+    """Lost managers of the job are Degraded, both of Kafka's warnings are shown, a forbidden Pod is a failure with its message."""
+    kube: Kube = server.kube()
+    server.namespace(NAMESPACE)
+    body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
+    body["metadata"]["namespace"] = NAMESPACE
+    body["spec"] |= {"model": {"none": {}}}
+    kube.create(DETECTOR, body)
+
+    def operator(*, ephemeral: bool) -> Reconciler:
+        platform = Platform(storage_uri="file:///s", stores=STORES, kafka=Kafka(ephemeral=ephemeral))
+        return Reconciler(kube, platform, Observer(kube), Recorder(kube))
+
+    usual = operator(ephemeral=False)
+
+    def passed(reconciler: Reconciler = usual) -> dict[str, dict[str, Any]]:
+        reconciler.reconcile(NAMESPACE, "payments")
+        found = kube.get(DETECTOR, NAMESPACE, "payments")
+        assert found is not None
+        return {c["type"]: c for c in found["status"]["conditions"]}
+
+    def write(kind: str, name: str, change: dict[str, Any]) -> None:
+        """As their operators do: the whole status at once; generations are those of this cluster."""
+        live = kube.get(BY_KIND[kind], NAMESPACE, name)
+        assert live is not None
+        status = dict(change["status"])
+        if "observedGeneration" in status:
+            behind = change["metadata"]["generation"] - status["observedGeneration"]
+            status["observedGeneration"] = max(0, live["metadata"]["generation"] - behind)
+        gone = {key: None for key in live.get("status") or {} if key not in status}
+        kube.merge(BY_KIND[kind], NAMESPACE, name, {"status": {**gone, **status}}, "status")
+
+    passed()
+    job = next(item["metadata"]["name"] for item in kube.list(BY_KIND["FlinkDeployment"], NAMESPACE))
+    seen = []
+    for change in sequence("payments", "FlinkDeployment"):
+        if change["status"] and change["metadata"]["generation"] < 3:  # from there on it was being deleted
+            write("FlinkDeployment", job, change)
+            got = passed()
+            state = (got["StreamingReady"]["status"], got["Degraded"]["status"])
+            seen += [state] if not seen or seen[-1] != state else []
+    # up; the TaskManager lost; back; the JobManager lost; back; upgraded; up
+    up, well, lost = ("False", "False"), ("True", "False"), ("True", "True")
+    assert seen == [up, well, lost, well, lost, well, up, well]
+
+    forbidden = sequence("payments", "FlinkDeployment")[1]
+    forbidden["status"] |= {"jobManagerDeploymentStatus": "ERROR", "error": ERROR}
+    write("FlinkDeployment", job, forbidden)
+    got = passed()
+    assert got["StreamingReady"]["reason"] == "Failed" and ERROR in got["StreamingReady"]["message"]
+    assert got["Degraded"]["status"] == "True" and ERROR in got["Degraded"]["message"]
+
+    write("FlinkDeployment", job, sequence("payments", "FlinkDeployment")[4])
+    assert passed()["KafkaReady"]["reason"] == "Progressing"
+    _, topic = strimzi()
+    for noun in names.TOPICS:
+        write("KafkaTopic", names.kafka_topic("payments", noun), topic)
+    for change in sequence("pay2", "Kafka"):
+        if change["status"]:
+            write("Kafka", "payments", change)
+            got = passed()
+    warned = got["KafkaReady"]["message"]
+    assert got["KafkaReady"]["status"] == "True" and got["Degraded"]["status"] == "True"
+    assert "single broker node" in warned and "single controller node" in warned
+    assert passed(operator(ephemeral=True))["Degraded"]["status"] == "False"

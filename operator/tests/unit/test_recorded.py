@@ -1,0 +1,140 @@
+"""Statuses as the real Strimzi and Flink operators wrote them, and as Kubernetes writes what it can't start."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fraud_contracts import names
+from fraud_operator import readiness
+from fraud_operator.readiness import Level
+from fraud_operator.settings import Kafka
+from fraud_testing.recorded import sequence, strimzi
+from fraud_testing.well import NOW, detector, told, well
+
+UP, READY, DEGRADED = Level.PROGRESSING, Level.READY, Level.DEGRADED
+MADE = "2025-11-24T20:01:00Z"
+
+
+def levels(name: str, kind: str) -> list[Level]:
+    """The verdict over each recorded change of an object made just now, each run of the same one once."""
+    read = readiness.flink if kind == "FlinkDeployment" else readiness.kafka
+    changes = sequence(name, kind)
+    for change in changes:
+        change["metadata"]["creationTimestamp"] = MADE
+    return [level for level, _ in itertools.groupby(read(change, NOW).level for change in changes)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        # A TaskManager is killed, then the JobManager, then the Features' memory is changed; deleted at the end.
+        ("payments", "FlinkDeployment", [UP, READY, DEGRADED, READY, DEGRADED, READY, UP, READY, UP]),
+        # Two times the job restarts, since Kafka isn't there yet; deleted at the end.
+        ("pay2", "FlinkDeployment", [UP, READY, DEGRADED, READY, DEGRADED, READY, UP]),
+        ("payments", "Kafka", [UP, READY]),
+        ("pay2", "Kafka", [UP, DEGRADED]),
+    ],
+)
+def test_recorded_sequences(name: str, kind: str, expected: list[Level]) -> None:
+    """A lost JobManager or TaskManager is degraded, all before the first STABLE is progress, nothing is a failure."""
+    assert levels(name, kind) == expected
+
+
+def conditions(kafka: Any, *, ephemeral: bool = False, topic: Any = None) -> dict[str, dict[str, Any]]:
+    """The detector's conditions where all is well but for what Strimzi says."""
+    found = detector()
+    platform = found.platform.model_copy(update={"kafka": Kafka(ephemeral=ephemeral)})
+    found = replace(found, platform=platform)
+    facts = well(found)
+    children = {**facts.children, ("Kafka", "d"): kafka}
+    if topic is not None:
+        children["KafkaTopic", names.kafka_topic("d", "decisions")] = topic
+    return told(found, replace(facts, children=children))
+
+
+def test_several_warnings_are_all_told() -> None:
+    """Strimzi puts two conditions of type Warning before Ready; Degraded shows both."""
+    kafka, _ = strimzi()
+    degraded = conditions(kafka)["Degraded"]
+    assert degraded["status"] == "True"
+    assert "single broker node" in degraded["message"] and "single controller node" in degraded["message"]
+
+
+def test_ephemeral_brokers_are_no_warning_where_the_platform_wants_them() -> None:
+    """On a platform without volumes KafkaStorage degrades nothing; another warning beside it does."""
+    kafka, _ = strimzi()
+    assert conditions(kafka, ephemeral=True)["Degraded"]["status"] == "False"
+    other = copy.deepcopy(kafka)
+    other["status"]["conditions"].insert(
+        0, {"type": "Warning", "status": "True", "reason": "DeprecatedFields", "message": "x is old"}
+    )
+    degraded = conditions(other, ephemeral=True)["Degraded"]
+    assert "x is old" in degraded["message"] and "KafkaStorage" not in degraded["message"]
+
+
+def test_a_topic_tells_its_failure_and_its_warnings() -> None:
+    """A topic that is not ready is named with its message; what a ready one warns of is shown too."""
+    kafka, topic = strimzi()
+    failed = copy.deepcopy(topic)
+    failed["status"]["conditions"] = [
+        {"type": "Ready", "status": "False", "reason": "KafkaError", "message": "Replication factor: 3 larger than 1"}
+    ]  # fmt: skip
+    ready = conditions(kafka, ephemeral=True, topic=failed)["KafkaReady"]
+    assert (
+        ready["reason"] == "Failed" and "n.d.decisions.v1 KafkaError: Replication factor" in ready["message"]
+    )
+    warned = copy.deepcopy(topic)
+    warned["status"]["conditions"].insert(
+        0, {"type": "Warning", "status": "True", "reason": "InvalidValue", "message": "retention is odd"}
+    )
+    degraded = conditions(kafka, ephemeral=True, topic=warned)["Degraded"]
+    assert "retention is odd" in degraded["message"]
+
+
+FORBIDDEN = 'pods "d-decision-1" is forbidden: violates PodSecurity "restricted:latest"'
+
+
+def no_pods(kind: str, name: str) -> dict[str, Any]:
+    """A workload whose Pods the API server refuses, as Kubernetes' controllers leave it."""
+    conditions = [
+        {"type": "Progressing", "status": "True", "reason": "NewReplicaSetCreated"},
+        {"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable"},
+        {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": FORBIDDEN},
+    ]
+    status: dict[str, Any] = {"observedGeneration": 1, "unavailableReplicas": 1, "conditions": conditions}
+    if kind == "StatefulSet":
+        status = {"observedGeneration": 1, "replicas": 0, "currentRevision": "r", "updateRevision": "r"}
+    meta = {"name": name, "namespace": "n", "generation": 1, "creationTimestamp": "2025-11-24T19:00:00Z"}
+    return {"kind": kind, "metadata": meta, "spec": {"replicas": 1}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "condition", "message"),
+    [
+        ("Deployment", "d-decision", "ServingReady", FORBIDDEN),
+        ("Deployment", "d-lake-sink", "Ready", FORBIDDEN),
+        ("StatefulSet", "d-worker", "ServingReady", "kubectl -n n describe statefulset d-worker"),
+    ],
+)
+def test_pods_that_may_not_be_made_are_told(kind: str, name: str, condition: str, message: str) -> None:
+    """ReplicaFailure, and a StatefulSet without Pods, are failures: Degraded, with the message or where it stands."""
+    found = detector()
+    facts = well(found)
+    got = told(found, replace(facts, children={**facts.children, (kind, name): no_pods(kind, name)}))
+    assert got[condition]["status"] == "False" and message in got[condition]["message"]
+    assert got["Degraded"]["status"] == "True" and message in got["Degraded"]["message"]
+
+
+def test_a_young_stateful_set_without_pods_is_on_its_way() -> None:
+    """Right after it was made, or while its status still changes, a StatefulSet without Pods is progress."""
+    child = no_pods("StatefulSet", "d-worker")
+    child["metadata"]["managedFields"] = [{"subresource": "status", "time": MADE}]
+    found = detector()
+    facts = well(found)
+    got = told(found, replace(facts, children={**facts.children, ("StatefulSet", "d-worker"): child}))
+    assert got["ServingReady"]["reason"] == "Progressing" and got["Degraded"]["status"] == "False"

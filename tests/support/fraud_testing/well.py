@@ -1,0 +1,89 @@
+"""A detector as the operator knows it, with all its children well: what a test changes one thing of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fraud_contracts import names
+from fraud_contracts.detector import parse_spec
+from fraud_contracts.release import ModelPackage
+from fraud_operator import status, training
+from fraud_operator.desired.common import MODEL_VERSION
+from fraud_operator.detector import Detector
+from fraud_operator.facts import Facts, Lags, Models, Replica
+from fraud_operator.registry import Version
+from fraud_operator.releases import make_release
+from fraud_operator.rollout import Phase, State
+from fraud_operator.settings import Platform, Stores
+
+NOW = 1_764_014_500_000
+SPEC: dict[str, Any] = {
+    "event": {"id": {"field": "i"}, "time": {"field": "t"}, "amount": {"field": "a"}},
+    "entities": [{"name": "customer", "field": "c"}],
+    "kafka": {"managed": {"replicas": 1}, "partitions": 1},
+}
+STORES = Stores(redis_url="redis://r", postgres_dsn="postgresql://p", mlflow_tracking_uri="http://m")
+
+
+def detector(**spec: Any) -> Detector:
+    platform = Platform(storage_uri="file:///s", stores=STORES)
+    return Detector("n", "d", "u", 3, 0, {}, parse_spec({**SPEC, **spec}), platform)
+
+
+def told(found: Detector, facts: Facts, trouble: status.Trouble | None = None) -> dict[str, dict[str, Any]]:
+    made = status.compute(found, facts, trouble or status.Trouble(), {})
+    return {c["type"]: c for c in made["conditions"]}
+
+
+def workload(kind: str, **annotations: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "metadata": {"generation": 1},
+        "spec": {"replicas": 1, "template": {"metadata": {"annotations": annotations}}},
+        "status": {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1},
+    }
+
+
+def well(found: Detector) -> Facts:
+    """All children ready, one version live everywhere."""
+    ready = {"conditions": [{"type": "Ready", "status": "True"}], "observedGeneration": 1}
+    strimzi = {"metadata": {"generation": 1}, "status": ready}
+    package = ModelPackage(
+        name="n.d",
+        version="7",
+        digest="sha256:" + "1" * 64,
+        feature_set=found.feature_set,
+        slot="a",
+        url="u",
+        score_map=[(0, 0)],
+    )
+    state = State(phase=Phase.PROMOTED, stable=package)
+    release = make_release(found, state, None, found.spec.policy)
+    children: dict[tuple[str, str], Any] = {
+        ("Kafka", "d"): strimzi,
+        **{("KafkaTopic", names.kafka_topic("d", noun)): strimzi for noun in names.TOPICS},
+        ("FlinkDeployment", names.flink_deployment("d", found.hash6)): {
+            "metadata": {"generation": 1},
+            "status": {
+                "lifecycleState": "STABLE",
+                "jobStatus": {"state": "RUNNING"},
+                "observedGeneration": 1,
+            },
+        },
+        ("InferenceService", "d-a"): {"metadata": {}, "status": ready},
+        ("Deployment", "d-a-predictor"): workload("Deployment", **{MODEL_VERSION: "7"}),
+        ("StatefulSet", "d-worker"): workload("StatefulSet"),
+    }
+    for name in ("d-decision", "d-console", "d-profile-sink", "d-ledger-sink", "d-lake-sink"):
+        children["Deployment", name] = workload("Deployment")
+    resolved = Version("n.d", "7", package.digest, found.feature_set, "r", "run", 5, [(0.0, 0.0)])
+    return Facts(
+        now=NOW,
+        children=children,
+        release=release,
+        state=state,
+        revision=training.revision(found.spec, found.feature_set, None, 0, NOW),
+        models=Models(resolved, champion="7", trained="7"),
+        lags=Lags(0, 0, 5),
+        replicas=(Replica("p0", release.name), Replica("p1", release.name)),
+    )
