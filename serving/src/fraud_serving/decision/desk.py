@@ -24,6 +24,7 @@ from fraud_contracts.release import Release
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import FeatureSet, compile_detector
 from fraud_serving import claims, inline
+from fraud_serving.claims import Claim
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.model_client import ModelClient
 from fraud_serving.clients.redis_link import RedisLink
@@ -75,7 +76,7 @@ class Desk:
         self._accepted = self.identity.topic("accepted")
         self._first = config.spec.entities[0].name
         self._background: set[asyncio.Task[Any]] = set()
-        self._marks: list[str] = []
+        self._marks: list[claims.Own] = []
 
     def use(self, release: Release) -> None:
         """Takes a release; problems in it are told, what can't be used of it is left out."""
@@ -110,10 +111,11 @@ class Desk:
             read = Recalled(None, {entity: None for entity, _ in keys}, {}, True)
         at = self._step("read", at)
         try:
-            if read.claim is not None and read.claim not in claims.STRAY:
-                if read.claim.startswith(claims.APPENDED):
+            claim = claims.read(read.claim)
+            if claim is not None:
+                if claim.appended:
                     self.recall.take_out(read.added, entry)  # the stream has it for long
-                return await self._claimed(body_hash, read.claim)
+                return await self._claimed(body_hash, claim)
             return await self._judge(
                 ruling, event, body_hash, keys, read, degraded, (start, at, deadline), now
             )
@@ -175,7 +177,7 @@ class Desk:
         at = self._step("policy", at)
         if Degraded.IDEMPOTENCY not in verdict.degraded:
             try:
-                winner = await self._claim(decision, max(deadline, _CLAIM_SECONDS))
+                winner = await self._claim(decision, read.claim or b"", max(deadline, _CLAIM_SECONDS))
             except StoreError:
                 # It may or may not have been stored. If it was, a retry finds this decision; if not, the ledger guards.
                 decision["degraded"] = sorted([*decision["degraded"], Degraded.IDEMPOTENCY])
@@ -198,17 +200,15 @@ class Desk:
             _log.warning("no score", extra={"data": {"version": package.version, "error": error.message}})
             return None
 
-    async def _claim(self, decision: Decision, seconds: float) -> bytes | None:
-        """None: ours now. Bytes: somebody else decided this id, while we did."""
-        key, value = self.identity.redis_claim(decision["id"]), claims.pack(decision, appended=False)
-        found = await self.redis.call(
-            "SET", key, value, "NX", "GET", "EX", claims.TTL_SECONDS, seconds=seconds
-        )
-        return bytes(found) if found is not None and found not in claims.STRAY else None
+    async def _claim(self, decision: Decision, instead_of: bytes, seconds: float) -> Claim | None:
+        """None: ours now. Else somebody decided this id, while we did. ``instead_of`` was read where a claim should be."""
+        value = claims.pack(decision, appended=False)
+        taking = claims.Taking(self.identity.redis_claim(decision["id"]), value, instead_of)
+        [held] = await self.redis.call(*claims.take([taking]), seconds=seconds)
+        return claims.read(held)
 
-    async def _claimed(self, body_hash: str, value: bytes) -> bytes:
+    async def _claimed(self, body_hash: str, claim: Claim) -> bytes:
         """The stored answer of an id that was claimed before, or 409 where it was claimed with another body."""
-        claim = claims.read(value)
         if claim.hash != body_hash:
             self.instruments(metrics.CONFLICTS, door="inline").inc()
             raise RefusedError(
@@ -242,19 +242,18 @@ class Desk:
                 **decision,
                 "degraded": sorted({*decision["degraded"], Degraded.KAFKA_UNAVAILABLE}),
             }
-            if (
-                Degraded.IDEMPOTENCY not in decision["degraded"]
-            ):  # else the claim, if there is one, isn't this decision's
-                await self._tell_claim(marked)
+            await self._tell_claim(marked)
             self._in_background(self._append_later(marked))
             return answer(marked)
 
     async def _tell_claim(self, marked: Decision) -> None:
-        """The claim says what the caller is about to hear, so that a retry hears the same."""
-        key, value = self.identity.redis_claim(marked["id"]), claims.pack(marked, appended=False)
+        """The claim says what the caller is about to hear, so that a retry hears the same; the answer says where it can't."""
+        key, own = self.identity.redis_claim(marked["id"]), False
         try:
-            await self.redis.call("SET", key, value, "XX", "KEEPTTL", seconds=_CLAIM_SECONDS)
-        except StoreError:
+            own = bool(await self.redis.call(*claims.rewrite(key, marked), seconds=_CLAIM_SECONDS))
+        except StoreError as error:
+            _log.info("claim not told", extra={"data": {"error": error.message}})
+        if not own:
             marked["degraded"] = sorted({*marked["degraded"], Degraded.IDEMPOTENCY})
 
     async def _append_once(self, decision: Decision) -> None:
@@ -262,8 +261,7 @@ class Desk:
         token = event["entities"][self._first] or ""
         record = orjson.dumps({"event": event, "hash": decision["hash"], "decision": decision})
         await self.log.append(self._accepted, token.encode(), record)
-        if Degraded.IDEMPOTENCY not in decision["degraded"]:
-            self._mark(decision)
+        self._mark(decision)
 
     async def _append_later(self, decision: Decision) -> None:
         """Goes on until the record is in the log; a crash before loses it unless the caller repeats the request."""
@@ -283,15 +281,12 @@ class Desk:
         """
         if not self._marks:
             asyncio.get_running_loop().call_later(_MARK_SECONDS, self._flush_marks)
-        self._marks.append(self.identity.redis_claim(decision["id"]))
+        key = self.identity.redis_claim(decision["id"])
+        self._marks.append(claims.Own(key, decision["hash"], decision["decided"]))
 
     def _flush_marks(self) -> None:
         marks, self._marks = self._marks, []
-        commands: list[tuple[str | bytes | int, ...]] = []
-        for key in marks:
-            # EXPIRE, too: SETRANGE would make a key for ever where Redis lost the claim meanwhile.
-            commands += [("SETRANGE", key, 0, claims.APPENDED), ("EXPIRE", key, claims.TTL_SECONDS)]
-        self.redis.post(commands)
+        self.redis.post([claims.mark_appended(marks)])
 
     def _in_background(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """A task whose StoreError is nobody's concern: what it does is a help, not a promise."""
@@ -317,7 +312,8 @@ class Desk:
     async def find(self, event_id: str) -> bytes | None:
         """The stored answer of an id, while its claim lives."""
         value = await self.redis.call("GET", self.identity.redis_claim(event_id), seconds=1.0)
-        return None if value is None or value in claims.STRAY else answer(claims.read(value).decision)
+        claim = claims.read(value)
+        return None if claim is None else answer(claim.decision)
 
     async def warm_up(self) -> None:
         """Runs the code of a decision without its effects, so that the first callers don't pay for it."""

@@ -42,7 +42,7 @@ class ClaimStore(Protocol):
 
     def get(self, keys: list[str]) -> list[bytes | None]: ...
 
-    def claim(self, entries: list[tuple[str, bytes]]) -> list[bytes | None]: ...
+    def claim(self, takings: list[claims.Taking]) -> list[bytes | None]: ...
 
 
 @dataclass(slots=True)
@@ -56,6 +56,8 @@ class Incoming:
     repeat: bool = False
     conflict: bool = False
     degraded: list[str] = field(default_factory=list)
+    # What lies where its claim should be and is none.
+    instead_of: bytes = b""
 
     @property
     def id(self) -> str:
@@ -112,7 +114,7 @@ class Judge:
         self._tally = Tally()
         self._rest: dict[str, float] = {}
         # Claims of what was decided while Redis was away; the oldest go first where they are too many.
-        self._unclaimed: deque[tuple[str, bytes]] = deque(maxlen=UNCLAIMED_KEPT)
+        self._unclaimed: deque[claims.Taking] = deque(maxlen=UNCLAIMED_KEPT)
 
     def use(self, release: Release) -> None:
         ruling = Ruling(release, self.config.spec, self.config.feature_set, self._tokeniser)
@@ -135,10 +137,12 @@ class Judge:
         stored = self._claims_of(new)
         undecided = []
         for incoming, value in zip(new, stored, strict=True):
-            if value is None:
+            claim = claims.read(value)
+            if claim is None:
+                incoming.instead_of = value or b""
                 undecided.append(incoming)
             else:
-                self._take_claim(incoming, value)
+                self._take_claim(incoming, claim)
         self._decide(ruling, undecided, now)
         return self._publish(ruling, batch)
 
@@ -188,9 +192,8 @@ class Judge:
                 incoming.degraded.append(Degraded.IDEMPOTENCY)
             return [None] * len(new)
 
-    def _take_claim(self, incoming: Incoming, value: bytes) -> None:
+    def _take_claim(self, incoming: Incoming, claim: claims.Claim) -> None:
         """An id that was claimed before: its decision stands, whichever door made it."""
-        claim = claims.read(value)
         if claim.hash != incoming.record["hash"]:
             incoming.conflict = True
         elif claim.decision["door"] == "inline":
@@ -255,7 +258,9 @@ class Judge:
             return
         of = self.config.identity
         entries = [
-            (of.redis_claim(i.id), claims.pack(i.decision, appended=True)) for i in undecided if i.decision
+            claims.Taking(of.redis_claim(i.id), claims.pack(i.decision, appended=True), i.instead_of)
+            for i in undecided
+            if i.decision
         ]
         try:
             winners = self._store.claim(entries)
@@ -267,9 +272,10 @@ class Judge:
                     incoming.decision["degraded"] = sorted(str(mark) for mark in marks)
             return
         for incoming, winner in zip(undecided, winners, strict=True):
-            if winner is not None:
+            claim = claims.read(winner)
+            if claim is not None:
                 incoming.decision = None
-                self._take_claim(incoming, winner)
+                self._take_claim(incoming, claim)
 
     def _scores(self, undecided: list[Incoming], routes: list[Route]) -> list[Score | None]:
         asked: dict[Arm, list[int]] = defaultdict(list)
@@ -387,7 +393,8 @@ class Judge:
         for decision in judged.decisions:
             if Degraded.IDEMPOTENCY in decision["degraded"]:
                 claim = claims.pack(decision, appended=True)
-                self._unclaimed.append((self.config.identity.redis_claim(decision["id"]), claim))
+                key = self.config.identity.redis_claim(decision["id"])
+                self._unclaimed.append(claims.Taking(key, claim))
             if "parity" in decision:
                 count(metrics.PARITY, result=decision["parity"]).inc()
                 self._samples.note(decision)

@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from fraud_contracts.errors import StoreError
-from fraud_serving.claims import STRAY, TTL_SECONDS
+from fraud_serving import claims
 
 TIMEOUT: Final = 0.5
 
@@ -22,16 +22,13 @@ class RedisClaims:
 
     def get(self, keys: list[str]) -> list[bytes | None]:
         try:
-            return [None if value in STRAY else value for value in self._redis.mget(keys)]
+            return list(self._redis.mget(keys))
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error
 
-    def claim(self, entries: list[tuple[str, bytes]]) -> list[bytes | None]:
+    def claim(self, takings: list[claims.Taking]) -> list[bytes | None]:
         """Per entry None where it is ours now, else what was there."""
-        pipe = self._redis.pipeline(transaction=False)
-        for key, value in entries:
-            pipe.set(key, value, nx=True, get=True, ex=TTL_SECONDS)
         try:
-            return [None if value in STRAY else value for value in pipe.execute()]
+            return list(self._redis.execute_command(*claims.take(takings)))
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error
