@@ -9,7 +9,7 @@ profile of another set by it. What follows the header belongs to the engine alon
     4       4     first four bytes (eight hex characters) of the feature set's hash
     8       4     epoch, u32: raised when state starts anew from seeds
     12      8     seq, u64: events and labels applied in this epoch
-    20      8     digest, u64: XOR of the 64-bit hashes of everything applied
+    20      8     digest, u64: sum mod 2^64 of the 64-bit hashes of everything applied (version 1: XOR)
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Reasoned(TypedDict):
 Saw = dict[str, tuple[int, int, str]]
 """Per entity (epoch, seq, digest in 16 hex): what its stage had applied before this event.
 
-Equal digests mean the same set seen: of events by id, time and amount, of labels by id and when they were known.
+Equal digests mean the same seen, as often: of events by id, time and amount, of labels by id and when they were known.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from copy import deepcopy
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.names import profile_key
 from fraud_pipelines.audit import audit
-from fraud_pipelines.features import compile_detector
+from fraud_pipelines.features import compile_detector, read_header
+from fraud_pipelines.features.plan import hash64
+from fraud_pipelines.features.stage import event_hash_v1
 from fraud_pipelines.sets_seen import solve
 
 SPEC = parse_spec(
@@ -232,14 +235,52 @@ def test_a_set_that_the_evidence_does_not_hold_is_said_to_be_lost() -> None:
     assert (result["differing"], result["share"] < 1.0) == (0, True)
 
 
-def test_the_subset_behind_a_digest_is_found_among_forty_eight() -> None:
-    """XOR of some of 48 random hashes: the solver names exactly those; another number is no subset of them."""
+@pytest.mark.parametrize(("among", "counts"), [(48, (0, 1, 2, 4, 6, 43, 47, 48)), (32, (10, 16, 20))])
+def test_the_events_behind_a_digest_are_found(among: int, counts: tuple[int, ...]) -> None:
+    """Sum of some of so many random hashes: the solver names exactly those; no other number is a sum of as many."""
     dice = random.Random(1)
-    for _ in range(50):
-        hashes = [dice.getrandbits(64) for _ in range(48)]
-        chosen = dice.sample(hashes, dice.randint(0, 48))
-        target = 0
-        for one in chosen:
-            target ^= one
-        assert sorted(solve(hashes, target) or []) == sorted(chosen)
-        assert solve(hashes, dice.getrandbits(64)) is None
+    for count in counts:
+        hashes = [dice.getrandbits(64) for _ in range(among)]
+        chosen = dice.sample(hashes, count)
+        target = sum(chosen) % 2**64
+        assert sorted(solve(hashes, target, count) or []) == sorted(chosen)
+        assert solve(hashes, dice.getrandbits(64), count) is None
+        assert count == 0 or solve(hashes, target, count - 1) is None
+
+
+def test_of_too_many_ways_those_of_the_first_hashes_are_tried() -> None:
+    """Twenty of 48 are 10^13 ways: the solver then looks among as many of the first as it can."""
+    dice = random.Random(1)
+    hashes = [dice.getrandbits(64) for _ in range(48)]
+    chosen = dice.sample(hashes[:32], 20)
+    assert sorted(solve(hashes, sum(chosen) % 2**64, 20) or []) == sorted(chosen)
+
+
+def test_decisions_from_before_and_after_an_update_are_made_again() -> None:
+    """The stream's first part summed its digests by XOR, as version 1 did; the state goes on as version 2. The audit follows
+    both, from a seed that version 1 wrote."""
+    stream, seeds = seeded()
+    stream.states = {key: as_version_1(state) for key, state in stream.states.items()}
+    seeds = {key: [state] for key, state in stream.states.items()}
+    for number in range(30, 45):
+        before = dict(stream.states)
+        stream.apply(event(number))
+        for key, state in stream.states.items():
+            if before.get(key) != state:
+                was = read_header(before[key]).digest if key in before else 0
+                body = event(number)
+                stream.states[key] = as_version_1(state, was ^ event_hash_v1(body, hash64(body["id"])))
+    for number in range(45, 60):
+        stream.apply(event(number))
+    result = audit(ENGINE, seeds, first_decided(stream.records), stream.records)
+    assert (result["differing"], result["unreproducible"], result["why"]) == (0, 0, {})
+    assert result["equal"] == 30
+
+
+def as_version_1(profile: bytes, digest: int | None = None) -> bytes:
+    """The profile as version 1 wrote it, with this digest."""
+    made = bytearray(profile)
+    struct.pack_into("<H", made, 2, 1)
+    if digest is not None:
+        struct.pack_into("<Q", made, 20, digest)
+    return bytes(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def test_decoding_and_encoding_gives_the_same_bytes() -> None:
 
 
 def test_the_header_is_the_one_that_other_components_read() -> None:
-    """The sink and the service read epoch, seq and digest without the engine; digest is the XOR of what was applied."""
+    """The sink and the service read epoch, seq and digest without the engine; digest is the sum of what was applied."""
     features = payments()
     states: dict[str, bytes] = {}
     bodies = [event(i, START + i) for i in range(3)]
@@ -93,22 +94,54 @@ def test_the_header_is_the_one_that_other_components_read() -> None:
     assert header.newest_time == START + 2
 
 
-def summed(*bodies: dict[str, Any]) -> int:
-    """The digest of a set of events."""
-    found = 0
-    for body in bodies:
-        found ^= event_hash(body, hash64(body["id"]))
-    return found
+def summed(*bodies: dict[str, Any], start: int = 0) -> int:
+    """The digest after these events, from one of ``start`` on."""
+    return (start + sum(event_hash(body, hash64(body["id"])) for body in bodies)) % 2**64
 
 
 def test_an_id_used_again_for_another_event_changes_the_digest() -> None:
-    """Two bodies under one id are two events: their hashes don't take each other out, as those of the id alone would."""
+    """Two bodies under one id are two events, and the hash of an event is no sum of its parts': bodies that change their ids tell."""
     stage = payments().stage("customer")
     _, one, _ = stage.observe(None, event(0, START))
     _, two, _ = stage.observe(one, {**event(0, START), "time": START + 1})
     header = read_header(two)
     assert (header.seq, header.digest != 0) == (2, True)
     assert summed(event(0, START), {**event(0, START), "amount": 7}) != 0
+    assert summed(event(0, START, 5), event(1, START, 7)) != summed(event(0, START, 7), event(1, START, 5))
+    assert summed(event(0, START), event(1, START + 9)) != summed(event(0, START + 9), event(1, START))
+
+
+def test_events_taken_three_times_have_another_digest_than_taken_once() -> None:
+    """Events so old that a busy key can't tell them for repeats count each time, in the values and in the digest."""
+    stage, live = payments().stage("customer"), payments().stage("customer").open(None)
+    old = [event(i, START + i) for i in range(20)]
+    for body in (*old, *(event(i, START + i) for i in range(20, 200))):
+        live.observe(body)
+    once = live.dump()
+    for body in old * 2:
+        assert live.observe(body) is not None
+    assert stage.peek(once, event(999, START + 999)) != live.peek(event(999, START + 999))
+    assert live.digest != stage.open(once).digest
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=40), st.lists(st.integers(0, 9), max_size=40), st.randoms())
+def test_digests_are_equal_for_equal_multisets_only(
+    one: list[int], other: list[int], dice: random.Random
+) -> None:
+    """Two states that took the same events, each as often, in whatever order, have one digest; any others have two."""
+    stage = payments(k=1).stage("customer")  # all but the newest event may be taken again
+
+    def taken(numbers: list[int]) -> tuple[int, list[int]]:
+        live = stage.open(None)
+        applied = [n for n in numbers if live.observe(event(n, START + n)) is not None]
+        return live.digest, sorted(applied)
+
+    mixed = list(one)
+    dice.shuffle(mixed)
+    (first, by_first), *others = taken(one), taken(mixed), taken(other), taken([*one, 0, 0])
+    for digest, applied in others:
+        assert (digest == first) == (applied == by_first)
 
 
 def test_a_seed_is_the_same_curve_under_another_epoch() -> None:
@@ -359,11 +392,13 @@ def stored() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("entity", ["customer", "counterparty"])
-def test_a_profile_that_version_1_wrote_is_still_read(entity: str) -> None:
-    """Bytes written when the form was new give the values that they gave then, with cells, single events and labels."""
+def test_a_profile_that_version_1_wrote_is_read_and_goes_on_as_version_2(entity: str) -> None:
+    """Bytes written when the form was new give the values that they gave then, with cells, single events and labels.
+    What is written of them is version 2: its digest is theirs plus what was applied since, by whoever reads them."""
     features, of = payments(k=16), stored()[entity]
     profile = bytes.fromhex(of["profile"])
-    assert profile_header.read(profile).version == 1
+    header = profile_header.read(profile)
+    assert header.version == 1
     stage, body = features.stage(entity), event(300, START + 301 * HOUR)
     vector = features.vector(body, {entity: stage.peek(profile, body)})
     assert (
@@ -372,4 +407,25 @@ def test_a_profile_that_version_1_wrote_is_still_read(entity: str) -> None:
     )
     values, after, saw = stage.observe(profile, body)
     assert values is not None
-    assert (saw[1] + 1, saw[2] ^ summed(body)) == read_header(after)[3:5]
+    assert saw == header[2:] == read_header(profile)[2:5]
+    assert profile_header.read(after).version == 2
+    assert read_header(after)[3:5] == (header.seq + 1, summed(body, start=header.digest))
+    unchanged = stage.open(profile).dump()
+    assert (read_header(unchanged).version, read_header(unchanged)[1:]) == (2, read_header(profile)[1:])
+    assert unchanged[4:] == profile[4:]
+
+
+def test_two_doors_that_go_on_from_a_version_1_profile_agree_where_their_sets_do() -> None:
+    """The stream, whose state it is, and the inline door, which observes what is pending: one digest for one set of events
+    taken since, whatever the order, and none for another set."""
+    stage, profile = payments(k=16).stage("customer"), bytes.fromhex(stored()["customer"]["profile"])
+    later = [event(300 + i, START + 301 * HOUR + i) for i in range(4)]
+
+    def digest(bodies: list[dict[str, Any]]) -> int:
+        live = stage.open(profile)
+        for body in bodies:
+            assert live.observe(body) is not None
+        return live.saw[2]
+
+    assert digest(later) == digest(later[::-1])
+    assert len({digest(later[:n]) for n in range(5)} | {digest(later[1:])}) == 6

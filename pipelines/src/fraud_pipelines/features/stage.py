@@ -18,13 +18,14 @@ from fraud_pipelines.features.curve import TOO_OLD, Curve
 from fraud_pipelines.features.emit import NAN, Value
 from fraud_pipelines.features.grid import Grid
 from fraud_pipelines.features.plan import CurvePlan, Event, FraudPlan, hash64
-from fraud_pipelines.features.profile import FIXED, VERSION, ProfileError
+from fraud_pipelines.features.profile import FIXED, VERSION, ProfileError, check_version
 from fraud_pipelines.features.recent import Recent
 
 TAG: Final = 0xFFFFFFFF
 MASK: Final = 0xFFFFFFFFFFFFFFFF
 MIX_TIME: Final = 0x9E3779B97F4A7C15  # odd numbers of well-spread bits
 MIX_AMOUNT: Final = 0xD1B54A32D192ED03
+MIX: Final = 0xBF58476D1CE4E5B9
 COUNTER_MAX: Final = 0xFFFFFFFF
 
 Saw = tuple[int, int, int]
@@ -34,8 +35,16 @@ Label = Mapping[str, Any]
 def event_hash(event: Event, key: int) -> int:
     """What an event adds to the digest; ``key`` is ``hash64`` of its id.
 
-    Time and amount belong to it: two bodies under one id are two events, and must not take each other out of the sum.
+    Time and amount belong to it: two bodies under one id are two events. The mixing keeps it from being a sum of its parts:
+    digests are sums, so two ids that change their bodies would give the digest that they gave before.
     """
+    mixed = event_hash_v1(event, key)
+    mixed = (mixed ^ mixed >> 32) * MIX & MASK
+    return mixed ^ mixed >> 29
+
+
+def event_hash_v1(event: Event, key: int) -> int:
+    """What an event adds to a digest of version 1, by XOR; only the audit still follows such."""
     mixed: int = key + event["time"] * MIX_TIME + event["amount"] * MIX_AMOUNT
     return mixed & MASK
 
@@ -90,7 +99,7 @@ class Live:
                 if plan.matches(event) and curve.find(t, tag) >= 0:
                     return None
         self.seq += 1
-        self.digest ^= event_hash(event, key)
+        self.digest = self.digest + event_hash(event, key) & MASK
         out: list[Value] = []
         first = 0
         if stage.only is not None:  # as below, without a loop
@@ -153,20 +162,20 @@ class Live:
         if not label["fraud"]:
             if row < 0:
                 return False
-            self.digest ^= label_hash(event_id, frauds.peaks[0][row])
+            self.digest = self.digest - label_hash(event_id, frauds.peaks[0][row]) & MASK
             frauds.remove(row)
         elif row >= 0:
             before = frauds.peaks[0][row]
             if before <= known:
                 return False
-            self.digest ^= label_hash(event_id, before) ^ label_hash(event_id, known)
+            self.digest = self.digest - label_hash(event_id, before) + label_hash(event_id, known) & MASK
             frauds.peaks[0][row] = known
         else:
             if ts and t <= ts[-1] - self.stage.grid.retain:
                 return False
             if frauds.add(t, tag, (), (known,)) == TOO_OLD:
                 return False
-            self.digest ^= label_hash(event_id, known)
+            self.digest = self.digest + label_hash(event_id, known) & MASK
         self.seq += 1
         return True
 
@@ -265,8 +274,7 @@ class Stage:
         magic, version, set_hash, epoch, seq, digest, _, too_old, *sizes = self.layout.unpack_from(state)
         if magic != profile_header.MAGIC:
             raise ProfileError("these bytes are no profile: they don't begin with a profile's header")
-        if version != VERSION:
-            raise ProfileError(f"the profile is of version {version}; this engine reads version {VERSION}")
+        check_version(version)
         if set_hash != self.set_hash:
             raise ProfileError(
                 f"the profile is of feature set {set_hash.hex()}, this stage of {self.set_hash.hex()}"
