@@ -176,10 +176,29 @@ def _in_the_way(error: ConflictError) -> str:
     return "; ".join(owners) or error.message
 
 
+def is_ours(child: Json, uid: str) -> bool:
+    """Whether we made it for the detector of this uid. Labels prove nothing: Strimzi, KServe and people copy ours.
+
+    Proof is an owner reference as we write it, or our field manager's own entry for the label. What was made with
+    ``create`` or outlives the detector has the latter.
+    """
+    meta = child["metadata"]
+    if any(
+        owner.get("controller") and owner.get("uid") == uid for owner in meta.get("ownerReferences") or []
+    ):
+        return True
+    label = f"f:{names.UID_LABEL}"
+    return (meta.get("labels") or {}).get(names.UID_LABEL) == uid and any(
+        entry.get("manager") == names.FIELD_MANAGER
+        and label in entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:labels", {})
+        for entry in meta.get("managedFields") or []
+    )
+
+
 def snapshot(
     kube: Kube, namespace: str, uid: str, pool: Executor | None = None
 ) -> tuple[dict[Key, Json], set[str]]:
-    """All children with the detector's label, and the kinds that the API server doesn't know.
+    """All children of the detector that are ours, and the kinds that the API server doesn't know.
 
     Secrets aren't listed: the operator may get them by name only.
     """
@@ -196,19 +215,14 @@ def snapshot(
         (kind.kind, item["metadata"]["name"]): item
         for kind, items in zip(kinds, answers, strict=True)
         for item in items or []
+        if is_ours(item, uid)
     }
     return found, {kind.kind for kind, items in zip(kinds, answers, strict=True) if items is None}
 
 
-def _of_another(child: Json) -> bool:
-    """Whether another controller made it: KServe copies our labels to the Service and Deployment that it makes."""
-    return any(
-        owner.get("controller") and owner.get("kind") != names.KIND
-        for owner in child["metadata"].get("ownerReferences") or []
-    )
-
-
-def surplus(live: Mapping[Key, Json], desired: Iterable[Child], keep: Iterable[Key] = ()) -> list[Json]:
+def surplus(
+    live: Mapping[Key, Json], uid: str, desired: Iterable[Child], keep: Iterable[Key] = ()
+) -> list[Json]:
     """Children of ours that nobody wants any more, in a stable order."""
     wanted = {(child.kind, child.name) for child in desired} | set(keep)
-    return [live[key] for key in sorted(live) if key not in wanted and not _of_another(live[key])]
+    return [live[key] for key in sorted(live) if key not in wanted and is_ours(live[key], uid)]

@@ -62,7 +62,7 @@ class Observer:
             has_keys=self.kube.get(BY_KIND["Secret"], detector.namespace, names.keys(detector.name))
             is not None,
             revision=revision,
-            replicas=self._replicas(detector),
+            replicas=self._replicas(detector, children),
             gates=self._judge(detector, state),
         )
         models = self._models(detector, base)
@@ -71,14 +71,15 @@ class Observer:
     def _add_predictor_deployments(
         self, detector: Detector, children: dict[tuple[str, str], Json], missing: set[str]
     ) -> None:
-        """KServe's own children carry no label of ours on the object, so they are asked for by name."""
+        """KServe's own children are none of ours, so they are asked for by name; each belongs to its InferenceService."""
         if "InferenceService" in missing:
             return
-        for kind, name in [key for key in children if key[0] == "InferenceService"]:
+        for _, name in [key for key in children if key[0] == "InferenceService"]:
             found = self.kube.get(BY_KIND["Deployment"], detector.namespace, f"{name}-predictor")
-            if found is not None:
+            if found is not None and _controller(found).get("uid") == _uid(
+                children["InferenceService", name]
+            ):
                 children["Deployment", f"{name}-predictor"] = found
-            assert kind == "InferenceService"
 
     def _pointer(self, detector: Detector) -> tuple[Release | None, State]:
         """By name, not by label: a pointer that outlived an earlier detector of this name is continued from."""
@@ -168,15 +169,37 @@ class Observer:
             return Lags()
         return Lags(seeds, profiles, written)
 
-    def _replicas(self, detector: Detector) -> tuple[Replica, ...]:
+    def _replicas(self, detector: Detector, children: Mapping[tuple[str, str], Json]) -> tuple[Replica, ...]:
         """Every running replica of the data path, asked directly: a Service would hide the one that lags."""
         pods = self.kube.list(
             BY_KIND["Pod"],
             detector.namespace,
             f"{names.DETECTOR_LABEL}={detector.name},{names.COMPONENT_LABEL} in (decision,worker)",
         )
-        asked = [pod for pod in pods if _alive(pod)]
+        asked = [pod for pod in pods if _alive(pod) and _of_the_data_path(pod, detector, children)]
         return tuple(self._pool.map(_ask, asked))
+
+
+def _controller(body: Json) -> Json:
+    owners = body["metadata"].get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("controller")), {})
+
+
+def _uid(body: Json) -> str:
+    return str(body["metadata"].get("uid"))
+
+
+def _of_the_data_path(pod: Json, detector: Detector, children: Mapping[tuple[str, str], Json]) -> bool:
+    """Whether our StatefulSet or Deployment made the Pod: a copy for debugging has its labels and takes no part.
+
+    A ReplicaSet, which we have no right to read, is named after its Deployment and the hash in its Pods' labels.
+    """
+    owner, labels = _controller(pod), pod["metadata"]["labels"]
+    if labels.get(names.COMPONENT_LABEL) == "worker":
+        stateful_set = children.get(("StatefulSet", names.worker(detector.name)))
+        return stateful_set is not None and owner.get("uid") == _uid(stateful_set)
+    replica_set = f"{names.decision_service(detector.name)}-{labels.get('pod-template-hash')}"
+    return (owner.get("kind"), owner.get("name")) == ("ReplicaSet", replica_set)
 
 
 def _alive(pod: Json) -> bool:

@@ -19,7 +19,7 @@ from fraud_contracts.errors import SpecError, StoreError
 from fraud_contracts.release import ModelPackage
 from fraud_operator import detector as detectors
 from fraud_operator import rollout, status, training
-from fraud_operator.apply import Applier, Report, snapshot, surplus
+from fraud_operator.apply import Applier, Report, is_ours, snapshot, surplus
 from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, Json
 from fraud_operator.events import Recorder
@@ -124,7 +124,7 @@ class Reconciler:
                 # Secrets are never listed; ours are fetched by name.
                 live = self.kube.get(BY_KIND["Secret"], detector.namespace, child.name)
             self.applier.apply(child, live, report)
-        for left in surplus(facts.children, children, _kept(detector, facts)):
+        for left in surplus(facts.children, detector.uid, children, _kept(detector, facts)):
             self.applier.delete(left, report)
         self.memory.keep(detector, release, state)
         for action in actions:
@@ -275,7 +275,9 @@ class Reconciler:
         for (kind, _), child in found.items():
             if kind in (*_KEPT_KINDS, "ConfigMap"):
                 self.applier.delete(child, report)
-        self.kube.delete(BY_KIND["Secret"], meta["namespace"], names.keys(meta["name"]))
+        keys = self.kube.get(BY_KIND["Secret"], meta["namespace"], names.keys(meta["name"]))
+        if keys is not None and is_ours(keys, meta["uid"]):
+            self.applier.delete(keys, report)
         return True
 
 

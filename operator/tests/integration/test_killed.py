@@ -95,7 +95,7 @@ class Eyes(Observer):
     def _lags(self, detector: Detector, facts: Facts) -> Lags:
         return Lags(0, 0, 1)
 
-    def _replicas(self, detector: Detector) -> tuple[Replica, ...]:
+    def _replicas(self, detector: Detector, children: Any) -> tuple[Replica, ...]:
         release, _ = self._pointer(detector)
         return (Replica("one", release.name if release else None),)
 

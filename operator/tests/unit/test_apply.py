@@ -32,19 +32,42 @@ def test_covers(live: Any, wanted: Any, same: bool) -> None:
     assert covers(live, wanted) is same
 
 
-def _child(kind: str, name: str, owner: str | None) -> dict[str, Any]:
-    meta: dict[str, Any] = {"name": name}
-    if owner is not None:
-        meta["ownerReferences"] = [{"kind": owner, "controller": True}]
-    return {"kind": kind, "metadata": meta}
+UID = "9a998dae"
 
 
-def test_only_our_own_children_are_surplus() -> None:
-    """KServe copies our labels to the Service that it makes; that one is KServe's, and is never deleted by us."""
-    live = {
-        ("Service", "d-a-predictor"): _child("Service", "d-a-predictor", "InferenceService"),
-        ("Service", "d-old"): _child("Service", "d-old", names.KIND),
-        ("ConfigMap", "d-release-x"): _child("ConfigMap", "d-release-x", None),
-    }
-    assert [child["metadata"]["name"] for child in surplus(live, [])] == ["d-release-x", "d-old"]
-    assert surplus(live, [], [("ConfigMap", "d-release-x"), ("Service", "d-old")]) == []
+def _child(kind: str, name: str, **meta: Any) -> dict[str, Any]:
+    labels = {names.UID_LABEL: UID}
+    return {"kind": kind, "metadata": {"name": name, "labels": labels, **meta}}
+
+
+def _owner(kind: str, uid: str, *, controller: bool = True) -> list[dict[str, Any]]:
+    return [{"kind": kind, "name": "x", "uid": uid, "controller": controller}]
+
+
+def _wrote(manager: str, label: str = names.UID_LABEL, operation: str = "Apply") -> list[dict[str, Any]]:
+    fields = {"f:metadata": {"f:labels": {f"f:{label}": {}}}}
+    return [{"manager": manager, "operation": operation, "fieldsV1": fields}]
+
+
+OURS = {
+    "owned": _child("Service", "d-old", ownerReferences=_owner(names.KIND, UID)),
+    "kept": _child("KafkaTopic", "d-old", managedFields=_wrote(names.FIELD_MANAGER)),
+    "made once": _child("ConfigMap", "d-old", managedFields=_wrote(names.FIELD_MANAGER, operation="Update")),
+}
+FOREIGN = {
+    "Strimzi's": _child("Service", "d-kafka", ownerReferences=_owner("Kafka", "2", controller=False)),
+    "KServe's": _child("Service", "d-a-predictor", ownerReferences=_owner("InferenceService", "3")),
+    "a person's": _child("ConfigMap", "notes", managedFields=_wrote("kubectl-create", operation="Update")),
+    "no one's": _child("ConfigMap", "notes"),
+    "another detector's": _child("Service", "e-old", ownerReferences=_owner(names.KIND, "4")),
+    "touched by us": _child("ConfigMap", "notes", managedFields=_wrote(names.FIELD_MANAGER, "another")),
+}
+
+
+@pytest.mark.parametrize("case", [*OURS, *FOREIGN])
+def test_only_what_is_provably_ours_is_surplus(case: str) -> None:
+    """Ours is what our owner reference or our field manager's entry for the label proves; the label alone proves nothing."""
+    live = {**OURS, **FOREIGN}[case]
+    found = surplus({("any", "one"): live}, UID, [])
+    assert found == ([live] if case in OURS else [])
+    assert surplus({("any", "one"): live}, UID, [], [("any", "one")]) == []

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.config import FLINK_METRICS_PORT, HTTP_PORT, METRICS_PORT
-from fraud_operator.desired.common import Child, child, metadata
+from fraud_operator.desired.common import Child, any_pod, child, metadata
 from fraud_operator.detector import Detector
 
 RBAC: Final = "rbac.authorization.k8s.io/v1"
@@ -85,7 +85,7 @@ def _policy(detector: Detector, part: str, pods: dict[str, Any], ingress: list[d
 
 def build_network_policies(detector: Detector) -> list[Child]:
     """Pods of a detector talk among themselves; from outside: the two doors, metrics, and the engines' operators."""
-    own = {"matchLabels": {names.DETECTOR_LABEL: detector.name}}
+    own = any_pod(detector)
     platform = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": detector.platform.namespace}}
     }

@@ -77,6 +77,20 @@ def selector(detector: Detector, component: str) -> dict[str, str]:
     return {names.DETECTOR_LABEL: detector.name, names.COMPONENT_LABEL: component}
 
 
+def any_pod(detector: Detector) -> Json:
+    """Selects the Pods of all components. The detector's label alone would select Strimzi's Pods, which bear a copy of it."""
+    return {
+        "matchLabels": {names.DETECTOR_LABEL: detector.name},
+        "matchExpressions": [
+            {
+                "key": names.COMPONENT_LABEL,
+                "operator": "In",
+                "values": sorted(defaults.label for defaults in COMPONENTS.values()),
+            }
+        ],
+    }
+
+
 def metadata(
     detector: Detector,
     name: str,

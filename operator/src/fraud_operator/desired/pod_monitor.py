@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fraud_contracts import names
-from fraud_operator.desired.common import Child, child, metadata
+from fraud_operator.desired.common import Child, any_pod, child, metadata
 from fraud_operator.detector import Detector
 
 
@@ -18,7 +18,7 @@ def build_pod_monitor(detector: Detector) -> Child:
             more_labels=detector.platform.monitor_labels,
         ),
         spec={
-            "selector": {"matchLabels": {names.DETECTOR_LABEL: detector.name}},
+            "selector": any_pod(detector),
             "podTargetLabels": [names.COMPONENT_LABEL, f"{names.GROUP}/slot"],
             "podMetricsEndpoints": [
                 {"port": "metrics", "path": "/metrics", "interval": "15s"},

@@ -1,0 +1,214 @@
+"""What isn't ours survives and isn't read as ours: objects as the real Strimzi made them, other operators' copies, people's.
+
+`tests/data/strimzi-objects.json` was recorded under Strimzi 1.2.0, which copies our labels to all that it makes and
+names the Kafka or KafkaNodePool as an owner that doesn't control.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fraud_contracts import names
+from fraud_operator.apply import snapshot
+from fraud_operator.detector import Detector
+from fraud_operator.events import Recorder
+from fraud_operator.kube import BY_KIND, CHILD_KINDS, DETECTOR, Kube
+from fraud_operator.observe import Observer
+from fraud_operator.reconcile import Reconciler
+from fraud_operator.settings import Platform, Stores
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[3]
+PLATFORM = Platform(
+    storage_uri="file:///s",
+    stores=Stores(
+        redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def kube(server: Any) -> Kube:
+    made: Kube = server.kube()
+    return made
+
+
+def detector(namespace: str, **spec: Any) -> dict[str, Any]:
+    body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
+    body["metadata"] |= {"name": "pay", "namespace": namespace}
+    body["spec"] |= spec
+    return body
+
+
+def post(kube: Kube, body: dict[str, Any]) -> None:
+    """As another operator, or a person, makes it."""
+    path = BY_KIND[body["kind"]].path(body["metadata"]["namespace"])
+    kube._call("POST", path, {"fieldManager": "another"}, body)
+
+
+def recorded(kube: Kube, namespace: str, uid: str) -> list[dict[str, Any]]:
+    """Strimzi's objects as if they had been made for our detector: its uid in the labels, its Kafka and pool as owners."""
+    objects: list[dict[str, Any]] = json.loads(
+        (ROOT / "operator/tests/data/strimzi-objects.json").read_text()
+    )
+    pool = names.kafka_node_pool("pay")
+    for body in objects:
+        meta = body["metadata"]
+        meta["namespace"] = namespace
+        meta["labels"][names.UID_LABEL] = uid
+        for owner in meta["ownerReferences"]:
+            if owner["kind"] in ("Kafka", "KafkaNodePool"):
+                found = kube.get(
+                    BY_KIND[owner["kind"]], namespace, owner["name"].replace("nodes-935087", pool)
+                )
+                assert found is not None
+                owner |= {"name": found["metadata"]["name"], "uid": found["metadata"]["uid"]}
+    return objects
+
+
+def copies(kube: Kube, namespace: str, uid: str) -> list[dict[str, Any]]:
+    """Objects with our labels that other operators made for our children, and a few that people made."""
+    labels = {names.UID_LABEL: uid, names.DETECTOR_LABEL: "pay", names.COMPONENT_LABEL: "decision"}
+    children, _ = snapshot(kube, namespace, uid)
+    flink = next(child for (kind, _), child in children.items() if kind == "FlinkDeployment")
+    ray = next(child for (kind, _), child in children.items() if kind == "RayJob")
+
+    def made(kind: str, name: str, owner: dict[str, Any] | None, **rest: Any) -> dict[str, Any]:
+        meta: dict[str, Any] = {"name": name, "namespace": namespace, "labels": labels}
+        if owner is not None:
+            reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "controller": True}
+            meta["ownerReferences"] = [
+                {**reference, "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+            ]
+        return {"apiVersion": BY_KIND[kind].api_version, "kind": kind, "metadata": meta, **rest}
+
+    port = {"spec": {"ports": [{"port": 80}]}}
+    predictor = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "pay-a", "uid": "0b0b0b0b-0000-4000-8000-000000000000"},
+    }
+    pod = {"spec": {"containers": [{"name": "c", "image": "i"}]}}
+    template = {"metadata": {"labels": {"app": "c"}}, **pod}
+    return [
+        made("Service", "pay-a-predictor", predictor, **port),
+        made("Service", "pay-f-rest", flink, **port),
+        made("ConfigMap", "flink-config-pay", flink, data={}),
+        made("Service", "pay-head-svc", ray, **port),
+        made("Deployment", "my-copy", None, spec={"selector": {"matchLabels": {"app": "c"}}, "template": template}),
+        made("Service", "my-way-in", None, **port),
+        made("ConfigMap", "pay-release-notes", None, data={"notes": "by hand"}),
+        made("Pod", "pay-decision-debug", None, **pod),
+    ]  # fmt: skip
+
+
+def all_of(kube: Kube, namespace: str) -> dict[tuple[str, str], str]:
+    return {
+        (kind.kind, item["metadata"]["name"]): item["metadata"]["uid"]
+        for kind in (*CHILD_KINDS, BY_KIND["Pod"])
+        for item in kube.list(kind, namespace)
+    }
+
+
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+def test_nothing_foreign_is_deleted(server: Any, kube: Kube, policy: str) -> None:
+    """Passes, a change of what is wanted and the detector's deletion delete no object of Strimzi's, KServe's or a person's."""
+    namespace = server.namespace(f"foreign-{policy.lower()}")
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    uid = kube.create(DETECTOR, detector(namespace, deletionPolicy=policy))["metadata"]["uid"]
+    reconciler.reconcile(namespace, "pay")
+    ours = all_of(kube, namespace)
+    for body in [*recorded(kube, namespace, uid), *copies(kube, namespace, uid)]:
+        post(kube, body)
+    foreign = {key: value for key, value in all_of(kube, namespace).items() if key not in ours}
+    assert len(foreign) == 16 + 8
+
+    def gone() -> set[tuple[str, str]]:
+        return foreign.keys() - all_of(kube, namespace).keys()
+
+    assert reconciler.reconcile(namespace, "pay").written == ()
+    assert gone() == set()
+    stores = {"mlflow": {"uri": "http://m"}}
+    kube.merge(DETECTOR, namespace, "pay", {"spec": {"model": {"train": None, "none": {}}, "stores": stores}})
+    written = reconciler.reconcile(namespace, "pay").written
+    assert any(kind == "RayJob" and verb == "deleted" for kind, _, verb in written), "ours are still pruned"
+    assert gone() == set()
+    kube.delete(DETECTOR, namespace, "pay")
+    reconciler.reconcile(namespace, "pay")
+    assert gone() == set()
+
+
+def test_what_is_foreign_is_not_read_as_ours(server: Any, kube: Kube) -> None:
+    """Facts hold our children alone, and only Pods of our own StatefulSet and ReplicaSets are asked for their release."""
+    namespace = server.namespace("foreign-facts")
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    uid = kube.create(DETECTOR, detector(namespace))["metadata"]["uid"]
+    reconciler.reconcile(namespace, "pay")
+    before, _ = snapshot(kube, namespace, uid)
+    for body in [*recorded(kube, namespace, uid), *copies(kube, namespace, uid)]:
+        post(kube, body)
+    for name, (kind, owner) in {
+        "real": ("ReplicaSet", "pay-decision-5c6d"),
+        "other": ("ReplicaSet", "pay-decision-debug-5c6d"),
+    }.items():
+        labels = {
+            names.DETECTOR_LABEL: "pay",
+            names.COMPONENT_LABEL: "decision",
+            "pod-template-hash": "5c6d",
+        }
+        reference = {"apiVersion": "apps/v1", "kind": kind, "name": owner, "uid": name, "controller": True}
+        meta = {"name": name, "namespace": namespace, "labels": labels, "ownerReferences": [reference]}
+        spec = {"containers": [{"name": "c", "image": "i"}]}
+        post(kube, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    assert snapshot(kube, namespace, uid)[0].keys() == before.keys()
+    found = kube.get(DETECTOR, namespace, "pay")
+    assert found is not None
+    facts = reconciler.observer.observe(Detector.parse(found, PLATFORM), 0)
+    assert facts.children.keys() == before.keys()
+    assert [replica.pod for replica in facts.replicas] == ["real"]
+
+
+def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
+        return False
+    return all(
+        labels.get(rule["key"]) in rule["values"]
+        for rule in selector.get("matchExpressions", [])
+        if rule["operator"] == "In"
+    )
+
+
+def _selectors(value: Any, key: str = "") -> list[dict[str, Any]]:
+    """All label selectors anywhere inside: those with matchLabels, and a Service's plain map."""
+    if isinstance(value, dict):
+        found = [value] if "matchLabels" in value or "matchExpressions" in value else []
+        if key == "selector" and not found and all(isinstance(item, str) for item in value.values()):
+            found = [{"matchLabels": value}]
+        return found + [s for k, item in value.items() for s in _selectors(item, k)]
+    return [s for item in value for s in _selectors(item)] if isinstance(value, list) else []
+
+
+def test_no_selector_of_ours_takes_in_a_broker(server: Any, kube: Kube) -> None:
+    """No policy, Service, budget, monitor or workload of ours selects Strimzi's Pod, which bears our labels' copies."""
+    namespace = server.namespace("foreign-selectors")
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    uid = kube.create(DETECTOR, detector(namespace))["metadata"]["uid"]
+    reconciler.reconcile(namespace, "pay")
+    pod = next(body for body in recorded(kube, namespace, uid) if body["kind"] == "Pod")
+    children, _ = snapshot(kube, namespace, uid)
+    found = {
+        key: selector
+        for key, child in children.items()
+        for selector in _selectors(child.get("spec", {}))
+        if _selects(selector, pod["metadata"]["labels"])
+    }
+    assert found == {}
+    policies = [child for (kind, _), child in children.items() if kind == "NetworkPolicy"]
+    worker = next(child for (kind, _), child in children.items() if kind == "StatefulSet")
+    labels = worker["spec"]["template"]["metadata"]["labels"]
+    assert sum(_selects(policy["spec"]["podSelector"], labels) for policy in policies) == 2
