@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +22,8 @@ import redis
 from confluent_kafka import Producer
 
 from fraud_contracts.config import DetectorConfig
-from fraud_local.demo.leaks_stores import scan
+from fraud_local.demo.leaks import Needles, Report
+from fraud_local.demo.leaks_stores import lake, scan
 from fraud_testing import detectors, kafka, postgres
 from fraud_testing import redis as redis_servers
 from fraud_testing.required import require
@@ -142,3 +145,27 @@ def test_a_store_that_is_gone_is_told(stores: tuple[DetectorConfig, Path, dict[s
     found = scan(config, live, {**env, "REDIS_URL": "redis://127.0.0.1:9/0"})
     assert [text.partition(":")[0] for text in found["unread"]] == ["redis"]
     assert any(place.startswith("postgres/") for place in found["searched"])
+
+
+def test_a_file_that_vanishes_from_the_lake_leaves_the_others_to_be_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream removes old checkpoints' folders, and a job its own files, while the storage is searched."""
+    table = pyarrow.table({"record": [json.dumps({"card": CARD})]})
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        pyarrow.parquet.write_table(table, tmp_path / name / "part.parquet")
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("/b"):
+            for name in ("a", "empty"):
+                shutil.rmtree(tmp_path / name, ignore_errors=True)
+        return real(path)
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    report = Report()
+    lake(Needles([CARD]), f"file://{tmp_path}", report)
+    assert [hit["where"] for hit in report.hits] == ["b/part.parquet"]
+    assert report.unread == []

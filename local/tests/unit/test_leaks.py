@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fraud_local.demo.leaks import Needles, Report, cluster, files, luhn, mask, planted
+from fraud_local.demo.leaks import Needles, Report, files, luhn, mask, planted
+from fraud_local.demo.leaks_cluster import cluster
 
 CARD, OTHER = "4539578763621486", "4539578763721486"
 NEEDLES = Needles([CARD])
@@ -90,33 +92,105 @@ def test_what_is_planted_is_read_from_the_traffic(tmp_path: Path) -> None:
     assert luhn(CARD) and not luhn(OTHER)
 
 
-def test_logs_and_objects_are_searched() -> None:
-    """Objects, the log of a running and of a restarted container are searched; a log that can't be read is told."""
-    pod: dict[str, Any] = {
-        "metadata": {"namespace": "n", "name": "p"},
-        "status": {
-            "containerStatuses": [
-                {"name": "c", "restartCount": 1, "state": {"running": {}}},
-                {"name": "d", "restartCount": 0, "state": {"terminated": {}}},
-                {"name": "e", "restartCount": 0, "state": {"waiting": {}}},
-            ]
-        },
+def _pod(*statuses: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "metadata": {"namespace": "n", "name": "p", "uid": "u"},
+        "status": {"containerStatuses": [{"restartCount": 0, **status} for status in statuses]},
     }
-    event = {"metadata": {"namespace": "n", "name": "e"}, "message": f"bad value {CARD}"}
 
-    def kubectl(*arguments: str) -> str:
+
+class Cluster:
+    """What kubectl shows of one Pod: as it was listed, and as it is when it is asked for again."""
+
+    def __init__(self, listed: dict[str, Any], later: dict[str, Any] | None, *unreadable: str) -> None:
+        self.listed, self.later, self.unreadable = listed, later, unreadable
+
+    def kubectl(self, *arguments: str) -> str:
+        if arguments[:2] == ("get", "pods"):
+            return json.dumps({"items": [self.listed]})
+        if arguments[2:4] == ("get", "pod"):
+            return json.dumps(self.later) if self.later else ""
         if arguments[0] == "get":
-            return json.dumps({"items": {"pods": [pod], "events": [event]}.get(arguments[1], [])})
-        if "d" in arguments:
-            raise OSError("gone")
+            event = {"metadata": {"namespace": "n", "name": "e"}, "message": f"bad value {CARD}"}
+            return json.dumps({"items": [event] if arguments[1] == "events" else []})
+        if any(name in arguments for name in self.unreadable):
+            raise OSError("not found")
         return f"card {CARD}" if "--previous" in arguments else "all well"
 
-    report = cluster(NEEDLES, kubectl)
+
+def test_logs_and_objects_are_searched(tmp_path: Path) -> None:
+    """Objects, the log of a running and of a restarted container are searched; a running one's that can't be read is told."""
+    pod = _pod(
+        {"name": "c", "restartCount": 1, "state": {"running": {}}, "containerID": "c1"},
+        {"name": "d", "state": {"running": {}}, "containerID": "d0"},
+        {"name": "e", "state": {"waiting": {}}},
+    )
+    report = cluster(NEEDLES, Cluster(pod, pod, "d").kubectl, tmp_path)
     assert {(hit["place"], hit["where"]) for hit in report.hits} == {
         ("objects", "events n/e"),
         ("logs", "n/p/c before its restart"),
     }
     assert len(report.unread) == 1 and "n/p/d" in report.unread[0]
+    assert report.gaps == []
+
+
+RUNNING = {"name": "d", "state": {"running": {}}, "containerID": "d0"}
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        None,
+        {**_pod(RUNNING), "metadata": {"uid": "another"}},
+        _pod({**RUNNING, "state": {"terminated": {}}}),
+        _pod({**RUNNING, "restartCount": 1, "containerID": "d1"}),
+    ],
+    ids=["the Pod is gone", "another Pod has its name", "it has ended", "it was started again"],
+)
+def test_a_log_that_went_with_its_container_is_a_gap(later: dict[str, Any] | None, tmp_path: Path) -> None:
+    """A container that ends between the listing and the reading takes its log with it: told, and no failure."""
+    report = cluster(NEEDLES, Cluster(_pod(RUNNING), later, "d").kubectl, tmp_path)
+    assert report.unread == []
+    assert len(report.gaps) == 1 and "n/p/d" in report.gaps[0]
+
+
+def test_nothing_is_a_gap_while_nobody_can_say_that_it_ended(tmp_path: Path) -> None:
+    """An API server that doesn't answer proves no end."""
+    place = Cluster(_pod(RUNNING), None, "d")
+
+    def kubectl(*arguments: str) -> str:
+        if arguments[2:4] == ("get", "pod"):
+            raise OSError("connection refused")
+        return place.kubectl(*arguments)
+
+    report = cluster(NEEDLES, kubectl, tmp_path)
+    assert len(report.unread) == 1 and report.gaps == []
+
+
+def test_a_log_that_was_followed_is_no_gap(tmp_path: Path) -> None:
+    """What the follower has kept of a container is searched with the files; the cluster may forget it."""
+    kept = tmp_path / "n_p_u" / "d"
+    kept.mkdir(parents=True)
+    (kept / "0.log").write_text("all well")
+    report = cluster(NEEDLES, Cluster(_pod(RUNNING), None, "d").kubectl, tmp_path)
+    assert (report.unread, report.gaps) == ([], [])
+
+
+def test_what_vanishes_during_the_search_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flink removes folders of old checkpoints while the storage is searched; the rest is searched all the same."""
+    (tmp_path / "chk-1").mkdir()
+    (tmp_path / "kept").write_bytes(TEXT)
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("chk-1"):
+            (tmp_path / "chk-1").rmdir()
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    report = files(NEEDLES, "storage", tmp_path)
+    assert [hit["where"] for hit in report.hits] == ["kept"]
+    assert report.unread == []
 
 
 def test_reports_join() -> None:

@@ -15,8 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,8 @@ import yaml
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
 from fraud_local import paths
-from fraud_local.demo import chaos, data, leaks, observe, place, pod, summary
+from fraud_local.demo import chaos, container_logs, data, leaks_cluster, observe, place, pod, summary
+from fraud_local.demo.clock import Clock
 from fraud_local.demo.kube import Kube, KubeError
 from fraud_local.shell import LocalError
 
@@ -61,27 +60,6 @@ def pipelines(module: str, *arguments: str) -> str:
     return done.stdout
 
 
-class Clock:
-    """Wall time by phase, and the one way to speak."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-        self.phases: dict[str, float] = {}
-
-    def say(self, text: str) -> None:
-        sys.stdout.write(f"{time.monotonic() - self.start:7.1f} s  {text}\n")
-        sys.stdout.flush()
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        begun = time.monotonic()
-        self.say(f"── {name}")
-        try:
-            yield
-        finally:
-            self.phases[name] = round(time.monotonic() - begun, 1)
-
-
 class Demo:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -93,7 +71,7 @@ class Demo:
         self.evidence = BUILD / "evidence"
         self.kube: Kube
         self.node: place.Place
-
+        self.logs = container_logs.Follower(paths.STATE / "podlogs", BUILD / "podlogs")
         self.seconds = CHAOS_SECONDS if options.chaos else options.duration
 
     @property
@@ -112,6 +90,7 @@ class Demo:
             self.node = place.up()
             self.kube = Kube(self.node.kubeconfig, self.node.tools)
             self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
+        self.logs.start()
         self.refuse_another()
         with self.clock.phase("install"):
             self.install()
@@ -327,9 +306,16 @@ class Demo:
         live = self.node.storage / "demo" / "live.jsonl.gz"
         # The demo's own traffic, and the history that the user gives, hold the numbers by right.
         own = (live.parent, self.storage() / self.shape.history_path)
-        # Logs of killed and replaced containers too, which kubectl shows no more; kind keeps them in its own container.
-        folders = {"storage": (self.node.storage, own), "podlogs": (paths.STATE / "podlogs", ())}
-        leaks.complete(self.evidence / "leaks.json", live, self.kube.kubectl, folders)
+        self.logs.stop()
+        report = leaks_cluster.complete(
+            self.evidence / "leaks.json",
+            live,
+            self.kube.kubectl,
+            BUILD / "podlogs",
+            {"storage": (self.node.storage, own)},
+        )
+        for gap in report.gaps:
+            self.clock.say(f"not searched: {gap}")
 
     def stay(self) -> None:
         service = names.decision_service(self.name)
@@ -388,7 +374,10 @@ def main() -> None:
         demo.clock.say(f"FAILED: {error}")
         observe.save_logs(demo, BUILD / "logs")
     finally:
-        place.take_down(demo.clock.say)
+        try:
+            demo.logs.stop()
+        finally:
+            place.take_down(demo.clock.say)
     sys.exit(0 if ok else 1)
 
 

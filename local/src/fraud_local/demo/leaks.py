@@ -1,8 +1,8 @@
-"""Looks for planted card numbers where none may be: the finding itself, files on the storage, and what kubectl shows.
+"""Looks for planted card numbers where none may be: the finding itself, and files.
 
 A number counts as found in any form that a program makes of it by accident: its digits in a row or in fours with spaces or
 dashes between, as UTF-16, in hexadecimal, in base64 (also within base64), in gzip or zip files. What is reported says where and
-how, never the number. ``leaks_stores`` looks inside the cluster's stores.
+how, never the number. ``leaks_stores`` looks inside the cluster's stores, ``leaks_cluster`` at what kubectl shows.
 
 Outside the search, since they hold the numbers by right: the clients' raw ``transactions`` topic with its log segments,
 and the files that the user gives (the history, and here the demo's own traffic file).
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import json
+import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,16 @@ class Needles:
 
 @dataclass
 class Report:
-    """``searched``: bytes by place. ``unread``: what couldn't be looked at, which is no proof of anything."""
+    """``searched``: bytes by place. ``unread``: what couldn't be looked at, which is no proof of anything.
+
+    ``gaps``: logs that the cluster forgot when their container ended, before they were read.
+    """
 
     searched: dict[str, int] = field(default_factory=dict)
     hits: list[dict[str, str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     count: int = 0
+    gaps: list[str] = field(default_factory=list)
 
     def look(self, needles: Needles, place: str, where: str, data: bytes) -> None:
         self.searched[place] = self.searched.get(place, 0) + len(data)
@@ -109,6 +113,10 @@ class Report:
         self.visit(place)
         self.unread.append(mask(f"{place}: {type(error).__name__}: {error}")[:300])
 
+    def gap(self, place: str) -> None:
+        self.visit(place.partition("/")[0])
+        self.gaps.append(mask(f"{place}: ended before its log was read"))
+
     def join(self, other: Report) -> Report:
         """Both as one."""
         for place, size in other.searched.items():
@@ -116,6 +124,7 @@ class Report:
         self.hits += other.hits
         self.unread += other.unread
         self.count += other.count
+        self.gaps += other.gaps
         return self
 
     def document(self) -> dict[str, Any]:
@@ -124,11 +133,12 @@ class Report:
             "count": self.count,
             "hits": self.hits,
             "unread": self.unread,
+            "gaps": self.gaps,
         }
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Report:
-        return cls(document["searched"], document["hits"], document["unread"], document["count"])
+        return cls(**{key: document[key] for key in ("searched", "hits", "unread", "count", "gaps")})
 
 
 def mask(text: str) -> str:
@@ -158,7 +168,7 @@ def planted(live: Path, most: int | None = None) -> Needles:
     return Needles(found)
 
 
-def _pieces(stream: Any) -> Iterator[bytes]:
+def pieces(stream: Any) -> Iterator[bytes]:
     """A stream in chunks that overlap, so that a number across an edge is whole in one of them."""
     tail = b""
     while chunk := stream.read(_CHUNK):
@@ -171,22 +181,33 @@ def _contents(path: Path) -> Iterator[bytes]:
     with path.open("rb") as stream:
         head = stream.read(4)
         stream.seek(0)
-        yield from _pieces(stream)
+        yield from pieces(stream)
     if head[:2] == b"\x1f\x8b":
         with gzip.open(path) as stream:
-            yield from _pieces(stream)
+            yield from pieces(stream)
     elif head == b"PK\x03\x04":
         with zipfile.ZipFile(path) as packed:
             for name in packed.namelist():
                 with packed.open(name) as member:
-                    yield from _pieces(member)
+                    yield from pieces(member)
+
+
+def walk(report: Report, place: str, root: Path) -> list[Path]:
+    """Every file below a folder. Folders that vanish meanwhile, as those of Flink's old checkpoints do, are none."""
+
+    def told(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            report.miss(place, error)
+
+    found = os.walk(root, onerror=told)
+    return sorted(Path(folder) / name for folder, _, names in found for name in names)
 
 
 def files(needles: Needles, place: str, root: Path, beside: Iterable[Path] = ()) -> Report:
     """Every file below a folder but for those in, or being, one of ``beside``. Files that vanish meanwhile are none."""
     report, passed = Report(), [path.resolve() for path in beside]
     report.visit(place)
-    for path in sorted(root.rglob("*")):
+    for path in walk(report, place, root):
         if path.is_symlink() or not path.is_file() or any(path.resolve().is_relative_to(p) for p in passed):
             continue
         where = str(path.relative_to(root))
@@ -199,63 +220,3 @@ def files(needles: Needles, place: str, root: Path, beside: Iterable[Path] = ())
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             report.miss(f"{place}/{where}", error)
     return report
-
-
-# Every kind of object in which a program could leave a message.
-OBJECTS = (
-    "configmaps,events,pods,services,deployments,statefulsets,jobs,kafkas,kafkatopics,flinkdeployments,rayjobs,"
-    "rayclusters,inferenceservices,frauddetectors"
-)
-
-
-def cluster(needles: Needles, kubectl: Callable[..., str]) -> Report:
-    """What kubectl shows: the objects of all namespaces, and the logs of all containers, ended and restarted ones too."""
-    report = Report()
-    for kind in OBJECTS.split(","):
-        try:
-            text = kubectl("get", kind, "-A", "-o", "json", "--ignore-not-found")
-        except (
-            Exception
-        ) as error:  # a kind that this cluster lacks, or a server that gives no answer: both are told
-            report.miss(f"objects/{kind}", error)
-            continue
-        for item in json.loads(text or '{"items": []}').get("items", []):
-            meta = item["metadata"]
-            where = f"{kind} {meta.get('namespace', '')}/{meta['name']}"
-            report.look(needles, "objects", where, json.dumps(item, ensure_ascii=False).encode())
-            if kind == "pods":
-                _logs(needles, kubectl, item, report)
-    return report
-
-
-def _logs(needles: Needles, kubectl: Callable[..., str], pod: dict[str, Any], report: Report) -> None:
-    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-    status = pod.get("status", {})
-    for found in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
-        state = found.get("state", {})
-        looks = [[]] if "running" in state or "terminated" in state else []
-        looks += [["--previous"]] if found.get("restartCount", 0) else []
-        for more in looks:
-            where = f"{namespace}/{name}/{found['name']}{' before its restart' if more else ''}"
-            try:
-                text = kubectl("-n", namespace, "logs", name, "-c", found["name"], *more)
-            except Exception as error:  # told: a log that nobody could read is no clean log
-                report.miss(f"logs/{where}", error)
-                continue
-            for data in _pieces(io.BytesIO(text.encode())):
-                report.look(needles, "logs", where, data)
-
-
-def complete(
-    path: Path,
-    live: Path,
-    kubectl: Callable[..., str],
-    folders: Mapping[str, tuple[Path, Iterable[Path]]],
-) -> None:
-    """Adds to what the Pod found in the stores what only this side sees: objects, logs, folders (each with those left out)."""
-    needles = planted(live)
-    report = Report.of(json.loads(path.read_text())).join(cluster(needles, kubectl))
-    for place, (root, beside) in folders.items():
-        if root.exists():
-            report.join(files(needles, place, root, beside))
-    path.write_text(json.dumps({"planted": len(needles.numbers), **report.document()}, indent=1))

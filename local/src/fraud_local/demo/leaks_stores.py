@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from psycopg import sql
 
 from fraud_contracts.config import DetectorConfig
-from fraud_local.demo.leaks import Needles, Report, planted
+from fraud_local.demo.leaks import Needles, Report, planted, walk
 
 _BATCH = 500
 _TIMEOUT = 30
@@ -223,9 +223,13 @@ def lake(needles: Needles, storage_uri: str, report: Report) -> None:
     """Parquet below the detector's storage, decoded: its pages are compressed and its strings are in dictionaries."""
     root = Path(storage_uri.removeprefix("file://"))
     report.visit("lake")
-    for path in sorted(root.rglob("*.parquet")):
-        if "history" in path.relative_to(root).parts:
+    for path in walk(report, "lake", root):
+        if path.suffix != ".parquet" or "history" in path.relative_to(root).parts:
             continue
-        for batch in pyarrow.dataset.dataset(path, format="parquet").to_batches(batch_size=_BATCH):
+        try:
+            batches = pyarrow.dataset.dataset(path, format="parquet").to_batches(batch_size=_BATCH)
+        except FileNotFoundError:
+            continue  # it went since the folder was listed
+        for batch in batches:
             data = json.dumps(batch.to_pylist(), default=str, ensure_ascii=False).encode()
             report.look(needles, "lake", str(path.relative_to(root)), data)

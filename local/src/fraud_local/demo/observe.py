@@ -141,12 +141,16 @@ def save_logs(demo: Any, folder: Path) -> None:
             (folder / f"{namespace}.describe.txt").write_text(
                 demo.kube.kubectl("-n", namespace, "describe", "pods,frauddetectors")
             )
-            for item in items:
-                name = item["metadata"]["name"]
+        except KubeError as error:
+            demo.clock.say(f"Pods of {namespace}: {error}")
+            continue
+        for item in items:
+            name = item["metadata"]["name"]
+            try:
                 text = demo.kube.kubectl(
                     "-n", namespace, "logs", name, "--all-containers", "--prefix", "--tail=2000"
                 )
-                (folder / f"{namespace}.{name}.log").write_text(text)
-        except KubeError as error:
-            demo.clock.say(f"logs of {namespace}: {error}")
+            except KubeError as error:  # one Pod that is gone meanwhile leaves the others' logs to be kept
+                text = str(error)
+            (folder / f"{namespace}.{name}.log").write_text(text)
     demo.clock.say(f"logs of all Pods: {folder}")
