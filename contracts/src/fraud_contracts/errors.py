@@ -37,6 +37,7 @@ class Degraded(StrEnum):
 
     NO_MODEL = "no_model"
     MODEL_UNAVAILABLE = "model_unavailable"
+    CANDIDATE_UNAVAILABLE = "candidate_unavailable"
     PROFILES_UNAVAILABLE = "profiles_unavailable"
     PROFILES_INCOMPLETE = "profiles_incomplete"
     IDEMPOTENCY = "idempotency"

@@ -96,6 +96,10 @@ class Ruling:
             return Route("candidate", self.candidate, bucket)
         return Route("stable", self.stable, bucket)
 
+    def without_candidate(self, route: Route) -> Route:
+        """Where an event of the candidate's goes while the candidate gives no score; the bucket stays."""
+        return Route("stable", self.stable, route.bucket)
+
     def other(self, arm: Arm | None) -> tuple[Arm, ModelPackage] | None:
         """The arm that shadows a decision, where there are two."""
         if arm == "candidate" and self.stable is not None:

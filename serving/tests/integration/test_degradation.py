@@ -21,7 +21,7 @@ import redis as redis_client
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import Policy
 from fraud_contracts.records import body_hash
-from fraud_contracts.release import Release
+from fraud_contracts.release import BUCKETS, Release, Split
 from fraud_pipelines.features import compile_detector
 from fraud_testing import detectors, kafka, packages, redis, serving
 from fraud_testing.kafka import wait_for
@@ -46,11 +46,17 @@ class Stand:
     proxies: dict[str, Proxy]
     folder: Any
     package: Any
+    candidate: Any
+    candidates: serving.Process
     number: int = 0
 
-    def release(self, name: str, **fallback: str) -> None:
+    def release(self, name: str, candidate: bool = False, **fallback: str) -> None:
+        """``candidate``: a second model answers all buckets."""
         policy = {"fallback": {**POLICY["fallback"], **fallback}}
-        whole = {"stable": self.package, "policy": Policy.model_validate(policy), "policy_revision": 1}
+        whole: dict[str, Any] = {"stable": self.package, "policy_revision": 1}
+        if candidate:
+            whole |= {"candidate": self.candidate, "split": Split(salt="s", share=BUCKETS)}
+        whole["policy"] = Policy.model_validate(policy)
         serving.write_release(self.folder, Release(name=name, **whole))
         wait_for(lambda: self.get("/readyz")["release"] == name, 10, f"release {name}")
 
@@ -131,6 +137,12 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         digest = packages.make(folder / "package", names, config.feature_set)
         predictor = enter(serving.predictor(folder / "package", f"{config.name}-a", folder))
         proxies["predictor"] = enter(proxy(kafka.free_port(), predictor.port))
+        worse = packages.make(folder / "candidate", names, config.feature_set, seed=2)
+        candidates = enter(serving.predictor(folder / "candidate", f"{config.name}-b", folder))
+        proxies["candidate"] = enter(proxy(kafka.free_port(), candidates.port))
+        candidate = packages.release_package(
+            worse, config.feature_set, f"http://127.0.0.1:{proxies['candidate'].port}", version="2", slot="b"
+        )
         proxies["redis"] = enter(proxy(kafka.free_port(), store.port))
         package = packages.release_package(
             digest, config.feature_set, f"http://127.0.0.1:{proxies['predictor'].port}"
@@ -142,7 +154,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         delivery = {"FRAUD_DELIVERY_SECONDS": str(DELIVERY)}
         service = enter(serving.decision_service(config, folder, url, **delivery))
         worker = enter(serving.worker(config, folder, url))
-        yield Stand(config, broker, store, service, worker, proxies, folder, package)
+        yield Stand(config, broker, store, service, worker, proxies, folder, package, candidate, candidates)
 
 
 @pytest.mark.parametrize("fault", list(Fault))
@@ -283,6 +295,68 @@ def test_the_worker_goes_on_and_loses_nothing(
         assert stand.worker.process is process
         assert process is not None
         assert process.poll() is None
+
+
+def by_candidate(stand: Stand) -> bool:
+    status, told, _, _ = stand.ask()[0]
+    return (status, told["arm"], told["degraded"]) == (200, "candidate", [])
+
+
+@pytest.mark.parametrize("fault", [None, *Fault])
+def test_a_dead_candidate_is_replaced_by_the_stable_model(stand: Stand, fault: Fault | None) -> None:
+    """Killed, silent, cut or slow: the same request gets the stable model's score in the deadline, at both doors, and says so.
+
+    After a few failures most requests don't wait for it, and it answers again as soon as it can.
+    """
+    stand.heal()
+    stand.release(f"candidate-{fault}", candidate=True)
+    wait_for(lambda: by_candidate(stand), 10, "the candidate's answers")
+    release = f'release="candidate-{fault}"'
+    wait_for(
+        lambda: stand.metric(stand.worker, "fraud_release_info", release) == 1, 10, "the worker's release"
+    )
+    digest, mark = stand.package.digest, "candidate_unavailable"
+    labels = ("fraud_decisions_degraded_total", f'degraded="{mark}"')
+    before = stand.metric(stand.service, *labels)
+    try:
+        if fault is None:
+            stand.candidates.stop(signal.SIGKILL)
+        stand.proxies["candidate"].set(fault, delay=2.0)
+        answers = [stand.ask()[0] for _ in range(11)]
+        for status, told, seconds, _ in answers:
+            assert (status, told["arm"], mark in told["degraded"]) == (200, "stable", True)
+            assert (told["model_digest"], told["score"] is None) == (digest, False)
+            assert seconds < DEADLINE + MARGIN
+        assert sorted(seconds for _, _, seconds, _ in answers)[5] < DEADLINE * 0.4
+        assert stand.metric(stand.service, *labels) == before + 11
+        ids = set(features(stand, 20))
+        wait_for(lambda: ids <= {d["id"] for d in stand.committed()}, 40, "the worker's decisions")
+        for decision in (d for d in stand.committed() if d["id"] in ids):
+            assert (decision["arm"], decision["degraded"]) == ("stable", [mark])
+            assert (decision["model_digest"], decision["score"] is None) == (digest, False)
+            assert 0 <= decision["bucket"] < BUCKETS
+            assert decision["shadow"] is None
+        assert stand.metric(stand.worker, *labels, 'door="stream"') >= 20
+    finally:
+        stand.proxies["candidate"].set(None)
+        if stand.candidates.process is None:
+            stand.candidates.start()
+    wait_for(lambda: by_candidate(stand), 10, "the candidate's answers again")
+    stand.release(f"alone-{fault}")
+
+
+def test_without_candidate_and_stable_model_the_policy_answers(stand: Stand) -> None:
+    """Both arms dead: the fallback answers in the deadline, and both losses are stated."""
+    stand.heal()
+    stand.release("both", candidate=True)
+    stand.proxies["candidate"].set(Fault.STALL)
+    stand.proxies["predictor"].set(Fault.STALL)
+    for status, told, seconds, _ in stand.ask(5):
+        assert (status, told["score"]) == (200, None)
+        assert told["degraded"] == ["candidate_unavailable", "model_unavailable"]
+        assert seconds < 2 * DEADLINE + MARGIN
+    stand.release("alone")
+    stand.heal()
 
 
 def test_sigterm_answers_what_is_under_way(stand: Stand) -> None:

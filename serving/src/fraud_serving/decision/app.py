@@ -107,7 +107,7 @@ class Api:
         await self._watch.stop()
         await desk.log.stop()
         await desk.redis.stop()
-        desk.model.close()
+        desk.scoring.close()
 
     def closing(self) -> None:
         """Not ready any more, but still answering: callers learn of it a moment later. Kept connections end with their next answer."""

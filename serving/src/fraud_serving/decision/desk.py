@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 from prometheus_client import REGISTRY
 
-from fraud_contracts import durations, metrics, names
+from fraud_contracts import durations, metrics
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import OnKafkaLoss
 from fraud_contracts.errors import Degraded, Reason, StoreError
@@ -26,15 +26,15 @@ from fraud_pipelines.features import FeatureSet, compile_detector
 from fraud_serving import claims, inline
 from fraud_serving.claims import Claim
 from fraud_serving.clients.kafka_log import KafkaLog
-from fraud_serving.clients.model_client import ModelClient
 from fraud_serving.clients.redis_link import RedisLink
-from fraud_serving.deciding import Ruling, Score, decide, write_up
+from fraud_serving.deciding import Ruling, decide, write_up
 from fraud_serving.decision.recall import Recall, Recalled
+from fraud_serving.decision.scoring import Scoring
 from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
 
-# Parts of the deadline: profiles may use so much of it, the model is left at least so much.
-_READ_PART, _MODEL_PART = 0.6, 0.2
+# Profiles may use so much of the deadline; scoring says what the model is left.
+_READ_PART: Final = 0.6
 _LATE_APPENDS: Final = 10_000
 _MARK_SECONDS: Final = 0.02
 _CLAIM_SECONDS: Final = 0.05
@@ -69,7 +69,7 @@ class Desk:
         if self.features.hash != config.feature_set:
             raise ValueError("this image computes another feature set than the detector document asks for")
         self.recall = Recall(redis, config)
-        self.model = ModelClient()
+        self.scoring = Scoring(config.name)
         self.ruling: Ruling | None = None
         self.tally = Tally()
         self.instruments = Instruments(REGISTRY, detector=str(self.identity))
@@ -143,9 +143,11 @@ class Desk:
         degraded += made.degraded
         at = self._step("features", at)
         route, score = ruling.route(event), None
-        if route.package is not None and made.vector is not None:
-            left = max(deadline - (time.perf_counter() - start), deadline * _MODEL_PART)
-            score = await self._score(route.package, made.vector, left)
+        if made.vector is not None:
+            routed = route.arm
+            route, score = await self.scoring.score(ruling, route, made.vector, start, deadline)
+            if route.arm != routed:
+                degraded.append(Degraded.CANDIDATE_UNAVAILABLE)
         at = self._step("model", at)
         verdict = decide(
             ruling,
@@ -191,14 +193,6 @@ class Desk:
         self._step("append", at)
         self._count(decision, time.perf_counter() - start)
         return reply
-
-    async def _score(self, package: Any, vector: list[float], seconds: float) -> Score | None:
-        service = names.inference_service(self.config.name, package.slot)
-        try:
-            return (await self.model.score(package, service, [vector], seconds))[0]
-        except StoreError as error:
-            _log.warning("no score", extra={"data": {"version": package.version, "error": error.message}})
-            return None
 
     async def _claim(self, decision: Decision, instead_of: bytes, seconds: float) -> Claim | None:
         """None: ours now. Else somebody decided this id, while we did. ``instead_of`` was read where a claim should be."""
@@ -340,7 +334,7 @@ class Desk:
         ruling = self.ruling
         if ruling is not None and ruling.stable is not None and made.vector is not None:
             for _ in range(10):
-                await self._score(ruling.stable, made.vector, 1.0)
+                await self.scoring.ask(ruling.stable, made.vector, 1.0)
 
     def _step(self, name: str, since: float) -> float:
         now = time.perf_counter()

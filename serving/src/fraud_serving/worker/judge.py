@@ -205,8 +205,7 @@ class Judge:
         for incoming in undecided:
             if incoming.record["set"] != self.config.feature_set:
                 incoming.degraded.append(Degraded.OTHER_FEATURE_SET)
-        routes = [ruling.route(incoming.record["event"]) for incoming in undecided]
-        scores = self._scores(undecided, routes)
+        routes, scores = self._scores(ruling, undecided)
         for incoming, route, score in zip(undecided, routes, scores, strict=True):
             record = incoming.record
             vector = self._vector(record)
@@ -277,23 +276,29 @@ class Judge:
                 incoming.decision = None
                 self._take_claim(incoming, claim)
 
-    def _scores(self, undecided: list[Incoming], routes: list[Route]) -> list[Score | None]:
-        asked: dict[Arm, list[int]] = defaultdict(list)
-        packages: dict[Arm, ModelPackage] = {}
-        for i, (incoming, route) in enumerate(zip(undecided, routes, strict=True)):
-            if (
-                route.package is not None
-                and route.arm is not None
-                and self._vector(incoming.record) is not None
-            ):
-                asked[route.arm].append(i)
-                packages[route.arm] = route.package
-        found: list[Score | None] = [None] * len(undecided)
-        for arm, indexes in asked.items():
-            rows = [undecided[i].record["vector"] or [] for i in indexes]
-            for i, score in zip(indexes, self._ask(packages[arm], rows) or (), strict=False):
-                found[i] = score
-        return found
+    def _scores(self, ruling: Ruling, undecided: list[Incoming]) -> tuple[list[Route], list[Score | None]]:
+        """Where each event went at last, and its score. What the candidate doesn't score the stable model does."""
+        routes = [ruling.route(incoming.record["event"]) for incoming in undecided]
+        scores: list[Score | None] = [None] * len(undecided)
+        arms: tuple[Arm, ...] = ("candidate", "stable")
+        for arm in arms:
+            asked = [
+                i
+                for i, route in enumerate(routes)
+                if route.arm == arm and self._vector(undecided[i].record) is not None
+            ]
+            package = routes[asked[0]].package if asked else None
+            if package is None:
+                continue
+            answered = self._ask(package, [undecided[i].record["vector"] or [] for i in asked])
+            if answered is not None:
+                for i, score in zip(asked, answered, strict=True):
+                    scores[i] = score
+            elif arm == "candidate":
+                for i in asked:
+                    routes[i] = ruling.without_candidate(routes[i])
+                    undecided[i].degraded.append(Degraded.CANDIDATE_UNAVAILABLE)
+        return routes, scores
 
     def _ask(
         self, package: ModelPackage, rows: list[list[float | None]], explain: bool = True
