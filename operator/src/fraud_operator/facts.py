@@ -85,6 +85,11 @@ class Facts:
             self.now,
         )
 
+    def silent(self, detector: Detector, slot: str) -> bool:
+        """Whether no replica of the predictor in a slot is there."""
+        name = names.inference_service(detector.name, slot)
+        return not readiness.answers(self.child("Deployment", f"{name}-predictor"))
+
     def kafka(self, detector: Detector) -> Verdict:
         """Of the broker and all topics: the first that isn't usable, else what any of them warns of."""
         ephemeral = detector.platform.kafka.ephemeral

@@ -209,6 +209,11 @@ def _blocked(child: Json, now: int) -> str:
     return f"only {made} Pods could be made: {command} tells why"
 
 
+def answers(deployment: Json | None) -> bool:
+    """Whether any replica of a predictor is there, be it one of many or of an older template."""
+    return bool(((deployment or {}).get("status") or {}).get("availableReplicas", 0))
+
+
 def predictor(child: Json | None, deployment: Json | None, version: str, now: int) -> Verdict:
     """An InferenceService together with its Deployment, which alone tells which version runs."""
     if child is None:

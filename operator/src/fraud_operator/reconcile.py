@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +20,8 @@ from fraud_contracts.release import ModelPackage
 from fraud_operator import detector as detectors
 from fraud_operator import rollout, status, training
 from fraud_operator.apply import Applier, Report, is_ours, snapshot, surplus
+from fraud_operator.desired.common import Child
+from fraud_operator.desired.documents import build_release, build_release_pointer
 from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, Json
 from fraud_operator.events import Recorder
@@ -100,8 +102,7 @@ class Reconciler:
             self._set_finalizer(body, present=True)
         facts = self.memory.fill(detector, self.observer.observe(detector, self.clock()), previous)
         report = Report()
-        if not detector.spec.paused:
-            facts = self._act(detector, facts, report)
+        facts = (self._hold if detector.spec.paused else self._act)(detector, facts, report)
         return self._tell(detector, body, facts, report, previous)
 
     def _act(self, detector: Detector, facts: Facts, report: Report) -> Facts:
@@ -117,21 +118,41 @@ class Reconciler:
         )
         children = build(detector, wanted)
         for child in children:
-            if child.kind in facts.missing:
-                continue  # asking for it again in each pass would tell nothing new; listing it will tell when it is there
-            live = facts.child(child.kind, child.name)
-            if live is None and child.kind == "Secret":
-                # Secrets are never listed; ours are fetched by name.
-                live = self.kube.get(BY_KIND["Secret"], detector.namespace, child.name)
-            self.applier.apply(child, live, report)
+            self._apply(detector, child, facts, report)
         for left in surplus(facts.children, detector.uid, children, _kept(detector, facts)):
             self.applier.delete(left, report)
         self.memory.keep(detector, release, state)
         for action in actions:
             self._do(detector, action, report)
-        return Facts(
-            **{**vars(facts), "state": state, "release": release, "missing": facts.missing | report.missing}
-        )
+        return replace(facts, state=state, release=release, missing=facts.missing | report.missing)
+
+    def _hold(self, detector: Detector, facts: Facts, report: Report) -> Facts:
+        """While paused a version is still taken back: by the release documents, with the policy that is live, and nothing else."""
+        if facts.release is None:
+            return facts
+        state, actions = rollout.back(facts.state, _rollout_facts(detector, facts), facts.now)
+        if state == facts.state:
+            return facts
+        release = facts.release
+        if actions:
+            release = make_release(detector, state, release, release.policy)
+        for child in (build_release(detector, release), build_release_pointer(detector, release, state)):
+            self._apply(detector, child, facts, report)
+        if report.problems or report.conflicts:
+            return facts  # the next pass tries again
+        self.memory.keep(detector, release, state)
+        for action in actions:
+            self._do(detector, action, report)
+        return replace(facts, state=state, release=release)
+
+    def _apply(self, detector: Detector, child: Child, facts: Facts, report: Report) -> None:
+        if child.kind in facts.missing:
+            return  # asking for it again in each pass would tell nothing new; listing it will tell when it is there
+        live = facts.child(child.kind, child.name)
+        if live is None and child.kind == "Secret":
+            # Secrets are never listed; ours are fetched by name.
+            live = self.kube.get(BY_KIND["Secret"], detector.namespace, child.name)
+        self.applier.apply(child, live, report)
 
     def _keys(self, detector: Detector, facts: Facts, report: Report) -> Mapping[str, str] | None:
         """What the Secret holds, or held before it went; new values only for a detector that has begun nothing."""
@@ -201,7 +222,8 @@ class Reconciler:
         for what in report.repaired:
             self.recorder.post(detector, "DriftRepaired", f"put back: {what}", warning=True)
         found = {c["type"]: c["status"] == "True" for c in after["conditions"]}
-        settled = not report.written and not report.problems and not found["Progressing"]
+        waits = found["Progressing"] or facts.state.gone is not None
+        settled = not report.written and not report.problems and not waits
         LOG.info(
             "pass",
             extra={
@@ -312,6 +334,7 @@ def _rollout_facts(detector: Detector, facts: Facts) -> rollout.Facts:
         warm=facts.warm(detector)[0],
         ready=frozenset(ready),
         failed=failed,
+        silent=frozenset(p.slot for p in facts.state.packages() if facts.silent(detector, p.slot)),
         propagated=facts.propagated(),
         champion=facts.models.champion,
         gates=facts.gates,

@@ -9,7 +9,10 @@
 There are two slots, ``a`` and ``b``, each one InferenceService. A version is prepared in a slot that no replica refers
 to. The first version ever has nothing to be compared with: it goes live by itself as soon as its predictor answers and the
 features are warm. Every later one shadows first; it moves on only when all gates say Pass, or when a person names it in
-the approve annotation. ``NoData`` and ``NotEnough`` hold; ``Fail`` rolls back. What was rolled back isn't retried.
+the approve annotation. ``NoData`` and ``NotEnough`` hold; ``Fail`` rolls back. What was rolled back isn't retried, unless
+``model.pin`` asks for it anew.
+
+``back`` is the way back, and nothing holds it: no pause, no invalid spec. ``decide`` takes it first, then what moves on.
 
 The state is kept beside the release in the pointer ConfigMap, so an operator that starts anew goes on from there.
 """
@@ -29,6 +32,8 @@ from fraud_contracts.release import BUCKETS, ModelPackage, Split
 
 SLOTS: Final[tuple[Literal["a", "b"], ...]] = ("a", "b")
 ROLLOUT_KEY: Final = "rollout.json"
+# A candidate of which no replica answers is taken back after this time: longer than a lost Pod takes to be there again.
+GONE_MS: Final = 60_000
 
 
 class Phase(StrEnum):
@@ -47,6 +52,8 @@ class State(Mounted):
     """``counted`` is when every replica first had this step's release: a step's time runs from there, not from the order.
 
     ``retiring`` keeps a slot's predictor while replicas may still ask it; ``previous`` keeps it for a fast way back.
+    ``gone`` is since when no replica of the candidate's predictor answers. ``pin`` is what model.pin named when a version was
+    last taken back or since ("" for nothing): only another one asks for that version again.
     """
 
     phase: Phase = Phase.IDLE
@@ -59,6 +66,8 @@ class State(Mounted):
     previous_until: int | None = None
     retiring: ModelPackage | None = None
     rejected: tuple[str, ...] = Field(default=())
+    gone: int | None = None
+    pin: str | None = None
 
     def packages(self) -> list[ModelPackage]:
         """What must be served now: one InferenceService each."""
@@ -96,13 +105,15 @@ class Gate:
 class Facts:
     """``resolved`` is the version that the registry (or the pin) names, already checked, with slot and url left open.
 
-    ``ready`` holds the slots whose predictor runs exactly the version that the state puts there.
+    ``ready`` holds the slots whose predictor runs exactly the version that the state puts there, ``silent`` those of which no
+    replica is there at all.
     """
 
     spec: DetectorSpec
     resolved: ModelPackage | None = None
     warm: bool = False
     ready: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
     failed: dict[str, str] = field(default_factory=dict)
     propagated: bool = False
     champion: str | None = None
@@ -132,16 +143,15 @@ Action = SetChampion | Tell
 
 def decide(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     """The next state and what to do about it. At most one transition a pass, so each is seen and told."""
-    if facts.rollback and state.stable is not None and facts.rollback == state.stable.version:
-        return _leave_stable(state, facts, now)
-    if facts.abort and state.candidate is not None and facts.abort == state.candidate.version:
-        return _reject(state, now, f"model version {facts.abort} was aborted by annotation")
+    state, actions = back(state, facts, now)
+    if actions:
+        return state, actions
     state = _let_go(state, facts, now)
-    actions: list[Action] = []
     if state.stable is not None and facts.propagated and facts.champion != state.stable.version:
         actions.append(SetChampion(state.stable.version))
     if facts.spec.rollout.paused:
         return state, actions
+    state = _ask_again(state, facts)
     if state.phase in RESTING:
         after, more = _begin(state, facts, now)
     elif state.phase is Phase.PREPARING:
@@ -149,6 +159,53 @@ def decide(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     else:
         after, more = _advance(state, facts, now)
     return after, actions + more
+
+
+def back(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+    """Takes a version back where a person or a failure asks for it. With no action the state says at most ``gone``."""
+    stable, candidate, previous, pin = state.stable, state.candidate, state.previous, facts.spec.model.pin
+    if stable is not None and facts.rollback == stable.version:
+        return _leave_stable(state, facts, now, "by annotation")
+    # The registry isn't asked: what was live an hour ago is known, and its predictor is there.
+    fits = stable is not None and previous is not None and previous.feature_set == stable.feature_set
+    if fits and previous is not None and pin == previous.version:
+        return _leave_stable(state, facts, now, f"since spec.model.pin names version {pin}")
+    if candidate is None:
+        return state, []
+    why = _against(state, candidate, facts)
+    gone = (now if state.gone is None else state.gone) if candidate.slot in facts.silent else None
+    if state.phase is Phase.PREPARING:
+        gone = None  # it isn't there yet
+    if not why and gone is not None and now - gone >= GONE_MS:
+        why = f"no replica of its predictor has answered for {(now - gone) // 1000} s"
+    if why:
+        return _reject(state, facts, now, why)
+    return (state if gone == state.gone else state.model_copy(update={"gone": gone})), []
+
+
+def _against(state: State, candidate: ModelPackage, facts: Facts) -> str:
+    """Why a candidate is taken back at once; empty where nothing speaks against it."""
+    if facts.abort == candidate.version:
+        return "aborted by annotation"
+    if candidate.slot in facts.failed:
+        verb = "can't start" if state.phase is Phase.PREPARING else "failed"
+        return f"its predictor {verb}: {facts.failed[candidate.slot]}"
+    if state.phase is Phase.PREPARING:
+        return ""
+    if state.stable is not None and facts.spec.model.pin == state.stable.version:
+        return f"spec.model.pin names the live version {state.stable.version}"
+    failing = next((gate for gate in facts.gates if gate.result is Result.FAIL), None)
+    return f"gate {failing.name} failed: {failing.value} is past {failing.bound}" if failing else ""
+
+
+def _ask_again(state: State, facts: Facts) -> State:
+    """A pin that was set after a version was taken back asks for it again; the one under which it failed doesn't."""
+    pin = facts.spec.model.pin or ""
+    if not state.rejected or state.pin == pin:
+        return state
+    asked = {pin} if state.pin is not None else set()
+    rejected = tuple(version for version in state.rejected if version not in asked)
+    return state.model_copy(update={"pin": pin, "rejected": rejected})
 
 
 def _let_go(state: State, facts: Facts, now: int) -> State:
@@ -201,8 +258,6 @@ def _prepare(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
         return after, [
             Tell("Superseded", f"model version {candidate.version} gives way to {facts.resolved.version}")
         ]
-    if candidate.slot in facts.failed:
-        return _reject(state, now, f"its predictor can't start: {facts.failed[candidate.slot]}")
     if candidate.slot not in facts.ready:
         return state, []
     if state.stable is None:
@@ -216,10 +271,6 @@ def _prepare(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
 def _advance(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
-    failing = [gate for gate in facts.gates if gate.result is Result.FAIL]
-    if failing:
-        gate = failing[0]
-        return _reject(state, now, f"gate {gate.name} failed: {gate.value} is past {gate.bound}")
     approved = facts.approve == candidate.version or facts.spec.model.pin == candidate.version
     passed = bool(facts.gates) and all(gate.result is Result.PASS for gate in facts.gates)
     if not approved and (facts.spec.rollout.mode is RolloutMode.MANUAL or not passed):
@@ -256,52 +307,39 @@ def _promote(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
     return after, [Tell("ModelLive", f"model version {candidate.version} is live")]
 
 
-def _reject(state: State, now: int, why: str) -> tuple[State, list[Action]]:
+def _reject(state: State, facts: Facts, now: int, why: str) -> tuple[State, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
-    after = state.model_copy(
-        update={
-            "phase": Phase.ROLLED_BACK,
-            "since": now,
-            "counted": None,
-            "step": -1,
-            "candidate": None,
-            "retiring": candidate,
-            "rejected": (*state.rejected, candidate.version)[-20:],
-        }
-    )
+    after = _taken_back(state, facts, now, candidate).model_copy(update={"retiring": candidate})
     return after, [
         Tell("RolledBack", f"model version {candidate.version} is taken back: {why}", warning=True)
     ]
 
 
-def _leave_stable(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+def _leave_stable(state: State, facts: Facts, now: int, why: str) -> tuple[State, list[Action]]:
     """Back to the previous version, or to policy without a model where there is none. The policy stays as it is."""
     bad = state.stable
     assert bad is not None
-    after = state.model_copy(
+    after = _taken_back(state, facts, now, *([state.candidate] if state.candidate else []), bad).model_copy(
+        update={"stable": state.previous, "previous": None, "previous_until": None, "retiring": bad}
+    )
+    to = f"version {state.previous.version}" if state.previous else "rules without a model"
+    return after, [
+        Tell("RolledBack", f"model version {bad.version} is taken back {why}; {to} answers", warning=True)
+    ]
+
+
+def _taken_back(state: State, facts: Facts, now: int, *bad: ModelPackage) -> State:
+    """Without a candidate, with the versions that aren't tried again; the last one is what people are told of."""
+    return state.model_copy(
         update={
             "phase": Phase.ROLLED_BACK,
             "since": now,
             "counted": None,
             "step": -1,
-            "stable": state.previous,
-            "previous": None,
-            "previous_until": None,
             "candidate": None,
-            "retiring": bad,
-            "rejected": (
-                *state.rejected,
-                bad.version,
-                *([state.candidate.version] if state.candidate else []),
-            )[-20:],
+            "gone": None,
+            "pin": facts.spec.model.pin or "",
+            "rejected": (*state.rejected, *(package.version for package in bad))[-20:],
         }
     )
-    to = f"version {state.previous.version}" if state.previous else "rules without a model"
-    return after, [
-        Tell(
-            "RolledBack",
-            f"model version {bad.version} is taken back by annotation; {to} answers",
-            warning=True,
-        )
-    ]

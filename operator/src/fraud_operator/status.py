@@ -18,7 +18,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import BY_KIND
 from fraud_operator.readiness import Level, Verdict
-from fraud_operator.rollout import Phase
+from fraud_operator.rollout import GONE_MS, Phase
 
 Json = dict[str, Any]
 ORDER: Final = (
@@ -193,7 +193,15 @@ def rollout_healthy(detector: Detector, facts: Facts) -> Told:
         return Told(
             False,
             "RolledBack",
-            f"model version {bad} was taken back and isn't tried again; register another version",
+            f"model version {bad} was taken back and isn't tried again; register another version, or name it anew in spec.model.pin",
+            Level.DEGRADED,
+        )
+    if state.gone is not None and state.candidate is not None:
+        return Told(
+            False,
+            "CandidateGone",
+            f"no replica of version {state.candidate.version}'s predictor answers since {stamp(state.gone)}: the stable model "
+            f"answers in its place, and it is taken back after {GONE_MS // 1000} s",
             Level.DEGRADED,
         )
     if detector.spec.rollout.paused and state.candidate is not None:
@@ -208,9 +216,11 @@ def rollout_healthy(detector: Detector, facts: Facts) -> Told:
         hint = f"; approve with {names.APPROVE_ANNOTATION}: {state.candidate.version!r}" if open_gates else ""
         return Told(True, str(state.phase), f"version {state.candidate.version} in {state.phase}{hold}{hint}")
     if state.phase is Phase.PREPARING and state.candidate is not None:
-        return Told(
-            True, "Preparing", f"version {state.candidate.version} is prepared in slot {state.candidate.slot}"
-        )
+        message = f"version {state.candidate.version} is prepared in slot {state.candidate.slot}"
+        verdict = facts.slot(detector, state.candidate.slot, state.candidate.version)
+        if verdict.level is Level.BLOCKED:
+            return Told(True, "Preparing", f"{message}: its predictor {verdict.message}", Level.BLOCKED)
+        return Told(True, "Preparing", message)
     return Told(True, str(state.phase), "no version is on its way")
 
 
@@ -234,7 +244,9 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
     }
     paused = detector.spec.paused
     out["Paused"] = Told(
-        paused, "SpecPaused" if paused else "Running", "spec.paused: nothing is changed" if paused else ""
+        paused,
+        "SpecPaused" if paused else "Running",
+        "spec.paused: nothing is changed, but a version may be taken back" if paused else "",
     )
     others = _others(detector, facts)
     out["Degraded"] = _degraded(out, others, trouble)

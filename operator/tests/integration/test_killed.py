@@ -17,16 +17,12 @@ from kubernetes import client
 from fraud_contracts import names
 from fraud_contracts.release import parse_release
 from fraud_operator.apply import snapshot
-from fraud_operator.desired.common import MODEL_VERSION
-from fraud_operator.detector import Detector
 from fraud_operator.events import Recorder
-from fraud_operator.facts import Facts, Lags, Replica
 from fraud_operator.kube import BY_KIND, DETECTOR, ApiError, Kube
-from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.registry import Version
 from fraud_operator.rollout import Phase, State
 from fraud_operator.settings import Platform, Stores
+from fraud_testing.rollouts import Eyes, Shelf, nodes
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,89 +59,6 @@ class Dying(Kube):
             return None
 
 
-class Shelf:
-    """The registry's answers: two versions, an alias that a person moves, the champion that the operator sets."""
-
-    def __init__(self) -> None:
-        self.aliases: dict[str, str] = {"challenger": "1"}
-
-    def alias(self, name: str, alias: str) -> str | None:
-        return self.aliases.get(alias)
-
-    def version(self, name: str, version: str) -> Version:
-        return Version(
-            name, version, "sha256:" + version * 64, self.feature_set, "", "run", 0, [(0.0, 0.0), (1.0, 1e3)]
-        )
-
-    def set_champion(self, name: str, version: str) -> None:
-        self.aliases["champion"] = version
-
-    feature_set = ""
-
-
-class Eyes(Observer):
-    """Sees the cluster as it is; the registry is the shelf, every replica follows the pointer, the features are warm."""
-
-    shelf: Shelf
-
-    def registry(self, detector: Detector) -> Any:
-        self.shelf.feature_set = detector.feature_set
-        return self.shelf
-
-    def _lags(self, detector: Detector, facts: Facts) -> Lags:
-        return Lags(0, 0, 1)
-
-    def _replicas(self, detector: Detector, children: Any) -> tuple[Replica, ...]:
-        release, _ = self._pointer(detector)
-        return (Replica("one", release.name if release else None),)
-
-
-def nodes(kube: Kube) -> None:
-    """What the engines' operators and Kubernetes would do: the streaming job runs, each predictor runs its version."""
-    for job in kube.list(BY_KIND["FlinkDeployment"], NAMESPACE):
-        status = {
-            "lifecycleState": "STABLE", "jobStatus": {"state": "RUNNING"}, "observedGeneration": job["metadata"]["generation"],
-            "reconciliationStatus": {"state": "DEPLOYED"},
-        }  # fmt: skip
-        if (job.get("status") or {}).get("observedGeneration") != status["observedGeneration"]:
-            kube.merge(
-                BY_KIND["FlinkDeployment"], NAMESPACE, job["metadata"]["name"], {"status": status}, "status"
-            )
-    for service in kube.list(BY_KIND["InferenceService"], NAMESPACE):
-        name = service["metadata"]["name"]
-        version = service["spec"]["predictor"]["annotations"][MODEL_VERSION]
-        at = BY_KIND["Deployment"]
-        old = kube.get(at, NAMESPACE, f"{name}-predictor")
-        if old is not None and old["spec"]["template"]["metadata"]["annotations"][MODEL_VERSION] == version:
-            continue
-        if old is not None:
-            kube.delete(at, NAMESPACE, f"{name}-predictor")
-        labels = {"app": name}
-        template = {
-            "metadata": {"labels": labels, "annotations": {MODEL_VERSION: version}},
-            "spec": {"containers": [{"name": "c", "image": "i"}]},
-        }
-        spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
-        owner = {
-            "apiVersion": service["apiVersion"], "kind": "InferenceService", "name": name,
-            "uid": service["metadata"]["uid"], "controller": True,
-        }  # fmt: skip
-        meta = {"name": f"{name}-predictor", "namespace": NAMESPACE, "ownerReferences": [owner]}
-        kube.create(at, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
-        ready = {
-            "observedGeneration": 1,
-            "replicas": 1,
-            "updatedReplicas": 1,
-            "readyReplicas": 1,
-            "availableReplicas": 1,
-        }
-        kube.merge(at, NAMESPACE, f"{name}-predictor", {"status": ready}, "status")
-        conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "PredictorReady")]
-        kube.merge(
-            BY_KIND["InferenceService"], NAMESPACE, name, {"status": {"conditions": conditions}}, "status"
-        )
-
-
 def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any) -> None:
     """Version 2 takes over from 1 step by step and nothing is made twice, lost or tried again; then Delete takes all away."""
     kube: Kube = server.kube()
@@ -171,7 +84,7 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     def until(done: Callable[[], bool], make: Callable[[], Kube], most: int = 150) -> list[Phase]:
         seen: list[Phase] = []
         for _ in range(most):
-            nodes(kube)
+            nodes(kube, NAMESPACE)
             try:
                 operator(make()).reconcile(NAMESPACE, "payments")
             except Killed:

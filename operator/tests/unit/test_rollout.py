@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
+
+import pytest
 
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout import Facts, Gate, Phase, Result, SetChampion, State, Tell, decide, free_slot
+from fraud_operator.rollout import (
+    Facts,
+    Gate,
+    Phase,
+    Result,
+    SetChampion,
+    State,
+    Tell,
+    back,
+    decide,
+    free_slot,
+)
 
 MINUTE = 60_000
 NOW = 1_764_000_000_000
@@ -215,6 +229,189 @@ def test_paused_rollout_moves_only_back() -> None:
     held = spec(paused=True)
     assert decide(State(), facts(spec=held, resolved=package("1")), NOW)[0].phase is Phase.IDLE
     assert decide(shadowing(), facts(**READY, spec=held, abort="2"), NOW)[0].phase is Phase.ROLLED_BACK
+
+
+LIVE = State(
+    phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + 10 * MINUTE
+)
+
+
+def test_a_pin_to_the_previous_version_rolls_back_at_once() -> None:
+    """model.pin to the version that is still kept makes it stable in the same pass; what was left isn't tried again."""
+    pinned = spec_pinned("1")
+    back, told = decide(LIVE, facts(spec=pinned, resolved=package("2"), propagated=True, champion="2"), NOW)
+    assert back.stable == package("1") and back.phase is Phase.ROLLED_BACK and back.candidate is None
+    assert back.retiring == package("2", "b") and back.rejected == ("2",)
+    assert (
+        isinstance(told[0], Tell) and told[0].warning and "spec.model.pin names version 1" in told[0].message
+    )
+
+
+def test_a_pin_to_the_previous_version_needs_no_registry() -> None:
+    """The way back works while the registry gives no answer; a version of another feature set is no way back."""
+    assert decide(LIVE, facts(spec=spec_pinned("1")), NOW)[0].stable == package("1")
+    other = LIVE.model_copy(update={"previous": package("1").model_copy(update={"feature_set": "0" * 64})})
+    assert decide(other, facts(spec=spec_pinned("1")), NOW)[0].stable == LIVE.stable
+
+
+def spec_pinned(version: str | None, **rollout: Any) -> Any:
+    made = spec(**rollout)
+    return made.model_copy(update={"model": made.model.model_copy(update={"pin": version})})
+
+
+def test_after_the_pin_is_gone_the_bad_version_stays_away() -> None:
+    """Rolled back by a pin that is taken away again: the registry's alias still names the bad version, and nothing happens."""
+    state, _ = decide(LIVE, facts(spec=spec_pinned("1")), NOW)
+    for _ in range(5):
+        state, _ = decide(state, facts(resolved=package("2"), propagated=True, champion="1"), NOW + MINUTE)
+        assert state.stable == package("1") and state.candidate is None
+
+
+def test_a_new_pin_asks_for_a_version_that_was_taken_back() -> None:
+    """A version under whose pin it was taken back isn't tried again; a pin that comes later asks for it."""
+    pinned, known = spec_pinned("2"), {"propagated": True, "champion": "1", "resolved": package("2")}
+    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    state, _ = decide(shadowing(), facts(**{**READY, "spec": pinned}, gates=bad), NOW)
+    for _ in range(3):
+        state, _ = decide(state, facts(**known, spec=pinned), NOW + MINUTE)
+    assert state.phase is Phase.ROLLED_BACK and state.candidate is None
+    state, _ = decide(state, facts(**known), NOW + MINUTE)
+    assert state.candidate is None, "without a pin it stays away"
+    state, _ = decide(state, facts(**known, spec=pinned), NOW + MINUTE)
+    assert state.candidate is not None and state.candidate.version == "2" and state.rejected == ()
+
+
+def test_a_state_from_before_pins_were_noted_retries_nothing() -> None:
+    """Of a stored state that doesn't say under which pin a version was taken back, the pin that is there asks for nothing."""
+    old = State(phase=Phase.ROLLED_BACK, stable=package("1"), rejected=("2",))
+    known = {"propagated": True, "champion": "1", "resolved": package("2"), "spec": spec_pinned("2")}
+    for _ in range(3):
+        old, _ = decide(old, facts(**known), NOW)
+    assert old.candidate is None and old.rejected == ("2",)
+
+
+@pytest.mark.parametrize("state", [shadowing(), shadowing(phase=Phase.RAMP, step=0)], ids=["shadow", "ramp"])
+def test_a_pin_to_the_live_version_takes_the_candidate_back(state: State) -> None:
+    """Who pins what is live wants no other version: the candidate goes in the same pass."""
+    after, _ = decide(state, facts(**READY, spec=spec_pinned("1")), NOW)
+    assert after.stable == package("1") and after.candidate is None and after.rejected == ("2",)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
+@pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.RAMP])
+def test_a_candidate_whose_predictor_fails_is_taken_back(phase: Phase, held: bool) -> None:
+    """In Shadow and Ramp a failed predictor takes its version back at once, with the reason, also while paused."""
+    state = shadowing(phase=phase, step=0 if phase is Phase.RAMP else -1)
+    known = {**READY, "ready": frozenset("a"), "spec": spec(paused=held), "failed": {"b": "CrashLoopBackOff"}}
+    after, told = decide(state, facts(**known), NOW)
+    assert after.phase is Phase.ROLLED_BACK and after.candidate is None and after.stable == package("1")
+    assert isinstance(told[0], Tell) and "CrashLoopBackOff" in told[0].message
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
+@pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.RAMP])
+def test_a_candidate_that_is_gone_is_taken_back_after_a_minute(phase: Phase, held: bool) -> None:
+    """With no replica left a candidate has a minute to come back; one that does is judged anew."""
+    state = shadowing(phase=phase, step=0 if phase is Phase.RAMP else -1)
+    gone = facts(**{**READY, "ready": frozenset("a"), "silent": frozenset("b")}, spec=spec(paused=held))
+    waiting, told = decide(state, gone, NOW)
+    assert waiting.gone == NOW and waiting.candidate == state.candidate and told == []
+    waiting, _ = decide(waiting, gone, NOW + MINUTE - 1)
+    assert waiting.gone == NOW and waiting.candidate == state.candidate
+    after, told = decide(waiting, gone, NOW + MINUTE)
+    assert after.phase is Phase.ROLLED_BACK and after.candidate is None and after.gone is None
+    assert isinstance(told[0], Tell) and "no replica" in told[0].message
+    again, _ = decide(waiting, facts(**READY, spec=spec(paused=held)), NOW + MINUTE)
+    assert again.gone is None and again.candidate == state.candidate
+
+
+def test_a_failing_gate_takes_back_while_paused() -> None:
+    """spec.rollout.paused holds no rollback: a failed gate still takes the candidate back."""
+    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    assert decide(shadowing(), facts(**READY, spec=spec(paused=True), gates=bad), NOW)[0].candidate is None
+
+
+def states() -> list[State]:
+    """Every kind of state that can be: each phase, with and without what may lie beside it."""
+    one, two = package("1"), package("2", "b")
+    kept = {"previous": one, "previous_until": NOW + MINUTE}
+    on_its_way = [
+        State(phase=phase, since=NOW, counted=counted, step=0 if phase is Phase.RAMP else -1, stable=stable, candidate=two)
+        for phase in (Phase.PREPARING, Phase.SHADOW, Phase.RAMP)
+        for counted in (None, NOW)
+        for stable in (one, None)
+        if stable is not None or phase is Phase.PREPARING
+    ]  # fmt: skip
+    resting = [
+        State(phase=phase, since=NOW, **more)
+        for phase in (Phase.IDLE, Phase.PROMOTED, Phase.ROLLED_BACK)
+        for more in ({}, {"stable": one}, {"stable": two, **kept}, {"stable": one, "retiring": two},
+                     {"stable": one, "rejected": ("2",)})
+    ]  # fmt: skip
+    return on_its_way + resting
+
+
+WORLD = [
+    {"propagated": propagated, "ready": frozenset(ready), "warm": True, "resolved": resolved, "gates": gates, "champion": "1"}
+    for propagated, ready, resolved, gates in itertools.product(
+        (False, True), ("", "a", "ab"), (None, package("1"), package("2"), package("3")),
+        ((), PASS, (Gate("X", Result.NO_DATA),)),
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
+@pytest.mark.parametrize("ask", ["rollback", "abort", "pin previous", "pin live", "failed", "gate", "gone"])
+def test_a_version_can_be_taken_back_from_every_state(ask: str, held: bool) -> None:
+    """Whatever the state and the world: who asks for a rollback has it in the same pass, paused or not."""
+    asked = 0
+    for state, world in itertools.product(states(), WORLD):
+        stable, candidate = state.stable, state.candidate
+        running = candidate is not None and state.phase is not Phase.PREPARING
+        given: dict[str, Any] = {**world, "spec": spec(paused=held)}
+        leaves = False
+        if ask == "rollback" and stable:
+            given["rollback"], leaves = stable.version, True
+        elif ask == "abort" and candidate:
+            given["abort"] = candidate.version
+        elif ask == "pin previous" and state.previous:
+            given["spec"], leaves = spec_pinned(state.previous.version, paused=held), True
+        elif ask == "pin live" and running and stable:
+            given["spec"] = spec_pinned(stable.version, paused=held)
+        elif ask == "failed" and candidate:
+            given["failed"] = {candidate.slot: "x"}
+        elif ask == "gate" and running:
+            given["gates"] = (Gate("X", Result.FAIL),)
+        elif ask == "gone" and running and candidate:
+            given["silent"] = frozenset(candidate.slot)
+            given["ready"] = given["ready"] - given["silent"]
+            state = state.model_copy(update={"gone": NOW - MINUTE})
+        else:
+            continue
+        asked += 1
+        for after, told in (decide(state, facts(**given), NOW), back(state, facts(**given), NOW)):
+            assert after.phase is Phase.ROLLED_BACK and after.candidate is None, state
+            assert after.stable == (state.previous if leaves else stable)
+            assert after.rejected and [action.reason for action in told if isinstance(action, Tell)] == [
+                "RolledBack"
+            ]
+            # What was taken back keeps its predictor while a replica may still ask it.
+            assert after.retiring == (stable if leaves else candidate)
+    assert asked >= len(WORLD)
+
+
+def test_a_paused_rollout_never_moves_forward() -> None:
+    """From every state, for three passes in any world, spec.rollout.paused lets no candidate begin, step or go live."""
+    for state, world in itertools.product(states(), WORLD):
+        for pin, approve in itertools.product((None, "1", "2", "3"), (None, "2")):
+            at = state
+            for number in range(3):
+                known = {**world, "spec": spec_pinned(pin, paused=True), "approve": approve}
+                after, _ = decide(at, facts(**known), NOW + number * MINUTE)
+                assert after.candidate in (at.candidate, None)
+                assert after.stable in (at.stable, at.previous, None)
+                assert after.step <= at.step and after.phase in (at.phase, Phase.ROLLED_BACK)
+                at = after
 
 
 def test_state_survives_its_json() -> None:
