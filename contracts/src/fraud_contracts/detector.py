@@ -295,7 +295,9 @@ class DetectorSpec(Spec):
     stores: Stores = Field(default_factory=Stores)
     components: list[ComponentOverride] = Field(default_factory=list, max_length=9, json_schema_extra=BY_NAME)
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
-    paused: bool = Field(False, description="While true nothing is changed but a model version taken back; status goes on.")
+    paused: bool = Field(
+        False, description="While true nothing is changed but a model version taken back; status goes on."
+    )
 
 
 class ReleaseStatus(Spec):
