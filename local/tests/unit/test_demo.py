@@ -63,6 +63,29 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         data.read_rows(path, SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("id,at,amt,card,shop,is_fraud\nt1,1,2,3,a, b,1\n", "h.csv line 2: 7 cells"),
+        ("id,at,amt,card,shop,amt,is_fraud\n", "h.csv has the column amt twice"),
+        ("", "h.csv is empty"),
+    ],
+)
+def test_a_file_is_read_as_training_reads_it_or_refused(tmp_path: Path, text: str, told: str) -> None:
+    """No cell moves to another column in what goes live; the error names the line or the column."""
+    path = tmp_path / "h.csv"
+    path.write_text(text)
+    with pytest.raises(data.DataError, match=told):
+        data.read_rows(path, SHAPE)
+
+
+def test_the_demo_never_deletes_its_history(tmp_path: Path) -> None:
+    """A file in the folder that the demo empties, as its own simulated history is, can't be given as HISTORY."""
+    with pytest.raises(data.DataError, match="is emptied"):
+        data.check_outside(tmp_path / "demo" / "simulated.csv.gz", tmp_path / "demo")
+    data.check_outside(tmp_path / "demo.csv", tmp_path / "demo")
+
+
 def test_live_traffic_takes_the_doors_in_turn_and_spreads_every_kind_of_damage(tmp_path: Path) -> None:
     """Half of the rows go to each door, and each kind of malformed record goes through both."""
     path = tmp_path / "live.jsonl.gz"

@@ -1,16 +1,15 @@
 """Import of history: files with a detector's own field names become canonical events with labels.
 
 Rows go through the very code that judges live transactions. A row that is refused is counted under its reason and never
-silently lost; the card shows the counts.
+silently lost; the card shows the counts. A file that isn't the table that the detector names is an error.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -19,6 +18,8 @@ import pyarrow
 import pyarrow.parquet
 from pyarrow import fs
 
+from fraud_contracts import csv_rows
+from fraud_contracts.csv_rows import RefusedLines, TableError
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import EventError
 from fraud_contracts.records import Event
@@ -32,6 +33,8 @@ SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
 _TRUE, _FALSE = ("1", "1.0", "true", "t", "yes"), ("0", "0.0", "false", "f", "no")
 _EXAMPLES: Final = 5
 _BATCH: Final = 8192
+_DELTA_LOG: Final = "_delta_log"
+_UNDATED: Final = -1
 _MOST_PATTERNS: Final = 20
 
 
@@ -115,8 +118,8 @@ def _label_of(event: Event, known: int) -> dict[str, Any]:
     }
 
 
-def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, list[str]]:
-    """The file system of a storage URI (file:// or s3://) and the history files below ``path``, sorted by name."""
+def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
+    """The file system of a storage URI (file:// or s3://) and the history files below ``path`` by their names there, sorted."""
     uri = f"{storage_uri.rstrip('/')}/{path.strip('/')}"
     try:
         system, root = fs.FileSystem.from_uri(uri)
@@ -125,10 +128,21 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, list[str]]:
             found = [info for info in [system.get_file_info(root)] if info.type is fs.FileType.File]
     except (OSError, ValueError) as error:
         raise TrainingError("HistoryUnreadable", f"{uri} can't be listed: {error}") from error
-    names = [info.path for info in found if info.type is fs.FileType.File]
-    hidden = [name for name in names if name.rsplit("/", 1)[-1].startswith((".", "_"))]
-    good = sorted(name for name in names if name.endswith(SUFFIXES) and name not in hidden)
-    other = len(names) - len(good) - len(hidden)
+    paths = {
+        info.path.removeprefix(root).strip("/") or info.base_name: info.path
+        for info in found
+        if info.type is fs.FileType.File
+    }
+    delta = next((name for name in paths if _DELTA_LOG in name.split("/")), None)
+    if delta is not None:
+        raise TrainingError(
+            "HistoryUnreadable",
+            f"{delta.partition(_DELTA_LOG)[0] or uri} is a Delta table: beside its rows its folder holds those that were changed or "
+            "deleted since; export the table to Parquet files",
+        )
+    hidden = [name for name in paths if any(part.startswith((".", "_")) for part in name.split("/"))]
+    good = {name: paths[name] for name in sorted(paths) if name.endswith(SUFFIXES) and name not in hidden}
+    other = len(paths) - len(good) - len(hidden)
     if other:
         LOG.warning("files of other kinds are left out", extra={"data": {"files": other, "kinds": SUFFIXES}})
     if not good:
@@ -139,19 +153,39 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, list[str]]:
     return system, good
 
 
-def rows(system: fs.FileSystem, name: str) -> Iterator[Mapping[str, Any]]:
-    """Rows of one file: text cells from CSV, typed ones from Parquet. A file that can't be read is an error, not a gap."""
+def rows(
+    system: fs.FileSystem, name: str, path: str, needed: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, Any] | RefusedLines]]:
+    """(where, row or why there is none) of one file: text cells from CSV, typed ones from Parquet.
+
+    A file that can't be read, or isn't the table that is needed, is an error and no gap.
+    """
+    where = ""
     try:
         if name.endswith(".parquet"):
-            with system.open_input_file(name) as source:
-                for batch in pyarrow.parquet.ParquetFile(source).iter_batches(_BATCH):
-                    yield from batch.to_pylist()
+            with system.open_input_file(path) as source:
+                file = pyarrow.parquet.ParquetFile(source)
+                csv_rows.check_columns(file.schema_arrow.names, needed)
+                number = 0
+                for batch in file.iter_batches(_BATCH):
+                    for row in batch.to_pylist():
+                        number += 1
+                        where = f"row {number}"
+                        yield f"{name} {where}", row
             return
         # Compression is told by the name: .gz is opened as such.
-        with system.open_input_stream(name) as stream, io.TextIOWrapper(stream, "utf-8", newline="") as text:
-            yield from csv.DictReader(text)
-    except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as error:
-        raise TrainingError("HistoryUnreadable", f"{name} can't be read: {error}") from error
+        with (
+            system.open_input_stream(path) as stream,
+            io.TextIOWrapper(stream, csv_rows.ENCODING, newline="") as text,
+        ):
+            for line, found in csv_rows.rows(text, needed):
+                where = f"line {line}"
+                yield f"{name} {where}", found
+    except TableError as error:
+        raise TrainingError("HistoryUnreadable", f"{name} {error}") from error
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
+        after = f" after {where}" if where else ""
+        raise TrainingError("HistoryUnreadable", f"{name} can't be read{after}: {error}") from error
 
 
 def _label(row: Mapping[str, Any], name: str) -> bool | None:
@@ -167,21 +201,49 @@ def _known_ms(value: Any) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
+Word = tuple[int, bool]  # when it was known (or undated), and whether it is fraud
+
+
+def _standing(words: Sequence[Word], undated: int) -> tuple[bool, int]:
+    """What a payment was, and since when that is known, of the rows' words in their order.
+
+    The word that was known last holds, as in the ledger, and counts from the first of those that agree with it. A word
+    without a date may be any age, so each that has one comes after it; among themselves the later row speaks.
+    """
+    by_time = sorted(words, key=lambda word: word[0])
+    fraud = by_time[-1][1]
+    known = undated
+    for when, other in reversed(by_time):
+        if other != fraud or when == _UNDATED:
+            break
+        known = when
+    return fraud, known
+
+
 class _Importer:
     def __init__(self, spec: DetectorSpec, tokeniser: Tokeniser, now_ms: int) -> None:
         assert spec.model.train is not None
-        self.schema = EventSchema(spec.event, spec.entities)
+        event = spec.event
+        self.schema = EventSchema(event, spec.entities)
         self.label_field = spec.model.train.history.label_field
+        needed = (event.id.field, event.time.field, event.amount.field, event.amount.currency_field)
+        # Other entities and fields may be null, so a file needn't have their columns.
+        self.needed = [
+            name for name in (*needed, spec.entities[0].field, self.label_field) if name is not None
+        ]
         self.delay = history_delay(spec.entities)
         self.tokeniser, self.now = tokeniser, now_ms
         self.out = History()
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, str] = {}  # in the order of out.events
+        self._dated = bytearray()  # of each event, whether its label has a date
+        self._frauds: set[str] = set()  # by their first rows
+        self._words: dict[str, list[Word]] = {}  # what further rows say of an event
         # A detector that declares the column as its own may mean anything by it, a secret even.
-        declared = {*spec.event.sensitive, *(f.name for f in spec.event.fields)}
+        declared = {*event.sensitive, *(f.name for f in event.fields)}
         self._pattern = None if PATTERN in declared else PATTERN
 
-    def refuse(self, reason: str, where: str, message: str) -> None:
-        self.out.refused[reason] += 1
+    def refuse(self, reason: str, where: str, message: str, count: int = 1) -> None:
+        self.out.refused[reason] += count
         if len(self.out.examples) < _EXAMPLES:
             self.out.examples.append(f"{where}: {message}")
 
@@ -195,23 +257,53 @@ class _Importer:
         if fraud is None:
             self.refuse("invalid_label", where, f"{self.label_field} must be 1 or 0")
             return
-        known: int | None = event["time"] + self.delay
-        if row.get(KNOWN) not in (None, ""):
-            known = _known_ms(row[KNOWN])
+        dated = row.get(KNOWN) not in (None, "")
+        known = _known_ms(row[KNOWN]) if dated else event["time"] + self.delay
         if known is None or known < event["time"]:
             self.refuse("invalid_known", where, f"{KNOWN} must be milliseconds, not before the event")
             return
         digest = self.schema.hash(event)
         before = self._seen.get(event["id"])
         if before is not None:
-            self.refuse("repeat" if before == digest else "id_reused", where, "the id was seen before")
+            self._again(event["id"], before == digest, (known if dated else _UNDATED, fraud), where)
             return
         self._seen[event["id"]] = digest
+        self._dated.append(dated)
+        if fraud:
+            self._frauds.add(event["id"])
         self.out.events.append(event)
         self.out.fraud.append(fraud)
         self.out.known.append(known)
         self.out.decided.append(None)
         self.out.pattern.append(str(row.get(self._pattern) or "") if self._pattern else "")
+
+    def _again(self, event_id: str, same: bool, word: Word, where: str) -> None:
+        """A further row of an id; ``same``: of the same body."""
+        if not same:
+            self.refuse("id_reused", where, "the id was seen before with another body")
+            return
+        words = self._words.setdefault(event_id, [])
+        before = words[-1][1] if words else event_id in self._frauds
+        words.append(word)
+        if before == word[1]:
+            self.refuse("repeat", where, "the id was seen before")
+        else:
+            told = "the id was seen before with another label; the later word holds"
+            self.refuse("label_changed", where, told)
+
+    def finish(self) -> History:
+        """What was imported, each payment with the label that holds."""
+        out = self.out
+        for i, event in enumerate(out.events) if self._words else ():
+            further = self._words.get(event["id"])
+            if further is not None:
+                first = (out.known[i] if self._dated[i] else _UNDATED, out.fraud[i])
+                out.fraud[i], out.known[i] = _standing([first, *further], event["time"] + self.delay)
+        # Many values are no kinds of fraud.
+        if len(set(out.pattern)) > _MOST_PATTERNS:
+            out.pattern = [""] * len(out.pattern)
+        out.sort()
+        return out
 
 
 def load(
@@ -223,29 +315,30 @@ def load(
     """
     assert spec.model.train is not None
     try:
-        system, names = locate(storage_uri, spec.model.train.history.path)
+        system, paths = locate(storage_uri, spec.model.train.history.path)
     except TrainingError as error:
         if required or error.reason != "NoHistory":
             raise
         return History()
     importer = _Importer(spec, tokeniser, now_ms)
     out = importer.out
-    for name in names:
+    for name, path in paths.items():
         count = 0
-        short = name.rsplit("/", 1)[-1]
-        for count, row in enumerate(rows(system, name), start=1):
-            importer.take(row, f"{short} row {count}")
-        out.files[short] = count
-        LOG.info("history file read", extra={"data": {"file": short, "rows": count}})
+        for where, found in rows(system, name, path, importer.needed):
+            if isinstance(found, RefusedLines):
+                importer.refuse(found.reason, where, found.message, found.count)
+                count += found.count
+            else:
+                importer.take(found, where)
+                count += 1
+        out.files[name] = count
+        LOG.info("history file read", extra={"data": {"file": name, "rows": count}})
     if out.refused:
         told = {"refused": dict(out.refused), "examples": out.examples}
         LOG.warning("history rows refused", extra={"data": told})
     if not out.events and required:
         raise TrainingError(
-            "NoHistory", f"no row of the history could be used: {dict(out.refused)} {out.examples}"
+            "NoHistory",
+            f"no row of the history could be used: rows {out.files}, refused {dict(out.refused)} {out.examples}",
         )
-    # Many values are no kinds of fraud.
-    if len(set(out.pattern)) > _MOST_PATTERNS:
-        out.pattern = [""] * len(out.pattern)
-    out.sort()
-    return out
+    return importer.finish()

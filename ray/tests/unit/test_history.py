@@ -85,7 +85,7 @@ def test_labels_are_known_after_the_delay_unless_the_file_says_when(tmp_path: Pa
 
 
 def test_bad_rows_are_counted_and_shown(tmp_path: Path) -> None:
-    """Each refused row has a reason; an example names file, row and field, never the value."""
+    """Each refused row has a reason; an example names file, line and field, never the value."""
     write(
         tmp_path,
         "a.csv",
@@ -107,10 +107,11 @@ def test_bad_rows_are_counted_and_shown(tmp_path: Path) -> None:
         "wrong_type": 1,
         "invalid_amount": 1,
         "time_in_future": 1,
-        "missing_field": 2,
+        "missing_field": 1,
+        "missing_cells": 1,
         "invalid_label": 1,
     }
-    assert "a.csv row 4: amount must be a number" in found.examples
+    assert "a.csv line 5: amount must be a number" in found.examples
     assert "secret" not in str(found.examples)
 
 

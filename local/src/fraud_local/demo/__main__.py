@@ -83,6 +83,8 @@ class Demo:
         return ["-n", self.namespace, names.PLURAL + "." + names.GROUP, self.name]
 
     def run(self) -> bool:
+        for path in filter(None, (self.options.history, self.options.cr)):
+            data.check_outside(Path(path), BUILD)
         shutil.rmtree(BUILD, ignore_errors=True)
         self.evidence.mkdir(parents=True)
         memory_before = observe.memory_used_mib()
@@ -135,7 +137,7 @@ class Demo:
             )
         constant = data.shift(rows, self.shape, int(time.time() * 1000))
         storage = self.storage()
-        data.write_history(rows[:-live], storage / self.shape.history_path / "history.csv.gz")
+        data.write_history(rows[:-live], storage / self.shape.history_path / "demo.csv.gz")
         folder = self.node.storage / "demo"
         bad, within = BAD_RECORDS, live
         if self.options.chaos:

@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fraud_contracts import csv_rows
+
 Row = dict[str, str]
 
 MALFORMED_KINDS = (
@@ -62,18 +64,27 @@ class Shape:
 
 
 def read_rows(path: Path, shape: Shape) -> list[Row]:
-    """All rows of a CSV file (plain or gzip) in time order; DataError names a missing column."""
+    """All rows of a CSV file (plain or gzip) in time order; DataError names a missing column, or the line of a bad row."""
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in shape.needed() if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{path.name} lacks the columns {', '.join(missing)} that the FraudDetector names"
-            )
-        rows = [dict(row) for row in reader]
+    rows: list[Row] = []
+    try:
+        with opener(path, "rt", newline="", encoding=csv_rows.ENCODING) as stream:
+            for line, row in csv_rows.rows(stream, shape.needed()):
+                if isinstance(row, csv_rows.RefusedLines):
+                    raise DataError(f"{path.name} line {line}: {row.message}")
+                rows.append(row)
+    except csv_rows.TableError as error:
+        raise DataError(f"{path.name} {error}") from error
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name} can't be read: {error}") from error
     rows.sort(key=lambda row: time_ms(row, shape))
     return rows
+
+
+def check_outside(path: Path, emptied: Path) -> None:
+    """DataError where a file that is to be read lies in a folder that is emptied first."""
+    if path.resolve().is_relative_to(emptied.resolve()):
+        raise DataError(f"{path} lies in {emptied}, which is emptied first: give a copy from elsewhere")
 
 
 def time_ms(row: Row, shape: Shape) -> int:

@@ -1,0 +1,87 @@
+"""CSV files of labelled transactions, read as they are meant: a row that can't be is refused, never shifted.
+
+A file has a header of different names, commas, and quotes that are doubled inside quoted cells (RFC 4180). Whoever reads
+one checks the columns that it needs at once: a file of another delimiter or encoding would otherwise be refused row by row.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+# A byte order mark, as spreadsheets write one, belongs to the encoding and not to the first name.
+ENCODING: Final = "utf-8-sig"
+
+
+class TableError(ValueError):
+    """A file that can't be read as a table; the message goes on after the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLines:
+    """``count`` lines that made no row. Where a quote swallowed rows, there are as many lines as rows."""
+
+    reason: str
+    message: str
+    count: int
+
+
+def check_columns(names: Sequence[str], needed: Iterable[str]) -> None:
+    """TableError names a column that is there twice (which one is meant?) or the needed ones that aren't there."""
+    for name, count in Counter(names).items():
+        if count > 1 and name:
+            raise TableError(f"has the column {name} twice")
+    lacking = [name for name in needed if name not in names]
+    if lacking:
+        shown = ", ".join(names)
+        raise TableError(f"lacks the columns {', '.join(lacking)}; its header is {shown[:200]!r}")
+
+
+def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | RefusedLines]]:
+    """(number of its first line, cells by name) of each row, or why there is none; TableError as ``check_columns``.
+
+    ``lines`` keep their ends (``newline=""``). Empty lines are passed over.
+    """
+    held: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            held.append(line)
+            yield line
+
+    reader = csv.reader(noted(), strict=True)
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        raise TableError(f"has a header that can't be read: {error}") from error
+    if header is None:
+        raise TableError("is empty: it has no header")
+    check_columns(header, needed)
+    width = len(header)
+    while True:
+        held.clear()
+        first = reader.line_num + 1
+        problem: tuple[str, str] | None = None
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = "broken_quotes", str(error)
+        else:
+            if not cells:
+                continue
+            if any("\0" in line for line in held):
+                problem = "nul_byte", "it holds a NUL byte"
+            elif len(cells) != width:
+                reason = "surplus_cells" if len(cells) > width else "missing_cells"
+                problem = reason, f"{len(cells)} cells where the header has {width}"
+            elif len(held) > 1 and any(len(line) == width for line in csv.reader(held[1:])):
+                problem = "broken_quotes", "a quoted cell holds whole rows"
+        if problem is None:
+            yield first, dict(zip(header, cells, strict=True))
+        else:
+            yield first, RefusedLines(*problem, max(1, len(held)))

@@ -1,0 +1,239 @@
+"""Files are read as they are meant, or refused: what looks like a row and isn't one never shifts its cells."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from fraud_contracts.detector import DetectorSpec, parse_spec
+from fraud_pipelines.events import Tokeniser
+from fraud_ray import history
+from fraud_ray.errors import TrainingError
+
+NOW = 1_790_000_000_000
+DATA = Path(__file__).parents[1] / "data"
+HEADER = "transaction_id,timestamp,amount,card,merchant_id,merchant_name,is_fraud"
+
+
+def spec() -> DetectorSpec:
+    return parse_spec(
+        {
+            "event": {
+                "id": {"field": "transaction_id"},
+                "time": {"field": "timestamp"},
+                "amount": {"field": "amount"},
+                "sensitive": ["card"],
+            },
+            "entities": [
+                {"name": "customer", "field": "card"},
+                {"name": "counterparty", "field": "merchant_id", "labelDelay": "7d"},
+            ],
+        }
+    )
+
+
+def row(n: int, name: str = "Bob", fraud: int = 0) -> str:
+    return f"t{n},{NOW - 1_000 + n},12.50,4000001,m-1,{name},{fraud}"
+
+
+def text(*rows: str) -> bytes:
+    return "\n".join((HEADER, *rows, "")).encode()
+
+
+def load(folder: Path, files: dict[str, bytes]) -> history.History:
+    for name, data in files.items():
+        path = folder / "history" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return history.load(spec(), f"file://{folder}", Tokeniser(bytes(32)), NOW)
+
+
+def refusal(folder: Path, files: dict[str, bytes]) -> str:
+    with pytest.raises(TrainingError) as caught:
+        load(folder, files)
+    assert caught.value.reason in ("HistoryUnreadable", "NoHistory")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [("03-extra-cell.csv", "surplus_cells"), ("03-backslash-quote.csv", "broken_quotes")],
+)
+def test_a_comma_or_a_quote_that_is_not_quoted_never_moves_the_label(
+    tmp_path: Path, case: str, reason: str
+) -> None:
+    """A fraud whose merchant holds a bare comma, or Spark's backslash quotes, is refused and counted with its line, not
+    taken for honest because another column moved to the label's place."""
+    found = load(tmp_path, {case: (DATA / case).read_bytes(), "good.csv": text(row(9))})
+    assert [event["id"] for event in found.events] == ["t9"]
+    assert found.refused == {reason: 1}
+    assert found.examples[0].startswith(f"{case} line 2: ")
+
+
+def test_a_row_with_too_few_cells_is_refused(tmp_path: Path) -> None:
+    """What it lacks is nobody's to guess, wherever the cells are missing."""
+    found = load(tmp_path, {"a.csv": text("t1,1780000000000,12.50,4000001,m-1,1", row(2))})
+    assert ([event["id"] for event in found.events], found.refused) == (["t2"], {"missing_cells": 1})
+    assert found.examples == ["a.csv line 2: 6 cells where the header has 7"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param((row(1, '"Joe'), row(2), row(3, 'Bob 24"')), id="a later quote ends it"),
+        pytest.param((row(1, '"Joe'), row(2), row(3, '"Bob"')), id="another quoted cell"),
+        pytest.param((row(1, '"Joe'), row(2), row(3)), id="the end of the file"),
+        pytest.param((row(1, '"Joe\\""'), row(2), row(3, 'Bob 24"')), id="a backslash before it"),
+    ],
+)
+def test_rows_swallowed_by_a_quote_are_counted(tmp_path: Path, rows: tuple[str, ...]) -> None:
+    """A quote that nothing closes takes the rows after it into its cell: each counts as refused, and none gets another's label."""
+    found = load(tmp_path, {"a.csv": text(row(0, fraud=1), *rows, row(4))})
+    assert {event["id"] for event in found.events} <= {"t0", "t4"}
+    assert len(found.events) + sum(found.refused.values()) == found.files["a.csv"] == 5
+    assert found.fraud[0]
+
+
+def test_a_cell_of_several_lines_is_a_cell(tmp_path: Path) -> None:
+    """Properly quoted commas, quotes and line ends are read as they are meant; a header may be quoted, too."""
+    header = ",".join(f'"{name}"' for name in HEADER.split(","))
+    name = '"Joe ""the"" Diner,\nInc\n"'
+    found = load(tmp_path, {"a.csv": "\n".join((header, row(1, name, 1), row(2), "")).encode()})
+    assert ([event["id"] for event in found.events], found.fraud) == (["t1", "t2"], [True, False])
+    assert not found.refused
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    """Spreadsheets write one before the first column's name."""
+    assert len(load(tmp_path, {"a.csv": b"\xef\xbb\xbf" + text(row(1))}).events) == 1
+
+
+def test_a_column_that_is_there_twice_is_refused_by_name(tmp_path: Path) -> None:
+    """Which of the two amounts was meant can't be known, in CSV or in Parquet."""
+    case = "05-column-twice.csv"
+    assert (
+        refusal(tmp_path / "a", {case: (DATA / case).read_bytes()}) == f"{case} has the column amount twice"
+    )
+    (tmp_path / "b" / "history").mkdir(parents=True)
+    names = HEADER.replace("merchant_name", "amount").split(",")
+    columns = [pyarrow.array([value]) for value in ("t1", NOW, 12.5, "4", "m", 777.0, True)]
+    table = pyarrow.Table.from_arrays(columns, names=names)
+    pyarrow.parquet.write_table(table, tmp_path / "b" / "history" / "a.parquet")
+    assert refusal(tmp_path / "b", {}) == "a.parquet has the column amount twice"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (text(row(1)).replace(b",", b";"), "transaction_id, timestamp, amount, card, is_fraud"),
+        (text(row(1)).replace(b"amount", b"Amount"), "lacks the columns amount"),
+        (b"", "a.csv is empty"),
+        (text(), "a.csv"),
+        (text(row(1)).decode().encode("utf-16-le"), "lacks the columns"),
+        (text(row(1)).decode().encode("utf-16"), "a.csv can't be read"),
+    ],
+)
+def test_a_file_that_is_no_table_of_the_event_is_refused_with_what_it_lacks(
+    tmp_path: Path, data: bytes, told: str
+) -> None:
+    """Another delimiter, names written otherwise, nothing at all, only a header, another encoding: the error names the file."""
+    assert told in refusal(tmp_path, {"a.csv": data})
+
+
+def test_a_bad_file_beside_good_ones_is_no_gap(tmp_path: Path) -> None:
+    """The import ends, instead of training on the others."""
+    assert "b.csv lacks the columns" in refusal(tmp_path, {"a.csv": text(row(1)), "b.csv": b"x,y\n1,2\n"})
+
+
+def test_a_row_with_a_nul_byte_is_refused(tmp_path: Path) -> None:
+    """Of a write that broke off, say; whatever cell it lies in."""
+    found = load(tmp_path, {"a.csv": text(row(1, "B\0b"), row(2), "\0" * 100)})
+    assert (len(found.events), found.refused) == (1, {"nul_byte": 2})
+
+
+def test_a_compressed_file_that_ends_early_names_the_line(tmp_path: Path) -> None:
+    """However many of its rows can still be read."""
+    data = gzip.compress(text(*(row(n) for n in range(900))))
+    assert "a.csv.gz can't be read after line " in refusal(tmp_path, {"a.csv.gz": data[: len(data) // 2]})
+
+
+def test_a_parquet_file_that_lacks_a_column_is_refused(tmp_path: Path) -> None:
+    """As a CSV file is."""
+    (tmp_path / "history").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "history" / "a.parquet")
+    assert "a.parquet lacks the columns transaction_id" in refusal(tmp_path, {})
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Warehouses write a folder a month, each with its part-0."""
+    found = load(tmp_path, {"may/p.csv": text(row(1)), "june/p.csv": text(row(2), row(3))})
+    assert found.files == {"june/p.csv": 2, "may/p.csv": 1}
+
+
+def test_a_delta_table_is_refused(tmp_path: Path) -> None:
+    """Its folder keeps files of rows that were changed or deleted since; only its log knows which."""
+    assert "Delta" in refusal(tmp_path, {"t/a.csv": text(row(1)), "t/_delta_log/00000.json": b"{}"})
+
+
+def words(*told: tuple[int, int | None]) -> dict[str, bytes]:
+    """One payment in so many copies of a table, a file each: its label, and when that was known."""
+    found = {}
+    for n, (fraud, known) in enumerate(told):
+        line = f"{row(1, fraud=fraud)},{'' if known is None else NOW + known}"
+        found[f"{n}.csv"] = f"{HEADER},known\n{line}\n".encode()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("told", "fraud", "known"),
+    [
+        pytest.param(((0, 10), (1, 20)), True, 20, id="reported later"),
+        pytest.param(((1, 20), (0, 10)), True, 20, id="in whatever order the copies lie"),
+        pytest.param(((1, 20), (0, 30)), False, 30, id="taken back"),
+        pytest.param(((1, 20), (1, 10)), True, 10, id="two reports of one fraud: from the first on"),
+        pytest.param(((1, 5), (0, 10), (1, 20)), True, 20, id="taken back and reported again"),
+        pytest.param(((1, 20), (0, 10), (1, 5)), True, 20, id="the same, backwards"),
+        pytest.param(((0, None), (1, 20)), True, 20, id="undated, then dated"),
+        pytest.param(((1, 20), (0, None)), True, 20, id="an undated word is older than a dated one"),
+    ],
+)
+def test_the_later_word_is_the_label(
+    tmp_path: Path, told: tuple[tuple[int, int | None], ...], fraud: bool, known: int
+) -> None:
+    """Copies of a table over time say different things of a payment; the one that was known last holds, and the others count."""
+    found = load(tmp_path, words(*told))
+    assert (found.fraud, found.known) == ([fraud], [NOW + known])
+    assert sum(found.refused.values()) == len(told) - 1
+    changed = len({fraud for fraud, _ in told}) > 1
+    assert bool(found.refused["label_changed"]) == changed
+
+
+def test_without_dates_the_later_row_is_the_label(tmp_path: Path) -> None:
+    """Honest in the first copy, fraud in the second: a fraud, and the change is counted."""
+    case = "04-label-changed.csv"
+    found = load(tmp_path, {case: (DATA / case).read_bytes()})
+    assert (found.fraud, found.refused) == ([True], {"label_changed": 1})
+    assert found.examples == [
+        f"{case} line 3: the id was seen before with another label; the later word holds"
+    ]
+    assert [label["id"] for label in found.labels()] == ["t1"]
+
+
+def test_labels_as_words_are_read_or_refused(tmp_path: Path) -> None:
+    """True and false in their usual spellings; any other word is nobody's label."""
+    lines = [
+        f"t{n},{NOW},1,4,m,Bob,{word}" for n, word in enumerate(("TRUE", "f", "yes", "0.0", "fraud", ""))
+    ]
+    found = load(tmp_path, {"a.csv": text(*lines)})
+    assert (found.fraud, found.refused) == ([True, False, True, False], {"invalid_label": 2})
+
+
+def test_another_body_under_one_id_is_counted_and_the_first_is_kept(tmp_path: Path) -> None:
+    """It is another payment: its label says nothing of the first one."""
+    other = row(1, fraud=1).replace("12.50", "99.00")
+    found = load(tmp_path, {"a.csv": text(row(1), other)})
+    assert (found.fraud, found.refused) == ([False], {"id_reused": 1})
