@@ -61,7 +61,7 @@ bench: env-serving env-flink env-operator ## The figures of docs/performance.md 
 
 .PHONY: card
 card: env-ray ## Model cards without a cluster: the model against three baselines, on simulated and on Sparkov payments
-	@mkdir -p build/card
+	@mkdir -p build/card && rm -f build/card/simulated.csv.gz
 	@PYTHONPATH=contracts/src:pipelines/src $(ENVS)/ray/bin/python -m fraud_pipelines.simulator --rows 160000 --seed 7 \
 	  --fraud-rate 0.02 --end-ms 1780000000000 --as-known --patterns --out build/card/simulated.csv.gz
 	@PYTHONPATH=contracts/src:pipelines/src:ray/src $(ENVS)/ray/bin/python -m fraud_ray.evaluate \

@@ -23,6 +23,7 @@ NATIVE: Final = "model.lgb.txt"
 SERVING: Final = "serving.json"
 LEAF_TABLE: Final = "leaf_table.npz"
 CARD: Final = "card.json"
+FILES: Final = (MANIFEST, ONNX, NATIVE, SERVING, LEAF_TABLE, CARD)
 REASONS: Final = 5
 
 _ARRAYS: Final = ("feature", "threshold", "children", "null_left", "roots", "leaf", "contributions", "base")

@@ -210,7 +210,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--patterns", action="store_true", help=f"add the column {PATTERN}, to judge by")
     parser.add_argument("--reports", type=Path, help="write the label reports here, one JSON object a line")
     parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    for path in (given.out, given.reports):
+        if path is not None and path.exists():
+            parser.error(f"{path} is there already: remove it or give another name")
+    return given
 
 
 def main(argv: list[str] | None = None) -> int:

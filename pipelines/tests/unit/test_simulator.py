@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fraud_pipelines.labels import KNOWN, PATTERN
 from fraud_pipelines.simulated_people import Drift, card_number
@@ -183,3 +184,17 @@ def test_what_is_to_judge_by_is_written_only_on_request(tmp_path: Path) -> None:
     assert tuple(rows[0]) == (*FIELDS, KNOWN, PATTERN)
     assert {row[PATTERN] for row in rows} == {"", *FRAUDS}
     assert {json.loads(line)["source"] for line in told.read_text().splitlines()} == {"analyst", "chargeback"}
+
+
+@pytest.mark.parametrize("option", ["--out", "--reports"])
+def test_a_file_that_is_there_is_never_written_over(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be somebody's history: the command ends before it writes anything, and names it."""
+    (tmp_path / "mine.csv").write_text("years of payments")
+    others = {"--out": "out.csv", "--reports": "reports.jsonl", option: "mine.csv"}
+    arguments = [part for name, file in others.items() for part in (name, str(tmp_path / file))]
+    with pytest.raises(SystemExit):
+        main(["--rows", "100", *arguments])
+    assert "mine.csv is there already" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"mine.csv": "years of payments"}

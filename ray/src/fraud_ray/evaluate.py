@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from fraud_contracts.detector import parse_spec
 from fraud_contracts.feature_set import feature_set_hash
 from fraud_pipelines import model_package
 from fraud_pipelines.events import Tokeniser
-from fraud_ray import card, fit, history, search, train
+from fraud_ray import card, fit, history, plots, search, train
 from fraud_ray.dataset import Dataset, Split
 from fraud_ray.errors import TrainingError
 
@@ -62,12 +63,39 @@ def first_parameters(
     return dict(fit.DEFAULTS), rounds, [{search.METRIC: value, "rounds": rounds}]
 
 
+def foreign(out: Path) -> list[str]:
+    """What lies below ``out`` and isn't a file that this command writes, by name; a link leads to what it didn't write, too."""
+    own = {f"package/{name}" for name in model_package.FILES} | {f"plots/{name}" for name in plots.FILES}
+    found = (path for path in out.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({str(path.relative_to(out)) for path in found} - own)
+
+
+def check_out(out: Path) -> None:
+    """TrainingError where writing below ``out`` could cost somebody a file."""
+    if out.is_dir():
+        others = foreign(out)
+        if others:
+            raise TrainingError(
+                "OutRefused",
+                f"{out} holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, which this command didn't write; "
+                "give a new or an empty folder",
+            )
+    elif out.exists() or out.is_symlink():
+        raise TrainingError("OutRefused", f"{out} is no folder")
+
+
 def evaluate(resource: Mapping[str, Any], source: Path, out: Path, trials: int = 0) -> dict[str, Any]:
-    """Writes package and plots below ``out``; -> the card."""
-    shutil.rmtree(out, ignore_errors=True)
-    config = document(resource, out)
+    """Writes package and plots below ``out``, over those of an earlier run only; -> the card."""
+    check_out(out)
+    if not source.is_file():
+        raise TrainingError("HistoryUnreadable", f"{source} is no file")
+    with tempfile.TemporaryDirectory(prefix="fraud-evaluate-") as storage:
+        return _evaluate(document(resource, Path(storage)), source, out, trials)
+
+
+def _evaluate(config: DetectorConfig, source: Path, out: Path, trials: int) -> dict[str, Any]:
     assert config.spec.model.train is not None, "spec.model.train is not set"
-    place = out / config.spec.model.train.history.path
+    place = Path(config.storage_uri.removeprefix("file://")) / config.spec.model.train.history.path
     place.mkdir(parents=True)
     (place / source.name).symlink_to(source.resolve())
     newest = history.load(config.spec, config.storage_uri, _TOKENS, _FAR).events[-1]["time"]
@@ -75,9 +103,8 @@ def evaluate(resource: Mapping[str, Any], source: Path, out: Path, trials: int =
     def keep(
         folder: Path, judged: dict[str, Any], tags: Mapping[str, str], extra: Mapping[str, Path], told: Any
     ) -> str:
-        shutil.copytree(folder, out / "package")
-        for name, other in extra.items():
-            shutil.copytree(other, out / name)
+        for name, made in {"package": folder, **extra}.items():
+            shutil.copytree(made, out / name, dirs_exist_ok=True)
         return "none"
 
     def count(profiles: Any) -> int:
@@ -134,7 +161,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fraud_ray.evaluate", description=__doc__)
     parser.add_argument("--cr", type=Path, required=True, help="file with the FraudDetector")
     parser.add_argument("--history", type=Path, required=True, help="CSV, CSV.gz or Parquet with labels")
-    parser.add_argument("--out", type=Path, required=True, help="folder for package, card and plots; emptied")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for package, card and plots; new, empty or an earlier run's",
+    )
     parser.add_argument("--trials", type=int, default=0, help="search on Ray with as many trials; 0: none")
     given = parser.parse_args(argv)
     log.setup()

@@ -13,6 +13,9 @@ HEIGHT: Final = 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 36, 52
 _INK, _GRID, _LINE = "#222222", "#d8d8d8", "#0b62a4"
 
+NAMES: Final = ("scores", "recall_by_alerts", "precision_recall", "calibration", "importance")
+FILES: Final = tuple(f"{name}.svg" for name in NAMES)
+
 Points = Sequence[tuple[float, float]]
 Scale = Callable[[float], float]
 
@@ -139,8 +142,8 @@ def draw(card: dict[str, Any], folder: Path) -> list[Path]:
         "importance": bars("Share of the gain by feature", gain),
     }
     made = []
-    for name, text in pictures.items():
+    for name in NAMES:
         path = folder / f"{name}.svg"
-        path.write_text(text)
+        path.write_text(pictures[name])
         made.append(path)
     return made
