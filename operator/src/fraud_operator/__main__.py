@@ -7,7 +7,6 @@ import asyncio
 import json
 import logging
 import signal
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ import kopf
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fraud_contracts import log
+from fraud_contracts.background import thread, watched
 from fraud_contracts.config import METRICS_PORT
 from fraud_operator import handlers, targets
 from fraud_operator.events import Recorder
@@ -94,7 +94,7 @@ def serve_http(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -
             """Probes are not worth a line each."""
 
     server = ThreadingHTTPServer(("", port), Handler)
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    thread("http", server.serve_forever)
     return server
 
 
@@ -105,10 +105,10 @@ async def operate(
     meters = Meters()
     reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
     passes = Passes(reconciler.reconcile, meters, reconciler.secrets_differ)
-    beat = asyncio.create_task(pulse.beat(), name="pulse")
+    beat = watched(asyncio.create_task(pulse.beat(), name="pulse"))
     # kopf's stream may come late where a kind is missing; what is there already is taken up at once.
-    watched: Sequence[str | None] = namespaces or (None,)
-    for namespace in watched:
+    scopes: Sequence[str | None] = namespaces or (None,)
+    for namespace in scopes:
         for found in await asyncio.to_thread(kube.list, DETECTOR, namespace):
             passes.ask(found["metadata"]["namespace"], found["metadata"]["name"])
     loop = asyncio.get_running_loop()

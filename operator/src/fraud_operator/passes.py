@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from fraud_contracts.background import watched
 from fraud_contracts.errors import FraudError
 from fraud_operator.meters import Meters
 from fraud_operator.reconcile import Outcome
@@ -50,8 +51,8 @@ class Passes:
         key = (namespace, name)
         self._wake.setdefault(key, asyncio.Event()).set()
         if key not in self._tasks or self._tasks[key].done():
-            self._tasks[key] = asyncio.get_running_loop().create_task(
-                self._serve(key), name=f"passes {namespace}/{name}"
+            self._tasks[key] = watched(
+                asyncio.get_running_loop().create_task(self._serve(key), name=f"passes {namespace}/{name}")
             )
 
     async def _serve(self, key: Key) -> None:
@@ -96,6 +97,9 @@ class Passes:
                     return
             except (FraudError, ValueError) as error:
                 LOG.info("glance failed", extra={"data": {"detector": ".".join(key), "error": str(error)}})
+            except Exception:
+                # A fault of ours, as in a pass: without this task nobody would look at the detector any more.
+                LOG.exception("glance broke", extra={"data": {"detector": ".".join(key)}})
 
     async def _pause(self, wake: asyncio.Event, seconds: float) -> bool:
         """Whether something came."""

@@ -10,9 +10,11 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from fraud_contracts import names
+from fraud_contracts.background import thread
 from fraud_operator.kube import CHILD_KINDS, ApiError, Kind, Kube
 
 LOG: Final = logging.getLogger(__name__)
@@ -37,10 +39,7 @@ class Watches:
             if kind.kind == "Secret":
                 continue
             for namespace in self.namespaces or (None,):
-                # Daemons: a thread that waits for the next event must not hold up the end of the process.
-                threading.Thread(
-                    target=self._follow, args=(kind, namespace), name=f"watch {kind.plural}", daemon=True
-                ).start()
+                thread(f"watch {kind.plural}", partial(self._follow, kind, namespace))
 
     def stop(self) -> None:
         self._stop.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +15,7 @@ from prometheus_client import (
 )
 
 from fraud_contracts import metrics
+from fraud_contracts.background import thread
 
 
 class Meters:
@@ -78,10 +78,9 @@ class HealthServer:
 
         self._server = ThreadingHTTPServer(("", port), Handler)
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="health")
 
     def start(self) -> None:
-        self._thread.start()
+        thread("health", self._server.serve_forever)
 
     def stop(self) -> None:
         self._server.shutdown()

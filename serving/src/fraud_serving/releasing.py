@@ -20,6 +20,7 @@ import aiohttp
 import orjson
 from pydantic import ValidationError
 
+from fraud_contracts.background import watched
 from fraud_contracts.config import RELEASE_ENV, RELEASE_KEY, RELEASE_PATH
 from fraud_contracts.release import Release, parse_release
 
@@ -75,9 +76,9 @@ class ReleaseWatch:
 
     def start(self) -> None:
         self.read_file()
-        self._tasks.append(asyncio.create_task(self._poll(), name="release-file"))
+        self._tasks.append(watched(asyncio.create_task(self._poll(), name="release-file")))
         if "KUBERNETES_SERVICE_HOST" in os.environ and (ACCOUNT / "token").exists():
-            self._tasks.append(asyncio.create_task(self._follow(), name="release-watch"))
+            self._tasks.append(watched(asyncio.create_task(self._follow(), name="release-watch")))
 
     async def stop(self) -> None:
         for task in self._tasks:

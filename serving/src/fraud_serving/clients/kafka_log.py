@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-import threading
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
 
+from fraud_contracts.background import thread
 from fraud_contracts.errors import StoreError
 
 # The platform's partitioner, as in the Java clients: an entity's records must meet on one partition.
@@ -45,10 +45,10 @@ class KafkaLog:
         self._done: collections.deque[tuple[asyncio.Future[None], Any]] = collections.deque()
         self._scheduled = False
         self._open = True
-        self._thread = threading.Thread(target=self._poll, name="kafka-poll", daemon=True)
-        self._thread.start()
+        self._thread = thread("kafka-poll", self._poll)
 
     def _poll(self) -> None:
+        # It raises after a fatal error, such as the loss of our state on the broker: no append would succeed any more.
         while self._open:
             self._producer.poll(0.1)
 

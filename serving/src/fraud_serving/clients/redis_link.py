@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from fraud_contracts.background import watched
 from fraud_contracts.errors import StoreError
 
 Argument = str | bytes | int
@@ -84,7 +85,7 @@ class RedisLink:
 
     async def start(self, wait: float = 2.0) -> None:
         """Connects in the background for as long as the process lives; waits a moment for the first connection."""
-        self._keeper = asyncio.create_task(self._keep(), name="redis")
+        self._keeper = watched(asyncio.create_task(self._keep(), name="redis"))
         await asyncio.wait({asyncio.create_task(self._first.wait())}, timeout=wait)
 
     async def stop(self) -> None:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fraud_contracts import metrics
+from fraud_contracts.background import watched
 from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.errors import EventError, Reason, StoreError
 from fraud_serving.decision import labels, openapi
@@ -99,7 +100,7 @@ class Api:
         desk = self._desk
         await desk.redis.start()
         self._watch.start()
-        preparing = asyncio.create_task(self._prepare(), name="prepare")
+        preparing = watched(asyncio.create_task(self._prepare(), name="prepare"))
         yield
         preparing.cancel()
         await asyncio.gather(preparing, return_exceptions=True)

@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from fraud_contracts import log, names
+from fraud_contracts.background import thread
 from fraud_contracts.config import METRICS_PORT, load_config
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.sealing import Sealer
@@ -50,7 +51,7 @@ def _watch(config: Any, judge: Judge) -> None:
         watch.start()
         await asyncio.Event().wait()
 
-    threading.Thread(target=lambda: asyncio.run(follow()), name="release", daemon=True).start()
+    thread("release", lambda: asyncio.run(follow()))
 
 
 def run() -> None:

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from fraud_contracts.background import thread
+
 # Every call of the loop is limited to half of this.
 STILL: Final = 20.0
 _log = logging.getLogger(__name__)
@@ -43,9 +45,9 @@ class Health:
 
         self._server = ThreadingHTTPServer(("", port), Handler)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        thread("health", self._server.serve_forever)
         self._stopped = threading.Event()
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        thread("watchdog", self._watch)
 
     def _alive(self) -> bool:
         return time.monotonic() - self.turned < STILL
