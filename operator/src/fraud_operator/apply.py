@@ -78,6 +78,8 @@ class Applier:
     _forced: dict[Memory, list[float]] = field(default_factory=dict)
 
     def apply(self, child: Child, live: Json | None, report: Report) -> None:
+        if live is not None and live["metadata"].get("deletionTimestamp"):
+            return  # nothing stays of what is written now; another one is made once it is gone
         kind = BY_KIND[child.kind]
         body = child.body
         if child.once and live is not None:

@@ -48,6 +48,7 @@ class Kind:
         return path + (f"/{part}" if part else "")
 
 
+NAMESPACE: Final = Kind("v1", "Namespace", "namespaces")
 DETECTOR: Final = Kind(names.API_VERSION, names.KIND, names.PLURAL)
 _STRIMZI: Final = "the Strimzi operator"
 CHILD_KINDS: Final = (
@@ -201,7 +202,7 @@ class Kube:
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(0, f"no answer from the API server: {error}") from error
 
-    def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+    def get(self, kind: Kind, namespace: str | None, name: str) -> Json | None:
         """None where it isn't there, or its kind isn't."""
         try:
             return self._call("GET", kind.path(namespace, name))

@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -17,16 +16,16 @@ from fraud_contracts import names
 from fraud_contracts.detector import Policy
 from fraud_contracts.errors import SpecError, StoreError
 from fraud_contracts.release import ModelPackage
+from fraud_operator import deletion, rollout, status, training
 from fraud_operator import detector as detectors
-from fraud_operator import rollout, status, training
-from fraud_operator.apply import Applier, Report, is_ours, snapshot, surplus
+from fraud_operator.apply import Applier, Report, surplus
 from fraud_operator.desired.common import Child
 from fraud_operator.desired.documents import build_release, build_release_pointer
 from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, Json
 from fraud_operator.events import Recorder
 from fraud_operator.facts import Facts
-from fraud_operator.kube import BY_KIND, DETECTOR, Kube
+from fraud_operator.kube import BY_KIND, DETECTOR, ApiError, Kube, UnreachableError
 from fraud_operator.memory import Memory
 from fraud_operator.observe import Observer
 from fraud_operator.readiness import Level
@@ -37,9 +36,6 @@ LOG: Final = logging.getLogger(__name__)
 # Earlier releases that are kept, so that a decision's release can still be looked up.
 KEPT_RELEASES: Final = 20
 KEPT_RUNS: Final = 5
-# Kinds of children that outlive a detector whose deletionPolicy is Retain.
-_KEPT_KINDS: Final = ("Kafka", "KafkaNodePool")
-LAST_WAIT_MS: Final = 120_000
 
 
 def _now() -> int:
@@ -74,6 +70,8 @@ class Reconciler:
     clock: Callable[[], int] = _now
     applier: Applier = field(init=False)
     memory: Memory = field(init=False)
+    # Since when the API server has answered a detector's deletion with errors, by uid.
+    _troubled: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.applier = Applier(self.kube)
@@ -88,8 +86,9 @@ class Reconciler:
         if body is None:
             self._forget(namespace, name)
             return Outcome(settled=True, ready=None)
-        if body["metadata"].get("deletionTimestamp"):
-            return self._finalize(body)
+        terminating = deletion.is_terminating(self.kube, namespace)
+        if terminating or body["metadata"].get("deletionTimestamp"):
+            return self._finalize(body, terminating)
         previous = body.get("status") or {}
         try:
             detector = Detector.parse(body, self.platform)
@@ -121,6 +120,7 @@ class Reconciler:
             self._apply(detector, child, facts, report)
         for left in surplus(facts.children, detector.uid, children, _kept(detector, facts)):
             self.applier.delete(left, report)
+        self._end_streams(detector, facts, report)
         self.memory.keep(detector, release, state)
         for action in actions:
             self._do(detector, action, report)
@@ -153,6 +153,21 @@ class Reconciler:
             # Secrets are never listed; ours are fetched by name.
             live = self.kube.get(BY_KIND["Secret"], detector.namespace, child.name)
         self.applier.apply(child, live, report)
+
+    def _end_streams(self, detector: Detector, facts: Facts, report: Report) -> None:
+        """Of an old feature set, or deleted by hand: no streaming job waits for ever for a savepoint that can't be taken."""
+        for (kind, name), child in facts.children.items():
+            if kind != "FlinkDeployment" or deletion.ordered_at(child) is None:
+                continue
+            try:
+                told = deletion.end_without_savepoint(self.kube, child, facts.now)
+            except ApiError as error:
+                if error.status != 404:
+                    report.problems[kind, name] = error.message
+                continue
+            if told:
+                report.written.append((kind, name, "changed"))
+                self.recorder.post(detector, "NoSavepoint", told, warning=True)
 
     def _keys(self, detector: Detector, facts: Facts, report: Report) -> Mapping[str, str] | None:
         """What the Secret holds, or held before it went; new values only for a detector that has begun nothing."""
@@ -261,46 +276,34 @@ class Reconciler:
         after = self.kube.merge(DETECTOR, meta["namespace"], meta["name"], patch)
         body["metadata"] = after["metadata"]
 
-    def _finalize(self, body: Json) -> Outcome:
-        """Owned children go by garbage collection. Kafka and the documents stay or go by the deletionPolicy."""
+    def _finalize(self, body: Json, terminating: bool) -> Outcome:
+        """The finalizer goes once nothing is left to wait for; what is left over is told, and never waited for."""
         meta = body["metadata"]
         if names.FINALIZER not in meta.get("finalizers", []):
             return Outcome(settled=True, ready=False)
-        report = Report()
-        if (body.get("spec") or {}).get("deletionPolicy") == "Delete" and not self._delete_kept(meta, report):
-            return Outcome(settled=False, ready=False, written=tuple(report.written))
-        for (kind, name), text in report.problems.items():
-            # A finalizer that never goes would hold the whole namespace: what is left over is told instead.
-            self.recorder.post_for(body, "NotDeleted", f"{kind} {name} is left over: {text}", warning=True)
+
+        def tell(reason: str, message: str, warning: bool) -> None:
+            self.recorder.post_for(body, reason, message, warning=warning)
+
+        now, uid = self.clock(), str(meta["uid"])
+        removal = deletion.Removal(self.kube, body, terminating, now, tell)
+        problems = removal.report.problems
+        try:
+            if not removal.look():
+                self._troubled.pop(uid, None)
+                return Outcome(settled=False, ready=False, written=tuple(removal.report.written))
+        except UnreachableError:
+            raise
+        except ApiError as error:
+            if now - self._troubled.setdefault(uid, now) < deletion.TROUBLE_MS:
+                raise
+            problems[names.KIND, meta["name"]] = f"its children can't be looked after: {error.message}"
+        for (kind, name), text in problems.items():
+            tell("NotDeleted", f"{kind} {name} is left over: {text}", True)
         self._set_finalizer(body, present=False)
+        self._troubled.pop(uid, None)
         self._forget(meta["namespace"], meta["name"])
-        return Outcome(settled=True, ready=None, written=tuple(report.written))
-
-    def _delete_kept(self, meta: Json, report: Report) -> bool:
-        """Deletes what Retain would keep; False while topics are still going.
-
-        Strimzi's topic operator must live until it has let go of every KafkaTopic, so Kafka goes after them; where it is
-        gone already, they are waited for no longer than LAST_WAIT_MS.
-        """
-        found, _ = snapshot(self.kube, meta["namespace"], meta["uid"])
-        topics = [child for (kind, _), child in found.items() if kind == "KafkaTopic"]
-        for topic in topics:
-            self.applier.delete(topic, report)
-        if topics:
-            found, _ = snapshot(self.kube, meta["namespace"], meta["uid"])
-            ordered = (
-                datetime.fromisoformat(meta["deletionTimestamp"].replace("Z", "+00:00")).timestamp() * 1000
-            )
-            left = any(kind == "KafkaTopic" for kind, _ in found)
-            if left and self.clock() - ordered < LAST_WAIT_MS:
-                return False
-        for (kind, _), child in found.items():
-            if kind in (*_KEPT_KINDS, "ConfigMap"):
-                self.applier.delete(child, report)
-        keys = self.kube.get(BY_KIND["Secret"], meta["namespace"], names.keys(meta["name"]))
-        if keys is not None and is_ours(keys, meta["uid"]):
-            self.applier.delete(keys, report)
-        return True
+        return Outcome(settled=True, ready=None, written=tuple(removal.report.written))
 
 
 def transitions(previous: Json, after: Json) -> list[tuple[str, str]]:

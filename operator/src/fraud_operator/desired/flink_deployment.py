@@ -30,6 +30,7 @@ API: Final = "flink.apache.org/v1beta1"
 LABEL: Final = COMPONENTS[Component.FEATURES].label
 # Fixed: state is split into as many key groups, so a changed number can't read an old checkpoint.
 MAX_PARALLELISM: Final = 120
+SAVEPOINT_ON_DELETION: Final = "kubernetes.operator.job.savepoint-on-deletion"
 # What Flink's own configuration opens of the JDK; a configuration of one's own must say it again, or PyFlink fails.
 JAVA_OPTIONS: Final = (
     "--add-exports=java.rmi/sun.rmi.registry=ALL-UNNAMED",
@@ -77,7 +78,7 @@ def _configuration(detector: Detector) -> dict[str, str]:
         "kubernetes.jobmanager.cpu.limit-factor": "10",
         "kubernetes.taskmanager.cpu.limit-factor": "10",
         "kubernetes.operator.job.restart.failed": "true",
-        "kubernetes.operator.job.savepoint-on-deletion": "true",
+        SAVEPOINT_ON_DELETION: "true",
         "kubernetes.operator.pod-template.merge-arrays-by-name": "true",
     }
 

@@ -63,7 +63,14 @@ def build_kafka(detector: Detector) -> Child:
                 },
                 "metricsConfig": {"type": "strimziMetricsReporter"},
             },
-            "entityOperator": {"topicOperator": {}},
+            "entityOperator": {
+                "topicOperator": {},
+                # The operator in the namespace dies with it, and its finalizers would then hold the namespace for ever.
+                # Without them it deletes a topic when it is told of its KafkaTopic's end.
+                "template": {
+                    "topicOperatorContainer": {"env": [{"name": "STRIMZI_USE_FINALIZERS", "value": "false"}]}
+                },
+            },
         },
     )
 

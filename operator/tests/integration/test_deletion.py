@@ -1,0 +1,329 @@
+"""A detector's end, and its namespace's, beside engines that behave as the real ones were recorded: they hold on.
+
+The operator is a new one at each look, as if it had been killed in between. A namespace's end and what owners leave behind
+are Kubernetes' own controllers' doing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+
+from fraud_contracts import names
+from fraud_operator import deletion
+from fraud_operator.deletion import SAVEPOINT_MS, TOPIC_FINALIZER, TOPICS_MS, TROUBLE_MS
+from fraud_operator.events import Recorder
+from fraud_operator.kube import BY_KIND, CHILD_KINDS, DETECTOR, ApiError, Kube, RefusedError
+from fraud_operator.observe import Observer
+from fraud_operator.reconcile import Reconciler
+from fraud_operator.settings import Platform, Stores
+from fraud_testing.kafka import wait_for
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[3]
+PLATFORM = Platform(
+    storage_uri="file:///s",
+    stores=Stores(
+        redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
+    ),
+)
+FLINK, TOPIC = BY_KIND["FlinkDeployment"], BY_KIND["KafkaTopic"]
+FLINK_FINALIZER = "flinkdeployments.flink.apache.org/finalizer"
+SETTING = "kubernetes.operator.job.savepoint-on-deletion"
+# What a savepoint was seen to need: the job's account and rights, what its Pods mount, and its Kafka.
+NEEDED = (
+    ("ServiceAccount", "payments-features"),
+    ("RoleBinding", "payments-features"),
+    ("ConfigMap", "payments-config"),
+    ("Secret", "payments-keys"),
+    ("Kafka", "payments"),
+)
+
+
+def set_finalizers(kube: Kube, body: dict[str, Any], wanted: list[str]) -> None:
+    meta = body["metadata"]
+    kube.merge(BY_KIND[body["kind"]], meta["namespace"], meta["name"], {"metadata": {"finalizers": wanted}})
+
+
+@dataclass
+class FlinkOperator:
+    """Keeps a deleted FlinkDeployment until its savepoint is there; throws, and tries again, of a job that isn't RUNNING."""
+
+    kube: Kube
+    namespace: str
+    state: str | None = "RUNNING"
+    works: bool = True
+    savepoints: list[str] = field(default_factory=list)
+
+    def act(self) -> None:
+        for job in self.kube.list(FLINK, self.namespace):
+            if not job["metadata"].get("deletionTimestamp"):
+                if FLINK_FINALIZER not in job["metadata"].get("finalizers", []):
+                    set_finalizers(self.kube, job, [FLINK_FINALIZER])
+                status = {
+                    "jobStatus": {"state": self.state} if self.state else {},
+                    "lifecycleState": "STABLE",
+                }
+                self.kube.merge(FLINK, self.namespace, job["metadata"]["name"], {"status": status}, "status")
+            elif self.works:
+                self._end(job)
+
+    def _end(self, job: dict[str, Any]) -> None:
+        name = job["metadata"]["name"]
+        if job["spec"]["flinkConfiguration"][SETTING] == "false":
+            set_finalizers(self.kube, job, [])
+            return
+        if self.state != "RUNNING":
+            error = f"Unexpected job status: {self.state}"
+        elif not all(self.kube.get(BY_KIND[kind], self.namespace, one) for kind, one in NEEDED):
+            error = "UpgradeFailureException: Savepoint Error"
+        else:
+            self.savepoints.append(name)
+            set_finalizers(self.kube, job, [])
+            return
+        self.kube.merge(FLINK, self.namespace, name, {"status": {"error": error}}, "status")
+
+
+@dataclass
+class TopicOperator:
+    """Lives as long as Kafka does, and lets go of a deleted topic; with finalizers, as under an earlier Kafka of ours."""
+
+    kube: Kube
+    namespace: str
+    works: bool = True
+
+    def act(self) -> None:
+        alive = self.works and self.kube.get(BY_KIND["Kafka"], self.namespace, "payments") is not None
+        for topic in self.kube.list(TOPIC, self.namespace):
+            gone = topic["metadata"].get("deletionTimestamp") is not None
+            if not gone and not topic["metadata"].get("finalizers"):
+                set_finalizers(self.kube, topic, [TOPIC_FINALIZER])
+            if gone and alive:
+                set_finalizers(self.kube, topic, [])
+
+
+@dataclass
+class World:
+    kube: Kube
+    namespace: str
+    flink: FlinkOperator
+    topics: TopicOperator
+    policy: str
+    ahead: int = 0
+
+    def operator(self, kube: Kube | None = None) -> Reconciler:
+        made = kube or self.kube
+        return Reconciler(
+            made,
+            PLATFORM,
+            Observer(made),
+            Recorder(made),
+            clock=lambda: int(time.time() * 1000) + self.ahead,
+        )
+
+    def start(self, **spec: Any) -> None:
+        body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
+        body["metadata"]["namespace"] = self.namespace
+        body["spec"] |= {"deletionPolicy": self.policy, **spec}
+        self.kube.create(DETECTOR, body)
+        self.look()
+
+    def look(self, kube: Kube | None = None) -> None:
+        """A pass of a new operator, then the engines' operators."""
+        self.operator(kube).reconcile(self.namespace, "payments")
+        self.flink.act()
+        self.topics.act()
+
+    def job(self) -> dict[str, Any] | None:
+        jobs = self.kube.list(FLINK, self.namespace)
+        return jobs[0] if jobs else None
+
+    def there(self) -> bool:
+        return self.kube.get(DETECTOR, self.namespace, "payments") is not None
+
+    def ends(self, looks: int = 8) -> bool:
+        for _ in range(looks):
+            if not self.there():
+                return True
+            self.look()
+        return not self.there()
+
+    def told(self, reason: str) -> list[str]:
+        events = self.kube.list(BY_KIND["Event"], self.namespace)
+        return [event["message"] for event in events if event["reason"] == reason]
+
+    def left(self) -> set[tuple[str, str]]:
+        found = {
+            (kind.kind, item["metadata"]["name"])
+            for kind in CHILD_KINDS
+            for item in self.kube.list(kind, self.namespace)
+        }
+        return found - {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
+
+
+@pytest.fixture(params=["Retain", "Delete"])
+def world(own_server: Any, request: pytest.FixtureRequest) -> Iterator[World]:
+    kube: Kube = own_server.kube()
+    plain = request.node.name.replace("_", "-").replace("[", "-").replace("]", "").lower()
+    namespace = own_server.namespace(plain.removeprefix("test-")[:56].strip("-"))
+    flink, topics = FlinkOperator(kube, namespace), TopicOperator(kube, namespace)
+    yield World(kube, namespace, flink, topics, request.param)
+
+
+def test_a_running_job_is_stopped_with_a_savepoint(world: World) -> None:
+    """Under either policy all that a savepoint needs is there until it is taken; then the policy's children go or stay."""
+    world.start()
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    world.operator().reconcile(world.namespace, "payments")
+    job = world.job()
+    assert world.there() and job is not None and job["metadata"]["deletionTimestamp"]
+    assert world.ends() and len(world.flink.savepoints) == 1
+    assert len(world.told("StreamStopping")) == 1 and not world.told("NoSavepoint")
+    assert not world.told("NotDeleted")
+    stays = (
+        {"Kafka", "KafkaNodePool", "KafkaTopic", "ConfigMap", "Secret"} if world.policy == "Retain" else set()
+    )
+    wait_for(lambda: {kind for kind, _ in world.left()} == stays, 30, f"{stays} are left")
+
+
+@pytest.mark.parametrize("state", [None, "RESTARTING", "FAILED"])
+def test_a_job_that_does_not_run_holds_nothing_up(world: World, state: str | None) -> None:
+    """Of a job that isn't RUNNING no savepoint is waited for: it ends at once, and an event says so."""
+    world.flink.state = state
+    world.start()
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    assert world.ends() and world.job() is None
+    [told] = world.told("NoSavepoint")
+    assert "not RUNNING" in told and not world.told("NotDeleted")
+
+
+def test_a_savepoint_that_never_comes_is_given_up(world: World) -> None:
+    """A savepoint that fails again and again is waited for no longer than SAVEPOINT_MS; then the job ends without."""
+    world.start()
+    world.kube.delete(BY_KIND["ServiceAccount"], world.namespace, "payments-features")
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    assert not world.ends(4)
+    world.ahead = SAVEPOINT_MS
+    assert world.ends() and world.flink.savepoints == []
+    assert "none came within 120 s" in world.told("NoSavepoint")[0]
+
+
+def test_a_flink_operator_that_is_gone_holds_nothing_up(world: World) -> None:
+    """A FlinkDeployment that nobody lets go of is left over and told, with what holds it; the detector goes."""
+    world.start()
+    world.flink.works = False
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    assert not world.ends(3)
+    world.ahead = SAVEPOINT_MS + deletion.RELEASE_MS
+    assert world.ends()
+    assert FLINK_FINALIZER in world.told("NotDeleted")[0]
+
+
+def test_topics_go_before_kafka(world: World) -> None:
+    """Under Delete Kafka waits for its topics; without a topic operator to let go of them, no longer than TOPICS_MS."""
+    world.start()
+    world.topics.works = False
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    if world.policy == "Retain":
+        assert world.ends() and len(world.kube.list(TOPIC, world.namespace)) == len(names.TOPICS)
+        return
+    assert not world.ends(5)
+    assert world.kube.get(BY_KIND["Kafka"], world.namespace, "payments") is not None
+    assert len(world.told("TopicsDeleted")) == 1
+    world.ahead = TOPICS_MS
+    assert world.ends() and world.kube.list(TOPIC, world.namespace) == []
+    assert len(world.told("FinalizersRemoved")) == len(world.told("KafkaDeleted")) == 1
+
+
+def test_a_namespace_goes_whole(world: World) -> None:
+    """A live detector's namespace is gone, though the topic operator dies with it and the job's account with the job."""
+    world.start()
+    world.topics.act()
+    path = f"/api/v1/namespaces/{world.namespace}"
+    world.kube._call("DELETE", path)
+
+    def gone() -> bool:
+        try:
+            world.look()
+            world.kube._call("GET", path)
+        except ApiError as error:
+            return error.status == 404
+        return False
+
+    world.topics.works = False
+    wait_for(gone, 90, "the namespace is gone")
+    assert world.flink.savepoints == []
+
+
+def test_a_foreground_deletion_ends(world: World) -> None:
+    """A deletion in the foreground takes the job's account away at once: no savepoint is waited for."""
+    world.start()
+    body = {"propagationPolicy": "Foreground"}
+    world.kube._call("DELETE", DETECTOR.path(world.namespace, "payments"), None, body)
+    wait_for(world.ends, 60, "the detector is gone")
+
+
+@pytest.mark.parametrize("world", ["Retain"], indirect=True)
+def test_an_old_feature_sets_job_ends(world: World) -> None:
+    """The job of a feature set that is no longer wanted, and that doesn't run, ends without a savepoint and is told."""
+    world.flink.state = "RESTARTING"
+    world.start()
+    old = world.job()
+    extra = [{"name": "mine", "entity": "customer", "aggregate": "Count", "window": "2h"}]
+    world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": {"features": {"extra": extra}}})
+    for _ in range(4):
+        world.look()
+    [job] = world.kube.list(FLINK, world.namespace)
+    assert old is not None and job["metadata"]["name"] != old["metadata"]["name"]
+    assert len(world.told("NoSavepoint")) == 1
+
+
+class Refusing(Kube):
+    """Answers some requests with an error, as missing rights or a broken webhook do."""
+
+    refuses: tuple[str, str, int] = ("", "", 0)
+
+    def _call(self, method: str, path: str, query: Any = None, body: Any = None, content: str = "application/json") -> Any:  # fmt: skip
+        verb, part, status = self.refuses
+        if method == verb and part in path:
+            raise (RefusedError if status == 403 else ApiError)(status, "no")
+        return super()._call(method, path, query, body, content)
+
+
+@pytest.mark.parametrize("world", ["Delete"], indirect=True)
+@pytest.mark.parametrize(
+    "refuses",
+    [("GET", "flinkdeployments", 404), ("GET", "flinkdeployments", 403), ("DELETE", "flinkdeployments", 403),
+     ("PATCH", "flinkdeployments", 403), ("GET", "kafkatopics", 403), ("GET", "flinkdeployments", 500)],
+)  # fmt: skip
+def test_errors_hold_nothing_up_for_ever(
+    world: World, own_server: Any, refuses: tuple[str, str, int]
+) -> None:
+    """A kind that is missing, a right that is lacking, an API that fails: the detector goes, and what is left over is told."""
+    world.flink.works = False
+    world.start()
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    settings = client.Configuration()
+    settings.host, settings.verify_ssl = own_server.url, False
+    settings.api_key = {"BearerToken": "Bearer admin-token"}
+    kube = Refusing(client.ApiClient(settings))
+    kube.refuses = refuses
+    operator, failed = world.operator(kube), 0
+    for _ in range(12):
+        try:
+            operator.reconcile(world.namespace, "payments")
+        except ApiError:
+            failed += 1
+        if not world.there():
+            break
+        world.ahead += TROUBLE_MS // 5
+    assert not world.there()
+    assert (failed > 0) is (refuses[2] == 500)
+    assert bool(world.told("NotDeleted")) is (refuses[2] != 404)
