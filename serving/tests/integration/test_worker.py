@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import signal
 import time
 import urllib.request
@@ -14,12 +15,13 @@ from typing import Any
 import orjson
 import pytest
 import redis as redis_client
+from confluent_kafka import TopicPartition
 from cryptography.fernet import Fernet
 
 from fraud_serving import claims
 from fraud_testing import packages, serving
 from fraud_testing.feature_stream import Stream, exactly_once, feed
-from fraud_testing.kafka import wait_for
+from fraud_testing.kafka import Broker, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -42,7 +44,7 @@ def worker(stack: Any) -> Iterator[serving.Process]:
         "fallback": {"deadline": "1s"},
     }
     stack.release(candidate=candidate, policy=policy)
-    with serving.worker(stack.config, stack.folder, stack.redis.url) as process:
+    with serving.worker(stack.config, stack.folder, stack.redis.url) as process, process.kept_running():
         yield process
 
 
@@ -173,30 +175,88 @@ def test_a_killed_worker_loses_and_doubles_nothing(stream: Stream, worker: servi
     exactly_once(stream, ids, "kill-")
 
 
+def restart(broker: Broker) -> None:
+    broker.stop(signal.SIGKILL)
+    time.sleep(1)
+    broker.start()
+
+
 @pytest.mark.slow
 def test_a_killed_broker_loses_and_doubles_nothing(stream: Stream, worker: serving.Process) -> None:
-    """kill -9 of the broker under the worker's transactions: the same process goes on, exactly once."""
+    """kill -9 of the broker under the worker's transactions: each record is decided once."""
     ids = feed(stream, "broker-a", 100, 0.005)
-    stream.stack.broker.stop(signal.SIGKILL)
-    time.sleep(1)
-    stream.stack.broker.start()
+    restart(stream.stack.broker)
     ids += feed(stream, "broker-b", 100, 0.005)
-    if worker.process is not None and worker.process.poll() is not None:
-        worker.start()
     stream.wait(*ids, seconds=120)
     exactly_once(stream, ids, "broker-")
 
 
+@pytest.mark.slow
+def test_a_broker_killed_while_there_is_nothing_to_decide_stops_nobody(
+    stream: Stream, worker: serving.Process
+) -> None:
+    """Its next record is decided by the same process, in seconds, though the client lost its only broker meanwhile."""
+    stream.send(stream.record("idle-before"))
+    stream.wait("idle-before")
+    restart(stream.stack.broker)
+    process = worker.process
+    assert process is not None
+    pid = process.pid
+    stream.send(stream.record("idle-after"))
+    stream.wait("idle-after", seconds=30)
+    assert process.poll() is None
+    assert worker.process is not None and worker.process.pid == pid
+
+
+@pytest.mark.slow
+def test_a_transaction_that_the_broker_forgot_holds_up_nobody(
+    stream: Stream, worker: serving.Process
+) -> None:
+    """Its records and offsets wait for a marker that nobody will write; the worker's start ends it, and all is decided."""
+    broker, of = stream.stack.broker, stream.of
+    worker.stop()
+    logs = sorted((broker.folder / "data").glob("__transaction_state-*"))
+    kept = stream.stack.folder / "kept"
+    settings = {"transactional_id": of.transactional_id(0), "metadata_recovery_strategy": "none"}
+    producer = broker.producer(**settings)
+    producer.init_transactions(30)
+    broker.stop()
+    for log in logs:
+        shutil.copytree(log, kept / log.name)
+    broker.start()
+    member = broker.consumer(of.group("worker"))
+    producer.begin_transaction()
+    for noun in ("decisions", "alerts"):
+        for partition in (0, 1):
+            producer.produce(of.topic(noun), b"left open", partition=partition)
+    places = [TopicPartition(of.topic("features"), partition, 0) for partition in (0, 1)]
+    producer.send_offsets_to_transaction(places, member.consumer_group_metadata(), 30)
+    assert producer.flush(30) == 0
+    broker.stop(signal.SIGKILL)
+    for log in logs:
+        shutil.rmtree(log)
+        shutil.copytree(kept / log.name, log)
+    broker.start()
+    worker.start()
+    ids = feed(stream, "forgotten", 20, 0.01)
+    stream.wait(*ids, seconds=30)
+    exactly_once(stream, ids, "forgotten-")
+
+
 def test_an_older_process_of_the_ordinal_is_fenced(stream: Stream, worker: serving.Process) -> None:
     """A second process with the same ordinal takes over; the first ends with 1 and says why."""
+    with worker.changing:  # nobody starts the older one anew
+        older, worker.process = worker.process, None
+    assert older is not None
     successor = serving.Process("fraud_serving.worker", worker.folder, worker.environ)
     successor.start()
     try:
-        ids = feed(stream, "fence", 20, 0.02)
-        stream.wait(*ids, seconds=60)
-        assert worker.process is not None
-        assert worker.process.wait(30) == 1
-        assert "fenced" in worker.log.read_text().lower()
-        exactly_once(stream, ids, "fence-")
+        with successor.kept_running():
+            ids = feed(stream, "fence", 20, 0.02)
+            stream.wait(*ids, seconds=60)
+            assert older.wait(30) == 1
+            assert "fenced" in worker.log.read_text().lower()
+            exactly_once(stream, ids, "fence-")
     finally:
+        older.kill()
         assert successor.stop() == 0

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Process:
     ready_path: str = "/readyz"
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    changing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def url(self) -> str:
@@ -67,19 +69,41 @@ class Process:
         except (urllib.error.URLError, OSError):
             return False
 
+    @contextmanager
+    def kept_running(self) -> Iterator[list[int]]:
+        """For the block it is started anew at once when it ended itself, as the kubelet does; -> the exit codes so far."""
+        codes: list[int] = []
+        over = threading.Event()
+
+        def keep() -> None:
+            while not over.wait(0.1):
+                with self.changing:
+                    if self.process is not None and (code := self.process.poll()) is not None:
+                        codes.append(code)
+                        self.start(wait=False)
+
+        keeper = threading.Thread(target=keep, name="kubelet", daemon=True)
+        keeper.start()
+        try:
+            yield codes
+        finally:
+            over.set()
+            keeper.join()
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
         """-> exit code."""
-        if self.process is None:
+        with self.changing:
+            ended, self.process = self.process, None
+        if ended is None:
             return None
-        if self.process.poll() is None:
-            self.process.send_signal(how)
+        if ended.poll() is None:
+            ended.send_signal(how)
             try:
-                self.process.wait(30)
+                ended.wait(30)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        code, self.process = self.process.returncode, None
-        return code
+                ended.kill()
+                ended.wait()
+        return ended.returncode
 
 
 def environment(config: DetectorConfig, folder: Path, redis_url: str) -> dict[str, str]:

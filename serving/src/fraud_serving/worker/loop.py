@@ -1,8 +1,6 @@
 """Kafka side of the worker: a batch, its judgement, one transaction with the offsets; exactly once for committed readers.
 
-The transactional id is the ordinal's, so a new producer with it fences the old one and ends its open transaction. A
-transaction that failed is answered by a new producer and a seek to what is committed, not by an abort: measured, a
-producer that goes on after a broker's restart may stand still for minutes (docs/decisions/0003). A fatal error, or being fenced, ends the process.
+A fatal error, or being fenced, ends the process; its successor has the same ordinal, hence the same transactional id.
 """
 
 from __future__ import annotations
@@ -13,34 +11,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Source
-from fraud_serving.clients.kafka_log import PARTITIONER
-from fraud_serving.worker.judge import Incoming, Judge, Judged, Outgoing, read
+from fraud_serving.worker.judge import Incoming, Judge, Outgoing, read
 from fraud_serving.worker.recent import KEPT, Known
+from fraud_serving.worker.transactions import PATIENCE, FatalError, Transactions, past_use
 
 BATCH: Final = 64
 # Transactions are at least so far apart unless a batch is full: below it, latency gains nothing and the broker pays.
 PACE: Final = 0.020
-TRANSACTION_MS: Final = 10_000
-PATIENCE: Final = 60.0
-CALL_SECONDS: Final = 10
-MAX_ABANDONED: Final = 20
 _log = logging.getLogger(__name__)
-
-
-class FatalError(Exception):
-    """This process can't go on; its successor can."""
 
 
 class Loop:
@@ -49,7 +31,7 @@ class Loop:
     ) -> None:
         self._config, self._judge, self._turned = config, judge, turned
         self._of = config.identity
-        self._id = self._of.transactional_id(ordinal)
+        self._id = self._of.transactional_id(ordinal)  # the static member's, too
         self._features, self._decisions = self._of.topic("features"), self._of.topic("decisions")
         self._assigned: set[int] = set()
         self.stopping = False
@@ -58,19 +40,13 @@ class Loop:
             "bootstrap.servers": config.kafka.bootstrap_servers,
             "retry.backoff.ms": 10,  # 100, the default, is what a commit's successor would wait while markers are written
             "reconnect.backoff.max.ms": 1000,
+            # Else a client that has lost its last broker forgets it, and with it where the group's coordinator is:
+            # send_offsets_to_transaction then doesn't come back (confluentinc/librdkafka#5511).
+            "metadata.recovery.strategy": "none",
             "log_level": 3,
             "logger": logging.getLogger("librdkafka"),
         }
-        self._producer_settings = {
-            **common,
-            "transactional.id": self._id,
-            "transaction.timeout.ms": TRANSACTION_MS,
-            "partitioner": PARTITIONER,
-            "linger.ms": 0,
-        }
-        self._producer = Producer(self._producer_settings)
-        # Producers that failed. Never destroyed: what broke may keep their threads, and destroying waits for those.
-        self._abandoned: list[Producer] = []
+        self._transactions = Transactions(common, self._of, ordinal, config.kafka.partitions, turned)
         self._consumer_settings = {
             **common,
             "group.id": self._of.group("worker"),
@@ -85,7 +61,7 @@ class Loop:
     def run(self) -> None:
         """Until ``stopping``; FatalError where only a new process helps."""
         # Before subscribing: the broker then has ended what our predecessor left open.
-        self._persist("init_transactions", lambda: self._producer.init_transactions(CALL_SECONDS))
+        self._transactions.start()
         consumer = Consumer(
             {**self._consumer_settings, "group.instance.id": self._id, "session.timeout.ms": 45_000}
         )
@@ -128,7 +104,7 @@ class Loop:
                 # A rebalance between the two calls may have given a partition away.
                 if message.partition() in self._assigned:
                     good.append(message)
-            elif error.fatal() or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            elif past_use(error):
                 raise FatalError(str(error))
             else:
                 _log.warning("consumer error", extra={"data": {"error": str(error)}})
@@ -158,71 +134,8 @@ class Loop:
             after[message.partition()] = max(message.offset() + 1, after.get(message.partition(), 0))
         offsets = [TopicPartition(self._features, partition, offset) for partition, offset in after.items()]
         group = consumer.consumer_group_metadata()
-        try:
-            self._producer.begin_transaction()
-            self._produce(judged)
-            # One call each: one that timed out may be called again by the book, but was seen to stand still for minutes.
-            self._turned()
-            self._producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS)
-            self._turned()
-            self._producer.commit_transaction(CALL_SECONDS)
-        except KafkaException as error:
-            if not self._take_back(consumer, offsets, error):
-                return
+        self._transactions.publish(judged.out, offsets, group)
         self._judge.committed(judged)
-
-    def _produce(self, judged: Judged) -> None:
-        for out in judged.out:
-            more = {} if out.partition is None else {"partition": out.partition}
-            self._producer.produce(self._of.topic(out.noun), out.value, out.key, **more)
-        self._producer.poll(0)
-
-    def _persist(self, what: str, call: Callable[[], Any], reading: bool = False) -> None:
-        """Repeats a call while the broker says that it may be repeated; one that only reads may always be."""
-        until = time.monotonic() + PATIENCE
-        while True:
-            self._turned()
-            try:
-                call()
-                return
-            except KafkaException as error:
-                cause = error.args[0]
-                if cause.fatal():
-                    raise FatalError(f"{what}: {cause}") from error
-                if not reading and (not cause.retriable() or cause.txn_requires_abort()):
-                    raise
-                if time.monotonic() > until:
-                    raise FatalError(f"{what}: not done in {PATIENCE:.0f} s: {cause}") from error
-                _log.warning("repeating", extra={"data": {"call": what, "error": str(cause)}})
-                time.sleep(0.05)
-
-    def _take_back(self, consumer: Consumer, after: list[TopicPartition], error: KafkaException) -> bool:
-        """Ends a transaction of unknown outcome by a new producer, then goes on from what is committed.
-
-        -> whether the batch was committed after all, as it is where only the answer to the commit was lost.
-        """
-        cause = error.args[0]
-        if cause.fatal():
-            raise FatalError(str(cause)) from error
-        if len(self._abandoned) >= MAX_ABANDONED:
-            raise FatalError(f"{MAX_ABANDONED} producers failed in this process: {cause}") from error
-        _log.warning("transaction failed", extra={"data": {"error": str(cause)}})
-        self._abandoned.append(self._producer)
-        self._producer = Producer(self._producer_settings)
-        self._persist("init_transactions", lambda: self._producer.init_transactions(CALL_SECONDS))
-        asked = [TopicPartition(self._features, place.partition) for place in after]
-        found: list[list[TopicPartition]] = []
-        self._persist(
-            "committed", lambda: found.append(consumer.committed(asked, CALL_SECONDS)), reading=True
-        )
-        at = {place.partition: place.offset for place in found[-1]}
-        if all(at[place.partition] >= place.offset for place in after):
-            return True
-        for partition, offset in at.items():
-            if partition in self._assigned:
-                start = offset if offset >= 0 else OFFSET_BEGINNING
-                consumer.seek(TopicPartition(self._features, partition, start))
-        return False
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
@@ -249,7 +162,7 @@ class Loop:
         )
         try:
             place = TopicPartition(self._decisions, partition)
-            low, high = self._watermarks(reader, place)
+            low, high = self._transactions.watermarks(place, "read_committed")
             if high <= low:
                 return
             reader.assign([TopicPartition(self._decisions, partition, max(low, high - 2 * KEPT))])
@@ -269,10 +182,3 @@ class Loop:
                     raise FatalError(f"the tail of {self._decisions} [{partition}] can't be read")
         finally:
             reader.close()
-
-    def _watermarks(self, reader: Consumer, place: TopicPartition) -> tuple[int, int]:
-        found: list[tuple[int, int]] = []
-        self._persist(
-            "watermarks", lambda: found.append(reader.get_watermark_offsets(place, 10)), reading=True
-        )
-        return found[-1]

@@ -1,0 +1,245 @@
+"""The worker's producer: one transaction with the offsets at a time, and what is done where its outcome wasn't told.
+
+A killed broker leaves two things behind that no retry ends (docs/decisions/0003): calls of the client that don't come
+back, and transactions that the broker holds for complete though their partitions never got the marker, so that committed
+readers and the group's offsets wait behind them for ever. So each call has a time limit of ours, each new producer first
+aborts whatever an earlier one with its id may have left, and what committed readers don't see afterwards is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from fraud_contracts.names import Identity
+from fraud_serving.clients.kafka_log import PARTITIONER
+from fraud_serving.worker.judge import Outgoing
+
+TRANSACTION_MS: Final = 10_000
+CALL_SECONDS: Final = 10
+PATIENCE: Final = 20.0
+MAX_ABANDONED: Final = 20
+# So far back from a partition's end lies whatever two batches and the tries to send them have left.
+LOOK_BACK: Final = 2_000
+NOUNS: Final = ("decisions", "alerts", "dead-letters")
+# Of the group's membership: only joining anew helps.
+_NO_MEMBER: Final = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+)
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class FatalError(Exception):
+    """This process can't go on; its successor can."""
+
+
+def past_use(error: KafkaError) -> bool:
+    """Whether a client can't go on. A fatal error of a consumer comes without the flag that a producer's has."""
+    return error.fatal() or error.code() == KafkaError._FATAL or error.code() in _NO_MEMBER
+
+
+class Transactions:
+    """``settings`` are those of any client of the broker; ``turned`` is told before each call that the process lives."""
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        of: Identity,
+        ordinal: int,
+        partitions: int,
+        turned: Callable[[], None],
+    ) -> None:
+        self._settings, self._of, self._partitions, self._turned = settings, of, partitions, turned
+        self._producer_settings = {
+            **settings,
+            "transactional.id": of.transactional_id(ordinal),
+            "transaction.timeout.ms": TRANSACTION_MS,
+            "partitioner": PARTITIONER,
+            "linger.ms": 0,
+        }
+        self._producer = Producer(self._producer_settings)
+        nobody = Consumer({**settings, "group.id": of.group("worker")})
+        self._outsider = nobody.consumer_group_metadata()
+        nobody.close()
+        self._caller = ThreadPoolExecutor(1, "kafka-call")
+        # Producers that failed. Never destroyed: what broke may keep their threads, and destroying waits for those.
+        self._abandoned: list[Producer] = []
+        # Of the transaction before: told as committed, its markers may yet be lost with the broker.
+        self._last: list[Outgoing] = []
+
+    def start(self) -> None:
+        """Returns when nothing of a predecessor is open any more."""
+        try:
+            self._open()
+        except KafkaException as error:
+            self._settle(error, lambda: None)
+
+    def publish(self, out: list[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
+        """Returns when committed readers have ``out`` and the group has ``offsets``, both once."""
+        sent = out
+        try:
+            self._transact(out, offsets, group)
+        except KafkaException as error:
+            doubtful = [*self._last, *out]
+
+            def again() -> None:
+                nonlocal sent
+                sent = self._unseen(doubtful)
+                self._transact(sent, offsets, group)
+
+            self._settle(error, again)
+        self._last = sent
+
+    def persist(self, what: str, call: Callable[[], Any], reading: bool = False) -> None:
+        """Repeats a call while it may be; one that only reads may always be.
+
+        Its patience begins when the broker answers others. Then a call that reads is given up with the process, another one
+        is raised, so that a new producer tries.
+        """
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._call(call)
+                return
+            except KafkaException as error:
+                cause = error.args[0]
+                if past_use(cause):
+                    raise FatalError(f"{what}: {cause}") from error
+                if not reading and (not cause.retriable() or cause.txn_requires_abort()):
+                    raise
+                if cause.code() < 0 and not self._answers():  # not the broker's own word
+                    until = time.monotonic() + PATIENCE
+                if time.monotonic() > until:
+                    if reading:
+                        raise FatalError(f"{what}: not done in {PATIENCE:.0f} s: {cause}") from error
+                    raise
+                _log.warning("repeating", extra={"data": {"call": what, "error": str(cause)}})
+                time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        """Whether a fresh client gets an answer: else it is the broker that is away, and a successor would wait as well."""
+        self._turned()
+        try:
+            return bool(AdminClient(self._settings).list_topics(timeout=5).brokers)
+        except KafkaException:
+            return False
+        finally:
+            self._turned()
+
+    def _call(self, call: Callable[[], T]) -> T:
+        """On a thread: calls with a time limit of their own were seen not to come back for minutes."""
+        self._turned()
+        try:
+            return self._caller.submit(call).result(CALL_SECONDS + 1)
+        except TimeoutError as error:
+            self._caller = ThreadPoolExecutor(1, "kafka-call")  # the old thread stays with its call
+            raise KafkaException(
+                KafkaError(KafkaError._TIMED_OUT, "a call didn't come back", retriable=True)
+            ) from error
+
+    def _transact(self, out: Sequence[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
+        producer = self._producer
+        producer.begin_transaction()
+        for one in out:
+            more = {} if one.partition is None else {"partition": one.partition}
+            producer.produce(self._of.topic(one.noun), one.value, one.key, **more)
+        producer.poll(0)
+        # One call each: one that timed out may be called again by the book, but was seen to stand still for minutes.
+        self._call(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS))
+        self._call(lambda: producer.commit_transaction(CALL_SECONDS))
+
+    def _settle(self, error: KafkaException, then: Callable[[], None]) -> None:
+        """New producers until one has ended what is open and done ``then``."""
+        while True:
+            cause = error.args[0]
+            if past_use(cause):
+                raise FatalError(str(cause)) from error
+            if len(self._abandoned) >= MAX_ABANDONED:
+                raise FatalError(f"{MAX_ABANDONED} producers failed in this process: {cause}") from error
+            _log.warning("transaction failed", extra={"data": {"error": str(cause)}})
+            self._abandoned.append(self._producer)
+            self._producer = Producer(self._producer_settings)
+            try:
+                self._open()
+                then()
+                return
+            except KafkaException as failed:
+                error = failed
+
+    def _open(self) -> None:
+        """Ends what earlier producers with this id left open: what the broker knows of, then what it has forgotten.
+
+        A marker ends all that its producer id has open on a partition, so one aborted transaction over every partition does.
+        """
+        producer = self._producer
+        self.persist("init_transactions", lambda: producer.init_transactions(CALL_SECONDS))
+        producer.begin_transaction()
+        for noun in NOUNS:
+            for partition in range(self._partitions):
+                producer.produce(self._of.topic(noun), None, partition=partition)
+        some = [TopicPartition(self._of.topic("features"), 0, 0)]
+        self._call(lambda: producer.send_offsets_to_transaction(some, self._outsider, CALL_SECONDS))
+        if self._call(lambda: producer.flush(CALL_SECONDS)):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no acknowledgement", retriable=True))
+        self._call(lambda: producer.abort_transaction(CALL_SECONDS))
+
+    def _unseen(self, out: Sequence[Outgoing]) -> list[Outgoing]:
+        """What committed readers don't have of ``out``; bytes tell, since what is sent again is sent unchanged."""
+        every = range(self._partitions)
+        places = {
+            (one.noun, at) for one in out for at in (every if one.partition is None else [one.partition])
+        }
+        seen: set[bytes] = set()
+        for noun, partition in places:
+            seen |= self._visible(self._of.topic(noun), partition)
+        return [one for one in out if one.value not in seen]
+
+    def _visible(self, topic: str, partition: int) -> set[bytes]:
+        """The newest records of a partition, once no open transaction hides any."""
+        low, high = self.watermarks(TopicPartition(topic, partition), "read_uncommitted")
+        found: set[bytes] = set()
+        if low == high:
+            return found
+        settings = {**self._settings, "group.id": self._of.group("worker.tail"), "enable.partition.eof": True}
+        reader = Consumer({**settings, "isolation.level": "read_committed", "fetch.wait.max.ms": 100})
+        try:
+            reader.assign([TopicPartition(topic, partition, max(low, high - LOOK_BACK))])
+            until = time.monotonic() + PATIENCE
+            while time.monotonic() < until:
+                self._turned()
+                for message in reader.consume(1000, 0.1):
+                    error = message.error()
+                    if error is None:
+                        found.add(message.value())
+                    elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
+                        return found
+        finally:
+            reader.close()
+        # The broker is away again, or a transaction of another worker is open there.
+        late = f"{topic} [{partition}] wasn't read to its end in {PATIENCE:.0f} s"
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, late, retriable=True))
+
+    def watermarks(self, place: TopicPartition, isolation: str) -> tuple[int, int]:
+        """First and next offset of a partition, as a reader of that isolation sees them."""
+        reader = Consumer(
+            {**self._settings, "group.id": self._of.group("worker.tail"), "isolation.level": isolation}
+        )
+        found: list[tuple[int, int]] = []
+        try:
+            self.persist(
+                "watermarks",
+                lambda: found.append(reader.get_watermark_offsets(place, CALL_SECONDS)),
+                reading=True,
+            )
+        finally:
+            reader.close()
+        return found[-1]

@@ -1,0 +1,40 @@
+"""How errors and silence of the Kafka client are judged."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from fraud_contracts.names import Identity
+from fraud_serving.worker import transactions
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (KafkaError(KafkaError._FATAL), True),
+        (KafkaError(KafkaError.FENCED_INSTANCE_ID), True),
+        (KafkaError(KafkaError._TRANSPORT), False),
+        (KafkaError(KafkaError.NOT_COORDINATOR, retriable=True), False),
+    ],
+)
+def test_a_client_past_use_is_known_by_each_of_its_signs(error: KafkaError, end: bool) -> None:
+    """A fenced consumer says _FATAL without the flag of a fatal error; what passes by itself is none."""
+    assert transactions.past_use(error) is end
+
+
+def test_a_call_that_does_not_come_back_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever limit the call was given, the loop goes on; and the next call doesn't wait behind it."""
+    monkeypatch.setattr(transactions, "CALL_SECONDS", -0.9)
+    client = transactions.Transactions(
+        {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, Identity("tests", "cards"), 0, 1, lambda: None
+    )
+    back = threading.Event()
+    with pytest.raises(KafkaException) as told:
+        client._call(lambda: back.wait(20))
+    assert told.value.args[0].code() == KafkaError._TIMED_OUT
+    monkeypatch.setattr(transactions, "CALL_SECONDS", 10)
+    assert client._call(lambda: "next") == "next"
+    back.set()
