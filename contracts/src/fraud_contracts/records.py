@@ -86,11 +86,14 @@ class Accepted(TypedDict):
 
 
 class FeatureRecord(TypedDict):
+    """``reason``: why there is no vector. ``degraded``: what the vector was made without, for the decision to say."""
+
     event: Event
     hash: str
     set: str
     vector: list[float | None] | None
     reason: str | None
+    degraded: NotRequired[list[str]]
     saw: Saw
     run: str
     repeat: bool

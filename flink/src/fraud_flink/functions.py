@@ -7,6 +7,7 @@ state is empty. Nothing here buffers: what a Python object holds is in no checkp
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import secrets
@@ -41,6 +42,7 @@ WAITING = "waiting-v1"
 # Longer than two inline decisions may differ in time, with their deadlines and an append; nobody waits for these records.
 WAIT_MS = 500
 WAITING_MAX = 64
+_log = logging.getLogger(__name__)
 
 
 class IntakeFunction(ProcessFunction):  # type: ignore[misc]
@@ -149,7 +151,15 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
 
     def _waiting_of(self) -> list[tuple[int, Element]]:
         held = self._waiting.value()
-        return [] if held is None else pickle.loads(held)  # noqa: S301 - this job's own state
+        if held is None:
+            return []
+        try:
+            return pickle.loads(held)  # noqa: S301 - this job's own state
+        except Exception:  # whatever the bytes make of the reader, they would do so again after each restart
+            _log.exception(
+                "what waits at a key of entity %s can't be read and is dropped", self._stage.entity
+            )
+            return []
 
     def _release(self, key: str, now: int) -> Iterator[Any]:
         """Applies those that lack nothing any more, and all before one that has waited until ``now``; who saw least is first."""

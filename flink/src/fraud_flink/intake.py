@@ -18,8 +18,8 @@ import orjson
 from fraud_contracts.config import MAX_EVENT_BYTES, DetectorConfig
 from fraud_contracts.errors import Degraded, EventError, Reason
 from fraud_contracts.records import Source
-from fraud_pipelines.events import EventSchema, Tokeniser
-from fraud_pipelines.features import compile_detector
+from fraud_pipelines.events import MAX_INTEGER, EventSchema, Tokeniser
+from fraud_pipelines.features import ProfileError, compile_detector
 from fraud_pipelines.sealing import Sealer
 
 EVENT: Final = 0
@@ -48,9 +48,8 @@ class Intake:
         self._tokeniser, self._sealer = tokeniser, sealer
         self._hash6 = config.hash6
         self._entities = tuple(entity.name for entity in spec.entities)
-        self._labelled = tuple(
-            stage.entity for stage in compile_detector(spec).stages if stage.fraud is not None
-        )
+        self._stages = {stage.entity: stage for stage in compile_detector(spec).stages}
+        self._labelled = tuple(stage.entity for stage in self._stages.values() if stage.fraud is not None)
 
     @classmethod
     def from_environment(cls, config: DetectorConfig, environ: Mapping[str, str]) -> Intake:
@@ -62,7 +61,7 @@ class Intake:
     ) -> list[Element] | Dead:
         """A record of the topic of ``noun``: the elements that it makes, or its dead letter."""
         if noun == "seeds":
-            return self.seed(key, value)
+            return self.seed(key, value, source, appended)
         if noun == "labels":
             return self.label(value, source, appended)
         judge = self.transaction if noun == "transactions" else self.accepted
@@ -125,15 +124,30 @@ class Intake:
                 return self._refuse(
                     value, source, appended, reason, f"the label's {name} is missing or wrong"
                 )
+        for name in ("time", "known"):
+            if not 0 <= record[name] <= MAX_INTEGER:
+                return self._refuse(
+                    value, source, appended, Reason.WRONG_TYPE, f"the label's {name} is no time"
+                )
         tokens = record["entities"]
         return [(LABEL, entity, record) for entity in self._labelled if isinstance(tokens.get(entity), str)]
 
-    def seed(self, key: bytes | None, value: bytes | None) -> list[Element]:
-        """A seed of this feature set; those of other sets share the topic and are passed over."""
+    def seed(
+        self, key: bytes | None, value: bytes | None, source: Source, appended: int
+    ) -> list[Element] | Dead:
+        """A seed of this feature set; those of other sets share the topic and are passed over.
+
+        Only training writes them, so one that can't be read is a fault worth a dead letter: its key begins cold.
+        """
         hash6, _, rest = (key or b"").decode("utf-8", "replace").partition(":")
         entity, _, token = rest.partition(":")
         if hash6 != self._hash6 or entity not in self._entities or not token or not value:
             return []
+        try:
+            self._stages[entity].open(value)
+        except ProfileError as error:
+            told = f"the seed of a key of {entity} can't be read: {error}"
+            return self._refuse(value, source, appended, Reason.WRONG_TYPE, told)
         return [(SEED, entity, (token, value))]
 
     def _problem(self, event: Any) -> str | None:
@@ -175,6 +189,7 @@ def _work(event: Any, body: Any, source: Source, appended: int, decision: Any) -
         "decision": decision,
         "repeat": False,
         "reason": None,
+        "degraded": [],
         "saw": {},
         "values": {},
     }

@@ -1,6 +1,8 @@
 """What an entity's keyed stage does to a record, as plain calls: state in, state out. Imports nothing of Flink.
 
 A method that returns state returns None where it didn't change, so that the caller writes and publishes only changes.
+
+A state that can't be read is treated as none, with an error in the log: every record of its key would fail on it again.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import Degraded
 from fraud_contracts.names import profile_key
 from fraud_contracts.records import FeatureRecord, Label
-from fraud_pipelines.features import FeatureSet, compile_detector
+from fraud_pipelines.features import FeatureSet, Live, ProfileError, compile_detector
+from fraud_pipelines.features.profile import VERSION
 
 Work = dict[str, Any]
+SEQ_MAX = 1 << 48  # no key has applied so many: a header with more is damaged
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +70,27 @@ class EntityStage:
             try:
                 header = profile_header.read(state)
             except ValueError:
-                return 0  # ``event`` says what is wrong with it
+                return 0  # what it lacks will never come
             epoch, seq = header.epoch, header.seq
         return max(0, mine[1] - seq) if mine[0] == epoch else 0
 
     def profile_key(self, token: str) -> bytes:
         return profile_key(self._set.hash6, self._stage.entity, token).encode()
+
+    def _open(self, state: bytes | None) -> tuple[Live, bool]:
+        """A key's state, decoded, and whether one was lost: of bytes that can't be read only the header may go on.
+
+        With its epoch and seq the profiles made anew are newer than the stored ones; the digest says that nothing was seen.
+        """
+        try:
+            return self._stage.open(state, self._epoch), False
+        except ProfileError:
+            log.exception("a state of entity %s can't be read and is taken for missing", self._stage.entity)
+        live = self._stage.open(None, self._epoch)
+        header = _header(state)
+        if header is not None and header.set_hash8 == self._set.hash[:8] and header.seq < SEQ_MAX:
+            live.epoch, live.seq = header.epoch, header.seq
+        return live, True
 
     def event(self, state: bytes | None, work: Work) -> bytes | None:
         """Applies an event and writes its values into ``work``.
@@ -81,7 +100,7 @@ class EntityStage:
         """
         event = work["event"]
         try:
-            live = self._stage.open(state, self._epoch)
+            live, lost = self._open(state)
             epoch, seq, digest = live.saw
             values = live.observe(event)
             if values is None:
@@ -90,13 +109,16 @@ class EntityStage:
                 work["repeat"] = work["repeat"] or self._first
             else:
                 changed = not work["repeat"]
-            new = live.dump() if changed else None
+            new = live.dump() if changed and not (lost and _later(state)) else None
         except Exception:  # any fault of state or engine; the stream must not stop at one record
             log.exception(
                 "features of entity %s failed", self._stage.entity, extra={"data": {"source": work["source"]}}
             )
             work["reason"] = Degraded.FEATURES_FAILED.value
             return None
+        if lost:
+            # Elements that lay in a checkpoint may be from before there was such a list.
+            work["degraded"] = sorted({*work.get("degraded", ()), Degraded.PROFILES_INCOMPLETE.value})
         work["values"][self._stage.entity] = values
         work["saw"][self._stage.entity] = (epoch, seq, f"{digest:016x}")
         return new
@@ -104,22 +126,22 @@ class EntityStage:
     def label(self, state: bytes | None, label: Label) -> bytes | None:
         """Applies a joined label; the same one again changes nothing."""
         try:
-            new = self._stage.label(state, label, self._epoch)
-        except Exception:  # as above: a label that can't be taken costs a log line, not the stream
+            live, lost = self._open(state)
+            return live.dump() if live.label(label) and not (lost and _later(state)) else None
+        except Exception:  # as above; intake refuses what is wrong with a label, so this is a fault of ours
             log.exception("a label of entity %s failed", self._stage.entity)
             return None
-        return None if new is state else new
 
     def seed(self, state: bytes | None, profile: bytes) -> bytes | None:
-        """Takes a seed while the key has no state of its epoch; a cut or foreign one is refused, with a log line."""
+        """Takes a seed while the key has no state of its epoch; a cut or foreign one is refused (intake saw to its letter)."""
         try:
-            self._stage.open(profile)
-            if state is not None and profile_header.read(state).epoch >= profile_header.read(profile).epoch:
-                return None
-        except ValueError:
+            epoch = self._stage.open(profile).epoch
+        except ProfileError:
             log.exception("a seed of entity %s is refused", self._stage.entity)
             return None
-        return profile
+        if state is None or (not _later(state) and self._open(state)[1]):
+            return profile
+        return profile if profile_header.read(state).epoch < epoch else None
 
     def feature_key(self, work: Work) -> bytes:
         """Kafka key of the feature record: the first entity's token; a damaged event without one goes by its id."""
@@ -145,6 +167,7 @@ class EntityStage:
             "set": self._set.hash,
             "vector": vector,  # type: ignore[typeddict-item]  # list is invariant
             "reason": work["reason"],
+            "degraded": work.get("degraded", []),
             "saw": work["saw"],
             "run": self._run,
             "repeat": work["repeat"],
@@ -153,3 +176,16 @@ class EntityStage:
             "decision": work["decision"],
         }
         return orjson.dumps(record)
+
+
+def _header(state: bytes | None) -> profile_header.Header | None:
+    try:
+        return None if state is None else profile_header.read(state)
+    except ValueError:
+        return None
+
+
+def _later(state: bytes | None) -> bool:
+    """Whether a newer engine wrote it: then it is whole, and not ours to replace."""
+    header = _header(state)
+    return header is not None and header.version > VERSION

@@ -13,6 +13,7 @@ from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.names import profile_key
 from fraud_flink.intake import EVENT, LABEL, SEED, Dead, Intake, entity_key
 from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
 from fraud_testing import detectors
 
@@ -144,11 +145,33 @@ def test_a_label_passes_and_a_bad_one_is_kept() -> None:
 def test_only_seeds_of_this_set_count() -> None:
     """A seed's key says set, entity and token; a token may hold colons; other sets and tombstones are passed over."""
     key = profile_key(CONFIG.hash6, "customer", "a:b").encode()
-    elements = INTAKE.take("seeds", key, b"profile", SOURCE, NOW)
-    assert elements == [(SEED, "customer", ("a:b", b"profile"))]
+    profile = compile_detector(CONFIG.spec).stage("customer").open(None, 2).dump()
+    elements = INTAKE.take("seeds", key, profile, SOURCE, NOW)
+    assert elements == [(SEED, "customer", ("a:b", profile))]
     assert [entity_key(elements[0], entity) for entity in ("customer", "counterparty")] == ["ta:b", "ia:b"]
     for other, value in ((b"000000:customer:x", b"p"), (key, None), (None, b"p"), (b"\xff", b"p")):
-        assert INTAKE.seed(other, value) == []
+        assert INTAKE.take("seeds", other, value, SOURCE, NOW) == []
+
+
+def test_a_seed_that_no_stage_can_read_is_a_dead_letter() -> None:
+    """Cut, rubbish, or of another entity's stage: it has this set's key, so training meant it for us, and somebody must know
+    that a key begins cold."""
+    engine = compile_detector(CONFIG.spec)
+    key = profile_key(CONFIG.hash6, "customer", "a").encode()
+    good = engine.stage("customer").open(None, 2).dump()
+    other = engine.stage("counterparty").open(None, 2).dump()
+    for value in (good[:-1], b"rubbish", other):
+        found = letter(INTAKE.take("seeds", key, value, SOURCE, NOW))
+        assert (found["reason"], found["source"], found["id"]) == ("wrong_type", SOURCE, None)
+        assert Sealer(KEY).open(found["payload"]) == value
+
+
+@pytest.mark.parametrize("name", ["time", "known"])
+def test_a_label_whose_time_no_state_can_hold_is_a_dead_letter(name: str) -> None:
+    """A stage would fail on it, and the label would be gone."""
+    for value in (2**63, -1):
+        found = letter(INTAKE.label(orjson.dumps({**LABEL_RECORD, name: value}), SOURCE, NOW))
+        assert (found["reason"], found["source"]) == ("wrong_type", SOURCE)
 
 
 def test_a_missing_entity_is_spread_by_id() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import orjson
@@ -79,14 +80,68 @@ def test_a_label_counts_once() -> None:
     assert COUNTERPARTY.label(state, label) is None
 
 
-def test_a_broken_state_lets_the_event_pass() -> None:
-    """A fault of one key costs its vector, not the stream: the record says so and later stages leave it alone."""
-    made = work()
-    assert CUSTOMER.event(b"rubbish", made) is None
+def later_version(state: bytes) -> bytes:
+    made = bytearray(state)
+    struct.pack_into("<H", made, 2, 99)
+    return bytes(made)
+
+
+def test_a_state_that_cannot_be_read_is_missing_and_begins_anew() -> None:
+    """The event is valued as its key's first and says so; the state that it leaves can be read, and where the old header
+    could, it goes on from its seq: else no store would take the new profile for the newer one."""
+    alone = work("z", NOW + 9)
+    CUSTOMER.event(None, alone)
+    full = CUSTOMER.event(CUSTOMER.event(None, work("a")), work("b", NOW + 1))
+    assert full is not None
+    for broken, seq in ((b"rubbish", 0), (full[:-1], 2), (full + b"\0", 2)):
+        made = work("z", NOW + 9)
+        new = CUSTOMER.event(broken, made)
+        assert new is not None
+        assert profile_header.read(new).seq == seq + 1
+        assert made["values"] == alone["values"]
+        assert made["saw"] == {"customer": (1, seq, "0" * 16)}
+        COUNTERPARTY.event(None, made)
+        record = orjson.loads(COUNTERPARTY.feature_record(made))
+        assert (record["reason"], record["degraded"]) == (None, ["profiles_incomplete"])
+        assert record["vector"] is not None
+        after = work("y", NOW + 10)
+        assert CUSTOMER.event(new, after) is not None
+        assert after["degraded"] == []
+
+
+def test_a_state_of_a_later_version_is_left_alone() -> None:
+    """A stream that was put back must not wipe out what a newer one knows: its events are valued alone and marked, each."""
+    state = CUSTOMER.event(None, work("a"))
+    assert state is not None
+    made = work("b", NOW + 1)
+    assert CUSTOMER.event(later_version(state), made) is None
+    assert made["degraded"] == ["profiles_incomplete"]
+    assert CUSTOMER.seed(later_version(state), state) is None
+    label: Any = {"id": "a", "time": NOW, "fraud": True, "known": NOW + 1}
+    assert COUNTERPARTY.label(later_version(COUNTERPARTY.event(None, work("a")) or b""), label) is None
+
+
+def test_labels_and_seeds_find_no_state_where_it_cannot_be_read() -> None:
+    """A label is kept for the events to come, and a seed of the same epoch makes the key whole again."""
+    label: Any = {"id": "a", "time": NOW, "fraud": True, "known": NOW + 1}
+    state = COUNTERPARTY.event(None, work("a"))
+    assert state is not None
+    new = COUNTERPARTY.label(state[:-1], label)
+    assert new is not None
+    assert COUNTERPARTY.label(new, label) is None
+    assert COUNTERPARTY.seed(state[:-1], state) == state
+
+
+def test_a_fault_of_an_event_costs_its_vector_only() -> None:
+    """What no stage can take passes, and says so; later stages leave it alone, and the state stays."""
+    state = CUSTOMER.event(None, work("a"))
+    made = work("b")
+    made["event"]["time"] = 2**63
+    assert CUSTOMER.event(state, made) is None
     assert COUNTERPARTY.token(made) is None
     record = orjson.loads(COUNTERPARTY.feature_record(made))
     assert (record["vector"], record["reason"]) == (None, "features_failed")
-    assert record["event"]["id"] == "a"
+    assert record["event"]["id"] == "b"
 
 
 def test_an_absent_entity_gives_nulls() -> None:

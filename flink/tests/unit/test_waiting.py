@@ -144,6 +144,21 @@ def test_a_restart_keeps_what_waits(stage: EntityFunction, context: Context) -> 
     assert [one["event"]["id"] for one in features(again.on_timer(context.timers[0], context))] == ["e1"]
 
 
+def test_what_waits_and_cannot_be_read_does_not_stop_the_stream(
+    stage: EntityFunction, context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bytes of a key that are no list of events are dropped with an error: read again after each restart, they would end it."""
+    given = elements(3)
+    context.states["waiting-v1"].held = b"rubbish"
+    assert features(stage.process_element(given[1], context)) == []
+    assert "can't be read" in caplog.text
+    out = features(stage.process_element(given[0], context))
+    assert [one["event"]["id"] for one in out] == ["e0", "e1"]
+    context.states["waiting-v1"].held = b"rubbish"
+    assert features(stage.on_timer(context.timers[0], context)) == []
+    assert context.states["waiting-v1"].held is None
+
+
 def test_no_more_wait_than_the_bound(stage: EntityFunction, context: Context) -> None:
     """A key whose state was lost doesn't gather its traffic: beyond the bound events go on at once."""
     given = elements(WAITING_MAX + 2)

@@ -72,7 +72,7 @@ def read(partition: int, key: bytes, value: bytes) -> Incoming:
         event[name]
     for name in ("hash", "set", "vector", "saw", "source", "appended", "decision"):
         record[name]
-    return Incoming(partition, key, record)
+    return Incoming(partition, key, record, degraded=list(record.get("degraded", ())))
 
 
 @dataclass(frozen=True, slots=True)
