@@ -26,7 +26,7 @@ class RuleMode(StrEnum):
 class Rule(Spec):
     name: PolicyName
     when: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
-        description="CEL over event and features."
+        description="CEL over event and features; a comparison with a null is false."
     )
     action: Action
     mode: RuleMode = RuleMode.ENFORCE

@@ -71,6 +71,19 @@ def preset_names(features: Features, entities: list[Entity]) -> list[str]:
     return found
 
 
+def all_names(features: Features, entities: list[Entity]) -> list[str]:
+    """Names of the whole set, in no order."""
+    preset = [] if features.preset is Preset.NONE else ["amount", *preset_names(features, entities)]
+    return [*preset, *(feature.name for feature in features.extra)]
+
+
+def truth_names(features: Features) -> frozenset[str]:
+    """Features that are yes or no; a rule sees them as booleans, so that ``features.night`` stands on its own."""
+    preset = [] if features.preset is Preset.NONE else ["night", "weekend"]
+    truths = (Transform.NIGHT, Transform.WEEKEND, Transform.EQUALS)
+    return frozenset([*preset, *(f.name for f in features.extra if f.transform in truths)])
+
+
 def check(spec: DetectorSpec) -> list[SpecError]:
     """What is wrong with the features: unknown or unfit fields, entities and operands. Empty where all is well.
 

@@ -55,6 +55,11 @@ SUPERSEDED: Final = Metric(
     "Inline answers that weren't published, as another decision of the id was: its claim had been lost or couldn't be asked for.",
     labels=("detector",),
 )
+RULES_FAILED: Final = Metric(
+    "fraud_rules_failed_total",
+    "Times that a policy rule couldn't be evaluated, so that it matched nothing.",
+    labels=("detector", "door", "rule"),
+)
 RELEASE_INFO: Final = Metric(
     "fraud_release_info", "1 for the release in use.", "gauge", ("detector", "release", "model_version")
 )

@@ -13,18 +13,17 @@ from typing import Any, Final
 
 import cel
 
-from fraud_contracts import feature_set, names
+from fraud_contracts import feature_set, names, rules
 from fraud_contracts.config import DetectorConfig, KafkaAddress
 from fraud_contracts.detector import Component, ComponentOverride, DeletionPolicy, DetectorSpec, parse_spec
 from fraud_contracts.errors import SpecError
 from fraud_contracts.names import Identity
+from fraud_contracts.rule_parser import RuleError
 from fraud_operator import training
 from fraud_operator.settings import Platform
 
 Json = dict[str, Any]
 
-# What a policy rule may read; see the decision service.
-RULE_VARIABLES: Final = frozenset({"event", "features"})
 # Parts of the spec that reach no data-path process through its document: a change in them must restart nothing.
 _NOT_IN_HASH: Final = ("policy", "rollout", "model", "components", "deletion_policy", "paused")
 
@@ -147,21 +146,12 @@ class Detector:
 def check(detector: Detector) -> list[SpecError]:
     """What is wrong with a spec that its schema let pass. Empty where all is well."""
     spec, found = detector.spec, list(feature_set.check(detector.spec))
+    readable = rules.names(spec)
     for i, rule in enumerate(spec.policy.rules):
-        path = f"spec.policy.rules[{i}].when"
         try:
-            program = cel.compile(rule.when)
-        except ValueError as error:
-            found.append(
-                SpecError(path, f"rule {rule.name!r} is no CEL expression: {str(error).splitlines()[0]}")
-            )
-            continue
-        unknown = sorted(set(program.variables()) - RULE_VARIABLES)
-        if unknown:
-            allowed = ", ".join(sorted(RULE_VARIABLES))
-            found.append(
-                SpecError(path, f"rule {rule.name!r} reads {', '.join(unknown)}; it may read {allowed}")
-            )
+            rules.compile_rule(rule.when, readable, cel.compile)
+        except RuleError as error:
+            found.append(SpecError(f"spec.policy.rules[{i}].when", f"rule {rule.name!r} {error}"))
     if spec.event.amount.currency_field is not None and spec.event.amount.currency is None:
         # The schema says it, too; an object may have been stored before it did.
         found.append(

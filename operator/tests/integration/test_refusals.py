@@ -183,6 +183,10 @@ IMMUTABLE: dict[str, tuple[Change, str, str]] = {
 TOLD: dict[str, tuple[Change, str, str]] = {
     "rule that is no CEL": ({f"{POLICY}.rules.0.when": "event.amount > 5 and"}, f"{POLICY}.rules[0].when", "no CEL"),
     "rule reads the world": ({f"{POLICY}.rules.0.when": "world.ends"}, f"{POLICY}.rules[0].when", "may read event"),
+    "rule reads an unknown feature": (
+        {f"{POLICY}.rules.0.when": "features.customer_cnt_1d > 5.0"}, f"{POLICY}.rules[0].when", "customer_count_1d",
+    ),
+    "rule that is no truth": ({f"{POLICY}.rules.0.when": "event.amount"}, f"{POLICY}.rules[0].when", "compare it"),
     "list of nothing known": (
         {f"{POLICY}.lists": [{"name": "bad", "field": "shoe", "action": "Decline"}]},
         f"{POLICY}.lists[0].field", "name one, or add it to spec.event.fields",

@@ -9,32 +9,33 @@ Order of precedence, the same at both doors:
    decline that a list asked for is never softened. Limits count per replica: they bound a model gone mad, they are
    no exact budget.
 
-A rule that doesn't compile or fails while it runs matches nothing. It is named in ``problems`` or in the match's
-``failed``, which the doors log and count, because a typing error in one rule must not stop all decisions.
+A comparison with a null is false, ``!=`` true (``fraud_contracts.rules``). A rule that doesn't compile or fails while it runs
+matches nothing, because an error in one rule must not stop all decisions: ``failed`` names it, which the doors count.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import cel
 
+from fraud_contracts import feature_set, rules
 from fraud_contracts.detector import Action, DetectorSpec, Limits, Policy, PolicyList, RuleMode
 from fraud_contracts.records import Event, Reasoned
+from fraud_contracts.rule_parser import RuleError
 from fraud_pipelines.events import Tokeniser
-from fraud_pipelines.features import from_detector
 
 SEVERITY: Final = {Action.APPROVE: 0, Action.REVIEW: 1, Action.DECLINE: 2}
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
-_MEMBER: Final = re.compile(r"\bfeatures\s*\.\s*([A-Za-z_][A-Za-z0-9_]*)")
-_BARE: Final = re.compile(r"\bfeatures\b(?!\s*\.\s*[A-Za-z_])")
-_TRUTH: Final = ("Night", "Weekend", "Equals")
+_log = logging.getLogger(__name__)
 
 
 def strictest(*actions: Action) -> Action:
@@ -139,19 +140,22 @@ class CompiledPolicy:
         self.bands, self.fallback, self.limits = policy.bands, policy.fallback, policy.limits
         self.problems: list[str] = []
         self._lists = [_List(source, spec, tokeniser, self.problems) for source in policy.lists]
-        self._rules: list[tuple[str, Action, bool, Any]] = []
-        text = ""
+        self._rules: list[tuple[str, Action, bool, rules.Program]] = []
+        self._broken: list[str] = []
+        readable, wanted = rules.names(spec), set[str]()
         for rule in policy.rules:
             try:
-                program = cel.compile(rule.when)
-            except ValueError as error:
-                self.problems.append(f"rule {rule.name}: {str(error).splitlines()[0][:300]}")
+                compiled = rules.compile_rule(rule.when, readable, cel.compile)
+            except RuleError as error:
+                self.problems.append(f"rule {rule.name} {error}")
+                self._broken.append(rule.name)
                 continue
-            self._rules.append((rule.name, rule.action, rule.mode is RuleMode.ENFORCE, program))
-            text += rule.when + "\n"
+            self._rules.append((rule.name, rule.action, rule.mode is RuleMode.ENFORCE, compiled.program))
+            wanted |= compiled.features
         # Handing values to CEL costs more than evaluating: only features that some rule names are handed over.
-        self._wanted = None if _BARE.search(text) else frozenset(_MEMBER.findall(text))
-        self._truth = truth_features(spec)
+        self._wanted = sorted(wanted)
+        self._truth = feature_set.truth_names(spec.features)
+        self._logged: set[str] = set()
 
     def band(self, score: int) -> Action:
         if score >= self.bands.decline:
@@ -159,8 +163,8 @@ class CompiledPolicy:
         return Action.REVIEW if score >= self.bands.review else Action.APPROVE
 
     def matches(self, event: Event, features: Mapping[str, float] | None, now: int) -> Matches:
-        """``features`` is the vector by name, or None where it couldn't be made; rules over it then fail."""
-        found = Matches()
+        """``features`` is the vector by name, or None where it couldn't be made: to a rule it is null then."""
+        found = Matches(failed=list(self._broken))
         for one in self._lists:
             if one.match(event, now):
                 found.enforced.append(
@@ -168,16 +172,16 @@ class CompiledPolicy:
                 )
         if not self._rules:
             return found
-        given: dict[str, float | bool] = {}
-        if features is not None:
-            wanted = features.keys() if self._wanted is None else self._wanted & features.keys()
-            given = {n: features[n] == 1.0 if n in self._truth else features[n] for n in wanted}
+        given = {name: self._value(name, features) for name in self._wanted}
         context = cel.Context({"event": event, "features": given})
         for name, action, enforced, program in self._rules:
             try:
                 result = program.execute(context)
-            except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError):
+            except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
                 result = None
+                if name not in self._logged:  # once a release: a rule may fail on each event
+                    self._logged.add(name)
+                    _log.warning("rule failed", extra={"data": {"rule": name, "error": str(error)[:300]}})
             if result is True:
                 if enforced:
                     found.enforced.append(Match(f"rule:{name}", f"the rule {name} applies", action))
@@ -187,10 +191,11 @@ class CompiledPolicy:
                 found.failed.append(name)
         return found
 
-
-def truth_features(spec: DetectorSpec) -> frozenset[str]:
-    """Features that are yes or no; a rule sees them as booleans, so that ``features.night`` stands on its own."""
-    return frozenset(f.name for f in from_detector(spec).features if f.transform in _TRUTH)
+    def _value(self, name: str, features: Mapping[str, float] | None) -> float | bool | None:
+        value = math.nan if features is None else features[name]
+        if math.isnan(value):
+            return None
+        return value == 1.0 if name in self._truth else value
 
 
 def limit(

@@ -50,9 +50,9 @@ class Stand:
     candidates: serving.Process
     number: int = 0
 
-    def release(self, name: str, candidate: bool = False, **fallback: str) -> None:
+    def release(self, name: str, candidate: bool = False, rules: Any = (), **fallback: str) -> None:
         """``candidate``: a second model answers all buckets."""
-        policy = {"fallback": {**POLICY["fallback"], **fallback}}
+        policy = {"fallback": {**POLICY["fallback"], **fallback}, "rules": list(rules)}
         whole: dict[str, Any] = {"stable": self.package, "policy_revision": 1}
         if candidate:
             whole |= {"candidate": self.candidate, "split": Split(salt="s", share=BUCKETS)}
@@ -217,7 +217,7 @@ def test_without_kafka_the_policy_says_whether_there_is_an_answer(stand: Stand, 
     stand.release("after")
 
 
-def features(stand: Stand, count: int) -> list[str]:
+def features(stand: Stand, count: int, category: str | None = "travel") -> list[str]:
     """Records for the worker, as the stream makes them; -> their ids."""
     engine = compile_detector(stand.config.spec)
     records = []
@@ -229,7 +229,7 @@ def features(stand: Stand, count: int) -> list[str]:
             "amount": 1000,
             "currency": "EUR",
             "entities": {"customer": f"t_{stand.number}", "counterparty": "m1"},
-            "fields": {"category": "travel"},
+            "fields": {"category": category},
         }
         vector, _, saw = engine.observe(dict.fromkeys(event["entities"]), event, 1)
         record = {
@@ -357,6 +357,47 @@ def test_without_candidate_and_stable_model_the_policy_answers(stand: Stand) -> 
         assert seconds < 2 * DEADLINE + MARGIN
     stand.release("alone")
     stand.heal()
+
+
+def test_rules_read_nulls_alike_at_both_doors(stand: Stand) -> None:
+    """A new card's null feature and a missing field make comparisons false and fail no rule; a rule that fails is counted."""
+    stand.heal()
+    new_card = "!(features.customer_seconds_since_last < 86400.0) && event.fields.category != 'travel'"
+    rules = [
+        {"name": "new-card", "when": new_card, "action": "Decline"},
+        {
+            "name": "word",
+            "when": "event.fields.category < 'm' || event.fields.category >= 'm'",
+            "action": "Review",
+        },
+        {"name": "code", "when": "int(event.fields.category) == 1", "action": "Review"},
+    ]
+    stand.release("nulls", rules=rules)
+    wait_for(
+        lambda: stand.metric(stand.worker, "fraud_release_info", 'release="nulls"') == 1, 10, "the release"
+    )
+    for category, codes, failures in (
+        (None, ["rule:new-card"], 0),
+        ("food", ["rule:new-card", "rule:word"], 1),
+    ):
+        doors = {"inline": stand.service, "stream": stand.worker}
+        before = {
+            door: stand.metric(process, "fraud_rules_failed_total", f'door="{door}"', 'rule="code"')
+            for door, process in doors.items()
+        }
+        [(status, told, _, _)] = stand.send([{**stand.transaction(), "category": category}])
+        assert (status, told["action"]) == (200, "decline")
+        [event_id] = features(stand, 1, category)
+        wait_for(
+            lambda event_id=event_id: event_id in {d["id"] for d in stand.committed()}, 30, "the decision"
+        )
+        [streamed] = [d for d in stand.committed() if d["id"] == event_id]
+        for decision in (told, streamed):
+            assert [r["code"] for r in decision["reasons"] if r["code"].startswith("rule:")] == codes
+        for door, process in doors.items():
+            count = stand.metric(process, "fraud_rules_failed_total", f'door="{door}"', 'rule="code"')
+            assert count - before[door] == failures, door
+    stand.release("no-rules")
 
 
 def test_sigterm_answers_what_is_under_way(stand: Stand) -> None:

@@ -179,15 +179,16 @@ def test_a_rule_sees_features_events_and_fields() -> None:
 
 
 def test_a_broken_rule_matches_nothing_and_is_named() -> None:
-    """A rule that doesn't compile is a problem of the release; one that fails while running is named in the verdict."""
+    """A rule that doesn't compile is a problem of the release; it and one that fails while running are named in the verdict."""
     rules = [
         {"name": "broken", "when": "event.amount >", "action": "Decline"},
-        {"name": "fails", "when": "features.nothing > 1.0", "action": "Decline"},
+        {"name": "unknown", "when": "features.nothing > 1.0", "action": "Decline"},
+        {"name": "fails", "when": "1000 / (event.amount - 1000) > 1", "action": "Decline"},
     ]
     rule = ruling({"rules": rules})
     verdict = judge(rule)
-    assert (verdict.action, verdict.failed_rules) == ("approve", ["fails"])
-    assert any("broken" in problem for problem in rule.problems)
+    assert (verdict.action, verdict.failed_rules) == ("approve", ["broken", "unknown", "fails"])
+    assert [problem.split()[1] for problem in rule.problems] == ["broken", "unknown"]
 
 
 def test_a_list_matches_a_plain_value_of_a_sensitive_field_until_it_expires() -> None:

@@ -160,8 +160,8 @@ class Desk:
             self.tally.counts(now),
             now,
         )
-        if verdict.failed_rules:
-            _log.warning("rules failed", extra={"data": {"rules": verdict.failed_rules}})
+        for rule in verdict.failed_rules:
+            self.instruments(metrics.RULES_FAILED, door="inline", rule=rule).inc()
         decision = write_up(
             ruling,
             route,

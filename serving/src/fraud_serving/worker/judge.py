@@ -220,8 +220,8 @@ class Judge:
                 self._tally.counts(now),
                 now,
             )
-            if verdict.failed_rules:
-                _log.warning("rules failed", extra={"data": {"rules": verdict.failed_rules}})
+            for rule in verdict.failed_rules:
+                self.instruments(metrics.RULES_FAILED, door="stream", rule=rule).inc()
             self._tally.note(verdict.action, now)
             incoming.decision = write_up(
                 ruling,

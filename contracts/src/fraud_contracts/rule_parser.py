@@ -1,0 +1,376 @@
+"""CEL's grammar for policy rules: what an expression reads and compares, and the text that is evaluated in its place.
+
+CEL raises where a null is compared. So each comparison, and each value that stands as a truth, is written anew behind a
+guard: ``event.fields.n > 5`` becomes ``(event.fields.n == null ? false : event.fields.n > 5)``; behind ``!=`` the guard gives
+true. Any value made of a null is null: ``event.fields.n + 1``, ``size(event.fields.text)``. No CEL is evaluated here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+FUNCTIONS: Final = frozenset(
+    [
+        "has",
+        "size",
+        "contains",
+        "startsWith",
+        "endsWith",
+        "matches",
+        "int",
+        "uint",
+        "double",
+        "string",
+        "bytes",
+        "timestamp",
+        "duration",
+        "type",
+        "dyn",
+        "getFullYear",
+        "getMonth",
+        "getDayOfYear",
+        "getDayOfMonth",
+        "getDate",
+        "getDayOfWeek",
+        "getHours",
+        "getMinutes",
+        "getSeconds",
+        "getMilliseconds",
+    ]
+)
+_OVER_LISTS: Final = frozenset({"all", "exists", "exists_one", "map", "filter"})
+_TYPE_NAMES: Final = frozenset({"int", "uint", "double", "string", "bytes", "bool", "list", "map", "type"})
+_COMPARISONS: Final = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
+_MAX_TEXT: Final = 50_000
+_TOKEN: Final = re.compile(
+    r"""(?P<space>\s+|//[^\n]*)
+    |(?P<string>[rRbB]{0,2}(?:\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))
+    |(?P<number>0[xX][0-9a-fA-F]+[uU]?|(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[uU]?)
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<sign>&&|\|\||==|!=|<=|>=|[-!<>+*/%?:.,()\[\]{}])""",
+    re.VERBOSE | re.DOTALL,
+)
+_PLAIN_STRING: Final = re.compile(r"""(["'])([^\\"']*)\1""")
+KINDS: Final[Mapping[type, str]] = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    bytes: "bytes",
+    datetime: "a timestamp",
+    timedelta: "a duration",
+    list: "a list",
+    dict: "a map",
+}
+
+
+class RuleError(ValueError):
+    """What is wrong with a rule, and the remedy; it reads on from the rule's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A value that a rule may read. A sensitive one is a token, whatever its declared type."""
+
+    kind: type
+    nullable: bool = True
+    sensitive: bool = False
+
+
+Names = Mapping[str, "Names | Name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the expression: what is to be evaluated in its place, and the conditions under which that is null.
+
+    ``bound`` are variables of macros in it: it can't be tried alone. ``truth``: it is true or false, never null.
+    """
+
+    text: str
+    nulls: tuple[str, ...] = ()
+    paths: frozenset[str] = frozenset()
+    bound: frozenset[str] = frozenset()
+    truth: bool = False
+    name: Name | None = None
+    choice: tuple[str, Part, Part] | None = None
+
+    def guarded(self, otherwise: str) -> Part:
+        text = self.text
+        if self.nulls:
+            text = f"({' || '.join(self.nulls)} ? {otherwise} : {text})"
+        if len(text) > _MAX_TEXT:
+            raise RuleError("chooses too much with ?; make several rules of it")
+        return Part(text, paths=self.paths, bound=self.bound)
+
+
+def _joined(text: str, *parts: Part) -> Part:
+    """A value made of parts: null where one of them is."""
+    return Part(
+        text,
+        tuple(dict.fromkeys(null for part in parts for null in part.nulls)),
+        frozenset().union(*(part.paths for part in parts)),
+        frozenset().union(*(part.bound for part in parts)),
+    )
+
+
+class Parser:
+    """CEL's grammar, by descent; the library has found the syntax right before."""
+
+    def __init__(self, source: str, known: Names) -> None:
+        self._tokens: list[tuple[str, str]] = []
+        self._at, self._known, self._scope = 0, known, [frozenset[str]()]
+        self.comparisons: list[tuple[Part, str, Part]] = []
+        self.truths: list[Part] = []
+        end = 0
+        while end < len(source):
+            match = _TOKEN.match(source, end)
+            if match is None:
+                raise RuleError(f"has something that rules can't use at {source[end : end + 10]!r}")
+            if match.lastgroup != "space":
+                self._tokens.append((match.lastgroup or "", match.group()))
+            end = match.end()
+        self._tokens.append(("end", "the end"))
+
+    def _peek(self, ahead: int = 0) -> str:
+        kind, text = self._tokens[min(self._at + ahead, len(self._tokens) - 1)]
+        return "" if kind == "string" else text
+
+    def _take(self) -> tuple[str, str]:
+        token = self._tokens[self._at]
+        self._at += token[0] != "end"
+        return token
+
+    def _accept(self, *signs: str) -> str | None:
+        return self._take()[1] if self._peek() in signs else None
+
+    def _expect(self, sign: str) -> None:
+        if self._accept(sign) is None:
+            raise RuleError(f"has something that rules can't use at {self._tokens[self._at][1]!r}")
+
+    def truth(self, part: Part) -> Part:
+        """The part where true or false is asked for: a null is false."""
+        if part.truth:
+            return part
+        if part.choice is not None:
+            condition, *branches = part.choice
+            first, second = (self.truth(branch) for branch in branches)
+            return replace(
+                _joined(f"({condition} ? {first.text} : {second.text})", part), nulls=(), truth=True
+            )
+        self.truths.append(part)
+        return replace(part.guarded("false"), truth=True)
+
+    def whole(self) -> Part:
+        part = self._choice()
+        self._expect("the end")
+        return part
+
+    def _choice(self) -> Part:
+        part = self._logic()
+        if self._accept("?") is None:
+            return part
+        condition = self.truth(part)
+        first = self._logic()
+        self._expect(":")
+        second = self._choice()
+        found = _joined(f"({condition.text} ? {first.text} : {second.text})", condition, first, second)
+        nulls: tuple[str, ...] = ()
+        if first.nulls or second.nulls:
+            either = [" || ".join(branch.nulls) or "false" for branch in (first, second)]
+            nulls = (f"({condition.text} ? {either[0]} : {either[1]})",)
+        truth = first.truth and second.truth
+        return replace(found, nulls=nulls, truth=truth, choice=(condition.text, first, second))
+
+    def _logic(self, sign: str = "||") -> Part:
+        def inner() -> Part:
+            return self._logic("&&") if sign == "||" else self._comparison()
+
+        part = inner()
+        while self._accept(sign):
+            left, right = self.truth(part), self.truth(inner())
+            part = replace(_joined(f"{left.text} {sign} {right.text}", left, right), truth=True)
+        return part
+
+    def _comparison(self) -> Part:
+        left = self._sum("+", "-")
+        while operator := self._accept(*_COMPARISONS):
+            right = self._sum("+", "-")
+            self.comparisons.append((left, operator, right))
+            whole = _joined(f"{left.text} {operator} {right.text}", left, right)
+            left = replace(whole.guarded("true" if operator == "!=" else "false"), truth=True)
+        return left
+
+    def _sum(self, *signs: str) -> Part:
+        def inner() -> Part:
+            return self._sum("*", "/", "%") if signs[0] == "+" else self._signed()
+
+        part = inner()
+        while sign := self._accept(*signs):
+            right = inner()
+            part = _joined(f"{part.text} {sign} {right.text}", part, right)
+        return part
+
+    def _signed(self) -> Part:
+        if self._accept("!"):
+            part = self.truth(self._signed())
+            return replace(part, text=f"!{part.text}")
+        if self._accept("-"):
+            part = self._signed()
+            return _joined(f"-{part.text}", part)
+        return self._member()
+
+    def _member(self) -> Part:
+        part = self._primary()
+        while sign := self._accept(".", "["):
+            if sign == "[":
+                index = self._choice()
+                self._expect("]")
+                part = _joined(f"{part.text}[{index.text}]", part, index)
+                continue
+            name = self._take()[1]
+            if self._accept("("):
+                part = (
+                    self._macro(part, name)
+                    if name in _OVER_LISTS
+                    else self._call(f"{part.text}.{name}", name, part)
+                )
+            elif part.name is not None:
+                raise RuleError(
+                    f"reads {part.text}.{name}, but {part.text} is {KINDS[part.name.kind]} without parts"
+                )
+            else:
+                part = _joined(f"{part.text}.{name}", part)
+        return part
+
+    def _primary(self) -> Part:
+        kind, text = self._take()
+        if kind in ("string", "number") or text in ("true", "false"):
+            return Part(text, truth=kind == "name")
+        if text == "(":
+            part = self._choice()
+            self._expect(")")
+            return replace(part, text=f"({part.text})")
+        if text in ("[", "{"):
+            return self._literal(text)
+        if text == "null":
+            raise RuleError(
+                "compares with null, which is never true; write has(…) or !has(…) of the name instead"
+            )
+        if kind != "name":
+            raise RuleError(f"has something that rules can't use at {text!r}")
+        if text in self._scope[-1]:
+            return Part(text, (f"{text} == null",), bound=frozenset({text}))
+        if text in self._known:
+            return self._path(text)
+        if self._accept("("):
+            return self._call(text, text)
+        if text in _TYPE_NAMES:
+            return Part(text)
+        raise RuleError(f"reads {text}; it may read {' and '.join(sorted(self._known))} only")
+
+    def _path(self, path: str) -> Part:
+        level, text = self._known[path], path
+        while not isinstance(level, Name):
+            key, written = self._key()
+            if key is None:
+                raise RuleError(f"reads {path} as a whole; name one of its values: {_some(level)}")
+            if key not in level:
+                raise RuleError(_unknown(path, key, level))
+            path, text, level = f"{path}.{key}", text + written, level[key]
+        nulls = (f"{text} == null",) if level.nullable else ()
+        return Part(text, nulls, frozenset({path}), name=level)
+
+    def _key(self) -> tuple[str | None, str]:
+        """The next name below ``event`` or ``features``, as ``.name`` or ``["name"]``, and how it is written."""
+        if self._peek() == "." and self._peek(2) != "(":
+            self._take()
+            key = self._take()[1]
+            return key, f".{key}"
+        if self._peek() == "[" and self._peek(2) == "]":
+            literal = _PLAIN_STRING.fullmatch(self._tokens[self._at + 1][1])
+            if literal is not None:
+                self._at += 3
+                return literal[2], f"[{literal[0]}]"
+        return None, ""
+
+    def _call(self, text: str, name: str, *receiver: Part) -> Part:
+        if name not in FUNCTIONS:
+            known = FUNCTIONS | _OVER_LISTS
+            close = difflib.get_close_matches(name, known, 3)
+            meant = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(sorted(known))}"
+            raise RuleError(f"calls {name}, which CEL hasn't; {meant}")
+        arguments = self._list(")")
+        if name == "has" and not receiver and len(arguments) == 1 and arguments[0].name is not None:
+            # Every declared name is in the event, so has() asks for a value.
+            return replace(
+                arguments[0], text=f"({arguments[0].text} != null)", nulls=(), truth=True, name=None
+            )
+        return _joined(f"{text}({', '.join(a.text for a in arguments)})", *receiver, *arguments)
+
+    def _macro(self, over: Part, name: str) -> Part:
+        kind, variable = self._take()
+        if kind != "name" or variable in self._known or self._accept(",") is None:
+            raise RuleError(
+                f"calls {name}; write it as list.{name}(x, …), with another name than event or features"
+            )
+        self._scope.append(self._scope[-1] | {variable})
+        bodies = self._list(")")
+        self._scope.pop()
+        texts = [
+            _embedded(body) if name == "map" and i == len(bodies) - 1 else self.truth(body).text
+            for i, body in enumerate(bodies)
+        ]
+        found = _joined(f"{over.text}.{name}({variable}, {', '.join(texts)})", over, *bodies)
+        return replace(found, nulls=over.nulls, bound=over.bound | (found.bound - {variable}))
+
+    def _list(self, end: str) -> list[Part]:
+        found: list[Part] = []
+        while self._accept(end) is None:
+            found.append(self._choice())
+            if self._peek() != end:
+                self._expect(",")
+        return found
+
+    def _literal(self, start: str) -> Part:
+        """A list or a map. Nulls in it are elements like others: no comparison with them is true."""
+        parts: list[Part] = []
+        texts: list[str] = []
+        end = "]" if start == "[" else "}"
+        while self._accept(end) is None:
+            parts.append(self._choice())
+            texts.append(_embedded(parts[-1]))
+            if start == "{":
+                self._expect(":")
+                parts.append(self._choice())
+                texts[-1] += f": {_embedded(parts[-1])}"
+            if self._peek() != end:
+                self._expect(",")
+        return replace(_joined(f"{start}{', '.join(texts)}{end}", *parts), nulls=())
+
+
+def _embedded(part: Part) -> str:
+    """The part's text where a null is allowed as a value."""
+    return part.text if part.name is not None else part.guarded("null").text
+
+
+def _some(known: Iterable[str]) -> str:
+    listed = sorted(known)
+    return ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")
+
+
+def _unknown(path: str, key: str, level: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, level, 3)
+    meant = f"did you mean {' or '.join(close)}?" if close else f"there are: {_some(level) or 'none'}."
+    remedy = {
+        "event": " Currency is there where spec.event.amount.currency is." if key == "currency" else "",
+        "event.fields": " Else declare it in spec.event.fields",
+        "event.entities": " Else declare it in spec.entities",
+        "features": " Else add it to spec.features.extra",
+    }
+    return f"reads {path}.{key}, which isn't there; {meant}{remedy[path]}"

@@ -1,0 +1,186 @@
+"""A policy rule: CEL over ``event`` and ``features``, checked whole, and compiled so that a comparison with a null is false.
+
+The operator checks with this code at admission and the doors compile with it, so what one lets pass the others run. CEL
+itself is the library's; its ``compile`` comes as an argument, as this package needs no more than pydantic. Types show only
+when CEL runs, so each comparison is tried alone on sample events of the declared types: ``&&`` would hide a wrong one from a
+trial of the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from fraud_contracts import feature_set
+from fraud_contracts.detector import DetectorSpec, FieldType
+from fraud_contracts.rule_parser import KINDS, Name, Names, Parser, Part, RuleError
+
+_PLACEHOLDER: Final = re.compile(r"t_[0-9a-f]{32}")  # what stands in an event for a sensitive value
+_NO_VALUE: Final = "t_" + "0" * 32
+
+# Several of each, so that int(), timestamp(), duration() and division find one that they can take.
+_SAMPLES: Final[Mapping[type, tuple[Any, ...]]] = {
+    str: ("1", "a", "2026-01-31T12:00:00Z", "1h"),
+    int: (7, 1, 1_000, 2),
+    float: (2.5, 1.0, 0.5, 7.0),
+    bool: (True, False, True, False),
+}
+
+
+class Program(Protocol):
+    """A compiled CEL expression. ``execute`` raises where it can't be evaluated."""
+
+    def execute(self, context: Any = None, /) -> Any: ...
+
+
+Compile = Callable[[str], Program]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """``features`` are those that the rule reads."""
+
+    program: Program
+    features: frozenset[str]
+
+
+def names(spec: DetectorSpec) -> Names:
+    """All that rules of this detector may read, by its parts: ``event.entities.customer`` and so on."""
+    sensitive = set(spec.event.sensitive)
+    types = {FieldType.STRING: str, FieldType.INTEGER: int, FieldType.NUMBER: float, FieldType.BOOLEAN: bool}
+    fields = {
+        f.name: Name(str if f.name in sensitive else types[f.type], sensitive=f.name in sensitive)
+        for f in spec.event.fields
+    }
+    entities = {
+        e.name: Name(str, nullable=i > 0, sensitive=e.field in sensitive) for i, e in enumerate(spec.entities)
+    }
+    event: dict[str, Names | Name] = {
+        "id": Name(str, nullable=False),
+        "time": Name(int, nullable=False),
+        "amount": Name(int, nullable=False),
+        "entities": entities,
+        "fields": fields,
+    }
+    if spec.event.amount.currency is not None:
+        event["currency"] = Name(str, nullable=False)
+    truths = feature_set.truth_names(spec.features)
+    features = {
+        name: Name(bool if name in truths else float)
+        for name in feature_set.all_names(spec.features, spec.entities)
+    }
+    return {"event": event, "features": features}
+
+
+def compile_rule(when: str, known: Names, cel_compile: Compile) -> CompiledRule:
+    """The rule made ready; RuleError says what is wrong with it.
+
+    The program gives true or false on ``{"event": …, "features": …}`` in which every known name has its type's value or
+    null. It can still raise where a value decides, as in ``int(event.fields.code)`` or a division by a field.
+    """
+    try:
+        cel_compile(when)
+        parser = Parser(when, known)
+        whole = parser.truth(parser.whole())
+        trial = _Trial(known, cel_compile)
+        for left, operator, right in parser.comparisons:
+            trial.comparison(left, operator, right)
+        for part in parser.truths:
+            trial.truth(part)
+        trial.on_nulls(whole.text)
+        program = cel_compile(whole.text)
+    except RuleError:
+        raise
+    except ValueError as error:
+        raise RuleError(f"is no CEL expression: {_line(error)}") from error
+    except RecursionError as error:
+        raise RuleError("is nested too deep; make several rules of it") from error
+    return CompiledRule(
+        program, frozenset(p.split(".", 1)[1] for p in whole.paths if p.startswith("features."))
+    )
+
+
+class _Trial:
+    """Evaluates parts on sample events of the declared types."""
+
+    def __init__(self, known: Names, cel_compile: Compile) -> None:
+        self._compile = cel_compile
+        numbers = range(len(_SAMPLES[str]))
+        self._samples = {nulls: [_sample(known, i, nulls) for i in numbers] for nulls in (False, True)}
+
+    def _values(self, *texts: str, nulls: bool = False) -> list[tuple[Any, ...]]:
+        """The texts' values on each sample that they can be evaluated on; RuleError where there is none."""
+        programs = [(text, self._compile(text)) for text in texts]
+        found: list[tuple[Any, ...]] = []
+        problem = ""
+        for sample in self._samples[nulls]:
+            values = []
+            for text, program in programs:
+                try:
+                    values.append(program.execute(sample))
+                except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+                    problem = f"can't be evaluated at {text}: {_line(error)}"
+                    break
+            else:
+                found.append(tuple(values))
+        if not found:
+            raise RuleError(problem)
+        return found
+
+    def comparison(self, left: Part, operator: str, right: Part) -> None:
+        if left.bound or right.bound:
+            return
+        shown = f"{left.text} {operator} {right.text}"
+        for one, other in self._values(left.text, right.text):
+            if operator == "in" and not isinstance(other, list | dict):
+                raise RuleError(
+                    f"looks for {left.text} in {right.text}, which is {_kind(other)}; write a list"
+                )
+            others = list(other) if isinstance(other, list | dict) and operator == "in" else [other]
+            if others and all(_kind(one) != _kind(value) for value in others):
+                kinds = f"{left.text} is {_kind(one)}, {right.text} {'holds' if operator == 'in' else 'is'}"
+                raise RuleError(f"compares {shown}, but {kinds} {_kind(others[0])}; give both the same type")
+            for part, fixed, values in ((left, right, others), (right, left, [one])):
+                sensitive = part.name is not None and part.name.sensitive and not fixed.paths
+                if sensitive and not all(_PLACEHOLDER.fullmatch(str(value)) for value in values):
+                    remedy = "put the value on a list of spec.policy.lists"
+                    raise RuleError(f"compares {part.text}, which holds tokens, with a plain value; {remedy}")
+        self._values(shown)
+
+    def truth(self, part: Part) -> None:
+        if part.bound:
+            return
+        for (value,) in self._values(part.text):
+            if not isinstance(value, bool):
+                raise RuleError(
+                    f"gives {_kind(value)} at {part.text}, not true or false; compare it with something"
+                )
+
+    def on_nulls(self, whole: str) -> None:
+        """The rule whole, on events that lack all they may lack."""
+        for (value,) in self._values(whole, nulls=True):
+            if not isinstance(value, bool):
+                raise RuleError(f"gives {_kind(value)}, not true or false; compare it with something")
+
+
+def _sample(known: Names, number: int, nulls: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, level in known.items():
+        if not isinstance(level, Name):
+            found[name] = _sample(level, number, nulls)
+        elif nulls and level.nullable:
+            found[name] = None
+        else:
+            found[name] = _NO_VALUE if level.sensitive else _SAMPLES[level.kind][number]
+    return found
+
+
+def _kind(value: Any) -> str:
+    return KINDS.get(type(value), type(value).__name__)
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -1,0 +1,185 @@
+"""Rules at admission: what silently would never fire, or would fail, is refused with the name at fault and a remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cel
+import pytest
+import yaml
+
+from fraud_contracts import rule_parser, rules
+from fraud_contracts.detector import parse_spec
+from fraud_operator.detector import Detector, check
+from fraud_operator.settings import Platform, Stores
+
+ROOT = Path(__file__).resolve().parents[3]
+PLATFORM = Platform(
+    storage_uri="file:///x",
+    stores=Stores(redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://x"),
+)
+FIELDS = [
+    {"name": "category", "type": "string"},
+    {"name": "items", "type": "integer"},
+    {"name": "km", "type": "number"},
+    {"name": "online", "type": "boolean"},
+    {"name": "e-mail", "type": "string"},
+    {"name": "pin", "type": "integer"},
+]
+
+
+def body(*when: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
+    found["metadata"]["namespace"] = "tests"
+    found["spec"]["event"]["fields"] = FIELDS
+    found["spec"]["event"]["sensitive"].append("pin")
+    found["spec"]["policy"]["rules"] = [
+        {"name": f"rule-{i}", "when": text, "action": "Decline"} for i, text in enumerate(when)
+    ]
+    return found
+
+
+def told(*when: str) -> list[str]:
+    """What is wrong, as the condition shows it."""
+    return [str(error) for error in check(Detector.parse(body(*when), PLATFORM))]
+
+
+# (rule, what its message must hold)
+REFUSED = [
+    # names
+    (
+        "features.customer_cnt_1d > 5.0",
+        "features.customer_cnt_1d, which isn't there; did you mean customer_count_1d",
+    ),
+    ("event.fields.categroy == 'travel'", "event.fields.categroy, which isn't there; did you mean category?"),
+    ("event.fields.shoe == 'travel'", "Else declare it in spec.event.fields"),
+    ("event.amont > 5", "event.amont, which isn't there; did you mean amount?"),
+    (
+        "event.entities.costumer == event.id",
+        "event.entities.costumer, which isn't there; did you mean customer?",
+    ),
+    ("event['fields']['categroy'] == 'x'", "did you mean category?"),
+    ("has(event.fields.categroy)", "did you mean category?"),
+    ("event.amount > 0 || event.amont > 5", "event.amont"),
+    ("false && event.amont > 5", "event.amont"),
+    ("[1].exists(x, x > event.amont)", "event.amont"),
+    ("event.amount.cents > 5", "event.amount.cents, but event.amount is a number without parts"),
+    ("world.ends", "reads world; it may read event and features only"),
+    ("amount > 5", "reads amount; it may read event and features only"),
+    ("event.fields[event.id] == 'x'", "reads event.fields as a whole; name one of its values: category"),
+    ("features.exists(f, f > 1.0)", "reads features as a whole"),
+    ("event == event", "reads event as a whole"),
+    # functions
+    ("event.fields.category.lower() == 'travel'", "calls lower, which CEL hasn't"),
+    ("event.fields.category.startswith('t')", "calls startswith, which CEL hasn't; did you mean startsWith"),
+    ("startsWith(event.fields.category, 't')", "can't be evaluated at startsWith"),
+    ("now() > 5", "calls now, which CEL hasn't"),
+    # types
+    ("event.amount", "gives a number at event.amount, not true or false"),
+    ("features.customer_count_1d", "gives a number at features.customer_count_1d"),
+    ("features.night ? event.amount : event.time", "gives a number at event.amount"),
+    ("features.night ? true : event.amount", "gives a number at event.amount"),
+    ("features.night && event.amount", "gives a number at event.amount"),
+    ("!event.amount", "gives a number at event.amount"),
+    ("event.amount == 'x'", "event.amount is a number, 'x' is a string"),
+    ("'x' != event.amount", "'x' is a string, event.amount is a number"),
+    ("event.fields.category > 5.0", "event.fields.category is a string, 5.0 is a number"),
+    ("event.amount < 0 && event.fields.category > 5.0", "event.fields.category is a string"),
+    ("event.fields.online == 1", "event.fields.online is a boolean, 1 is a number"),
+    ("features.night == 1.0", "features.night is a boolean"),
+    ("event.fields.category in [1, 2]", "holds a number"),
+    ("event.fields.category in 'travel'", "write a list"),
+    ("event.amount + 1.5 > 5.0", "can't be evaluated at event.amount + 1.5"),
+    ("['a'].exists(c, c > 5)", "can't be evaluated at"),
+    ("1", "gives a number at 1"),
+    # what can never be true, or never be evaluated
+    ("event.fields.category == null", "write has(…) or !has(…)"),
+    ("event.amount / 0 > 1", "division by zero"),
+    ("event.fields.category.matches('(')", "not a valid regex"),
+    (
+        "event.entities.customer == '4111111111111111'",
+        "holds tokens, with a plain value; put the value on a list",
+    ),
+    ("event.fields.pin in ['1234']", "holds tokens"),
+    # syntax
+    ("event.amount > 5 and", "is no CEL expression"),
+    ("event.amount = 5", "is no CEL expression"),
+    ("(" * 300 + "true" + ")" * 300, "is"),
+]
+TAKEN = [
+    "event.amount > 100000 && !(features.customer_seconds_since_last < 86400.0)",
+    "event.amount > 500000 && features.night",
+    "event.amount > 5.5 && event.time > 1780000000000",
+    "event.currency == 'USD' && event.id.startsWith('test-')",
+    "event.entities.counterparty == 'm1' || event.entities.customer == 't_0123456789abcdef0123456789abcdef'",
+    "event.fields.category in ['travel', 'food'] && has(event.fields.km)",
+    "event.fields['e-mail'].endsWith('@example.com')",
+    "event.fields.items > 5 && event.fields.km / 2.0 < 1.0 && !event.fields.online",
+    "event.fields.online == true",
+    "(features.night ? features.customer_count_1d : 3.0) > 5.0",
+    "features.night ? event.amount > 5 : event.fields.items == 1",
+    "['a', 'b'].exists(c, event.fields.category.startsWith(c))",
+    "['a', 'b'].map(c, c + event.id).exists_one(c, c == event.fields.category)",
+    "size(event.fields.category) > 3 && event.fields.category.matches('^tr.*$')",
+    "timestamp(event.fields.category) < timestamp('2026-01-01T00:00:00Z')",
+    "int(event.id) % 10 == 3 || duration(event.fields.category) > duration('2h')",
+    "event.amount / event.fields.items > 100 && event.amount / (event.fields.items - 1) > 5",
+    "'event.amont > 5' == event.fields.category // event.amont",
+    "type(event.amount) == int",
+    "true",
+]
+
+
+@pytest.mark.parametrize(("when", "message"), REFUSED)
+def test_a_rule_that_would_never_fire_is_refused(when: str, message: str) -> None:
+    """The path, the name or type at fault, and what to write."""
+    [problem] = told("true", when)
+    assert problem.startswith("spec.policy.rules[1].when: rule 'rule-1' ")
+    assert message in problem, problem
+
+
+@pytest.mark.parametrize("when", TAKEN)
+def test_a_sound_rule_is_taken(when: str) -> None:
+    """What can be true of some event is no error, whatever else its words look like."""
+    assert told(when) == []
+
+
+def test_currency_is_there_where_it_is_declared() -> None:
+    """A detector without a currency has none to compare."""
+    changed = body("event.currency == 'USD'")
+    del changed["spec"]["event"]["amount"]["currency"]
+    [problem] = check(Detector.parse(changed, PLATFORM))
+    assert "where spec.event.amount.currency is" in problem.message
+
+
+def test_a_rule_that_grows_without_bound_is_refused() -> None:
+    """Choices within choices would double with each level; the check ends early."""
+    when = "features.night"
+    for _ in range(22):
+        when = f"(({when} ? features.hour : 1.0) > 0.0)"
+    [problem] = told(when)
+    assert "make several rules of it" in problem
+
+
+def test_the_functions_are_the_librarys() -> None:
+    """What the check lets pass the library has: each is called here on something that it takes."""
+    one = {
+        "has": "has({'a': 1}.a)", "size": "size('a')", "int": "int('1')", "uint": "uint('1')", "double": "double('1')",
+        "string": "string(1)", "bytes": "bytes('a')", "timestamp": "timestamp('2026-01-31T12:00:00Z')",
+        "duration": "duration('1h')", "type": "type(1)", "dyn": "dyn(1)",
+    }  # fmt: skip
+    for name in rule_parser.FUNCTIONS:
+        of = "timestamp('2026-01-31T12:00:00Z')." if name.startswith("get") else "'a'."
+        text = one.get(name, f"{of}{name}({'' if name.startswith('get') else repr('a')})")
+        cel.compile(text).execute()
+
+
+def test_every_value_can_be_read_with_its_type() -> None:
+    """Declared fields and features by their types; a sensitive one is a token, a string."""
+    spec = parse_spec(body("true")["spec"])
+    readable: Any = rules.names(spec)
+    assert {name: one.kind for name, one in readable["event"]["fields"].items()} == {
+        "category": str, "items": int, "km": float, "online": bool, "e-mail": str, "pin": str,
+    }  # fmt: skip
+    assert readable["features"]["night"].kind is bool and readable["features"]["hour"].kind is float
