@@ -67,6 +67,8 @@ class Image:
     variables: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
+    # The user of a Pod that names none; Strimzi's names none.
+    user: str = ""
 
     @property
     def reference(self) -> str:
@@ -97,7 +99,7 @@ def development_images() -> list[Image]:
             files={"docker-entrypoint.sh": FLINK_ENTRYPOINT},
             entrypoint=("/docker-entrypoint.sh",),
         ),
-        Image("kafka", variables={**java, "KAFKA_LIBS": str(paths.KAFKA_LIBS)}),
+        Image("kafka", variables={**java, "KAFKA_LIBS": str(paths.KAFKA_LIBS)}, user="1001"),
         Image("redis"),
         Image("postgres", path=("/usr/lib/postgresql/15/bin",)),
         Image("prometheus"),
@@ -134,6 +136,8 @@ def archive(image: Image) -> bytes:
         "Env": [f"{key}={value}" for key, value in environment(image).items()],
         "WorkingDir": "/home/app",
     }
+    if image.user:
+        config["User"] = image.user
     if image.entrypoint:
         config["Entrypoint"] = list(image.entrypoint)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
@@ -15,6 +16,8 @@ PLURALS = {
     "ConfigMap": "configmaps", "Service": "services", "Pod": "pods", "Deployment": "deployments", "StatefulSet": "statefulsets",
     "ServiceAccount": "serviceaccounts", "Kafka": "kafkas", "KafkaNodePool": "kafkanodepools", "KafkaTopic": "kafkatopics",
     "FlinkDeployment": "flinkdeployments", "PersistentVolumeClaim": "persistentvolumeclaims", "Event": "events",
+    "Role": "roles", "RoleBinding": "rolebindings", "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "poddisruptionbudgets",
 }  # fmt: skip
 
 
@@ -116,9 +119,15 @@ class Kube:
                 raise
 
 
+def stamp(nanoseconds: int) -> str:
+    """A time in the originals' form, which has nine decimals."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
 def owner(thing: Json) -> Json:
-    """An owner reference: what we make of a resource goes with it."""
+    """An owner reference: what we make of a resource goes with it, and has no controller, as with both originals."""
     return {
         "apiVersion": thing["apiVersion"], "kind": thing["kind"], "name": thing["metadata"]["name"],
-        "uid": thing["metadata"]["uid"], "controller": True, "blockOwnerDeletion": False,
+        "uid": thing["metadata"]["uid"], "controller": False, "blockOwnerDeletion": True,
     }  # fmt: skip

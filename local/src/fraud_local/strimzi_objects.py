@@ -1,13 +1,11 @@
-"""What the Strimzi stand-in makes of a Kafka and its node pools. Pure.
+"""What the Strimzi stand-in makes of a Kafka beside its brokers: Services, accounts, rights, policies, budgets. Pure.
 
-Names, labels and ports are those of Strimzi 1.2.0, so what reads them can't tell the difference; one
-StatefulSet per pool takes the place of a StrimziPodSet.
+Names, labels, owners and ports are those that Strimzi 1.2.0 was seen to write: all of a Kafka's own labels but ``app.kubernetes.io/*``
+stand on everything made of it, and nobody is its controller.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,63 +13,57 @@ from fraud_local.kube import Json, owner
 
 API = "kafka.strimzi.io/v1"
 CLUSTER_LABEL = "strimzi.io/cluster"
+AGENT_PORT = 8443
 CONTROLLER_PORT = 9090
 REPLICATION_PORT = 9091
-DATA = "/var/lib/kafka"
-IMAGE = "fraud-platform/kafka:dev"
-# What a user may not set, as in Strimzi: it would take the cluster apart.
-FORBIDDEN_CONFIG = (
-    "listeners",
-    "advertised.",
-    "broker.",
-    "listener.",
-    "node.id",
-    "process.roles",
-    "controller",
-    "log.dir",
-    "security.",
-    "sasl.",
-    "ssl.",
-    "authorizer.",
-)
-ALLOWED_CONFIG = ("controller.quorum.election", "controller.quorum.fetch")
-LOGGING = """<Configuration><Appenders><Console name="console"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
-<Loggers><Root level="INFO"><AppenderRef ref="console"/></Root></Loggers></Configuration>
-"""
-# The ordinal is the node's id; storage that was formatted by an earlier Pod is kept.
-RUN = r"""#!/bin/bash
-set -e
-ID=${HOSTNAME##*-}
-DIRECTORY="$KAFKA_DATA/kafka-log$ID"
-mkdir -p "$DIRECTORY"
-sed "s#@ID@#$ID#g; s#@POD@#$HOSTNAME#g; s#@DIRECTORY@#$DIRECTORY#g" /etc/kafka/server.properties > /tmp/server.properties
-JAVA="$JAVA_HOME/bin/java"
-export CLASSPATH="$KAFKA_LIBS/*"
-"$JAVA" -Xmx256m -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile=/etc/kafka/log4j2.xml kafka.tools.StorageTool format \
-  --ignore-formatted -t "$CLUSTER_ID" -c /tmp/server.properties
-# The second compiler would take both cores of a small node for minutes before it paid for itself.
-exec "$JAVA" $KAFKA_HEAP_OPTS -XX:+UseG1GC -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile=/etc/kafka/log4j2.xml kafka.Kafka /tmp/server.properties
-"""
+METRICS_PORT = 9404
+# Ports whose Strimzi name is not made of their listener's.
+PORT_NAMES = {("plain", 9092): "tcp-clients", ("tls", 9093): "tcp-clientstls"}
+APP = "app.kubernetes.io/"
 
 
-def component_labels(cluster: str, pool: Json | None = None) -> dict[str, str]:
-    base = {
-        CLUSTER_LABEL: cluster,
-        "strimzi.io/kind": "Kafka",
-        "strimzi.io/name": f"{cluster}-kafka",
-        "app.kubernetes.io/name": "kafka",
-        "app.kubernetes.io/instance": cluster,
-        "app.kubernetes.io/managed-by": "strimzi-cluster-operator",
-    }
-    if pool is None:
-        return base
-    roles = pool["spec"]["roles"]
+def component(kafka: Json, kind: str) -> dict[str, str]:
+    """Labels of one part (``kafka``, ``entity-operator``, ``entity-topic-operator``), the Kafka's own ones first."""
+    cluster = kafka["metadata"]["name"]
+    own = kafka["metadata"].get("labels") or {}
     return {
-        **base,
-        "strimzi.io/pool-name": pool["metadata"]["name"],
-        "strimzi.io/broker-role": str("broker" in roles).lower(),
-        "strimzi.io/controller-role": str("controller" in roles).lower(),
+        **{key: value for key, value in own.items() if not key.startswith(APP)},
+        CLUSTER_LABEL: cluster,
+        "strimzi.io/component-type": kind,
+        "strimzi.io/kind": "Kafka",
+        "strimzi.io/name": f"{cluster}-{kind}",
+        f"{APP}name": kind,
+        f"{APP}instance": cluster,
+        f"{APP}part-of": f"strimzi-{cluster}",
+        f"{APP}managed-by": "strimzi-cluster-operator",
     }
+
+
+def selector(kafka: Json, kind: str) -> dict[str, str]:
+    """What finds the Pods of one part."""
+    labels = component(kafka, kind)
+    return {key: labels[key] for key in (CLUSTER_LABEL, "strimzi.io/kind", "strimzi.io/name")}
+
+
+def thing(owning: Json, api: str, kind: str, name: str, labels: dict[str, str], **rest: Any) -> Json:
+    """An object that goes with ``owning``, a Kafka or a KafkaNodePool."""
+    meta = {
+        "name": name,
+        "namespace": owning["metadata"]["namespace"],
+        "labels": labels,
+        "ownerReferences": [owner(owning)],
+    }
+    return {"apiVersion": api, "kind": kind, "metadata": meta, **rest}
+
+
+def pod_security(template: Json | None) -> Json:
+    return dict((template or {}).get("securityContext") or {})
+
+
+def container_security(template: Json | None) -> Json:
+    """By default none: namespaces that enforce more than ``baseline`` refuse Strimzi's Pods as they are."""
+    context = (template or {}).get("securityContext")
+    return {"securityContext": context} if context else {}
 
 
 def node_ids(pools: Sequence[Json]) -> dict[str, list[int]]:
@@ -109,241 +101,100 @@ def unsupported(kafka: Json) -> str | None:
     return None
 
 
-def user_config(config: Json) -> dict[str, str]:
-    """The user's broker settings less the forbidden ones."""
+def port_name(listener: Json) -> str:
+    return PORT_NAMES.get((listener["name"], listener["port"]), f"tcp-{listener['name']}")
 
-    def text(value: Any) -> str:
-        return str(value).lower() if isinstance(value, bool) else str(value)
 
-    return {
-        key: text(value)
-        for key, value in config.items()
-        if key.startswith(ALLOWED_CONFIG) or not key.startswith(FORBIDDEN_CONFIG)
+def build(kafka: Json, pods: Sequence[str]) -> list[Json]:
+    """What a cluster needs before its nodes, whose Pods have these names; in Strimzi's order."""
+    cluster, labels = kafka["metadata"]["name"], component(kafka, "kafka")
+    name, matching = f"{cluster}-kafka", selector(kafka, "kafka")
+    own = [(port_name(one), one["port"]) for one in listeners(kafka)]
+    replication = ("tcp-replication", REPLICATION_PORT)
+    secrets = {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": [f"{cluster}-trustbundle", f"{cluster}-cluster-ca-cert", *pods],
+        "verbs": ["get"],
     }
-
-
-def server_properties(kafka: Json, pool: Json, voters: Sequence[tuple[int, str]]) -> str:
-    """A node's settings, with the id, Pod name and directory left for the start script."""
-    cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
-    roles = pool["spec"]["roles"]
-    domain = f"@POD@.{cluster}-kafka-brokers.{namespace}.svc"
-    own: list[tuple[str, str, int]] = []
-    if "controller" in roles:
-        own.append(("CONTROLPLANE-9090", "CONTROLPLANE-9090", CONTROLLER_PORT))
-    if "broker" in roles:
-        own.append(("REPLICATION-9091", "REPLICATION-9091", REPLICATION_PORT))
-        own += [
-            (f"{one['name'].upper()}-{one['port']}", one["name"], one["port"]) for one in listeners(kafka)
-        ]
-    advertised = [(name, port) for name, _, port in own if name != "CONTROLPLANE-9090"] or [
-        ("CONTROLPLANE-9090", CONTROLLER_PORT)
-    ]
-    names = {"CONTROLPLANE-9090", "REPLICATION-9091", *(name for name, _, _ in own)}
-    properties = {
-        "process.roles": ",".join(sorted(roles)),
-        "node.id": "@ID@",
-        "listeners": ",".join(f"{name}://0.0.0.0:{port}" for name, _, port in own),
-        "advertised.listeners": ",".join(f"{name}://{domain}:{port}" for name, port in advertised),
-        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in sorted(names)),
-        "controller.listener.names": "CONTROLPLANE-9090",
-        "controller.quorum.voters": ",".join(f"{node}@{host}:{CONTROLLER_PORT}" for node, host in voters),
-        "log.dirs": "@DIRECTORY@",
-        # A broker of the local node is small and alone; these are its ergonomics, not its behaviour.
-        "offsets.topic.num.partitions": "4",
-        "transaction.state.log.num.partitions": "4",
-        "group.initial.rebalance.delay.ms": "0",
-        "log.cleaner.dedupe.buffer.size": "16777216",
-        "num.network.threads": "2",
-        "num.io.threads": "4",
-        "background.threads": "2",
-        **({"inter.broker.listener.name": "REPLICATION-9091"} if "broker" in roles else {}),
-        **user_config(kafka["spec"]["kafka"].get("config", {})),
+    headless = [("tcp-ctrlplane", CONTROLLER_PORT), replication, ("tcp-kafkaagent", AGENT_PORT), *own]
+    bootstrap = {"type": "ClusterIP", "selector": {**matching, "strimzi.io/broker-role": "true"}}
+    brokers = {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": matching,
     }
-    return "".join(f"{key}={value}\n" for key, value in properties.items())
+    return [
+        policy(kafka, "kafka", f"{cluster}-network-policy-kafka", _doors(kafka)),
+        *rights(kafka, "kafka", name, f"{name}-role", labels, [secrets]),
+        thing(
+            kafka, "v1", "Service", f"{name}-bootstrap", {**labels, "strimzi.io/discovery": "true"},
+            spec={**bootstrap, "ports": _ports([replication, *own])},
+        ),
+        thing(kafka, "v1", "Service", f"{name}-brokers", labels, spec={**brokers, "ports": _ports(headless)}),
+        # One may be missing.
+        budget(kafka, "kafka", name, {"minAvailable": max(0, len(pods) - 1)}),
+    ]  # fmt: skip
 
 
-def build(
-    kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster_id: str, image: str = IMAGE
+def rights(
+    kafka: Json, kind: str, name: str, binding: str, binding_labels: dict[str, str], rules: Sequence[Json]
 ) -> list[Json]:
-    """Every object of a cluster: Services, and per pool a ConfigMap and a StatefulSet."""
-    cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
-    voters = [
-        (node, f"{cluster}-{pool['metadata']['name']}-{node}.{cluster}-kafka-brokers.{namespace}.svc")
-        for pool in pools
-        if "controller" in pool["spec"]["roles"]
-        for node in ids[pool["metadata"]["name"]]
+    """An account with a Role of its name."""
+    labels, api = component(kafka, kind), "rbac.authorization.k8s.io"
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": kafka["metadata"]["namespace"]}
+    reference = {"apiGroup": api, "kind": "Role", "name": name}
+    return [
+        thing(kafka, "v1", "ServiceAccount", name, labels),
+        thing(kafka, f"{api}/v1", "Role", name, labels, rules=list(rules)),
+        thing(
+            kafka, f"{api}/v1", "RoleBinding", binding, binding_labels, roleRef=reference, subjects=[subject]
+        ),
     ]
-    objects = [_bootstrap(kafka), _headless(kafka)]
-    for pool in pools:
-        data = {
-            "server.properties": server_properties(kafka, pool, voters),
-            "log4j2.xml": LOGGING,
-            "run.sh": RUN,
-        }
-        objects += [
-            _config(kafka, pool, data),
-            _stateful_set(kafka, pool, ids[pool["metadata"]["name"]], data, cluster_id, image),
-        ]
-    return objects
 
 
-def _meta(kafka: Json, name: str, labels: dict[str, str]) -> Json:
-    return {
-        "name": name,
-        "namespace": kafka["metadata"]["namespace"],
-        "labels": labels,
-        "ownerReferences": [owner(kafka)],
+def policy(kafka: Json, kind: str, name: str, ingress: Sequence[Json]) -> Json:
+    spec = {
+        "podSelector": {"matchLabels": selector(kafka, kind)},
+        "policyTypes": ["Ingress"],
+        "ingress": list(ingress),
     }
+    return thing(kafka, "networking.k8s.io/v1", "NetworkPolicy", name, component(kafka, kind), spec=spec)
 
 
-def _service_ports(kafka: Json) -> list[Json]:
-    ports = [
-        ("tcp-replication", REPLICATION_PORT),
-        *((f"tcp-{one['name']}", one["port"]) for one in listeners(kafka)),
+def budget(kafka: Json, kind: str, name: str, limit: Json) -> Json:
+    spec = {**limit, "selector": {"matchLabels": selector(kafka, kind)}}
+    return thing(kafka, "policy/v1", "PodDisruptionBudget", name, component(kafka, kind), spec=spec)
+
+
+def _ports(ports: Sequence[tuple[str, int]]) -> list[Json]:
+    return [{"name": name, "port": port, "targetPort": name, "protocol": "TCP"} for name, port in ports]
+
+
+def _doors(kafka: Json) -> list[Json]:
+    """Who may reach which port of a node; clients' ports and the metrics are everybody's."""
+    cluster = kafka["metadata"]["name"]
+
+    def pods(labels: dict[str, str]) -> Json:
+        return {"podSelector": {"matchLabels": labels}}
+
+    operator = {"namespaceSelector": {}, **pods({"strimzi.io/kind": "cluster-operator"})}
+    nodes = pods(selector(kafka, "kafka"))
+    others = [
+        pods({"strimzi.io/name": f"{cluster}-{part}"})
+        for part in ("entity-operator", "kafka-exporter", "cruise-control")
     ]
-    return [{"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in ports]
 
+    def door(port: int, *who: Json) -> Json:
+        opened: Json = {"ports": [{"port": port, "protocol": "TCP"}]}
+        return {"from": list(who), **opened} if who else opened
 
-def _bootstrap(kafka: Json) -> Json:
-    cluster = kafka["metadata"]["name"]
-    labels = component_labels(cluster)
-    selector = {
-        CLUSTER_LABEL: cluster,
-        "strimzi.io/kind": "Kafka",
-        "strimzi.io/name": f"{cluster}-kafka",
-        "strimzi.io/broker-role": "true",
-    }
-    spec = {"type": "ClusterIP", "selector": selector, "ports": _service_ports(kafka)}
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _meta(kafka, f"{cluster}-kafka-bootstrap", labels),
-        "spec": spec,
-    }
-
-
-def _headless(kafka: Json) -> Json:
-    cluster = kafka["metadata"]["name"]
-    labels = component_labels(cluster)
-    ports = [
-        {"name": "tcp-ctrlplane", "port": CONTROLLER_PORT, "targetPort": CONTROLLER_PORT, "protocol": "TCP"},
-        *_service_ports(kafka),
+    metrics = [door(METRICS_PORT)] if kafka["spec"]["kafka"].get("metricsConfig") else []
+    return [
+        door(CONTROLLER_PORT, nodes, operator),
+        door(REPLICATION_PORT, operator, nodes, *others),
+        door(AGENT_PORT, operator),
+        *(door(one["port"]) for one in listeners(kafka)),
+        *metrics,
     ]
-    selector = {CLUSTER_LABEL: cluster, "strimzi.io/kind": "Kafka", "strimzi.io/name": f"{cluster}-kafka"}
-    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector, "ports": ports}
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _meta(kafka, f"{cluster}-kafka-brokers", labels),
-        "spec": spec,
-    }
-
-
-def _config(kafka: Json, pool: Json, data: dict[str, str]) -> Json:
-    cluster = kafka["metadata"]["name"]
-    name = f"{cluster}-{pool['metadata']['name']}-config"
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _meta(kafka, name, component_labels(cluster, pool)),
-        "data": data,
-    }
-
-
-def _stateful_set(
-    kafka: Json, pool: Json, ids: list[int], data: dict[str, str], cluster_id: str, image: str
-) -> Json:
-    cluster = kafka["metadata"]["name"]
-    name = f"{cluster}-{pool['metadata']['name']}"
-    labels = component_labels(cluster, pool)
-    template = (pool["spec"].get("template") or kafka["spec"]["kafka"].get("template") or {}).get("pod", {})
-    volumes, mounts, claims = _storage(pool)
-    options = pool["spec"].get("jvmOptions") or kafka["spec"]["kafka"].get("jvmOptions") or {}
-    heap = f"-Xms{options.get('-Xms', '256m')} -Xmx{options.get('-Xmx', '512m')}"
-    first_port = listeners(kafka)[0]["port"] if "broker" in pool["spec"]["roles"] else CONTROLLER_PORT
-    ports = (
-        [CONTROLLER_PORT]
-        if "broker" not in pool["spec"]["roles"]
-        else [one["port"] for one in listeners(kafka)]
-    )
-    probe = {"tcpSocket": {"port": first_port}, "periodSeconds": 2, "failureThreshold": 60}
-    container = {
-        "name": "kafka",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/bash", "/etc/kafka/run.sh"],
-        "env": [
-            {"name": "CLUSTER_ID", "value": cluster_id},
-            {"name": "KAFKA_HEAP_OPTS", "value": heap},
-            {"name": "KAFKA_DATA", "value": f"{DATA}/data-0"},
-        ],
-        "ports": [{"name": f"tcp-{port}", "containerPort": port, "protocol": "TCP"} for port in ports],
-        "readinessProbe": probe,
-        "resources": pool["spec"].get("resources") or kafka["spec"]["kafka"].get("resources") or {},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [
-            {"name": "config", "mountPath": "/etc/kafka"},
-            {"name": "tmp", "mountPath": "/tmp"},
-            *mounts,
-        ],
-    }
-    annotations = {
-        "strimzi.io/config-hash": hashlib.sha256(
-            json.dumps([data, heap], sort_keys=True).encode()
-        ).hexdigest()[:12]
-    }
-    pod = {
-        "metadata": {
-            "labels": {**labels, **template.get("metadata", {}).get("labels", {})},
-            "annotations": {**annotations, **template.get("metadata", {}).get("annotations", {})},
-        },
-        "spec": {
-            "containers": [container],
-            "enableServiceLinks": False,
-            "securityContext": {"runAsUser": 1001, "runAsGroup": 1001, "fsGroup": 1001, "runAsNonRoot": True},
-            "terminationGracePeriodSeconds": template.get("terminationGracePeriodSeconds", 30),
-            "volumes": [
-                {"name": "config", "configMap": {"name": f"{name}-config"}},
-                {"name": "tmp", "emptyDir": {}},
-                *volumes,
-            ],
-        },
-    }
-    spec: Json = {
-        "replicas": len(ids),
-        "ordinals": {"start": ids[0] if ids else 0},
-        "serviceName": f"{cluster}-kafka-brokers",
-        "podManagementPolicy": "Parallel",
-        "selector": {
-            "matchLabels": {CLUSTER_LABEL: cluster, "strimzi.io/pool-name": pool["metadata"]["name"]}
-        },
-        "template": pod,
-        "volumeClaimTemplates": claims,
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": _meta(kafka, name, labels),
-        "spec": spec,
-    }
-
-
-def _storage(pool: Json) -> tuple[list[Json], list[Json], list[Json]]:
-    """Volumes, mounts and claims of a pool's first volume; ``data-0`` is Strimzi's name for it."""
-    storage = pool["spec"]["storage"]
-    volume = storage["volumes"][0] if storage["type"] == "jbod" else storage
-    mounts = [{"name": "data-0", "mountPath": f"{DATA}/data-0"}]
-    if volume["type"] == "ephemeral":
-        return [{"name": "data-0", "emptyDir": {}}], mounts, []
-    spec: Json = {
-        "accessModes": ["ReadWriteOnce"],
-        "volumeMode": "Filesystem",
-        "resources": {"requests": {"storage": volume["size"]}},
-    }
-    if volume.get("class"):
-        spec["storageClassName"] = volume["class"]
-    return (
-        [],
-        mounts,
-        [{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-0"}, "spec": spec}],
-    )

@@ -2,7 +2,8 @@
 
     python -m fraud_local.strimzi_standin        on the local node, started by fraud_local.operators
 
-Level-triggered: each pass lists the objects and makes the cluster like them.
+A Kafka is reconciled as Strimzi reconciles it: when it has changed, and every two minutes. Only then is anything made, so what somebody
+else deletes is missed until the next reconciliation, and a Pod that lacks its account waits as long.
 """
 
 from __future__ import annotations
@@ -11,46 +12,58 @@ import base64
 import logging
 import time
 import uuid
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 import requests
-from confluent_kafka import KafkaException
 
 from fraud_contracts import log
+from fraud_local import strimzi_brokers as brokers
+from fraud_local import strimzi_entity as entity
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
-from fraud_local import topics
 from fraud_local.kube import Json, Kube, KubeError
+from fraud_local.topic_operator import TopicOperator
 
 logger = logging.getLogger("strimzi-standin")
 INTERVAL = 2.0
-# A full look at a topic that has not changed; a changed generation is seen in the next pass.
-TOPIC_INTERVAL = 60.0
+# Strimzi's own: seconds from one look at an unchanged Kafka to the next, and until one that isn't ready is given up.
+RECONCILIATION_INTERVAL = 120.0
 OPERATION_TIMEOUT = 300.0
 PAUSE = "strimzi.io/pause-reconciliation"
 
 
+@dataclass
+class Run:
+    """One reconciliation: of which generations, since when, and how far it is."""
+
+    generations: list[int]
+    began: float
+    cluster_id: str
+    waits_for: list[tuple[str, str]]
+    brokers_ready: bool = False
+    done: bool = False
+
+
 class Standin:
-    """State between passes is only what saves work; losing it changes nothing."""
+    """State between passes is lost with the process, as Strimzi's is: all is reconciled again."""
 
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
-        self._topics: dict[str, topics.Topics] = {}
-        self._seen: dict[str, tuple[int, float]] = {}
-        self._ready: set[str] = set()
+        self._runs: dict[str, Run] = {}
+        self._topics = TopicOperator(kube)
 
     def run(self) -> None:
         while True:
             try:
-                self.once()
+                self.once(time.monotonic())
             except (KubeError, requests.RequestException) as error:
                 logger.warning("a pass failed and is repeated", extra={"data": {"error": str(error)}})
             time.sleep(INTERVAL)
 
-    def once(self) -> None:
+    def once(self, now: float) -> None:
+        """One look at everything; ``now`` is a clock in seconds."""
         kafkas = self._kube.list(objects.API, "Kafka")
         pools = self._kube.list(objects.API, "KafkaNodePool")
-        self._ready = set()
         for kafka in kafkas:
             if kafka["metadata"].get("deletionTimestamp"):
                 continue
@@ -58,137 +71,95 @@ class Standin:
                 (pool for pool in pools if belongs(pool, kafka)),
                 key=lambda pool: str(pool["metadata"]["name"]),
             )
-            self._kafka(kafka, own)
-        for gone in self._topics.keys() - {key(kafka) for kafka in kafkas}:
-            self._topics.pop(gone)
-        for topic in self._kube.list(objects.API, "KafkaTopic"):
-            self._topic(topic, kafkas)
+            try:
+                self._kafka(kafka, own, now)
+            except KubeError as error:
+                # A namespace that ends takes nothing new, and then the objects go one by one.
+                self._end(kafka, statuses.failed(kafka, "KubernetesClientException", str(error)))
+        for gone in self._runs.keys() - {kafka["metadata"]["uid"] for kafka in kafkas}:
+            self._runs.pop(gone)
+        self._topics.once(now)
 
-    def _kafka(self, kafka: Json, pools: list[Json]) -> None:
-        if kafka["metadata"].get("annotations", {}).get(PAUSE) == "true":
+    def _kafka(self, kafka: Json, pools: list[Json], now: float) -> None:
+        if (kafka["metadata"].get("annotations") or {}).get(PAUSE) == "true":
             status = {
                 "conditions": [statuses.condition("ReconciliationPaused", "True")],
                 "observedGeneration": kafka["metadata"]["generation"],
             }
             self._write(kafka, {**(kafka.get("status") or {}), **status})
             return
+        run = self._runs.get(kafka["metadata"]["uid"])
+        generations = [thing["metadata"]["generation"] for thing in (kafka, *pools)]
+        due = run is None or (
+            run.done and (run.generations != generations or now - run.began >= RECONCILIATION_INTERVAL)
+        )
+        if due:
+            self._begin(kafka, pools, generations, now)
+        run = self._runs[kafka["metadata"]["uid"]]
+        if not run.done:
+            self._judge(kafka, pools, run, now)
+
+    def _begin(self, kafka: Json, pools: list[Json], generations: list[int], now: float) -> None:
+        """Makes everything that the nodes need, and the nodes."""
+        known = (pool.get("status") or {} for pool in (kafka, *pools))
+        cluster_id = next((str(one["clusterId"]) for one in known if one.get("clusterId")), None)
+        cluster_id = cluster_id or base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        sets = [("StatefulSet", f"{kafka['metadata']['name']}-{pool['metadata']['name']}") for pool in pools]
+        self._runs[kafka["metadata"]["uid"]] = Run(generations, now, cluster_id, sets)
         if not kafka.get("status"):
-            kafka["status"] = {}
-            self._write(kafka, statuses.creating(kafka))
+            self._write(kafka, statuses.creating())
         reason = objects.unsupported(kafka)
         if reason:
-            self._write(kafka, statuses.failed(kafka, "InvalidResourceException", reason))
+            self._end(kafka, statuses.failed(kafka, "InvalidResourceException", reason))
             return
         if not pools:
             message = f"No KafkaNodePools found for Kafka cluster {kafka['metadata']['name']}"
-            self._write(kafka, statuses.failed(kafka, "InvalidConfigurationException", message))
+            self._end(kafka, statuses.failed(kafka, "InvalidConfigurationException", message))
             return
-        status = kafka.get("status") or {}
-        cluster_id = status.get("clusterId") or next(
-            (id_ for pool in pools if (id_ := (pool.get("status") or {}).get("clusterId"))), None
-        )
-        cluster_id = cluster_id or base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         ids = objects.node_ids(pools)
         for pool in pools:  # first: the cluster's id must be known before a Pod formats its storage with it
             self._write(pool, statuses.pool_status(kafka, pool, ids[pool["metadata"]["name"]], cluster_id))
-        for thing in objects.build(kafka, pools, ids, cluster_id):
+        pods = [
+            brokers.pod_name(kafka, pool, node) for pool in pools for node in ids[pool["metadata"]["name"]]
+        ]
+        for thing in (*objects.build(kafka, pods), *brokers.build(kafka, pools, ids, cluster_id)):
             self._kube.apply(thing)
-        self._judge(kafka, pools, cluster_id)
 
-    def _judge(self, kafka: Json, pools: list[Json], cluster_id: str) -> None:
+    def _judge(self, kafka: Json, pools: list[Json], run: Run, now: float) -> None:
+        """Ready when the nodes are and then the entity operator; what was written before stays until then."""
         namespace = kafka["metadata"]["namespace"]
-        waiting = []
-        for pool in pools:
-            name = f"{kafka['metadata']['name']}-{pool['metadata']['name']}"
-            if not rolled_out(self._kube.get("apps/v1", "StatefulSet", namespace, name)):
-                waiting.append(name)
-        if not waiting:
-            self._ready.add(key(kafka))
-            self._write(kafka, statuses.ready(kafka, pools, cluster_id))
-            return
-        status = kafka.get("status") or {}
-        conditions = status.get("conditions") or []
-        first = conditions[0] if conditions else {}
-        if (
-            first.get("type") == "Ready"
-            and status.get("observedGeneration") == kafka["metadata"]["generation"]
-        ):
-            # Strimzi writes at the end of a reconciliation, so a restarting broker leaves Ready as it is.
-            self._ready.add(key(kafka))
-        elif first.get("reason") == "Creating" and age(first) > OPERATION_TIMEOUT:
-            text = f"Exceeded timeout of {int(OPERATION_TIMEOUT * 1000)}ms while waiting for Pods resource {waiting[0]} in namespace {namespace} to be ready"
-            self._write(kafka, statuses.failed(kafka, "TimeoutException", text))
-
-    def _topic(self, topic: Json, kafkas: list[Json]) -> None:
-        kafka = next((one for one in kafkas if belongs(topic, one)), None)
-        deleting = topic["metadata"].get("deletionTimestamp")
-        finalizers = topic["metadata"].get("finalizers", [])
-        if kafka is None or "topicOperator" not in (kafka["spec"].get("entityOperator") or {}):
-            if deleting and topics.FINALIZER in finalizers and kafka is None:
-                # With the cluster gone there is nothing to delete, and no topic operator to wait for.
-                self._kube.set_finalizers(topic, [one for one in finalizers if one != topics.FINALIZER])
-            return
-        if key(kafka) not in self._ready:
-            return
-        if not topics.managed(topic):
-            self._write(topic, topics.status(topic, [statuses.condition("Unmanaged", "True")], None))
-            return
-        connection = self._topics.setdefault(key(kafka), topics.Topics(bootstrap(kafka)))
-        try:
-            if deleting:
-                if topics.FINALIZER in finalizers:
-                    connection.delete(topics.topic_name(topic))
-                    self._kube.set_finalizers(topic, [one for one in finalizers if one != topics.FINALIZER])
-                return
-            generation, looked = self._seen.get(key(topic), (0, 0.0))
-            unchanged = generation == topic["metadata"]["generation"] and topic.get("status")
-            if unchanged and time.monotonic() - looked < TOPIC_INTERVAL:
-                return
-            if topics.FINALIZER not in finalizers:
-                self._kube.set_finalizers(topic, [*finalizers, topics.FINALIZER])
-            status = connection.reconcile(topic, connection.existing())
-            self._write(topic, status)
-            if status["conditions"][0]["status"] == "True":
-                self._seen[key(topic)] = (topic["metadata"]["generation"], time.monotonic())
-        except KafkaException as error:
-            logger.warning(
-                "Kafka does not answer",
-                extra={"data": {"topic": topics.topic_name(topic), "error": str(error)}},
+        run.waits_for = [
+            (kind, name)
+            for kind, name in run.waits_for
+            if not rolled_out(self._kube.get("apps/v1", kind, namespace, name))
+        ]
+        if not run.waits_for and not run.brokers_ready:
+            run.brokers_ready = True
+            for thing in entity.build(kafka):
+                self._kube.apply(thing)
+                if thing["kind"] == "Deployment":
+                    run.waits_for.append(("Deployment", thing["metadata"]["name"]))
+        if not run.waits_for:
+            self._end(kafka, statuses.ready(kafka, pools, run.cluster_id))
+        elif now - run.began > OPERATION_TIMEOUT:
+            text = (
+                f"Exceeded timeout of {int(OPERATION_TIMEOUT * 1000)}ms while waiting for Pods resource "
+                f"{run.waits_for[0][1]} in namespace {namespace} to be ready"
             )
-            self._topics.pop(key(kafka), None)
+            self._end(kafka, statuses.failed(kafka, "TimeoutException", text))
+
+    def _end(self, kafka: Json, status: Json) -> None:
+        self._runs[kafka["metadata"]["uid"]].done = True
+        self._write(kafka, status)
 
     def _write(self, thing: Json, status: Json) -> None:
-        status = statuses.settled(thing.get("status"), status)
-        if status != thing.get("status"):
-            self._kube.set_status(thing, status)
-            thing["status"] = status
-            first = (status.get("conditions") or [{}])[0]
-            logger.info(
-                f"{thing['kind']} {key(thing)}",
-                extra={
-                    "data": {
-                        "condition": first.get("type"),
-                        "status": first.get("status"),
-                        "reason": first.get("reason"),
-                    }
-                },
-            )
-
-
-def key(thing: Json) -> str:
-    return f"{thing['metadata']['namespace']}/{thing['metadata']['name']}"
+        statuses.write(self._kube, thing, status)
 
 
 def belongs(thing: Json, kafka: Json) -> bool:
     same = thing["metadata"]["namespace"] == kafka["metadata"]["namespace"]
-    return bool(
-        same and thing["metadata"].get("labels", {}).get(objects.CLUSTER_LABEL) == kafka["metadata"]["name"]
-    )
-
-
-def bootstrap(kafka: Json) -> str:
-    port = objects.listeners(kafka)[0]["port"]
-    return f"{kafka['metadata']['name']}-kafka-bootstrap.{kafka['metadata']['namespace']}.svc.cluster.local:{port}"
+    labels = thing["metadata"].get("labels") or {}
+    return bool(same and labels.get(objects.CLUSTER_LABEL) == kafka["metadata"]["name"])
 
 
 def rolled_out(workload: Json | None) -> bool:
@@ -201,11 +172,6 @@ def rolled_out(workload: Json | None) -> bool:
         and status.get("readyReplicas", 0) == replicas
         and status.get("currentRevision") == status.get("updateRevision")
     )
-
-
-def age(condition: Json) -> float:
-    began = datetime.fromisoformat(condition["lastTransitionTime"].replace("Z", "+00:00"))
-    return (datetime.now(UTC) - began).total_seconds()
 
 
 if __name__ == "__main__":

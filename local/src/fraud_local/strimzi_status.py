@@ -1,23 +1,23 @@
-"""The statuses that the Strimzi stand-in writes: conditions and reasons are those of Strimzi 1.2.0. Pure."""
+"""The statuses that the Strimzi stand-in writes: conditions and reasons are those of Strimzi 1.2.0. Pure, but for ``write``."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from fraud_local import paths
+from fraud_local import strimzi_brokers as brokers
 from fraud_local import strimzi_objects as objects
-from fraud_local.kube import Json
+from fraud_local.kube import Json, Kube, stamp
 
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+logger = logging.getLogger("strimzi-standin")
 
 
 def condition(kind: str, status: str, reason: str | None = None, message: str | None = None) -> Json:
     """A condition in Strimzi's form; one without a reason has no such field."""
-    built: Json = {"type": kind, "status": status, "lastTransitionTime": now()}
+    built: Json = {"type": kind, "status": status, "lastTransitionTime": stamp(time.time_ns())}
     if reason:
         built["reason"] = reason
     if message:
@@ -36,11 +36,11 @@ def _said(one: Json) -> tuple[Any, ...]:
     return tuple(one.get(key) for key in ("type", "status", "reason", "message"))
 
 
-def creating(kafka: Json) -> Json:
-    """The first status of a new Kafka."""
+def creating() -> Json:
+    """The first status of a new Kafka: nobody has looked at any generation yet."""
     return {
         "conditions": [condition("NotReady", "True", "Creating", "Kafka cluster is being deployed")],
-        "observedGeneration": kafka["metadata"]["generation"],
+        "observedGeneration": 0,
     }
 
 
@@ -54,16 +54,40 @@ def failed(kafka: Json, reason: str, message: str) -> Json:
     }
 
 
-def ready(kafka: Json, pools: Sequence[Json], cluster_id: str) -> Json:
-    cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
-    host = f"{cluster}-kafka-bootstrap.{namespace}.svc"
-    conditions = [condition("Ready", "True")]
+def warnings(kafka: Json, pools: Sequence[Json]) -> list[Json]:
+    """What is wrong with a cluster that works."""
+    found = []
+    for role, loss in (("broker", "topic messages"), ("controller", "data")):
+        nodes = [pool for pool in pools if role in pool["spec"]["roles"]]
+        if sum(pool["spec"]["replicas"] for pool in nodes) == 1 and ephemeral(nodes[0]):
+            text = (
+                f"A Kafka cluster with a single {role} node and ephemeral storage will lose {loss} "
+                "after any restart or rolling update."
+            )
+            found.append(condition("Warning", "True", "KafkaStorage", text))
     asked = kafka["spec"]["kafka"].get("version")
     if asked and asked != paths.KAFKA_VERSION:
         text = f"Kafka {asked} was asked for; the local node runs {paths.KAFKA_VERSION}"
-        conditions.append(condition("Warning", "True", "KafkaVersion", text))
+        found.append(condition("Warning", "True", "KafkaVersion", text))
+    return found
+
+
+def ephemeral(pool: Json) -> bool:
+    storage = pool["spec"]["storage"]
+    volumes = storage["volumes"] if storage["type"] == "jbod" else [storage]
+    return any(volume["type"] == "ephemeral" for volume in volumes)
+
+
+def ready(kafka: Json, pools: Sequence[Json], cluster_id: str) -> Json:
+    cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
+    host = f"{cluster}-kafka-bootstrap.{namespace}.svc"
     return {
-        "conditions": conditions,
+        # Warnings first: who looks at the first condition, or at one of each type, doesn't see that it is ready, or all of them.
+        "conditions": [*warnings(kafka, pools), condition("Ready", "True")],
+        "clusterSecurity": {
+            "authentication": {"type": "strimzi-mtls"},
+            "encryption": {"type": "strimzi-tls"},
+        },
         "observedGeneration": kafka["metadata"]["generation"],
         "listeners": [
             {
@@ -77,23 +101,38 @@ def ready(kafka: Json, pools: Sequence[Json], cluster_id: str) -> Json:
         "clusterId": cluster_id,
         "operatorLastSuccessfulVersion": paths.STRIMZI_VERSION,
         "kafkaVersion": paths.KAFKA_VERSION,
-        "kafkaMetadataVersion": f"{'.'.join(paths.KAFKA_VERSION.split('.')[:2])}-IV0",
+        "kafkaMetadataVersion": brokers.metadata_version(),
     }
 
 
 def pool_status(kafka: Json, pool: Json, ids: list[int], cluster_id: str) -> Json:
     cluster = kafka["metadata"]["name"]
-    labels = objects.component_labels(cluster, pool)
-    selector = ",".join(
-        f"{key}={labels[key]}"
-        for key in (objects.CLUSTER_LABEL, "strimzi.io/name", "strimzi.io/kind", "strimzi.io/pool-name")
-    )
+    labels = {
+        objects.CLUSTER_LABEL: cluster,
+        "strimzi.io/name": f"{cluster}-kafka",
+        "strimzi.io/kind": "Kafka",
+        "strimzi.io/pool-name": pool["metadata"]["name"],
+    }
     return {
         "observedGeneration": pool["metadata"]["generation"],
         "nodeIds": ids,
         "clusterId": cluster_id,
         "roles": pool["spec"]["roles"],
         "replicas": len(ids),
-        "labelSelector": selector,
+        "labelSelector": ",".join(f"{key}={value}" for key, value in labels.items()),
         "conditions": [],
     }
+
+
+def write(kube: Kube, thing: Json, status: Json) -> None:
+    """Replaces the status where it says something else, and tells of it."""
+    status = settled(thing.get("status"), status)
+    if status == thing.get("status"):
+        return
+    kube.set_status(thing, status)
+    thing["status"] = status
+    told = [
+        {key: one.get(key) for key in ("type", "status", "reason")} for one in status.get("conditions") or []
+    ]
+    meta = thing["metadata"]
+    logger.info(f"{thing['kind']} {meta['namespace']}/{meta['name']}", extra={"data": {"conditions": told}})

@@ -1,8 +1,11 @@
 """The Strimzi stand-in: what it makes of a Kafka, and what it says about it."""
 
+from fraud_local import strimzi_brokers as brokers
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
 from fraud_local import topics
+
+CLAIM = {"id": 0, "type": "persistent-claim", "size": "5Gi", "class": "local"}
 
 
 def _kafka(**kafka):
@@ -18,14 +21,18 @@ def _kafka(**kafka):
 def _pool(name="nodes", replicas=1, roles=("controller", "broker"), status=None, volume=None):
     storage = {"type": "jbod", "volumes": [volume or {"id": 0, "type": "ephemeral"}]}
     return {
-        "metadata": {"name": name, "namespace": "payments", "generation": 1},
+        "apiVersion": objects.API,
+        "kind": "KafkaNodePool",
+        "metadata": {"name": name, "namespace": "payments", "uid": f"u-{name}", "generation": 1},
         "spec": {"replicas": replicas, "roles": list(roles), "storage": storage},
         "status": status,
     }
 
 
 def _built(kafka, pools):
-    things = objects.build(kafka, pools, objects.node_ids(pools), "id")
+    ids = objects.node_ids(pools)
+    pods = [brokers.pod_name(kafka, pool, node) for pool in pools for node in ids[pool["metadata"]["name"]]]
+    things = [*objects.build(kafka, pods), *brokers.build(kafka, pools, ids, "id")]
     return {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
 
 
@@ -46,14 +53,14 @@ def test_ids_of_pools_do_not_overlap_and_are_kept():
 def test_the_quorum_is_every_controller():
     """All nodes know all controllers by their stable names."""
     pools = [_pool("c", 3, roles=["controller"]), _pool("x", 1, roles=["broker"])]
-    text = objects.server_properties(_kafka(), pools[1], [(0, "h0"), (1, "h1"), (2, "h2")])
+    text = brokers.server_properties(_kafka(), pools[1], 3, [(0, "h0"), (1, "h1"), (2, "h2")])
     assert "controller.quorum.voters=0@h0:9090,1@h1:9090,2@h2:9090" in text
     assert "process.roles=broker\n" in text
 
 
 def test_forbidden_settings_are_left_out():
     """What would take the cluster apart is not passed on; the rest is, in Kafka's spelling."""
-    config = objects.user_config(
+    config = brokers.user_config(
         {"listeners": "x", "log.dirs": "/", "auto.create.topics.enable": False, "min.insync.replicas": 2}
     )
     assert config == {"auto.create.topics.enable": "false", "min.insync.replicas": "2"}
@@ -61,9 +68,7 @@ def test_forbidden_settings_are_left_out():
 
 def test_persistent_storage_is_a_claim():
     """The claim is called data-0, as Strimzi calls it, so data outlives the Pod."""
-    built = _built(
-        _kafka(), [_pool(volume={"id": 0, "type": "persistent-claim", "size": "5Gi", "class": "local"})]
-    )
+    built = _built(_kafka(), [_pool(volume=CLAIM)])
     claim = built["StatefulSet", "cards-nodes"]["spec"]["volumeClaimTemplates"][0]
     assert claim["metadata"]["name"] == "data-0"
     assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
@@ -82,7 +87,7 @@ def test_a_changed_setting_restarts_brokers():
 
 def test_ready_status_has_what_clients_read():
     """Ready alone, the listener's address and the observed generation."""
-    status = statuses.ready(_kafka(), [_pool()], "id")
+    status = statuses.ready(_kafka(), [_pool(volume=CLAIM)], "id")
     assert [(one["type"], one["status"]) for one in status["conditions"]] == [("Ready", "True")]
     assert status["listeners"][0]["bootstrapServers"] == "cards-kafka-bootstrap.payments.svc:9092"
     assert status["observedGeneration"] == 3
@@ -99,9 +104,9 @@ def test_a_failed_kafka_is_notready_and_never_ready_false():
 
 
 def test_another_version_is_a_warning():
-    """What runs is told, not what was asked for."""
-    status = statuses.ready(_kafka(version="4.1.0"), [_pool()], "id")
-    assert [one["type"] for one in status["conditions"]] == ["Ready", "Warning"]
+    """What runs is told, not what was asked for; warnings come first, as Strimzi writes them."""
+    status = statuses.ready(_kafka(version="4.1.0"), [_pool(volume=CLAIM)], "id")
+    assert [one["type"] for one in status["conditions"]] == ["Warning", "Ready"]
 
 
 def test_tls_listeners_are_refused():

@@ -56,7 +56,9 @@ def _logs(
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     for found in _statuses(pod):
         state, restarts = found.get("state", {}), found.get("restartCount", 0)
-        looks = [(restarts, [])] if "running" in state or "terminated" in state else []
+        looks: list[tuple[int, list[str]]] = (
+            [(restarts, [])] if "running" in state or "terminated" in state else []
+        )
         looks += [(restarts - 1, ["--previous"])] if restarts else []
         for start, more in looks:
             where = f"{namespace}/{name}/{found['name']}{' before its restart' if more else ''}"

@@ -74,7 +74,9 @@ def _children(kube: Kube, namespace: str, uid: str) -> list[dict[str, str]]:
     found = []
     for kind in CHILD_KINDS:
         try:
-            items = kube.get("-n", namespace, kind, "-l", f"{names.UID_LABEL}={uid}").get("items", [])
+            # Strimzi copies our labels to what it makes, but not who manages.
+            ours = f"{names.UID_LABEL}={uid},app.kubernetes.io/managed-by={names.FIELD_MANAGER}"
+            items = kube.get("-n", namespace, kind, "-l", ours).get("items", [])
         except KubeError:
             continue  # a kind whose CRD isn't installed has no children
         found += [{"kind": item["kind"], "name": item["metadata"]["name"]} for item in items]

@@ -1,0 +1,272 @@
+"""The brokers that the Strimzi stand-in runs: their settings, a ConfigMap for each, a StatefulSet for each pool. Pure.
+
+The StatefulSet takes the place of Strimzi's StrimziPodSet, by the same name, labels and owner. As there, a Pod needs its account and
+its own ConfigMap: without them it doesn't start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fraud_local import paths
+from fraud_local.kube import Json
+from fraud_local.strimzi_objects import (
+    AGENT_PORT,
+    CONTROLLER_PORT,
+    METRICS_PORT,
+    REPLICATION_PORT,
+    component,
+    container_security,
+    listeners,
+    pod_security,
+    port_name,
+    selector,
+    thing,
+)
+
+DATA = "/var/lib/kafka"
+CONFIG = "/etc/kafka"
+IMAGE = "fraud-platform/kafka:dev"
+# What a user may not set, as in Strimzi: it would take the cluster apart.
+FORBIDDEN_CONFIG = (
+    "listeners",
+    "advertised.",
+    "broker.",
+    "listener.",
+    "node.id",
+    "process.roles",
+    "controller",
+    "log.dir",
+    "security.",
+    "sasl.",
+    "ssl.",
+    "authorizer.",
+)
+ALLOWED_CONFIG = ("controller.quorum.election", "controller.quorum.fetch")
+LOGGING = """<Configuration><Appenders><Console name="console"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
+<Loggers><Root level="INFO"><AppenderRef ref="console"/></Root></Loggers></Configuration>
+"""
+# Storage that was formatted by an earlier Pod is kept.
+RUN = r"""#!/bin/bash
+set -e
+cd "/etc/kafka/${HOSTNAME##*-}"
+mkdir -p "$(sed -n 's/^log.dirs=//p' server.config)"
+JAVA="$JAVA_HOME/bin/java"
+export CLASSPATH="$KAFKA_LIBS/*"
+"$JAVA" -Xmx256m -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile="$PWD/log4j2.xml" kafka.tools.StorageTool format \
+  --ignore-formatted -t "$(cat cluster.id)" -c server.config
+# The second compiler would take both cores of a small node for minutes before it paid for itself.
+exec "$JAVA" $KAFKA_HEAP_OPTS -XX:+UseG1GC -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile="$PWD/log4j2.xml" kafka.Kafka server.config
+"""
+
+
+def user_config(config: Json) -> dict[str, str]:
+    """The user's broker settings less the forbidden ones."""
+
+    def text(value: Any) -> str:
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return {
+        key: text(value)
+        for key, value in config.items()
+        if key.startswith(ALLOWED_CONFIG) or not key.startswith(FORBIDDEN_CONFIG)
+    }
+
+
+def pod_name(kafka: Json, pool: Json, node: int) -> str:
+    return f"{kafka['metadata']['name']}-{pool['metadata']['name']}-{node}"
+
+
+def host(kafka: Json, pool: Json, node: int) -> str:
+    cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
+    return f"{pod_name(kafka, pool, node)}.{cluster}-kafka-brokers.{namespace}.svc"
+
+
+def server_properties(kafka: Json, pool: Json, node: int, voters: Sequence[tuple[int, str]]) -> str:
+    """One node's settings."""
+    roles, domain = pool["spec"]["roles"], host(kafka, pool, node)
+    own: list[tuple[str, int]] = []
+    if "controller" in roles:
+        own.append(("CONTROLPLANE-9090", CONTROLLER_PORT))
+    if "broker" in roles:
+        own.append(("REPLICATION-9091", REPLICATION_PORT))
+        own += [(f"{one['name'].upper()}-{one['port']}", one["port"]) for one in listeners(kafka)]
+    advertised = [one for one in own if one[1] != CONTROLLER_PORT] or own
+    names = {"CONTROLPLANE-9090", "REPLICATION-9091", *(name for name, _ in own)}
+    properties = {
+        "node.id": str(node),
+        "process.roles": ",".join(sorted(roles)),
+        "listeners": ",".join(f"{name}://0.0.0.0:{port}" for name, port in own),
+        "advertised.listeners": ",".join(f"{name}://{domain}:{port}" for name, port in advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in sorted(names)),
+        "controller.listener.names": "CONTROLPLANE-9090",
+        "controller.quorum.voters": ",".join(f"{node}@{host}:{CONTROLLER_PORT}" for node, host in voters),
+        "log.dirs": f"{DATA}/data-0/kafka-log{node}",
+        # A broker of the local node is small and alone; these are its ergonomics, not its behaviour.
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.num.partitions": "4",
+        "group.initial.rebalance.delay.ms": "0",
+        "log.cleaner.dedupe.buffer.size": "16777216",
+        "num.network.threads": "2",
+        "num.io.threads": "4",
+        "background.threads": "2",
+        **({"inter.broker.listener.name": "REPLICATION-9091"} if "broker" in roles else {}),
+        **user_config(kafka["spec"]["kafka"].get("config", {})),
+    }
+    return "".join(f"{key}={value}\n" for key, value in properties.items())
+
+
+def build(kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster_id: str) -> list[Json]:
+    """A ConfigMap for each node, and what runs each pool. All of it belongs to the pool."""
+    voters = [
+        (node, host(kafka, pool, node))
+        for pool in pools
+        if "controller" in pool["spec"]["roles"]
+        for node in ids[pool["metadata"]["name"]]
+    ]
+    things = []
+    for pool in pools:
+        nodes = ids[pool["metadata"]["name"]]
+        data = {node: _data(kafka, pool, node, voters, cluster_id) for node in nodes}
+        labels = component(kafka, "kafka") | {"strimzi.io/pool-name": pool["metadata"]["name"]}
+        for node in nodes:
+            name = pod_name(kafka, pool, node)
+            things.append(
+                thing(pool, "v1", "ConfigMap", name, labels | {"strimzi.io/pod-name": name}, data=data[node])
+            )
+        name = f"{kafka['metadata']['name']}-{pool['metadata']['name']}"
+        things.append(
+            thing(pool, "apps/v1", "StatefulSet", name, labels, spec=_stateful_set(kafka, pool, labels, data))
+        )
+    return things
+
+
+def _data(
+    kafka: Json, pool: Json, node: int, voters: Sequence[tuple[int, str]], cluster_id: str
+) -> dict[str, str]:
+    return {
+        "cluster.id": cluster_id,
+        "metadata.version": metadata_version(),
+        "server.config": server_properties(kafka, pool, node, voters),
+        "log4j2.xml": LOGGING,
+        "run.sh": RUN,
+    }
+
+
+def metadata_version() -> str:
+    return f"{'.'.join(paths.KAFKA_VERSION.split('.')[:2])}-IV0"
+
+
+def _stateful_set(kafka: Json, pool: Json, labels: dict[str, str], data: dict[int, dict[str, str]]) -> Json:
+    cluster, roles = kafka["metadata"]["name"], pool["spec"]["roles"]
+    template = (pool["spec"].get("template") or {}) | (kafka["spec"]["kafka"].get("template") or {})
+    pod = template.get("pod") or {}
+    volumes, mounts, claims = _storage(pool)
+    options = pool["spec"].get("jvmOptions") or kafka["spec"]["kafka"].get("jvmOptions") or {}
+    heap = f"-Xms{options.get('-Xms', '256m')} -Xmx{options.get('-Xmx', '512m')}"
+    own = listeners(kafka) if "broker" in roles else []
+    ports = [("tcp-kafkaagent", AGENT_PORT), ("tcp-ctrlplane", CONTROLLER_PORT)]
+    if own:
+        ports += [("tcp-replication", REPLICATION_PORT), *((port_name(one), one["port"]) for one in own)]
+    if kafka["spec"]["kafka"].get("metricsConfig"):
+        ports.append(("tcp-prometheus", METRICS_PORT))
+    ready = {
+        "tcpSocket": {"port": own[0]["port"] if own else CONTROLLER_PORT},
+        "periodSeconds": 2,
+        "failureThreshold": 60,
+    }
+    container = {
+        "name": "kafka",
+        "image": IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/bash", "-c", 'exec bash "/etc/kafka/${HOSTNAME##*-}/run.sh"'],
+        "env": [
+            {"name": "KAFKA_CLUSTER_NAME", "value": cluster},
+            {"name": "KAFKA_HEAP_OPTS", "value": heap},
+        ],
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports],
+        "readinessProbe": ready,
+        "resources": pool["spec"].get("resources") or kafka["spec"]["kafka"].get("resources") or {},
+        **container_security(template.get("kafkaContainer")),
+        "volumeMounts": [
+            {"name": "kafka-metrics-and-logging", "mountPath": CONFIG},
+            {"name": "strimzi-tmp", "mountPath": "/tmp"},
+            *mounts,
+        ],
+    }
+    # Each node's files in a folder of its own: a StatefulSet's Pods all have the same volumes.
+    sources = [
+        {
+            "configMap": {
+                "name": pod_name(kafka, pool, node),
+                "items": [{"key": key, "path": f"{node}/{key}"} for key in files],
+            }
+        }
+        for node, files in data.items()
+    ]
+    told = json.dumps([data, heap], sort_keys=True).encode()
+    more = pod.get("metadata") or {}
+    return {
+        "replicas": len(data),
+        "ordinals": {"start": min(data, default=0)},
+        "serviceName": f"{cluster}-kafka-brokers",
+        "podManagementPolicy": "Parallel",
+        "selector": {
+            "matchLabels": {**selector(kafka, "kafka"), "strimzi.io/pool-name": pool["metadata"]["name"]}
+        },
+        "template": {
+            "metadata": {
+                "labels": {
+                    **labels,
+                    "strimzi.io/broker-role": str("broker" in roles).lower(),
+                    "strimzi.io/controller-role": str("controller" in roles).lower(),
+                    "strimzi.io/controller": "strimzipodset",
+                    "strimzi.io/controller-name": f"{cluster}-{pool['metadata']['name']}",
+                    **more.get("labels", {}),
+                },
+                "annotations": {
+                    "strimzi.io/configuration-hash": hashlib.sha256(told).hexdigest()[:8],
+                    "strimzi.io/kafka-version": paths.KAFKA_VERSION,
+                    **more.get("annotations", {}),
+                },
+            },
+            "spec": {
+                "containers": [container],
+                "automountServiceAccountToken": False,
+                "serviceAccountName": f"{cluster}-kafka",
+                "enableServiceLinks": False,
+                "securityContext": pod_security(pod),
+                "terminationGracePeriodSeconds": pod.get("terminationGracePeriodSeconds", 30),
+                "volumes": [
+                    {"name": "kafka-metrics-and-logging", "projected": {"sources": sources}},
+                    {"name": "strimzi-tmp", "emptyDir": {}},
+                    *volumes,
+                ],
+            },
+        },
+        "volumeClaimTemplates": claims,
+    }
+
+
+def _storage(pool: Json) -> tuple[list[Json], list[Json], list[Json]]:
+    """Volumes, mounts and claims of a pool's first volume; ``data-0`` is Strimzi's name for it."""
+    storage = pool["spec"]["storage"]
+    volume = storage["volumes"][0] if storage["type"] == "jbod" else storage
+    mounts = [{"name": "data-0", "mountPath": f"{DATA}/data-0"}]
+    if volume["type"] == "ephemeral":
+        return [{"name": "data-0", "emptyDir": {}}], mounts, []
+    spec: Json = {
+        "accessModes": ["ReadWriteOnce"],
+        "volumeMode": "Filesystem",
+        "resources": {"requests": {"storage": volume["size"]}},
+    }
+    if volume.get("class"):
+        spec["storageClassName"] = volume["class"]
+    return (
+        [],
+        mounts,
+        [{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-0"}, "spec": spec}],
+    )

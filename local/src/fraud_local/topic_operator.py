@@ -1,0 +1,126 @@
+"""Acts as the topic operator that Strimzi's entity operator runs: KafkaTopic objects to topics of a real cluster.
+
+It is there as long as its Deployment has a Pod and its account and rights exist, and it does what that Deployment's environment says.
+Once it is gone nobody takes its finalizer off a KafkaTopic, as with the original.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaException
+
+from fraud_local import strimzi_entity as entity
+from fraud_local import strimzi_objects as objects
+from fraud_local import strimzi_status as statuses
+from fraud_local import topics
+from fraud_local.kube import Json, Kube
+
+logger = logging.getLogger("topic-operator")
+# Strimzi's own: a full look at a topic that has not changed; a changed generation is seen in the next pass.
+TOPIC_INTERVAL = 120.0
+
+
+@dataclass
+class Seen:
+    """A topic that was made as it is wanted: its name in Kafka, of which generation, when."""
+
+    topic: str
+    generation: int
+    looked: float
+
+
+class TopicOperator:
+    """What it has seen is lost with the process, as the original's is with its Pod: a topic deleted meanwhile without a finalizer stays."""
+
+    def __init__(self, kube: Kube, connect: Callable[[str], topics.Topics] = topics.Topics) -> None:
+        self._kube, self._connect = kube, connect
+        self._connections: dict[tuple[str, str], topics.Topics] = {}
+        self._seen: dict[tuple[str, str], dict[str, Seen]] = {}
+
+    def once(self, now: float) -> None:
+        found = self._kube.list(objects.API, "KafkaTopic")
+        clusters: dict[tuple[str, str], list[Json]] = {cluster: [] for cluster in self._seen}
+        for topic in found:
+            cluster = (topic["metadata"].get("labels") or {}).get(objects.CLUSTER_LABEL)
+            if cluster:
+                clusters.setdefault((topic["metadata"]["namespace"], cluster), []).append(topic)
+        for key, own in clusters.items():
+            environment = self._environment(*key)
+            if environment is None:
+                self._seen.pop(key, None)
+                self._connections.pop(key, None)
+                continue
+            try:
+                self._cluster(key, own, environment, now)
+            except KafkaException as error:
+                logger.warning(
+                    "Kafka does not answer", extra={"data": {"cluster": "/".join(key), "error": str(error)}}
+                )
+                self._connections.pop(key, None)
+
+    def _environment(self, namespace: str, cluster: str) -> dict[str, str] | None:
+        """The topic operator's environment; None where it isn't there, or may do nothing."""
+        name = entity.name(cluster)
+        deployment = self._kube.get("apps/v1", "Deployment", namespace, name)
+        if deployment is None or not (deployment.get("status") or {}).get("availableReplicas"):
+            return None
+        rights = (
+            ("v1", "ServiceAccount", name),
+            ("rbac.authorization.k8s.io/v1", "Role", name),
+            ("rbac.authorization.k8s.io/v1", "RoleBinding", f"{cluster}-entity-topic-operator-role"),
+        )
+        if any(self._kube.get(api, kind, namespace, one) is None for api, kind, one in rights):
+            return None
+        return entity.environment(deployment)
+
+    def _cluster(
+        self, key: tuple[str, str], own: list[Json], environment: dict[str, str], now: float
+    ) -> None:
+        namespace, _ = key
+        if key not in self._connections:
+            host, _, port = environment[entity.BOOTSTRAP].partition(":")
+            self._connections[key] = self._connect(f"{host}.{namespace}.svc.cluster.local:{port}")
+        connection, seen = self._connections[key], self._seen.setdefault(key, {})
+        finalizers = environment.get(entity.FINALIZERS, "true") == "true"
+        for name in seen.keys() - {topic["metadata"]["name"] for topic in own}:
+            connection.delete(seen[name].topic)  # deleted without a finalizer
+            seen.pop(name)
+        for topic in own:
+            if topic["metadata"].get("deletionTimestamp"):
+                self._deleted(connection, topic)
+                seen.pop(topic["metadata"]["name"], None)
+            else:
+                self._wanted(connection, topic, seen, finalizers, now)
+
+    def _deleted(self, connection: topics.Topics, topic: Json) -> None:
+        finalizers = topic["metadata"].get("finalizers") or []
+        if topics.FINALIZER in finalizers:
+            if topics.managed(topic):
+                connection.delete(topics.topic_name(topic))
+            self._kube.set_finalizers(topic, [one for one in finalizers if one != topics.FINALIZER])
+
+    def _wanted(
+        self, connection: topics.Topics, topic: Json, seen: dict[str, Seen], finalizers: bool, now: float
+    ) -> None:
+        meta = topic["metadata"]
+        kept = [one for one in meta.get("finalizers") or [] if one != topics.FINALIZER]
+        wanted = [*kept, topics.FINALIZER] if finalizers else kept
+        if sorted(wanted) != sorted(meta.get("finalizers") or []):
+            self._kube.set_finalizers(topic, wanted)
+        if not topics.managed(topic):
+            seen.pop(meta["name"], None)
+            statuses.write(
+                self._kube, topic, topics.status(topic, [statuses.condition("Unmanaged", "True")], None)
+            )
+            return
+        before = seen.get(meta["name"])
+        unchanged = before is not None and before.generation == meta["generation"] and topic.get("status")
+        if before is not None and unchanged and now - before.looked < TOPIC_INTERVAL:
+            return
+        status = connection.reconcile(topic, connection.existing())
+        statuses.write(self._kube, topic, status)
+        if status["conditions"][0]["status"] == "True":
+            seen[meta["name"]] = Seen(topics.topic_name(topic), meta["generation"], now)
