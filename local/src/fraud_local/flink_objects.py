@@ -202,7 +202,7 @@ def job_arguments(spec: Json, job_id: str, savepoint: str | None) -> list[str]:
 
 
 def labels(name: str, component: str | None = None) -> dict[str, str]:
-    base = {"app": name, "type": "flink-standalone-kubernetes"}
+    base = {"app": name, "type": "flink-native-kubernetes"}
     return {**base, "component": component} if component else base
 
 
@@ -229,6 +229,19 @@ def build(fd: Json, spec: Json, job_id: str, savepoint: str | None) -> list[Json
     objects.append(_deployment(fd, spec, "jobmanager", 1, job_arguments(spec, job_id, savepoint), digest))
     objects.append(_deployment(fd, spec, "taskmanager", task_managers(spec), task_arguments, digest))
     return objects
+
+
+def leader_record(name: str) -> str:
+    """The ConfigMap in which Flink keeps who leads and where its newest checkpoints are."""
+    return f"{name}-cluster-config-map"
+
+
+def cluster_resources(spec: Json) -> dict[str, str]:
+    """Cores and bytes of JobManager and TaskManagers together, as ``clusterInfo`` tells them."""
+    parts = [(spec.get("jobManager") or {}, 1), (spec.get("taskManager") or {}, task_managers(spec))]
+    cores = sum(float(_resource(part)["cpu"]) * count for part, count in parts)
+    size = sum(megabytes(_resource(part)["memory"]) * count for part, count in parts)
+    return {"total-cpu": str(cores), "total-memory": str(size * 2**20)}
 
 
 def deployment_name(name: str, component: str) -> str:
@@ -296,7 +309,6 @@ def _deployment(
         "metadata": {**_meta(fd, deployment_name(name, component)), "labels": labels(name, component)},
         "spec": {
             "replicas": replicas,
-            "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": labels(name, component)},
             "template": merge(template, own),
         },

@@ -30,6 +30,10 @@ FINALIZER = "flinkdeployments.flink.apache.org/finalizer"
 INTERVAL = 2.0
 SAVEPOINT_TIMEOUT = 120.0
 GONE_TIMEOUT = 90.0
+# The operator looks at a deployment that is well once a minute: a JobManager that is back by then was never away.
+UNANSWERED = 60.0
+TERMINAL = ("FINISHED", "CANCELED", "FAILED")
+EXCEPTIONS = "org.apache.flink.kubernetes.operator.exception."
 BROKEN = (
     "CrashLoopBackOff",
     "ImagePullBackOff",
@@ -49,6 +53,7 @@ class Standin:
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self._running: dict[str, Future[None]] = {}
+        self._unanswered: dict[str, float] = {}
         self._pool = ThreadPoolExecutor(8)
 
     def run(self) -> None:
@@ -64,7 +69,8 @@ class Standin:
 
     def _guarded(self, fd: Json) -> None:
         try:
-            Deployment(self._kube, fd).reconcile()
+            rest = JobManager(fd["metadata"]["name"], fd["metadata"]["namespace"])
+            Deployment(self._kube, fd, rest, self._unanswered).reconcile()
         except (KubeError, requests.RequestException, FlinkError) as error:
             logger.warning(
                 "a pass failed and is repeated",
@@ -75,13 +81,12 @@ class Standin:
 
 
 class Deployment:
-    """One pass over one FlinkDeployment."""
+    """One pass over one FlinkDeployment. ``unanswered``: since when (s) a JobManager that was ready hasn't answered, by uid."""
 
-    def __init__(self, kube: Kube, fd: Json) -> None:
-        self._kube, self._fd = kube, fd
+    def __init__(self, kube: Kube, fd: Json, rest: JobManager, unanswered: dict[str, float]) -> None:
+        self._kube, self._fd, self._rest, self._unanswered = kube, fd, rest, unanswered
         self._name, self._namespace = fd["metadata"]["name"], fd["metadata"]["namespace"]
         self._status = copy.deepcopy(fd.get("status") or {}) or statuses.initial()
-        self._rest = JobManager(self._name, self._namespace)
 
     def reconcile(self) -> None:
         meta, spec = self._fd["metadata"], self._fd["spec"]
@@ -95,13 +100,7 @@ class Deployment:
         last = statuses.last_spec(self._status)
         reason = objects.validate(self._name, spec)
         if reason:
-            self._write(
-                statuses.with_error(
-                    self._status,
-                    "org.apache.flink.kubernetes.operator.exception.ReconciliationException",
-                    reason,
-                )
-            )
+            self._write(statuses.with_error(self._status, f"{EXCEPTIONS}ReconciliationException", reason))
             if last is None:
                 return
             spec = last  # a refused spec changes nothing; what runs is looked after as before
@@ -113,8 +112,8 @@ class Deployment:
         elif objects.comparable(last) != objects.comparable(spec):
             self._upgrade(last, spec)
         elif running(last):
-            self._apply(last)
             self._observe(last)
+            self._recover(last)
 
     # Rolling out
 
@@ -123,6 +122,9 @@ class Deployment:
         if not running(spec):
             self._write(statuses.with_spec(self._status, self._fd, spec, "DEPLOYED", now_ms(), first))
             return
+        if first:  # there is no job yet, so it has no state
+            status = statuses.with_job(self._status, now_ms(), upgradeSavepointPath=savepoint)
+            self._write(statuses.with_spec(status, self._fd, spec, "UPGRADING", now_ms(), first))
         job = {"jobId": uuid.uuid4().hex, "state": "RECONCILING", "upgradeSavepointPath": savepoint}
         status = statuses.with_job(self._status, now_ms(), **job)
         if savepoint is None:
@@ -143,13 +145,8 @@ class Deployment:
             try:
                 savepoint = self._take_state(last, spec)
             except FlinkError as error:
-                self._write(
-                    statuses.with_error(
-                        self._status,
-                        "org.apache.flink.kubernetes.operator.exception.UpgradeFailureException",
-                        str(error),
-                    )
-                )
+                kind = f"{EXCEPTIONS}UpgradeFailureException"
+                self._write(statuses.with_error(self._status, kind, str(error)))
                 return
         status = statuses.with_job(
             self._status,
@@ -178,7 +175,8 @@ class Deployment:
                     "the JobManager does not answer, so the newest state is not known; tried again"
                 )
             # Never got as far as running: it goes on from where it was to start from.
-            return self._status["jobStatus"].get("upgradeSavepointPath")
+            earlier: str | None = self._status["jobStatus"].get("upgradeSavepointPath")
+            return earlier
         if mode == "savepoint" and job["state"] == "RUNNING":
             folder = objects.savepoint_folder(last)
             if folder is None:
@@ -210,62 +208,78 @@ class Deployment:
             "v1", "ConfigMap", self._namespace, f"app={self._name},configmap-type=high-availability"
         )
         # The leader's record may lack the labels; left behind, it makes the next JobManager wait for its lease to end.
-        leader = f"{self._name}-cluster-config-map"
-        for name in {leader, *(str(record["metadata"]["name"]) for record in records)}:
+        for name in {
+            objects.leader_record(self._name),
+            *(str(record["metadata"]["name"]) for record in records),
+        }:
             self._kube.delete("v1", "ConfigMap", self._namespace, name)
 
+    # Deletion
+
     def _clean_up(self) -> None:
+        """As the operator does it: a savepoint that is wanted and not to be had keeps the finalizer, and is tried again."""
         last = statuses.last_spec(self._status)
-        wanted = (
-            last is not None and objects.user_config(last).get(f"{ON}job.savepoint-on-deletion") == "true"
-        )
-        if last is not None and wanted and self._status.get("jobStatus", {}).get("state") == "RUNNING":
-            folder = objects.savepoint_folder(last)
+        if last is not None and running(last):
             try:
-                if folder:
-                    path = self._rest.stop_with_savepoint(
-                        self._status["jobStatus"]["jobId"], folder, SAVEPOINT_TIMEOUT
-                    )
-                    self._event("stopped with a savepoint before deletion", path=path)
+                self._observe(last)
             except (requests.RequestException, FlinkError) as error:
-                # Deletion goes on: the checkpoints that the job has retained are still there.
-                self._event("no savepoint before deletion", error=str(error))
+                self._event("not observed before deletion", error=str(error))
+            self._stop(last)
         self._take_down()
         self._kube.set_finalizers(
             self._fd, [one for one in self._fd["metadata"]["finalizers"] if one != FINALIZER]
         )
+        self._unanswered.pop(self._fd["metadata"]["uid"], None)
         self._event("deleted")
+
+    def _stop(self, last: Json) -> None:
+        """Stops the job with a savepoint where its settings ask for one; those of the operator count as they are now."""
+        now = objects.user_config(self._fd["spec"])
+        config = objects.user_config(last) | {key: now[key] for key in now if key.startswith(ON)}
+        state = self._status.get("jobStatus", {}).get("state")
+        if config.get(f"{ON}job.savepoint-on-deletion") != "true" or state in TERMINAL:
+            return
+        if state != "RUNNING" or self._status.get("jobManagerDeploymentStatus") != "READY":
+            raise FlinkError(f"Unexpected job status: {state}")
+        folder = objects.savepoint_folder(last)
+        if folder is None:
+            raise FlinkError("Savepoint Error: no savepoint folder is configured")
+        path = self._rest.stop_with_savepoint(self._status["jobStatus"]["jobId"], folder, SAVEPOINT_TIMEOUT)
+        # Before the rest is taken down: a pass after this one finds the job ended, and asks for no savepoint.
+        self._write(statuses.with_job(self._status, now_ms(), upgradeSavepointPath=path, state="FINISHED"))
+        self._event("stopped with a savepoint before deletion", path=path)
 
     # Observing
 
     def _observe(self, spec: Json) -> None:
         deployment = self._kube.get("apps/v1", "Deployment", self._namespace, self._name)
+        pods = ((deployment or {}).get("status") or {}).get("availableReplicas", 0)
+        available = pods > 0 and self._rest.answers()
+        job = self._rest.job(self._status["jobStatus"].get("jobId", "")) if available else None
+        if job is not None:
+            self._unanswered.pop(self._fd["metadata"]["uid"], None)
+        elif deployment is not None and self._may_be_back():
+            return
         status = copy.deepcopy(self._status)
         status["taskManager"] = {
             "labelSelector": f"component=taskmanager,app={self._name}",
             "replicas": objects.task_managers(spec),
         }
         before = status.get("jobManagerDeploymentStatus")
-        available = (deployment or {}).get("status", {}).get("availableReplicas", 0) > 0
-        if not available or not self._rest.answers():
-            broken = self._broken_pod()
-            status["jobManagerDeploymentStatus"] = "ERROR" if broken else "DEPLOYING"
-            status = statuses.with_job(status, now_ms(), state="RECONCILING")
-            if broken:
-                status = statuses.with_error(
-                    status, "org.apache.flink.kubernetes.operator.exception.DeploymentFailedException", broken
-                )
-            self._write(status)
+        if not available:
+            self._write(self._away(spec, deployment, status))
             return
         if before not in ("DEPLOYED_NOT_READY", "READY"):
             status["jobManagerDeploymentStatus"] = "DEPLOYED_NOT_READY"
             self._write(statuses.finished(status))
             return
         status["jobManagerDeploymentStatus"] = "READY"
-        status["clusterInfo"] = self._rest.cluster_info()
-        job = self._rest.job(status["jobStatus"]["jobId"])
+        status["clusterInfo"] = self._rest.cluster_info() | objects.cluster_resources(spec)
         if job is None:
-            self._write(statuses.with_job(status, now_ms(), state="RECONCILING"))
+            if statuses.first_deployment(self._status) and not statuses.was_stable(self._status):
+                return  # it is being submitted
+            status = statuses.with_job(status, now_ms(), state="RECONCILING")
+            self._write(statuses.with_text(status, "Job Not Found"))
             return
         status = statuses.with_job(
             status, now_ms(), state=job["state"], jobName=job["name"], startTime=str(job["start-time"])
@@ -275,21 +289,63 @@ class Deployment:
                 status, "org.apache.flink.util.SerializedThrowable", self._rest.failure(job["jid"])
             )
         self._write(status)
-        if job["state"] == "FAILED" and objects.user_config(spec).get(f"{ON}job.restart.failed") == "true":
-            self._event("restarting the failed job from its newest state")
-            path = self._rest.latest_state(job["jid"]) or status["jobStatus"].get("upgradeSavepointPath")
-            status = statuses.with_job(status, now_ms(), upgradeSavepointPath=path)
-            self._write(statuses.with_spec(status, self._fd, spec, "UPGRADING", now_ms(), first=False))
-            self._finish_upgrade(spec)
 
-    def _broken_pod(self) -> str | None:
-        """What keeps the JobManager's Pod from starting; None while it is only slow."""
+    def _away(self, spec: Json, deployment: Json | None, status: Json) -> Json:
+        """The status of a JobManager that isn't there or doesn't answer, and why where that is known."""
+        broken = self._broken(deployment)
+        state = "MISSING" if deployment is None else "ERROR" if broken else "DEPLOYING"
+        status = statuses.with_job(
+            {**status, "jobManagerDeploymentStatus": state}, now_ms(), state="RECONCILING"
+        )
+        if broken:
+            return statuses.with_error(status, f"{EXCEPTIONS}DeploymentFailedException", broken)
+        if deployment is None and statuses.was_stable(status) and objects.highly_available(spec):
+            record = objects.leader_record(self._name)
+            if self._kube.get("v1", "ConfigMap", self._namespace, record) is None:
+                kind = f"{EXCEPTIONS}UpgradeFailureException"
+                return statuses.with_error(status, kind, statuses.NO_RECORDS)
+        return status
+
+    def _may_be_back(self) -> bool:
+        """Whether a JobManager that was ready, or its job, hasn't been away long enough for anybody to have noticed."""
+        if self._status.get("jobManagerDeploymentStatus") != "READY" or not statuses.was_stable(self._status):
+            return False
+        since = self._unanswered.setdefault(self._fd["metadata"]["uid"], time.monotonic())
+        return time.monotonic() - since < UNANSWERED
+
+    def _broken(self, deployment: Json | None) -> str | None:
+        """What keeps the JobManager's Pod from being made or started; None while it is only slow."""
+        for condition in (deployment or {}).get("status", {}).get("conditions") or []:
+            if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+                return str(condition.get("message", ""))
         for pod in self._kube.list("v1", "Pod", self._namespace, f"app={self._name},component=jobmanager"):
             for container in pod.get("status", {}).get("containerStatuses", []):
                 waiting = container.get("state", {}).get("waiting") or {}
                 if waiting.get("reason") in BROKEN:
                     return f"[{waiting['reason']}] {waiting.get('message', '')}".strip()
         return None
+
+    def _recover(self, spec: Json) -> None:
+        """What the operator, or Flink itself in native mode, makes anew: a lost JobManager, lost TaskManagers, a failed job."""
+        status = self._status
+        if status["jobManagerDeploymentStatus"] == "MISSING":
+            if status["lifecycleState"] == "FAILED":
+                return  # there is nothing to go on from
+            self._event("the JobManager's Deployment is gone, and is made again")
+            self._write(statuses.finished({**status, "jobManagerDeploymentStatus": "DEPLOYING"}))
+            self._apply(spec)
+            return
+        workers = objects.deployment_name(self._name, "taskmanager")
+        if self._kube.get("apps/v1", "Deployment", self._namespace, workers) is None:
+            self._apply(spec)
+        job = status["jobStatus"]
+        restart = objects.user_config(spec).get(f"{ON}job.restart.failed") == "true"
+        if job.get("state") == "FAILED" and restart and status["jobManagerDeploymentStatus"] == "READY":
+            self._event("restarting the failed job from its newest state")
+            path = self._rest.latest_state(job["jobId"]) or job.get("upgradeSavepointPath")
+            status = statuses.with_job(status, now_ms(), upgradeSavepointPath=path)
+            self._write(statuses.with_spec(status, self._fd, spec, "UPGRADING", now_ms(), first=False))
+            self._finish_upgrade(spec)
 
     def _write(self, status: Json) -> None:
         before = self._fd.get("status") or {}

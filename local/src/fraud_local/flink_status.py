@@ -9,13 +9,19 @@ import copy
 import json
 from typing import Any
 
-from fraud_local.kube import Json
+from fraud_local.kube import Json, stamp
+
+# What the operator says where a lost JobManager has left no records of high availability to go on from.
+NO_RECORDS = (
+    "HA metadata is not available to restore from last state."
+    "It is possible that the job has finished or terminally failed, or the configmaps have been deleted."
+)
 
 
 def initial() -> Json:
     return {
         "jobManagerDeploymentStatus": "MISSING",
-        "jobStatus": {"state": "RECONCILING"},
+        "jobStatus": {},
         "lifecycleState": "CREATED",
         "reconciliationStatus": {"state": "UPGRADING", "reconciliationTimestamp": 0},
         "clusterInfo": {},
@@ -62,9 +68,20 @@ def with_job(status: Json, now_ms: int, **changes: Any) -> Json:
 
 
 def with_error(status: Json, kind: str, message: str) -> Json:
-    """An error in the operator's form: JSON in a string."""
+    """An exception in the operator's form: JSON in a string."""
     text = json.dumps({"type": kind, "message": message, "additionalMetadata": {}, "throwableList": []})
-    return finished({**copy.deepcopy(status), "error": text})
+    return with_text(status, text)
+
+
+def with_text(status: Json, error: str) -> Json:
+    """An error that is no exception: the operator writes its text as it is."""
+    return finished({**copy.deepcopy(status), "error": error})
+
+
+def first_deployment(status: Json) -> bool:
+    """Whether the spec that was reconciled last is the first one of all."""
+    text = (status.get("reconciliationStatus") or {}).get("lastReconciledSpec")
+    return bool(text and json.loads(text)["resource_metadata"]["firstDeployment"])
 
 
 def finished(status: Json) -> Json:
@@ -93,9 +110,16 @@ def lifecycle(status: Json) -> str:
         return "SUSPENDED"
     if (status.get("jobStatus") or {}).get("state") == "FAILED":
         return "FAILED"
-    if reconciliation.get("lastStableSpec") == reconciliation.get("lastReconciledSpec"):
-        return "STABLE"
-    return "DEPLOYED"
+    if status.get("jobManagerDeploymentStatus") == "MISSING" and NO_RECORDS in (status.get("error") or ""):
+        return "FAILED"
+    return "STABLE" if was_stable(status) else "DEPLOYED"
+
+
+def was_stable(status: Json) -> bool:
+    """Whether the spec that was reconciled last has run once."""
+    reconciliation = status.get("reconciliationStatus") or {}
+    last = reconciliation.get("lastReconciledSpec")
+    return last is not None and bool(reconciliation.get("lastStableSpec") == last)
 
 
 def _running(status: Json) -> Json:
@@ -110,7 +134,4 @@ def _running(status: Json) -> Json:
         if all(old.get(key) == value for key, value in said.items()):
             return dict(old)
     update = (status.get("jobStatus") or {}).get("updateTime") or "0"
-    seconds = int(update) // 1000
-    from datetime import UTC, datetime
-
-    return {**said, "lastTransitionTime": datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {**said, "lastTransitionTime": stamp(int(update) * 10**6)}

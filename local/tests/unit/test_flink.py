@@ -190,7 +190,7 @@ def test_running_condition():
     )
     (condition,) = status["conditions"]
     assert (condition["type"], condition["status"], condition["reason"]) == ("Running", "True", "Running")
-    assert condition["lastTransitionTime"] == "1970-01-01T00:00:05Z"
+    assert condition["lastTransitionTime"] == "1970-01-01T00:00:05.000000000Z"
 
 
 def test_an_unchanged_job_changes_nothing():
