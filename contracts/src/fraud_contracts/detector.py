@@ -200,6 +200,14 @@ class Kafka(Spec):
                 "self.partitions == oldSelf.partitions",
                 "kafka.partitions is immutable: an entity's order depends on it; make a new detector",
             ),
+            rule(
+                "has(self.managed) == has(oldSelf.managed)",
+                "kafka.managed can't become kafka.external, nor back: the topics hold the detector's data; make a new detector",
+            ),
+            rule(
+                "!has(self.managed) || !has(oldSelf.managed) || self.managed.replicas >= oldSelf.managed.replicas",
+                "kafka.managed.replicas can't be lowered: a broker that goes takes its copies along; make a new detector",
+            ),
         )
     )
     managed: ManagedKafka | None = None
@@ -208,6 +216,14 @@ class Kafka(Spec):
 
 
 class Storage(Spec):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.uri == oldSelf.uri",
+                "storage.uri is immutable: the lake, the history and the stream's state lie there; make a new detector",
+            ),
+        )
+    )
     uri: Annotated[str, text(r"^(s3|file)://.+$", "write s3://bucket/folder or file:///folder", 500)]
     secret_ref: SecretRef | None = None
 

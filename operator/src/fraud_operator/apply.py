@@ -32,6 +32,8 @@ Memory = tuple[str, str, str]
 # So many repairs of one child in so many seconds are a fight with something that never gives up.
 FIGHT: Final = 5
 FIGHT_SECONDS: Final = 600.0
+# Kinds that go with their detector alone.
+HOLDS_DATA: Final = ("Kafka", "KafkaNodePool", "KafkaTopic")
 
 
 def covers(live: Any, wanted: Any) -> bool:
@@ -189,11 +191,23 @@ def is_ours(child: Json, uid: str) -> bool:
         owner.get("controller") and owner.get("uid") == uid for owner in meta.get("ownerReferences") or []
     ):
         return True
-    label = f"f:{names.UID_LABEL}"
-    return (meta.get("labels") or {}).get(names.UID_LABEL) == uid and any(
-        entry.get("manager") == names.FIELD_MANAGER
-        and label in entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:labels", {})
-        for entry in meta.get("managedFields") or []
+    labels = meta.get("labels") or {}
+    return labels.get(names.UID_LABEL) == uid and wrote(
+        child, "f:metadata", "f:labels", f"f:{names.UID_LABEL}"
+    )
+
+
+def wrote(child: Json, *path: str) -> bool:
+    """Whether a field's value is the one that our field manager wrote last; another's change takes it from us."""
+
+    def has(fields: Any) -> bool:
+        for part in path:
+            fields = fields.get(part) if isinstance(fields, Mapping) else None
+        return fields is not None
+
+    entries = child["metadata"].get("managedFields") or []
+    return any(
+        entry.get("manager") == names.FIELD_MANAGER and has(entry.get("fieldsV1")) for entry in entries
     )
 
 
@@ -225,6 +239,10 @@ def snapshot(
 def surplus(
     live: Mapping[Key, Json], uid: str, desired: Iterable[Child], keep: Iterable[Key] = ()
 ) -> list[Json]:
-    """Children of ours that nobody wants any more, in a stable order."""
+    """Children of ours that nobody wants any more, in a stable order; none that holds data, whatever a spec says."""
     wanted = {(child.kind, child.name) for child in desired} | set(keep)
-    return [live[key] for key in sorted(live) if key not in wanted and is_ours(live[key], uid)]
+    return [
+        live[key]
+        for key in sorted(live)
+        if key not in wanted and key[0] not in HOLDS_DATA and is_ours(live[key], uid)
+    ]

@@ -171,17 +171,35 @@ class Removal:
     def _rest_is_ordered(self) -> bool:
         """Kafka and the documents, under Delete; the owned children go by garbage collection once the detector is gone."""
         if not self._all_goes:
-            return True
+            return self._kept_are_free()
         for kind in _KEPT_KINDS:
             for child in self._list(kind):
                 if ordered_at(child) is None and self._delete(child) and kind == "Kafka":
                     self.tell("KafkaDeleted", f"Kafka {child['metadata']['name']} is deleted", False)
-        keys = self.kube.get(
-            BY_KIND["Secret"], self._namespace, names.keys(str(self.body["metadata"]["name"]))
-        )
-        if keys is not None and is_ours(keys, str(self.body["metadata"]["uid"])):
+        keys = self._keys()
+        if keys is not None:
             self._delete(keys)
         return True
+
+    def _kept_are_free(self) -> bool:
+        """What Retain keeps has no owner; but a policy changed while the operator was paused or away left it one."""
+        release = names.release_pointer(str(self.body["metadata"]["name"]))
+        kept = [child for kind in (*_KEPT_KINDS, "KafkaTopic") for child in self._list(kind)]
+        kept = [c for c in kept if c["kind"] != "ConfigMap" or c["metadata"]["name"].startswith(release)]
+        keys = self._keys()
+        for child in [*kept, *([] if keys is None else [keys])]:
+            meta, uid = child["metadata"], self.body["metadata"]["uid"]
+            owners = meta.get("ownerReferences") or []
+            others = [owner for owner in owners if owner.get("uid") != uid]
+            if len(others) < len(owners):
+                change = {"metadata": {"ownerReferences": others, "resourceVersion": meta["resourceVersion"]}}
+                self.kube.merge(BY_KIND[child["kind"]], meta["namespace"], meta["name"], change)
+        return True
+
+    def _keys(self) -> Json | None:
+        meta = self.body["metadata"]
+        found = self.kube.get(BY_KIND["Secret"], self._namespace, names.keys(str(meta["name"])))
+        return found if found is not None and is_ours(found, str(meta["uid"])) else None
 
     def _waited(self, child: Json) -> int:
         """Since we may have asked for it: a person may have deleted the child long before the detector."""

@@ -16,7 +16,7 @@ from fraud_contracts import names
 from fraud_contracts.detector import Policy
 from fraud_contracts.errors import SpecError, StoreError
 from fraud_contracts.release import ModelPackage
-from fraud_operator import deletion, rollout, status, training
+from fraud_operator import changes, deletion, rollout, status, training
 from fraud_operator import detector as detectors
 from fraud_operator.apply import Applier, Report, surplus
 from fraud_operator.desired.common import Child
@@ -99,7 +99,11 @@ class Reconciler:
             return self._refuse(body, errors, previous)
         if names.FINALIZER not in body["metadata"].get("finalizers", []):
             self._set_finalizer(body, present=True)
-        facts = self.memory.fill(detector, self.observer.observe(detector, self.clock()), previous)
+        facts = self.observer.observe(detector, self.clock())
+        errors = changes.check(detector, facts.children)
+        if errors:
+            return self._refuse(body, errors, previous)
+        facts = self.memory.fill(detector, facts, previous)
         report = Report()
         facts = (self._hold if detector.spec.paused else self._act)(detector, facts, report)
         return self._tell(detector, body, facts, report, previous)

@@ -242,6 +242,20 @@ def test_topics_go_before_kafka(world: World) -> None:
     assert len(world.told("FinalizersRemoved")) == len(world.told("KafkaDeleted")) == 1
 
 
+@pytest.mark.parametrize("world", ["Delete"], indirect=True)
+def test_a_policy_changed_while_paused_is_kept_to(world: World) -> None:
+    """Retain keeps Kafka, topics, keys and releases, also where it was Delete until an operator that was paused could act."""
+    world.start()
+    spec = {"deletionPolicy": "Retain", "paused": True}
+    world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": spec})
+    world.look()
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    assert world.ends()
+    stays = {"Kafka", "KafkaNodePool", "KafkaTopic", "ConfigMap", "Secret"}
+    wait_for(lambda: {kind for kind, _ in world.left()} == stays, 30, f"{stays} are left")
+    assert not any(name == "payments-config" for _, name in world.left())
+
+
 def test_a_namespace_goes_whole(world: World) -> None:
     """A live detector's namespace is gone, though the topic operator dies with it and the job's account with the job."""
     world.start()

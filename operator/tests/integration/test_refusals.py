@@ -174,6 +174,11 @@ IMMUTABLE: dict[str, tuple[Change, str, str]] = {
         {"entities": [{"name": "customer", "field": "iban"}, {"name": "counterparty", "field": "merchant_id"}]},
         "entities' names and fields", "make a new detector",
     ),
+    "another kafka": (
+        {"kafka": {"managed": None, "external": {"bootstrapServers": "k:9092"}}}, "kafka.managed", "make a new detector",
+    ),
+    "fewer brokers": ({"kafka": {"managed": {"replicas": 2}}}, "kafka.managed.replicas", "make a new detector"),
+    "another storage": ({"storage": {"uri": "file:///elsewhere"}}, "storage.uri", "make a new detector"),
     "entity taken away": (
         {"entities": [{"name": "customer", "field": "card"}]}, "entities' names and fields", "make a new detector",
     ),
@@ -234,7 +239,8 @@ def kube(server: Any) -> Kube:
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     )
     made: Kube = server.kube()
-    made._call("POST", DETECTOR.path(NAMESPACE), STRICT, base())
+    whole = {"spec.kafka.managed": {"replicas": 3}, "spec.storage": {"uri": "file:///s"}}
+    made._call("POST", DETECTOR.path(NAMESPACE), STRICT, changed(whole))
     return made
 
 

@@ -1,0 +1,63 @@
+"""Edits that would destroy what a live detector holds, or leave it behind. The CRD's transition rules refuse most of them.
+
+This is the operator's own look at what is there: for an object stored past the rules (under an older CRD, or by a
+restore), and for what no rule can see, as a default of the platform's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fraud_contracts import names
+from fraud_contracts.config import CONFIG_KEY
+from fraud_contracts.errors import SpecError
+from fraud_operator.apply import Key, wrote
+from fraud_operator.detector import Detector, Json
+
+
+def check(detector: Detector, children: Mapping[Key, Json]) -> list[SpecError]:
+    """What can't be changed any more; ``children`` are those that are there. Empty where all is well."""
+    before = _document(detector, children)
+    spec, found = detector.spec, []
+    old_spec = before.get("spec") or {}
+    old_kafka = old_spec.get("kafka") or {}
+    was_managed = ("Kafka", names.kafka(detector.name)) in children or "managed" in old_kafka
+    if not detector.managed_kafka and was_managed:
+        told = "the detector has a managed Kafka, whose topics hold its data: write managed again, or make a new detector"
+        found.append(SpecError("spec.kafka.external", told))
+    if detector.managed_kafka and "external" in old_kafka:
+        address = old_kafka["external"].get("bootstrapServers")
+        told = (
+            f"the detector's data is in the Kafka at {address}: write external again, or make a new detector"
+        )
+        found.append(SpecError("spec.kafka.managed", told))
+    fixed: list[tuple[str, Any, Any]] = [
+        ("spec.kafka.partitions", old_kafka.get("partitions"), spec.kafka.partitions),
+        ("spec.event.id.field", old_spec.get("event", {}).get("id", {}).get("field"), spec.event.id.field),
+        (
+            "spec.entities",
+            sorted(f"{entity.get('name')} of {entity.get('field')}" for entity in old_spec.get("entities") or []),
+            sorted(f"{entity.name} of {entity.field}" for entity in spec.entities),
+        ),
+        ("spec.storage.uri", before.get("storage_uri"), detector.storage_uri),
+    ]  # fmt: skip
+    for path, old, new in fixed:
+        if old and old != new:
+            shown = ", ".join(old) if isinstance(old, list) else old
+            told = f"is {shown} for the data that is there: write that again, or make a new detector"
+            found.append(SpecError(path, told))
+    return found
+
+
+def _document(detector: Detector, children: Mapping[Key, Json]) -> Mapping[str, Any]:
+    """The detector document as we wrote it last; nothing where there is none, or where a hand has changed it since."""
+    body = children.get(("ConfigMap", names.config(detector.name)))
+    if body is None or not wrote(body, "f:data", f"f:{CONFIG_KEY}"):
+        return {}
+    try:
+        document = json.loads(body["data"][CONFIG_KEY])
+    except (KeyError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
