@@ -85,6 +85,10 @@ class Name:
 Names = Mapping[str, "Names | Name"]
 
 
+Path = tuple[str, ...]
+"""As ``("event", "fields", "category")``: a field's name may hold a dot."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A piece of the expression: what is to be evaluated in its place, and the conditions under which that is null.
@@ -94,7 +98,7 @@ class Part:
 
     text: str
     nulls: tuple[str, ...] = ()
-    paths: frozenset[str] = frozenset()
+    paths: frozenset[Path] = frozenset()
     bound: frozenset[str] = frozenset()
     truth: bool = False
     name: Name | None = None
@@ -274,15 +278,16 @@ class Parser:
             return Part(text)
         raise RuleError(f"reads {text}; it may read {' and '.join(sorted(self._known))} only")
 
-    def _path(self, path: str) -> Part:
-        level, text = self._known[path], path
+    def _path(self, root: str) -> Part:
+        path: Path = (root,)
+        level, text = self._known[root], root
         while not isinstance(level, Name):
             key, written = self._key()
             if key is None:
-                raise RuleError(f"reads {path} as a whole; name one of its values: {_some(level)}")
+                raise RuleError(f"reads {text} as a whole; name one of its values: {_some(level)}")
             if key not in level:
-                raise RuleError(_unknown(path, key, level))
-            path, text, level = f"{path}.{key}", text + written, level[key]
+                raise RuleError(_unknown(".".join(path), key, level))
+            path, text, level = (*path, key), text + written, level[key]
         nulls = (f"{text} == null",) if level.nullable else ()
         return Part(text, nulls, frozenset({path}), name=level)
 

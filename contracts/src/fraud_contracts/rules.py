@@ -9,13 +9,13 @@ trial of the whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from fraud_contracts import feature_set
 from fraud_contracts.detector import DetectorSpec, FieldType
-from fraud_contracts.rule_parser import KINDS, Name, Names, Parser, Part, RuleError
+from fraud_contracts.rule_parser import KINDS, Name, Names, Parser, Part, Path, RuleError
 
 _PLACEHOLDER: Final = re.compile(r"t_[0-9a-f]{32}")  # what stands in an event for a sensitive value
 _NO_VALUE: Final = "t_" + "0" * 32
@@ -89,7 +89,7 @@ def compile_rule(when: str, known: Names, cel_compile: Compile) -> CompiledRule:
             trial.comparison(left, operator, right)
         for part in parser.truths:
             trial.truth(part)
-        trial.on_nulls(whole.text)
+        trial.on_nulls(whole)
         program = cel_compile(whole.text)
     except RuleError:
         raise
@@ -97,25 +97,23 @@ def compile_rule(when: str, known: Names, cel_compile: Compile) -> CompiledRule:
         raise RuleError(f"is no CEL expression: {_line(error)}") from error
     except RecursionError as error:
         raise RuleError("is nested too deep; make several rules of it") from error
-    return CompiledRule(
-        program, frozenset(p.split(".", 1)[1] for p in whole.paths if p.startswith("features."))
-    )
+    return CompiledRule(program, frozenset(path[1] for path in whole.paths if path[0] == "features"))
 
 
 class _Trial:
     """Evaluates parts on sample events of the declared types."""
 
     def __init__(self, known: Names, cel_compile: Compile) -> None:
-        self._compile = cel_compile
-        numbers = range(len(_SAMPLES[str]))
-        self._samples = {nulls: [_sample(known, i, nulls) for i in numbers] for nulls in (False, True)}
+        self._known, self._compile = known, cel_compile
 
-    def _values(self, *texts: str, nulls: bool = False) -> list[tuple[Any, ...]]:
-        """The texts' values on each sample that they can be evaluated on; RuleError where there is none."""
-        programs = [(text, self._compile(text)) for text in texts]
+    def _values(self, *parts: Part, nulls: bool = False) -> list[tuple[Any, ...]]:
+        """The parts' values on each sample that they can be evaluated on; RuleError where there is none."""
+        programs = [(part.text, self._compile(part.text)) for part in parts]
+        paths = frozenset().union(*(part.paths for part in parts))
         found: list[tuple[Any, ...]] = []
         problem = ""
-        for sample in self._samples[nulls]:
+        for number in range(len(_SAMPLES[str])):
+            sample = self._sample(paths, number, nulls)
             values = []
             for text, program in programs:
                 try:
@@ -129,11 +127,24 @@ class _Trial:
             raise RuleError(problem)
         return found
 
+    def _sample(self, paths: Iterable[Path], number: int, nulls: bool) -> dict[str, Any]:
+        """An event with these values and no others: handing values to CEL costs more than evaluating."""
+        found: dict[str, Any] = {}
+        for path in paths:
+            level: Any = self._known
+            at = found
+            for key in path[:-1]:
+                level, at = level[key], at.setdefault(key, {})
+            name: Name = level[path[-1]]
+            value = _NO_VALUE if name.sensitive else _SAMPLES[name.kind][number]
+            at[path[-1]] = None if nulls and name.nullable else value
+        return found
+
     def comparison(self, left: Part, operator: str, right: Part) -> None:
         if left.bound or right.bound:
             return
         shown = f"{left.text} {operator} {right.text}"
-        for one, other in self._values(left.text, right.text):
+        for one, other in self._values(left, right):
             if operator == "in" and not isinstance(other, list | dict):
                 raise RuleError(
                     f"looks for {left.text} in {right.text}, which is {_kind(other)}; write a list"
@@ -147,34 +158,22 @@ class _Trial:
                 if sensitive and not all(_PLACEHOLDER.fullmatch(str(value)) for value in values):
                     remedy = "put the value on a list of spec.policy.lists"
                     raise RuleError(f"compares {part.text}, which holds tokens, with a plain value; {remedy}")
-        self._values(shown)
+        self._values(Part(shown, paths=left.paths | right.paths))
 
     def truth(self, part: Part) -> None:
         if part.bound:
             return
-        for (value,) in self._values(part.text):
+        for (value,) in self._values(part):
             if not isinstance(value, bool):
                 raise RuleError(
                     f"gives {_kind(value)} at {part.text}, not true or false; compare it with something"
                 )
 
-    def on_nulls(self, whole: str) -> None:
+    def on_nulls(self, whole: Part) -> None:
         """The rule whole, on events that lack all they may lack."""
         for (value,) in self._values(whole, nulls=True):
             if not isinstance(value, bool):
                 raise RuleError(f"gives {_kind(value)}, not true or false; compare it with something")
-
-
-def _sample(known: Names, number: int, nulls: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, level in known.items():
-        if not isinstance(level, Name):
-            found[name] = _sample(level, number, nulls)
-        elif nulls and level.nullable:
-            found[name] = None
-        else:
-            found[name] = _NO_VALUE if level.sensitive else _SAMPLES[level.kind][number]
-    return found
 
 
 def _kind(value: Any) -> str:

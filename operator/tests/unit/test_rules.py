@@ -26,6 +26,7 @@ FIELDS = [
     {"name": "online", "type": "boolean"},
     {"name": "e-mail", "type": "string"},
     {"name": "pin", "type": "integer"},
+    {"name": "a.b", "type": "integer"},
 ]
 
 
@@ -127,6 +128,7 @@ TAKEN = [
     "event.amount / event.fields.items > 100 && event.amount / (event.fields.items - 1) > 5",
     "'event.amont > 5' == event.fields.category // event.amont",
     "type(event.amount) == int",
+    "event.fields['a.b'] == 1",
     "true",
 ]
 
@@ -180,6 +182,6 @@ def test_every_value_can_be_read_with_its_type() -> None:
     spec = parse_spec(body("true")["spec"])
     readable: Any = rules.names(spec)
     assert {name: one.kind for name, one in readable["event"]["fields"].items()} == {
-        "category": str, "items": int, "km": float, "online": bool, "e-mail": str, "pin": str,
+        "category": str, "items": int, "km": float, "online": bool, "e-mail": str, "pin": str, "a.b": int,
     }  # fmt: skip
     assert readable["features"]["night"].kind is bool and readable["features"]["hour"].kind is float
