@@ -68,7 +68,7 @@ REFUSED = [
     ("event.amount.cents > 5", "event.amount.cents, but event.amount is a number without parts"),
     ("world.ends", "reads world; it may read event and features only"),
     ("amount > 5", "reads amount; it may read event and features only"),
-    ("event.fields[event.id] == 'x'", "reads event.fields as a whole; name one of its values: category"),
+    ("event.fields[event.id] == 'x'", "reads event.fields as a whole; name one of its values: a.b, category"),
     ("features.exists(f, f > 1.0)", "reads features as a whole"),
     ("event == event", "reads event as a whole"),
     # functions
