@@ -17,11 +17,12 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Source
 from fraud_serving.worker.judge import Incoming, Judge, Outgoing, read
 from fraud_serving.worker.recent import KEPT, Known
-from fraud_serving.worker.transactions import PATIENCE, FatalError, Transactions, past_use
+from fraud_serving.worker.transactions import FatalError, Transactions, past_use
 
 BATCH: Final = 64
 # Transactions are at least so far apart unless a batch is full: below it, latency gains nothing and the broker pays.
 PACE: Final = 0.020
+TAIL_SECONDS: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +82,7 @@ class Loop:
                     self._commit(consumer, batch)
                 else:
                     self._judge.make_up()
+                    self._transactions.rest(consumer.consumer_group_metadata())
         except KafkaException as error:
             raise FatalError(str(error)) from error
         # Only after a clean end: where something is broken, closing may wait for it for ever (seen after a killed broker),
@@ -166,7 +168,7 @@ class Loop:
             if high <= low:
                 return
             reader.assign([TopicPartition(self._decisions, partition, max(low, high - 2 * KEPT))])
-            until = time.monotonic() + PATIENCE
+            until = time.monotonic() + TAIL_SECONDS
             while True:
                 self._turned()
                 for message in reader.consume(1000, 0.1):

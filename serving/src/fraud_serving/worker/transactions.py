@@ -65,6 +65,7 @@ class Transactions:
             "transaction.timeout.ms": TRANSACTION_MS,
             "partitioner": PARTITIONER,
             "linger.ms": 0,
+            "error_cb": self._lose,
         }
         self._producer = Producer(self._producer_settings)
         nobody = Consumer({**settings, "group.id": of.group("worker")})
@@ -75,6 +76,7 @@ class Transactions:
         self._abandoned: list[Producer] = []
         # Of the transaction before: told as committed, its markers may yet be lost with the broker.
         self._last: list[Outgoing] = []
+        self._lost: KafkaError | None = None
 
     def start(self) -> None:
         """Returns when nothing of a predecessor is open any more."""
@@ -84,12 +86,16 @@ class Transactions:
             self._settle(error, lambda: None)
 
     def publish(self, out: list[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
-        """Returns when committed readers have ``out`` and the group has ``offsets``, both once."""
-        sent = out
+        """Returns when committed readers have ``out`` and the group has ``offsets``, both once.
+
+        A broker that was away in between may have lost the markers of what it told as committed: then, too, readers are asked.
+        """
+        doubtful, sent = [*self._last, *out], out
         try:
+            self._check()
             self._transact(out, offsets, group)
+            self._check()
         except KafkaException as error:
-            doubtful = [*self._last, *out]
 
             def again() -> None:
                 nonlocal sent
@@ -98,6 +104,21 @@ class Transactions:
 
             self._settle(error, again)
         self._last = sent
+
+    def rest(self, group: Any) -> None:
+        """To be called while there is nothing to publish: a broker that was away is noticed then, too."""
+        self._producer.poll(0)
+        if self._lost is not None:
+            self.publish([], [], group)
+
+    def _lose(self, error: KafkaError) -> None:
+        """Called by ``poll``. A connection that was merely idle ends without this."""
+        self._lost = error
+
+    def _check(self) -> None:
+        self._producer.poll(0)
+        if self._lost is not None:
+            raise KafkaException(self._lost)
 
     def persist(self, what: str, call: Callable[[], Any], reading: bool = False) -> None:
         """Repeats a call while it may be; one that only reads may always be.
@@ -191,6 +212,8 @@ class Transactions:
         if self._call(lambda: producer.flush(CALL_SECONDS)):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no acknowledgement", retriable=True))
         self._call(lambda: producer.abort_transaction(CALL_SECONDS))
+        producer.poll(0)
+        self._lost = None
 
     def _unseen(self, out: Sequence[Outgoing]) -> list[Outgoing]:
         """What committed readers don't have of ``out``; bytes tell, since what is sent again is sent unchanged."""

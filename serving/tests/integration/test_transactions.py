@@ -1,0 +1,48 @@
+"""What the worker's transactions do about a batch whose markers the broker lost, against a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import KafkaError
+
+from fraud_contracts.names import Identity
+from fraud_serving.worker.judge import Outgoing
+from fraud_serving.worker.transactions import Transactions
+from fraud_testing import kafka
+from fraud_testing.required import require
+
+pytestmark = pytest.mark.integration
+OF = Identity("tests", "cards")
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[kafka.Broker]:
+    require(kafka.missing())
+    with kafka.broker() as running:
+        running.create_detector_topics(str(OF), 2)
+        yield running
+
+
+def test_after_a_lost_connection_what_readers_lack_is_sent_again_once(broker: kafka.Broker) -> None:
+    """Also of a batch that was told as committed, and while there is nothing new; what they have isn't."""
+    client = Transactions({"bootstrap.servers": broker.bootstrap}, OF, 0, 2, lambda: None)
+    client.start()
+    group = broker.consumer(OF.group("worker")).consumer_group_metadata()
+    there = Outgoing("decisions", 0, b"k", b"there")
+    client.publish([there], [], group)
+    # As if the markers of a second one had been lost: readers never get it.
+    client._last = [
+        there,
+        Outgoing("decisions", 1, b"k", b"lost"),
+        Outgoing("dead-letters", None, b"k", b"letter"),
+    ]
+    client.rest(group)
+    assert [m.value() for m in broker.read(OF.topic("decisions"), committed=True)] == [b"there"]
+    for _ in range(2):
+        client._lose(KafkaError(KafkaError._TRANSPORT))
+        client.rest(group)
+        found = [m.value() for m in broker.read(OF.topic("decisions"), committed=True)]
+        assert sorted(found) == [b"lost", b"there"]
+        assert [m.value() for m in broker.read(OF.topic("dead-letters"), committed=True)] == [b"letter"]
