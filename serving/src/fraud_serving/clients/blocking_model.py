@@ -22,18 +22,22 @@ class BlockingModelClient:
         service: str,
         rows: Sequence[Sequence[float | None]],
         explain: bool = True,
+        seconds: float | None = None,
     ) -> list[Score]:
-        """Scores of a batch in one call; StoreError where the predictor failed or was late."""
+        """Scores of a batch in one call; StoreError where the predictor failed or took longer than ``seconds`` (the client's)."""
+        seconds = seconds or self._timeout
         host, port, path = target(package, service)
         body = request_body(rows, explain)
         kept = self._kept.pop((host, port), None)
         try:
             if kept is not None:
                 try:
+                    if kept.sock is not None:
+                        kept.sock.settimeout(seconds)
                     return self._ask(kept, path, body, package, len(rows))
                 except (http.client.HTTPException, ConnectionError):
                     kept.close()  # closed by the predictor while it lay idle; once more on a new one
-            fresh = http.client.HTTPConnection(host, port, timeout=self._timeout)
+            fresh = http.client.HTTPConnection(host, port, timeout=seconds)
             return self._ask(fresh, path, body, package, len(rows))
         except (OSError, http.client.HTTPException) as error:
             raise StoreError("predictor", f"{type(error).__name__}: {error}") from error

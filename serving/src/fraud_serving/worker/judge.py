@@ -33,6 +33,8 @@ from fraud_serving.worker.recent import Known, Recent
 
 # After a failure a store is left alone for so long: a backlog must not wait for a timeout with each batch.
 COOL_DOWN: Final = 1.0
+# A candidate is on trial, and all decisions of a batch wait for it: it gets less time, and is left alone for longer.
+CANDIDATE_SECONDS, CANDIDATE_COOL_DOWN = 1.0, 5.0
 UNCLAIMED_KEPT: Final = 50_000
 _log = logging.getLogger(__name__)
 
@@ -290,7 +292,7 @@ class Judge:
             package = routes[asked[0]].package if asked else None
             if package is None:
                 continue
-            answered = self._ask(package, [undecided[i].record["vector"] or [] for i in asked])
+            answered = self._ask(ruling, package, [undecided[i].record["vector"] or [] for i in asked])
             if answered is not None:
                 for i, score in zip(asked, answered, strict=True):
                     scores[i] = score
@@ -301,16 +303,15 @@ class Judge:
         return routes, scores
 
     def _ask(
-        self, package: ModelPackage, rows: list[list[float | None]], explain: bool = True
+        self, ruling: Ruling, package: ModelPackage, rows: list[list[float | None]], explain: bool = True
     ) -> list[Score] | None:
-        slot = f"predictor {package.slot}"
+        slot, service = f"predictor {package.slot}", names.inference_service(self.config.name, package.slot)
+        on_trial = package is ruling.candidate
         try:
             self._awake(slot)
-            return self._model.score(
-                package, names.inference_service(self.config.name, package.slot), rows, explain
-            )
+            return self._model.score(package, service, rows, explain, CANDIDATE_SECONDS if on_trial else None)
         except StoreError as error:
-            self._failed(slot, error)
+            self._failed(slot, error, CANDIDATE_COOL_DOWN if on_trial else COOL_DOWN)
             return None
 
     def _publish(self, ruling: Ruling, batch: Sequence[Incoming]) -> Judged:
@@ -361,7 +362,7 @@ class Judge:
                 packages[other[0]] = other[1]
         for arm, decisions in asked.items():
             package = packages[arm]
-            scores = self._ask(package, [d["vector"] or [] for d in decisions], explain=False)
+            scores = self._ask(ruling, package, [d["vector"] or [] for d in decisions], explain=False)
             for decision, score in zip(decisions, scores or (), strict=False):
                 mapped = ruling.map_score(package, score.probability)
                 shadow: dict[str, Any] = {
@@ -418,7 +419,7 @@ class Judge:
         if time.monotonic() < self._rest.get(store, 0.0):
             raise StoreError(store, "failed a moment ago")
 
-    def _failed(self, store: str, error: StoreError) -> None:
+    def _failed(self, store: str, error: StoreError, rest: float = COOL_DOWN) -> None:
         if time.monotonic() >= self._rest.get(store, 0.0):
             _log.warning("store failed", extra={"data": {"store": store, "error": error.message}})
-            self._rest[store] = time.monotonic() + COOL_DOWN
+            self._rest[store] = time.monotonic() + rest
