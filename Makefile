@@ -22,6 +22,7 @@ ONCE ?=
 ONLY ?=
 WRITE ?=
 CHAOS ?=
+ROUNDS ?= 30
 
 ##@ Run
 
@@ -54,6 +55,13 @@ test-fast: env-dev env-operator ## Unit tests that need nothing but the environm
 .PHONY: test-chaos
 test-chaos: envs programs ## The demo with every process killed in turn (13 minutes on two cores)
 	@PYTHON="$(PYTHON)" tests/run chaos
+
+.PHONY: test-broker
+test-broker: envs programs ## The broker killed 30 times under the worker's transactions (20 minutes); ROUNDS=3 for fewer
+	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
+
+.PHONY: accept
+accept: test-broker test-chaos ## The long runs that make test leaves out, each a target of its own, too
 
 .PHONY: bench
 bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
