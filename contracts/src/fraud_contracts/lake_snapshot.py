@@ -1,8 +1,12 @@
 """Which data a lake table holds at one version: what a training run records, and how the same rows are found again.
 
-Rows of the lake never change, and each carries its place in Kafka. So the offsets up to which the topics had been read
+Rows of the lake never change (but for an id that came with two decisions), and each carries its place in Kafka. So the offsets up to which the topics had been read
 name a snapshot for ever, whatever became of its files since: putting small files together gives new ones, and
 replaced ones go after a week.
+
+A topic that was made anew has offsets from 0 again, so its id belongs to the place: ``topic/partition/id``. A table's property
+lists the ids that a topic's name has had. Rows, offsets and snapshots from before ids were kept are of the first of them;
+where the broker has none, there are none.
 
 Tables are those of the ``deltalake`` package; nothing is imported from it here.
 """
@@ -22,7 +26,7 @@ class LakeFile(TypedDict):
 
 
 class Manifest(TypedDict):
-    """``read_to``: per ``topic/partition`` the offset after the last record. ``digest`` names the rows, not the files."""
+    """``read_to``: per ``topic/partition/id`` the offset after the last record. ``digest`` names the rows, not the files."""
 
     table: str
     version: int
@@ -38,17 +42,41 @@ def digest(name: str, rows: int, read_to: Mapping[str, int]) -> str:
     return "sha256:" + hashlib.sha256(named.encode()).hexdigest()
 
 
-def manifest(table: Any, name: str, application: str, places: Iterable[str]) -> Manifest:
-    """Of an open table, at the version at which it is open. ``application`` is the sink's group, ``places`` are topic/partition."""
+def topic_ids(table: Any, topic: str) -> list[str]:
+    """The ids that the topic of this name has had, the oldest first."""
+    return [
+        one for one in table.metadata().configuration.get(topic_ids_property(topic), "").split(",") if one
+    ]
+
+
+def topic_ids_property(topic: str) -> str:
+    return f"fraud.topicIds.{topic}"
+
+
+def place(topic: str, partition: int, topic_id: str = "") -> str:
+    return f"{topic}/{partition}/{topic_id}" if topic_id else f"{topic}/{partition}"
+
+
+def following(table: Any, application: str, topic: str, partition: int, topic_id: str) -> int | None:
+    """The offset after the last record that the table holds; None where it has none of this place."""
+    at: int | None = table.transaction_version(f"{application}/{place(topic, partition, topic_id)}")
+    if at is None and topic_ids(table, topic)[:1] == [topic_id]:
+        at = table.transaction_version(f"{application}/{place(topic, partition)}")
+    return at
+
+
+def manifest(table: Any, name: str, application: str, topic: str, partitions: int) -> Manifest:
+    """Of an open table, at the version at which it is open. ``application`` is the sink's group."""
     found: list[LakeFile] = []
     actions = table.get_add_actions(flatten=True)
     columns = [actions.column(column).to_pylist() for column in ("path", "num_records", "size_bytes")]
     for path, rows, size in sorted(zip(*columns, strict=True)):
         found.append({"path": path, "rows": rows, "bytes": size})
     read_to = {
-        place: version
-        for place in sorted(places)
-        if (version := table.transaction_version(f"{application}/{place}")) is not None
+        place(topic, partition, topic_id): at
+        for topic_id in topic_ids(table, topic) or [""]
+        for partition in range(partitions)
+        if (at := following(table, application, topic, partition, topic_id)) is not None
     }
     rows = sum(one["rows"] for one in found)
     return {
@@ -62,9 +90,15 @@ def manifest(table: Any, name: str, application: str, places: Iterable[str]) -> 
     }
 
 
-def within(read_to: Mapping[str, int], row: Mapping[str, Any]) -> bool:
-    """Whether a row belongs to the snapshot with this ``read_to``."""
-    return bool(row["offset"] < read_to.get(f"{row['topic']}/{row['partition']}", 0))
+def named(read_to: Mapping[str, int], first: str) -> dict[str, int]:
+    """With the ``first`` id of the topic's name for places that were recorded without one."""
+    return {f"{at}/{first}" if first and at.count("/") == 1 else at: upto for at, upto in read_to.items()}
+
+
+def within(read_to: Mapping[str, int], row: Mapping[str, Any], first: str = "") -> bool:
+    """Whether a row belongs to the snapshot with this ``read_to``; ``first``: the first id of the topic's name."""
+    at = place(row["topic"], row["partition"], row.get("topic_id") or first)
+    return bool(row["offset"] < read_to.get(at, 0))
 
 
 def once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -109,6 +109,11 @@ SINK_LOSSES: Final = Metric(
     "Times that the store had lost data and was written anew from the topics.",
     labels=("detector", "sink"),
 )
+SINK_REREADS: Final = Metric(
+    "fraud_sink_rereads_total",
+    "Times that a topic was found made anew, or shorter than what had been read of it, and was read from its beginning.",
+    labels=("detector", "sink"),
+)
 SINK_LAG: Final = Metric("fraud_sink_lag_records", "Records not yet written.", "gauge", ("detector", "sink"))
 FRESHNESS_SECONDS: Final = Metric(
     "fraud_profile_freshness_seconds",

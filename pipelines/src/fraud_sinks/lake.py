@@ -1,8 +1,12 @@
 """``python -m fraud_sinks.lake``: decisions and labels to Delta tables below ``<storage.uri>/lake``, each exactly once.
 
 Every commit of the table carries, as Delta's own ``txn`` actions, the offset after the last record of each partition in it.
-Data and offsets are thus one atomic write: a restart begins where the table says, and an attempt whose answer was lost
-is recognised. Kafka's committed offsets only show the lag. A table that is gone is written from the beginning.
+Data and offsets are thus one atomic write: a restart begins where the table says. Kafka's committed offsets only show the
+lag. A table that is gone is written from the beginning, and so is a topic that was made anew: its id is part of the place.
+
+A table is keyed: a record whose key is there adds nothing, be it read again or published again. Of two decisions of one id
+the one stands that the log took first, as in the ledger; the other is counted as refused. Commits of one topic exclude each
+other by a ``txn`` of its own, so that what was looked up still holds when it is written.
 
 What the tables hold is in ``lake_tables``.
 """
@@ -14,18 +18,19 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from fraud_contracts import lake
+from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
 from fraud_contracts.lake import storage_options
 from fraud_sinks import run
+from fraud_sinks.lake_ids import IdsInLake
 from fraud_sinks.lake_tables import DECISIONS, LABELS, ORIGIN, LakeTable
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
@@ -47,7 +52,7 @@ _UNFIT: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError,
 
 
 class LakeWriter:
-    """One table. ``rebuild``: adds only what it lacks, by origin, and moves the recorded offsets only forward."""
+    """One table. ``rebuild``: moves the recorded offsets only forward; a sink may run beside it."""
 
     def __init__(
         self,
@@ -61,34 +66,35 @@ class LakeWriter:
         self._kind = kind
         self._options = storage_options(uri, os.environ)
         self._table: DeltaTable | None = None
+        self._ids = IdsInLake()
         self._looked = self._swept = -SWEEP_SECONDS
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
         with _errors():
             table = self._open()
-            return {place: self._following(table, place) for place in places}
+            for topic, topic_id in sorted({(place.topic, place.topic_id) for place in places}):
+                self._name_topic(table, topic, topic_id)
+            return {place: self._following(table, place) or 0 for place in places}
 
     def write(self, records: Sequence[Record]) -> int:
         with _errors():
             table = self._open()
-            have = {place: self._following(table, place) for place in {record.place for record in records}}
-            fresh = [record for record in records if self._rebuild or record.offset >= have[record.place]]
-            if not fresh:
+            data = self._new(table, self._arrow(records))
+            following = {record.place: record.offset + 1 for record in records}
+            have = {place: self._following(table, place) for place in following}
+            # All before these records has been written by now: a sink that starts on a table built again goes on from here.
+            moved = {
+                place: at
+                for place, at in following.items()
+                if (at > (have[place] or 0) if self._rebuild else at != have[place])
+            }
+            if not data.num_rows and not moved:
                 return 0
-            data = self._arrow(fresh)
-            following = {record.place: record.offset + 1 for record in fresh}
-            if self._rebuild:
-                # All before these records has been written by now: a sink that starts on this table goes on from here.
-                following = {place: at for place, at in following.items() if at > have[place]}
             now = int(datetime.now(UTC).timestamp() * 1000)
-            commit = CommitProperties(
-                app_transactions=[
-                    Transaction(self._app(place), offset, now) for place, offset in following.items()
-                ]
-            )
-            key = self._kind.key or (ORIGIN if self._rebuild else ())
-            if key and data.num_rows:
-                return self._merge(table, data, key, commit)
+            offsets = [Transaction(self._app(table, place), at, now) for place, at in moved.items()]
+            topics = {record.topic for record in records}
+            alone = [Transaction(f"{self._application}/{topic}", now, now) for topic in sorted(topics)]
+            commit = CommitProperties(app_transactions=[*offsets, *alone])
             write_deltalake(table, data, mode="append", commit_properties=commit)
             return int(data.num_rows)
 
@@ -153,11 +159,28 @@ class LakeWriter:
         if new:
             table.alter.add_columns(new)
 
-    def _app(self, place: Place) -> str:
-        return f"{self._application}/{place.topic}/{place.partition}"
+    def _name_topic(self, table: DeltaTable, topic: str, topic_id: str) -> None:
+        """Notes a topic's id beside those that its name has had. Places of before the first one are that one's."""
+        had = lake_snapshot.topic_ids(table, topic)
+        if not topic_id or topic_id in had:
+            return
+        named = {lake_snapshot.topic_ids_property(topic): ",".join([*had, topic_id])}
+        table.alter.set_table_properties(named, raise_if_not_exists=False)
+        table.update_incremental()
+        if had:
+            self._meters.reread("the topic was made anew", {"topic": topic, "topic_id": topic_id})
 
-    def _following(self, table: DeltaTable, place: Place) -> int:
-        return table.transaction_version(self._app(place)) or 0
+    def _topic_id(self, table: DeltaTable, place: Place) -> str:
+        """A broker that tells no ids is taken for one with the newest topic of the name."""
+        return place.topic_id or next(reversed(lake_snapshot.topic_ids(table, place.topic)), "")
+
+    def _app(self, table: DeltaTable, place: Place) -> str:
+        at = lake_snapshot.place(place.topic, place.partition, self._topic_id(table, place))
+        return f"{self._application}/{at}"
+
+    def _following(self, table: DeltaTable, place: Place) -> int | None:
+        topic_id = self._topic_id(table, place)
+        return lake_snapshot.following(table, self._application, place.topic, place.partition, topic_id)
 
     def _arrow(self, records: Sequence[Record]) -> pa.Table:
         """The rows of a batch. Only where that fails is each record tried alone."""
@@ -179,26 +202,47 @@ class LakeWriter:
                 log.error("record refused", extra={"data": {"why": type(error).__name__, **where}})
         return pa.Table.from_pylist(rows, schema)
 
-    @staticmethod
-    def _merge(
-        table: DeltaTable, data: pa.Table, key: Sequence[str], commit: CommitProperties | None = None
-    ) -> int:
-        """Adds the rows whose key the table lacks; one each, where the batch itself has several."""
-        if not data.num_rows:
-            return 0
-        first = {tuple(row.values()): i for i, row in reversed(list(enumerate(data.select(key).to_pylist())))}
-        done = (
-            table.merge(
-                data.take(sorted(first.values())),
-                " AND ".join(f"t.{name} = s.{name}" for name in key),
-                source_alias="s",
-                target_alias="t",
-                commit_properties=commit,
-            )
-            .when_not_matched_insert_all()
-            .execute()
-        )
-        return int(done["num_target_rows_inserted"])
+    def _new(self, table: DeltaTable, data: pa.Table) -> pa.Table:
+        """The rows whose key the table lacks. Takes out of the table those that an older record comes before."""
+        kind = self._kind
+        columns = list(dict.fromkeys(("date", "id", *kind.key, *kind.same, *ORIGIN, "appended")))
+        rows = data.select(columns).to_pylist()
+        around = [timedelta(days=days) for days in range(-kind.reach, kind.reach + 1)]
+        days = {day + step for day in {row["date"] for row in rows} for step in around}
+        there = self._ids.rows(table, days, {row["id"] for row in rows}, columns)
+        standing = {self._key(row): row for row in sorted(there, key=_age, reverse=True)}
+        new: dict[tuple[Any, ...], int] = {}
+        later = []
+        for at, row in sorted(enumerate(rows), key=lambda one: _age(one[1])):
+            key = self._key(row)
+            stands = standing.get(key)
+            if stands is not None and not self._before(row, stands):
+                continue
+            if stands is not None:
+                later.append(stands)
+            standing[key], new[key] = row, at
+        for row in later:
+            quoted = row["id"].replace("'", "''")
+            table.delete(f"date = '{row['date']}' AND id = '{quoted}'")
+        return data.take(pa.array(sorted(new.values()), pa.int64()))
+
+    def _key(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in self._kind.key)
+
+    def _before(self, row: Mapping[str, Any], stands: Mapping[str, Any]) -> bool:
+        """Whether a row takes the place of the one that has its key: never where it is the same record read again, or
+        its repeat. Any other is counted, whichever of the two stands."""
+        again = all(stands[name] in (None, row[name]) for name in ORIGIN)
+        if again or all(row[name] == stands[name] for name in self._kind.same):
+            return False
+        self._meters.refused.inc()
+        log.error("another one of this id is there", extra={"data": {name: row[name] for name in ORIGIN}})
+        return _age(row) < _age(stands)
+
+
+def _age(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """As the ledger orders decisions of one id."""
+    return row["appended"] or 0, row["topic"], row["partition"], row["offset"]
 
 
 class LakeTables:

@@ -27,9 +27,8 @@ def read(config: DetectorConfig, name: str) -> Manifest:
     """TableNotFoundError before the sink's first commit."""
     uri = lake.table(config.storage_uri, name)
     table = DeltaTable(uri, storage_options=lake.storage_options(uri, os.environ))
-    topic = config.identity.topic(name)
-    places = [f"{topic}/{partition}" for partition in range(config.kafka.partitions)]
-    return manifest(table, name, config.identity.group("lake-sink"), places)
+    group, topic = config.identity.group("lake-sink"), config.identity.topic(name)
+    return manifest(table, name, group, topic, config.kafka.partitions)
 
 
 def main(argv: list[str] | None = None) -> int:

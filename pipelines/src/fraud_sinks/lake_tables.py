@@ -22,22 +22,26 @@ from fraud_sinks.records import Record
 
 _ORIGIN_FIELDS: Final = [
     ("topic", pa.string()),
+    ("topic_id", pa.string()),
     ("partition", pa.int32()),
     ("offset", pa.int64()),
     ("appended", pa.int64()),
 ]
-ORIGIN: Final = ("date", "topic", "partition", "offset")
+ORIGIN: Final = ("topic", "topic_id", "partition", "offset")
 _ENTITIES: Final = pa.map_(pa.string(), pa.string())
 
 
 @dataclass(frozen=True)
 class LakeTable:
-    """``key``: what tells one row from another where a topic may carry it twice; a topic written in transactions needs none."""
+    """``key``: of what there is one row, whatever the topic carries, within ``reach`` days of a row's own; ``same``: in what
+    a second record of the key is only a repeat of the first."""
 
     name: str
     schema: pa.Schema
     row: Callable[[Record], dict[str, Any]]
-    key: tuple[str, ...] = ()
+    key: tuple[str, ...]
+    same: tuple[str, ...] = ()
+    reach: int = 0
 
 
 def _day(ms: int) -> date:
@@ -48,6 +52,7 @@ def _origin(record: Record) -> dict[str, Any]:
     """Where the row comes from, and when the log took it in (ms)."""
     return {
         "topic": record.topic,
+        "topic_id": record.topic_id or None,
         "partition": record.partition,
         "offset": record.offset,
         "appended": record.appended,
@@ -121,6 +126,11 @@ DECISIONS: Final = LakeTable(
         ]
     ),
     _decision,
+    key=("id",),
+    same=_SAME,
+    # A claim lives a day: while it does, a resend has the first decision and its day. Two days more catch what was decided
+    # anew after it went; what comes later is among the ledger's conflicts, and readers take the first.
+    reach=2,
 )
 # The ledger publishes a label again after a crash between its broker and its database; the table holds it once.
 LABELS: Final = LakeTable(

@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg.rows import dict_row
@@ -26,7 +26,14 @@ from fraud_sinks import run
 from fraud_sinks.database import Database, migrate
 from fraud_sinks.ledger_conflicts import Told, settle
 from fraud_sinks.ledger_labels import LabelProducer
-from fraud_sinks.ledger_records import DecisionRow, Report, UnfitError, decision, report, verdict
+from fraud_sinks.ledger_records import (
+    DecisionRow,
+    Report,
+    UnfitError,
+    decision,
+    report,
+    verdict,
+)
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError
@@ -36,24 +43,25 @@ log = logging.getLogger(__name__)
 PUBLISH_ROWS: Final = 1_000
 
 _INSERT_DECISIONS: Final = """
-INSERT INTO decisions (id, content, record, raw, entity, topic, partition, "offset", written)
-SELECT id, content, record, raw, entity, topic, partition, "offset", to_timestamp(written / 1000.0)
-FROM unnest(%s::text[], %s::bytea[], %s::jsonb[], %s::bytea[], %s::text[], %s::text[], %s::int[], %s::bigint[], %s::bigint[])
-    AS n (id, content, record, raw, entity, topic, partition, "offset", written)
+INSERT INTO decisions (id, content, record, raw, entity, topic, lineage, partition, "offset", written)
+SELECT id, content, record, raw, entity, topic, lineage, partition, "offset", to_timestamp(written / 1000.0)
+FROM unnest(%s::text[], %s::bytea[], %s::jsonb[], %s::bytea[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bigint[],
+    %s::bigint[]) AS n (id, content, record, raw, entity, topic, lineage, partition, "offset", written)
 ON CONFLICT (id) DO NOTHING
 """
-_PLACES: Final = 'SELECT id, content, topic, partition, "offset" FROM decisions WHERE id = ANY(%s)'
+_PLACES: Final = 'SELECT id, content, topic, lineage, partition, "offset" FROM decisions WHERE id = ANY(%s)'
 _TOLD: Final = """
-SELECT content, hash, (extract(epoch FROM written) * 1000)::bigint, topic, partition, "offset", record::text, raw, entity
+SELECT content, hash, (extract(epoch FROM written) * 1000)::bigint, topic, lineage, partition, "offset", record::text, raw,
+    entity
 FROM decisions WHERE id = %s
 UNION ALL
-SELECT content, record ->> 'hash', (extract(epoch FROM written) * 1000)::bigint, topic, partition, "offset", record::text,
-    raw, NULL
+SELECT content, record ->> 'hash', (extract(epoch FROM written) * 1000)::bigint, topic, lineage, partition, "offset",
+    record::text, raw, NULL
 FROM decision_conflicts WHERE id = %s
 """
 _REPLACE: Final = """
-UPDATE decisions SET content = %s, record = %s, raw = %s, entity = %s, topic = %s, partition = %s, "offset" = %s,
-    written = to_timestamp(%s / 1000.0)
+UPDATE decisions SET content = %s, record = %s, raw = %s, entity = %s, topic = %s, lineage = %s, partition = %s,
+    "offset" = %s, written = to_timestamp(%s / 1000.0)
 WHERE id = %s
 """
 _RELABEL: Final = """
@@ -62,12 +70,13 @@ WHERE l.id = %s AND d.id = l.id AND (l.time, l.entities) IS DISTINCT FROM (d.tim
 """
 _FORGET_CONFLICTS: Final = "DELETE FROM decision_conflicts WHERE id = %s"
 _INSERT_CONFLICT: Final = """
-INSERT INTO decision_conflicts (topic, partition, "offset", id, kind, record, raw, content, written)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s / 1000.0))
+INSERT INTO decision_conflicts (topic, lineage, partition, "offset", id, kind, record, raw, content, written)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s / 1000.0))
 """
 _INSERT_REPORTS: Final = """
-INSERT INTO label_reports (id, fraud, source, claimed, known, topic, partition, "offset")
-SELECT * FROM unnest(%s::text[], %s::bool[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::int[], %s::bigint[])
+INSERT INTO label_reports (id, fraud, source, claimed, known, topic, lineage, partition, "offset")
+SELECT * FROM unnest(%s::text[], %s::bool[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::int[], %s::int[],
+    %s::bigint[])
 ON CONFLICT DO NOTHING
 """
 _JOIN: Final = """
@@ -75,7 +84,7 @@ UPDATE label_reports r SET joined = true FROM decisions d
 WHERE r.id = ANY(%s) AND NOT r.joined AND d.id = r.id RETURNING r.id
 """
 _REPORTS: Final = """
-SELECT id, fraud, source, claimed, known, topic, partition, "offset" FROM label_reports WHERE id = ANY(%s)
+SELECT id, fraud, source, claimed, known, topic, lineage, partition, "offset" FROM label_reports WHERE id = ANY(%s)
 """
 _UPSERT_LABELS: Final = """
 INSERT INTO labels (id, fraud, source, claimed, known, revision, time, entities)
@@ -98,14 +107,24 @@ UPDATE labels l SET published = true FROM unnest(%s::text[], %s::int[]) AS p (id
 WHERE l.id = p.id AND l.revision = p.revision
 """
 _REJECT: Final = """
-INSERT INTO rejected (topic, partition, "offset", reason, payload, written)
-VALUES (%s, %s, %s, %s, %s, to_timestamp(%s / 1000.0)) ON CONFLICT DO NOTHING
+INSERT INTO rejected (topic, lineage, partition, "offset", reason, payload, written)
+VALUES (%s, %s, %s, %s, %s, %s, to_timestamp(%s / 1000.0)) ON CONFLICT DO NOTHING
 """
-_PROGRESS: Final = "SELECT topic, partition, following FROM progress"
+_TOPICS: Final = "SELECT topic_id, lineage FROM topics WHERE topic = %s"
+_NEW_TOPIC: Final = "INSERT INTO topics (topic, topic_id, lineage) VALUES (%s, %s, %s)"
+_PROGRESS: Final = "SELECT topic, lineage, partition, following FROM progress"
 _ADVANCE: Final = """
-INSERT INTO progress (topic, partition, following) VALUES (%s, %s, %s)
-ON CONFLICT (topic, partition) DO UPDATE SET following = excluded.following
+INSERT INTO progress (topic, lineage, partition, following) VALUES (%s, %s, %s, %s)
+ON CONFLICT (topic, lineage, partition) DO UPDATE SET following = excluded.following
 """
+
+
+class Spot(NamedTuple):
+    """A place as the ledger keeps it: ``lineage`` counts the topics of one name, see the migration to version 3."""
+
+    topic: str
+    lineage: int
+    partition: int
 
 
 class LedgerWriter:
@@ -124,23 +143,25 @@ class LedgerWriter:
         self._first_entity = config.spec.entities[0].name
         self._sources = frozenset(source.name for source in config.spec.labels.sources)
         # What this process knows to be committed. A database that has less was put back to an earlier state.
-        self._following: dict[Place, int] = {}
+        self._following: dict[Spot, int] = {}
+        self._lineages: dict[tuple[str, str], int] = {}
         # A database that is written from the beginning doesn't know what was published. Until it has caught up nothing
         # is: it would go through every former label again. Then what the topic holds already isn't sent.
         self._filling: set[Place] = set()
-        self._filled = Place(
-            config.identity.topic("labels"), -1
-        )  # in progress: nothing of the past is unpublished
+        # In progress: nothing of the past is unpublished.
+        self._filled = Spot(config.identity.topic("labels"), 0, -1)
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """As the database says. A crash may have left labels unpublished."""
         with self._database.transaction() as cursor:
+            for topic, topic_id in sorted({(place.topic, place.topic_id) for place in places}):
+                self._lineages[topic, topic_id] = self._lineage(cursor, topic, topic_id)
             known = self._known(cursor)
         if not self._rebuild:
-            self._following = {place: known[place] for place in places if place in known}
+            self._following = {spot: known[spot] for spot in map(self._spot, places) if spot in known}
         self._filling = set(places) if self._rebuild or self._filled not in known else set()
         self._publish()
-        return {place: known.get(place, 0) for place in places}
+        return {place: known.get(self._spot(place), 0) for place in places}
 
     def write(self, records: Sequence[Record]) -> int:
         written = self._store(records)
@@ -172,9 +193,9 @@ class LedgerWriter:
         for record in records:
             try:
                 if record.topic == self._decisions:
-                    decisions.append(decision(record, self._first_entity))
+                    decisions.append(decision(record, self._first_entity, self._spot(record.place).lineage))
                 else:
-                    reports.append(report(record, self._sources))
+                    reports.append(report(record, self._sources, self._spot(record.place).lineage))
             except UnfitError as error:
                 rejected.append((record, str(error)))
         try:
@@ -193,18 +214,33 @@ class LedgerWriter:
                 self._advance(cursor, records)
         self._meters.refused.inc(fresh)
         if not self._rebuild:
-            self._following |= {record.place: record.offset + 1 for record in records}
+            self._following |= {self._spot(record.place): record.offset + 1 for record in records}
         return written
 
+    def _lineage(self, cursor: psycopg.Cursor[Any], topic: str, topic_id: str) -> int:
+        """Of this topic among those of its name. Without an id it is taken for the newest one."""
+        had: dict[str, int] = dict(cursor.execute(_TOPICS, (topic,)).fetchall())
+        newest = max(had.values(), default=-1)
+        if topic_id in had or not topic_id:
+            return had.get(topic_id, max(newest, 0))
+        cursor.execute(_NEW_TOPIC, (topic, topic_id, newest + 1))
+        if had:
+            self._meters.reread("the topic was made anew", {"topic": topic, "topic_id": topic_id})
+        return newest + 1
+
+    def _spot(self, place: Place) -> Spot:
+        lineage = self._lineages.get((place.topic, place.topic_id), 0)
+        return Spot(place.topic, lineage, place.partition)
+
     @staticmethod
-    def _known(cursor: psycopg.Cursor[Any]) -> dict[Place, int]:
+    def _known(cursor: psycopg.Cursor[Any]) -> dict[Spot, int]:
         cursor.execute(_PROGRESS)
-        return {Place(topic, partition): following for topic, partition, following in cursor.fetchall()}
+        return {Spot(*spot): following for *spot, following in cursor.fetchall()}
 
     def _check(self, cursor: psycopg.Cursor[Any]) -> None:
         """A restored backup, or a replica promoted without the last transactions: what lies between must be read again."""
         known = self._known(cursor)
-        if any(known.get(place, 0) < following for place, following in self._following.items()):
+        if any(known.get(spot, 0) < following for spot, following in self._following.items()):
             raise StoreLostError("postgres", "the database was put back to an earlier state")
 
     def _rows(self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow], reports: list[Report]) -> int:
@@ -214,7 +250,7 @@ class LedgerWriter:
             # The oldest first: of several of one id in a batch that one is inserted.
             decisions = sorted(decisions, key=lambda one: one.told.age)
             columns = [
-                (d.id, t.content, t.record, t.raw, t.entity, t.topic, t.partition, t.offset, t.written)
+                (d.id, t.content, t.record, t.raw, t.entity, *t.spot, t.offset, t.written)
                 for d in decisions
                 for t in (d.told,)
             ]
@@ -236,8 +272,8 @@ class LedgerWriter:
         stored = {found[0]: (bytes(found[1]), found[2:]) for found in cursor.fetchall()}
         more: dict[str, list[DecisionRow]] = {}
         for row in decisions:
-            content, (topic, partition, offset) = stored[row.id]
-            here = (topic, partition) == (row.told.topic, row.told.partition)
+            content, (*spot, offset) = stored[row.id]
+            here = tuple(spot) == row.told.spot
             if here and content == row.told.content and offset <= row.told.offset:
                 continue  # the record that stands, read again, or its repeat
             more.setdefault(row.id, []).append(row)
@@ -254,15 +290,15 @@ class LedgerWriter:
                 _REPLACE,
                 (
                     *(standing.content, standing.record, standing.raw, standing.entity),
-                    *(standing.topic, standing.partition, standing.offset, standing.written, event_id),
+                    *(*standing.spot, standing.offset, standing.written, event_id),
                 ),
             )
             cursor.execute(_RELABEL, (event_id,))
         cursor.execute(_FORGET_CONFLICTS, (event_id,))
         for one, kind in others:
-            place = (one.topic, one.partition, one.offset)
             cursor.execute(
-                _INSERT_CONFLICT, (*place, event_id, kind, one.record, one.raw, one.content, one.written)
+                _INSERT_CONFLICT,
+                (*one.spot, one.offset, event_id, kind, one.record, one.raw, one.content, one.written),
             )
         for row in {row.told.content: row for row in rows if row.told.content not in known}.values():
             self._meters.conflict(row.door)
@@ -287,7 +323,8 @@ class LedgerWriter:
         for record, reason in rejected:
             where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             payload = record.value if record.topic == self._decisions else None
-            cursor.execute(_REJECT, (*record.place, record.offset, reason, payload, record.appended))
+            spot = self._spot(record.place)
+            cursor.execute(_REJECT, (*spot, record.offset, reason, payload, record.appended))
             if cursor.rowcount:
                 fresh += 1
                 log.error("record rejected", extra={"data": {"reason": reason, **where}})
@@ -295,8 +332,8 @@ class LedgerWriter:
 
     def _advance(self, cursor: psycopg.Cursor[Any], records: Sequence[Record]) -> None:
         if not self._rebuild:
-            following = {record.place: record.offset + 1 for record in records}
-            cursor.executemany(_ADVANCE, [(*place, offset) for place, offset in sorted(following.items())])
+            following = {self._spot(record.place): record.offset + 1 for record in records}
+            cursor.executemany(_ADVANCE, [(*spot, offset) for spot, offset in sorted(following.items())])
 
     def _publish(self) -> None:
         if not self._filling:

@@ -17,6 +17,7 @@ class Told(NamedTuple):
     hash: str | None
     written: int
     topic: str
+    lineage: int
     partition: int
     offset: int
     record: Any
@@ -24,8 +25,12 @@ class Told(NamedTuple):
     entity: str | None
 
     @property
-    def age(self) -> tuple[int, str, int, int]:
-        return self.written, self.topic, self.partition, self.offset
+    def spot(self) -> tuple[str, int, int]:
+        return self.topic, self.lineage, self.partition
+
+    @property
+    def age(self) -> tuple[int, str, int, int, int]:
+        return self.written, *self.spot, self.offset
 
 
 def settle(told: Iterable[Told]) -> tuple[Told, list[tuple[Told, str]]]:

@@ -41,12 +41,13 @@ class Report(NamedTuple):
     claimed: int
     known: int
     topic: str
+    lineage: int
     partition: int
     offset: int
 
     @property
-    def age(self) -> tuple[int, str, int, int]:
-        return self.known, self.topic, self.partition, self.offset
+    def age(self) -> tuple[int, str, int, int, int]:
+        return self.known, self.topic, self.lineage, self.partition, self.offset
 
 
 def _object(record: Record) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _id(value: Any) -> str:
     return value
 
 
-def decision(record: Record, first_entity: str) -> DecisionRow:
+def decision(record: Record, first_entity: str, lineage: int = 0) -> DecisionRow:
     found = _object(record)
     event = found.get("event")
     if not isinstance(event, dict) or not isinstance(event.get("entities"), dict):
@@ -89,6 +90,7 @@ def decision(record: Record, first_entity: str) -> DecisionRow:
             hash=found.get("hash"),
             written=record.appended,
             topic=record.topic,
+            lineage=lineage,
             partition=record.partition,
             offset=record.offset,
             record=text,
@@ -108,7 +110,7 @@ def _without_nul(value: Any) -> Any:
     return value
 
 
-def report(record: Record, sources: frozenset[str]) -> Report:
+def report(record: Record, sources: frozenset[str], lineage: int = 0) -> Report:
     """``known`` is the append time: what the log says, not what the sender claims."""
     found = _object(record)
     verdict = found.get("label")
@@ -129,6 +131,7 @@ def report(record: Record, sources: frozenset[str]) -> Report:
         claimed,
         record.appended,
         record.topic,
+        lineage,
         record.partition,
         record.offset,
     )

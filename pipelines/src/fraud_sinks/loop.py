@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.errors import StoreError
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError, Writer
+from fraud_sinks.topics import TopicIds
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -110,6 +112,7 @@ class Loop:
     def run(self) -> None:
         """Until stopped, or, in a rebuild, until all partitions have caught up. Raises StoreError when a store stays away."""
         consumer = Consumer(self._settings())
+        self._ids = TopicIds(AdminClient({"bootstrap.servers": self.reading.bootstrap}))
         try:
             self._await_topics(consumer)
             if self.reading.rebuild:
@@ -131,6 +134,7 @@ class Loop:
                 self._beat = time.monotonic()
                 if self._beat - ticked >= self.reading.tick:
                     ticked = self._beat
+                    self._ids.look()
                     self._retried(self.writer.tick)
                     self._measure(consumer)
             self._flush(consumer)
@@ -197,33 +201,25 @@ class Loop:
             self._failure = error  # raised by the loop: an exception must not cross librdkafka's callback
 
     def _begin(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        places = [Place(p.topic, p.partition) for p in partitions]
+        ids = self._asked(lambda: self._ids.ask({p.topic for p in partitions}))
+        places = [Place(p.topic, p.partition, ids[p.topic]) for p in partitions]
         known = self._retried(lambda: self.writer.start(places))
-        committed = {}
-        if not self.reading.rebuild:
-            found = self._asked(lambda: consumer.committed(partitions, KAFKA_SECONDS))
-            committed = {Place(p.topic, p.partition): p.offset for p in found}
         starts = []
         for place in places:
             low, high = self._asked(
-                lambda at=place: consumer.get_watermark_offsets(TopicPartition(*at), KAFKA_SECONDS)  # type: ignore[misc]
+                lambda at=place: consumer.get_watermark_offsets(TopicPartition(*at[:2]), KAFKA_SECONDS)  # type: ignore[misc]
             )
-            begin = 0 if self.reading.rebuild else known.get(place, committed[place])
-            where = {
-                "topic": place.topic,
-                "partition": place.partition,
-                "wanted": begin,
-                "low": low,
-                "high": high,
-            }
+            begin = 0 if self.reading.rebuild else known.get(place, 0)
+            where = {**place._asdict(), "wanted": begin, "low": low, "high": high}
             if 0 < begin < low:
                 log.error("records were deleted before this sink had read them", extra={"data": where})
             if begin > high:
-                log.error("the topic ends before what was read: it was made anew", extra={"data": where})
+                # The same topic: its end was lost with a broker. Or the broker has no ids, and it was made anew.
+                self.meters.reread("the topic ends before what was read of it", where)
                 begin = low
             begin = max(begin, low)
             self._progress[place] = _Progress(begin, begin, high)
-            starts.append(TopicPartition(*place, begin))
+            starts.append(TopicPartition(*place[:2], begin))
         consumer.assign(starts)
         log.info(
             "assigned", extra={"data": {"partitions": {f"{p.topic}/{p.partition}": p.offset for p in starts}}}
@@ -242,7 +238,7 @@ class Loop:
         self._forget(partitions)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
-        gone = {Place(p.topic, p.partition) for p in partitions}
+        gone = {self._ids.place(p.topic, p.partition) for p in partitions}
         self._pending = [record for record in self._pending if record.place not in gone]
         for place in gone:
             self._progress.pop(place, None)
@@ -264,7 +260,8 @@ class Loop:
                 self._take(message)
 
     def _take(self, message: Any) -> None:
-        progress = self._progress.get(Place(message.topic(), message.partition()))
+        place = self._ids.place(message.topic(), message.partition())
+        progress = self._progress.get(place)
         # A rebalance inside one consume() can hand over records of a partition that is gone or was rewound.
         if progress is None or message.offset() < progress.following:
             return
@@ -279,13 +276,14 @@ class Loop:
                 message.timestamp()[1],
                 message.key(),
                 message.value(),
+                place.topic_id,
             )
         )
 
     def _judge(self, message: Any) -> None:
         error = message.error()
         if error.code() == KafkaError._PARTITION_EOF:
-            progress = self._progress.get(Place(message.topic(), message.partition()))
+            progress = self._progress.get(self._ids.place(message.topic(), message.partition()))
             if progress is not None:
                 progress.at_end = message.offset()
         elif error.fatal() or not (error.retriable() or error.code() in _PASSING):
@@ -312,7 +310,7 @@ class Loop:
             if place in self._progress:
                 self._progress[place].written = offset
         if not self.reading.rebuild:
-            self._commit(consumer, [TopicPartition(*place, offset) for place, offset in ends.items()])
+            self._commit(consumer, [TopicPartition(*place[:2], offset) for place, offset in ends.items()])
 
     def _commit(self, consumer: Consumer, offsets: list[TopicPartition]) -> None:
         def commit() -> None:
@@ -343,7 +341,7 @@ class Loop:
     def _measure(self, consumer: Consumer) -> None:
         lag = 0
         for place, progress in self._progress.items():
-            _, high = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            _, high = consumer.get_watermark_offsets(TopicPartition(*place[:2]), cached=True)
             # At the end of a partition only transaction markers may lie between the last record and the watermark.
             seen = progress.at_end if progress.written >= progress.following else -1
             lag += max(0, high - max(progress.written, seen))

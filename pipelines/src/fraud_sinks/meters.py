@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,6 +19,8 @@ from prometheus_client import (
 from fraud_contracts import metrics
 from fraud_contracts.background import thread
 
+log = logging.getLogger(__name__)
+
 
 class Meters:
     """Everything a sink counts, labelled with its detector."""
@@ -29,6 +33,7 @@ class Meters:
         self.refused = self._counter(metrics.SINK_REFUSED).labels(**names)
         self.retries = self._counter(metrics.SINK_RETRIES).labels(**names)
         self.losses = self._counter(metrics.SINK_LOSSES).labels(**names)
+        self._rereads = self._counter(metrics.SINK_REREADS).labels(**names)
         freshness = metrics.FRESHNESS_SECONDS
         self.freshness = Histogram(
             freshness.name,
@@ -42,6 +47,11 @@ class Meters:
 
     def conflict(self, door: str) -> None:
         self._conflicts.labels(detector=self._detector, door=door).inc()
+
+    def reread(self, why: str, where: Mapping[str, Any]) -> None:
+        """A topic, or a partition of it, is read from its beginning, because offsets mean other records than they did."""
+        self._rereads.inc()
+        log.error("reading from the beginning", extra={"data": {"why": why, **where}})
 
     def _counter(self, metric: metrics.Metric) -> Counter:
         return Counter(metric.name, metric.help, metric.labels, registry=self.registry)

@@ -46,9 +46,9 @@ local magic, size, at_epoch, at_seq = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[
 local written = 0
 for i, key in ipairs(KEYS) do
   local new = ARGV[4 + i]
-  local old = redis.call('GETRANGE', key, 0, size - 1)
+  local old = redis.pcall('GETRANGE', key, 0, size - 1)
   local keep = false
-  if #old == size and string.sub(old, 1, #magic) == magic then
+  if type(old) == 'string' and #old == size and string.sub(old, 1, #magic) == magic then
     local old_epoch, new_epoch = struct.unpack('<I4', old, at_epoch), struct.unpack('<I4', new, at_epoch)
     if old_epoch ~= new_epoch then
       keep = old_epoch > new_epoch
@@ -64,11 +64,11 @@ end
 return written
 """
 # Progress and mark change only where Redis still has what this process put there: else an emptied Redis would be taken
-# for a whole one. KEYS: progress. ARGV: partition, what it must be at least ("" where nothing is expected), the new value.
+# for a whole one. What is no number is gone, too. KEYS: progress. ARGV: the partition's field, what it must be at least ("" where nothing is expected), the new value.
 _KEPT: Final = """
-local function kept(key, partition, least)
-  local have = redis.call('HGET', key, partition)
-  return least == '' or (have and tonumber(have) >= tonumber(least))
+local function kept(key, field, least)
+  local have = tonumber(redis.call('HGET', key, field))
+  return least == '' or (have and have >= tonumber(least))
 end
 """
 _ADVANCE: Final = (
@@ -79,7 +79,7 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
 )
-# KEYS: progress of this process, written partitions, mark, progress. ARGV: partition, least, offset it has caught up to, epoch, partitions in all.
+# KEYS: progress of this process, written partitions, mark, progress. ARGV: field, least, offset it has caught up to, epoch, partitions in all.
 # 0: data are gone; 1: noted; 2: all partitions are there, marked.
 _CAUGHT_UP: Final = (
     _KEPT
@@ -127,37 +127,66 @@ class ProfileWriter:
         if rebuild:
             self._own = f"{self._progress}:rebuild:{uuid.uuid4().hex}"
         self._epoch, self._partitions = epoch, partitions
-        # What Redis must have of each of our partitions, unless it lost something.
-        self._following: dict[int, int] = {}
+        # What Redis must have of each of our partitions, by field, unless it lost something.
+        self._following: dict[str, int] = {}
         self._marked = False
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """Where Redis says that it is: the group's offsets outlive what Redis lost."""
-        mark, members, progress = self._call(
-            lambda: (
-                self._redis.pipeline(transaction=False)
-                .get(self._mark)
-                .smembers(self._written)
-                .hgetall(self._progress)
-                .execute()
-            )
-        )
-        self._marked = mark is not None and int(mark) >= self._epoch
-        if not self._marked and mark is not None:  # a new epoch: all of it speaks of the old one
+        mark, whole, have = self._noted()
+        self._marked = mark is not None and mark >= self._epoch
+        anew = [place for place in places if _remade(place, have)]
+        for topic, topic_id in sorted({(place.topic, place.topic_id) for place in anew}):
+            self._meters.reread("the topic was made anew", {"topic": topic, "topic_id": topic_id})
+        if anew or (not self._marked and mark is not None):  # all of it speaks of the old topic or epoch
             self._call(lambda: self._redis.delete(self._mark, self._written, self._progress))
-            members, progress = set(), {}
-        have = {int(partition): int(following) for partition, following in progress.items()}
-        whole = {int(member) for member in members if member.isdigit()}
+            self._marked, whole, have = False, set(), {}
         self._following = {}
         if self._own != self._progress:
             return dict.fromkeys(places, 0)
         begin = {}
         for place in places:
-            if place.partition in have and (self._marked or place.partition in whole):
-                self._following[place.partition] = begin[place] = have[place.partition]
+            field, before = _field(place), str(place.partition)
+            if field not in have and before in have:
+                self._adopt(field, before, have[before], before in whole)
+                have[field] = have[before]
+                whole |= {field} if before in whole else set()
+            if field in have and (self._marked or field in whole):
+                self._following[field] = begin[place] = have[field]
             else:
                 begin[place] = 0
         return begin
+
+    def _noted(self) -> tuple[int | None, set[str], dict[str, int]]:
+        """The mark, the fields of the partitions written so far, and the progress. What can't be read is taken out and
+        counted: it is as if Redis had lost it."""
+        try:
+            mark, members, progress = self._call(
+                lambda: (
+                    self._redis.pipeline(transaction=False)
+                    .get(self._mark)
+                    .smembers(self._written)
+                    .hgetall(self._progress)
+                    .execute()
+                )
+            )
+            numbers = {field: _number(following) for field, following in progress.items()}
+            if (mark is None or _number(mark) is not None) and None not in numbers.values():
+                have = {field.decode(errors="replace"): at for field, at in numbers.items() if at is not None}
+                return _number(mark), {member.decode(errors="replace") for member in members}, have
+        except StoreLostError:
+            pass  # of another type than it was written as
+        self._meters.refused.inc()
+        log.error("mark or progress unreadable: written anew", extra={"data": {"mark": self._mark}})
+        self._call(lambda: self._redis.delete(self._mark, self._written, self._progress))
+        return None, set(), {}
+
+    def _adopt(self, field: str, before: str, following: int, whole: bool) -> None:
+        """Progress from before topics' ids were kept is of the topic as it is now."""
+        pipe = self._redis.pipeline().hsetnx(self._progress, field, following).hdel(self._progress, before)
+        if whole:
+            pipe = pipe.sadd(self._written, field).srem(self._written, before)
+        self._call(pipe.execute)
 
     def write(self, records: Sequence[Record]) -> int:
         newest: dict[bytes, tuple[tuple[int, int], bytes]] = {}
@@ -166,7 +195,11 @@ class ProfileWriter:
                 self._refuse(record, "no key or no value")
                 continue
             try:
+                record.key.decode()
                 header = profile_header.read(record.value)
+            except UnicodeDecodeError:
+                self._refuse(record, "the key is no text")
+                continue
             except ValueError as error:
                 self._refuse(record, str(error))
                 continue
@@ -187,29 +220,30 @@ class ProfileWriter:
         return written
 
     def _moved(self, records: Sequence[Record]) -> None:
-        ends = {record.partition: record.offset + 1 for record in records}
-        for partition, following in ends.items():
-            arguments = [partition, self._following.get(partition, ""), following]
+        ends = {_field(record.place): record.offset + 1 for record in records}
+        for field, following in ends.items():
+            arguments = [field, self._following.get(field, ""), following]
             if not self._call(lambda a=arguments: self._advance(keys=[self._own], args=a)):
                 raise StoreLostError("redis", _GONE)
-            self._following[partition] = following
+            self._following[field] = following
         if self._own != self._progress:  # goes by itself if the rebuild is killed
             self._call(lambda: self._redis.expire(self._own, 86_400))
 
     def caught_up(self, place: Place, following: int) -> None:
         if self._marked or self._check():
             return
-        least = self._following.get(place.partition, "")
+        field = _field(place)
+        least = self._following.get(field, "")
         noted = self._call(
             lambda: self._note(
                 keys=[self._own, self._written, self._mark, self._progress],
-                args=[place.partition, least, following, self._epoch, self._partitions],
+                args=[field, least, following, self._epoch, self._partitions],
             )
         )
         if not noted:
             raise StoreLostError("redis", _GONE)
         if self._own == self._progress:
-            self._following.setdefault(place.partition, following)
+            self._following.setdefault(field, following)
         if noted == 2:
             self._marked = True
             log.info("complete", extra={"data": {"mark": self._mark, "epoch": self._epoch}})
@@ -221,13 +255,13 @@ class ProfileWriter:
         """Whether the mark is there. Redis has less than this process wrote, or no mark any more: it lost data."""
         ours = sorted(self._following)
         pipe = self._redis.pipeline(transaction=False).get(self._mark)
-        for partition in ours:
-            pipe = pipe.hget(self._own, str(partition))
-        mark, *have = self._call(pipe.execute)
-        short = [p for p, at in zip(ours, have, strict=True) if at is None or int(at) < self._following[p]]
+        for field in ours:
+            pipe = pipe.hget(self._own, field)
+        mark, *have = (_number(value) for value in self._call(pipe.execute))
+        short = [f for f, at in zip(ours, have, strict=True) if at is None or at < self._following[f]]
         if short or (self._marked and mark is None):
             raise StoreLostError("redis", _GONE)
-        self._marked = mark is not None and int(mark) >= self._epoch
+        self._marked = mark is not None and mark >= self._epoch
         return self._marked
 
     def close(self) -> None:
@@ -247,8 +281,27 @@ class ProfileWriter:
     def _call(call: Any) -> Any:
         try:
             return call()
+        except redis.ResponseError as error:
+            # A key of another type can't be waited for; without it the store is as one that lost it.
+            kind = StoreLostError if "WRONGTYPE" in str(error) else StoreError
+            raise kind("redis", str(error)) from error
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error
+
+
+def _field(place: Place) -> str:
+    """Where the progress of a partition is in its hash."""
+    return f"{place.partition}/{place.topic_id}" if place.topic_id else str(place.partition)
+
+
+def _remade(place: Place, have: Mapping[str, int]) -> bool:
+    """Whether the progress is that of an earlier topic of the name."""
+    others = any(field.startswith(f"{place.partition}/") for field in have)
+    return others and bool(place.topic_id) and _field(place) not in have
+
+
+def _number(value: bytes | None) -> int | None:
+    return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
 
 
 def connect(url: str) -> redis.Redis:

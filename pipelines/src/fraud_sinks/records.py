@@ -12,11 +12,17 @@ class StoreLostError(StoreError):
     """The store lost some or all of what it had. Trying again can't help: the sink starts anew from what the store still has."""
 
 
+class TopicRemadeError(StoreError):
+    """A topic was deleted and made anew while it was read: offsets mean other records now. The sink starts anew."""
+
+
 class Place(NamedTuple):
-    """One partition of one topic."""
+    """One partition of one topic. ``topic_id`` tells a topic from a later one of the same name, whose offsets begin at 0
+    again; "" where the broker has no ids (before Kafka 2.8): then the name alone must do."""
 
     topic: str
     partition: int
+    topic_id: str = ""
 
 
 class Record(NamedTuple):
@@ -28,17 +34,19 @@ class Record(NamedTuple):
     appended: int
     key: bytes | None
     value: bytes | None
+    topic_id: str = ""
 
     @property
     def place(self) -> Place:
-        return Place(self.topic, self.partition)
+        return Place(self.topic, self.partition, self.topic_id)
 
 
 class Writer(Protocol):
     """A store. Every method may raise StoreError; the loop then retries, and at last the process ends."""
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
-        """Called when partitions arrive: where to begin, for those whose store knows better than the group's offsets."""
+        """Called when partitions arrive: where to begin; at 0 where a place isn't among them. The group's offsets only
+        show the lag: they know nothing of what the store lost, nor of a topic that was made anew."""
         ...
 
     def write(self, records: Sequence[Record]) -> int:

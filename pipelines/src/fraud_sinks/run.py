@@ -17,7 +17,7 @@ from fraud_contracts.config import METRICS_PORT, DetectorConfig, load_config
 from fraud_contracts.errors import StoreError
 from fraud_sinks.loop import TICK_SECONDS, Loop, Reading
 from fraud_sinks.meters import HealthServer, Meters
-from fraud_sinks.records import StoreLostError, Writer
+from fraud_sinks.records import StoreLostError, TopicRemadeError, Writer
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
                 break
             except StoreLostError as error:
                 meters.losses.inc()
+                log.error("starting anew", extra={"data": {"sink": sink, "error": str(error)}})
+            except TopicRemadeError as error:
                 log.error("starting anew", extra={"data": {"sink": sink, "error": str(error)}})
     except (StoreError, KafkaException) as error:
         log.error("giving up", extra={"data": {"sink": sink, "error": str(error)}})

@@ -115,7 +115,7 @@ def test_a_report_that_says_nothing_usable_is_unfit(value: object) -> None:
 
 
 def reports(verdicts: list[bool]) -> list[Report]:
-    return [Report("x", fraud, "analyst", 0, 10 * at, "t", 0, at) for at, fraud in enumerate(verdicts)]
+    return [Report("x", fraud, "analyst", 0, 10 * at, "t", 0, 0, at) for at, fraud in enumerate(verdicts)]
 
 
 def test_the_newest_report_stands_from_when_its_verdict_was_first_given() -> None:

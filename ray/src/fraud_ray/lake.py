@@ -23,7 +23,7 @@ from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
 ReadTo = dict[str, dict[str, int]]
-_PLACE: Final = ["id", "topic", "partition", "offset", "appended"]
+_PLACE: Final = ["id", "topic", "topic_id", "partition", "offset", "appended"]
 _DECISION: Final = [*_PLACE, "set", "vector", "degraded", "record"]
 _LABEL: Final = [*_PLACE, "fraud", "source", "claimed", "known", "time", "entities"]
 
@@ -65,15 +65,16 @@ def _rows(
                 "SnapshotGone", f"{uri} isn't there, but was when the model was made"
             ) from None
         return []
-    topic = config.identity.topic(name)
-    places = [f"{topic}/{partition}" for partition in range(config.kafka.partitions)]
-    told = lake_snapshot.manifest(table, name, config.identity.group("lake-sink"), places)
+    group, topic = config.identity.group("lake-sink"), config.identity.topic(name)
+    told = lake_snapshot.manifest(table, name, group, topic, config.kafka.partitions)
+    first = next(iter(lake_snapshot.topic_ids(table, topic)), "")
     # Columns that an older table lacks are nulls.
     there = {one.name for one in table.schema().fields}
     rows = table.to_pyarrow_table(columns=[column for column in columns if column in there]).to_pylist()
     read_to = told["read_to"] if upto is None else dict(upto)
-    kept = [{**dict.fromkeys(columns), **row} for row in rows if lake_snapshot.within(read_to, row)]
-    if upto is not None and any(told["read_to"].get(place, 0) < at for place, at in upto.items()):
+    named = lake_snapshot.named(read_to, first)
+    kept = [{**dict.fromkeys(columns), **row} for row in rows if lake_snapshot.within(named, row, first)]
+    if upto is not None and any(told["read_to"].get(place, 0) < at for place, at in named.items()):
         raise TrainingError("SnapshotGone", f"{uri} holds less than when the model was made")
     found.read_to[name], found.digests[name] = read_to, lake_snapshot.digest(name, len(kept), read_to)
     return kept

@@ -189,6 +189,14 @@ class Broker:
         names = {topic.topic for topic in wanted}
         wait_for(lambda: names <= set(admin.list_topics(timeout=5).topics), 30, f"topics {sorted(names)}")
 
+    def remake(self, topic: str, partitions: int = 1) -> None:
+        """Deletes a topic and makes one of its name."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        for future in admin.delete_topics([topic]).values():
+            future.result(30)
+        wait_for(lambda: topic not in admin.list_topics(timeout=5).topics, 30, f"{topic} to go")
+        self.create([topic], partitions)
+
     def create_detector_topics(self, identity: str, partitions: int = 1) -> None:
         """The ten topics of a detector, with the settings that matter to a reader."""
         stamped = {"message.timestamp.type": "LogAppendTime"}

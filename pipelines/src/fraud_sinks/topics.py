@@ -1,0 +1,69 @@
+"""The ids of topics (KIP-516). A topic that was deleted and made anew has the name of the old one, but another id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from fraud_contracts.errors import StoreError
+from fraud_sinks.records import Place, TopicRemadeError
+
+log = logging.getLogger(__name__)
+
+SECONDS: Final = 10
+NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # the zero UUID: a broker without ids says it of every topic
+
+
+class TopicIds:
+    """The ids of what one loop reads. They stay for its life: another one ends it (TopicRemadeError)."""
+
+    def __init__(self, admin: AdminClient) -> None:
+        self._admin = admin
+        self._ids: dict[str, str] = {}
+        self._looking: dict[str, Future[Any]] = {}
+
+    def place(self, topic: str, partition: int) -> Place:
+        return Place(topic, partition, self._ids.get(topic, ""))
+
+    def ask(self, topics: Collection[str]) -> Mapping[str, str]:
+        """The ids by name, "" where there is none. KafkaException where the broker doesn't know a topic or doesn't answer."""
+        self._looking = {}
+        for topic, future in self._describe(topics).items():
+            self._note(topic, future)
+        return {topic: self._ids[topic] for topic in topics}
+
+    def look(self) -> None:
+        """Whether all topics are still the same. Never waits: it looks at what it asked for the last time."""
+        if not all(future.done() for future in self._looking.values()):
+            return
+        answers, self._looking = self._looking, {}
+        for topic, future in answers.items():
+            try:
+                self._note(topic, future)
+            except (KafkaException, StoreError) as error:
+                if isinstance(error, TopicRemadeError):
+                    raise
+                log.warning("no topic id", extra={"data": {"topic": topic, "error": str(error)}})
+        self._looking = self._describe(self._ids)
+
+    def _describe(self, topics: Collection[str]) -> dict[str, Future[Any]]:
+        if not topics:
+            return {}
+        wanted = TopicCollection(sorted(topics))
+        return dict(self._admin.describe_topics(wanted, request_timeout=SECONDS))
+
+    def _note(self, topic: str, future: Future[Any]) -> None:
+        try:
+            found = str(future.result(SECONDS + 1).topic_id)
+        except TimeoutError as error:
+            raise StoreError("kafka", f"no answer about topic {topic}") from error
+        found = "" if found == NO_ID else found
+        if self._ids.setdefault(topic, found) != found:
+            raise TopicRemadeError(
+                "kafka", f"topic {topic} was made anew: it was {self._ids[topic]}, is {found}"
+            )
