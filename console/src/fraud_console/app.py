@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -113,7 +114,7 @@ class Console:
             self._seconds.labels(self._detector, route).observe(time.perf_counter() - began)
             self._requests.labels(self._detector, route, str(status)).inc()
             headers = {**_HEADERS, "Retry-After": "5"} if status == 503 else _HEADERS
-            return Response(orjson.dumps(body), status, headers, "application/json")
+            return Response(_json(body), status, headers, "application/json")
 
         return answer
 
@@ -134,6 +135,14 @@ class Console:
         name, kind = _FILES[path]
         body = resources.files("fraud_console").joinpath(name).read_bytes()
         return lambda _: Response(body, headers=_HEADERS, media_type=kind)
+
+
+def _json(body: Any) -> bytes:
+    """Slower where a record in the ledger holds a number of more than 64 bits, which PostgreSQL takes and orjson doesn't."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        return json.dumps(body).encode()
 
 
 def _problem(status: int, code: str, message: str) -> Answer:

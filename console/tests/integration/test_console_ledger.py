@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 import urllib.error
@@ -113,6 +114,22 @@ def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server) -
     assert client.get("/api/transactions/none", headers=KEY).status_code == 404
     server.stop()
     assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "ledger_unavailable"
+
+
+def test_a_record_with_a_number_of_any_size_is_shown(running: postgres.Server) -> None:
+    """PostgreSQL keeps it as it is; neither its transaction nor the page of alerts fails over it."""
+    migrate(running.dsn, SCHEMA)
+    big = 10**30
+    record = {"id": "big", "action": "decline", "decided": 2**40, "reasons": [{"code": big}]}
+    record["event"] = {"time": 1, "amount": 1, "entities": {}}
+    with psycopg.connect(running.dsn, autocommit=True, options=f"-c search_path={SCHEMA}") as connection:
+        connection.execute(
+            'INSERT INTO decisions (id, content, record, topic, partition, "offset") VALUES (%s, %s, %s, %s, 0, 99)',
+            ("big", b"", json.dumps(record), "t"),
+        )
+    client = TestClient(Console(Ledger(running.dsn, SCHEMA), "secret", "tests.console").app())
+    assert client.get("/api/alerts", headers=KEY).json()["alerts"][0]["reasons"] == [{"code": big}]
+    assert client.get("/api/transactions/big", headers=KEY).json()["decision"] == record
 
 
 def test_a_database_that_is_silent_or_gone_costs_a_bounded_wait(running: postgres.Server) -> None:

@@ -23,6 +23,13 @@ from fraud_sinks.records import StoreLostError
 log = logging.getLogger(__name__)
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+# About a record, not about the server: the last two where a value is longer, or nested deeper, than it takes.
+RECORD_ERRORS: Final = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex,
+)
 CONNECT_SECONDS: Final = 5
 STATEMENT_MS: Final = 30_000
 # The server's own limit ends a slow statement; this one ends waiting for a server that says nothing at all.
@@ -85,8 +92,8 @@ class Database:
                 cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
                 cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"{self._schema}.ledger",))
                 yield cursor
-        except (psycopg.DataError, psycopg.IntegrityError):
-            raise  # about a record, not about the server: the writer finds out which
+        except RECORD_ERRORS:
+            raise  # the writer finds out which
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             self.close()
             raise StoreLostError("postgres", f"the ledger's tables are gone: {error}") from error

@@ -28,6 +28,7 @@ _ORIGIN_FIELDS: Final = [
     ("appended", pa.int64()),
 ]
 ORIGIN: Final = ("topic", "topic_id", "partition", "offset")
+MAX_MS: Final = 32_503_680_000_000  # the year 3000
 _ENTITIES: Final = pa.map_(pa.string(), pa.string())
 
 
@@ -45,7 +46,15 @@ class LakeTable:
 
 
 def _day(ms: int) -> date:
+    if not 0 <= ms < MAX_MS:
+        raise ValueError("no time of this platform")
     return datetime.fromtimestamp(ms / 1000, UTC).date()
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("an id is text")
+    return value
 
 
 def _origin(record: Record) -> dict[str, Any]:
@@ -72,7 +81,7 @@ def _decision(record: Record) -> dict[str, Any]:
     return {
         **{name: found.get(name) for name in _SAME},
         "date": _day(found["decided"]),
-        "id": event["id"],
+        "id": _id(event["id"]),
         "time": event["time"],
         "amount": event["amount"],
         "currency": event.get("currency"),
@@ -86,7 +95,7 @@ def _label(record: Record) -> dict[str, Any]:
     found = orjson.loads(record.value or b"")
     return {
         "date": _day(found["known"]),
-        "id": found["id"],
+        "id": _id(found["id"]),
         "fraud": found["fraud"],
         "source": found["source"],
         "claimed": found["claimed"],

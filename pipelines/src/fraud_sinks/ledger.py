@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 
 from fraud_contracts.config import DetectorConfig
 from fraud_sinks import run
-from fraud_sinks.database import Database, migrate
+from fraud_sinks.database import RECORD_ERRORS, Database, migrate
 from fraud_sinks.ledger_conflicts import Told, settle
 from fraud_sinks.ledger_labels import LabelProducer
 from fraud_sinks.ledger_records import (
@@ -31,6 +31,7 @@ from fraud_sinks.ledger_records import (
     Report,
     UnfitError,
     decision,
+    readable,
     report,
     verdict,
 )
@@ -171,7 +172,9 @@ class LedgerWriter:
     def caught_up(self, place: Place, following: int) -> None:
         """The ledger keeps no mark. One that was filled anew publishes the labels that the topic lacks."""
         if self._filling == {place}:
-            self._send(self._labels.last())
+            sent, unreadable = self._labels.last()
+            self._meters.refused.inc(unreadable)
+            self._send(sent)
             if not self._rebuild:
                 with self._database.transaction() as cursor:
                     cursor.execute(_ADVANCE, (*self._filled, 0))
@@ -204,7 +207,7 @@ class LedgerWriter:
                 written = self._rows(cursor, decisions, reports)
                 fresh = self._reject(cursor, rejected)
                 self._advance(cursor, records)
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
+        except RECORD_ERRORS as error:
             if len(records) > 1:
                 middle = len(records) // 2
                 return self._store(records[:middle]) + self._store(records[middle:])
@@ -347,7 +350,11 @@ class LedgerWriter:
                 rows = cursor.execute(_OUTBOX, (PUBLISH_ROWS,)).fetchall()
             if not rows:
                 return
-            self._labels.send(rows, sent)
+            fit = [row for row in rows if readable(row["entities"])]
+            if len(fit) < len(rows):
+                self._meters.refused.inc(len(rows) - len(fit))
+                log.error("labels of unreadable entities", extra={"data": {"count": len(rows) - len(fit)}})
+            self._labels.send(fit, sent)
             with self._database.transaction() as cursor:
                 cursor.execute(_PUBLISHED, ([row["id"] for row in rows], [row["revision"] for row in rows]))
 

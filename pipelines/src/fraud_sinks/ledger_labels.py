@@ -18,6 +18,13 @@ PUBLISH_SECONDS: Final = 15.0
 SILENCE_SECONDS: Final = 30.0
 
 
+def _id(value: bytes | None) -> str:
+    found = orjson.loads(value or b"")["id"]
+    if not isinstance(found, str):
+        raise TypeError("an id is text")
+    return found
+
+
 def _digest(value: bytes) -> bytes:
     return hashlib.blake2b(value, digest_size=16).digest()
 
@@ -59,8 +66,9 @@ class LabelProducer:
         if waiting or failed:
             raise StoreError("kafka", f"labels not published: {failed[:1] or waiting}")
 
-    def last(self) -> dict[str, bytes]:
-        """By id the digest of its newest label in the topic. For a database that knows nothing of what was published."""
+    def last(self) -> tuple[dict[str, bytes], int]:
+        """By id the digest of its newest label in the topic, for a database that knows nothing of what was published; and how
+        many records are no labels."""
         reader = Consumer(
             {
                 "bootstrap.servers": self._bootstrap,
@@ -71,6 +79,7 @@ class LabelProducer:
             }
         )
         found: dict[str, bytes] = {}
+        unreadable = 0
         try:
             known = reader.list_topics(self._topic, timeout=10).topics.get(self._topic)
             left = set(known.partitions) if known is not None and known.error is None else set()
@@ -80,7 +89,10 @@ class LabelProducer:
                 for message in reader.consume(1_000, 0.2):
                     error = message.error()
                     if error is None:
-                        found[orjson.loads(message.value())["id"]] = _digest(message.value())
+                        try:
+                            found[_id(message.value())] = _digest(message.value())
+                        except (ValueError, TypeError, KeyError):
+                            unreadable += 1
                         until = time.monotonic() + SILENCE_SECONDS
                     elif error.code() == KafkaError._PARTITION_EOF:
                         left.discard(message.partition())
@@ -90,4 +102,4 @@ class LabelProducer:
             raise StoreError("kafka", f"{self._topic}: {error}") from error
         finally:
             reader.close()
-        return found
+        return found, unreadable

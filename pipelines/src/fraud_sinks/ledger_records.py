@@ -74,6 +74,8 @@ def decision(record: Record, first_entity: str, lineage: int = 0) -> DecisionRow
     event = found.get("event")
     if not isinstance(event, dict) or not isinstance(event.get("entities"), dict):
         raise UnfitError("no decision: event.entities is missing")
+    if not readable(event["entities"]):
+        raise UnfitError("no decision: event.entities must be text or null")
     for name in ("action", "decided", "door"):
         if found.get(name) is None:
             raise UnfitError(f"no decision: {name} is missing")
@@ -97,6 +99,13 @@ def decision(record: Record, first_entity: str, lineage: int = 0) -> DecisionRow
             raw=raw,
             entity=event["entities"].get(first_entity),
         ),
+    )
+
+
+def readable(entities: Any) -> bool:
+    """Whether these are entities, as events and labels have them."""
+    return isinstance(entities, dict) and all(
+        one is None or isinstance(one, str) for one in entities.values()
     )
 
 

@@ -220,6 +220,27 @@ def test_rows_hold_what_training_reads(make: Make) -> None:
     assert meters.refused._value.get() == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"decided": at} for at in (1e20, 2**62, 253402300799000, -62135596800000)),
+        {"event": {"id": None, "time": 1, "amount": 1, "entities": {}}},
+        {"event": {"entities": []}},
+        {"degraded": 1},
+    ],
+    ids=str,
+)
+def test_a_record_that_is_no_row_is_refused(make: Make, change: dict[str, object]) -> None:
+    """Whatever stands in its place, the records beside it are written."""
+    meters = Meters("d", "lake")
+    config = make(1)
+    writer = LakeWriter(f"{config.storage_uri}/lake/decisions", "app", meters)
+    values = [decision("one"), orjson.dumps(orjson.loads(decision("bad")) | change), decision("two")]
+    assert writer.write([Record("t", 0, at, DAY, None, value) for at, value in enumerate(values)]) == 2
+    assert sorted(ids(config)) == ["one", "two"]
+    assert meters.refused._value.get() == 1
+
+
 def label(event_id: str, fraud: bool, known: int) -> bytes:
     entities = {"customer": f"t_{event_id}", "counterparty": None}
     return orjson.dumps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,53 @@ def test_what_conflicts_or_is_unfit_is_kept_and_stops_nothing(
             (6, b"not json"),
         ]
         assert ledger.one("SELECT raw FROM decisions WHERE id = 'nul'") == decision("nul", release="a\0b")
+
+
+def test_a_decision_of_odd_entities_is_kept_and_stops_nothing(
+    broker: Broker, database: Server, make: Make, tmp_path: Path
+) -> None:
+    """No text, or too long for an index: rejected with a reason, and what comes after it is there."""
+    config = make(1)
+    odd: list[Any] = [{"a": 1}, [1, "x"], 5, os.urandom(9_000).hex()]
+    event = orjson.loads(decision("odd"))["event"]
+    records = [
+        ("k", decision(f"odd-{n}", event=event | {"entities": {"customer": value}}))
+        for n, value in enumerate(odd)
+    ]
+    records += [
+        ("k", decision("odd-key", event=event | {"entities": {"customer": "t", "counterparty": {"a": 1}}}))
+    ]
+    broker.produce(config.identity.topic("decisions"), [*records, ("k", decision("last"))])
+    with ledger_sink(config, tmp_path, database) as running:
+        running.start()
+        running.await_ready()
+        ledger = Ledger(database, config)
+        assert ledger.rows("SELECT id FROM decisions") == [("last",)]
+        assert ledger.one("SELECT count(*) FROM rejected") == len(records)
+        assert running.metric("fraud_sink_refused_total") == len(records)
+
+
+def test_unreadable_labels_stop_nothing(broker: Broker, database: Server, make: Make, tmp_path: Path) -> None:
+    """In the outbox or on the topic: they are counted, and the others go out."""
+    config = make(1)
+    labels = config.identity.topic("labels")
+    broker.produce(config.identity.topic("decisions"), [("k", decision(name)) for name in ("a", "b")])
+    broker.produce(config.identity.topic("label-reports"), [("k", report(name)) for name in ("a", "b")])
+    broker.produce(labels, [("k", b"no label"), ("k", None), ("k", b"[]"), ("k", b'{"id": []}')])
+    with ledger_sink(config, tmp_path, database) as running:
+        running.start()
+        running.await_ready()
+        assert running.metric("fraud_sink_refused_total") == 4
+        ledger = Ledger(database, config)
+        ledger.rows(
+            "UPDATE labels SET entities = '{\"counterparty\": 5}', published = false WHERE id = 'a' RETURNING id"
+        )
+        wait_for(
+            lambda: running.metric("fraud_sink_refused_total") == 5, 20, "the unreadable one to be refused"
+        )
+        broker.produce(config.identity.topic("label-reports"), [("k", report("b", "legitimate"))])
+        wait_for(lambda: broker.count(labels) == 4 + 3, 20, "the correction")
+        assert running.stop() == 0
 
 
 def test_a_crash_between_rows_and_labels_publishes_at_the_next_start(

@@ -103,6 +103,62 @@ def test_a_loss_of_redis_is_noticed(store: Server, make: Callable[..., DetectorC
         writer.tick()
 
 
+@pytest.mark.parametrize("what", ["mark", "progress", "written"])
+@pytest.mark.parametrize("number", [True, False], ids=["no number", "another type"])
+def test_an_unreadable_mark_or_progress_counts_as_lost(
+    store: Server, make: Callable[..., DetectorConfig], what: str, number: bool
+) -> None:
+    """Noticed while running and at a start; then all is written anew."""
+    config = make(1)
+    redis = client.Redis.from_url(store.url)
+    meters = Meters("d", "profile")
+    names = {
+        "mark": config.identity.redis_complete(config.hash6),
+        "progress": config.identity.redis_progress(config.hash6),
+        "written": config.identity.redis_written(config.hash6),
+    }
+    place = Place("p", 0, "id")
+    writer = ProfileWriter(connect(store.url), config.identity, config.hash6, 1, 1, meters)
+    writer.start([place])
+    writer.write([Record("p", 0, 0, 0, key(0).encode(), profile(1), "id")])
+    if what != "written":
+        writer.caught_up(place, 1)
+    kept = redis.hgetall(names["progress"])
+    redis.delete(names[what])
+    if not number:
+        redis.lpush(names[what], "x")
+    elif what == "progress":
+        redis.hset(names[what], mapping=dict.fromkeys(kept, "x"))
+    elif what == "mark":
+        redis.set(names[what], "x")
+    else:
+        redis.sadd(names[what], b"\xff")
+    if what != "written":
+        with pytest.raises(StoreLostError):
+            writer.tick()
+    assert writer.start([place]) == {place: 0}
+    assert meters.refused._value.get() == (0 if (what, number) == ("written", True) else 1)
+    writer.write([Record("p", 0, 0, 0, key(0).encode(), profile(1), "id")])
+    writer.caught_up(place, 1)
+    assert redis.get(names["mark"]) == b"1"
+
+
+def test_what_is_no_profile_is_replaced_or_refused(
+    store: Server, make: Callable[..., DetectorConfig]
+) -> None:
+    """A stored one of another type gives way; a record under a key that is no text is counted and left out."""
+    config = make(1)
+    redis = client.Redis.from_url(store.url)
+    meters = Meters("d", "profile")
+    writer = ProfileWriter(connect(store.url), config.identity, config.hash6, 1, 1, meters)
+    writer.start([Place("p", 0)])
+    redis.lpush(config.identity.redis_profile(key(0)), "x")
+    records = [(b"\xff\xfe", profile(1)), (key(0).encode(), profile(1))]
+    assert writer.write([Record("p", 0, at, 0, *one) for at, one in enumerate(records)]) == 1
+    assert redis.get(config.identity.redis_profile(key(0))) == profile(1)
+    assert meters.refused._value.get() == 1
+
+
 def test_killed_and_restarted_it_ends_with_the_newest_of_each_key(
     broker: Broker, store: Server, make: Callable[..., DetectorConfig], tmp_path: Path
 ) -> None:
