@@ -53,8 +53,8 @@ def ordered_at(body: Json) -> int | None:
 def end_without_savepoint(kube: Kube, job: Json, now: int, hurry: str = "") -> str:
     """Lets a FlinkDeployment that is being deleted end without a savepoint where none will come; the reason, or nothing.
 
-    The Flink operator takes a savepoint of a RUNNING job only, and tries again for ever of any other. ``hurry`` is a
-    reason not to wait at all.
+    The Flink operator takes a savepoint of a RUNNING job only, which leaves it FINISHED, and tries again for ever of any
+    other. ``hurry`` is a reason not to wait at all.
     """
     if job["spec"].get("flinkConfiguration", {}).get(SAVEPOINT_ON_DELETION) == "false":
         return ""
@@ -62,7 +62,7 @@ def end_without_savepoint(kube: Kube, job: Json, now: int, hurry: str = "") -> s
     waited = now - (ordered_at(job) or now)
     if hurry:
         reason = hurry
-    elif state != "RUNNING":
+    elif state not in ("RUNNING", "FINISHED"):
         reason = f"the job is {state or 'not started'}, not RUNNING"
     elif waited >= SAVEPOINT_MS:
         reason = f"none came within {SAVEPOINT_MS // 1000} s"
