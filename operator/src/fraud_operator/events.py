@@ -49,3 +49,19 @@ class Recorder:
             self.kube.create(BY_KIND["Event"], event)
         except ApiError as error:
             LOG.warning("event not written", extra={"data": {"reason": reason, "error": error.message}})
+
+
+def transitions(previous: Json, after: Json) -> list[tuple[str, str]]:
+    """Conditions that became true or stopped being true, as a person reads them; none for a detector's first status."""
+    before = {c["type"]: c["status"] for c in previous.get("conditions") or []}
+    out = []
+    for condition in after["conditions"]:
+        kind, now_is = condition["type"], condition["status"]
+        if (
+            kind in ("Progressing", "Paused", "Degraded", "ValidationFailed")
+            or before.get(kind, "False") == now_is
+        ):
+            continue
+        verb = "became true" if now_is == "True" else "is no longer true"
+        out.append((kind if now_is == "True" else f"Not{kind}", f"{kind} {verb}: {condition['message']}"))
+    return out

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.release import Release
-from fraud_operator import readiness, training
+from fraud_operator import readiness, rollout, training
 from fraud_operator.detector import Detector
 from fraud_operator.readiness import Level, Verdict
 from fraud_operator.registry import Version
@@ -136,3 +136,34 @@ class Facts:
         if self.release is None or not self.replicas:
             return False
         return all(replica.release == self.release.name for replica in self.replicas)
+
+    def of_rollout(self, detector: Detector) -> rollout.Facts:
+        """What the rollout decides from."""
+        ready: set[str] = set()
+        failed: dict[str, str] = {}
+        for package in self.state.packages():
+            verdict = self.slot(detector, package.slot, package.version)
+            if verdict.usable:
+                ready.add(package.slot)
+            elif verdict.level is Level.FAILED:
+                failed[package.slot] = verdict.message
+        found = self.models.resolved
+        annotations = detector.annotations
+        return rollout.Facts(
+            spec=detector.spec,
+            resolved=found.package() if found is not None else None,
+            warm=self.warm(detector)[0],
+            ready=frozenset(ready),
+            failed=failed,
+            silent=frozenset(p.slot for p in self.state.packages() if self.silent(detector, p.slot)),
+            propagated=self.propagated(),
+            champion=self.models.champion,
+            gates=self.gates,
+            approve=annotations.get(names.APPROVE_ANNOTATION),
+            abort=annotations.get(names.ABORT_ANNOTATION),
+            rollback=annotations.get(names.ROLLBACK_ANNOTATION),
+            urls={
+                slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
+                for slot in rollout.SLOTS
+            },
+        )

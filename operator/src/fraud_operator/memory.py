@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fraud_contracts import names
-from fraud_contracts.config import RELEASE_KEY, SECRET_KEYS
+from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS, DetectorConfig
+from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.release import Release, parse_release
+from fraud_operator.apply import wrote
 from fraud_operator.detector import Detector, Json
 from fraud_operator.facts import Facts
 from fraud_operator.kube import BY_KIND, Kube
@@ -37,6 +39,7 @@ class Memory:
     _keys: dict[Key, tuple[str, dict[str, str]]] = field(default_factory=dict)
     _rollout: dict[Key, tuple[str, Release, State]] = field(default_factory=dict)
     _versions: dict[Key, dict[str, str | None]] = field(default_factory=dict)
+    _valid: dict[Key, tuple[str, DetectorSpec]] = field(default_factory=dict)
 
     def fill(self, detector: Detector, facts: Facts, previous: Mapping[str, Any]) -> Facts:
         """The facts, with the rollout as this operator left it: nobody else writes it. Takes note of the Secrets."""
@@ -84,6 +87,34 @@ class Memory:
     def keep(self, detector: Detector, release: Release, state: State) -> None:
         self._rollout[detector.namespace, detector.name] = detector.uid, release, state
 
+    def note(self, detector: Detector) -> None:
+        """This spec could be built."""
+        self._valid[detector.namespace, detector.name] = detector.uid, detector.spec
+
+    def last_valid(self, meta: Json) -> DetectorSpec | None:
+        """The last spec of this object that could be built, read from the documents that it made by an operator that starts anew.
+
+        Those hold it whole: the policy's lists, with tokens, stand in the release, all else in the configuration.
+        """
+        namespace, name, uid = meta["namespace"], meta["name"], meta.get("uid", "")
+        noted, spec = self._valid.get((namespace, name)) or ("", None)
+        if noted == uid and spec is not None:
+            return spec
+        try:
+            config = DetectorConfig.model_validate_json(
+                self._written(namespace, names.config(name), CONFIG_KEY)
+            )
+            release = parse_release(self._written(namespace, names.release_pointer(name), RELEASE_KEY))
+        except ValueError:
+            return None
+        return config.spec.model_copy(update={"policy": release.policy}) if config.uid == uid else None
+
+    def _written(self, namespace: str, document: str, key: str) -> str:
+        """As we wrote it last; empty where it is gone or a hand has changed it since."""
+        found = self.kube.get(BY_KIND["ConfigMap"], namespace, document)
+        text = (((found or {}).get("data")) or {}).get(key, "")
+        return str(text) if found is not None and wrote(found, "f:data", f"f:{key}") else ""
+
     def secrets_differ(self, namespace: str, name: str) -> bool:
         known = self._versions.get((namespace, name))
         if known is None:
@@ -91,7 +122,7 @@ class Memory:
         return {n: _version(secret) for n, secret in self._look(namespace, name).items()} != known
 
     def forget(self, namespace: str, name: str) -> None:
-        for known in (self._keys, self._rollout, self._versions):
+        for known in (self._keys, self._rollout, self._versions, self._valid):
             known.pop((namespace, name), None)
 
     def _look(self, namespace: str, name: str) -> dict[str, Json | None]:

@@ -13,22 +13,21 @@ from typing import Final
 from pydantic import ValidationError
 
 from fraud_contracts import names
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector import DeletionPolicy, Policy, dump
 from fraud_contracts.errors import SpecError, StoreError
-from fraud_contracts.release import ModelPackage
 from fraud_operator import changes, deletion, rollout, status, training
 from fraud_operator import detector as detectors
 from fraud_operator.apply import Applier, Report, surplus
+from fraud_operator.conditions import Trouble
 from fraud_operator.desired.common import Child
 from fraud_operator.desired.documents import build_release, build_release_pointer
 from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, Json
-from fraud_operator.events import Recorder
+from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
 from fraud_operator.kube import BY_KIND, DETECTOR, ApiError, Kube, UnreachableError
 from fraud_operator.memory import Memory
 from fraud_operator.observe import Observer
-from fraud_operator.readiness import Level
 from fraud_operator.releases import make_release, sealed
 from fraud_operator.settings import Platform
 
@@ -90,27 +89,59 @@ class Reconciler:
         if terminating or body["metadata"].get("deletionTimestamp"):
             return self._finalize(body, terminating)
         previous = body.get("status") or {}
-        try:
-            detector = Detector.parse(body, self.platform)
-            errors = detectors.check(detector)
-        except ValidationError as error:
-            errors = [SpecError(".".join(["spec", *map(str, e["loc"])]), e["msg"]) for e in error.errors()]
-        if errors:
-            return self._refuse(body, errors, previous)
+        detector, errors = self._parse(body)
+        facts = None
+        if detector is not None and not errors:
+            facts = self.observer.observe(detector, self.clock())
+            errors = changes.check(detector, facts.children)
+        if errors or detector is None or facts is None:
+            detector = self._last_valid(body, previous)
+            if detector is None:
+                return self._refuse(body, errors, previous)
+            facts = self.observer.observe(detector, self.clock())
+        else:
+            self.memory.note(detector)
         if names.FINALIZER not in body["metadata"].get("finalizers", []):
             self._set_finalizer(body, present=True)
-        facts = self.observer.observe(detector, self.clock())
-        errors = changes.check(detector, facts.children)
-        if errors:
-            return self._refuse(body, errors, previous)
+        # A last valid spec that this platform or this version of the operator refuses too is kept from harm, no more.
+        refused = errors and (detectors.check(detector) or changes.check(detector, facts.children))
+        holds = detector.spec.paused or bool(refused)
         facts = self.memory.fill(detector, facts, previous)
         report = Report()
-        facts = (self._hold if detector.spec.paused else self._act)(detector, facts, report)
-        return self._tell(detector, body, facts, report, previous)
+        facts = (self._hold if holds else self._act)(detector, facts, report)
+        return self._tell(detector, body, facts, report, previous, errors)
+
+    def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
+        try:
+            detector = Detector.parse(body, self.platform)
+        except ValidationError as error:
+            return None, [
+                SpecError(".".join(["spec", *map(str, e["loc"])]), e["msg"]) for e in error.errors()
+            ]
+        return detector, detectors.check(detector)
+
+    def _last_valid(self, body: Json, previous: Json) -> Detector | None:
+        """The detector with the last spec that could be built; its generation is behind the object's.
+
+        A pause and Retain are taken from the newest spec all the same: they can do no harm, whatever else is wrong in it.
+        """
+        meta, newest = body["metadata"], body.get("spec") or {}
+        spec = self.memory.last_valid(meta)
+        if spec is None:
+            return None
+        careful: Json = {"paused": True} if newest.get("paused") is True else {}
+        if newest.get("deletionPolicy") == DeletionPolicy.RETAIN:
+            careful["deletion_policy"] = DeletionPolicy.RETAIN
+        generation = min(previous.get("observedGeneration", 0), meta.get("generation", 1) - 1)
+        document = {
+            "metadata": {**meta, "generation": generation},
+            "spec": dump(spec.model_copy(update=careful)),
+        }
+        return Detector.parse(document, self.platform)
 
     def _act(self, detector: Detector, facts: Facts, report: Report) -> Facts:
         """Decides and applies. The facts that come back hold the new rollout, so the status tells of this pass."""
-        state, actions = rollout.decide(facts.state, _rollout_facts(detector, facts), facts.now)
+        state, actions = rollout.decide(facts.state, facts.of_rollout(detector), facts.now)
         keys = self._keys(detector, facts, report)
         release = make_release(detector, state, facts.release, self._policy(detector, facts, keys))
         wanted = Wanted(
@@ -134,7 +165,7 @@ class Reconciler:
         """While paused a version is still taken back: by the release documents, with the policy that is live, and nothing else."""
         if facts.release is None:
             return facts
-        state, actions = rollout.back(facts.state, _rollout_facts(detector, facts), facts.now)
+        state, actions = rollout.back(facts.state, facts.of_rollout(detector), facts.now)
         if state == facts.state:
             return facts
         release = facts.release
@@ -232,10 +263,21 @@ class Reconciler:
             return
         self.recorder.post(detector, "Champion", f"champion of {name} is version {action.version}")
 
-    def _tell(self, detector: Detector, body: Json, facts: Facts, report: Report, previous: Json) -> Outcome:
-        trouble = status.Trouble(report.problems, report.conflicts)
+    def _tell(
+        self,
+        detector: Detector,
+        body: Json,
+        facts: Facts,
+        report: Report,
+        previous: Json,
+        errors: list[SpecError],
+    ) -> Outcome:
+        trouble = Trouble(report.problems, report.conflicts)
         after = status.compute(detector, facts, trouble, previous)
+        if errors:
+            status.add_refusal(after, errors, body["metadata"].get("generation", 1), previous, facts.now)
         wrote = self._write_status(body, after, previous)
+        self._warn(body, errors, previous)
         for reason, message in transitions(previous, after):
             self.recorder.post(detector, reason, message, warning=False)
         for what in report.repaired:
@@ -260,9 +302,16 @@ class Reconciler:
 
     def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> Outcome:
         after = status.invalid(errors, body["metadata"].get("generation", 1), previous, self.clock())
-        if self._write_status(body, after, previous):
-            self.recorder.post_for(body, "ValidationFailed", "; ".join(map(str, errors)), warning=True)
+        self._write_status(body, after, previous)
+        self._warn(body, errors, previous)
         return Outcome(settled=True, ready=False)
+
+    def _warn(self, body: Json, errors: list[SpecError], previous: Json) -> None:
+        """Once for each set of faults."""
+        message = "; ".join(map(str, errors))
+        told = [c["message"] for c in previous.get("conditions") or [] if c["type"] == "ValidationFailed"]
+        if errors and not any(old.startswith(message[:900]) for old in told):
+            self.recorder.post_for(body, "ValidationFailed", message, warning=True)
 
     def _write_status(self, body: Json, after: Json, previous: Json) -> bool:
         if not status.changed(after, previous):
@@ -308,51 +357,6 @@ class Reconciler:
         self._troubled.pop(uid, None)
         self._forget(meta["namespace"], meta["name"])
         return Outcome(settled=True, ready=None, written=tuple(removal.report.written))
-
-
-def transitions(previous: Json, after: Json) -> list[tuple[str, str]]:
-    """Conditions that became true or stopped being true, as a person reads them; none for a detector's first status."""
-    before = {c["type"]: c["status"] for c in previous.get("conditions") or []}
-    out = []
-    for condition in after["conditions"]:
-        kind, now_is = condition["type"], condition["status"]
-        if kind in ("Progressing", "Paused", "Degraded") or before.get(kind, "False") == now_is:
-            continue
-        verb = "became true" if now_is == "True" else "is no longer true"
-        out.append((kind if now_is == "True" else f"Not{kind}", f"{kind} {verb}: {condition['message']}"))
-    return out
-
-
-def _rollout_facts(detector: Detector, facts: Facts) -> rollout.Facts:
-    ready: set[str] = set()
-    failed: dict[str, str] = {}
-    for package in facts.state.packages():
-        verdict = facts.slot(detector, package.slot, package.version)
-        if verdict.usable:
-            ready.add(package.slot)
-        elif verdict.level is Level.FAILED:
-            failed[package.slot] = verdict.message
-    found = facts.models.resolved
-    package_found: ModelPackage | None = found.package() if found is not None else None
-    annotations = detector.annotations
-    return rollout.Facts(
-        spec=detector.spec,
-        resolved=package_found,
-        warm=facts.warm(detector)[0],
-        ready=frozenset(ready),
-        failed=failed,
-        silent=frozenset(p.slot for p in facts.state.packages() if facts.silent(detector, p.slot)),
-        propagated=facts.propagated(),
-        champion=facts.models.champion,
-        gates=facts.gates,
-        approve=annotations.get(names.APPROVE_ANNOTATION),
-        abort=annotations.get(names.ABORT_ANNOTATION),
-        rollback=annotations.get(names.ROLLBACK_ANNOTATION),
-        urls={
-            slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
-            for slot in rollout.SLOTS
-        },
-    )
 
 
 def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:

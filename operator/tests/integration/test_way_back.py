@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +14,13 @@ import yaml
 
 from fraud_contracts import names
 from fraud_contracts.release import Release, parse_release
+from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import BY_KIND, DETECTOR, Kube
 from fraud_operator.reconcile import Outcome, Reconciler
 from fraud_operator.rollout import Phase, State
 from fraud_operator.settings import Platform, Stores
+from fraud_testing.api_server import ADMIN, Server, binary
 from fraud_testing.rollouts import Eyes, Shelf, nodes
 
 pytestmark = pytest.mark.integration
@@ -32,6 +36,7 @@ POINTER = names.release_pointer("payments")
 class Cluster:
     """One detector with its operator, in a namespace of its own."""
 
+    server: Server
     kube: Kube
     namespace: str
     shelf: Shelf = field(default_factory=Shelf)
@@ -58,6 +63,21 @@ class Cluster:
 
     def condition(self, kind: str) -> dict[str, Any]:
         return next((c for c in self.body()["status"]["conditions"] if c["type"] == kind), {})
+
+    def waited_for(self, condition: str) -> bool:
+        """Whether kubectl finds the condition true of the newest spec."""
+        config = str(self.server.kubeconfig(ADMIN))
+        command = [
+            str(binary("kubectl")),
+            "--kubeconfig",
+            config,
+            "-n",
+            self.namespace,
+            "wait",
+            "fd/payments",
+        ]
+        flags = [f"--for=condition={condition}", "--timeout=1s"]
+        return subprocess.run([*command, *flags], capture_output=True, check=False).returncode == 0
 
     def passed(self) -> Outcome:
         nodes(self.kube, self.namespace)
@@ -92,7 +112,8 @@ class Cluster:
 @pytest.fixture
 def two(server: Any, request: pytest.FixtureRequest) -> Cluster:
     """Version 2 is live, version 1 is kept; no approval is left."""
-    made = Cluster(server.kube(), server.namespace(request.node.name.replace("_", "-")[5:60].rstrip("-")))
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[-60:].strip("-")
+    made = Cluster(server, server.kube(), server.namespace(name))
     body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["metadata"]["namespace"] = made.namespace
     body["spec"]["model"] = {"registered": {"name": "m"}}
@@ -186,3 +207,102 @@ def test_a_paused_detectors_dead_candidate_is_taken_back(two: Cluster) -> None:
     assert two.state().phase is Phase.ROLLED_BACK and two.state().candidate is None
     release = two.pointer()[0]
     assert release.candidate is None and release.split is None and two.live() == "2"
+
+
+BROKEN = [{"name": "odd", "when": "event.amount >", "action": "Review"}]
+PATH = "spec.policy.rules[0].when"
+
+
+def versions(two: Cluster) -> dict[tuple[str, str], str]:
+    uid = two.body()["metadata"]["uid"]
+    return {
+        key: child["metadata"]["resourceVersion"]
+        for key, child in snapshot(two.kube, two.namespace, uid)[0].items()
+    }
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["same", "restarted"])
+def test_an_invalid_spec_leaves_the_last_valid_one_at_work(two: Cluster, restarted: bool) -> None:
+    """What ran goes on, is repaired and rolled back, by an operator that starts anew too; who waits for the new spec isn't fooled."""
+    cards = [{"name": "stolen", "field": "customer", "action": "Decline", "entries": [{"value": "4000001"}]}]
+    two.change({"policy": {"lists": cards}})
+    two.passed()
+    two.passed()
+    valid = two.body()["metadata"]["generation"]
+    assert two.waited_for("ReleasePropagated")
+    before, release = versions(two), two.pointer()[0]
+    two.change({"policy": {"rules": BROKEN, "lists": []}, "components": [{"name": "Worker", "replicas": 3}]})
+    if restarted:
+        two.another_operator()
+    two.passed()
+    two.passed()
+    status = two.body()["status"]
+    assert versions(two) == before and two.pointer()[0] == release
+    failed = two.condition("ValidationFailed")
+    assert (
+        failed["status"] == "True" and PATH in failed["message"] and failed["observedGeneration"] == valid + 1
+    )
+    assert status["observedGeneration"] == valid and two.condition("Ready")["observedGeneration"] == valid
+    assert two.condition("ServingReady")["observedGeneration"] == valid and status["release"]["model"] == "2"
+    assert two.condition("Degraded")["status"] == "True"
+    assert two.condition("ReleasePropagated")["status"] == "True" and not two.waited_for("ReleasePropagated")
+    assert two.waited_for("ValidationFailed")
+    assert len([m for m in two.events("ValidationFailed") if PATH in m]) == 1
+
+    two.kube.delete(BY_KIND["Deployment"], two.namespace, "payments-console")
+    two.passed()
+    assert two.kube.get(BY_KIND["Deployment"], two.namespace, "payments-console") is not None
+    two.change(rollback="2")
+    two.passed()
+    assert two.live() == "1" and two.state().phase is Phase.ROLLED_BACK
+
+    two.change({"policy": {"rules": []}, "components": []})
+    two.passed()
+    body = two.body()
+    assert two.condition("ValidationFailed") == {} and not two.waited_for("ValidationFailed")
+    assert body["status"]["observedGeneration"] == body["metadata"]["generation"] == valid + 2
+    assert two.pointer()[0].policy.lists == []
+
+
+def test_a_pause_and_retain_hold_though_the_spec_is_invalid(two: Cluster) -> None:
+    """Of a spec that can't be built, paused: true and deletionPolicy: Retain count all the same; a rollback passes through."""
+    two.change({"deletionPolicy": "Delete"})
+    two.passed()
+    kafka = two.kube.get(BY_KIND["Kafka"], two.namespace, "payments")
+    assert kafka is not None and kafka["metadata"]["ownerReferences"]
+    two.change({"deletionPolicy": "Retain", "policy": {"rules": BROKEN}})
+    two.another_operator()
+    two.passed()
+    kafka = two.kube.get(BY_KIND["Kafka"], two.namespace, "payments")
+    assert kafka is not None and not kafka["metadata"].get("ownerReferences")
+    two.change({"paused": True})
+    two.kube.delete(BY_KIND["Deployment"], two.namespace, "payments-console")
+    assert two.passed().written == () and two.condition("Paused")["status"] == "True"
+    two.change(rollback="2")
+    assert written(two.passed()) == RELEASES and two.live() == "1"
+
+
+def test_what_a_stricter_platform_refuses_is_still_rolled_back(two: Cluster) -> None:
+    """Where even the last valid spec is refused now, nothing is changed, but the annotation takes the version back."""
+    before = versions(two)
+    two.another_operator()
+    two.operator.platform = PLATFORM.model_copy(update={"stores": Stores()})
+    assert two.passed().written == () and versions(two) == before
+    assert "spec.stores.redis" in two.condition("ValidationFailed")["message"]
+    generation = two.body()["metadata"]["generation"]
+    assert two.condition("Ready")["observedGeneration"] == generation - 1
+    two.change(rollback="2")
+    assert written(two.passed()) == RELEASES and two.live() == "1"
+
+
+def test_a_detector_with_an_invalid_spec_can_be_deleted(two: Cluster) -> None:
+    """The finalizer goes by the newest spec's policy, also where that spec can't be built."""
+    two.change({"policy": {"rules": BROKEN}, "deletionPolicy": "Delete"})
+    two.passed()
+    two.kube.delete(DETECTOR, two.namespace, "payments")
+    for _ in range(10):
+        two.operator.reconcile(two.namespace, "payments")
+        if two.kube.get(DETECTOR, two.namespace, "payments") is None:
+            break
+    assert two.kube.get(DETECTOR, two.namespace, "payments") is None
+    assert two.kube.get(BY_KIND["Kafka"], two.namespace, "payments") is None

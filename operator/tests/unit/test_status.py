@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fraud_contracts import names
+from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.errors import SpecError
 from fraud_operator import status
+from fraud_operator.conditions import Trouble
+from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, check
 from fraud_operator.facts import Facts, Lags, Models, Replica
-from fraud_operator.releases import make_release
+from fraud_operator.releases import make_release, sealed
 from fraud_operator.rollout import State
 from fraud_operator.settings import Platform
 from fraud_testing.well import NOW, SPEC, detector, told, well
@@ -125,7 +129,7 @@ def test_a_conflict_degrades() -> None:
     conditions = told(
         found,
         well(found),
-        status.Trouble(conflicts={("Deployment", "d-decision"): "another manager owns .spec.replicas"}),
+        Trouble(conflicts={("Deployment", "d-decision"): "another manager owns .spec.replicas"}),
     )
     assert (
         conditions["Degraded"]["reason"] == "ApplyConflict"
@@ -136,12 +140,12 @@ def test_a_conflict_degrades() -> None:
 def test_times_move_only_with_the_status() -> None:
     """A message may change without the condition's transition time moving; an unchanged status isn't written."""
     found = detector()
-    first = status.compute(found, well(found), status.Trouble(), {})
+    first = status.compute(found, well(found), Trouble(), {})
     later = without(well(found), now=NOW + 60_000)
-    second = status.compute(found, later, status.Trouble(), first)
+    second = status.compute(found, later, Trouble(), first)
     assert second["conditions"] == first["conditions"]
     assert not status.changed(second, first)
-    third = status.compute(found, without(later, replicas=()), status.Trouble(), second)
+    third = status.compute(found, without(later, replicas=()), Trouble(), second)
     before = {c["type"]: c["lastTransitionTime"] for c in second["conditions"]}
     after = {c["type"]: c["lastTransitionTime"] for c in third["conditions"]}
     assert {name for name in after if after[name] != before[name]} == {
@@ -168,6 +172,41 @@ def test_validation_names_each_fault() -> None:
     conditions = {c["type"]: c for c in made["conditions"]}
     assert conditions["ValidationFailed"]["message"] == "spec.a: x; spec.b: y"
     assert conditions["Ready"]["observedGeneration"] == 4
+
+
+def test_a_refused_spec_stands_beside_what_the_last_valid_one_is() -> None:
+    """Ready of the spec at work keeps its generation; ValidationFailed and Degraded carry the newest one's and its fault."""
+    found = detector()
+    made = status.compute(found, well(found), Trouble(), {})
+    status.add_refusal(made, [SpecError("spec.a", "x; write y")], 4, {}, NOW)
+    conditions = {c["type"]: c for c in made["conditions"]}
+    assert made["observedGeneration"] == 3
+    assert (conditions["Ready"]["status"], conditions["Ready"]["observedGeneration"]) == ("True", 3)
+    for name in ("ValidationFailed", "Degraded"):
+        assert conditions[name]["status"] == "True" and conditions[name]["observedGeneration"] == 4
+        assert "spec.a: x; write y" in conditions[name]["message"]
+    assert list(conditions) == list(status.ORDER)
+
+
+def test_the_documents_hold_the_whole_valid_spec() -> None:
+    """The configuration and the release give the spec back as it was, with tokens in the policy's lists: the children are the same."""
+    lists = [{"name": "bad", "field": "customer", "action": "Decline", "entries": [{"value": "4000001"}]}]
+    found = detector(
+        policy={"lists": lists, "rules": [{"name": "r", "when": "event.amount > 3", "action": "Review"}]},
+        rollout={"steps": [5, 50], "paused": True},
+        model={"train": {"trials": 7}, "pin": "3"},
+        components=[{"name": "Worker", "replicas": 3}],
+        deletionPolicy="Delete",
+    )
+    policy = sealed(found.spec, "ab" * 32)
+    read = DetectorConfig.model_validate_json(found.config.to_json()).spec
+    again = replace(found, spec=read.model_copy(update={"policy": policy}))
+    assert again.spec == found.spec.model_copy(update={"policy": policy})
+    assert sealed(again.spec, "ab" * 32) == policy
+    release = make_release(found, State(), None, policy)
+    assert build(again, Wanted(release, State(), "r" * 16)) == build(
+        found, Wanted(release, State(), "r" * 16)
+    )
 
 
 def test_what_cel_and_the_schema_cannot_say_is_checked() -> None:

@@ -8,6 +8,7 @@ from fraud_contracts import names
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
 from fraud_operator import status, training
+from fraud_operator.conditions import Trouble
 from fraud_operator.desired.common import MODEL_VERSION
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Models, Replica
@@ -30,8 +31,8 @@ def detector(**spec: Any) -> Detector:
     return Detector("n", "d", "u", 3, 0, {}, parse_spec({**SPEC, **spec}), platform)
 
 
-def told(found: Detector, facts: Facts, trouble: status.Trouble | None = None) -> dict[str, dict[str, Any]]:
-    made = status.compute(found, facts, trouble or status.Trouble(), {})
+def told(found: Detector, facts: Facts, trouble: Trouble | None = None) -> dict[str, dict[str, Any]]:
+    made = status.compute(found, facts, trouble or Trouble(), {})
     return {c["type"]: c for c in made["conditions"]}
 
 
