@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from fraud_contracts.config import DetectorConfig
@@ -196,6 +196,27 @@ def test_letters_are_listed_explained_and_sent_again_once(broker: kafka.Broker, 
     assert "3  redriven before" in out
     assert "redriven    yes" in made.run("explain", "0:0")[1]
     assert len(made.sent()) == 2
+
+
+def test_letters_of_a_topic_made_anew_are_sent(broker: kafka.Broker, tmp_path: Path) -> None:
+    """What the group remembers is of the topic's id: where the commit outlived the topic, as in a mirrored cluster, the
+    letters at the same offsets are others. A commit of before ids were kept is of the topic as it is now."""
+    at = desk(broker, tmp_path, "anew")
+    topic, group = at.topic("dead-letters"), at.config.identity.group("redrive")
+    at.put(0, at.refuse(raw("first", amount="x"), 0))
+    assert at.run("redrive", "--only", "0:0")[0] == 0
+
+    def asked() -> Any:
+        return broker.consumer(group).committed([TopicPartition(topic, 0)], 30)[0]
+
+    kept = asked()
+    broker.remake(topic, 2)
+    at.put(0, at.refuse(raw("second", amount="x"), 0))
+    broker.consumer(group).commit(offsets=[kept], asynchronous=False)
+    assert "no, as far as is remembered" in at.run("explain", "0:0")[1]
+    before = TopicPartition(topic, 0, kept.offset, kept.metadata.rpartition(":")[2])
+    broker.consumer(group).commit(offsets=[before], asynchronous=False)
+    assert "no, as far as is remembered" not in at.run("explain", "0:0")[1]
 
 
 def test_by_name_a_reused_id_and_broken_bytes_are_sent(broker: kafka.Broker, tmp_path: Path) -> None:

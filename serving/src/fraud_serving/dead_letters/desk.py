@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from fraud_contracts.config import DetectorConfig
@@ -104,6 +104,10 @@ class Desk:
             raise CommandError(f"{self.topic}: {found.topics[self.topic].error.str()}")
         self.partitions = sorted(found.topics[self.topic].partitions)
         self._broker = str(next(iter(found.brokers)))
+        admin = AdminClient(self.settings)  # kept by a name until the answer is there
+        described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=10)
+        # The zero UUID where the broker has no ids (before Kafka 2.8): then the name must do.
+        self._topic_id = str(described[self.topic].result(PATIENCE).topic_id)
 
     def letters(self) -> Iterator[tuple[Position, DeadLetter | None]]:
         """All letters of now, partition by partition."""
@@ -170,23 +174,26 @@ class Desk:
         raise CommandError(f"nothing was read of {topic} [{at.partition}] for {PATIENCE:.0f} s")
 
     def memory(self) -> dict[int, set[int]]:
-        """The redriven offsets by partition."""
+        """The redriven offsets by partition. What was remembered of an earlier topic of this name is of other letters;
+        without a topic's id, as it was written before, it is of this one."""
         asked = [TopicPartition(self.topic, partition) for partition in self.partitions]
         found = self.consumer.committed(asked, PATIENCE)
         for place in found:
             if place.error is not None:
                 raise KafkaException(place.error)
-        return {
-            place.partition: unpack(place.offset, place.metadata or "") if place.offset >= 0 else set()
-            for place in found
-        }
+        memory: dict[int, set[int]] = {}
+        for place in found:
+            of, _, text = (place.metadata or "").rpartition(":")
+            ours = place.offset >= 0 and of in ("", self._topic_id)
+            memory[place.partition] = unpack(place.offset, text) if ours else set()
+        return memory
 
     def packed(self, memory: Mapping[int, set[int]], partitions: set[int]) -> list[TopicPartition]:
         """What to commit for these partitions. Expired letters are forgotten; CommandError where the rest is too much."""
         places = []
         for partition in sorted(partitions):
             base, _ = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), 10)
-            text = pack(base, memory[partition])
+            text = f"{self._topic_id}:{pack(base, memory[partition])}"
             if len(text) > MAX_METADATA:
                 raise CommandError(
                     f"the group can't remember more redriven letters of partition {partition}: "
