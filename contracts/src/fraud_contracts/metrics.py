@@ -60,6 +60,11 @@ RULES_FAILED: Final = Metric(
     "Times that a policy rule couldn't be evaluated, so that it matched nothing.",
     labels=("detector", "door", "rule"),
 )
+UNREADABLE: Final = Metric(
+    "fraud_unreadable_total",
+    "Stored bytes that weren't what they should be and were taken for missing: claim, profile, pending, release, decision.",
+    labels=("detector", "what"),
+)
 RELEASE_INFO: Final = Metric(
     "fraud_release_info", "1 for the release in use.", "gauge", ("detector", "release", "model_version")
 )

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal
+
+# Pydantic's own dependency: before Python 3.12 it checks no other TypedDict.
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035
 
 Scalar = str | int | float | bool | None
 

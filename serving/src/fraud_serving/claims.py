@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
 from fraud_contracts.records import Decision
+from fraud_serving import reading
 
 TTL_SECONDS: Final = 86_400
 _MARKS: Final = (b"0", b"1")
@@ -102,13 +103,13 @@ def pack(decision: Decision, appended: bool) -> bytes:
     return _MARKS[appended] + orjson.dumps(decision)
 
 
-def read(value: bytes | None) -> Claim | None:
-    """The claim in a stored value, None where there is none; ValueError where another program wrote it."""
+def read(value: bytes | None, event_id: str) -> Claim | None:
+    """The claim of that id in a stored value, None where there is none; ValueError where the bytes aren't one."""
     if value is None or value == _STRAY:
         return None
     if value[:1] not in _MARKS:
         raise ValueError("no claim of this platform")
-    decision: Any = orjson.loads(value[1:])
+    decision = reading.decision(value[1:], event_id)
     return Claim(decision["hash"], decision, value[:1] == b"1")
 
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import orjson
 
 from fraud_contracts.errors import Degraded
 from fraud_contracts.names import profile_key
 from fraud_contracts.records import Event, Saw
-from fraud_pipelines.features import FeatureSet, ProfileError
+from fraud_pipelines.features import FeatureSet, Stage
+from fraud_serving import reading
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Inline:
-    """A vector (None where the engine failed), what was seen before it, and pending entries the profile already has."""
+    """A vector (None where the engine failed), what was seen before it, pending entries that may go, and what couldn't be read.
+
+    ``applied`` are those that the profile has and those that are no event; ``unreadable`` names (what, entity).
+    """
 
     vector: list[float] | None
     saw: Saw
     degraded: list[str] = field(default_factory=list)
     applied: dict[str, list[bytes]] = field(default_factory=dict)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
 def keys(features: FeatureSet, event: Event) -> list[tuple[str, str]]:
@@ -60,24 +62,45 @@ def compute(
             if profile is None and not complete:
                 found.degraded = [Degraded.PROFILES_INCOMPLETE]
             try:
-                live = stage.open(profile, epoch)
-            except ProfileError as error:
-                # Of another set or cut: as good as lost. It is replaced by the sink with the key's next event.
-                _log.warning("profile refused", extra={"data": {"entity": entity, "error": str(error)}})
-                found.degraded = [Degraded.PROFILES_INCOMPLETE]
-                live = stage.open(None, epoch)
-            for entry in pending.get(entity, ()):
-                earlier: Any = orjson.loads(entry)
-                if earlier["id"] == event["id"]:
-                    continue
-                if live.unsure(earlier) or live.observe(earlier) is None:
-                    found.applied.setdefault(entity, []).append(entry)
-            seen, seq, digest = live.saw
-            found.saw[entity] = (seen, seq, f"{digest:016x}")
-            made = live.observe(event)
-            values[entity] = live.read(event) if made is None else made
+                found.applied[entity] = []
+                values[entity] = _observe(found, stage, profile, pending.get(entity, ()), event, epoch)
+            except Exception:  # whatever the bytes made of the engine
+                if profile is None:
+                    raise  # a fault of the engine, then
+                # Of another set, cut or worse: as good as lost. The sink replaces it with the key's next event.
+                _lose(found, "profile", entity)
+                found.applied[entity] = []
+                values[entity] = _observe(found, stage, None, pending.get(entity, ()), event, epoch)
         found.vector = features.vector(event, values)
     except Exception:  # a fault of the engine must not refuse a payment; the record says what it did without
         _log.exception("features failed", extra={"data": {"set": features.hash6}})
         found.vector = None
     return found
+
+
+def _observe(
+    found: Inline, stage: Stage, profile: bytes | None, pending: Sequence[bytes], event: Event, epoch: int
+) -> list[float]:
+    """The values of one entity; ``saw`` and ``applied`` are noted in ``found``."""
+    live = stage.open(profile, epoch)
+    applied = found.applied[stage.entity]
+    for entry in pending:
+        try:
+            earlier = reading.event(entry)
+        except ValueError:
+            _lose(found, "pending", stage.entity)
+            applied.append(entry)  # to be taken out
+            continue
+        if earlier["id"] == event["id"]:
+            continue
+        if live.unsure(earlier) or live.observe(earlier) is None:
+            applied.append(entry)
+    seen, seq, digest = live.saw
+    found.saw[stage.entity] = (seen, seq, f"{digest:016x}")
+    made = live.observe(event)
+    return live.read(event) if made is None else made
+
+
+def _lose(found: Inline, what: str, entity: str) -> None:
+    found.unreadable.append((what, entity))
+    found.degraded = [Degraded.PROFILES_INCOMPLETE]

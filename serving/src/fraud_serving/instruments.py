@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from fraud_contracts.metrics import Metric
+from fraud_contracts.metrics import UNREADABLE, Metric
+
+_log = logging.getLogger(__name__)
 
 
 class Instruments:
@@ -25,6 +28,11 @@ class Instruments:
         if found is None:
             found = self._children[key] = self._child(metric, labels)
         return found
+
+    def unreadable(self, what: str, **where: Any) -> None:
+        """Counts and tells that stored bytes weren't ``what`` they should be; ``where`` names their place, never the bytes."""
+        _log.warning("unreadable, taken for missing", extra={"data": {"what": what, **where}})
+        self(UNREADABLE, what=what).inc()
 
     def _child(self, metric: Metric, labels: dict[str, str]) -> Any:
         made = self._made.get(metric.name)

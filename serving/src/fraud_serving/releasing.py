@@ -36,15 +36,23 @@ def release_path() -> Path:
 
 
 class ReleaseWatch:
-    """Calls ``use`` with each new release, on the event loop. ``use`` may raise ValueError to refuse one."""
+    """Calls ``use`` with each new release, on the event loop; ``use`` may raise to refuse one.
+
+    ``refused`` is called for each document that is none or can't be used.
+    """
 
     def __init__(
-        self, namespace: str, pointer: str, use: Callable[[Release], None], path: Path | None = None
+        self,
+        namespace: str,
+        pointer: str,
+        use: Callable[[Release], None],
+        path: Path | None = None,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
-        self._namespace, self._pointer, self._use = namespace, pointer, use
+        self._namespace, self._pointer, self._use, self._refused = namespace, pointer, use, refused
         self._path = path or release_path()
         self._text: str | None = None
-        self._file: str | None = None
+        self._file: bytes | None = None
         self._connected = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -55,9 +63,8 @@ class ReleaseWatch:
         try:
             release = parse_release(text)
             self._use(release)
-        except (ValidationError, ValueError) as error:
-            problem = " ".join(str(error).split())[:500]
-            _log.error("release refused, the last good one stays", extra={"data": {"problem": problem}})
+        except Exception as error:  # whatever it holds, the last good one stays
+            self._refuse(error)
             return False
         self._text = text
         _log.info("release in use", extra={"data": {"release": release.name}})
@@ -66,13 +73,17 @@ class ReleaseWatch:
     def read_file(self) -> bool:
         """Takes the mounted copy if it changed since it was last read."""
         try:
-            text = self._path.read_text()
+            file = self._path.read_bytes()
         except OSError:
             return False  # not mounted yet; asked again
-        if text == self._file:
+        if file == self._file:
             return False
-        self._file = text
-        return self.take(text)
+        self._file = file
+        try:
+            return self.take(file.decode())
+        except UnicodeDecodeError as error:
+            self._refuse(error)
+            return False
 
     def start(self) -> None:
         self.read_file()
@@ -101,7 +112,7 @@ class ReleaseWatch:
             started = time.monotonic()
             try:
                 await self._watch(url, tls)
-            except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
+            except Exception as error:  # away, or no answer of an API server: the watch begins anew
                 text = f"{type(error).__name__}: {error}"[:300]
                 _log.warning("watch of the release broke", extra={"data": {"error": text}})
             self._connected = False
@@ -140,3 +151,14 @@ class ReleaseWatch:
         text = (item.get("data") or {}).get(RELEASE_KEY)
         if text:
             self.take(text)
+
+    def _refuse(self, error: Exception) -> None:
+        if isinstance(error, ValidationError):
+            first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        else:
+            problem = (
+                f"{type(error).__name__}: {error}" if type(error) is ValueError else type(error).__name__
+            )
+        _log.error("release refused, the last good one stays", extra={"data": {"problem": problem[:500]}})
+        self._refused()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -19,10 +20,18 @@ from fraud_contracts.detector import Policy
 from fraud_contracts.errors import StoreError
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
-from fraud_serving import claims
+from fraud_pipelines.sealing import Sealer
+from fraud_serving import claims, inline
+from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision import desk as desks
+from fraud_serving.instruments import Instruments
+from fraud_serving.worker import incoming
+from fraud_serving.worker.incoming import Incoming
+from fraud_serving.worker.judge import Judge, Judged
+from fraud_serving.worker.store import RedisClaims
 from fraud_testing import detectors, redis, serving
+from fraud_testing.feature_stream import Stream
 from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
@@ -82,6 +91,33 @@ async def marked(desk: desks.Desk) -> None:
     """Sends the marks that wait; Redis has done them, since it answers a connection's commands in order."""
     await desk.drain(1.0)
     await desk.redis.call("PING", seconds=1.0)
+
+
+def metric(registry: CollectorRegistry, what: str) -> float:
+    labels = {"detector": str(OF), "what": what}
+    return registry.get_sample_value("fraud_unreadable_total", labels) or 0.0
+
+
+def judge(server: redis.Server) -> Judge:
+    """A worker's judgement by rules alone, over the real Redis."""
+    made = Judge(
+        CONFIG,
+        Tokeniser.from_hex(serving.TOKEN_KEY),
+        Sealer(serving.DEAD_LETTER_KEY),
+        RedisClaims(server.url),
+        BlockingModelClient(1.0),
+        Instruments(CollectorRegistry(), detector=str(OF)),
+    )
+    made.use(Release(name="r0", policy=Policy(), policy_revision=1))
+    return made
+
+
+def read(*records: dict[str, Any]) -> list[Incoming]:
+    return [incoming.read(0, b"k", orjson.dumps(record)) for record in records]
+
+
+def decided(judged: Judged) -> list[dict[str, Any]]:
+    return [orjson.loads(out.value) for out in judged.out if out.noun == "decisions"]
 
 
 def payment(event_id: str, **changes: Any) -> bytes:
@@ -172,5 +208,120 @@ def test_a_mark_says_that_the_record_is_in_the_log(with_desk: Any, store: Any) -
         assert await desk.decide(body) == answer
         assert len(log.appended) == 1
         assert store.ttl(key) > 500
+
+    with_desk(steps)
+
+
+def _with(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
+    return lambda decision: b"1" + orjson.dumps({**decision, **changes})
+
+
+SPOILT: dict[str, Callable[[dict[str, Any]], bytes]] = {
+    "empty": lambda _: b"",
+    "of another program": lambda _: b"hello",
+    "of a later version": lambda decision: b"7" + orjson.dumps(decision),
+    "no JSON": lambda _: b"1{",
+    "no object": lambda _: b"1[]",
+    "null": lambda _: b"0null",
+    "without its parts": lambda _: b'1{"hash":"h"}',
+    "cut": lambda decision: (b"1" + orjson.dumps(decision))[:-40],
+    "of another id": _with(id="other"),
+    "a hash of another type": _with(hash=5),
+    "a mark of another type": _with(degraded=["a", 1]),
+    "no event": _with(event=None),
+    "a vector of texts": _with(vector=["1"]),
+    "deep": lambda _: b"1" + b"[" * 100_000,
+    "huge": _with(shadow={"x": "y" * 3_000_000}),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT.values(), ids=SPOILT)
+def test_an_unreadable_claim_is_lost_and_replaced_inline(spoilt: Any, with_desk: Any, store: Any) -> None:
+    """The id is decided, marked and counted; the decision takes the place of those bytes, so that a retry gets it again."""
+
+    async def steps(desk: desks.Desk, log: Log) -> None:
+        key, first = OF.redis_claim("pay"), payment("first")
+        await desk.decide(first)
+        decision = log.appended[0]["decision"]
+        event = {**decision["event"], "id": "pay"}
+        store.set(key, spoilt({**decision, "id": "pay", "event": event}))
+        assert await desk.find("pay") is None
+        body = payment("pay")
+        answer = await desk.decide(body)
+        assert await desk.decide(body) == answer
+        assert "idempotency" in orjson.loads(answer)["degraded"]
+        assert metric(desk.instruments.registry, "claim") == 2
+        assert await desk.find("pay") == answer
+        assert store.ttl(key) > 0
+
+    with_desk(steps)
+
+
+def test_a_key_of_another_type_is_no_claim(with_desk: Any, store: Any) -> None:
+    """A list under the id, as only another program leaves, is replaced."""
+
+    async def steps(desk: desks.Desk, log: Log) -> None:
+        store.rpush(OF.redis_claim("list"), "x")
+        body = payment("list")
+        answer = await desk.decide(body)
+        assert await desk.decide(body) == answer
+
+    with_desk(steps)
+
+
+@pytest.mark.parametrize("spoilt", SPOILT.values(), ids=SPOILT)
+def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
+    spoilt: Any, server: redis.Server, store: Any
+) -> None:
+    """The worker decides the id, marks and counts it; judged again after an abort it is the same decision."""
+    stream, key = Stream(SimpleNamespace(config=CONFIG, digest="sha256:0")), OF.redis_claim("pay")  # type: ignore[arg-type]
+    record = stream.record("pay")
+    store.set(key, spoilt(stream.inline(record)["decision"]))
+    one = judge(server)
+    [decision] = decided(one.judge(read(record, stream.record("beside"))))[:1]
+    assert (decision["id"], decision["door"], "idempotency" in decision["degraded"]) == (
+        "pay",
+        "stream",
+        True,
+    )
+    assert metric(one.instruments.registry, "claim") == 1
+    time.sleep(0.002)
+    again = judge(server).judge(read(record))
+    assert [found["decided"] for found in decided(again)] == [decision["decided"]]
+    assert store.ttl(key) > 0
+
+
+def test_unreadable_profiles_and_pending_events_are_lost(with_desk: Any, store: Any) -> None:
+    """The decision does without them and says so; the entries are taken out, and the event itself is left for the next."""
+
+    async def steps(desk: desks.Desk, log: Log) -> None:
+        keys = inline.keys(
+            desk.features, desk.schema.parse(payment("a"), desk.tokeniser, int(time.time() * 1000))[0]
+        )
+        store.set(OF.redis_complete(CONFIG.hash6), CONFIG.epoch)
+        spoilt = [b"", b"{", b"[]", b'{"id":"x"}', orjson.dumps({**orjson.loads(payment("y")), "time": "x"})]
+        for _, key in keys:
+            store.set(OF.redis_profile(key), b"FP no profile")
+            store.zadd(OF.redis_pending(key), dict.fromkeys(spoilt, 1))
+        answer = orjson.loads(await desk.decide(payment("b")))
+        assert answer["degraded"] == ["no_model", "profiles_incomplete"]
+        assert log.appended[0]["decision"]["vector"] is not None
+        assert metric(desk.instruments.registry, "profile") == len(keys)
+        assert metric(desk.instruments.registry, "pending") == len(keys) * len(spoilt)
+        await marked(desk)
+        for _, key in keys:
+            left = [orjson.loads(entry)["id"] for entry in store.zrange(OF.redis_pending(key), 0, -1)]
+            assert left == ["b"]
+
+    with_desk(steps)
+
+
+@pytest.mark.parametrize("mark", [b"x", b"-1", b"9" * 5000], ids=["text", "negative", "huge"])
+def test_an_unreadable_mark_of_completeness_is_none(mark: bytes, with_desk: Any, store: Any) -> None:
+    """A missing profile then may be a lost one, and the decision says so."""
+
+    async def steps(desk: desks.Desk, log: Log) -> None:
+        store.set(OF.redis_complete(CONFIG.hash6), mark)
+        assert "profiles_incomplete" in orjson.loads(await desk.decide(payment("m")))["degraded"]
 
     with_desk(steps)

@@ -278,3 +278,34 @@ def test_another_key_opens_nothing(broker: kafka.Broker, tmp_path: Path) -> None
     assert "not sealed" in err
     assert made.run("redrive", DEAD_LETTER_KEY="")[0] == 1
     assert made.sent() == []
+
+
+def test_a_letter_of_another_key_keeps_no_other_from_being_sent(broker: kafka.Broker, tmp_path: Path) -> None:
+    """It is skipped with the reason, the others are sent, and the exit code is 1."""
+    made = desk(broker, tmp_path, "mixed")
+    foreign = orjson.loads(made.refuse(raw("foreign"), 1))
+    foreign["payload"] = Sealer(Sealer.new_key()).seal(raw("foreign"))
+    made.put(0, orjson.dumps(foreign), made.refuse(raw("late"), 2))
+    code, out, err = made.run("redrive")
+    assert (code, "sent: 1" in out, "skipped: 1" in out) == (1, True, True)
+    assert "not sealed with this key" in err
+    assert [position for position, _, _ in made.sent()] == ["0:1"]
+
+
+def test_unreadable_records_hide_no_others_ends(broker: kafka.Broker, tmp_path: Path) -> None:
+    """Bytes in accepted, decisions and headers that nobody can read are counted; every other id has its end."""
+    made = desk(broker, tmp_path, "ends")
+    broker.create([made.topic("decisions")], 2)
+    event = orjson.dumps({"event": {"id": "under"}})
+    broker.produce(made.topic("accepted"), [("k", b"{"), ("k", None), ("k", b'{"event":[]}'), ("k", event)])
+    broker.produce(made.topic("decisions"), [("k", b"\xff"), ("k", None), ("k", b'{"id":"decided"}')])
+    producer = broker.producer()
+    producer.produce(made.topic("transactions"), raw("odd"), headers=[("redriven-from", b"\xff")])
+    producer.produce(made.topic("transactions"), raw("odder"), headers=[("redriven-from", None)])
+    producer.flush(30)
+    code, out, err = made.run("states")
+    assert (code, err) == (0, "")
+    ends = {words[1]: int(words[0]) for line in out.splitlines() if len(words := line.split()) > 1}
+    assert (ends["decided"], ends["under_way"]) == (1, 3)
+    assert f"3  without a readable id: (unreadable in {made.topic('accepted')})" in out
+    assert f"2  without a readable id: (unreadable in {made.topic('decisions')})" in out

@@ -10,6 +10,8 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,8 +20,10 @@ import redis as redis_client
 from confluent_kafka import TopicPartition
 from cryptography.fernet import Fernet
 
+from fraud_contracts.detector import Policy
+from fraud_contracts.release import Release
 from fraud_serving import claims
-from fraud_testing import packages, serving
+from fraud_testing import detectors, packages, serving
 from fraud_testing.feature_stream import Stream, exactly_once, feed
 from fraud_testing.kafka import Broker, wait_for
 
@@ -118,8 +122,9 @@ def test_a_claim_of_the_other_door_stands(stream: Stream, worker: serving.Proces
     store = redis_client.Redis.from_url(stream.stack.redis.url)
     record, other = stream.record("claimed"), stream.record("claimed-other")
     decision = stream.inline(record, action="review")["decision"]
+    foreign = {**decision, "id": "claimed-other", "event": other["event"], "hash": "x"}
     store.set(stream.of.redis_claim("claimed"), claims.pack(decision, appended=False))
-    store.set(stream.of.redis_claim("claimed-other"), claims.pack({**decision, "hash": "x"}, appended=False))
+    store.set(stream.of.redis_claim("claimed-other"), claims.pack(foreign, appended=False))
     before = len(stream.committed("dead-letters"))
     stream.send(record, other, stream.record("claimed-end"))
     found = stream.wait("claimed", "claimed-end")
@@ -161,6 +166,44 @@ def test_an_unreadable_record_stops_nothing(stream: Stream, worker: serving.Proc
     stream.send(stream.record("after-unreadable"))
     stream.wait("after-unreadable")
     wait_for(lambda: len(stream.committed("dead-letters")) == before + 2, 20, "two dead letters")
+
+
+def test_a_large_unreadable_record_stops_nothing(stream: Stream, worker: serving.Process) -> None:
+    """Sealed it would be too much for a record of Kafka: its dead letter holds the beginning, and the next one is decided."""
+    before = len(stream.committed("dead-letters"))
+    stream.stack.broker.produce(stream.of.topic("features"), [("k", b"x" * 900_000)])
+    stream.send(stream.record("after-large"))
+    stream.wait("after-large")
+    assert len(stream.committed("dead-letters")) == before + 1
+
+
+def test_unreadable_decisions_stop_no_worker_that_starts(stream: Stream, tmp_path: Path) -> None:
+    """Foreign bytes in the tail of decisions are counted; the ids beside them are known as published."""
+    stack = stream.stack
+    config = detectors.detector(stack.broker.bootstrap, partitions=1, name="tail")
+    stack.broker.create_detector_topics(str(config.identity), 1)
+    serving.write_release(tmp_path, Release(name="r0", policy=Policy(), policy_revision=1))
+    tail = Stream(replace(stack, config=config, folder=tmp_path))
+    known = tail.record("known")
+    decision = orjson.dumps(tail.inline(known)["decision"])
+    spoilt = [b"", None, b"{", b"[]", b'{"id":"x"}', b'{"id":1,"hash":"h","decided":1}', b"\xff"]
+    topic = config.identity.topic("decisions")
+    stack.broker.produce(topic, [("k", value) for value in [*spoilt, decision]])
+    with serving.worker(config, tmp_path, stack.redis.url) as process:
+        tail.send(known, tail.record("new"))
+
+        def ids() -> list[str]:
+            values = [message.value() or b"" for message in stack.broker.read(topic, committed=True)]
+            return [
+                orjson.loads(value)["id"]
+                for value in values
+                if value.startswith(b'{"id":"') and b"hash" in value
+            ]
+
+        wait_for(lambda: "new" in ids(), 60, "a decision beside unreadable ones")
+        assert ids() == ["known", "new"]
+        unreadable = f'fraud_unreadable_total{{detector="{config.identity}",what="decision"}}'
+        assert metric(process, unreadable) == len(spoilt)
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(stream: Stream, worker: serving.Process) -> None:

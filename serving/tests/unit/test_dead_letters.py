@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from typing import Any
 
@@ -121,6 +122,26 @@ def test_a_letter_is_one_line_of_seven_columns() -> None:
 def test_bytes_that_are_no_letter_are_told_apart(value: bytes | None) -> None:
     """A foreign record in the topic gives None instead of an exception."""
     assert read_letter(value) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": 7},
+        {"reason": None},
+        {"appended": 10**20},
+        {"appended": -1},
+        {"source": {"topic": "t", "partition": -1, "offset": 0}},
+        {"source": {"topic": "t", "partition": 0, "offset": 2**63}},
+    ],
+)
+def test_a_letter_that_no_command_could_show_is_none(change: dict[str, Any]) -> None:
+    """An id that is no text, a time that can't be printed and a place that no topic has must not end a listing."""
+    assert read_letter(orjson.dumps(letter())) is not None
+    assert read_letter(json.dumps({**letter(), **change}).encode()) is None
+    without = letter()
+    del without["id"]
+    assert read_letter(orjson.dumps(without)) is None
 
 
 def test_a_position_is_two_numbers() -> None:

@@ -6,11 +6,20 @@ from typing import Any
 
 import orjson
 
-from fraud_serving.worker.judge import read
+from fraud_serving.worker.incoming import read
 
 RECORD: Any = {
     "event": {"id": "a", "time": 1, "amount": 1, "currency": None, "entities": {}, "fields": {}},
-    **dict.fromkeys(("hash", "set", "vector", "saw", "source", "appended", "decision")),
+    "hash": "h",
+    "set": "s",
+    "vector": None,
+    "reason": None,
+    "saw": {},
+    "run": "r",
+    "repeat": False,
+    "source": {"topic": "t", "partition": 0, "offset": 0},
+    "appended": 1,
+    "decision": None,
 }
 
 

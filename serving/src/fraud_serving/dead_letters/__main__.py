@@ -114,6 +114,10 @@ def redrive(run: Redrive, reason: str | None, only: list[Position] | None, dry: 
         _say(f"not sent: {len(sendings) - sent}")
         for why, count in failed.most_common():
             _say(f"{count:>8}  {why}")
+    if run.sealed:
+        raise SealError(
+            f"letters skipped, since the payload was not sealed with this key, or was changed: {run.sealed}"
+        )
     return not failed
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import DeadLetter
+from fraud_serving import reading
 
 MAX_METADATA: Final = 4096  # the broker's offset.metadata.max.bytes, where nobody changed it
 PATIENCE: Final = 30.0
@@ -67,15 +67,9 @@ def unpack(base: int, text: str) -> set[int]:
 def read_letter(value: bytes | None) -> DeadLetter | None:
     """The letter in a record; None for bytes that are none, which must not hide the others."""
     try:
-        found = orjson.loads(value or b"")
-        source = found["source"]
-        whole = isinstance(source["topic"], str) and all(
-            isinstance(number, int) for number in (source["partition"], source["offset"], found["appended"])
-        )
-        whole &= all(isinstance(found[name], str) for name in ("reason", "message", "stage", "payload"))
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return reading.letter(value)
+    except ValueError:
         return None
-    return found if whole else None
 
 
 class Desk:
@@ -137,6 +131,8 @@ class Desk:
 
     def record(self, topic: str, at: Position) -> Message | None:
         """The record at a place; None where it is gone, or where never was one."""
+        if at.partition not in self.consumer.list_topics(topic, 10).topics[topic].partitions:
+            return None
         for message in self._from(topic, at):
             return message if message.offset() == at.offset else None
         return None

@@ -16,7 +16,7 @@ from fraud_contracts.names import Identity
 from fraud_contracts.records import DeadLetter
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.raw_json import decode
-from fraud_pipelines.sealing import Sealer
+from fraud_pipelines.sealing import Sealer, SealError
 from fraud_serving.clients.kafka_log import PARTITIONER
 from fraud_serving.dead_letters.desk import PATIENCE, Desk, Position
 
@@ -85,6 +85,7 @@ class Redrive:
         self._sources: dict[Position, Position] = {}
         self.doubles: dict[Position, list[Position]] = {}
         self.memory = desk.memory()
+        self.sealed = 0  # letters that this key doesn't open
 
     def named(self, positions: list[Position]) -> list[Sending]:
         letters = [(at, self.desk.letter(at)) for at in dict.fromkeys(positions)]
@@ -122,10 +123,16 @@ class Redrive:
             why = "another letter is of the same record"
         payload = None
         if why is None:
-            payload = self._original(letter, source)
-            if payload is None:
+            try:
+                payload = self._original(letter, source)
+            except SealError as error:
+                if named:
+                    raise
+                self.sealed += 1
+                why = str(error)
+            if payload is None and why is None:
                 why = "id_reused: the original is no longer in transactions"
-            elif not named:
+            elif payload is not None and not named:
                 why = refused(self._schema, payload, now_ms())
         if why is not None or payload is None:
             self.skipped[str(why)] += 1

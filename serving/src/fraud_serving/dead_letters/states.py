@@ -7,14 +7,15 @@ after thirty): ids older than that are ``nowhere``.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-import orjson
+from confluent_kafka import Message
 
 from fraud_contracts.errors import Reason
+from fraud_serving import reading
 from fraud_serving.dead_letters.desk import Desk, Position
 from fraud_serving.dead_letters.redrive import HEADER, field_text
 
@@ -73,6 +74,15 @@ class Summary:
         return Counter(self.states.values())
 
 
+def _id(read: Callable[[bytes | None], str], message: Message, nameless: Counter[str]) -> str | None:
+    """The record's id; one that can't be read is counted and must not hide the others."""
+    try:
+        return read(message.value())
+    except ValueError:
+        nameless[f"(unreadable in {message.topic()})"] += 1
+        return None
+
+
 def summary(desk: Desk, id_field: str, ids: Iterable[str] | None = None) -> Summary:
     """Of the given ids, or of all that the topics hold. Decisions and letters are read last, so that what ends meanwhile counts."""
     wanted = None if ids is None else set(ids)
@@ -85,17 +95,17 @@ def summary(desk: Desk, id_field: str, ids: Iterable[str] | None = None) -> Summ
             None if event_id is None or (wanted is not None and event_id not in wanted) else found[event_id]
         )
 
+    nameless: Counter[str] = Counter()
     letters_again: set[str] = set()
     for message in desk.all(desk.of.topic("transactions")):
         headers = dict(message.headers() or [])
         if HEADER in headers:
-            letters_again.add(headers[HEADER].decode())
+            letters_again.add((headers[HEADER] or b"").decode(errors="replace"))
         if (one := of(field_text(message.value() or b"", id_field))) is not None:
             one.sent = True
     for message in desk.all(desk.of.topic("accepted")):
-        if (one := of(orjson.loads(message.value())["event"]["id"])) is not None:
+        if (one := of(_id(reading.accepted_id, message, nameless))) is not None:
             one.sent = True
-    nameless: Counter[str] = Counter()
     origins: set[tuple[str, int, int]] = set()
     for at, letter in desk.letters():
         if letter is None:
@@ -112,7 +122,7 @@ def summary(desk: Desk, id_field: str, ids: Iterable[str] | None = None) -> Summ
             one.again |= again
         origins.add(place)
     for message in desk.all(desk.of.topic("decisions")):
-        if (one := of(orjson.loads(message.value())["id"])) is not None:
+        if (one := of(_id(reading.decided_id, message, nameless))) is not None:
             one.decisions += 1
     return Summary(
         {event_id: one.state() for event_id, one in sorted(found.items())},

@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from fraud_contracts import log, names
+from fraud_contracts import log, metrics, names
 from fraud_contracts.config import HTTP_PORT, load_config
 from fraud_pipelines.events import Tokeniser
 from fraud_serving.clients.kafka_log import KafkaLog
@@ -55,7 +55,8 @@ async def serve() -> None:
     delivery = float(os.environ.get("FRAUD_DELIVERY_SECONDS", DELIVERY_SECONDS))
     redis = RedisLink(os.environ["REDIS_URL"])
     desk = Desk(config, tokeniser, redis, KafkaLog(config.kafka.bootstrap_servers, delivery))
-    watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), desk.use)
+    refused = desk.instruments(metrics.UNREADABLE, what="release").inc
+    watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), desk.use, refused=refused)
     api = Api(desk, api_key, watch)
     settings = uvicorn.Config(
         api.application(),

@@ -38,6 +38,7 @@ _READ_PART: Final = 0.6
 _LATE_APPENDS: Final = 10_000
 _MARK_SECONDS: Final = 0.02
 _CLAIM_SECONDS: Final = 0.05
+_CLAIM_TRIES: Final = 3
 _ANSWERED: Final = (
     "id", "action", "score", "probability", "reasons", "release", "model_version", "model_digest", "arm", "degraded",
     "decided", "latency_ms",
@@ -108,10 +109,10 @@ class Desk:
             read = await self.recall.read(event["id"], entry, keys, deadline * _READ_PART)
         except StoreError:
             degraded += [Degraded.IDEMPOTENCY, Degraded.PROFILES_UNAVAILABLE]
-            read = Recalled(None, {entity: None for entity, _ in keys}, {}, True)
+            read = Recalled(None, {entity: None for entity, _ in keys}, {}, True, away=True)
         at = self._step("read", at)
         try:
-            claim = claims.read(read.claim)
+            claim = self._read_claim(event["id"], read.claim, degraded)
             if claim is not None:
                 if claim.appended:
                     self.recall.take_out(read.added, entry)  # the stream has it for long
@@ -141,6 +142,8 @@ class Desk:
             self.features, event, read.profiles, read.pending, read.complete, self.config.epoch
         )
         degraded += made.degraded
+        for what, entity in made.unreadable:
+            self.instruments.unreadable(what, id=event["id"], entity=entity)
         at = self._step("features", at)
         route, score = ruling.route(event), None
         if made.vector is not None:
@@ -177,12 +180,12 @@ class Desk:
         )
         decision["latency_ms"] = round((time.perf_counter() - start) * 1000, 3)
         at = self._step("policy", at)
-        if Degraded.IDEMPOTENCY not in verdict.degraded:
+        if not read.away:
             try:
                 winner = await self._claim(decision, read.claim or b"", max(deadline, _CLAIM_SECONDS))
             except StoreError:
                 # It may or may not have been stored. If it was, a retry finds this decision; if not, the ledger guards.
-                decision["degraded"] = sorted([*decision["degraded"], Degraded.IDEMPOTENCY])
+                decision["degraded"] = sorted({*decision["degraded"], Degraded.IDEMPOTENCY})
                 winner = None
             if winner is not None:
                 return await self._claimed(body_hash, winner)
@@ -196,10 +199,26 @@ class Desk:
 
     async def _claim(self, decision: Decision, instead_of: bytes, seconds: float) -> Claim | None:
         """None: ours now. Else somebody decided this id, while we did. ``instead_of`` was read where a claim should be."""
-        value = claims.pack(decision, appended=False)
-        taking = claims.Taking(self.identity.redis_claim(decision["id"]), value, instead_of)
-        [held] = await self.redis.call(*claims.take([taking]), seconds=seconds)
-        return claims.read(held)
+        key, degraded = self.identity.redis_claim(decision["id"]), list(decision["degraded"])
+        for _ in range(_CLAIM_TRIES):
+            taking = claims.Taking(key, claims.pack(decision, appended=False), instead_of)
+            [held] = await self.redis.call(*claims.take([taking]), seconds=seconds)
+            if held is None:
+                return None
+            claim = self._read_claim(decision["id"], held, degraded)
+            if claim is not None:
+                return claim
+            decision["degraded"], instead_of = sorted(set(degraded)), held
+        raise StoreError("redis", "what lies under the id is no claim and changes all the time")
+
+    def _read_claim(self, event_id: str, value: bytes | None, degraded: list[str]) -> Claim | None:
+        """What isn't a claim is as good as lost: it is counted, and the decision says that an earlier one may stand."""
+        try:
+            return claims.read(value, event_id)
+        except ValueError as error:
+            self.instruments.unreadable("claim", id=event_id, error=str(error))
+            degraded.append(Degraded.IDEMPOTENCY)
+            return None
 
     async def _claimed(self, body_hash: str, claim: Claim) -> bytes:
         """The stored answer of an id that was claimed before, or 409 where it was claimed with another body."""
@@ -306,7 +325,7 @@ class Desk:
     async def find(self, event_id: str) -> bytes | None:
         """The stored answer of an id, while its claim lives."""
         value = await self.redis.call("GET", self.identity.redis_claim(event_id), seconds=1.0)
-        claim = claims.read(value)
+        claim = self._read_claim(event_id, value, [])
         return None if claim is None else answer(claim.decision)
 
     async def warm_up(self) -> None:

@@ -23,13 +23,17 @@ _PRUNED: Final = 16
 
 @dataclass(slots=True)
 class Recalled:
-    """``profiles`` and ``pending`` by entity; ``added`` are the pending sets that didn't have the event before."""
+    """``profiles`` and ``pending`` by entity; ``added`` are the pending sets that didn't have the event before.
+
+    ``claim`` are the bytes under the id. Where Redis was ``away`` nothing is known, and nothing can be claimed.
+    """
 
     claim: bytes | None
     profiles: dict[str, bytes | None]
     pending: dict[str, list[bytes]]
     complete: bool
     added: list[str] = field(default_factory=list)
+    away: bool = False
 
 
 class Recall:
@@ -61,7 +65,7 @@ class Recall:
             claim,
             dict(zip(entities, profiles, strict=True)),
             dict(zip(entities, replies[2::3], strict=True)),
-            mark is not None and mark.isdigit() and int(mark) >= self._epoch,
+            mark is not None and mark.isdigit() and len(mark) < 20 and int(mark) >= self._epoch,
             [of.redis_pending(key) for (_, key), new in zip(keys, replies[::3], strict=True) if new],
         )
 

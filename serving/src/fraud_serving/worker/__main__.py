@@ -17,7 +17,7 @@ from typing import Any, Final
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
-from fraud_contracts import log, names
+from fraud_contracts import log, metrics, names
 from fraud_contracts.background import thread
 from fraud_contracts.config import METRICS_PORT, load_config
 from fraud_pipelines.events import Tokeniser
@@ -47,7 +47,8 @@ def _watch(config: Any, judge: Judge) -> None:
     """Follows the release on a thread with an event loop of its own; taking one is a single assignment."""
 
     async def follow() -> None:
-        watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), judge.use)
+        refused = judge.instruments(metrics.UNREADABLE, what="release").inc
+        watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), judge.use, refused=refused)
         watch.start()
         await asyncio.Event().wait()
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any
 
 import orjson
 
@@ -28,53 +28,15 @@ from fraud_serving.deciding import Arm, Route, Ruling, Score, decide, write_up
 from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
 from fraud_serving.worker import letters
+from fraud_serving.worker.claiming import Claiming, ClaimStore
+from fraud_serving.worker.cooldown import COOL_DOWN, CoolDown
+from fraud_serving.worker.incoming import Incoming
 from fraud_serving.worker.parity import Samples, audited
 from fraud_serving.worker.recent import Known, Recent
 
-# After a failure a store is left alone for so long: a backlog must not wait for a timeout with each batch.
-COOL_DOWN: Final = 1.0
 # A candidate is on trial, and all decisions of a batch wait for it: it gets less time, and is left alone for longer.
 CANDIDATE_SECONDS, CANDIDATE_COOL_DOWN = 1.0, 5.0
-UNCLAIMED_KEPT: Final = 50_000
 _log = logging.getLogger(__name__)
-
-
-class ClaimStore(Protocol):
-    """Redis as the worker needs it; StoreError where it fails."""
-
-    def get(self, keys: list[str]) -> list[bytes | None]: ...
-
-    def claim(self, takings: list[claims.Taking]) -> list[bytes | None]: ...
-
-
-@dataclass(slots=True)
-class Incoming:
-    """One feature record as read. ``decision`` is filled in while the batch is judged."""
-
-    partition: int
-    key: bytes
-    record: FeatureRecord
-    decision: Decision | None = None
-    repeat: bool = False
-    conflict: bool = False
-    degraded: list[str] = field(default_factory=list)
-    # What lies where its claim should be and is none.
-    instead_of: bytes = b""
-
-    @property
-    def id(self) -> str:
-        return self.record["event"]["id"]
-
-
-def read(partition: int, key: bytes, value: bytes) -> Incoming:
-    """A feature record as read; ValueError, KeyError or TypeError where it isn't one."""
-    record: Any = orjson.loads(value)
-    event = record["event"]
-    for name in ("id", "time", "amount", "entities", "fields"):
-        event[name]
-    for name in ("hash", "set", "vector", "saw", "source", "appended", "decision"):
-        record[name]
-    return Incoming(partition, key, record, degraded=list(record.get("degraded", ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +70,14 @@ class Judge:
         instruments: Instruments,
     ) -> None:
         self.config, self._tokeniser, self._sealer = config, tokeniser, sealer
-        self._store, self._model, self.instruments = store, model, instruments
+        self._model, self.instruments = model, instruments
         self._names = compile_detector(config.spec).names
         self._samples = Samples(self._names)
         self.ruling: Ruling | None = None
         self.recent = Recent()
         self._tally = Tally()
-        self._rest: dict[str, float] = {}
-        # Claims of what was decided while Redis was away; the oldest go first where they are too many.
-        self._unclaimed: deque[claims.Taking] = deque(maxlen=UNCLAIMED_KEPT)
+        self._cool_down = CoolDown()
+        self._claiming = Claiming(store, config.identity, instruments, self._cool_down)
 
     def use(self, release: Release) -> None:
         ruling = Ruling(release, self.config.spec, self.config.feature_set, self._tokeniser)
@@ -136,30 +97,19 @@ class Judge:
         now = int(time.time() * 1000)
         self.make_up()
         new = self._sort_out(batch)
-        stored = self._claims_of(new)
+        self._claiming.look_up(new)
         undecided = []
-        for incoming, value in zip(new, stored, strict=True):
-            claim = claims.read(value)
-            if claim is None:
-                incoming.instead_of = value or b""
+        for incoming in new:
+            if incoming.claim is None:
                 undecided.append(incoming)
             else:
-                self._take_claim(incoming, claim)
+                self._take_claim(incoming, incoming.claim)
         self._decide(ruling, undecided, now)
         return self._publish(ruling, batch)
 
     def make_up(self) -> None:
-        """Claims the ids that were decided without Redis, once it is back: a retry then gets what was published."""
-        while self._unclaimed:
-            entries = [self._unclaimed[i] for i in range(min(256, len(self._unclaimed)))]
-            try:
-                self._awake("redis")
-                self._store.claim(entries)
-            except StoreError as error:
-                self._failed("redis", error)
-                return
-            for _ in entries:
-                self._unclaimed.popleft()
+        """Called with each turn of the loop, also where there is nothing to judge."""
+        self._claiming.make_up()
 
     def _sort_out(self, batch: Sequence[Incoming]) -> list[Incoming]:
         """Marks repeats and conflicts among the undecided records; -> those that nobody has published."""
@@ -180,19 +130,6 @@ class Judge:
             else:
                 incoming.conflict = True
         return new
-
-    def _claims_of(self, new: list[Incoming]) -> list[bytes | None]:
-        if not new:
-            return []
-        of = self.config.identity
-        try:
-            self._awake("redis")
-            return self._store.get([of.redis_claim(incoming.id) for incoming in new])
-        except StoreError as error:
-            self._failed("redis", error)
-            for incoming in new:
-                incoming.degraded.append(Degraded.IDEMPOTENCY)
-            return [None] * len(new)
 
     def _take_claim(self, incoming: Incoming, claim: claims.Claim) -> None:
         """An id that was claimed before: its decision stands, whichever door made it."""
@@ -240,7 +177,10 @@ class Judge:
             )
             incoming.decision["source"] = record["source"]
             incoming.decision["appended"] = record["appended"]
-        self._claim([incoming for incoming in undecided if Degraded.IDEMPOTENCY not in incoming.degraded])
+        self._claiming.claim(undecided)
+        for incoming in undecided:
+            if incoming.claim is not None:
+                self._take_claim(incoming, incoming.claim)
 
     def _vector(self, record: FeatureRecord) -> list[float | None] | None:
         """The record's vector, where it is of the set that this worker's models read.
@@ -253,30 +193,6 @@ class Judge:
         if vector is None or record["set"] != self.config.feature_set or len(vector) != len(self._names):
             return None
         return vector
-
-    def _claim(self, undecided: list[Incoming]) -> None:
-        if not undecided:
-            return
-        of = self.config.identity
-        entries = [
-            claims.Taking(of.redis_claim(i.id), claims.pack(i.decision, appended=True), i.instead_of)
-            for i in undecided
-            if i.decision
-        ]
-        try:
-            winners = self._store.claim(entries)
-        except StoreError as error:
-            self._failed("redis", error)
-            for incoming in undecided:
-                if incoming.decision is not None:
-                    marks = {*incoming.decision["degraded"], Degraded.IDEMPOTENCY}
-                    incoming.decision["degraded"] = sorted(str(mark) for mark in marks)
-            return
-        for incoming, winner in zip(undecided, winners, strict=True):
-            claim = claims.read(winner)
-            if claim is not None:
-                incoming.decision = None
-                self._take_claim(incoming, claim)
 
     def _scores(self, ruling: Ruling, undecided: list[Incoming]) -> tuple[list[Route], list[Score | None]]:
         """Where each event went at last, and its score. What the candidate doesn't score the stable model does."""
@@ -308,10 +224,10 @@ class Judge:
         slot, service = f"predictor {package.slot}", names.inference_service(self.config.name, package.slot)
         on_trial = package is ruling.candidate
         try:
-            self._awake(slot)
+            self._cool_down.check(slot)
             return self._model.score(package, service, rows, explain, CANDIDATE_SECONDS if on_trial else None)
         except StoreError as error:
-            self._failed(slot, error, CANDIDATE_COOL_DOWN if on_trial else COOL_DOWN)
+            self._cool_down.failed(slot, error, CANDIDATE_COOL_DOWN if on_trial else COOL_DOWN)
             return None
 
     def _publish(self, ruling: Ruling, batch: Sequence[Incoming]) -> Judged:
@@ -378,7 +294,7 @@ class Judge:
 
     def unreadable(self, value: bytes, source: Source, appended: int, error: Exception) -> Outgoing:
         """The dead letter of a record that isn't a feature record."""
-        _log.error("unreadable record", extra={"data": {**source, "error": type(error).__name__}})
+        _log.error("unreadable record", extra={"data": {**source, "error": str(error)}})
         self.instruments(metrics.DEAD_LETTERS, reason=str(Reason.INVALID_JSON)).inc()
         return Outgoing(
             "dead-letters", None, b"", letters.unreadable(self._sealer, value, source, appended, error)
@@ -389,6 +305,7 @@ class Judge:
         now, count = time.time() * 1000, self.instruments
         for partition, known in judged.known.items():
             self.recent.add(partition, known.items())
+        self._claiming.published(judged.decisions)
         for door in judged.repeats:
             count(metrics.REPEATS, door=door).inc()
         if judged.conflicts:
@@ -397,10 +314,6 @@ class Judge:
         if judged.superseded:
             count(metrics.SUPERSEDED).inc(judged.superseded)
         for decision in judged.decisions:
-            if Degraded.IDEMPOTENCY in decision["degraded"]:
-                claim = claims.pack(decision, appended=True)
-                key = self.config.identity.redis_claim(decision["id"])
-                self._unclaimed.append(claims.Taking(key, claim))
             if "parity" in decision:
                 count(metrics.PARITY, result=decision["parity"]).inc()
                 self._samples.note(decision)
@@ -414,12 +327,3 @@ class Judge:
             appended = decision.get("appended")
             if appended is not None:
                 count(metrics.STREAM_SECONDS).observe(max(0.0, now - appended) / 1000)
-
-    def _awake(self, store: str) -> None:
-        if time.monotonic() < self._rest.get(store, 0.0):
-            raise StoreError(store, "failed a moment ago")
-
-    def _failed(self, store: str, error: StoreError, rest: float = COOL_DOWN) -> None:
-        if time.monotonic() >= self._rest.get(store, 0.0):
-            _log.warning("store failed", extra={"data": {"store": store, "error": error.message}})
-            self._rest[store] = time.monotonic() + rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 
+from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.errors import Reason
 from fraud_contracts.records import DeadLetter, FeatureRecord, Source
 from fraud_pipelines.sealing import Sealer
@@ -28,10 +29,10 @@ def unreadable(sealer: Sealer, value: bytes, source: Source, appended: int, erro
     letter: DeadLetter = {
         "id": None,
         "reason": Reason.INVALID_JSON,
-        "message": f"no feature record: {type(error).__name__}",
+        "message": f"no feature record: {error}",
         "stage": "worker",
         "source": source,
         "appended": appended,
-        "payload": sealer.seal(value),
+        "payload": sealer.seal(value[:MAX_EVENT_BYTES]),  # sealed, all of it might be too much for a record
     }
     return orjson.dumps(letter)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Source
-from fraud_serving.worker.judge import Incoming, Judge, Outgoing, read
+from fraud_serving import reading
+from fraud_serving.worker.incoming import Incoming, read
+from fraud_serving.worker.judge import Judge, Outgoing
 from fraud_serving.worker.recent import KEPT, Known
 from fraud_serving.worker.transactions import FatalError, Transactions, past_use
 
@@ -118,7 +119,7 @@ class Loop:
         for message in batch:
             try:
                 incoming.append(read(message.partition(), message.key() or b"", message.value() or b""))
-            except (ValueError, KeyError, TypeError) as error:
+            except ValueError as error:
                 # Only the stream writes here, so this is a fault of ours; one record must not stop all that follow.
                 source: Source = {
                     "topic": self._features,
@@ -174,9 +175,7 @@ class Loop:
                 for message in reader.consume(1000, 0.1):
                     error = message.error()
                     if error is None:
-                        found = orjson.loads(message.value())
-                        known = Known(found["hash"], found["decided"])
-                        self._judge.recent.add(partition, [(found["id"], known)])
+                        self._remember(message)
                     elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
                         return
                 # The end of committed records may lie before ``high`` until another worker's transaction ends.
@@ -184,3 +183,13 @@ class Loop:
                     raise FatalError(f"the tail of {self._decisions} [{partition}] can't be read")
         finally:
             reader.close()
+
+    def _remember(self, message: Message) -> None:
+        try:
+            decision = reading.published(message.value())
+        except ValueError as error:
+            at = {"partition": message.partition(), "offset": message.offset()}
+            self._judge.instruments.unreadable("decision", **at, error=str(error))
+            return
+        known = Known(decision["hash"], decision["decided"])
+        self._judge.recent.add(message.partition(), [(decision["id"], known)])
