@@ -1,7 +1,16 @@
 """What Redis holds under a claimed id, and the scripts that change it: the one place that knows the form and its states.
 
-A claim is one byte, then the decision's JSON. ``0``: claimed; that the record is in ``accepted`` isn't known, so whoever
-meets the claim appends again; readers drop the repeat. ``1``: the record is in Kafka; claims of the stream door start so.
+A claim is one byte, then the decision's JSON, then a newline where the decision is published:
+
+========= ========= ======================================================================================================
+bytes     state     what it says
+========= ========= ======================================================================================================
+``0{…}``  claimed   that the record is in ``accepted`` isn't known: whoever meets the claim appends again, readers drop the repeat
+``1{…}``  appended  the record is in Kafka; claims of the stream door start so
+``1{…}⏎`` published the decision is in ``decisions``, committed: a record of the id that comes again is a repeat, or a conflict
+========= ========= ======================================================================================================
+
+Versions without the third state read it as the second, since a newline after JSON says nothing; what they write may take it back.
 
 No write is blind: a claim is replaced where it holds the very bytes that were read, and marked or rewritten where it holds
 the decision meant, told by its body's hash and when it was made. Else nothing happens, and no key is made. A command is a
@@ -10,7 +19,7 @@ tuple that any client sends as it is, for all ids of a batch at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -21,6 +30,7 @@ from fraud_serving import reading
 
 TTL_SECONDS: Final = 86_400
 _MARKS: Final = (b"0", b"1")
+_PUBLISHED: Final = b"\n"
 # What older versions' marks left where Redis had lost the claim: no claim.
 _STRAY: Final = b"1"
 Command = tuple[str | bytes | int, ...]
@@ -42,24 +52,24 @@ end
 return held
 """
 _OWN: Final = """
-local function own(key, hash, decided)
+local function get(key)
   local now = redis.pcall('GET', key)
-  if type(now) ~= 'string' then return nil end
+  return type(now) == 'string' and now or ''
+end
+local function own(now, hash, decided)
   local read, decision = pcall(cjson.decode, string.sub(now, 2))
-  if read and type(decision) == 'table' and decision.hash == hash and decision.decided == tonumber(decided) then
-    return now
-  end
+  return read and type(decision) == 'table' and decision.hash == hash and decision.decided == tonumber(decided)
 end
 """
-# ARGV: seconds to live; per claim hash and time of its decision.
+# ARGV: seconds to live; the newline, or nothing; per claim hash and time of its decision. No state is taken back.
 _MARK: Final = (
     _OWN
     + """
 for i, key in ipairs(KEYS) do
-  local now = own(key, ARGV[2 * i], ARGV[2 * i + 1])
-  if now and string.sub(now, 1, 1) == '0' then
-    redis.call('SETRANGE', key, 0, '1')
-    redis.call('EXPIRE', key, ARGV[1])
+  local now = get(key)
+  local done = string.sub(now, -1) == '\\n' or string.sub(now, 1, 1) .. ARGV[2] == '1'
+  if not done and own(now, ARGV[2 * i + 1], ARGV[2 * i + 2]) then
+    redis.call('SET', key, '1' .. string.sub(now, 2) .. ARGV[2], 'EX', ARGV[1])
   end
 end
 """
@@ -68,9 +78,10 @@ end
 _REWRITE: Final = (
     _OWN
     + """
-local now = own(KEYS[1], ARGV[1], ARGV[2])
-if not now then return 0 end
-redis.call('SET', KEYS[1], string.sub(now, 1, 1) .. ARGV[3], 'KEEPTTL')
+local now = get(KEYS[1])
+if not own(now, ARGV[1], ARGV[2]) then return 0 end
+local ending = string.sub(now, -1) == '\\n' and '\\n' or ''
+redis.call('SET', KEYS[1], string.sub(now, 1, 1) .. ARGV[3] .. ending, 'KEEPTTL')
 return 1
 """
 )
@@ -81,6 +92,7 @@ class Claim:
     hash: str
     decision: Decision
     appended: bool
+    published: bool
 
 
 class Taking(NamedTuple):
@@ -99,8 +111,9 @@ class Own(NamedTuple):
     decided: int
 
 
-def pack(decision: Decision, appended: bool) -> bytes:
-    return _MARKS[appended] + orjson.dumps(decision)
+def pack(decision: Decision, appended: bool, published: bool = False) -> bytes:
+    """``published`` is ``appended``, too."""
+    return _MARKS[appended] + orjson.dumps(decision) + (_PUBLISHED if published else b"")
 
 
 def read(value: bytes | None, event_id: str) -> Claim | None:
@@ -110,7 +123,8 @@ def read(value: bytes | None, event_id: str) -> Claim | None:
     if value[:1] not in _MARKS:
         raise ValueError("no claim of this platform")
     decision = reading.decision(value[1:], event_id)
-    return Claim(decision["hash"], decision, value[:1] == b"1")
+    appended = value[:1] == b"1"
+    return Claim(decision["hash"], decision, appended, appended and value[-1:] == _PUBLISHED)
 
 
 def take(takings: Sequence[Taking]) -> Command:
@@ -119,11 +133,11 @@ def take(takings: Sequence[Taking]) -> Command:
     return ("EVAL", _TAKE, len(takings), *(taking.key for taking in takings), TTL_SECONDS, *arguments)
 
 
-def mark_appended(owns: Iterable[Own]) -> Command:
-    """Says in the claims that their records are in the log; they then live a day from here."""
-    owns = list(owns)
+def mark(owns: Sequence[Own], published: bool) -> Command:
+    """Says in the claims that their records are in the log, or that they are published; they then live a day from here."""
+    ending = _PUBLISHED if published else b""
     arguments = [argument for own in owns for argument in (own.hash, own.decided)]
-    return ("EVAL", _MARK, len(owns), *(own.key for own in owns), TTL_SECONDS, *arguments)
+    return ("EVAL", _MARK, len(owns), *(own.key for own in owns), TTL_SECONDS, ending, *arguments)
 
 
 def rewrite(key: str, decision: Decision) -> Command:

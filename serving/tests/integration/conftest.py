@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import redis as redis_client
 
 from fraud_testing import kafka, redis
 from fraud_testing.required import require
@@ -17,3 +19,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     folder = tmp_path_factory.mktemp("stack")
     with running(folder) as stack:
         yield stack
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[redis.Server]:
+    require(redis.missing())
+    with redis.server() as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: redis.Server) -> Any:
+    """An empty Redis, as a client sees it."""
+    client = redis_client.Redis.from_url(server.url)
+    client.flushall()
+    return client

@@ -7,36 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
-import redis as redis_client
 from prometheus_client import CollectorRegistry
 
 from fraud_contracts.detector import Policy
 from fraud_contracts.errors import StoreError
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
-from fraud_pipelines.sealing import Sealer
 from fraud_serving import claims, inline
-from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision import desk as desks
-from fraud_serving.instruments import Instruments
-from fraud_serving.worker import incoming
-from fraud_serving.worker.incoming import Incoming
-from fraud_serving.worker.judge import Judge, Judged
-from fraud_serving.worker.store import RedisClaims
-from fraud_testing import detectors, redis, serving
+from fraud_testing import judging, redis, serving
 from fraud_testing.feature_stream import Stream
-from fraud_testing.required import require
+from fraud_testing.judging import CONFIG, OF
 
 pytestmark = pytest.mark.integration
-CONFIG = detectors.detector("unused:9092")
-OF = CONFIG.identity
 
 
 class Log:
@@ -49,20 +39,6 @@ class Log:
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
         self.during()
         self.appended.append(orjson.loads(value))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[redis.Server]:
-    require(redis.missing())
-    with redis.server() as running:
-        yield running
-
-
-@pytest.fixture
-def store(server: redis.Server) -> Any:
-    client = redis_client.Redis.from_url(server.url)
-    client.flushall()
-    return client
 
 
 @pytest.fixture
@@ -96,28 +72,6 @@ async def marked(desk: desks.Desk) -> None:
 def metric(registry: CollectorRegistry, what: str) -> float:
     labels = {"detector": str(OF), "what": what}
     return registry.get_sample_value("fraud_unreadable_total", labels) or 0.0
-
-
-def judge(server: redis.Server) -> Judge:
-    """A worker's judgement by rules alone, over the real Redis."""
-    made = Judge(
-        CONFIG,
-        Tokeniser.from_hex(serving.TOKEN_KEY),
-        Sealer(serving.DEAD_LETTER_KEY),
-        RedisClaims(server.url),
-        BlockingModelClient(1.0),
-        Instruments(CollectorRegistry(), detector=str(OF)),
-    )
-    made.use(Release(name="r0", policy=Policy(), policy_revision=1))
-    return made
-
-
-def read(*records: dict[str, Any]) -> list[Incoming]:
-    return [incoming.read(0, b"k", orjson.dumps(record)) for record in records]
-
-
-def decided(judged: Judged) -> list[dict[str, Any]]:
-    return [orjson.loads(out.value) for out in judged.out if out.noun == "decisions"]
 
 
 def payment(event_id: str, **changes: Any) -> bytes:
@@ -274,11 +228,14 @@ def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
     spoilt: Any, server: redis.Server, store: Any
 ) -> None:
     """The worker decides the id, marks and counts it; judged again after an abort it is the same decision."""
-    stream, key = Stream(SimpleNamespace(config=CONFIG, digest="sha256:0")), OF.redis_claim("pay")  # type: ignore[arg-type]
+    stream, key = (
+        Stream(SimpleNamespace(config=CONFIG, digest="sha256:0")),
+        OF.redis_claim("pay"),
+    )  # type: ignore[arg-type]
     record = stream.record("pay")
     store.set(key, spoilt(stream.inline(record)["decision"]))
-    one = judge(server)
-    [decision] = decided(one.judge(read(record, stream.record("beside"))))[:1]
+    one = judging.judge(server)
+    [decision] = judging.decided(one.judge(judging.read(record, stream.record("beside"))))[:1]
     assert (decision["id"], decision["door"], "idempotency" in decision["degraded"]) == (
         "pay",
         "stream",
@@ -286,8 +243,8 @@ def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
     )
     assert metric(one.instruments.registry, "claim") == 1
     time.sleep(0.002)
-    again = judge(server).judge(read(record))
-    assert [found["decided"] for found in decided(again)] == [decision["decided"]]
+    again = judging.judge(server).judge(judging.read(record))
+    assert [found["decided"] for found in judging.decided(again)] == [decision["decided"]]
     assert store.ttl(key) > 0
 
 
@@ -323,5 +280,30 @@ def test_an_unreadable_mark_of_completeness_is_none(mark: bytes, with_desk: Any,
     async def steps(desk: desks.Desk, log: Log) -> None:
         store.set(OF.redis_complete(CONFIG.hash6), mark)
         assert "profiles_incomplete" in orjson.loads(await desk.decide(payment("m")))["degraded"]
+
+    with_desk(steps)
+
+
+def test_a_published_claim_answers_retries_as_before(
+    with_desk: Any, store: Any, server: redis.Server
+) -> None:
+    """The same bytes, without another append; an answer without Kafka that comes late leaves the claim published."""
+
+    async def steps(desk: desks.Desk, log: Log) -> None:
+        body = payment("pay")
+        answer = await desk.decide(body)
+        decision = log.appended[0]["decision"]
+        own = claims.Own(OF.redis_claim("pay"), decision["hash"], decision["decided"])
+        await desk.redis.call(*claims.mark([own], published=True), seconds=1.0)
+        await marked(desk)
+        assert judging.claim(store, "pay").published
+        assert await desk.decide(body) == answer
+        assert await desk.find("pay") == answer
+        assert len(log.appended) == 1
+        assert (
+            await desk.redis.call(*claims.rewrite(own.key, {**decision, "degraded": ["x"]}), seconds=1.0) == 1
+        )
+        assert judging.claim(store, "pay").published
+        assert judging.claim(store, "pay").decision["degraded"] == ["x"]
 
     with_desk(steps)

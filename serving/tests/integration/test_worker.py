@@ -6,10 +6,12 @@ import base64
 import json
 import shutil
 import signal
+import threading
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,14 @@ import redis as redis_client
 from confluent_kafka import TopicPartition
 from cryptography.fernet import Fernet
 
+from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import Policy
 from fraud_contracts.release import Release
 from fraud_serving import claims
-from fraud_testing import detectors, packages, serving
+from fraud_serving.worker.judge import Judge
+from fraud_serving.worker.loop import Loop
+from fraud_serving.worker.recent import Recent
+from fraud_testing import detectors, judging, packages, redis, serving
 from fraud_testing.feature_stream import Stream, exactly_once, feed
 from fraud_testing.kafka import Broker, wait_for
 
@@ -303,3 +309,42 @@ def test_an_older_process_of_the_ordinal_is_fenced(stream: Stream, worker: servi
     finally:
         older.kill()
         assert successor.stop() == 0
+
+
+@contextmanager
+def forgetful(config: DetectorConfig, server: redis.Server) -> Iterator[Judge]:
+    """A worker's loop in this process that remembers two published ids of a partition, where life's remembers 50,000."""
+    judge = judging.judge(server, config)
+    judge.recent = Recent(kept=2)
+    loop = Loop(config, 0, judge, lambda: None)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        yield judge
+    finally:
+        loop.stopping = True
+        thread.join(60)
+
+
+def test_an_id_is_published_once_after_newer_ones_and_a_restart(stream: Stream) -> None:
+    """Real Kafka and Redis: both doors' records come again when the worker, then its successor, has forgotten their ids."""
+    stack = stream.stack
+    config = detectors.detector(stack.broker.bootstrap, partitions=1, name="once")
+    stack.broker.create_detector_topics(str(config.identity), 1)
+    once = Stream(replace(stack, config=config))
+    record, inline = once.record("stream"), once.inline(once.record("inline"))
+    store = redis_client.Redis.from_url(stack.redis.url)
+    store.set(config.identity.redis_claim("inline"), claims.pack(inline["decision"], appended=True), ex=500)
+    with forgetful(config, stack.redis) as judge:
+        once.send(record, inline)
+        once.wait("stream", "inline")
+        once.send(once.record("newer-1"), once.record("newer-2"))
+        once.wait("newer-2")
+        once.send(record, inline, once.record("end-1"))
+        once.wait("end-1")
+        wait_for(lambda: len(judge.recent) == 2, 10, "a memory of two")
+    with forgetful(config, stack.redis):
+        once.send(inline, record, once.record("end-2"))
+        once.wait("end-2")
+    counts = Counter(found["id"] for found in once.committed())
+    assert counts == dict.fromkeys(["stream", "inline", "newer-1", "newer-2", "end-1", "end-2"], 1)

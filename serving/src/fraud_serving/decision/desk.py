@@ -299,7 +299,7 @@ class Desk:
 
     def _flush_marks(self) -> None:
         marks, self._marks = self._marks, []
-        self.redis.post([claims.mark_appended(marks)])
+        self.redis.post([claims.mark(marks, published=False)])
 
     def _in_background(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """A task whose StoreError is nobody's concern: what it does is a help, not a promise."""

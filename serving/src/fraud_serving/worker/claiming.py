@@ -1,25 +1,28 @@
-"""The worker's claims: looking ids up, claiming what it decided, making up for what Redis missed. Nothing is decided here.
+"""The worker's claims: looking ids up, claiming what it decided, saying what is published. Nothing is decided here.
 
-Redis may be away at any time: then decisions say so (``idempotency``), and what it missed is kept until it is back.
+Redis may be away at any time: then decisions say so (``idempotency``), and what it missed is kept until it is back. A claim is
+said to be published after the commit, with the next batch's look-up. A crash before loses that; the successor says it of
+the tail of ``decisions`` that it reads. So an id is known as published as long as its claim lives.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final, Protocol
 
 from fraud_contracts.errors import Degraded, StoreError
 from fraud_contracts.names import Identity
 from fraud_contracts.records import Decision
 from fraud_serving import claims
-from fraud_serving.claims import Taking
+from fraud_serving.claims import Own, Taking
 from fraud_serving.instruments import Instruments
 from fraud_serving.worker.cooldown import CoolDown
 from fraud_serving.worker.incoming import Incoming
+from fraud_serving.worker.recent import KEPT, Known
 
-KEPT: Final = 50_000
 # What is made up at once, and for how long at a time: the loop has records to judge.
 _CHUNK: Final = 256
 _SECONDS: Final = 0.05
@@ -29,7 +32,7 @@ _TRIES: Final = 3
 class ClaimStore(Protocol):
     """Redis as the worker needs it; StoreError where it fails."""
 
-    def get(self, keys: list[str]) -> list[bytes | None]: ...
+    def look_up(self, published: list[Own], keys: list[str]) -> list[bytes | None]: ...
 
     def claim(self, takings: list[Taking]) -> list[bytes | None]: ...
 
@@ -41,21 +44,22 @@ class Claiming:
         self._store, self._of, self._instruments, self._cool_down = store, of, instruments, cool_down
         # Claims of what was published though Redis was away; the oldest go first where they are too many.
         self._unclaimed: deque[Taking] = deque(maxlen=KEPT)
+        # By partition, as many as are remembered of one: ids whose claims are yet to say that they are published.
+        self._unmarked: dict[int, deque[Own]] = {}
 
     def look_up(self, batch: Sequence[Incoming]) -> None:
         """Fills in what Redis has under each id; a record that can't know says so in ``degraded``."""
         if not batch:
+            self.make_up()
             return
-        try:
-            self._cool_down.check("redis")
-            values = self._store.get([self._of.redis_claim(incoming.id) for incoming in batch])
-        except StoreError as error:
-            self._cool_down.failed("redis", error)
+        values = self._ask([self._of.redis_claim(incoming.id) for incoming in batch])
+        if values is None:
             for incoming in batch:
                 incoming.degraded.append(Degraded.IDEMPOTENCY)
             return
         for incoming, value in zip(batch, values, strict=True):
             self._note(incoming, value)
+        self.make_up()  # what an absence of Redis has left; nothing as a rule
 
     def claim(self, decided: Sequence[Incoming]) -> None:
         """Claims decisions. Where another one was claimed meanwhile, ``claim`` holds it and the record loses its decision."""
@@ -81,17 +85,26 @@ class Claiming:
         for incoming in asked:
             _mark(incoming.decision)
 
-    def published(self, decisions: Sequence[Decision]) -> None:
-        """Of committed decisions: those whose claim may be missing are claimed as soon as may be, so that a retry gets them."""
-        for decision in decisions:
-            if Degraded.IDEMPOTENCY in decision["degraded"]:
-                value = claims.pack(decision, appended=True)
-                self._unclaimed.append(Taking(self._of.redis_claim(decision["id"]), value))
-        self.make_up()
+    def published(self, partition: int, entries: Iterable[tuple[str, Known]]) -> None:
+        """Claims of these ids, where they hold these decisions, are to say that they are published."""
+        unmarked = self._unmarked.setdefault(partition, deque(maxlen=KEPT))
+        unmarked.extend(Own(self._of.redis_claim(event_id), *known) for event_id, known in entries)
+
+    def unclaimed(self, decision: Decision) -> None:
+        """A published decision whose claim may be missing: it is claimed as soon as may be, so that a retry gets it."""
+        value = claims.pack(decision, appended=True, published=True)
+        self._unclaimed.append(Taking(self._of.redis_claim(decision["id"]), value))
+
+    def forget(self, partition: int) -> None:
+        """The partition is another worker's, who reads its tail."""
+        self._unmarked.pop(partition, None)
 
     def make_up(self) -> None:
         """Brings Redis what it missed, for a moment; the rest with the next call."""
         until = time.monotonic() + _SECONDS
+        while any(self._unmarked.values()) and time.monotonic() < until:
+            if self._ask([]) is None:
+                return
         while self._unclaimed and time.monotonic() < until:
             takings = [self._unclaimed[i] for i in range(min(_CHUNK, len(self._unclaimed)))]
             try:
@@ -102,6 +115,25 @@ class Claiming:
                 return
             for _ in takings:
                 self._unclaimed.popleft()
+
+    def _ask(self, keys: list[str]) -> list[bytes | None] | None:
+        """What lies under these keys, once some claims were told that they are published; None where Redis is away."""
+        owns: list[Own] = []
+        sent: list[tuple[deque[Own], int]] = []
+        for unmarked in self._unmarked.values():
+            some = list(islice(unmarked, _CHUNK - len(owns)))
+            sent.append((unmarked, len(some)))
+            owns += some
+        try:
+            self._cool_down.check("redis")
+            values = self._store.look_up(owns, keys)
+        except StoreError as error:
+            self._cool_down.failed("redis", error)
+            return None
+        for unmarked, count in sent:
+            for _ in range(count):
+                unmarked.popleft()
+        return values
 
     def _note(self, incoming: Incoming, value: bytes | None) -> None:
         incoming.instead_of = value or b""

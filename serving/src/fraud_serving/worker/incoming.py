@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fraud_contracts.records import Decision, FeatureRecord
 from fraud_serving import reading
 from fraud_serving.claims import Claim
+from fraud_serving.worker.recent import Known
 
 
 @dataclass(slots=True)
@@ -25,6 +26,12 @@ class Incoming:
     degraded: list[str] = field(default_factory=list)
     claim: Claim | None = None
     instead_of: bytes | None = None
+
+    @property
+    def published(self) -> Known | None:
+        """What was published under the id, as far as its claim says."""
+        claim = self.claim
+        return Known(claim.hash, claim.decision["decided"]) if claim is not None and claim.published else None
 
     @property
     def id(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,6 @@ from fraud_contracts.release import ModelPackage, Release
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
-from fraud_serving import claims
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.deciding import Arm, Route, Ruling, Score, decide, write_up
 from fraud_serving.instruments import Instruments
@@ -95,15 +94,11 @@ class Judge:
         ruling = self.ruling
         assert ruling is not None, "the loop starts after the first release"
         now = int(time.time() * 1000)
-        self.make_up()
-        new = self._sort_out(batch)
-        self._claiming.look_up(new)
-        undecided = []
-        for incoming in new:
-            if incoming.claim is None:
-                undecided.append(incoming)
-            else:
-                self._take_claim(incoming, incoming.claim)
+        unknown = self._sort_out(batch)
+        self._claiming.look_up(unknown)
+        for incoming in unknown:
+            self._take_claim(incoming)
+        undecided = [i for i in unknown if i.decision is None and not i.repeat and not i.conflict]
         self._decide(ruling, undecided, now)
         return self._publish(ruling, batch)
 
@@ -112,29 +107,39 @@ class Judge:
         self._claiming.make_up()
 
     def _sort_out(self, batch: Sequence[Incoming]) -> list[Incoming]:
-        """Marks repeats and conflicts among the undecided records; -> those that nobody has published."""
-        new: list[Incoming] = []
+        """Marks repeats and conflicts among the undecided records; -> those that aren't remembered as published."""
+        unknown: list[Incoming] = []
         # An inline decision in this very batch counts before the stream's: the client acts on it.
         in_batch = {i.id: i.record["hash"] for i in batch if i.record["decision"] is not None}
         for incoming in batch:
+            known = self.recent.get(incoming.id)
             if incoming.record["decision"] is not None:
                 incoming.decision = audited(incoming.record["decision"], incoming.record)
+                if known is None:
+                    unknown.append(incoming)
                 continue
-            known = self.recent.get(incoming.id)
             hash_before = known.hash if known is not None else in_batch.get(incoming.id)
             if hash_before is None:
                 in_batch[incoming.id] = incoming.record["hash"]
-                new.append(incoming)
+                unknown.append(incoming)
             elif hash_before == incoming.record["hash"]:
                 incoming.repeat = True
             else:
                 incoming.conflict = True
-        return new
+        return unknown
 
-    def _take_claim(self, incoming: Incoming, claim: claims.Claim) -> None:
-        """An id that was claimed before: its decision stands, whichever door made it."""
+    def _take_claim(self, incoming: Incoming) -> None:
+        """An id that was claimed before: its decision stands, whichever door made it, and is published once.
+
+        What the inline door answered stands as well, unless another decision of the id is published already.
+        """
+        claim = incoming.claim
+        if claim is None or incoming.decision is not None:
+            return
         if claim.hash != incoming.record["hash"]:
             incoming.conflict = True
+        elif claim.published:
+            incoming.repeat = True
         elif claim.decision["door"] == "inline":
             incoming.decision = audited(claim.decision, incoming.record)
         else:
@@ -179,8 +184,7 @@ class Judge:
             incoming.decision["appended"] = record["appended"]
         self._claiming.claim(undecided)
         for incoming in undecided:
-            if incoming.claim is not None:
-                self._take_claim(incoming, incoming.claim)
+            self._take_claim(incoming)
 
     def _vector(self, record: FeatureRecord) -> list[float | None] | None:
         """The record's vector, where it is of the set that this worker's models read.
@@ -239,7 +243,7 @@ class Judge:
             if incoming.repeat or (decision is None and not incoming.conflict):
                 judged.repeats.append("stream")
                 continue
-            known = fresh.get(incoming.id) or self.recent.get(incoming.id)
+            known = fresh.get(incoming.id) or self.recent.get(incoming.id) or incoming.published
             if decision is None or (known is not None and known.hash != decision["hash"]):
                 judged.conflicts += 1
                 letter = letters.conflict(self._sealer, incoming.record)
@@ -300,12 +304,21 @@ class Judge:
             "dead-letters", None, b"", letters.unreadable(self._sealer, value, source, appended, error)
         )
 
+    def remember(self, partition: int, entries: Collection[tuple[str, Known]]) -> None:
+        """Ids whose decisions are in the log, committed: a record of one that comes again is a repeat."""
+        self.recent.add(partition, entries)
+        self._claiming.published(partition, entries)
+
+    def forget(self, partition: int) -> None:
+        """The partition is another worker's now."""
+        self.recent.forget(partition)
+        self._claiming.forget(partition)
+
     def committed(self, judged: Judged) -> None:
         """The batch is in the log: remember its ids, count it."""
         now, count = time.time() * 1000, self.instruments
         for partition, known in judged.known.items():
-            self.recent.add(partition, known.items())
-        self._claiming.published(judged.decisions)
+            self.remember(partition, known.items())
         for door in judged.repeats:
             count(metrics.REPEATS, door=door).inc()
         if judged.conflicts:
@@ -314,6 +327,8 @@ class Judge:
         if judged.superseded:
             count(metrics.SUPERSEDED).inc(judged.superseded)
         for decision in judged.decisions:
+            if Degraded.IDEMPOTENCY in decision["degraded"]:
+                self._claiming.unclaimed(decision)
             if "parity" in decision:
                 count(metrics.PARITY, result=decision["parity"]).inc()
                 self._samples.note(decision)

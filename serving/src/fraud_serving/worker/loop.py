@@ -152,7 +152,7 @@ class Loop:
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
             self._assigned.discard(partition.partition)
-            self._judge.recent.forget(partition.partition)
+            self._judge.forget(partition.partition)
 
     def _read_tail(self, partition: int) -> None:
         """Remembers the newest committed decisions of a partition, so that repeats are known before the first poll."""
@@ -192,4 +192,4 @@ class Loop:
             self._judge.instruments.unreadable("decision", **at, error=str(error))
             return
         known = Known(decision["hash"], decision["decided"])
-        self._judge.recent.add(message.partition(), [(decision["id"], known)])
+        self._judge.remember(message.partition(), [(decision["id"], known)])

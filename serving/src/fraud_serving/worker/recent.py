@@ -1,7 +1,7 @@
 """Ids that were published lately, by partition: what tells a repeat after a restart of the stream or of this worker.
 
-Filled from the tail of the ``decisions`` partition on assignment, then by every committed batch. Bounded: an older repeat
-is still caught by the claim (a day) and at last by the ledger.
+Filled from the tail of the ``decisions`` partition on assignment, then by every committed batch. Bounded: of an older one
+its claim says that it is published (a day), and at last the ledger keeps its first decision.
 """
 
 from __future__ import annotations

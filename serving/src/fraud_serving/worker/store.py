@@ -20,9 +20,16 @@ class RedisClaims:
             url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
         )
 
-    def get(self, keys: list[str]) -> list[bytes | None]:
+    def look_up(self, published: list[claims.Own], keys: list[str]) -> list[bytes | None]:
+        """Marks claims as published, then reads others: one round trip."""
+        pipe = self._redis.pipeline(transaction=False)
+        if published:
+            pipe.execute_command(*claims.mark(published, published=True))
+        if keys:
+            pipe.mget(keys)
         try:
-            return list(self._redis.mget(keys))
+            replies = pipe.execute()
+            return list(replies[-1]) if keys else []
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error
 

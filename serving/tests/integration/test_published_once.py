@@ -1,0 +1,167 @@
+"""An id is published once for as long as its claim lives: the worker's judgement over a real Redis, its memory made small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from fraud_contracts.errors import StoreError
+from fraud_serving import claims
+from fraud_serving.worker.judge import Judge, Judged
+from fraud_serving.worker.recent import Known, Recent
+from fraud_serving.worker.store import RedisClaims
+from fraud_testing import judging, redis
+from fraud_testing.feature_stream import Stream
+from fraud_testing.judging import CONFIG, OF
+from fraud_testing.kafka import wait_for
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]
+
+
+def forgetful(server: redis.Server) -> Judge:
+    """A worker that remembers one published id of a partition, where life's remembers 50,000."""
+    one = judging.judge(server)
+    one.recent = Recent(kept=1)
+    return one
+
+
+def publish(one: Judge, *records: dict[str, Any]) -> Judged:
+    judged = one.judge(judging.read(*records))
+    one.committed(judged)
+    return judged
+
+
+@pytest.mark.parametrize("door", ["stream", "inline"])
+def test_an_id_is_published_once_while_its_claim_lives(
+    door: str, server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """A record that comes again, after more newer ones than are remembered, is a repeat, whichever door decided it."""
+    one, record = forgetful(server), stream.record("pay")
+    if door == "inline":
+        record = stream.inline(record)
+        store.set(OF.redis_claim("pay"), claims.pack(record["decision"], appended=False), ex=500)
+    assert [found["id"] for found in judging.decided(publish(one, record))] == ["pay"]
+    publish(one, stream.record("newer"), stream.record("newest"))
+    again = publish(one, record, stream.record("beside"))
+    assert [found["id"] for found in judging.decided(again)] == ["beside"]
+    assert (again.repeats, again.conflicts, again.superseded) == ([door], 0, 0)
+    assert judging.claim(store, "pay").published
+    assert store.ttl(OF.redis_claim("pay")) > 500
+
+
+@pytest.mark.parametrize("door", ["stream", "inline"])
+def test_another_body_of_a_published_id_is_a_dead_letter(
+    door: str, server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """The claim's hash tells it, long after the id was forgotten, and though the inline door had answered."""
+    one, record = forgetful(server), stream.record("pay")
+    publish(one, record)
+    publish(one, stream.record("newer"))
+    other = stream.record("pay", amount=7)
+    judged = publish(one, stream.inline(other) if door == "inline" else other)
+    assert [out.noun for out in judged.out] == ["dead-letters"]
+    assert judged.conflicts == 1
+
+
+def test_another_answer_of_a_published_id_is_superseded(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """What was answered while the claim couldn't be asked for isn't published, and is counted."""
+    one, record = forgetful(server), stream.record("pay")
+    publish(one, record)
+    publish(one, stream.record("newer"))
+    judged = publish(one, stream.inline(record, decided=5, degraded=["idempotency"]))
+    assert (judged.out, judged.repeats, judged.superseded) == ([], ["inline"], 1)
+
+
+def test_what_was_aborted_is_published_when_it_is_judged_again(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """A claim of a transaction that never was committed says nothing of being published."""
+    record = stream.record("pay")
+    aborted = judging.decided(judging.judge(server).judge(judging.read(record)))
+    judging.judge(server).make_up()
+    assert not judging.claim(store, "pay").published
+    again = judging.decided(publish(judging.judge(server), record))
+    assert [found["decided"] for found in again] == [found["decided"] for found in aborted]
+
+
+def test_after_a_restart_the_tail_says_what_is_published(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """A crash between the commit and its mark: the successor marks the tail's ids, also those that it won't remember."""
+    record = stream.record("pay")
+    [crashed] = judging.decided(judging.judge(server).judge(judging.read(record)))
+    successor = forgetful(server)
+    known = Known(crashed["hash"], crashed["decided"])
+    successor.remember(0, [("pay", known), ("newer", Known("h", 1))])
+    assert successor.recent.get("pay") is None
+    again = publish(successor, stream.record("beside"), record)
+    assert [found["id"] for found in judging.decided(again)] == ["beside"]
+    assert judging.claim(store, "pay").published
+
+
+def test_a_restart_that_remembers_nothing_knows_by_the_claim(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """A resend that comes when the tail is long past is a repeat for a new process, too."""
+    one, record = judging.judge(server), stream.record("pay")
+    publish(one, record)
+    one.make_up()  # as the loop does where nothing is to be judged
+    again = publish(judging.judge(server), record)
+    assert (again.out, again.repeats) == ([], ["stream"])
+
+
+def test_only_the_published_decision_is_marked(server: redis.Server, store: Any, stream: Stream) -> None:
+    """A claim of another decision of the id, made after a loss of Redis, stays as it is; a lost one isn't made anew."""
+    one, record = judging.judge(server), stream.record("pay")
+    [first] = judging.decided(publish(one, record, stream.record("lost")))[:1]
+    other = claims.pack({**first, "decided": first["decided"] + 1}, appended=True)
+    store.flushall()
+    store.set(OF.redis_claim("pay"), other)
+    one.make_up()
+    assert store.get(OF.redis_claim("pay")) == other
+    assert not store.exists(OF.redis_claim("lost"))
+
+
+def test_marks_are_made_up_when_redis_is_back(server: redis.Server, store: Any, stream: Stream) -> None:
+    """Published while Redis was away: the claims are made, or marked, once it answers, and the ids are known by them."""
+    one, record = forgetful(server), stream.record("before")
+    judged = one.judge(judging.read(record))
+    absent = StoreError("redis", "away")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RedisClaims, "look_up", raising(absent))
+        patch.setattr(RedisClaims, "claim", raising(absent))
+        one.committed(judged)
+        [unclaimed] = judging.decided(publish(one, stream.record("during")))
+        assert unclaimed["degraded"] == ["idempotency", "no_model"]
+    wait_for(lambda: one.make_up() or claims_published(store, "before", "during"), 10, "marks")
+    assert publish(one, record).repeats == ["stream"]
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def claims_published(store: Any, *ids: str) -> bool:
+    values = [claims.read(store.get(OF.redis_claim(event_id)), event_id) for event_id in ids]
+    return all(claim is not None and claim.published for claim in values)
+
+
+def test_older_versions_read_a_published_claim_as_an_appended_one(stream: Stream) -> None:
+    """A rolling update has an old service beside a new worker: it reads one byte, then JSON."""
+    decision = stream.inline(stream.record("pay"))["decision"]
+    value = claims.pack(decision, appended=True, published=True)
+    assert (value[:1], orjson.loads(value[1:])) == (b"1", orjson.loads(orjson.dumps(decision)))
