@@ -95,6 +95,20 @@ def test_what_was_aborted_is_published_when_it_is_judged_again(
     assert [found["decided"] for found in again] == [found["decided"] for found in aborted]
 
 
+def test_a_claim_says_published_when_no_broker_can_lose_it_any_more(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """A batch told as committed may still lose its markers with the broker; not after the next commit."""
+    one = judging.judge(server)
+    publish(one, stream.record("pay"))
+    newer = one.judge(judging.read(stream.record("newer")))
+    assert not judging.claim(store, "pay").published
+    one.committed(newer)
+    one.judge(judging.read(stream.record("newest")))
+    assert judging.claim(store, "pay").published
+    assert not judging.claim(store, "newer").published
+
+
 def test_after_a_restart_the_tail_says_what_is_published(
     server: redis.Server, store: Any, stream: Stream
 ) -> None:

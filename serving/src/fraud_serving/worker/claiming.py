@@ -1,7 +1,7 @@
 """The worker's claims: looking ids up, claiming what it decided, saying what is published. Nothing is decided here.
 
 Redis may be away at any time: then decisions say so (``idempotency``), and what it missed is kept until it is back. A claim is
-said to be published after the commit, with the next batch's look-up. A crash before loses that; the successor says it of
+said to be published once the next batch is committed or there is nothing to judge. A crash before loses that; the successor says it of
 the tail of ``decisions`` that it reads. So an id is known as published as long as its claim lives.
 """
 

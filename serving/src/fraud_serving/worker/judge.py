@@ -74,6 +74,8 @@ class Judge:
         self._samples = Samples(self._names)
         self.ruling: Ruling | None = None
         self.recent = Recent()
+        # The batch told as committed last. A killed broker may yet lose it (docs/decisions/0003), so its claims don't say so yet.
+        self._told: dict[int, dict[str, Known]] = {}
         self._tally = Tally()
         self._cool_down = CoolDown()
         self._claiming = Claiming(store, config.identity, instruments, self._cool_down)
@@ -103,7 +105,8 @@ class Judge:
         return self._publish(ruling, batch)
 
     def make_up(self) -> None:
-        """Called with each turn of the loop, also where there is nothing to judge."""
+        """Called where there is nothing to judge."""
+        self._settle()
         self._claiming.make_up()
 
     def _sort_out(self, batch: Sequence[Incoming]) -> list[Incoming]:
@@ -312,13 +315,22 @@ class Judge:
     def forget(self, partition: int) -> None:
         """The partition is another worker's now."""
         self.recent.forget(partition)
+        self._told.pop(partition, None)
         self._claiming.forget(partition)
+
+    def _settle(self) -> None:
+        """What was told as committed before now is published for certain: a broker that died since then was noticed."""
+        for partition, known in self._told.items():
+            self._claiming.published(partition, known.items())
+        self._told = {}
 
     def committed(self, judged: Judged) -> None:
         """The batch is in the log: remember its ids, count it."""
         now, count = time.time() * 1000, self.instruments
+        self._settle()
+        self._told = judged.known
         for partition, known in judged.known.items():
-            self.remember(partition, known.items())
+            self.recent.add(partition, known.items())
         for door in judged.repeats:
             count(metrics.REPEATS, door=door).inc()
         if judged.conflicts:

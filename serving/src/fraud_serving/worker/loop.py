@@ -82,8 +82,8 @@ class Loop:
                 if batch:
                     self._commit(consumer, batch)
                 else:
-                    self._judge.make_up()
                     self._transactions.rest(consumer.consumer_group_metadata())
+                    self._judge.make_up()
         except KafkaException as error:
             raise FatalError(str(error)) from error
         # Only after a clean end: where something is broken, closing may wait for it for ever (seen after a killed broker),
