@@ -45,6 +45,14 @@ _NOT_OWNER: Final = (
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._NO_OFFSET,
 )
+# Trying again at once would wait for ever: a client that has lost its group joins it again only when it is polled. The next
+# batch's commit says it, too.
+_NO_COORDINATOR: Final = (
+    KafkaError._WAIT_COORD,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+)
 # What a consumer may meet while brokers or their names come and go; it goes on by itself.
 _PASSING: Final = (
     KafkaError._TRANSPORT,
@@ -161,6 +169,9 @@ class Loop:
             # The default waits up to 500 ms for one byte, which is fine; but a new record must not wait for more.
             "fetch.wait.max.ms": 100,
             "topic.metadata.refresh.interval.ms": 60_000,
+            # Else a client that has lost its last broker keeps a group's coordinator that it no longer connects to
+            # (confluentinc/librdkafka#5511).
+            "metadata.recovery.strategy": "none",
         }
         if self.reading.instance and not self.reading.rebuild:
             settings["group.instance.id"] = f"{self.reading.group}.{self.reading.instance}"
@@ -318,7 +329,7 @@ class Loop:
                 consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as error:
                 cause = error.args[0]
-                if cause.code() not in _NOT_OWNER:
+                if cause.code() not in (*_NOT_OWNER, *_NO_COORDINATOR):
                     raise StoreError("kafka", f"committing offsets: {cause.str()}") from error
                 log.warning("offsets not committed", extra={"data": {"error": cause.str()}})
 

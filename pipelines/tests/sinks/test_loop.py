@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from fraud_contracts.errors import StoreError
 from fraud_sinks.loop import ATTEMPTS, LONGEST_PAUSE, Loop, Reading
@@ -89,3 +90,27 @@ def test_it_is_not_ready_before_it_has_caught_up() -> None:
     loop, _ = make()
     assert loop.alive()
     assert not loop.ready()
+
+
+class Coordinator:
+    """A consumer whose group has no coordinator for the first ``away`` commits."""
+
+    def __init__(self, away: int) -> None:
+        self.away = away
+        self.committed: list[int] = []
+
+    def commit(self, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
+        if self.away:
+            self.away -= 1
+            raise KafkaException(KafkaError(KafkaError._WAIT_COORD))
+        self.committed += [one.offset for one in offsets]
+
+
+def test_a_commit_waits_for_no_coordinator() -> None:
+    """A client that isn't polled never joins its group again, so the loop goes on, and the next batch's commit counts."""
+    loop, pauses = make()
+    consumer = Coordinator(1)
+    for offset in (7, 8):
+        loop._pending = [Record("t", 0, offset, 0, b"k", b"v")]
+        loop._flush(consumer)  # type: ignore[arg-type]
+    assert (pauses, consumer.committed) == ([], [9])
