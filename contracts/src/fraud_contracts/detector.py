@@ -282,6 +282,10 @@ class DetectorSpec(Spec):
                 "entities' names and fields are immutable: profiles and topics are keyed by them; make a new detector",
             ),
             rule(
+                "self.entities.all(e, (has(self.event.sensitive) && e.field in self.event.sensitive) == (has(oldSelf.event.sensitive) && e.field in oldSelf.event.sensitive))",
+                "whether an entity's field is in event.sensitive is immutable: profiles are keyed by its token, or by its value; make a new detector",
+            ),
+            rule(
                 "!has(self.features) || !has(self.features.extra) || self.features.extra.all(f, !has(f.entity) || self.entities.exists(e, e.name == f.entity))",
                 "features.extra: entity is none of entities; name a listed one",
             ),

@@ -84,6 +84,10 @@ class Event(Spec):
                 "event.id.field is immutable: ids already claimed depend on it; make a new detector",
             ),
             rule(
+                "self.amount.scale == oldSelf.amount.scale && (!has(oldSelf.amount.currency) || has(self.amount.currency) && self.amount.currency == oldSelf.amount.currency)",
+                "event.amount.scale and currency are immutable: sums of both kinds would mix in the profiles; make a new detector",
+            ),
+            rule(
                 "!has(self.sensitive) || !(self.time.field in self.sensitive)",
                 "event.time.field can't be sensitive; take it out of event.sensitive",
             ),

@@ -7,7 +7,7 @@ restore), and for what no rule can see, as a default of the platform's.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fraud_contracts import names
@@ -22,7 +22,8 @@ def check(detector: Detector, children: Mapping[Key, Json]) -> list[SpecError]:
     before = _document(detector, children)
     spec, found = detector.spec, []
     old_spec = before.get("spec") or {}
-    old_kafka = old_spec.get("kafka") or {}
+    old_kafka, old_event = old_spec.get("kafka") or {}, old_spec.get("event") or {}
+    old_amount = old_event.get("amount") or {}
     was_managed = ("Kafka", names.kafka(detector.name)) in children or "managed" in old_kafka
     if not detector.managed_kafka and was_managed:
         told = "the detector has a managed Kafka, whose topics hold its data: write managed again, or make a new detector"
@@ -35,20 +36,29 @@ def check(detector: Detector, children: Mapping[Key, Json]) -> list[SpecError]:
         found.append(SpecError("spec.kafka.managed", told))
     fixed: list[tuple[str, Any, Any]] = [
         ("spec.kafka.partitions", old_kafka.get("partitions"), spec.kafka.partitions),
-        ("spec.event.id.field", old_spec.get("event", {}).get("id", {}).get("field"), spec.event.id.field),
+        ("spec.event.id.field", old_event.get("id", {}).get("field"), spec.event.id.field),
+        ("spec.event.amount.scale", old_amount.get("scale"), spec.event.amount.scale),
+        ("spec.event.amount.currency", old_amount.get("currency"), spec.event.amount.currency),
         (
             "spec.entities",
-            sorted(f"{entity.get('name')} of {entity.get('field')}" for entity in old_spec.get("entities") or []),
-            sorted(f"{entity.name} of {entity.field}" for entity in spec.entities),
+            _keys(old_spec.get("entities") or [], old_event.get("sensitive") or []),
+            _keys([{"name": e.name, "field": e.field} for e in spec.entities], spec.event.sensitive),
         ),
         ("spec.storage.uri", before.get("storage_uri"), detector.storage_uri),
     ]  # fmt: skip
     for path, old, new in fixed:
-        if old and old != new:
-            shown = ", ".join(old) if isinstance(old, list) else old
-            told = f"is {shown} for the data that is there: write that again, or make a new detector"
+        if old not in (None, "") and old != new:
+            told = f"is {old} for the data that is there: write that again, or make a new detector"
             found.append(SpecError(path, told))
     return found
+
+
+def _keys(entities: Sequence[Mapping[str, Any]], sensitive: Collection[str]) -> str:
+    """What profiles are keyed by, in words."""
+    kinds = {True: "the token of", False: "the value of"}
+    return ", ".join(
+        sorted(f"{e.get('name')} by {kinds[e.get('field') in sensitive]} {e.get('field')}" for e in entities)
+    )
 
 
 def _document(detector: Detector, children: Mapping[Key, Json]) -> Mapping[str, Any]:

@@ -68,6 +68,9 @@ def refused(server: Any, namespace: str, outcome: Outcome) -> str:
     return str(told["message"])
 
 
+EVENT: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())["spec"][
+    "event"
+]
 EDITS: dict[str, tuple[dict[str, Any], str, str]] = {
     "managed becomes external": ({"kafka": EXTERNAL}, "spec.kafka.external", "write managed again"),
     "fewer partitions": (
@@ -79,7 +82,18 @@ EDITS: dict[str, tuple[dict[str, Any], str, str]] = {
     "another entity": (
         {"entities": [{"name": "customer", "field": "iban"}, {"name": "counterparty", "field": "merchant_id"}]},
         "spec.entities",
-        "customer of card",
+        "customer by the token of card",
+    ),
+    "no token any more": (
+        {"event": {**EVENT, "sensitive": []}}, "spec.entities", "customer by the token of card",
+    ),
+    "another scale": (
+        {"event": {**EVENT, "amount": {**EVENT["amount"], "scale": 0}}}, "spec.event.amount.scale", "is 2",
+    ),
+    "another currency": (
+        {"event": {**EVENT, "amount": {**EVENT["amount"], "currency": "JPY"}}},
+        "spec.event.amount.currency",
+        "is USD",
     ),
 }  # fmt: skip
 

@@ -178,6 +178,9 @@ IMMUTABLE: dict[str, tuple[Change, str, str]] = {
         {"kafka": {"managed": None, "external": {"bootstrapServers": "k:9092"}}}, "kafka.managed", "make a new detector",
     ),
     "fewer brokers": ({"kafka": {"managed": {"replicas": 2}}}, "kafka.managed.replicas", "make a new detector"),
+    "another scale": ({"event": {"amount": {"scale": 0}}}, "event.amount.scale", "make a new detector"),
+    "another currency": ({"event": {"amount": {"currency": "JPY"}}}, "event.amount.scale and currency", "make a new detector"),
+    "no token any more": ({"event": {"sensitive": []}}, "event.sensitive", "make a new detector"),
     "another storage": ({"storage": {"uri": "file:///elsewhere"}}, "storage.uri", "make a new detector"),
     "entity taken away": (
         {"entities": [{"name": "customer", "field": "card"}]}, "entities' names and fields", "make a new detector",
