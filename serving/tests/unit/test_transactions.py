@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from fraud_contracts.names import Identity
 from fraud_serving.worker import transactions
+from fraud_serving.worker.judge import Outgoing
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,15 @@ def test_a_call_that_does_not_come_back_is_a_timeout(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(transactions, "CALL_SECONDS", 10)
     assert client._call(lambda: "next") == "next"
     back.set()
+
+
+@pytest.mark.parametrize("noun", ["decisions", "alerts"])
+def test_bytes_on_another_topic_are_not_seen(noun: str) -> None:
+    """A decision and its alert are the same bytes: where readers have one of them only, the other is sent again."""
+    of = Identity("tests", "cards")
+    client = transactions.Transactions(
+        {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, of, 0, 1, lambda: None
+    )
+    both = [Outgoing("decisions", 0, b"k", b"declined"), Outgoing("alerts", 0, b"k", b"declined")]
+    client._visible = lambda topic, _: {b"declined"} if topic == of.topic(noun) else set()  # type: ignore[method-assign]
+    assert client._unseen(both) == [one for one in both if one.noun != noun]

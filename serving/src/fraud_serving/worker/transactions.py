@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -221,10 +222,10 @@ class Transactions:
         places = {
             (one.noun, at) for one in out for at in (every if one.partition is None else [one.partition])
         }
-        seen: set[bytes] = set()
+        seen: dict[str, set[bytes]] = defaultdict(set)  # by noun: a decision and its alert are the same bytes
         for noun, partition in places:
-            seen |= self._visible(self._of.topic(noun), partition)
-        return [one for one in out if one.value not in seen]
+            seen[noun] |= self._visible(self._of.topic(noun), partition)
+        return [one for one in out if one.value not in seen[one.noun]]
 
     def _visible(self, topic: str, partition: int) -> set[bytes]:
         """The newest records of a partition, once no open transaction hides any."""
