@@ -7,6 +7,7 @@ one checks the columns that it needs at once: a file of another delimiter or enc
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Final
 
 # A byte order mark, as spreadsheets write one, belongs to the encoding and not to the first name.
 ENCODING: Final = "utf-8-sig"
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
 
 
 class TableError(ValueError):
@@ -38,6 +40,20 @@ def check_columns(names: Sequence[str], needed: Iterable[str]) -> None:
     if lacking:
         shown = ", ".join(names)
         raise TableError(f"lacks the columns {', '.join(lacking)}; its header is {shown[:200]!r}")
+
+
+def _holds_rows(cells: Sequence[str]) -> bool:
+    """Whether a cell of several lines may have swallowed rows: a line of it has a row's commas, or one less, or more.
+
+    Rows that are joined to one of the right width are seldom whole themselves; an address has fewer commas.
+    """
+    for i, cell in enumerate(cells):
+        lines = _LINE_END.split(cell)[1:]
+        # The last line's later cells lie outside the quotes.
+        ends = [len(cells) - 1] * (len(lines) - 1) + [i]
+        if any(line.count(",") >= max(1, end - 1) for line, end in zip(lines, ends, strict=False)):
+            return True
+    return False
 
 
 def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | RefusedLines]]:
@@ -79,8 +95,8 @@ def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dic
             elif len(cells) != width:
                 reason = "surplus_cells" if len(cells) > width else "missing_cells"
                 problem = reason, f"{len(cells)} cells where the header has {width}"
-            elif len(held) > 1 and any(len(line) == width for line in csv.reader(held[1:])):
-                problem = "broken_quotes", "a quoted cell holds whole rows"
+            elif len(held) > 1 and _holds_rows(cells):
+                problem = "broken_quotes", "a quoted cell holds what may be whole rows"
         if problem is None:
             yield first, dict(zip(header, cells, strict=True))
         else:

@@ -88,6 +88,9 @@ def test_a_row_with_too_few_cells_is_refused(tmp_path: Path) -> None:
         pytest.param((row(1, '"Joe'), row(2), row(3, '"Bob"')), id="another quoted cell"),
         pytest.param((row(1, '"Joe'), row(2), row(3)), id="the end of the file"),
         pytest.param((row(1, '"Joe\\""'), row(2), row(3, 'Bob 24"')), id="a backslash before it"),
+        pytest.param((row(1, '"Joe'), row(2, "A, B"), row(3, 'C, D"', 1)), id="a comma more in each"),
+        pytest.param((row(1, '"Joe'), row(2, "A, B"), f't3,{NOW},12.50,4000001,Bob",1'), id="a cell fewer"),
+        pytest.param((row(1, '"Joe'), f"t2,{NOW},1,4,m-1,0", row(3, 'C, D"', 1)), id="fewer and more"),
     ],
 )
 def test_rows_swallowed_by_a_quote_are_counted(tmp_path: Path, rows: tuple[str, ...]) -> None:
@@ -105,6 +108,22 @@ def test_a_cell_of_several_lines_is_a_cell(tmp_path: Path) -> None:
     found = load(tmp_path, {"a.csv": "\n".join((header, row(1, name, 1), row(2), "")).encode()})
     assert ([event["id"] for event in found.events], found.fraud) == (["t1", "t2"], [True, False])
     assert not found.refused
+
+
+@pytest.mark.parametrize("name", ["12 High St\nLondon, UK", "A, B\r\nC, D, E\r\nF", "a\rb"])
+def test_an_address_of_several_lines_is_a_cell(tmp_path: Path, name: str) -> None:
+    """Lines that couldn't be rows, for all their commas, belong to the quoted cell; so do other line ends."""
+    found = load(tmp_path, {"a.csv": text(row(1, f'"{name}"', 1), row(2))})
+    assert (found.fraud, found.refused) == ([True, False], {})
+
+
+def test_a_quoted_second_column_of_several_lines_is_a_cell(tmp_path: Path) -> None:
+    """Its last line holds all but one of the row's cells and is no row for that."""
+    first, *others = HEADER.split(",")
+    header = f"{first},note,{','.join(others)}"
+    line = row(1, fraud=1).replace("t1,", 't1,"12 High St\nLondon",')
+    found = load(tmp_path, {"a.csv": f"{header}\n{line}\n".encode()})
+    assert (found.fraud, found.refused) == ([True], {})
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
