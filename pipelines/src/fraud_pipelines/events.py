@@ -37,7 +37,7 @@ _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _RFC3339: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 
 
@@ -179,10 +179,10 @@ class EventSchema:
         kind = value.__class__
         if value is None:
             _fail(Reason.MISSING_FIELD, self._time, "is missing", event_id)
-        if kind is datetime:
+        if isinstance(value, datetime):  # pandas' own, too, which holds nanoseconds
             if value.tzinfo is None:
                 _fail(Reason.INVALID_TIME, self._time, "has no time zone", event_id)
-            return int((value - _EPOCH) // timedelta(milliseconds=1))
+            return int((value - EPOCH) // timedelta(milliseconds=1))
         if self._unit is TimeUnit.RFC3339:
             if kind is not str:
                 _fail(Reason.WRONG_TYPE, self._time, "must be an RFC 3339 string", event_id)
@@ -215,7 +215,7 @@ class EventSchema:
             whole = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if zone in 'Zz' else zone}")
         except ValueError:
             _fail(Reason.INVALID_TIME, self._time, "is no date and time of the calendar", event_id)
-        return (whole - _EPOCH) // timedelta(milliseconds=1) + int(((fraction or "") + "000")[:3])
+        return (whole - EPOCH) // timedelta(milliseconds=1) + int(((fraction or "") + "000")[:3])
 
     def _minor(self, value: Any, event_id: str) -> int:
         """Exact minor units: a double is accepted only where it is *the* double of a decimal with ``scale`` places."""

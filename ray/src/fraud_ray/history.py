@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pyarrow
@@ -23,7 +23,7 @@ from fraud_contracts.csv_rows import RefusedLines, TableError
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import EventError
 from fraud_contracts.records import Event
-from fraud_pipelines.events import EventSchema, Tokeniser
+from fraud_pipelines.events import EPOCH, EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
 from fraud_ray.lake import Decided, Lake
@@ -36,6 +36,8 @@ _BATCH: Final = 8192
 _DELTA_LOG: Final = "_delta_log"
 _UNDATED: Final = -1
 _MOST_PATTERNS: Final = 20
+# What pyarrow raises for a value that Python has no form for: of dates, durations, zones, text, nested names.
+_BEYOND_PYTHON: Final = (ValueError, OverflowError, LookupError, pyarrow.ArrowException)
 
 
 @dataclass
@@ -153,22 +155,44 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
     return system, good
 
 
+def _typed_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any] | RefusedLines]:
+    """The rows of a batch; one that holds what no Python value can (a year above 9999, say) is refused."""
+    try:
+        return list(batch.to_pylist())
+    except _BEYOND_PYTHON:
+        return [_typed_row(batch, i) for i in range(batch.num_rows)]
+
+
+def _typed_row(batch: pyarrow.RecordBatch, i: int) -> dict[str, Any] | RefusedLines:
+    row: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[i].as_py()
+        except _BEYOND_PYTHON:
+            return RefusedLines("unreadable_value", f"{name} holds what can't be read", 1)
+    return row
+
+
 def rows(
-    system: fs.FileSystem, name: str, path: str, needed: Sequence[str]
+    system: fs.FileSystem, name: str, path: str, needed: Sequence[str], optional: Sequence[str]
 ) -> Iterator[tuple[str, Mapping[str, Any] | RefusedLines]]:
     """(where, row or why there is none) of one file: text cells from CSV, typed ones from Parquet.
 
-    A file that can't be read, or isn't the table that is needed, is an error and no gap.
+    A file that can't be read, or lacks a ``needed`` column, is an error and no gap. Parquet columns that are neither
+    needed nor ``optional`` aren't read.
     """
     where = ""
     try:
         if name.endswith(".parquet"):
             with system.open_input_file(path) as source:
                 file = pyarrow.parquet.ParquetFile(source)
-                csv_rows.check_columns(file.schema_arrow.names, needed)
+                names = file.schema_arrow.names
+                csv_rows.check_columns(names, needed)
+                columns = [column for column in names if column in needed or column in optional]
                 number = 0
-                for batch in file.iter_batches(_BATCH):
-                    for row in batch.to_pylist():
+                # Parquet takes a nested column's path for a name, too.
+                for batch in file.iter_batches(_BATCH, columns=columns):
+                    for row in _typed_rows(batch.select(columns)):
                         number += 1
                         where = f"row {number}"
                         yield f"{name} {where}", row
@@ -196,7 +220,7 @@ def _label(row: Mapping[str, Any], name: str) -> bool | None:
 def _known_ms(value: Any) -> int | None:
     """Optional column: milliseconds, or a time of a Parquet file."""
     if isinstance(value, datetime):
-        return int(value.timestamp() * 1000) if value.tzinfo else None
+        return (value - EPOCH) // timedelta(milliseconds=1) if value.tzinfo else None
     text = str(value)
     return int(text) if text.isdecimal() else None
 
@@ -227,7 +251,8 @@ class _Importer:
         self.schema = EventSchema(event, spec.entities)
         self.label_field = spec.model.train.history.label_field
         needed = (event.id.field, event.time.field, event.amount.field, event.amount.currency_field)
-        # Other entities and fields may be null, so a file needn't have their columns.
+        # These may be null, so a file needn't have their columns.
+        self.optional = [*(e.field for e in spec.entities), *(f.name for f in event.fields), KNOWN, PATTERN]
         self.needed = [
             name for name in (*needed, spec.entities[0].field, self.label_field) if name is not None
         ]
@@ -324,7 +349,7 @@ def load(
     out = importer.out
     for name, path in paths.items():
         count = 0
-        for where, found in rows(system, name, path, importer.needed):
+        for where, found in rows(system, name, path, importer.needed, importer.optional):
             if isinstance(found, RefusedLines):
                 importer.refuse(found.reason, where, found.message, found.count)
                 count += found.count

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -256,3 +258,59 @@ def test_another_body_under_one_id_is_counted_and_the_first_is_kept(tmp_path: Pa
     other = row(1, fraud=1).replace("12.50", "99.00")
     found = load(tmp_path, {"a.csv": text(row(1), other)})
     assert (found.fraud, found.refused) == ([False], {"id_reused": 1})
+
+
+def parquet(**columns: Any) -> bytes:
+    """Two payments, the first of them a fraud, with these columns instead or beside."""
+    table = {
+        "transaction_id": ["t1", "t2"],
+        "timestamp": [NOW - 2_000, NOW - 1_000],
+        "amount": [12.5, 12.5],
+        "card": ["4", "4"],
+        "merchant_id": ["m", "m"],
+        "merchant_name": ["Bob", "Bob"],
+        "is_fraud": [1, 0],
+    }
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({**table, **columns}), sink)
+    return sink.getvalue()
+
+
+LATE = 253_402_300_800_000_000  # the year 10000, in microseconds
+BEYOND_PYTHON = [
+    pytest.param(pyarrow.array([0, LATE], pyarrow.timestamp("us")), id="year 10000"),
+    pytest.param(pyarrow.array([0, 3_000_000], pyarrow.date32()), id="date"),
+    pytest.param(pyarrow.array([0, 2**62], pyarrow.duration("s")), id="duration"),
+    pytest.param(pyarrow.array([0, 1], pyarrow.timestamp("us", "Mars/Base")), id="zone"),
+    pytest.param(
+        pyarrow.StructArray.from_arrays([pyarrow.array([1, 2]), pyarrow.array([3, 4])], names=["x", "x"]),
+        id="a name twice",
+    ),
+]
+
+
+@pytest.mark.parametrize("values", BEYOND_PYTHON)
+def test_parquet_columns_that_nobody_needs_are_not_read(tmp_path: Path, values: pyarrow.Array) -> None:
+    """Whatever they hold, the payments are."""
+    found = load(tmp_path, {"a.parquet": parquet(**{"merchant_name": values, "timestamp.x": values})})
+    assert (found.fraud, found.refused) == ([True, False], {})
+
+
+@pytest.mark.parametrize("column", ["timestamp", "merchant_id", "known"])
+def test_a_parquet_row_that_no_python_value_can_hold_is_refused(tmp_path: Path, column: str) -> None:
+    """It counts with its column's name, and the rows beside it are read."""
+    times = pyarrow.array(
+        [(NOW - 1) * 1000 if column != "merchant_id" else None, LATE], pyarrow.timestamp("us", "UTC")
+    )
+    found = load(tmp_path, {"a.parquet": parquet(**{column: times})})
+    assert (found.fraud, found.refused) == ([True], {"unreadable_value": 1})
+    assert found.examples == [f"a.parquet row 2: {column} holds what can't be read"]
+
+
+def test_parquet_times_finer_than_a_microsecond_are_times(tmp_path: Path) -> None:
+    """As a data frame writes them; digits below the millisecond are cut."""
+    times = pyarrow.array(
+        [(NOW - 1) * 10**6 + 5, (NOW - 1) * 10**6 + 999_999], pyarrow.timestamp("ns", "UTC")
+    )
+    found = load(tmp_path, {"a.parquet": parquet(timestamp=times, known=times)})
+    assert [event["time"] for event in found.events] == found.known == [NOW - 1, NOW - 1]
