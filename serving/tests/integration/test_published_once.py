@@ -162,6 +162,84 @@ def test_marks_are_made_up_when_redis_is_back(server: redis.Server, store: Any, 
     assert publish(one, record).repeats == ["stream"]
 
 
+def without_redis(one: Judge, *records: dict[str, Any]) -> Judged:
+    """As ``publish``, where each call of Redis fails meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RedisClaims, "look_up", raising(StoreError("redis", "away")))
+        patch.setattr(RedisClaims, "claim", raising(StoreError("redis", "away")))
+        return publish(one, *records)
+
+
+def come_back(one: Judge) -> None:
+    """The worker makes up what it missed, once it asks Redis again."""
+    one._cool_down._until.clear()
+    one.make_up()
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["of the same body", "of another body"])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_claim_of_a_decision_that_is_not_published_publishes_nothing(
+    recorded: bool, same: bool, server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """Redis was away while the topic's decision was published; the inline door's lay in the claim, recorded or never."""
+    one, record = forgetful(server), stream.record("pay")
+    other = record if same else stream.record("pay", amount=7)
+    inline = stream.inline(other, decided=5, action="decline")
+    store.set(OF.redis_claim("pay"), claims.pack(inline["decision"], appended=recorded))
+    assert [found["door"] for found in judging.decided(without_redis(one, record))] == ["stream"]
+    come_back(one)
+    if recorded:
+        assert judging.decided(publish(one, inline)) == []
+    publish(one, stream.record("newer"), stream.record("newest"))
+    one.make_up()
+    assert judging.decided(publish(one, other)) == []
+    assert (judging.claim(store, "pay").decision["decided"] == 5) == same
+
+
+@pytest.mark.parametrize("redis_away", [True, False])
+def test_an_answer_that_another_claim_contradicts_is_the_only_one_published(
+    redis_away: bool, server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """Two replicas answered an id, one of them without Redis: what lies in the claim isn't published beside the other's."""
+    one, record = forgetful(server), stream.record("pay")
+    held = stream.inline(record, decided=5)["decision"]
+    store.set(OF.redis_claim("pay"), claims.pack(held, appended=False))
+    answered = stream.inline(record, decided=6, degraded=["idempotency"] if redis_away else [])
+    judged = (without_redis if redis_away else publish)(one, answered)
+    assert [found["decided"] for found in judging.decided(judged)] == [6]
+    come_back(one)
+    publish(one, stream.record("newer"), stream.record("newest"))
+    assert judging.decided(publish(one, record)) == []
+
+
+def test_a_dropped_decision_is_told_once_the_published_one_is_certain(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """Dropped for one of its own batch, whose markers the broker may yet lose, its claim says nothing before the next commit."""
+    one, record = judging.judge(server), stream.record("pay")
+    held = stream.inline(record, decided=5)
+    store.set(OF.redis_claim("pay"), claims.pack(held["decision"], appended=True))
+    publish(one, stream.inline(record, decided=6), held)
+    newer = one.judge(judging.read(stream.record("newer")))
+    assert not judging.claim(store, "pay").published
+    one.committed(newer)
+    one.judge(judging.read(stream.record("newest")))
+    assert judging.claim(store, "pay").published
+
+
+def test_an_unreadable_claim_of_a_published_decision_is_replaced(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """Found when Redis is back, it is as good as lost: a retry gets the published decision, and the id isn't published again."""
+    one, record = forgetful(server), stream.record("pay")
+    store.set(OF.redis_claim("pay"), b"hello")
+    [published] = judging.decided(without_redis(one, record))
+    come_back(one)
+    assert judging.claim(store, "pay").decision["decided"] == published["decided"]
+    publish(one, stream.record("newer"))
+    assert judging.decided(publish(one, record)) == []
+
+
 def raising(error: Exception) -> Callable[..., Any]:
     def fail(*_: Any) -> Any:
         raise error

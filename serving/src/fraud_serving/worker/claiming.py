@@ -42,8 +42,8 @@ class Claiming:
         self, store: ClaimStore, of: Identity, instruments: Instruments, cool_down: CoolDown
     ) -> None:
         self._store, self._of, self._instruments, self._cool_down = store, of, instruments, cool_down
-        # Claims of what was published though Redis was away; the oldest go first where they are too many.
-        self._unclaimed: deque[Taking] = deque(maxlen=KEPT)
+        # Claims of what was published though Redis was away or held another; the oldest go first where they are too many.
+        self._unclaimed: deque[Decision] = deque(maxlen=KEPT)
         # By partition, as many as are remembered of one: ids whose claims are yet to say that they are published.
         self._unmarked: dict[int, deque[Own]] = {}
 
@@ -92,8 +92,7 @@ class Claiming:
 
     def unclaimed(self, decision: Decision) -> None:
         """A published decision whose claim may be missing: it is claimed as soon as may be, so that a retry gets it."""
-        value = claims.pack(decision, appended=True, published=True)
-        self._unclaimed.append(Taking(self._of.redis_claim(decision["id"]), value))
+        self._unclaimed.append(decision)
 
     def forget(self, partition: int) -> None:
         """The partition is another worker's, who reads its tail."""
@@ -106,15 +105,45 @@ class Claiming:
             if self._ask([]) is None:
                 return
         while self._unclaimed and time.monotonic() < until:
-            takings = [self._unclaimed[i] for i in range(min(_CHUNK, len(self._unclaimed)))]
+            some = list(islice(self._unclaimed, _CHUNK))
             try:
                 self._cool_down.check("redis")
-                self._store.claim(takings)
+                changed = self._take_or_mark(some)
             except StoreError as error:
                 self._cool_down.failed("redis", error)
                 return
-            for _ in takings:
+            for _ in some:
                 self._unclaimed.popleft()
+            self._unclaimed.extend(changed)
+
+    def _take_or_mark(self, published: list[Decision]) -> list[Decision]:
+        """Sees to it that the claims of published ids say so: a resend would publish what else lies there.
+
+        Another answer to the same body stays, so that retries hear it again. A claim of another body, or what is none, gives way;
+        -> those where it changed meanwhile.
+        """
+        takings = [
+            Taking(self._of.redis_claim(decision["id"]), claims.pack(decision, appended=True, published=True))
+            for decision in published
+        ]
+        owns: list[Own] = []
+        others: list[tuple[Decision, Taking]] = []
+        for decision, taking, value in zip(published, takings, self._store.claim(takings), strict=True):
+            if value is None:
+                continue
+            try:
+                claim = claims.read(value, decision["id"])
+            except ValueError as error:
+                self._instruments.unreadable("claim", id=decision["id"], error=str(error))
+                claim = None
+            if claim is None or (claim.hash != decision["hash"] and not claim.published):
+                others.append((decision, taking._replace(instead_of=value)))
+            else:
+                owns.append(Own(taking.key, claim.hash, claim.decision["decided"]))
+        if owns:
+            self._store.look_up(owns, [])
+        held = self._store.claim([taking for _, taking in others]) if others else []
+        return [decision for (decision, _), value in zip(others, held, strict=True) if value is not None]
 
     def _ask(self, keys: list[str]) -> list[bytes | None] | None:
         """What lies under these keys, once some claims were told that they are published; None where Redis is away."""

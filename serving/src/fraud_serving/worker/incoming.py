@@ -28,10 +28,14 @@ class Incoming:
     instead_of: bytes | None = None
 
     @property
+    def claimed(self) -> Known | None:
+        """Which decision lies in the id's claim."""
+        return None if self.claim is None else Known(self.claim.hash, self.claim.decision["decided"])
+
+    @property
     def published(self) -> Known | None:
         """What was published under the id, as far as its claim says."""
-        claim = self.claim
-        return Known(claim.hash, claim.decision["decided"]) if claim is not None and claim.published else None
+        return self.claimed if self.claim is not None and self.claim.published else None
 
     @property
     def id(self) -> str:

@@ -48,10 +48,15 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Judged:
-    """What to publish, and what to remember and count once it is committed."""
+    """What to publish, and what to remember and count once it is committed.
+
+    ``dropped`` are other decisions of published ids; ``unsure`` are published ones that aren't known to be in their claims.
+    """
 
     out: list[Outgoing] = field(default_factory=list)
     known: dict[int, dict[str, Known]] = field(default_factory=lambda: defaultdict(dict))
+    dropped: dict[int, list[tuple[str, Known]]] = field(default_factory=lambda: defaultdict(list))
+    unsure: list[Decision] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
     conflicts: int = 0
@@ -75,7 +80,7 @@ class Judge:
         self.ruling: Ruling | None = None
         self.recent = Recent()
         # The batch told as committed last. A killed broker may yet lose it (docs/decisions/0003), so its claims don't say so yet.
-        self._told: dict[int, dict[str, Known]] = {}
+        self._told = Judged()
         self._tally = Tally()
         self._cool_down = CoolDown()
         self._claiming = Claiming(store, config.identity, instruments, self._cool_down)
@@ -247,6 +252,10 @@ class Judge:
                 judged.repeats.append("stream")
                 continue
             known = fresh.get(incoming.id) or self.recent.get(incoming.id) or incoming.published
+            own = None if decision is None else Known(decision["hash"], decision["decided"])
+            if own is not None and known is not None and own != known:
+                # A claim that holds it must not have it published beside the other.
+                judged.dropped[incoming.partition].append((incoming.id, own))
             if decision is None or (known is not None and known.hash != decision["hash"]):
                 judged.conflicts += 1
                 letter = letters.conflict(self._sealer, incoming.record)
@@ -257,8 +266,11 @@ class Judge:
                 judged.repeats.append(decision["door"])
                 judged.superseded += decision["door"] == "inline" and decision["decided"] != known.decided
                 continue
-            fresh[incoming.id] = Known(decision["hash"], decision["decided"])
-            judged.known[incoming.partition][incoming.id] = fresh[incoming.id]
+            assert own is not None
+            fresh[incoming.id] = judged.known[incoming.partition][incoming.id] = own
+            sure = decision["door"] == "stream" or incoming.claimed == own
+            if not sure or Degraded.IDEMPOTENCY in decision["degraded"]:
+                judged.unsure.append(decision)
             chosen.append(incoming)
         self._shadow(ruling, chosen)
         for incoming in chosen:
@@ -315,20 +327,25 @@ class Judge:
     def forget(self, partition: int) -> None:
         """The partition is another worker's now."""
         self.recent.forget(partition)
-        self._told.pop(partition, None)
+        self._told.known.pop(partition, None)
+        self._told.dropped.pop(partition, None)
         self._claiming.forget(partition)
 
     def _settle(self) -> None:
         """What was told as committed before now is published for certain: a broker that died since then was noticed."""
-        for partition, known in self._told.items():
+        for partition, known in self._told.known.items():
             self._claiming.published(partition, known.items())
-        self._told = {}
+        for partition, dropped in self._told.dropped.items():
+            self._claiming.published(partition, dropped)
+        for decision in self._told.unsure:
+            self._claiming.unclaimed(decision)
+        self._told = Judged()
 
     def committed(self, judged: Judged) -> None:
         """The batch is in the log: remember its ids, count it."""
         now, count = time.time() * 1000, self.instruments
         self._settle()
-        self._told = judged.known
+        self._told = judged
         for partition, known in judged.known.items():
             self.recent.add(partition, known.items())
         for door in judged.repeats:
@@ -339,8 +356,6 @@ class Judge:
         if judged.superseded:
             count(metrics.SUPERSEDED).inc(judged.superseded)
         for decision in judged.decisions:
-            if Degraded.IDEMPOTENCY in decision["degraded"]:
-                self._claiming.unclaimed(decision)
             if "parity" in decision:
                 count(metrics.PARITY, result=decision["parity"]).inc()
                 self._samples.note(decision)
