@@ -29,6 +29,7 @@ MAX_FIELD_TEXT: Final = 1_000
 MAX_AMOUNT: Final = 10**13  # minor units; far below 2^53, so doubles and int64 sums stay exact
 MAX_INTEGER: Final = 2**53 - 1
 MIN_TIME: Final = 946_684_800_000  # 2000-01-01: seconds sent as milliseconds end up before it
+MAX_TIME: Final = 253_402_300_799_000  # the year 9999 ends: no later time can be shown
 
 # A number written with so few characters has at most 15 digits, which a double keeps.
 _SHORT_NUMBER: Final = 15

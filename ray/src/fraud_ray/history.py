@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,14 +24,16 @@ from fraud_contracts.csv_rows import RefusedLines, TableError
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import EventError
 from fraud_contracts.records import Event
-from fraud_pipelines.events import EPOCH, EventSchema, Tokeniser
+from fraud_pipelines.events import EPOCH, MAX_TIME, EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
 from fraud_ray.lake import Decided, Lake
 
 LOG = logging.getLogger(__name__)
 SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
-_TRUE, _FALSE = ("1", "1.0", "true", "t", "yes"), ("0", "0.0", "false", "f", "no")
+_TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
+_NO_FRACTION: Final = re.compile(r"(?<=[0-9])\.0+\Z")
+_MS: Final = re.compile(r"[0-9]{1,15}")
 _EXAMPLES: Final = 5
 _BATCH: Final = 8192
 _DELTA_LOG: Final = "_delta_log"
@@ -213,16 +216,24 @@ def rows(
 
 
 def _label(row: Mapping[str, Any], name: str) -> bool | None:
-    text = str(row.get(name, "")).strip().lower()
+    value = row.get(name, "")
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    text = _NO_FRACTION.sub("", text.strip().lower())
     return True if text in _TRUE else False if text in _FALSE else None
 
 
+def _is_empty(value: Any) -> bool:
+    """Whether a cell holds nothing: a data frame's gap in a column of numbers is nan."""
+    return value is None or value == "" or value != value
+
+
 def _known_ms(value: Any) -> int | None:
-    """Optional column: milliseconds, or a time of a Parquet file."""
+    """Optional column: milliseconds, as text or in whatever type of number, or a time of a Parquet file."""
     if isinstance(value, datetime):
         return (value - EPOCH) // timedelta(milliseconds=1) if value.tzinfo else None
-    text = str(value)
-    return int(text) if text.isdecimal() else None
+    text = _NO_FRACTION.sub("", str(value))
+    known = int(text) if _MS.fullmatch(text) else None
+    return known if known is not None and known <= MAX_TIME else None
 
 
 Word = tuple[int, bool]  # when it was known (or undated), and whether it is fraud
@@ -282,10 +293,10 @@ class _Importer:
         if fraud is None:
             self.refuse("invalid_label", where, f"{self.label_field} must be 1 or 0")
             return
-        dated = row.get(KNOWN) not in (None, "")
+        dated = not _is_empty(row.get(KNOWN))
         known = _known_ms(row[KNOWN]) if dated else event["time"] + self.delay
         if known is None or known < event["time"]:
-            self.refuse("invalid_known", where, f"{KNOWN} must be milliseconds, not before the event")
+            self.refuse("invalid_known", where, f"{KNOWN} must be UTC milliseconds, not before the event")
             return
         digest = self.schema.hash(event)
         before = self._seen.get(event["id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +315,52 @@ def test_parquet_times_finer_than_a_microsecond_are_times(tmp_path: Path) -> Non
     )
     found = load(tmp_path, {"a.parquet": parquet(timestamp=times, known=times)})
     assert [event["time"] for event in found.events] == found.known == [NOW - 1, NOW - 1]
+
+
+@pytest.mark.parametrize("known", ["9" * 5_000, "9" * 30, "253402300800000", "١٧٩٠٠٠٠٠٠٠٠٠٠", "0x10", "1.5"])
+def test_a_date_that_is_none_is_refused(tmp_path: Path, known: str) -> None:
+    """Too long, after the year 9999, of other digits, or no number: the row counts as invalid_known."""
+    lines = (f"{HEADER},known", f"{row(1)},{known}", f"{row(2)},", "")
+    found = load(tmp_path, {"a.csv": "\n".join(lines).encode()})
+    assert ([event["id"] for event in found.events], found.refused) == (["t2"], {"invalid_known": 1})
+
+
+def test_whole_floats_are_dates(tmp_path: Path) -> None:
+    """A data frame makes floats of a column with gaps, and nan of a gap."""
+    lines = (f"{HEADER},known", f"{row(1)},{NOW}.0", f"{row(2)},", "")
+    files = {
+        "a.csv": "\n".join(lines).encode(),
+        "b.parquet": parquet(transaction_id=["t3", "t4"], known=[float(NOW), float("nan")]),
+        "c.parquet": parquet(transaction_id=["t5", "t6"], known=[Decimal(NOW), None]),
+    }
+    found = load(tmp_path, files)
+    assert not found.refused
+    assert {event["id"] for event, known in zip(found.events, found.known, strict=True) if known == NOW} == {
+        "t1",
+        "t3",
+        "t5",
+    }
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [Decimal("1.00"), Decimal("0.00")],
+        [b"1", b"0"],
+        [1.0, 0.0],
+        [True, False],
+        ["1.00", "0"],
+        pyarrow.array(["true", "false"]).dictionary_encode(),
+    ],
+)
+def test_whatever_type_is_clearly_one_or_nought_is_a_label(tmp_path: Path, labels: Any) -> None:
+    """Of a Parquet column of any type."""
+    found = load(tmp_path, {"a.parquet": parquet(is_fraud=labels)})
+    assert (found.fraud, found.refused) == ([True, False], {})
+
+
+@pytest.mark.parametrize("label", [0.5, float("nan"), 2, -1, b"\xff", None, "y", "0.1"])
+def test_whatever_is_neither_is_no_label(tmp_path: Path, label: Any) -> None:
+    """It's nobody's to guess."""
+    found = load(tmp_path, {"a.parquet": parquet(is_fraud=[label, label]), "b.csv": text(row(9))})
+    assert (len(found.events), found.refused) == (1, {"invalid_label": 2})

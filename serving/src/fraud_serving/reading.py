@@ -13,11 +13,10 @@ from typing_extensions import TypedDict
 
 from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.records import DeadLetter, Decision, Event, FeatureRecord
-from fraud_pipelines.events import MAX_INTEGER
+from fraud_pipelines.events import MAX_INTEGER, MAX_TIME
 
 # No record of ours comes near: the largest hold an event twice. Checking larger bytes would hold up all others.
 MAX_BYTES: Final = 4 * MAX_EVENT_BYTES
-MAX_TIME: Final = 253_402_300_799_000  # the year 9999 ends: no later time can be shown
 
 
 class Published(TypedDict):
