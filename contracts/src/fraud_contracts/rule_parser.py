@@ -14,35 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-FUNCTIONS: Final = frozenset(
-    [
-        "has",
-        "size",
-        "contains",
-        "startsWith",
-        "endsWith",
-        "matches",
-        "int",
-        "uint",
-        "double",
-        "string",
-        "bytes",
-        "timestamp",
-        "duration",
-        "type",
-        "dyn",
-        "getFullYear",
-        "getMonth",
-        "getDayOfYear",
-        "getDayOfMonth",
-        "getDate",
-        "getDayOfWeek",
-        "getHours",
-        "getMinutes",
-        "getSeconds",
-        "getMilliseconds",
-    ]
-)
+from fraud_contracts import rule_costs
+
+FUNCTIONS: Final = frozenset({
+    "has", "size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "bytes", "timestamp",
+    "duration", "type", "dyn", "getFullYear", "getMonth", "getDayOfYear", "getDayOfMonth", "getDate", "getDayOfWeek",
+    "getHours", "getMinutes", "getSeconds", "getMilliseconds",
+})  # fmt: skip
 _OVER_LISTS: Final = frozenset({"all", "exists", "exists_one", "map", "filter"})
 _TYPE_NAMES: Final = frozenset({"int", "uint", "double", "string", "bytes", "bool", "list", "map", "type"})
 _COMPARISONS: Final = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
@@ -93,7 +71,8 @@ Path = tuple[str, ...]
 class Part:
     """A piece of the expression: what is to be evaluated in its place, and the conditions under which that is null.
 
-    ``bound`` are variables of macros in it: it can't be tried alone. ``truth``: it is true or false, never null.
+    ``bound`` are variables of macros in it: it can't be tried alone. ``truth``: it is true or false, never null. ``size`` is how
+    many plain values it may hold, ``item`` the same of its largest element; ``steps`` what macros and matches() in it cost.
     """
 
     text: str
@@ -103,6 +82,9 @@ class Part:
     truth: bool = False
     name: Name | None = None
     choice: tuple[str, Part, Part] | None = None
+    size: int = 1
+    item: int = 1
+    steps: int = 0
 
     def guarded(self, otherwise: str) -> Part:
         text = self.text
@@ -110,17 +92,32 @@ class Part:
             text = f"({' || '.join(self.nulls)} ? {otherwise} : {text})"
         if len(text) > _MAX_TEXT:
             raise RuleError("chooses too much with ?; make several rules of it")
-        return Part(text, paths=self.paths, bound=self.bound)
+        return Part(
+            text, paths=self.paths, bound=self.bound, size=self.size, item=self.item, steps=self.steps
+        )
 
 
 def _joined(text: str, *parts: Part) -> Part:
     """A value made of parts: null where one of them is."""
-    return Part(
+    part = Part(
         text,
         tuple(dict.fromkeys(null for part in parts for null in part.nulls)),
         frozenset().union(*(part.paths for part in parts)),
         frozenset().union(*(part.bound for part in parts)),
     )
+    return _costing(
+        part,
+        size=sum(p.size for p in parts) or 1,
+        item=max((p.item for p in parts), default=1),
+        steps=sum(p.steps for p in parts),
+    )
+
+
+def _costing(part: Part, *, size: int, item: int, steps: int) -> Part:
+    """The part with what it costs; RuleError where that is too much."""
+    if max(size, steps) > rule_costs.MAX_STEPS:
+        raise RuleError(rule_costs.TOO_MUCH)
+    return replace(part, size=size, item=item, steps=steps)
 
 
 class Parser:
@@ -128,7 +125,8 @@ class Parser:
 
     def __init__(self, source: str, known: Names) -> None:
         self._tokens: list[tuple[str, str]] = []
-        self._at, self._known, self._scope = 0, known, [frozenset[str]()]
+        self._at, self._known = 0, known
+        self._scope: list[dict[str, int]] = [{}]  # variables of macros, with their largest value's size
         self.comparisons: list[tuple[Part, str, Part]] = []
         self.truths: list[Part] = []
         end = 0
@@ -189,7 +187,10 @@ class Parser:
             either = [" || ".join(branch.nulls) or "false" for branch in (first, second)]
             nulls = (f"({condition.text} ? {either[0]} : {either[1]})",)
         truth = first.truth and second.truth
-        return replace(found, nulls=nulls, truth=truth, choice=(condition.text, first, second))
+        found = replace(found, nulls=nulls, truth=truth, choice=(condition.text, first, second))
+        # The condition stands twice: in the value and in what asks whether it is null.
+        steps = found.steps + condition.steps
+        return _costing(found, size=max(first.size, second.size), item=found.item, steps=steps)
 
     def _logic(self, sign: str = "||") -> Part:
         def inner() -> Part:
@@ -235,7 +236,9 @@ class Parser:
             if sign == "[":
                 index = self._choice()
                 self._expect("]")
-                part = _joined(f"{part.text}[{index.text}]", part, index)
+                of = part
+                part = _joined(f"{of.text}[{index.text}]", of, index)
+                part = replace(part, size=of.item)
                 continue
             name = self._take()[1]
             if self._accept("("):
@@ -268,8 +271,8 @@ class Parser:
             )
         if kind != "name":
             raise RuleError(f"has something that rules can't use at {text!r}")
-        if text in self._scope[-1]:
-            return Part(text, (f"{text} == null",), bound=frozenset({text}))
+        if (size := self._scope[-1].get(text)) is not None:
+            return Part(text, (f"{text} == null",), bound=frozenset({text}), size=size, item=size)
         if text in self._known:
             return self._path(text)
         if self._accept("("):
@@ -316,7 +319,12 @@ class Parser:
             return replace(
                 arguments[0], text=f"({arguments[0].text} != null)", nulls=(), truth=True, name=None
             )
-        return _joined(f"{text}({', '.join(a.text for a in arguments)})", *receiver, *arguments)
+        part = _joined(f"{text}({', '.join(a.text for a in arguments)})", *receiver, *arguments)
+        if name != "matches":
+            return part
+        plain = not arguments[-1].paths and not arguments[-1].bound if arguments else False
+        steps = part.steps + rule_costs.matching(arguments[-1].text if plain else None)
+        return _costing(part, size=1, item=1, steps=steps)
 
     def _macro(self, over: Part, name: str) -> Part:
         kind, variable = self._take()
@@ -324,7 +332,7 @@ class Parser:
             raise RuleError(
                 f"calls {name}; write it as list.{name}(x, …), with another name than event or features"
             )
-        self._scope.append(self._scope[-1] | {variable})
+        self._scope.append(self._scope[-1] | {variable: over.item})
         bodies = self._list(")")
         self._scope.pop()
         texts = [
@@ -332,7 +340,13 @@ class Parser:
             for i, body in enumerate(bodies)
         ]
         found = _joined(f"{over.text}.{name}({variable}, {', '.join(texts)})", over, *bodies)
-        return replace(found, nulls=over.nulls, bound=over.bound | (found.bound - {variable}))
+        found = replace(found, nulls=over.nulls, bound=over.bound | (found.bound - {variable}))
+        size, item = {
+            "map": (over.size * bodies[-1].size if bodies else 1, bodies[-1].size if bodies else 1),
+            "filter": (over.size, over.item),
+        }.get(name, (1, 1))
+        steps = over.steps + rule_costs.macro(over.size, texts, sum(body.steps for body in bodies))
+        return _costing(found, size=size, item=item, steps=steps)
 
     def _list(self, end: str) -> list[Part]:
         found: list[Part] = []
@@ -356,7 +370,8 @@ class Parser:
                 texts[-1] += f": {_embedded(parts[-1])}"
             if self._peek() != end:
                 self._expect(",")
-        return replace(_joined(f"{start}{', '.join(texts)}{end}", *parts), nulls=())
+        item = max((part.size for part in parts), default=1)
+        return replace(_joined(f"{start}{', '.join(texts)}{end}", *parts), nulls=(), item=item)
 
 
 def _embedded(part: Part) -> str:

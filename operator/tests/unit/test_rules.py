@@ -185,3 +185,60 @@ def test_every_value_can_be_read_with_its_type() -> None:
         "category": str, "items": int, "km": float, "online": bool, "e-mail": str, "pin": str, "a.b": int,
     }  # fmt: skip
     assert readable["features"]["night"].kind is bool and readable["features"]["hour"].kind is float
+
+
+TEN = "[0,1,2,3,4,5,6,7,8,9]"
+
+
+def nested(depth: int, macro: str = "all", inner: str = "event.amount >= 0") -> str:
+    return f"{TEN}.{macro}(x, " * depth + inner + ")" * depth
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        nested(4),
+        nested(6),
+        "[1].all(x, " * 40 + "true" + ")" * 40,
+        " || ".join([r"event.id.matches('^\\w{90}$')"] * 20),
+        f"size({nested(3, 'map', TEN)}) > 0",
+        f"{nested(2, 'map', TEN)}.exists(x, x.exists(y, y.exists(z, z > 0)))",
+        "['a']" + ".map(x, x + x)" * 12 + " == ['a']",
+        "['a']" + ".map(x, [x, x])" * 12 + " == [['a']]",
+        nested(2, inner="event.id.matches('^a.*$')"),
+        r"event.id.matches('(\\w{100}){100}')",
+        r"[0,1].exists(x, event.id.matches('(\\w{20}){30}'))",
+    ],
+)
+def test_a_rule_that_multiplies_is_refused(when: str) -> None:
+    """Lists within lists multiply, in steps as in memory, and so do counts in a pattern: it is refused before anything runs."""
+    [problem] = told(when)
+    assert "takes more than 1,000 steps" in problem and "shorten the lists" in problem, problem
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        nested(2),
+        f"{nested(1, 'map', '[x, x + 1]')}.exists(x, x.exists(y, y == event.amount))",
+        f"event.id in {['m' + str(i) for i in range(90)]}",
+        f"{[str(i) for i in range(90)]}.exists(x, event.id.startsWith(x))",
+        "['^a', '^b.*$', 'c$'].exists(p, event.id.matches(p))",
+        r"event.id.matches('^\\d{4}-\\d{4}-\\d{4}$') || event.id.matches('^[A-Z]{2}[0-9]{2,30}$')",
+        r"event.id.matches('^(\\d{4}-){3}\\d{4}$') && event.id.matches('^[0-9a-f]{64}$')",
+    ],
+)
+def test_a_rule_with_lists_of_a_sound_length_is_taken(when: str) -> None:
+    """Two levels of ten, a list of ninety, patterns with counts as account numbers have them."""
+    assert told(when) == []
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["(" * 999, "(" * 499 + "1" + ")" * 499, "!" * 996 + "true", "-" * 995 + "1 < 0", "[" * 999, "[" * 499 + "]" * 499,
+     "{1:" * 200 + "1" + "}" * 200, "true ? " * 70 + "true" + " : true" * 70, "true ? true : " * 70 + "true",
+     "event." * 160 + "id", "1 == (" * 140 + "1" + ")" * 140, "size(" * 160 + "'a'" + ")" * 160],
+)  # fmt: skip
+def test_a_rule_that_is_nested_too_deep_is_refused(when: str) -> None:
+    """However deep a thousand characters nest: an answer in words, and no crash."""
+    assert all("rule 'rule-0' " in problem for problem in told(when))
