@@ -7,22 +7,26 @@ true. Any value made of a null is null: ``event.fields.n + 1``, ``size(event.fie
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from fraud_contracts import rule_costs
+from fraud_contracts import rule_costs, tokens
+from fraud_contracts.rule_names import (
+    FUNCTIONS,
+    KINDS,
+    OVER_LISTS,
+    TYPE_NAMES,
+    Name,
+    Names,
+    Path,
+    RuleError,
+    some,
+    unknown_function,
+    unknown_name,
+)
 
-FUNCTIONS: Final = frozenset({
-    "has", "size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "bytes", "timestamp",
-    "duration", "type", "dyn", "getFullYear", "getMonth", "getDayOfYear", "getDayOfMonth", "getDate", "getDayOfWeek",
-    "getHours", "getMinutes", "getSeconds", "getMilliseconds",
-})  # fmt: skip
-_OVER_LISTS: Final = frozenset({"all", "exists", "exists_one", "map", "filter"})
-_TYPE_NAMES: Final = frozenset({"int", "uint", "double", "string", "bytes", "bool", "list", "map", "type"})
 _COMPARISONS: Final = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
 _MAX_TEXT: Final = 50_000
 _TOKEN: Final = re.compile(
@@ -33,55 +37,30 @@ _TOKEN: Final = re.compile(
     |(?P<sign>&&|\|\||==|!=|<=|>=|[-!<>+*/%?:.,()\[\]{}])""",
     re.VERBOSE | re.DOTALL,
 )
+_PLAIN: Final = frozenset[str | None]({None})
+_WRITTEN: Final = frozenset[str | None]({None, ""})
+_LISTS: Final = "put the value on a list of spec.policy.lists"
 _PLAIN_STRING: Final = re.compile(r"""(["'])([^\\"']*)\1""")
-KINDS: Final[Mapping[type, str]] = {
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    bytes: "bytes",
-    datetime: "a timestamp",
-    timedelta: "a duration",
-    list: "a list",
-    dict: "a map",
-}
-
-
-class RuleError(ValueError):
-    """What is wrong with a rule, and the remedy; it reads on from the rule's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A value that a rule may read. A sensitive one is a token, whatever its declared type."""
-
-    kind: type
-    nullable: bool = True
-    sensitive: bool = False
-
-
-Names = Mapping[str, "Names | Name"]
-
-
-Path = tuple[str, ...]
-"""As ``("event", "fields", "category")``: a field's name may hold a dot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A piece of the expression: what is to be evaluated in its place, and the conditions under which that is null.
 
-    ``bound`` are variables of macros in it: it can't be tried alone. ``truth``: it is true or false, never null. ``size`` is how
-    many plain values it may hold, ``item`` the same of its largest element; ``steps`` what macros and matches() in it cost.
+    ``bound`` are the variables in it of macros around it, each with what it goes through. ``truth``: it is true or false,
+    never null. ``tokens`` are the raw fields whose tokens it may be or list: "" for a token written out, None for what is none.
+    ``size`` is how many plain values it may hold, ``item`` the same of its largest element; ``steps`` what macros and matches()
+    in it cost.
     """
 
     text: str
     nulls: tuple[str, ...] = ()
     paths: frozenset[Path] = frozenset()
-    bound: frozenset[str] = frozenset()
+    bound: Mapping[str, Part] = field(default_factory=dict)
     truth: bool = False
     name: Name | None = None
     choice: tuple[str, Part, Part] | None = None
+    tokens: frozenset[str | None] = _PLAIN
     size: int = 1
     item: int = 1
     steps: int = 0
@@ -99,11 +78,20 @@ class Part:
 
 def _joined(text: str, *parts: Part) -> Part:
     """A value made of parts: null where one of them is."""
+    for part in parts:
+        if part.tokens - _WRITTEN:
+            raise RuleError(
+                f"reads {part.text}, which holds tokens, where only ==, !=, in and has can take it; {_LISTS}"
+            )
+    return _combined(text, *parts)
+
+
+def _combined(text: str, *parts: Part) -> Part:
     part = Part(
         text,
         tuple(dict.fromkeys(null for part in parts for null in part.nulls)),
         frozenset().union(*(part.paths for part in parts)),
-        frozenset().union(*(part.bound for part in parts)),
+        {variable: over for part in parts for variable, over in part.bound.items()},
     )
     return _costing(
         part,
@@ -120,13 +108,26 @@ def _costing(part: Part, *, size: int, item: int, steps: int) -> Part:
     return replace(part, size=size, item=item, steps=steps)
 
 
+def _compared(left: Part, operator: str, right: Part) -> Part:
+    """A comparison. Tokens equal only tokens of the same raw field: any other comparison with them is always the same."""
+    text, held = f"{left.text} {operator} {right.text}", left.tokens | right.tokens
+    fields = held - _WRITTEN
+    if not fields or operator not in ("==", "!=", "in"):
+        return _joined(text, left, right)
+    if None in held:
+        shown = left.text if left.tokens & fields else right.text
+        raise RuleError(f"compares {shown}, which holds tokens, with a plain value; {_LISTS}")
+    if len(fields) > 1:
+        raise RuleError(f"compares {text}, tokens of two fields, which are never equal; {_LISTS}")
+    return _combined(text, left, right)
+
+
 class Parser:
     """CEL's grammar, by descent; the library has found the syntax right before."""
 
     def __init__(self, source: str, known: Names) -> None:
         self._tokens: list[tuple[str, str]] = []
-        self._at, self._known = 0, known
-        self._scope: list[dict[str, int]] = [{}]  # variables of macros, with their largest value's size
+        self._at, self._known, self._scope = 0, known, [dict[str, Part]()]
         self.comparisons: list[tuple[Part, str, Part]] = []
         self.truths: list[Part] = []
         end = 0
@@ -207,7 +208,7 @@ class Parser:
         while operator := self._accept(*_COMPARISONS):
             right = self._sum("+", "-")
             self.comparisons.append((left, operator, right))
-            whole = _joined(f"{left.text} {operator} {right.text}", left, right)
+            whole = _compared(left, operator, right)
             left = replace(whole.guarded("true" if operator == "!=" else "false"), truth=True)
         return left
 
@@ -244,7 +245,7 @@ class Parser:
             if self._accept("("):
                 part = (
                     self._macro(part, name)
-                    if name in _OVER_LISTS
+                    if name in OVER_LISTS
                     else self._call(f"{part.text}.{name}", name, part)
                 )
             elif part.name is not None:
@@ -258,7 +259,8 @@ class Parser:
     def _primary(self) -> Part:
         kind, text = self._take()
         if kind in ("string", "number") or text in ("true", "false"):
-            return Part(text, truth=kind == "name")
+            token = kind == "string" and tokens.is_token(text[1:-1])
+            return Part(text, truth=kind == "name", tokens=frozenset({""}) if token else _PLAIN)
         if text == "(":
             part = self._choice()
             self._expect(")")
@@ -271,13 +273,14 @@ class Parser:
             )
         if kind != "name":
             raise RuleError(f"has something that rules can't use at {text!r}")
-        if (size := self._scope[-1].get(text)) is not None:
-            return Part(text, (f"{text} == null",), bound=frozenset({text}), size=size, item=size)
+        if (over := self._scope[-1].get(text)) is not None:
+            part = Part(text, (f"{text} == null",), over.paths, {text: over}, tokens=over.tokens)
+            return replace(part, size=over.item, item=over.item)
         if text in self._known:
             return self._path(text)
         if self._accept("("):
             return self._call(text, text)
-        if text in _TYPE_NAMES:
+        if text in TYPE_NAMES:
             return Part(text)
         raise RuleError(f"reads {text}; it may read {' and '.join(sorted(self._known))} only")
 
@@ -287,12 +290,12 @@ class Parser:
         while not isinstance(level, Name):
             key, written = self._key()
             if key is None:
-                raise RuleError(f"reads {text} as a whole; name one of its values: {_some(level)}")
+                raise RuleError(f"reads {text} as a whole; name one of its values: {some(level)}")
             if key not in level:
-                raise RuleError(_unknown(".".join(path), key, level))
+                raise RuleError(unknown_name(".".join(path), key, level))
             path, text, level = (*path, key), text + written, level[key]
         nulls = (f"{text} == null",) if level.nullable else ()
-        return Part(text, nulls, frozenset({path}), name=level)
+        return Part(text, nulls, frozenset({path}), name=level, tokens=frozenset({level.token_of}))
 
     def _key(self) -> tuple[str | None, str]:
         """The next name below ``event`` or ``features``, as ``.name`` or ``["name"]``, and how it is written."""
@@ -309,16 +312,11 @@ class Parser:
 
     def _call(self, text: str, name: str, *receiver: Part) -> Part:
         if name not in FUNCTIONS:
-            known = FUNCTIONS | _OVER_LISTS
-            close = difflib.get_close_matches(name, known, 3)
-            meant = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(sorted(known))}"
-            raise RuleError(f"calls {name}, which CEL hasn't; {meant}")
+            raise RuleError(unknown_function(name))
         arguments = self._list(")")
         if name == "has" and not receiver and len(arguments) == 1 and arguments[0].name is not None:
             # Every declared name is in the event, so has() asks for a value.
-            return replace(
-                arguments[0], text=f"({arguments[0].text} != null)", nulls=(), truth=True, name=None
-            )
+            return Part(f"({arguments[0].text} != null)", paths=arguments[0].paths, truth=True)
         part = _joined(f"{text}({', '.join(a.text for a in arguments)})", *receiver, *arguments)
         if name != "matches":
             return part
@@ -332,7 +330,7 @@ class Parser:
             raise RuleError(
                 f"calls {name}; write it as list.{name}(x, …), with another name than event or features"
             )
-        self._scope.append(self._scope[-1] | {variable: over.item})
+        self._scope.append(self._scope[-1] | {variable: over})
         bodies = self._list(")")
         self._scope.pop()
         texts = [
@@ -340,7 +338,8 @@ class Parser:
             for i, body in enumerate(bodies)
         ]
         found = _joined(f"{over.text}.{name}({variable}, {', '.join(texts)})", over, *bodies)
-        found = replace(found, nulls=over.nulls, bound=over.bound | (found.bound - {variable}))
+        outer = {name: one for name, one in found.bound.items() if name != variable}
+        found = replace(found, nulls=over.nulls, bound={**outer, **over.bound})
         size, item = {
             "map": (over.size * bodies[-1].size if bodies else 1, bodies[-1].size if bodies else 1),
             "filter": (over.size, over.item),
@@ -371,26 +370,11 @@ class Parser:
             if self._peek() != end:
                 self._expect(",")
         item = max((part.size for part in parts), default=1)
-        return replace(_joined(f"{start}{', '.join(texts)}{end}", *parts), nulls=(), item=item)
+        holds = frozenset().union(*(part.tokens for part in parts)) if start == "[" else _PLAIN
+        join = _combined if start == "[" else _joined
+        return replace(join(f"{start}{', '.join(texts)}{end}", *parts), nulls=(), item=item, tokens=holds)
 
 
 def _embedded(part: Part) -> str:
     """The part's text where a null is allowed as a value."""
     return part.text if part.name is not None else part.guarded("null").text
-
-
-def _some(known: Iterable[str]) -> str:
-    listed = sorted(known)
-    return ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")
-
-
-def _unknown(path: str, key: str, level: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key, level, 3)
-    meant = f"did you mean {' or '.join(close)}?" if close else f"there are: {_some(level) or 'none'}."
-    remedy = {
-        "event": " Currency is there where spec.event.amount.currency is." if key == "currency" else "",
-        "event.fields": " Else declare it in spec.event.fields",
-        "event.entities": " Else declare it in spec.entities",
-        "features": " Else add it to spec.features.extra",
-    }
-    return f"reads {path}.{key}, which isn't there; {meant}{remedy[path]}"

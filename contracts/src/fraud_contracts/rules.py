@@ -8,16 +8,15 @@ trial of the whole.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from fraud_contracts import feature_set
 from fraud_contracts.detector import DetectorSpec, FieldType
-from fraud_contracts.rule_parser import KINDS, Name, Names, Parser, Part, Path, RuleError
+from fraud_contracts.rule_names import KINDS, Name, Names, Path, RuleError
+from fraud_contracts.rule_parser import Parser, Part
 
-_PLACEHOLDER: Final = re.compile(r"t_[0-9a-f]{32}")  # what stands in an event for a sensitive value
 _NO_VALUE: Final = "t_" + "0" * 32
 
 # Several of each, so that int(), timestamp(), duration() and division find one that they can take.
@@ -48,14 +47,14 @@ class CompiledRule:
 
 def names(spec: DetectorSpec) -> Names:
     """All that rules of this detector may read, by its parts: ``event.entities.customer`` and so on."""
-    sensitive = set(spec.event.sensitive)
     types = {FieldType.STRING: str, FieldType.INTEGER: int, FieldType.NUMBER: float, FieldType.BOOLEAN: bool}
     fields = {
-        f.name: Name(str if f.name in sensitive else types[f.type], sensitive=f.name in sensitive)
+        f.name: Name(str, token_of=f.name) if f.name in spec.event.sensitive else Name(types[f.type])
         for f in spec.event.fields
     }
     entities = {
-        e.name: Name(str, nullable=i > 0, sensitive=e.field in sensitive) for i, e in enumerate(spec.entities)
+        e.name: Name(str, i > 0, token_of=e.field if e.field in spec.event.sensitive else None)
+        for i, e in enumerate(spec.entities)
     }
     event: dict[str, Names | Name] = {
         "id": Name(str, nullable=False),
@@ -136,7 +135,7 @@ class _Trial:
             for key in path[:-1]:
                 level, at = level[key], at.setdefault(key, {})
             name: Name = level[path[-1]]
-            value = _NO_VALUE if name.sensitive else _SAMPLES[name.kind][number]
+            value = _NO_VALUE if name.token_of is not None else _SAMPLES[name.kind][number]
             at[path[-1]] = None if nulls and name.nullable else value
         return found
 
@@ -153,11 +152,6 @@ class _Trial:
             if others and all(_kind(one) != _kind(value) for value in others):
                 kinds = f"{left.text} is {_kind(one)}, {right.text} {'holds' if operator == 'in' else 'is'}"
                 raise RuleError(f"compares {shown}, but {kinds} {_kind(others[0])}; give both the same type")
-            for part, fixed, values in ((left, right, others), (right, left, [one])):
-                sensitive = part.name is not None and part.name.sensitive and not fixed.paths
-                if sensitive and not all(_PLACEHOLDER.fullmatch(str(value)) for value in values):
-                    remedy = "put the value on a list of spec.policy.lists"
-                    raise RuleError(f"compares {part.text}, which holds tokens, with a plain value; {remedy}")
         self._values(Part(shown, paths=left.paths | right.paths))
 
     def truth(self, part: Part) -> None:

@@ -18,7 +18,7 @@ from fraud_contracts.config import DetectorConfig, KafkaAddress
 from fraud_contracts.detector import Component, ComponentOverride, DeletionPolicy, DetectorSpec, parse_spec
 from fraud_contracts.errors import SpecError
 from fraud_contracts.names import Identity
-from fraud_contracts.rule_parser import RuleError
+from fraud_contracts.rule_names import RuleError
 from fraud_operator import training
 from fraud_operator.settings import Platform
 

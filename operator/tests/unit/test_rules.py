@@ -9,7 +9,7 @@ import cel
 import pytest
 import yaml
 
-from fraud_contracts import rule_parser, rules
+from fraud_contracts import rule_names, rules
 from fraud_contracts.detector import parse_spec
 from fraud_operator.detector import Detector, check
 from fraud_operator.settings import Platform, Stores
@@ -103,6 +103,22 @@ REFUSED = [
         "holds tokens, with a plain value; put the value on a list",
     ),
     ("event.fields.pin in ['1234']", "holds tokens"),
+    # tokens: only equality with a token, or with a name of the same field, can ever be true
+    ("event.fields.pin == event.entities.customer", "tokens of two fields, which are never equal"),
+    ("event.entities.customer != event.fields.category", "holds tokens, with a plain value"),
+    ("'4000' in [event.fields.pin]", "holds tokens, with a plain value"),
+    ("event.fields.pin in [event.fields.category]", "holds tokens, with a plain value"),
+    ("[event.fields.pin] == ['1234']", "holds tokens, with a plain value"),
+    ("['4000'].exists(p, event.fields.pin == p)", "holds tokens, with a plain value"),
+    ("event.entities.customer < 't_0123456789abcdef0123456789abcdef'", "holds tokens, where only ==, !="),
+    ("event.entities.customer.startsWith('4000')", "put the value on a list of spec.policy.lists"),
+    ("event.entities.customer.matches('^4')", "holds tokens, where only ==, !=, in and has can take it"),
+    ("size(event.fields.pin) == 16", "holds tokens, where"),
+    ("event.fields.pin + '' == '1234'", "holds tokens, where"),
+    ("(features.night ? event.fields.pin : '0') == '1234'", "holds tokens, where"),
+    ("[event.fields.pin].exists(p, p == '1234')", "holds tokens, with a plain value"),
+    ("[event.fields.pin].exists(p, p.startsWith('4'))", "holds tokens, where"),
+    ("{event.fields.pin: true}['1234']", "holds tokens, where"),
     # syntax
     ("event.amount > 5 and", "is no CEL expression"),
     ("event.amount = 5", "is no CEL expression"),
@@ -129,6 +145,10 @@ TAKEN = [
     "'event.amont > 5' == event.fields.category // event.amont",
     "type(event.amount) == int",
     "event.fields['a.b'] == 1",
+    "event.entities.customer != 't_0123456789abcdef0123456789abcdef' && has(event.fields.pin)",
+    "event.fields.pin in ['t_0123456789abcdef0123456789abcdef', \"t_ffffffffffffffffffffffffffffffff\"]",
+    "'t_0123456789abcdef0123456789abcdef' in [event.fields.pin]",
+    "['t_0123456789abcdef0123456789abcdef'].exists(p, (event.fields.pin) == p)",
     "true",
 ]
 
@@ -155,6 +175,15 @@ def test_currency_is_there_where_it_is_declared() -> None:
     assert "where spec.event.amount.currency is" in problem.message
 
 
+def test_two_names_of_one_sensitive_field_can_be_compared() -> None:
+    """Tokens are made by the field: an entity and a declared field of it hold the same ones."""
+    changed = body(
+        "event.entities.customer == event.fields.card && event.fields.card in [event.entities.customer]"
+    )
+    changed["spec"]["event"]["fields"] = [*FIELDS, {"name": "card", "type": "string"}]
+    assert check(Detector.parse(changed, PLATFORM)) == []
+
+
 def test_a_rule_that_grows_without_bound_is_refused() -> None:
     """Choices within choices would double with each level; the check ends early."""
     when = "features.night"
@@ -171,7 +200,7 @@ def test_the_functions_are_the_librarys() -> None:
         "string": "string(1)", "bytes": "bytes('a')", "timestamp": "timestamp('2026-01-31T12:00:00Z')",
         "duration": "duration('1h')", "type": "type(1)", "dyn": "dyn(1)",
     }  # fmt: skip
-    for name in rule_parser.FUNCTIONS:
+    for name in rule_names.FUNCTIONS:
         of = "timestamp('2026-01-31T12:00:00Z')." if name.startswith("get") else "'a'."
         text = one.get(name, f"{of}{name}({'' if name.startswith('get') else repr('a')})")
         cel.compile(text).execute()

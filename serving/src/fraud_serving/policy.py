@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,10 +25,10 @@ from typing import Final
 
 import cel
 
-from fraud_contracts import feature_set, rules
+from fraud_contracts import feature_set, rules, tokens
 from fraud_contracts.detector import Action, DetectorSpec, Limits, Policy, PolicyList, RuleMode
 from fraud_contracts.records import Event, Reasoned
-from fraud_contracts.rule_parser import RuleError
+from fraud_contracts.rule_names import RuleError
 from fraud_pipelines.events import Tokeniser
 
 SEVERITY: Final = {Action.APPROVE: 0, Action.REVIEW: 1, Action.DECLINE: 2}
@@ -115,7 +114,7 @@ class _List:
                 )
                 continue
             # Events hold tokens, so a plain value is turned into its token; one copied from a decision is one already.
-            plain = sensitive and not re.fullmatch(r"t_[0-9a-f]{32}", entry.value)
+            plain = sensitive and not tokens.is_token(entry.value)
             self.until[tokeniser.token(raw_field, entry.value) if plain else entry.value] = ends
 
     def match(self, event: Event, now: int) -> bool:
