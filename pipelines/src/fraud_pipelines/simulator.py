@@ -22,6 +22,7 @@ from typing import Any, Final, TypedDict
 
 import numpy as np
 
+from fraud_contracts import outputs
 from fraud_pipelines.labels import KNOWN, PATTERN
 from fraud_pipelines.simulated_payments import DAY, FRAUDS, HOUR, Payments, Row
 from fraud_pipelines.simulated_people import NO_DRIFT, Drift, Population
@@ -212,8 +213,15 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(argv)
     for path in (given.out, given.reports):
-        if path is not None and path.exists():
+        if path is None:
+            continue
+        if path.exists() or path.is_symlink():
             parser.error(f"{path} is there already: remove it or give another name")
+        file = outputs.in_the_way(path)
+        if file is not None:
+            parser.error(f"{file} is no folder")
+    if given.reports is not None and given.reports.resolve() == given.out.resolve():
+        parser.error(f"{given.out} can't be both: give --reports another name")
     return given
 
 
@@ -227,6 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     written: Sequence[Mapping[str, Any]] = as_known(rows, told, end_ms) if given.as_known else rows
     write_csv(written, given.out, known=given.as_known, patterns=given.patterns)
     if given.reports is not None:
+        given.reports.parent.mkdir(parents=True, exist_ok=True)
         given.reports.write_text("".join(json.dumps(one) + "\n" for one in told))
     frauds = sum(row["is_fraud"] for row in rows)
     sys.stdout.write(f"{given.out}: {len(rows)} rows, {frauds} fraudulent, {given.days} days\n")

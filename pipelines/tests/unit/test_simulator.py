@@ -198,3 +198,28 @@ def test_a_file_that_is_there_is_never_written_over(
         main(["--rows", "100", *arguments])
     assert "mine.csv is there already" in capsys.readouterr().err
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"mine.csv": "years of payments"}
+
+
+@pytest.mark.parametrize("option", ["--out", "--reports"])
+@pytest.mark.parametrize("place", ["file/below/it", "link", "same"])
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, option: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below a file, through a link that leads nowhere yet, or one place for both: the command names it and writes nothing."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    others = {"--out": "same", "--reports": "same"} if place == "same" else {"--out": "o", "--reports": "r"}
+    others[option] = place
+    arguments = [part for name, file in others.items() for part in (name, str(tmp_path / file))]
+    with pytest.raises(SystemExit):
+        main(["--rows", "100", *arguments])
+    assert str(tmp_path / place.partition("/")[0]) in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_folders_of_both_files_are_made(tmp_path: Path) -> None:
+    """That of the reports, too."""
+    out, told = tmp_path / "a" / "h.csv", tmp_path / "b" / "r.jsonl"
+    assert main(["--rows", "100", "--end-ms", str(START), "--reports", str(told), "--out", str(out)]) == 0
+    assert out.exists()
+    assert told.exists()

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from fraud_contracts import log
+from fraud_contracts import log, outputs
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.feature_set import feature_set_hash
@@ -64,14 +65,23 @@ def first_parameters(
 
 
 def foreign(out: Path) -> list[str]:
-    """What lies below ``out`` and isn't a file that this command writes, by name; a link leads to what it didn't write, too."""
+    """What lies below ``out`` and isn't a file that this command writes, by name.
+
+    A link leads to what it didn't write, and so does a file of several names.
+    """
     own = {f"package/{name}" for name in model_package.FILES} | {f"plots/{name}" for name in plots.FILES}
-    found = (path for path in out.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted({str(path.relative_to(out)) for path in found} - own)
+    names = []
+    for path in out.rglob("*"):
+        name, status = str(path.relative_to(out)), path.lstat()
+        folder, file = stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode)
+        written = name in own and file and status.st_nlink == 1
+        if not written and (name in own or not folder):
+            names.append(name)
+    return sorted(names)
 
 
 def check_out(out: Path) -> None:
-    """TrainingError where writing below ``out`` could cost somebody a file."""
+    """TrainingError where writing below ``out`` could cost somebody a file, or can't be."""
     if out.is_dir():
         others = foreign(out)
         if others:
@@ -80,8 +90,10 @@ def check_out(out: Path) -> None:
                 f"{out} holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, which this command didn't write; "
                 "give a new or an empty folder",
             )
-    elif out.exists() or out.is_symlink():
-        raise TrainingError("OutRefused", f"{out} is no folder")
+        return
+    file = out if out.exists() or out.is_symlink() else outputs.in_the_way(out)
+    if file is not None:
+        raise TrainingError("OutRefused", f"{file} is no folder")
 
 
 def evaluate(resource: Mapping[str, Any], source: Path, out: Path, trials: int = 0) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,42 @@ def test_a_link_is_not_written_through(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "out" / "package").symlink_to(tmp_path / "in")
     assert run(cr, history, tmp_path / "out") == train.EXIT_REASON
     assert "holds package" in capsys.readouterr().out
+
+
+def link_of_another(package: Path) -> None:
+    (package.parent.parent / "precious").write_text("mine")
+    os.link(package.parent.parent / "precious", package / model_package.CARD)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(link_of_another, id="a hard link"),
+        pytest.param(lambda package: (package / model_package.CARD).mkdir(), id="a folder"),
+        pytest.param(lambda package: os.mkfifo(package / model_package.CARD), id="a pipe"),
+    ],
+)
+def test_an_own_name_is_own_only_as_a_file(
+    tmp_path: Path, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that has another name elsewhere would change there, too; whatever else has the name, nobody wrote it here."""
+    cr, history = inputs(tmp_path / "in")
+    (tmp_path / "out" / "package").mkdir(parents=True)
+    make(tmp_path / "out" / "package")
+    before = everything(tmp_path)
+    assert run(cr, history, tmp_path / "out") == train.EXIT_REASON
+    assert f"OutRefused: {tmp_path}/out holds package/{model_package.CARD}" in capsys.readouterr().out
+    assert everything(tmp_path) == before
+
+
+def test_a_folder_below_a_file_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It can't be made; the file in the way is named."""
+    cr, history = inputs(tmp_path / "in")
+    (tmp_path / "mine").write_text("mine")
+    assert run(cr, history, tmp_path / "mine" / "new" / "out") == train.EXIT_REASON
+    assert f"OutRefused: {tmp_path}/mine is no folder" in capsys.readouterr().out
 
 
 def test_what_an_earlier_run_wrote_is_replaced(tmp_path: Path) -> None:
