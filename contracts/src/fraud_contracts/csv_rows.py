@@ -59,7 +59,7 @@ def _holds_rows(cells: Sequence[str]) -> bool:
 def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | RefusedLines]]:
     """(number of its first line, cells by name) of each row, or why there is none; TableError as ``check_columns``.
 
-    ``lines`` keep their ends (``newline=""``). Empty lines are passed over.
+    ``lines`` keep their ends (``newline=""``). Empty lines are passed over, before the header also those of spaces and commas.
     """
     held: list[str] = []
 
@@ -70,7 +70,7 @@ def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dic
 
     reader = csv.reader(noted(), strict=True)
     try:
-        header = next(reader, None)
+        header = next((cells for cells in reader if any(cell.strip() for cell in cells)), None)
     except csv.Error as error:
         raise TableError(f"has a header that can't be read: {error}") from error
     if header is None:

@@ -150,10 +150,16 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
     other = len(paths) - len(good) - len(hidden)
     if other:
         LOG.warning("files of other kinds are left out", extra={"data": {"files": other, "kinds": SUFFIXES}})
+    passed = sum(name.endswith(SUFFIXES) for name in hidden)
+    if passed:
+        LOG.warning(
+            "files whose name or folder begins with _ or . are left out", extra={"data": {"files": passed}}
+        )
     if not good:
+        but = f" ({passed} are left out whose name or folder begins with _ or .)" if passed else ""
         raise TrainingError(
             "NoHistory",
-            f"no history: {uri} holds no {', '.join(SUFFIXES)} file; put labelled transactions there",
+            f"no history: {uri} holds no {', '.join(SUFFIXES)} file{but}; put labelled transactions there",
         )
     return system, good
 

@@ -364,3 +364,26 @@ def test_whatever_is_neither_is_no_label(tmp_path: Path, label: Any) -> None:
     """It's nobody's to guess."""
     found = load(tmp_path, {"a.parquet": parquet(is_fraud=[label, label]), "b.csv": text(row(9))})
     assert (len(found.events), found.refused) == (1, {"invalid_label": 2})
+
+
+@pytest.mark.parametrize("before", ["\n\n", "\r\n", "  \n", ",,,\n", "\ufeff\n"])
+def test_empty_lines_before_the_header_are_passed_over(tmp_path: Path, before: str) -> None:
+    """As those between rows are; a refused row has the file's own line number."""
+    found = load(tmp_path, {"a.csv": before.encode() + text(row(1), "t2")})
+    assert ([event["id"] for event in found.events], found.refused) == (["t1"], {"missing_cells": 1})
+    assert found.examples[0].startswith(f"a.csv line {3 + before.count(chr(10))}: ")
+
+
+def test_a_file_of_empty_lines_is_empty(tmp_path: Path) -> None:
+    """The error says so, instead of listing what its header lacks."""
+    assert "a.csv is empty" in refusal(tmp_path, {"a.csv": b"\n \n,,\n"})
+
+
+def test_hidden_history_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files and folders that begin with _ or . are left out, as warehouses expect, but not without a word."""
+    hidden = {"_a.csv": text(row(1)), ".b.parquet": b"", "_old/c.csv.gz": b"", "_SUCCESS": b""}
+    told = refusal(tmp_path, hidden)
+    assert "3 are left out whose name or folder begins with _ or ." in told
+    assert len(load(tmp_path, {"a.csv": text(row(2))}).events) == 1
+    told = [record.__dict__["data"] for record in caplog.records if "begins with" in record.message]
+    assert told == [{"files": 3}, {"files": 3}]
