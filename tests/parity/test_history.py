@@ -22,7 +22,12 @@ pytestmark = pytest.mark.integration
 def load(folder: Path, story: parity.Story) -> history.History:
     """The history as training reads it: a Parquet file, whose repeats the import refuses and counts."""
     (folder / "history").mkdir()
-    rows = [{**p.row, "amount": str(p.row["amount"]), "fraud": p.n % 50 == 0} for p in story.payments]
+    # A repeat has the label of the first.
+    first = {p.row["id"]: p.n for p in reversed(story.payments)}
+    rows = [
+        {**p.row, "amount": str(p.row["amount"]), "fraud": first[p.row["id"]] % 50 == 0}
+        for p in story.payments
+    ]
     table = pyarrow.Table.from_pylist(rows)
     pyarrow.parquet.write_table(table, folder / "history" / "payments.parquet")
     found = history.load(
