@@ -34,6 +34,10 @@ FIGHT: Final = 5
 FIGHT_SECONDS: Final = 600.0
 # Kinds that go with their detector alone.
 HOLDS_DATA: Final = ("Kafka", "KafkaNodePool", "KafkaTopic")
+IN_ITS_PLACE: Final = (
+    "has the name of a child and was made by someone else, so it is left alone: rename or remove it, then the operator "
+    "makes its own, which may bear labels and annotations of yours"
+)
 
 
 def covers(live: Any, wanted: Any) -> bool:
@@ -80,10 +84,19 @@ class Applier:
     _forced: dict[Memory, list[float]] = field(default_factory=dict)
 
     def apply(self, child: Child, live: Json | None, report: Report) -> None:
+        """``live`` is None where it isn't among our children; whatever else has its name is looked at and left alone."""
+        kind, body = BY_KIND[child.kind], child.body
+        if live is None:
+            try:
+                live = self.kube.get(kind, body["metadata"]["namespace"], child.name)
+            except ApiError as error:
+                report.problems[child.kind, child.name] = error.message
+                return
+            if live is not None and not _may_take(child, live):
+                report.problems[child.kind, child.name] = IN_ITS_PLACE
+                return
         if live is not None and live["metadata"].get("deletionTimestamp"):
             return  # nothing stays of what is written now; another one is made once it is gone
-        kind = BY_KIND[child.kind]
-        body = child.body
         if child.once and live is not None:
             body = _belonging(body)
             self._disown(kind, body, live, report)
@@ -92,11 +105,8 @@ class Applier:
         if live is not None and covers(live, body) and (child.once or self._seen.get(memory) == digest):
             return
         try:
-            after = (
-                self._make(kind, body, report)
-                if live is None and child.once
-                else self._put(kind, body, report)
-            )
+            once = live is None and child.once
+            after = self.kube.create(kind, body) if once else self._put(kind, body, report)
         except UnknownKindError:
             report.missing.add(child.kind)
             return
@@ -110,13 +120,6 @@ class Applier:
         before = None if live is None else live["metadata"].get("resourceVersion")
         if after["metadata"].get("resourceVersion") != before:
             report.written.append((child.kind, child.name, "created" if live is None else "changed"))
-
-    def _make(self, kind: Kind, body: Json, report: Report) -> Json:
-        """Creates. One that is there was made by a pass whose answer we never saw, or lost our label since."""
-        try:
-            return self.kube.create(kind, body)
-        except ConflictError:
-            return self._put(kind, _belonging(body), report)
 
     def _disown(self, kind: Kind, body: Json, live: Json, report: Report) -> None:
         """Takes our owner reference off what is to outlive the detector now; applying leaves alone what it doesn't name."""
@@ -168,6 +171,27 @@ class Applier:
         for known in (self._seen, self._forced):
             for memory in [m for m in known if m[1] == namespace and m[2].startswith(detector)]:
                 del known[memory]
+
+
+def _may_take(child: Child, live: Json) -> bool:
+    """Whether what has a child's name is ours to write: this detector's, or one's of the same name before it that kept it.
+
+    Either bears an entry of our field manager, also where a hand took our labels off. Keys and pointer are put back from a
+    backup by hand, which leaves no proof of whose they are.
+    """
+    labels = child.body["metadata"]["labels"]
+    detector = labels[names.DETECTOR_LABEL]
+    if (child.kind, child.name) in (
+        ("Secret", names.keys(detector)),
+        ("ConfigMap", names.release_pointer(detector)),
+    ):
+        return True
+    meta = live["metadata"]
+    of = (meta.get("labels") or {}).get(names.DETECTOR_LABEL, detector)
+    return is_ours(live, labels[names.UID_LABEL]) or (
+        of == detector
+        and any(entry.get("manager") == names.FIELD_MANAGER for entry in meta.get("managedFields") or [])
+    )
 
 
 def _belonging(body: Json) -> Json:

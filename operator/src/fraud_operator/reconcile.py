@@ -25,7 +25,7 @@ from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, Json
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
-from fraud_operator.kube import BY_KIND, DETECTOR, ApiError, Kube, UnreachableError
+from fraud_operator.kube import DETECTOR, ApiError, Kube, UnreachableError
 from fraud_operator.memory import Memory
 from fraud_operator.observe import Observer
 from fraud_operator.releases import make_release, sealed
@@ -152,7 +152,7 @@ class Reconciler:
         )
         children = build(detector, wanted)
         for child in children:
-            self._apply(detector, child, facts, report)
+            self._apply(child, facts, report)
         for left in surplus(facts.children, detector.uid, children, _kept(detector, facts)):
             self.applier.delete(left, report)
         self._end_streams(detector, facts, report)
@@ -172,7 +172,7 @@ class Reconciler:
         if actions:
             release = make_release(detector, state, release, release.policy)
         for child in (build_release(detector, release), build_release_pointer(detector, release, state)):
-            self._apply(detector, child, facts, report)
+            self._apply(child, facts, report)
         if report.problems or report.conflicts:
             return facts  # the next pass tries again
         self.memory.keep(detector, release, state)
@@ -180,14 +180,10 @@ class Reconciler:
             self._do(detector, action, report)
         return replace(facts, state=state, release=release)
 
-    def _apply(self, detector: Detector, child: Child, facts: Facts, report: Report) -> None:
+    def _apply(self, child: Child, facts: Facts, report: Report) -> None:
         if child.kind in facts.missing:
             return  # asking for it again in each pass would tell nothing new; listing it will tell when it is there
-        live = facts.child(child.kind, child.name)
-        if live is None and child.kind == "Secret":
-            # Secrets are never listed; ours are fetched by name.
-            live = self.kube.get(BY_KIND["Secret"], detector.namespace, child.name)
-        self.applier.apply(child, live, report)
+        self.applier.apply(child, facts.child(child.kind, child.name), report)
 
     def _end_streams(self, detector: Detector, facts: Facts, report: Report) -> None:
         """Of an old feature set, or deleted by hand: no streaming job waits for ever for a savepoint that can't be taken."""

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from fraud_contracts import names
-from fraud_operator.apply import snapshot
+from fraud_operator.apply import is_ours, snapshot
 from fraud_operator.detector import Detector
 from fraud_operator.events import Recorder
 from fraud_operator.kube import BY_KIND, CHILD_KINDS, DETECTOR, Kube
@@ -141,6 +141,63 @@ def test_nothing_foreign_is_deleted(server: Any, kube: Kube, policy: str) -> Non
     kube.delete(DETECTOR, namespace, "pay")
     reconciler.reconcile(namespace, "pay")
     assert gone() == set()
+
+
+IN_THE_WAY: dict[tuple[str, str], dict[str, Any]] = {
+    ("ConfigMap", "pay-config"): {"data": {"mine": "1"}},
+    ("ServiceAccount", "pay-training"): {},
+    ("Secret", "pay-stores"): {"stringData": {"mine": "1"}},
+    ("Service", "pay-console"): {"spec": {"ports": [{"port": 80}]}},
+    ("KafkaTopic", "pay-labels"): {"spec": {"partitions": 7}},
+}
+
+
+def test_nothing_foreign_is_taken_over(server: Any, kube: Kube) -> None:
+    """What someone else made under a child's name stays as it is and is told; once it is handed over or removed ours is made."""
+    namespace = server.namespace("foreign-names")
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+
+    def live(kind: str, name: str) -> dict[str, Any]:
+        body = kube.get(BY_KIND[kind], namespace, name)
+        assert body is not None, name
+        return body
+
+    for (kind, name), rest in IN_THE_WAY.items():
+        meta = {"name": name, "namespace": namespace, "annotations": {"cloud/role": "training"}}
+        post(kube, {"apiVersion": BY_KIND[kind].api_version, "kind": kind, "metadata": meta, **rest})
+    before = {key: live(*key) for key in IN_THE_WAY}
+    uid = kube.create(DETECTOR, detector(namespace))["metadata"]["uid"]
+    for _ in range(2):
+        outcome = reconciler.reconcile(namespace, "pay")
+    assert not outcome.settled
+    assert {key: live(*key) for key in IN_THE_WAY} == before
+    conditions = live("FraudDetector", "pay")["status"]["conditions"]
+    degraded = next(c for c in conditions if c["type"] == "Degraded")
+    assert degraded["reason"] == "ApplyRefused"
+    assert "KafkaTopic pay-labels" in degraded["message"] and "remove it" in degraded["message"]
+    handed = BY_KIND["ServiceAccount"]
+    kube.merge(handed, namespace, "pay-training", {"metadata": {"labels": {names.DETECTOR_LABEL: "pay"}}})
+    for kind, name in IN_THE_WAY.keys() - {("ServiceAccount", "pay-training")}:
+        kube.delete(BY_KIND[kind], namespace, name)
+    reconciler.reconcile(namespace, "pay")
+    assert all(is_ours(live(*key), uid) for key in IN_THE_WAY)
+    assert live("ServiceAccount", "pay-training")["metadata"]["annotations"] == {"cloud/role": "training"}
+
+
+def test_a_settled_pass_asks_for_no_child_by_name(server: Any, kube: Kube) -> None:
+    """Only what isn't in the lists is asked for by name: of a settled detector its Secrets, which aren't listed."""
+    namespace = server.namespace("foreign-quiet")
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    kube.create(DETECTOR, detector(namespace))
+    reconciler.reconcile(namespace, "pay")
+    asked: list[str] = []
+    listening = server.kube()
+    ask = listening.get
+    listening.get = lambda kind, *key: (asked.append(f"{kind.kind} {key[-1]}"), ask(kind, *key))[1]
+    reconciler.kube = reconciler.applier.kube = listening
+    reconciler.reconcile(namespace, "pay")
+    wanted = ["FraudDetector pay", f"Namespace {namespace}", "Secret pay-keys", "Secret pay-stores"]
+    assert sorted(asked) == wanted
 
 
 def test_what_is_foreign_is_not_read_as_ours(server: Any, kube: Kube) -> None:
