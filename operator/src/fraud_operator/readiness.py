@@ -174,7 +174,8 @@ def workload(child: Json | None, now: int) -> Verdict:
     available = status.get("availableReplicas", 0)
     if child["kind"] == "Deployment":
         progressing = _conditions(status).get("Progressing")
-        if progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
+        # Pods that may not be made let the deadline pass too, and the condition stays when they may.
+        if not _all(status, "ReplicaFailure") and progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
             return Verdict(Level.FAILED, _told(progressing))
     updated = status.get("updatedReplicas", 0)
     if child["kind"] == "StatefulSet" and status.get("updateRevision") == status.get("currentRevision"):
@@ -227,7 +228,8 @@ def predictor(child: Json | None, deployment: Json | None, version: str, now: in
             Level.FAILED, str(failure.get("message") or failure.get("reason") or model["transitionStatus"])
         )
     predictor_ready = conditions.get("PredictorReady", {})
-    if predictor_ready.get("reason") == "ProgressDeadlineExceeded":
+    blocked = _blocked(deployment, now) if deployment is not None else ""
+    if predictor_ready.get("reason") == "ProgressDeadlineExceeded" and not blocked:
         return Verdict(Level.FAILED, _told(predictor_ready))
     if not conditions:
         return silent(child, now, "KServe")

@@ -11,6 +11,7 @@ import pytest
 
 from fraud_contracts import names
 from fraud_operator import readiness
+from fraud_operator.desired.common import MODEL_VERSION
 from fraud_operator.readiness import Level
 from fraud_operator.settings import Kafka
 from fraud_testing.recorded import sequence, strimzi
@@ -138,3 +139,16 @@ def test_a_young_stateful_set_without_pods_is_on_its_way() -> None:
     facts = well(found)
     got = told(found, replace(facts, children={**facts.children, ("StatefulSet", "d-worker"): child}))
     assert got["ServingReady"]["reason"] == "Progressing" and got["Degraded"]["status"] == "False"
+
+
+def test_pods_that_may_not_be_made_stay_blocked_past_the_deadline() -> None:
+    """A quota that lasts longer than progressDeadlineSeconds is told as what it is, and speaks against no version."""
+    child = no_pods("Deployment", "d-decision")
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
+    child["status"]["conditions"][0] = late
+    verdict = readiness.workload(child, NOW)
+    assert verdict.level is Level.BLOCKED and FORBIDDEN in verdict.message
+    child["spec"]["template"] = {"metadata": {"annotations": {MODEL_VERSION: "1"}}}
+    service = {"metadata": {}, "status": {"conditions": [{**late, "type": "PredictorReady"}]}}
+    verdict = readiness.predictor(service, child, "1", NOW)
+    assert verdict.level is Level.BLOCKED and FORBIDDEN in verdict.message
