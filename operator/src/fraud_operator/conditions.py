@@ -59,7 +59,9 @@ def _from(verdict: Verdict, reason: str, what: str) -> Told:
         Level.SILENT: "OperatorSilent",
         Level.ABSENT: "NotApplied",
     }
-    return Told(False, reasons.get(verdict.level, "Progressing"), f"{what} {verdict.message}", verdict.level)
+    reason = verdict.down or reasons.get(verdict.level, "Progressing")
+    link = ": " if verdict.down else " "
+    return Told(False, reason, f"{what}{link}{verdict.message}", verdict.level)
 
 
 def _missing(facts: Facts, *kinds: str) -> Told | None:

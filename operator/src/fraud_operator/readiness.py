@@ -20,6 +20,7 @@ Json = Mapping[str, Any]
 SILENT_MS: Final = 60_000
 # A changed spec that its operator hasn't looked at after this time: longer than a broker takes to roll.
 STUCK_MS: Final = 15 * 60_000
+JOB_NOT_RUNNING: Final = "JobNotRunning"
 
 
 class Level(StrEnum):
@@ -36,12 +37,15 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
+    """``down`` is the reason for which a degraded child doesn't do its work at all; empty where it does."""
+
     level: Level
     message: str = ""
+    down: str = ""
 
     @property
     def usable(self) -> bool:
-        return self.level in (Level.READY, Level.DEGRADED)
+        return self.level in (Level.READY, Level.DEGRADED) and not self.down
 
 
 ABSENT: Final = Verdict(Level.ABSENT, "not there yet")
@@ -138,13 +142,14 @@ def flink(child: Json | None, now: int) -> Verdict:
         return Verdict(
             Level.DEGRADED,
             "runs the spec before the last one, which failed" + (f": {error}" if error else ""),
+            "" if state == "RUNNING" else JOB_NOT_RUNNING,
         )
     # STABLE says that this spec ran once: a lost JobManager shows as INITIALIZING, a lost TaskManager as CREATED. Before
     # that the same states only say that the job comes up.
     if lifecycle == "STABLE" and state != "RUNNING":
         ended = state in ("FINISHED", "CANCELED", "FAILED")
         message = f"the job is {state or 'unknown'}" + (f": {error}" if error else "")
-        return Verdict(Level.FAILED if ended else Level.DEGRADED, message)
+        return Verdict(Level.FAILED, message) if ended else Verdict(Level.DEGRADED, message, JOB_NOT_RUNNING)
     if state == "RUNNING" and error:
         return Verdict(Level.DEGRADED, error)
     if lifecycle == "STABLE" and state == "RUNNING" and _current(child, status):

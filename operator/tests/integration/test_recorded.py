@@ -68,7 +68,7 @@ def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
             state = (got["StreamingReady"]["status"], got["Degraded"]["status"])
             seen += [state] if not seen or seen[-1] != state else []
     # up; the TaskManager lost; back; the JobManager lost; back; upgraded; up
-    up, well, lost = ("False", "False"), ("True", "False"), ("True", "True")
+    up, well, lost = ("False", "False"), ("True", "False"), ("False", "True")
     assert seen == [up, well, lost, well, lost, well, up, well]
 
     forbidden = sequence("payments", "FlinkDeployment")[1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from fraud_contracts import names
 from fraud_contracts.config import DetectorConfig
@@ -243,3 +246,19 @@ def test_policy_revision_rises_with_the_policy_only() -> None:
     other = detector(policy={"bands": {"review": 1, "decline": 2}})
     second = make_release(other, State(), first, other.spec.policy)
     assert second.policy_revision == first.policy_revision + 1 and second.name != first.name
+
+
+@pytest.mark.parametrize("state", ["CREATED", "INITIALIZING", "RECONCILING", "RESTARTING", None])
+@pytest.mark.parametrize("lifecycle", ["STABLE", "ROLLED_BACK"])
+def test_a_job_that_does_not_run_is_not_ready(lifecycle: str, state: str | None) -> None:
+    """While a lost JobManager or TaskManager keeps the job from running, nobody who waits for Ready gets it; it is Degraded."""
+    found = detector()
+    facts = well(found)
+    key = next(key for key in facts.children if key[0] == "FlinkDeployment")
+    job = copy.deepcopy(facts.children[key])
+    job["status"] |= {"lifecycleState": lifecycle, "jobStatus": {"state": state}}
+    conditions = told(found, without(facts, children={**facts.children, key: job}))
+    streaming = conditions["StreamingReady"]
+    assert (streaming["status"], streaming["reason"]) == ("False", "JobNotRunning")
+    assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("False", "NotStreamingReady")
+    assert (conditions["Degraded"]["status"], conditions["Degraded"]["reason"]) == ("True", "JobNotRunning")
