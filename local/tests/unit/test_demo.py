@@ -55,6 +55,12 @@ def test_a_payload_is_typed_and_holds_no_label() -> None:
     }
 
 
+def test_an_empty_cell_is_absent_from_the_payload() -> None:
+    """As in training: a number or a counterparty that nobody gave is sent as none."""
+    sent = data.payload({**row(1), "age": "", "shop": ""}, SHAPE)
+    assert set(sent) == {"id", "at", "amt", "card", "kind"}
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     """A file that lacks what the spec names is refused with the column's name."""
     path = tmp_path / "h.csv"
@@ -69,6 +75,13 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         ("id,at,amt,card,shop,is_fraud\nt1,1,2,3,a, b,1\n", "h.csv line 2: 7 cells"),
         ("id,at,amt,card,shop,amt,is_fraud\n", "h.csv has the column amt twice"),
         ("", "h.csv is empty"),
+        ("id,at,amt,card,shop,is_fraud\nt1,1,2,3,a,1\nt2,soon,2,3,a,1\n", "h.csv line 3: at is no time"),
+        ("id,at,amt,card,shop,is_fraud\nt1,,2,3,a,1\n", "h.csv line 2: at is empty"),
+        (f"id,at,amt,card,shop,is_fraud\nt1,{'9' * 5_000},2,3,a,1\n", "h.csv line 2: at is no time"),
+        ("id,at,amt,card,shop,is_fraud\n,1,2,3,a,1\n", "h.csv line 2: id is empty"),
+        ("id,at,amt,card,shop,is_fraud\nt1,1,2,,a,1\n", "h.csv line 2: card is empty"),
+        ("id,at,amt,card,shop,is_fraud\nt1,1,$2,3,a,1\n", "h.csv line 2: amt is no number"),
+        ("id,at,amt,card,shop,age,is_fraud\nt1,1,2,3,a,old,1\n", "h.csv line 2: age is no number"),
     ],
 )
 def test_a_file_is_read_as_training_reads_it_or_refused(tmp_path: Path, text: str, told: str) -> None:

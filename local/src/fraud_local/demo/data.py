@@ -72,6 +72,9 @@ def read_rows(path: Path, shape: Shape) -> list[Row]:
             for line, row in csv_rows.rows(stream, shape.needed()):
                 if isinstance(row, csv_rows.RefusedLines):
                     raise DataError(f"{path.name} line {line}: {row.message}")
+                fault = _fault(row, shape)
+                if fault is not None:
+                    raise DataError(f"{path.name} line {line}: {fault}")
                 rows.append(row)
     except csv_rows.TableError as error:
         raise DataError(f"{path.name} {error}") from error
@@ -79,6 +82,24 @@ def read_rows(path: Path, shape: Shape) -> list[Row]:
         raise DataError(f"{path.name} can't be read: {error}") from error
     rows.sort(key=lambda row: time_ms(row, shape))
     return rows
+
+
+def _fault(row: Row, shape: Shape) -> str | None:
+    """Why a row can't go live; its further entities and fields may be empty."""
+    needed = (shape.id_field, shape.time_field, shape.amount_field, shape.entity_fields[0])
+    for name in needed:
+        if not row[name]:
+            return f"{name} is empty"
+    try:
+        time_ms(row, shape)
+    except (ValueError, OverflowError):
+        return f"{shape.time_field} is no time"
+    for name in (shape.amount_field, *sorted(shape.numbers)):
+        try:
+            json.loads(row.get(name) or "0")
+        except ValueError:
+            return f"{name} is no number"
+    return None
 
 
 def check_outside(path: Path, emptied: Path) -> None:
@@ -121,10 +142,10 @@ def write_history(rows: list[Row], path: Path) -> None:
 
 
 def payload(row: Row, shape: Shape) -> dict[str, Any]:
-    """The row as a client would send it: typed JSON, without the label that nobody knows yet."""
+    """The row as a client would send it: typed JSON, without empty cells and the label that nobody knows yet."""
     out: dict[str, Any] = {}
     for name, text in row.items():
-        if name == shape.label_field:
+        if name == shape.label_field or not text:
             continue
         if name == shape.amount_field or name in shape.numbers:
             out[name] = json.loads(text)
