@@ -50,7 +50,7 @@ class Part:
     ``bound`` are the variables in it of macros around it, each with what it goes through. ``truth``: it is true or false,
     never null. ``tokens`` are the raw fields whose tokens it may be or list: "" for a token written out, None for what is none.
     ``size`` is how many plain values it may hold, ``item`` the same of its largest element; ``steps`` what macros and matches()
-    in it cost.
+    in it cost. ``unfiltered``: the same list as it was before filter() took from it.
     """
 
     text: str
@@ -61,6 +61,7 @@ class Part:
     name: Name | None = None
     choice: tuple[str, Part, Part] | None = None
     tokens: frozenset[str | None] = _PLAIN
+    unfiltered: str = ""
     size: int = 1
     item: int = 1
     steps: int = 0
@@ -130,6 +131,7 @@ class Parser:
         self._at, self._known, self._scope = 0, known, [dict[str, Part]()]
         self.comparisons: list[tuple[Part, str, Part]] = []
         self.truths: list[Part] = []
+        self.branches: list[tuple[Part, Part]] = []
         end = 0
         while end < len(source):
             match = _TOKEN.match(source, end)
@@ -139,6 +141,10 @@ class Parser:
                 self._tokens.append((match.lastgroup or "", match.group()))
             end = match.end()
         self._tokens.append(("end", "the end"))
+
+    def strings(self) -> list[str]:
+        """Those that are written out in the rule."""
+        return [plain[2] for _, text in self._tokens if (plain := _PLAIN_STRING.fullmatch(text))]
 
     def _peek(self, ahead: int = 0) -> str:
         kind, text = self._tokens[min(self._at + ahead, len(self._tokens) - 1)]
@@ -182,6 +188,7 @@ class Parser:
         first = self._logic()
         self._expect(":")
         second = self._choice()
+        self.branches.append((first, second))
         found = _joined(f"({condition.text} ? {first.text} : {second.text})", condition, first, second)
         nulls: tuple[str, ...] = ()
         if first.nulls or second.nulls:
@@ -274,7 +281,9 @@ class Parser:
         if kind != "name":
             raise RuleError(f"has something that rules can't use at {text!r}")
         if (over := self._scope[-1].get(text)) is not None:
-            part = Part(text, (f"{text} == null",), over.paths, {text: over}, tokens=over.tokens)
+            # What a list around this one gives comes first: the lists can be evaluated in this order.
+            bound = {**over.bound, text: over}
+            part = Part(text, (f"{text} == null",), over.paths, bound, tokens=over.tokens)
             return replace(part, size=over.item, item=over.item)
         if text in self._known:
             return self._path(text)
@@ -326,10 +335,10 @@ class Parser:
 
     def _macro(self, over: Part, name: str) -> Part:
         kind, variable = self._take()
-        if kind != "name" or variable in self._known or self._accept(",") is None:
-            raise RuleError(
-                f"calls {name}; write it as list.{name}(x, …), with another name than event or features"
-            )
+        # A list around it that depends on an outer variable of this name couldn't be evaluated any more.
+        taken = variable in self._known or any(variable in o.bound for o in (over, *self._scope[-1].values()))
+        if kind != "name" or taken or self._accept(",") is None:
+            raise RuleError(f"calls {name}; write it as list.{name}(x, …), with a name of its own")
         self._scope.append(self._scope[-1] | {variable: over})
         bodies = self._list(")")
         self._scope.pop()
@@ -339,7 +348,9 @@ class Parser:
         ]
         found = _joined(f"{over.text}.{name}({variable}, {', '.join(texts)})", over, *bodies)
         outer = {name: one for name, one in found.bound.items() if name != variable}
-        found = replace(found, nulls=over.nulls, bound={**outer, **over.bound})
+        before = over.unfiltered or over.text
+        unfiltered = {"filter": before, "map": f"{before}.map({variable}, {texts[-1]})"}.get(name, "")
+        found = replace(found, nulls=over.nulls, bound=outer, unfiltered=unfiltered)
         size, item = {
             "map": (over.size * bodies[-1].size if bodies else 1, bodies[-1].size if bodies else 1),
             "filter": (over.size, over.item),
@@ -377,4 +388,4 @@ class Parser:
 
 def _embedded(part: Part) -> str:
     """The part's text where a null is allowed as a value."""
-    return part.text if part.name is not None else part.guarded("null").text
+    return part.text if part.name is not None or part.text in part.bound else part.guarded("null").text

@@ -8,8 +8,9 @@ trial of the whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from fraud_contracts import feature_set
@@ -83,11 +84,13 @@ def compile_rule(when: str, known: Names, cel_compile: Compile) -> CompiledRule:
         cel_compile(when)
         parser = Parser(when, known)
         whole = parser.truth(parser.whole())
-        trial = _Trial(known, cel_compile)
+        trial = _Trial(known, cel_compile, parser.strings())
         for left, operator, right in parser.comparisons:
             trial.comparison(left, operator, right)
         for part in parser.truths:
             trial.truth(part)
+        for branches in parser.branches:
+            trial.branches(*branches)
         trial.on_nulls(whole)
         program = cel_compile(whole.text)
     except RuleError:
@@ -102,29 +105,52 @@ def compile_rule(when: str, known: Names, cel_compile: Compile) -> CompiledRule:
 class _Trial:
     """Evaluates parts on sample events of the declared types."""
 
-    def __init__(self, known: Names, cel_compile: Compile) -> None:
-        self._known, self._compile = known, cel_compile
+    def __init__(self, known: Names, cel_compile: Compile, strings: list[str]) -> None:
+        self._known, self._compile = known, functools.cache(cel_compile)
+        # With a rule's own strings, as they may be the keys of a map in it.
+        self._strings = (*_SAMPLES[str], *strings)
 
     def _values(self, *parts: Part, nulls: bool = False) -> list[tuple[Any, ...]]:
         """The parts' values on each sample that they can be evaluated on; RuleError where there is none."""
-        programs = [(part.text, self._compile(part.text)) for part in parts]
         paths = frozenset().union(*(part.paths for part in parts))
+        bound = {variable: over for part in parts for variable, over in part.bound.items()}
         found: list[tuple[Any, ...]] = []
         problem = ""
-        for number in range(len(_SAMPLES[str])):
-            sample = self._sample(paths, number, nulls)
-            values = []
-            for text, program in programs:
-                try:
-                    values.append(program.execute(sample))
-                except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-                    problem = f"can't be evaluated at {text}: {_line(error)}"
-                    break
-            else:
-                found.append(tuple(values))
-        if not found:
+        for number in range(len(self._strings)):
+            if number >= len(_SAMPLES[str]) and (found or not problem):
+                break
+            scope, text = self._sample(paths, number, nulls), ""
+            try:
+                for variable, over in bound.items():
+                    text = over.unfiltered or over.text
+                    elements = self._elements(over, self._compile(text).execute(scope))
+                    if not elements:
+                        break
+                    scope[variable] = elements[number % len(elements)]
+                else:
+                    values = []
+                    for part in parts:
+                        text = part.text
+                        values.append(self._compile(text).execute(scope))
+                    found.append(tuple(values))
+            except RuleError:
+                raise
+            except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+                problem = f"can't be evaluated at {text}: {_line(error)}"
+        if problem and not found:
             raise RuleError(problem)
         return found
+
+    def _elements(self, over: Part, value: Any) -> list[Any]:
+        """What a macro goes through, all of one kind."""
+        if not isinstance(value, list | dict):
+            raise RuleError(f"goes through {over.text}, which is {_kind(value)}; write a list")
+        kinds = sorted({_kind(element) for element in value})
+        if len(kinds) > 1:
+            raise RuleError(
+                f"goes through {over.text}, which holds {' and '.join(kinds)}; make a list of each"
+            )
+        return list(value)
 
     def _sample(self, paths: Iterable[Path], number: int, nulls: bool) -> dict[str, Any]:
         """An event with these values and no others: handing values to CEL costs more than evaluating."""
@@ -135,39 +161,56 @@ class _Trial:
             for key in path[:-1]:
                 level, at = level[key], at.setdefault(key, {})
             name: Name = level[path[-1]]
-            value = _NO_VALUE if name.token_of is not None else _SAMPLES[name.kind][number]
+            values = self._strings if name.kind is str else _SAMPLES[name.kind]
+            value = values[number % len(values)] if name.token_of is None else _NO_VALUE
             at[path[-1]] = None if nulls and name.nullable else value
         return found
 
     def comparison(self, left: Part, operator: str, right: Part) -> None:
-        if left.bound or right.bound:
-            return
         shown = f"{left.text} {operator} {right.text}"
-        for one, other in self._values(left, right):
+        widest = [replace(part, text=part.unfiltered or part.text) for part in (left, right)]
+        for one, other in self._values(*widest):
             if operator == "in" and not isinstance(other, list | dict):
                 raise RuleError(
                     f"looks for {left.text} in {right.text}, which is {_kind(other)}; write a list"
                 )
-            others = list(other) if isinstance(other, list | dict) and operator == "in" else [other]
-            if others and all(_kind(one) != _kind(value) for value in others):
-                kinds = f"{left.text} is {_kind(one)}, {right.text} {'holds' if operator == 'in' else 'is'}"
-                raise RuleError(f"compares {shown}, but {kinds} {_kind(others[0])}; give both the same type")
-        self._values(Part(shown, paths=left.paths | right.paths))
+            pair = _mismatch([one], list(other)) if operator == "in" else _mismatch(one, other)
+            if pair is not None:
+                first = f"{left.text} {_verb(one)} {_kind(pair[0])}"
+                second = f"{right.text} {_verb(other)} {_kind(pair[1])}"
+                raise RuleError(f"compares {shown}, but {first}, {second}; give both the same type")
+        self._values(Part(shown, paths=left.paths | right.paths, bound={**left.bound, **right.bound}))
 
     def truth(self, part: Part) -> None:
-        if part.bound:
-            return
         for (value,) in self._values(part):
             if not isinstance(value, bool):
                 raise RuleError(
                     f"gives {_kind(value)} at {part.text}, not true or false; compare it with something"
                 )
 
+    def branches(self, first: Part, second: Part) -> None:
+        """Each alone, as no sample may choose it."""
+        values = [[value for (value,) in self._values(part)] for part in (first, second)]
+        if (pair := _mismatch(*values)) is not None:
+            shown = f"{first.text}, which is {_kind(pair[0])}, and {second.text}, which is {_kind(pair[1])}"
+            raise RuleError(f"chooses between {shown}; give both the same type")
+
     def on_nulls(self, whole: Part) -> None:
         """The rule whole, on events that lack all they may lack."""
         for (value,) in self._values(whole, nulls=True):
             if not isinstance(value, bool):
                 raise RuleError(f"gives {_kind(value)}, not true or false; compare it with something")
+
+
+def _mismatch(one: Any, other: Any) -> tuple[Any, Any] | None:
+    """Two values of different kinds that are compared where these are."""
+    if not isinstance(one, list) or not isinstance(other, list):
+        return (one, other) if _kind(one) != _kind(other) else None
+    return next((pair for a in one for b in other if (pair := _mismatch(a, b)) is not None), None)
+
+
+def _verb(value: Any) -> str:
+    return "holds" if isinstance(value, list | dict) else "is"
 
 
 def _kind(value: Any) -> str:
