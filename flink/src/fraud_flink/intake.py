@@ -79,23 +79,27 @@ class Intake:
     def accepted(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
         """A decided event: it goes on whatever happens, since its decision must reach ``decisions``.
 
-        A damaged event passes without a vector. Only bytes that hold no decision at all become a dead letter, as
-        there is nothing to publish; the decision service can't write such.
+        A damaged event passes without a vector; the decision holds event and hash as well. Only bytes that hold no
+        decision at all become a dead letter, as there is nothing to publish; the decision service can't write such.
         """
         try:
             record = orjson.loads(value or b"")
         except orjson.JSONDecodeError:
             return self._refuse(value, source, appended, Reason.INVALID_JSON, "the record is no valid JSON")
         if not isinstance(record, dict) or not isinstance(record.get("decision"), dict):
-            return self._refuse(
-                value, source, appended, Reason.NOT_AN_OBJECT, "the record of accepted holds no decision"
-            )
-        decision, event = record["decision"], record.get("event")
-        problem = self._problem(event)
+            event = record.get("event") if isinstance(record, dict) else None
+            event_id = event.get("id") if isinstance(event, dict) else None
+            told = "the record of accepted holds no decision"
+            named = event_id if isinstance(event_id, str) else None
+            return self._dead(value, source, appended, EventError(Reason.NOT_AN_OBJECT, told, event_id=named))
+        decision, event, body = record["decision"], record.get("event"), record.get("hash")
+        problem = self._problem(event) or _strange(event, decision)
         if problem is not None:
             log.error("an accepted event is damaged: %s", problem, extra={"data": {"source": source}})
-            event = event if isinstance(event, dict) else decision.get("event")
-        work = _work(event, record.get("hash"), source, appended, decision)
+            event = decision["event"] if isinstance(decision.get("event"), dict) else event
+        if problem is not None or not isinstance(body, str):
+            body = decision.get("hash", body)
+        work = _work(event, body, source, appended, decision)
         if problem is not None:
             work["reason"] = Degraded.FEATURES_FAILED.value
         return EVENT, None, work
@@ -154,8 +158,12 @@ class Intake:
         if not isinstance(event, dict):
             return "no event"
         for name, kind in (("id", str), ("time", int), ("amount", int), ("entities", dict), ("fields", dict)):
-            if not isinstance(event.get(name), kind):
+            if not isinstance(event.get(name), kind) or isinstance(event[name], bool):
                 return f"{name} is missing or of another type"
+        if not isinstance(event.get("currency", 0), str | None):
+            return "currency is missing or no string"
+        if any(isinstance(value, list | dict) for value in event["fields"].values()):
+            return "a field is no single value"
         tokens = [event["entities"].get(name) for name in self._entities]
         if not isinstance(tokens[0], str) or any(t is not None and not isinstance(t, str) for t in tokens):
             return "an entity is missing or no string"
@@ -178,6 +186,10 @@ class Intake:
             "payload": self._sealer.seal((value or b"")[:MAX_EVENT_BYTES]),
         }
         return Dead((error.event_id or "").encode(), orjson.dumps(letter))
+
+
+def _strange(event: dict[str, Any], decision: dict[str, Any]) -> str | None:
+    return None if event["id"] == decision.get("id") else "its decision is of another id"
 
 
 def _work(event: Any, body: Any, source: Source, appended: int, decision: Any) -> dict[str, Any]:

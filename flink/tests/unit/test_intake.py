@@ -122,6 +122,52 @@ def test_a_damaged_accepted_event_passes(event: object) -> None:
     assert isinstance(entity_key((kind, None, work), "customer"), str)
 
 
+WHOLE_EVENT: Any = {
+    "id": "a",
+    "time": NOW,
+    "amount": 5,
+    "currency": "EUR",
+    "entities": {"customer": "t_1"},
+    "fields": {},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"amount": 5.5},
+        {"amount": True},
+        {"id": "b"},
+        {"fields": None},
+        {"fields": {"category": []}},
+        {"currency": 7},
+        {"entities": {}},
+        None,
+    ],
+)
+def test_the_decisions_own_event_stands_for_a_damaged_one(changes: dict[str, Any] | None) -> None:
+    """Event and hash are there twice, and the worker publishes nothing of a record that lacks them."""
+    event = None if changes is None else {**WHOLE_EVENT, **changes}
+    decision = {"id": "a", "action": "decline", "event": WHOLE_EVENT, "hash": "h"}
+    _, _, work = INTAKE.accepted(orjson.dumps({"event": event, "decision": decision}), SOURCE, NOW)  # type: ignore[misc]
+    assert (work["event"], work["hash"], work["reason"]) == (WHOLE_EVENT, "h", "features_failed")
+
+
+@pytest.mark.parametrize("body_hash", [None, 7])
+def test_the_decisions_own_hash_stands_for_a_lost_one(body_hash: object) -> None:
+    """The event is whole, so it goes on as others do."""
+    decision = {"id": "a", "action": "decline", "event": WHOLE_EVENT, "hash": "h"}
+    record = {"event": WHOLE_EVENT, "hash": body_hash, "decision": decision}
+    _, _, work = INTAKE.accepted(orjson.dumps(record), SOURCE, NOW)  # type: ignore[misc]
+    assert (work["event"], work["hash"], work["reason"]) == (WHOLE_EVENT, "h", None)
+
+
+def test_a_letter_of_accepted_names_the_id_where_it_holds_one() -> None:
+    """So that the id has an end."""
+    found = INTAKE.accepted(orjson.dumps({"event": WHOLE_EVENT, "hash": "h"}), SOURCE, NOW)
+    assert letter(found)["id"] == "a"
+
+
 @pytest.mark.parametrize("raw", [None, b"", b"{}", b"[]", b'{"event":{}}'])
 def test_accepted_without_a_decision_is_a_dead_letter(raw: bytes | None) -> None:
     """Bytes that hold no decision have nothing to publish; they are kept instead of dropped."""

@@ -5,7 +5,8 @@ Whoever reads takes it for missing, marks what it did without, counts it and goe
 
 from __future__ import annotations
 
-from typing import Any, Final
+import logging
+from typing import Any, Final, get_type_hints
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -31,17 +32,32 @@ class _Named(TypedDict):
     id: str
 
 
-class _Accepted(TypedDict):
-    event: _Named
-
-
 _DECISION: Final = TypeAdapter(Decision)
 _EVENT: Final = TypeAdapter(Event)
 _FEATURES: Final = TypeAdapter(FeatureRecord)
 _LETTER: Final = TypeAdapter(DeadLetter)
 _PUBLISHED: Final = TypeAdapter(Published)
 _NAMED: Final = TypeAdapter(_Named)
-_ACCEPTED: Final = TypeAdapter(_Accepted)
+
+_log = logging.getLogger(__name__)
+_PARTS: Final = {name: TypeAdapter(kind) for name, kind in get_type_hints(Decision).items()}
+# What stands for a lost part of a decision that was answered; null for those that aren't here.
+_LOST: Final[dict[str, Any]] = {
+    "door": "inline",
+    "set": "",
+    "saw": {},
+    "reasons": [],
+    "release": "",
+    "degraded": [],
+}
+_NO_EVENT: Final[Event] = {
+    "id": "",
+    "time": 0,
+    "amount": 0,
+    "currency": None,
+    "entities": {},
+    "fields": {},
+}
 
 
 def _parts(adapter: TypeAdapter[Any], value: bytes | None) -> Any:
@@ -80,11 +96,80 @@ def event(value: bytes) -> Event:
 
 
 def features(value: bytes) -> FeatureRecord:
-    """What the stream computed for an event, with its decision where the inline door made one."""
-    read: FeatureRecord = _whole(_FEATURES, value)
-    if read["decision"] is not None and read["decision"]["id"] != read["event"]["id"]:
-        raise ValueError("the decision of another id")
-    return read
+    """What the stream computed for an event, with its decision where the inline door made one.
+
+    Such a decision was acted on, so a damaged one comes whole, as far as it can be published.
+    """
+    try:
+        read: FeatureRecord = _whole(_FEATURES, value)
+        if read["decision"] is not None and read["decision"]["id"] != read["event"]["id"]:
+            raise ValueError("the decision of another id")
+        return read
+    except ValueError as error:
+        return _rescued(value, error)
+
+
+def _rescued(value: bytes, error: ValueError) -> FeatureRecord:
+    """The record around a decision that can be published: it has an id, a hash, an action, and an event with its entities.
+
+    What else is lost of the decision is left empty; the event is as it was decided on, if need be with its damage. ``error``
+    where there is no such decision, or where what the stream itself adds is damaged.
+    """
+    record = _json(value)
+    decision = record.get("decision")
+    if len(value) > MAX_BYTES or not isinstance(decision, dict):
+        raise error
+    _parts(_FEATURES, orjson.dumps({**record, "event": _NO_EVENT, "hash": "", "decision": None}))
+    hashes = [one for one in (decision.get("hash"), record.get("hash")) if isinstance(one, str)]
+    events = [one for one in (decision.get("event"), record.get("event")) if _publishable(one, decision)]
+    if not hashes or not events or not _fits("id", decision) or not _fits("action", decision):
+        raise error
+    whole = {name: part for name, part in decision.items() if name not in _PARTS or _fits(name, decision)}
+    for name in Decision.__required_keys__ - whole.keys():
+        whole[name] = _LOST.get(name)
+    whole["hash"], whole["event"] = hashes[0], next(filter(_is_event, events), events[0])
+    if whole["decided"] is None:
+        whole["decided"] = record["appended"]
+    _log.error("a damaged decision is made whole", extra={"data": {"id": whole["id"], "error": str(error)}})
+    return {**record, "event": whole["event"], "hash": whole["hash"], "decision": whole}  # type: ignore[typeddict-item]
+
+
+def _json(value: bytes | None) -> dict[str, Any]:
+    """The JSON object, an empty one where it is none."""
+    try:
+        read = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _fits(name: str, decision: dict[str, Any]) -> bool:
+    try:
+        _parts(_PARTS[name], orjson.dumps(decision[name]))
+        return True
+    except (KeyError, ValueError):
+        return False
+
+
+def _is_event(event: dict[str, Any]) -> bool:
+    return _fits("event", {"event": event})
+
+
+def _publishable(event: Any, decision: dict[str, Any]) -> bool:
+    """Whether sinks can keep it as this decision's."""
+    if not isinstance(event, dict) or event.get("id") != decision.get("id"):
+        return False
+    tokens = event.get("entities")
+    return isinstance(tokens, dict) and all(one is None or isinstance(one, str) for one in tokens.values())
+
+
+def any_id(value: bytes | None) -> str | None:
+    """The id of the decision, or of the event, in whatever record that holds one."""
+    record = _json(value)
+    for part in (record.get("decision"), record.get("event")):
+        if isinstance(part, dict) and isinstance(part.get("id"), str):
+            return str(part["id"])
+    return None
 
 
 def published(value: bytes | None) -> Published:
@@ -100,7 +185,10 @@ def decided_id(value: bytes | None) -> str:
 
 def accepted_id(value: bytes | None) -> str:
     """The id in a record of ``accepted``."""
-    return str(_parts(_ACCEPTED, value)["event"]["id"])
+    found = any_id(value)
+    if found is None:
+        raise ValueError("no id")
+    return found
 
 
 def letter(value: bytes | None) -> DeadLetter:

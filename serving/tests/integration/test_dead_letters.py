@@ -141,7 +141,7 @@ def filled(broker: kafka.Broker, folder: Path, name: str) -> Desk:
         made.refuse(raw("early"), 10),
         made.refuse(raw("short", time=EARLY, amount=None), 13),
         letters.conflict(SEALER, record),
-        letters.unreadable(SEALER, b"?", made.source(4, "features"), NOW, ValueError()),
+        letters.unreadable(SEALER, None, b"?", made.source(4, "features"), NOW, ValueError()),
         made.refuse(b"[]", 5, "labels", appended=NOW),
     )
     return made

@@ -22,6 +22,7 @@ from fraud_contracts.release import ModelPackage, Release
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
+from fraud_serving import reading
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.deciding import Arm, Route, Ruling, Score, decide, write_up
 from fraud_serving.instruments import Instruments
@@ -315,9 +316,9 @@ class Judge:
         """The dead letter of a record that isn't a feature record."""
         _log.error("unreadable record", extra={"data": {**source, "error": str(error)}})
         self.instruments(metrics.DEAD_LETTERS, reason=str(Reason.INVALID_JSON)).inc()
-        return Outgoing(
-            "dead-letters", None, b"", letters.unreadable(self._sealer, value, source, appended, error)
-        )
+        event_id = reading.any_id(value)
+        letter = letters.unreadable(self._sealer, event_id, value, source, appended, error)
+        return Outgoing("dead-letters", None, (event_id or "").encode(), letter)
 
     def remember(self, partition: int, entries: Collection[tuple[str, Known]]) -> None:
         """Ids whose decisions are in the log, committed: a record of one that comes again is a repeat."""

@@ -24,10 +24,12 @@ def conflict(sealer: Sealer, record: FeatureRecord) -> bytes:
     return orjson.dumps(letter)
 
 
-def unreadable(sealer: Sealer, value: bytes, source: Source, appended: int, error: Exception) -> bytes:
+def unreadable(
+    sealer: Sealer, event_id: str | None, value: bytes, source: Source, appended: int, error: Exception
+) -> bytes:
     """Of bytes on the features topic that are no feature record."""
     letter: DeadLetter = {
-        "id": None,
+        "id": event_id,
         "reason": Reason.INVALID_JSON,
         "message": f"no feature record: {error}",
         "stage": "worker",
