@@ -182,6 +182,8 @@ TAKEN = [
     "[[1]].exists(i, i.exists(j, j == event.amount && i == [1]))",
     "event.amount > {'travel': 100000, 'food': 20000}[event.fields.category]",
     "(event.fields.category in {'food': 1} ? {'food': 20000}[event.fields.category] : 5) < event.amount",
+    r"""event.fields.category == r"\" || event.fields.category == r'\' + "' == event.amount" """,
+    r"""event.fields.category.matches(r'^\d+') || bytes(event.id) == bR"\x" || event.id == R'''a'\''' """,
     "(has(event.fields.km) ? duration(event.fields.category) : duration('2h')) > duration('1h')",
     "true",
 ]
