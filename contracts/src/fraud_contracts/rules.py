@@ -9,15 +9,19 @@ trial of the whole.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from fraud_contracts import feature_set
 from fraud_contracts.detector import DetectorSpec, FieldType
-from fraud_contracts.rule_names import KINDS, Name, Names, Path, RuleError
+from fraud_contracts.rule_names import FUNCTIONS, KINDS, Name, Names, Path, RuleError
 from fraud_contracts.rule_parser import Parser, Part
 
+# What the library says of a function that it has, but not of these types; they are the same in each sample.
+_REFUSED_CALL: Final = re.compile(r"Undefined variable or function: '(\w+)'")
+_IN_MS: Final = "; event.time is in ms: use features.night, or event.time / 3600000 % 24 for the hour in UTC"
 _NO_VALUE: Final = "t_" + "0" * 32
 
 # Several of each, so that int(), timestamp(), duration() and division find one that they can take.
@@ -137,6 +141,11 @@ class _Trial:
                 raise
             except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
                 problem = f"can't be evaluated at {text}: {_line(error)}"
+                if (call := _REFUSED_CALL.search(str(error))) and call[1] in FUNCTIONS:
+                    in_ms = _IN_MS if ("event", "time") in paths else ""
+                    raise RuleError(
+                        f"can't be evaluated at {text}: write {call[1]} as {FUNCTIONS[call[1]]}{in_ms}"
+                    ) from error
         if problem and not found:
             raise RuleError(problem)
         return found

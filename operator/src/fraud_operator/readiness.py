@@ -180,7 +180,11 @@ def workload(child: Json | None, now: int) -> Verdict:
     if child["kind"] == "Deployment":
         progressing = _conditions(status).get("Progressing")
         # Pods that may not be made let the deadline pass too, and the condition stays when they may.
-        if not _all(status, "ReplicaFailure") and progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
+        if (
+            not _all(status, "ReplicaFailure")
+            and progressing is not None
+            and progressing.get("reason") == "ProgressDeadlineExceeded"
+        ):
             return Verdict(Level.FAILED, _told(progressing))
     updated = status.get("updatedReplicas", 0)
     if child["kind"] == "StatefulSet" and status.get("updateRevision") == status.get("currentRevision"):

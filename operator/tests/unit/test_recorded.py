@@ -144,7 +144,12 @@ def test_a_young_stateful_set_without_pods_is_on_its_way() -> None:
 def test_pods_that_may_not_be_made_stay_blocked_past_the_deadline() -> None:
     """A quota that lasts longer than progressDeadlineSeconds is told as what it is, and speaks against no version."""
     child = no_pods("Deployment", "d-decision")
-    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
+    late = {
+        "type": "Progressing",
+        "status": "False",
+        "reason": "ProgressDeadlineExceeded",
+        "message": "timed out",
+    }
     child["status"]["conditions"][0] = late
     verdict = readiness.workload(child, NOW)
     assert verdict.level is Level.BLOCKED and FORBIDDEN in verdict.message

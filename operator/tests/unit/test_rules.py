@@ -76,6 +76,18 @@ REFUSED = [
     ("event.fields.category.startswith('t')", "calls startswith, which CEL hasn't; did you mean startsWith"),
     ("startsWith(event.fields.category, 't')", "can't be evaluated at startsWith"),
     ("now() > 5", "calls now, which CEL hasn't"),
+    (
+        "timestamp(event.time).getHours() < 6",
+        "write timestamp as timestamp('2026-01-31T12:00:00Z'), of a string",
+    ),
+    (
+        "timestamp(event.time).getHours() < 6",
+        "event.time is in ms: use features.night, or event.time / 3600000 % 24",
+    ),
+    ("timestamp(event.fields.category).getHours('Europe/Berlin') < 6", "in UTC and without an argument"),
+    ("matches(event.fields.category, 'y')", "write matches as 'text'.matches('x')"),
+    ("int(event.fields.online) == 1", "write int as int(x), of a number or a string"),
+    ("event.amount.contains('1')", "write contains as 'text'.contains('x')"),
     # types
     ("event.amount", "gives a number at event.amount, not true or false"),
     ("features.customer_count_1d", "gives a number at features.customer_count_1d"),
