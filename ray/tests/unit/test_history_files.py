@@ -120,11 +120,25 @@ def test_an_address_of_several_lines_is_a_cell(tmp_path: Path, name: str) -> Non
     assert (found.fraud, found.refused) == ([True, False], {})
 
 
+def test_an_early_column_swallows_no_rows(tmp_path: Path) -> None:
+    """There most of the first row lies in the cell, and little of the last; lacking cells hide them no better."""
+    header = "transaction_id,merchant_name,timestamp,amount,card,merchant_id,is_fraud"
+    joined = [
+        (f't1,"Joe,{NOW},1,4,m,0', f't2,""x\ny",{NOW},1,4,m,1'),
+        (f't3,"Joe,{NOW},1,4,m,0', f'Inc",{NOW},1,4,m,1'),
+        (f't4,"Joe,{NOW},1,4,0', f'Inc",{NOW},1,4,m,1'),
+    ]
+    rows = [f"t0,Bob,{NOW},1,4,m,0", *(line for pair in joined for line in pair), f"t5,Bob,{NOW},1,4,m,0"]
+    found = load(tmp_path, {"a.csv": "\n".join([header, *rows, ""]).encode()})
+    assert [event["id"] for event in found.events] == ["t0", "t5"]
+    assert found.refused == {"broken_quotes": 7}
+
+
 def test_a_quoted_second_column_of_several_lines_is_a_cell(tmp_path: Path) -> None:
     """Its last line holds all but one of the row's cells and is no row for that."""
     first, *others = HEADER.split(",")
     header = f"{first},note,{','.join(others)}"
-    line = row(1, fraud=1).replace("t1,", 't1,"12 High St\nLondon",')
+    line = row(1, fraud=1).replace("t1,", 't1,"Flat 3, 12 High St\nLondon, UK",')
     found = load(tmp_path, {"a.csv": f"{header}\n{line}\n".encode()})
     assert (found.fraud, found.refused) == ([True], {})
 
