@@ -307,3 +307,48 @@ def test_a_published_claim_answers_retries_as_before(
         assert judging.claim(store, "pay").decision["degraded"] == ["x"]
 
     with_desk(steps)
+
+
+@pytest.mark.parametrize("what", ["pending", "profile", "mark", "claim"])
+def test_a_key_of_another_type_is_lost_and_takes_nothing_else_along(
+    what: str, with_desk: Any, store: Any
+) -> None:
+    """It is counted; the id is claimed, answered alike again, and from the next payment on all is as it should be."""
+
+    async def steps(desk: desks.Desk, log: Log) -> None:
+        event = desk.schema.parse(payment("a"), desk.tokeniser, int(time.time() * 1000))[0]
+        key = inline.keys(desk.features, event)[0][1]
+        store.set(OF.redis_complete(CONFIG.hash6), CONFIG.epoch)
+        name = {
+            "pending": OF.redis_pending(key),
+            "profile": OF.redis_profile(key),
+            "mark": OF.redis_complete(CONFIG.hash6),
+            "claim": OF.redis_claim("a"),
+        }[what]
+        store.delete(name)
+        if what == "pending":
+            store.set(name, "x")
+        else:
+            store.rpush(name, "x")
+        assert what != "claim" or await desk.find("a") is None
+        body = payment("a")
+        answer = await desk.decide(body)
+        assert await desk.decide(body) == answer
+        expected = {
+            "pending": ["no_model", "profiles_incomplete"],
+            "profile": ["no_model", "profiles_incomplete"],
+            "mark": ["no_model", "profiles_incomplete"],
+            "claim": ["idempotency", "no_model"],
+        }
+        assert orjson.loads(answer)["degraded"] == expected[what]
+        assert log.appended[0]["decision"]["vector"] is not None
+        await marked(desk)
+        counted = {"pending": 1, "profile": 1, "mark": 0, "claim": 2}
+        assert metric(desk.instruments.registry, what) == counted[what]
+        if what == "pending":
+            await desk.decide(payment("b"))
+            left = [orjson.loads(entry)["id"] for entry in store.zrange(name, 0, -1)]
+            assert left == ["a", "b"]
+            assert log.appended[-1]["decision"]["degraded"] == ["no_model"]
+
+    with_desk(steps)

@@ -25,6 +25,11 @@ _BACKOFF: Final = (0.02, 1.0)
 _CONNECT: Final = 2.0
 
 
+def wrong_type(reply: Any) -> bool:
+    """Whether the command's key holds another type than it is for, as only another program leaves."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE")
+
+
 class _Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self.waiting: collections.deque[asyncio.Future[Any]] = collections.deque()
@@ -137,12 +142,20 @@ class RedisLink:
 
     async def many(self, commands: list[tuple[Argument, ...]], seconds: float) -> list[Any]:
         """Replies in order. An error reply of any command is raised, as is a timeout."""
+        replies = await self.each(commands, seconds)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise StoreError("redis", str(reply))
+        return replies
+
+    async def each(self, commands: list[tuple[Argument, ...]], seconds: float) -> list[Any]:
+        """As ``many``, but that a key holds another type than a command is for is that command's reply, and raises nothing."""
         wire = self._wire
         if wire is None:
             raise StoreError("redis", "not connected")
         replies = await self._ask(wire, commands, seconds)
         for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
+            if isinstance(reply, hiredis.ReplyError) and not wrong_type(reply):
                 raise StoreError("redis", str(reply))
         return replies
 

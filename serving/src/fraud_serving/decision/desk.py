@@ -26,7 +26,7 @@ from fraud_pipelines.features import FeatureSet, compile_detector
 from fraud_serving import claims, inline
 from fraud_serving.claims import Claim
 from fraud_serving.clients.kafka_log import KafkaLog
-from fraud_serving.clients.redis_link import RedisLink
+from fraud_serving.clients.redis_link import RedisLink, wrong_type
 from fraud_serving.deciding import Ruling, decide, write_up
 from fraud_serving.decision.recall import Recall, Recalled
 from fraud_serving.decision.scoring import Scoring
@@ -142,7 +142,9 @@ class Desk:
             self.features, event, read.profiles, read.pending, read.complete, self.config.epoch
         )
         degraded += made.degraded
-        for what, entity in made.unreadable:
+        if read.lost and Degraded.PROFILES_INCOMPLETE not in degraded:
+            degraded.append(Degraded.PROFILES_INCOMPLETE)
+        for what, entity in [*made.unreadable, *(("pending", entity) for entity in read.lost)]:
             self.instruments.unreadable(what, id=event["id"], entity=entity)
         at = self._step("features", at)
         route, score = ruling.route(event), None
@@ -324,8 +326,8 @@ class Desk:
 
     async def find(self, event_id: str) -> bytes | None:
         """The stored answer of an id, while its claim lives."""
-        value = await self.redis.call("GET", self.identity.redis_claim(event_id), seconds=1.0)
-        claim = self._read_claim(event_id, value, [])
+        [value] = await self.redis.each([("GET", self.identity.redis_claim(event_id))], seconds=1.0)
+        claim = self._read_claim(event_id, b"" if wrong_type(value) else value, [])
         return None if claim is None else answer(claim.decision)
 
     async def warm_up(self) -> None:

@@ -12,20 +12,26 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fraud_contracts.config import DetectorConfig
-from fraud_serving.clients.redis_link import RedisLink
+from fraud_serving.clients.redis_link import RedisLink, wrong_type
 
 Command = tuple[str | bytes | int, ...]
 PENDING_KEPT: Final = 64
 # What hasn't become part of a profile by then never will: its process died before it was decided.
 PENDING_SECONDS: Final = 600
 _PRUNED: Final = 16
+# KEYS: a pending set. ARGV: time, an event, seconds to live. What isn't one gives way to one of this event.
+_REPLACE: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then redis.call('DEL', KEYS[1]) end
+redis.call('ZADD', KEYS[1], 'NX', ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+"""
 
 
 @dataclass(slots=True)
 class Recalled:
     """``profiles`` and ``pending`` by entity; ``added`` are the pending sets that didn't have the event before.
 
-    ``claim`` are the bytes under the id. Where Redis was ``away`` nothing is known, and nothing can be claimed.
+    ``claim`` are the bytes under the id. ``lost`` are entities whose pending set was no set: its events are. Where Redis was ``away`` nothing is known, and nothing can be claimed.
     """
 
     claim: bytes | None
@@ -33,6 +39,7 @@ class Recalled:
     pending: dict[str, list[bytes]]
     complete: bool
     added: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     away: bool = False
 
 
@@ -58,15 +65,31 @@ class Recall:
                 ("ZRANGE", name, 0, -1),
             ]
         wanted = [of.redis_claim(event_id), self._complete, *(of.redis_profile(key) for _, key in keys)]
-        commands.append(("MGET", *wanted))
-        *replies, (claim, mark, *profiles) = await self._redis.many(commands, seconds)
+        commands += [("GET", name) for name in wanted]
+        replies = await self._redis.each(commands, seconds)
+        # What isn't bytes is as unreadable as no bytes are.
+        claim, mark, *profiles = (b"" if wrong_type(one) else one for one in replies[3 * len(keys) :])
+        replies = replies[: 3 * len(keys)]
         entities = [entity for entity, _ in keys]
+        pending: dict[str, list[bytes]] = {}
+        added: list[str] = []
+        lost: list[str] = []
+        for (entity, key), new, entries in zip(keys, replies[::3], replies[2::3], strict=True):
+            name = of.redis_pending(key)
+            if wrong_type(new) or wrong_type(entries):
+                lost.append(entity)
+                self._redis.post([("EVAL", _REPLACE, 1, name, now, entry, PENDING_SECONDS)])
+            else:
+                pending[entity] = entries
+            if new:
+                added.append(name)
         return Recalled(
             claim,
             dict(zip(entities, profiles, strict=True)),
-            dict(zip(entities, replies[2::3], strict=True)),
+            pending,
             mark is not None and mark.isdigit() and len(mark) < 20 and int(mark) >= self._epoch,
-            [of.redis_pending(key) for (_, key), new in zip(keys, replies[::3], strict=True) if new],
+            added,
+            lost,
         )
 
     def take_out(self, names: list[str], entry: bytes) -> None:
