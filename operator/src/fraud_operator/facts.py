@@ -54,6 +54,7 @@ class Facts:
     release: Release | None = None
     state: State = field(default_factory=State)
     has_keys: bool = False
+    copies: int | None = None
     revision: str | None = None
     models: Models = field(default_factory=Models)
     lags: Lags = field(default_factory=Lags)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,7 +20,7 @@ from fraud_contracts.config import HTTP_PORT, METRICS_PORT, RELEASE_KEY
 from fraud_contracts.errors import StoreError
 from fraud_contracts.release import Release, parse_release
 from fraud_operator import training
-from fraud_operator.apply import snapshot
+from fraud_operator.apply import snapshot, wrote
 from fraud_operator.detector import Detector, Json
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.gates import Gates
@@ -61,6 +61,7 @@ class Observer:
             state=state,
             has_keys=self.kube.get(BY_KIND["Secret"], detector.namespace, names.keys(detector.name))
             is not None,
+            copies=self._copies(detector, children, missing),
             revision=revision,
             replicas=self._replicas(detector, children),
             gates=self._judge(detector, state),
@@ -92,6 +93,24 @@ class Observer:
             LOG.warning("release pointer is unreadable", extra={"data": {"detector": str(detector.identity)}})
             return None, State()
         return release, state
+
+    def _copies(
+        self, detector: Detector, children: Mapping[tuple[str, str], Json], missing: set[str]
+    ) -> int | None:
+        """How many of each record the topics were made with, as we wrote it; a Kafka of an earlier detector is asked by name."""
+        if not detector.managed_kafka or "Kafka" in missing:
+            return None
+        name = names.kafka(detector.name)
+        kafka = children.get(("Kafka", name)) or self.kube.get(BY_KIND["Kafka"], detector.namespace, name)
+        topics = [child for (kind, _), child in children.items() if kind == "KafkaTopic"]
+        setting = ("spec", "kafka", "config", "default.replication.factor")
+        for child, path in ((kafka, setting), *((topic, ("spec", "replicas")) for topic in topics)):
+            if child is not None and wrote(child, *(f"f:{part}" for part in path)):
+                value: Any = child
+                for part in path:
+                    value = value[part]
+                return int(value)
+        return None
 
     def _judge(self, detector: Detector, state: State) -> tuple[Gate, ...]:
         if self._gates is None:

@@ -149,6 +149,7 @@ class Reconciler:
             state=state,
             training_revision=self._training(detector, facts, report),
             keys=keys,
+            copies=facts.copies,
         )
         children = build(detector, wanted)
         for child in children:

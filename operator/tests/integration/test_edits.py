@@ -156,3 +156,33 @@ def test_a_hand_in_the_document_is_no_past(server: Any) -> None:
     )  # fmt: skip
     outcome = operator(server, {}).reconcile(namespace, "payments")
     assert ("ConfigMap", "payments-config", "changed") in outcome.written
+
+
+@pytest.mark.parametrize("life", ["the same detector", "one made again"])
+def test_more_brokers_leave_the_copies_alone(server: Any, life: str) -> None:
+    """Strimzi can't change how many copies a topic has, so topics and Kafka's settings keep those that they were made with."""
+    namespace = server.namespace(f"edit-brokers-{len(life)}")
+    made(server, namespace, kafka={"managed": {"replicas": 1}, "partitions": 2})
+    kube: Kube = server.kube()
+    kafka = {"managed": {"replicas": 3}, "partitions": 2}
+    if life == "the same detector":
+        kube.merge(DETECTOR, namespace, "payments", {"spec": {"kafka": kafka}})
+        operator(server, {}).reconcile(namespace, "payments")
+    else:
+        for kind in (DETECTOR, BY_KIND["FlinkDeployment"]):
+            for item in kube.list(kind, namespace):
+                kube.delete(kind, namespace, item["metadata"]["name"])
+        operator(server, {}).reconcile(namespace, "payments")
+        assert kube.get(DETECTOR, namespace, "payments") is None
+        made(server, namespace, kafka=kafka)
+    kube.delete(BY_KIND["KafkaTopic"], namespace, names.kafka_topic("payments", "alerts"))
+    operator(server, {}).reconcile(namespace, "payments")
+    topics = kube.list(BY_KIND["KafkaTopic"], namespace)
+    assert [topic["spec"]["replicas"] for topic in topics] == [1] * len(names.TOPICS)
+    [brokers] = kube.list(BY_KIND["Kafka"], namespace)
+    assert {k: v for k, v in brokers["spec"]["kafka"]["config"].items() if k != "auto.create.topics.enable"} == {
+        "default.replication.factor": 1, "min.insync.replicas": 1, "offsets.topic.replication.factor": 1,
+        "transaction.state.log.replication.factor": 1, "transaction.state.log.min.isr": 1,
+    }  # fmt: skip
+    [pool] = kube.list(BY_KIND["KafkaNodePool"], namespace)
+    assert pool["spec"]["replicas"] == 3

@@ -22,19 +22,24 @@ from fraud_operator.rollout import State
 
 @dataclass(frozen=True)
 class Wanted:
-    """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost."""
+    """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost.
+
+    ``copies`` is how many of each record its Kafka was made for; None where there is none yet.
+    """
 
     release: Release
     state: State
     training_revision: str | None
     keys: Mapping[str, str] | None = None
+    copies: int | None = None
 
 
 def build(detector: Detector, wanted: Wanted) -> list[Child]:
     children: list[Child] = []
     if detector.managed_kafka:
-        children += [kafka.build_kafka(detector), kafka.build_kafka_node_pool(detector)]
-        children += kafka.build_kafka_topics(detector)
+        copies = wanted.copies or kafka.wanted_copies(detector)
+        children += [kafka.build_kafka(detector, copies), kafka.build_kafka_node_pool(detector)]
+        children += kafka.build_kafka_topics(detector, copies)
     children += access.build_service_accounts(detector)
     children += access.build_release_access(detector)
     children.append(access.build_flink_access(detector))

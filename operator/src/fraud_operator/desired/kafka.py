@@ -37,13 +37,13 @@ TOPIC_CONFIG: Final[dict[str, dict[str, str]]] = {
 }
 
 
-def _replication(detector: Detector) -> int:
+def wanted_copies(detector: Detector) -> int:
+    """Of each record, in topics that are made now. Strimzi can't change it later: what is there keeps the number it has."""
     managed = detector.spec.kafka.managed
     return min(3, managed.replicas) if managed is not None else 1
 
 
-def build_kafka(detector: Detector) -> Child:
-    copies = _replication(detector)
+def build_kafka(detector: Detector, copies: int) -> Child:
     in_sync = max(1, copies - 1)
     return child(
         API,
@@ -112,7 +112,7 @@ def build_kafka_node_pool(detector: Detector) -> Child:
     )
 
 
-def build_kafka_topics(detector: Detector) -> list[Child]:
+def build_kafka_topics(detector: Detector, copies: int) -> list[Child]:
     """One for each noun, all with the same number of partitions: an entity's records then share a partition number."""
     return [
         child(
@@ -128,7 +128,7 @@ def build_kafka_topics(detector: Detector) -> list[Child]:
             spec={
                 "topicName": detector.identity.topic(noun),
                 "partitions": detector.spec.kafka.partitions,
-                "replicas": _replication(detector),
+                "replicas": copies,
                 "config": dict(TOPIC_CONFIG[noun]),
             },
         )
