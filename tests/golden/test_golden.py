@@ -17,7 +17,7 @@ from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, check
 from fraud_operator.kube import BY_KIND
 from fraud_operator.releases import make_release
-from fraud_operator.rollout import State
+from fraud_operator.rollout_state import State
 from fraud_operator.settings import Platform, Stores
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ Each says what is so and, where it is not well, what a person can do about it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,7 +16,8 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import BY_KIND
 from fraud_operator.readiness import Level, Verdict
-from fraud_operator.rollout import GONE_MS, Phase
+from fraud_operator.rollout import GONE_MS
+from fraud_operator.rollout_state import Phase, waiting
 
 Json = dict[str, Any]
 SINKS: Final = ("profile", "ledger", "lake")
@@ -183,6 +184,26 @@ def release_propagated(facts: Facts) -> Told:
 
 
 def rollout_healthy(detector: Detector, facts: Facts) -> Told:
+    """How the candidate gets on, and what of people's wishes waits."""
+    told, state, found = _candidate(detector, facts), facts.state, facts.models.resolved
+    notes = [told.message]
+    if found is not None and (version := waiting(state, found.package())) is not None:
+        kept = state.previous and state.previous_until
+        why = (
+            f"version {state.previous.version} is kept until {stamp(kept)}"
+            if state.previous and kept
+            else "none is free"
+        )
+        notes.append(f"version {version} waits for a slot: {why}")
+    rollback = detector.annotations.get(names.ROLLBACK_ANNOTATION)
+    if state.stable is not None and rollback == state.stable.version == state.rollback:
+        notes.append(
+            f"{names.ROLLBACK_ANNOTATION} is older than version {rollback} is live: to take it back, remove it and set it again"
+        )
+    return replace(told, message="; ".join(notes))
+
+
+def _candidate(detector: Detector, facts: Facts) -> Told:
     state = facts.state
     if state.phase is Phase.ROLLED_BACK:
         bad = state.rejected[-1] if state.rejected else "?"

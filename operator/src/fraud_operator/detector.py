@@ -61,6 +61,12 @@ class Detector:
     def identity(self) -> Identity:
         return Identity(self.namespace, self.name)
 
+    @property
+    def model(self) -> str:
+        """The name of its registered model."""
+        registered = self.spec.model.registered
+        return registered.name if registered is not None else self.identity.model
+
     @cached_property
     def feature_set(self) -> str:
         return feature_set.feature_set_hash(self.spec)

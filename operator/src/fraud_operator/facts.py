@@ -12,7 +12,8 @@ from fraud_operator import readiness, rollout, training
 from fraud_operator.detector import Detector
 from fraud_operator.readiness import Level, Verdict
 from fraud_operator.registry import Version
-from fraud_operator.rollout import Gate, State
+from fraud_operator.rollout import Gate
+from fraud_operator.rollout_state import SLOTS, State
 
 Json = dict[str, Any]
 # Payments that come in meanwhile write profiles too, so with traffic the sink is never quite at the end.
@@ -152,6 +153,7 @@ class Facts:
         annotations = detector.annotations
         return rollout.Facts(
             spec=detector.spec,
+            model=detector.model,
             resolved=found.package() if found is not None else None,
             warm=self.warm(detector)[0],
             ready=frozenset(ready),
@@ -165,6 +167,6 @@ class Facts:
             rollback=annotations.get(names.ROLLBACK_ANNOTATION),
             urls={
                 slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
-                for slot in rollout.SLOTS
+                for slot in SLOTS
             },
         )

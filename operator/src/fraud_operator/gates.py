@@ -14,7 +14,8 @@ import requests
 from fraud_contracts import metrics, names
 from fraud_contracts.errors import StoreError
 from fraud_operator.detector import Detector
-from fraud_operator.rollout import Gate, Phase, Result, State
+from fraud_operator.rollout import Gate, Result
+from fraud_operator.rollout_state import Phase, State
 
 WINDOW: Final = "5m"
 # Rows that a predictor must have scored in the window before its share of errors means anything.

@@ -21,7 +21,7 @@ from fraud_operator.apply import wrote
 from fraud_operator.detector import Detector, Json
 from fraud_operator.facts import Facts
 from fraud_operator.kube import BY_KIND, Kube
-from fraud_operator.rollout import Phase, State
+from fraud_operator.rollout_state import Phase, State
 
 LOG: Final = logging.getLogger(__name__)
 Key = tuple[str, str]

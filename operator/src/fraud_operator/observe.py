@@ -27,7 +27,8 @@ from fraud_operator.gates import Gates
 from fraud_operator.kube import BY_KIND, Kube
 from fraud_operator.lags import LagReader
 from fraud_operator.registry import CHAMPION, ModelNotFoundError, PackageError, Registry, Version
-from fraud_operator.rollout import ROLLOUT_KEY, Gate, State
+from fraud_operator.rollout import Gate
+from fraud_operator.rollout_state import ROLLOUT_KEY, State
 
 LOG: Final = logging.getLogger(__name__)
 CHALLENGER: Final = "challenger"
@@ -148,7 +149,7 @@ class Observer:
         model = detector.spec.model
         if model.none is not None:
             return Models()
-        name = model.registered.name if model.registered is not None else detector.identity.model
+        name = detector.model
         try:
             registry = self.registry(detector)
             trained = registry.trained(name, facts.revision) if facts.revision is not None else None

@@ -250,9 +250,7 @@ class Reconciler:
         if isinstance(action, rollout.Tell):
             self.recorder.post(detector, action.reason, action.message, warning=action.warning)
             return
-        name = (
-            detector.spec.model.registered.name if detector.spec.model.registered else detector.identity.model
-        )
+        name = action.model
         try:
             self.observer.registry(detector).set_champion(name, action.version)
         except StoreError as error:

@@ -7,7 +7,7 @@ from fraud_contracts.detector import DetectorSpec, Policy, PolicyList
 from fraud_contracts.release import Release, release_digest
 from fraud_contracts.tokens import is_token, token
 from fraud_operator.detector import Detector
-from fraud_operator.rollout import State
+from fraud_operator.rollout_state import State
 
 
 def sealed(spec: DetectorSpec, token_key: str) -> Policy:

@@ -10,7 +10,7 @@ There are two slots, ``a`` and ``b``, each one InferenceService. A version is pr
 to. The first version ever has nothing to be compared with: it goes live by itself as soon as its predictor answers and the
 features are warm. Every later one shadows first; it moves on only when all gates say Pass, or when a person names it in
 the approve annotation. ``NoData`` and ``NotEnough`` hold; ``Fail`` rolls back. What was rolled back isn't retried, unless
-``model.pin`` asks for it anew.
+``model.pin`` asks for it anew; a candidate that only gives way to another version may be.
 
 ``back`` is the way back, and nothing holds it: no pause, no invalid spec. ``decide`` takes it first, then what moves on.
 
@@ -21,69 +21,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final
 
-from pydantic import Field
-
-from fraud_contracts import durations
-from fraud_contracts.config import Mounted
+from fraud_contracts import durations, names
 from fraud_contracts.detector import DetectorSpec, RolloutMode
-from fraud_contracts.release import BUCKETS, ModelPackage, Split
+from fraud_contracts.release import ModelPackage
+from fraud_operator.rollout_state import RESTING, Phase, State, free_slot, key
 
-SLOTS: Final[tuple[Literal["a", "b"], ...]] = ("a", "b")
-ROLLOUT_KEY: Final = "rollout.json"
 # A candidate of which no replica answers is taken back after this time: longer than a lost Pod takes to be there again.
 GONE_MS: Final = 60_000
-
-
-class Phase(StrEnum):
-    IDLE = "Idle"
-    PREPARING = "Preparing"
-    SHADOW = "Shadow"
-    RAMP = "Ramp"
-    PROMOTED = "Promoted"
-    ROLLED_BACK = "RolledBack"
-
-
-RESTING: Final = frozenset({Phase.IDLE, Phase.PROMOTED, Phase.ROLLED_BACK})
-
-
-class State(Mounted):
-    """``counted`` is when every replica first had this step's release: a step's time runs from there, not from the order.
-
-    ``retiring`` keeps a slot's predictor while replicas may still ask it; ``previous`` keeps it for a fast way back.
-    ``gone`` is since when no replica of the candidate's predictor answers. ``pin`` is what model.pin named when a version was
-    last taken back or since ("" for nothing): only another one asks for that version again.
-    """
-
-    phase: Phase = Phase.IDLE
-    since: int = 0
-    counted: int | None = None
-    step: int = -1
-    stable: ModelPackage | None = None
-    candidate: ModelPackage | None = None
-    previous: ModelPackage | None = None
-    previous_until: int | None = None
-    retiring: ModelPackage | None = None
-    rejected: tuple[str, ...] = Field(default=())
-    gone: int | None = None
-    pin: str | None = None
-
-    def packages(self) -> list[ModelPackage]:
-        """What must be served now: one InferenceService each."""
-        return [p for p in (self.stable, self.candidate, self.previous, self.retiring) if p is not None]
-
-    def in_release(self) -> ModelPackage | None:
-        """The candidate, where the release names it."""
-        return self.candidate if self.phase in (Phase.SHADOW, Phase.RAMP) else None
-
-    def split(self, spec: DetectorSpec) -> Split | None:
-        """The buckets that the candidate answers; None while it only shadows."""
-        if self.phase is not Phase.RAMP or self.candidate is None:
-            return None
-        percent = spec.rollout.steps[min(self.step, len(spec.rollout.steps) - 1)]
-        salt = f"{self.candidate.version}:{self.candidate.digest[-8:]}"
-        return Split(salt=salt, share=percent * BUCKETS // 100)
 
 
 class Result(StrEnum):
@@ -103,13 +49,15 @@ class Gate:
 
 @dataclass(frozen=True)
 class Facts:
-    """``resolved`` is the version that the registry (or the pin) names, already checked, with slot and url left open.
+    """``model`` is the name of the registered model that the spec asks for: versions are numbered within one, and ``spec.model.pin``
+    and ``champion`` are of it. ``resolved`` is the version that the registry (or the pin) names, already checked, with slot and url left open.
 
     ``ready`` holds the slots whose predictor runs exactly the version that the state puts there, ``silent`` those of which no
     replica is there at all.
     """
 
     spec: DetectorSpec
+    model: str
     resolved: ModelPackage | None = None
     warm: bool = False
     ready: frozenset[str] = frozenset()
@@ -123,9 +71,14 @@ class Facts:
     rollback: str | None = None
     urls: dict[str, str] = field(default_factory=dict)
 
+    def pinned(self, package: ModelPackage | None) -> bool:
+        """Whether spec.model.pin names this version."""
+        return package is not None and (self.model, self.spec.model.pin) == key(package)
+
 
 @dataclass(frozen=True)
 class SetChampion:
+    model: str
     version: str
 
 
@@ -147,8 +100,11 @@ def decide(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     if actions:
         return state, actions
     state = _let_go(state, facts, now)
-    if state.stable is not None and facts.propagated and facts.champion != state.stable.version:
-        actions.append(SetChampion(state.stable.version))
+    stable = state.stable
+    # Of another model than the spec's it was set when that was the spec's; its alias isn't read any more.
+    ours = stable is not None and stable.name == facts.model
+    if ours and stable is not None and facts.propagated and facts.champion != stable.version:
+        actions.append(SetChampion(stable.name, stable.version))
     if facts.spec.rollout.paused:
         return state, actions
     state = _ask_again(state, facts)
@@ -162,13 +118,25 @@ def decide(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
 
 
 def back(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
-    """Takes a version back where a person or a failure asks for it. With no action the state says at most ``gone``."""
-    stable, candidate, previous, pin = state.stable, state.candidate, state.previous, facts.spec.model.pin
-    if stable is not None and facts.rollback == stable.version:
+    """Takes a version back where a person or a failure asks for it. With no action the state says at most ``gone``, and
+    that the annotation ``rollback`` is no more."""
+    seen, state = state.rollback, state.model_copy(update={"rollback": facts.rollback})
+    ordered = facts.rollback is not None and facts.rollback != seen
+    if ordered and state.stable is not None and facts.rollback == state.stable.version:
         return _leave_stable(state, facts, now, "by annotation")
+    after, actions = _back(state, facts, now)
+    if ordered:
+        live = f"version {state.stable.version}" if state.stable is not None else "none"
+        told = f"{names.ROLLBACK_ANNOTATION} names the version to leave; {facts.rollback!r} isn't live ({live} is): nothing is done"
+        actions = [Tell("RollbackIgnored", told, warning=True), *actions]
+    return after, actions
+
+
+def _back(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+    stable, candidate, previous, pin = state.stable, state.candidate, state.previous, facts.spec.model.pin
     # The registry isn't asked: what was live an hour ago is known, and its predictor is there.
     fits = stable is not None and previous is not None and previous.feature_set == stable.feature_set
-    if fits and previous is not None and pin == previous.version:
+    if fits and facts.pinned(previous):
         return _leave_stable(state, facts, now, f"since spec.model.pin names version {pin}")
     if candidate is None:
         return state, []
@@ -180,6 +148,8 @@ def back(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
         why = f"no replica of its predictor has answered for {(now - gone) // 1000} s"
     if why:
         return _reject(state, facts, now, why)
+    if pin is not None and not facts.pinned(candidate):
+        return _withdraw(state, now, f"spec.model.pin names version {pin}")
     return (state if gone == state.gone else state.model_copy(update={"gone": gone})), []
 
 
@@ -192,7 +162,7 @@ def _against(state: State, candidate: ModelPackage, facts: Facts) -> str:
         return f"its predictor {verb}: {facts.failed[candidate.slot]}"
     if state.phase is Phase.PREPARING:
         return ""
-    if state.stable is not None and facts.spec.model.pin == state.stable.version:
+    if state.stable is not None and facts.pinned(state.stable):
         return f"spec.model.pin names the live version {state.stable.version}"
     failing = next((gate for gate in facts.gates if gate.result is Result.FAIL), None)
     return f"gate {failing.name} failed: {failing.value} is past {failing.bound}" if failing else ""
@@ -203,9 +173,19 @@ def _ask_again(state: State, facts: Facts) -> State:
     pin = facts.spec.model.pin or ""
     if not state.rejected or state.pin == pin:
         return state
-    asked = {pin} if state.pin is not None else set()
-    rejected = tuple(version for version in state.rejected if version not in asked)
-    return state.model_copy(update={"pin": pin, "rejected": rejected})
+    kept = [
+        (model, version)
+        for model, version in state.rejections()
+        if state.pin is None or (model or facts.model, version) != (facts.model, pin)
+    ]
+    return state.model_copy(update={"pin": pin, **_rejections(kept)})
+
+
+def _rejections(kept: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    return {
+        "rejected": tuple(version for _, version in kept),
+        "rejected_of": tuple(model for model, _ in kept),
+    }
 
 
 def _let_go(state: State, facts: Facts, now: int) -> State:
@@ -224,16 +204,11 @@ def _let_go(state: State, facts: Facts, now: int) -> State:
     return state
 
 
-def free_slot(state: State) -> Literal["a", "b"] | None:
-    used = {package.slot for package in state.packages()}
-    return next((slot for slot in SLOTS if slot not in used), None)
-
-
 def _begin(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     wanted = facts.resolved
-    if wanted is None or wanted.version in state.rejected:
+    if wanted is None or state.rejects(wanted):
         return state, []
-    if state.stable is not None and state.stable.version == wanted.version:
+    if state.stable is not None and key(state.stable) == key(wanted):
         return state, []
     if state.stable is not None and not facts.propagated:
         return state, []
@@ -250,14 +225,9 @@ def _begin(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
 def _prepare(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
-    if facts.resolved is not None and facts.resolved.version != candidate.version:
+    if facts.resolved is not None and key(facts.resolved) != key(candidate):
         # Nobody refers to the slot yet, so a newer version may simply take its place.
-        after = state.model_copy(
-            update={"phase": Phase.IDLE, "since": now, "candidate": None, "retiring": candidate}
-        )
-        return after, [
-            Tell("Superseded", f"model version {candidate.version} gives way to {facts.resolved.version}")
-        ]
+        return _withdraw(state, now, f"version {facts.resolved.version} is wanted")
     if candidate.slot not in facts.ready:
         return state, []
     if state.stable is None:
@@ -271,7 +241,7 @@ def _prepare(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
 def _advance(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
-    approved = facts.approve == candidate.version or facts.spec.model.pin == candidate.version
+    approved = facts.approve == candidate.version or facts.pinned(candidate)
     passed = bool(facts.gates) and all(gate.result is Result.PASS for gate in facts.gates)
     if not approved and (facts.spec.rollout.mode is RolloutMode.MANUAL or not passed):
         return state, []
@@ -307,6 +277,24 @@ def _promote(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
     return after, [Tell("ModelLive", f"model version {candidate.version} is live")]
 
 
+def _withdraw(state: State, now: int, why: str) -> tuple[State, list[Action]]:
+    """A candidate that nothing speaks against goes; it may be tried again."""
+    candidate = state.candidate
+    assert candidate is not None
+    after = state.model_copy(
+        update={
+            "phase": Phase.IDLE,
+            "since": now,
+            "counted": None,
+            "step": -1,
+            "candidate": None,
+            "gone": None,
+            "retiring": candidate,
+        }
+    )
+    return after, [Tell("Superseded", f"model version {candidate.version} gives way: {why}")]
+
+
 def _reject(state: State, facts: Facts, now: int, why: str) -> tuple[State, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
@@ -340,6 +328,6 @@ def _taken_back(state: State, facts: Facts, now: int, *bad: ModelPackage) -> Sta
             "candidate": None,
             "gone": None,
             "pin": facts.spec.model.pin or "",
-            "rejected": (*state.rejected, *(package.version for package in bad))[-20:],
+            **_rejections([*state.rejections(), *map(key, bad)][-20:]),
         }
     )

@@ -20,7 +20,7 @@ from fraud_contracts.release import ModelPackage, Release
 from fraud_operator.apply import snapshot
 from fraud_operator.kube import BY_KIND, CHILD_KINDS, DETECTOR, Kube
 from fraud_operator.reconcile import new_keys
-from fraud_operator.rollout import ROLLOUT_KEY, Phase, State
+from fraud_operator.rollout_state import ROLLOUT_KEY, Phase, State
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, install, render
 

@@ -20,7 +20,7 @@ from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import BY_KIND, DETECTOR, ApiError, Kube
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.rollout import Phase, State
+from fraud_operator.rollout_state import Phase, State
 from fraud_operator.settings import Platform, Stores
 from fraud_testing.rollouts import Eyes, Shelf, nodes
 

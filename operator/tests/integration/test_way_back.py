@@ -18,7 +18,7 @@ from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import BY_KIND, DETECTOR, Kube
 from fraud_operator.reconcile import Outcome, Reconciler
-from fraud_operator.rollout import Phase, State
+from fraud_operator.rollout_state import Phase, State
 from fraud_operator.settings import Platform, Stores
 from fraud_testing.api_server import ADMIN, Server, binary
 from fraud_testing.rollouts import Eyes, Shelf, nodes

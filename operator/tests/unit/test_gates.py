@@ -14,7 +14,8 @@ from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
 from fraud_operator.detector import Detector
 from fraud_operator.gates import Gates, service_health
-from fraud_operator.rollout import Phase, Result, State
+from fraud_operator.rollout import Result
+from fraud_operator.rollout_state import Phase, State
 from fraud_operator.settings import Platform
 
 SPEC: dict[str, Any] = {

@@ -20,7 +20,7 @@ from fraud_operator.kube import ConflictError, Kind
 from fraud_operator.memory import Memory
 from fraud_operator.readiness import SILENT_MS, STUCK_MS, Level, flink, kafka
 from fraud_operator.releases import sealed
-from fraud_operator.rollout import Phase, State
+from fraud_operator.rollout_state import Phase, State
 from fraud_operator.settings import Platform
 
 SPEC = {

@@ -9,18 +9,8 @@ import pytest
 
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout import (
-    Facts,
-    Gate,
-    Phase,
-    Result,
-    SetChampion,
-    State,
-    Tell,
-    back,
-    decide,
-    free_slot,
-)
+from fraud_operator.rollout import Facts, Gate, Result, SetChampion, Tell, back, decide
+from fraud_operator.rollout_state import Phase, State, free_slot
 
 MINUTE = 60_000
 NOW = 1_764_000_000_000
@@ -50,6 +40,7 @@ def package(version: str, slot: Any = "a") -> ModelPackage:
 
 def facts(**given: Any) -> Facts:
     given.setdefault("urls", {"a": "http://a", "b": "http://b"})
+    given.setdefault("model", "n.d")
     return Facts(spec=given.pop("spec", None) or spec(), **given)
 
 
@@ -78,7 +69,7 @@ def test_champion_follows_propagation() -> None:
     """The champion alias is written only when every replica has the release, and only once."""
     live = State(phase=Phase.PROMOTED, stable=package("1"))
     assert decide(live, facts(resolved=package("1")), NOW)[1] == []
-    assert decide(live, facts(resolved=package("1"), propagated=True), NOW)[1] == [SetChampion("1")]
+    assert decide(live, facts(resolved=package("1"), propagated=True), NOW)[1] == [SetChampion("n.d", "1")]
     assert decide(live, facts(resolved=package("1"), propagated=True, champion="1"), NOW)[1] == []
 
 
@@ -410,7 +401,8 @@ def test_a_paused_rollout_never_moves_forward() -> None:
                 after, _ = decide(at, facts(**known), NOW + number * MINUTE)
                 assert after.candidate in (at.candidate, None)
                 assert after.stable in (at.stable, at.previous, None)
-                assert after.step <= at.step and after.phase in (at.phase, Phase.ROLLED_BACK)
+                assert after.step <= at.step
+                assert after.phase in (at.phase, Phase.ROLLED_BACK) or after.candidate is None
                 at = after
 
 
@@ -418,3 +410,104 @@ def test_state_survives_its_json() -> None:
     """The state read back from the pointer ConfigMap is the state that was written."""
     state = shadowing(rejected=("7", "8"))
     assert State.model_validate_json(state.model_dump_json(exclude_none=True)) == state
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.SHADOW, Phase.RAMP])
+def test_a_pin_to_a_third_version_withdraws_the_candidate(phase: Phase, held: bool) -> None:
+    """Who pins another version wants the candidate no more, paused or not; unpinned it may be tried again."""
+    state = shadowing(phase=phase, step=0 if phase is Phase.RAMP else -1)
+    pinned = {**READY, "gates": PASS, "resolved": None, "spec": spec_pinned("3", paused=held)}
+    after, told = decide(state, facts(**pinned), NOW + 10 * MINUTE)
+    assert after.candidate is None and after.stable == package("1") and after.rejected == ()
+    assert after.retiring == package("2", "b") and after.phase is Phase.IDLE
+    assert [action.reason for action in told if isinstance(action, Tell)] == ["Superseded"]
+    later, _ = decide(after, facts(**{**READY, "spec": spec_pinned("3"), "resolved": package("3")}), NOW)
+    later, _ = decide(later, facts(**{**READY, "spec": spec_pinned("3"), "resolved": package("3")}), NOW)
+    assert later.candidate is not None and later.candidate.version == "3"
+    again, _ = decide(after, facts(**READY), NOW)
+    assert again.candidate is not None and again.candidate.version == "2"
+
+
+def test_a_pin_elsewhere_covers_no_failure() -> None:
+    """What a gate speaks against is rejected, also where the pin names another version."""
+    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    assert decide(shadowing(), facts(**READY, spec=spec_pinned("3"), gates=bad), NOW)[0].rejected == ("2",)
+
+
+def test_a_pin_to_the_candidate_leaves_it() -> None:
+    """The pin that names the candidate speaks for it."""
+    assert decide(shadowing(), facts(**READY, spec=spec_pinned("2")), NOW)[0].candidate is not None
+
+
+def test_a_stale_rollback_strikes_nothing_that_goes_live_later() -> None:
+    """rollback: "1", misread as back to 1, does nothing, once told; the pin that makes 1 live isn't undone by it."""
+    state, told = decide(LIVE, facts(rollback="1", resolved=package("2", "b")), NOW)
+    assert state.stable == LIVE.stable and state.phase is LIVE.phase
+    assert [action.reason for action in told if isinstance(action, Tell)] == ["RollbackIgnored"]
+    assert "'1' isn't live" in told[0].message  # type: ignore[union-attr]
+    state, told = decide(state, facts(rollback="1", resolved=package("2", "b")), NOW)
+    assert told == []
+    for _ in range(4):
+        pinned = facts(
+            rollback="1", spec=spec_pinned("1"), resolved=package("1"), propagated=True, champion="1"
+        )
+        state, told = decide(state, pinned, NOW)
+        assert state.stable == package("1")
+
+
+def test_a_rollback_and_a_pin_in_one_edit_leave_a_model() -> None:
+    """The annotation counts as seen in the pass in which the pin acts."""
+    state = LIVE
+    for _ in range(4):
+        state, _ = decide(state, facts(rollback="1", spec=spec_pinned("1"), resolved=package("1")), NOW)
+    assert state.stable == package("1")
+
+
+def test_a_rollback_that_is_given_anew_is_obeyed() -> None:
+    """Taken away and set again, the same order takes the version back that has gone live since."""
+    obeyed = LIVE.model_copy(update={"rollback": "2"})
+    assert decide(obeyed, facts(rollback="2"), NOW)[0].stable == LIVE.stable
+    gone, told = decide(obeyed, facts(), NOW)
+    assert gone.rollback is None and told == []
+    assert decide(gone, facts(rollback="2"), NOW)[0].stable == package("1")
+
+
+def of(model: str, version: str, slot: Any = "a") -> ModelPackage:
+    return package(version, slot).model_copy(update={"name": model})
+
+
+def test_versions_are_compared_within_their_model() -> None:
+    """After model.registered.name changed, the same number is another version: it becomes a candidate, whatever was rejected."""
+    live = State(phase=Phase.PROMOTED, stable=package("1"), rejected=("2",), rejected_of=("n.d",))
+    known = {"model": "other", "propagated": True}
+    for version in ("1", "2"):
+        state, told = decide(live, facts(**known, resolved=of("other", version)), NOW)
+        assert state.candidate is not None and state.candidate.name == "other"
+        assert not any(isinstance(action, SetChampion) for action in told)
+    assert decide(live, facts(propagated=True, resolved=package("2")), NOW)[0].candidate is None
+    preparing = State(phase=Phase.PREPARING, stable=package("7"), candidate=package("1", "b"))
+    state, _ = decide(preparing, facts(**known, resolved=of("other", "1")), NOW)
+    assert state.candidate is None and state.rejected == ()
+
+
+def test_a_pin_names_a_version_of_the_specs_model() -> None:
+    """It is no way back to a version of the same number of another model, and no approval of one."""
+    known = {"model": "other", "spec": spec_pinned("1"), "resolved": of("other", "1")}
+    assert decide(LIVE, facts(**known), NOW)[0].stable == LIVE.stable
+    shadow = shadowing(candidate=of("other", "1", "b"))
+    ready = {"ready": frozenset("ab"), "propagated": True}
+    assert decide(shadow, facts(**known, **ready), NOW)[0].phase is Phase.RAMP
+
+
+def test_a_version_is_rejected_with_its_model() -> None:
+    """What is taken back keeps its model's name, and a stored rejection without one counts for any."""
+    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    old = shadowing(rejected=("9",))
+    state, _ = decide(old, facts(**READY, gates=bad), NOW)
+    assert state.rejections() == [("", "9"), ("n.d", "2")]
+    assert (
+        state.rejects(of("other", "9"))
+        and state.rejects(package("2"))
+        and not state.rejects(of("other", "2"))
+    )

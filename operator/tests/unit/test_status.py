@@ -18,7 +18,7 @@ from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, check
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.releases import make_release, sealed
-from fraud_operator.rollout import State
+from fraud_operator.rollout_state import State
 from fraud_operator.settings import Platform
 from fraud_testing.well import NOW, SPEC, detector, told, well
 
@@ -262,3 +262,26 @@ def test_a_job_that_does_not_run_is_not_ready(lifecycle: str, state: str | None)
     assert (streaming["status"], streaming["reason"]) == ("False", "JobNotRunning")
     assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("False", "NotStreamingReady")
     assert (conditions["Degraded"]["status"], conditions["Degraded"]["reason"]) == ("True", "JobNotRunning")
+
+
+def test_a_version_that_waits_for_a_slot_is_told() -> None:
+    """While the version before is kept both slots are in use: who wants a third one reads for how long."""
+    found = detector()
+    facts = well(found)
+    assert facts.state.stable is not None and facts.models.resolved is not None
+    before = facts.state.stable.model_copy(update={"version": "6", "slot": "b"})
+    kept = facts.state.model_copy(update={"previous": before, "previous_until": NOW})
+    models = replace(facts.models, resolved=replace(facts.models.resolved, version="8"))
+    told_of = told(found, without(facts, state=kept, models=models))["RolloutHealthy"]
+    assert (
+        told_of["status"] == "True" and "version 8 waits for a slot: version 6 is kept" in told_of["message"]
+    )
+    assert "waits" not in told(found, facts)["RolloutHealthy"]["message"]
+
+
+def test_a_spent_rollback_annotation_is_told() -> None:
+    """Where it names the live version and was obeyed before that went live again: how to roll back all the same."""
+    found = replace(detector(), annotations={names.ROLLBACK_ANNOTATION: "7"})
+    facts = well(found)
+    spent = without(facts, state=facts.state.model_copy(update={"rollback": "7"}))
+    assert "remove it and set it again" in told(found, spent)["RolloutHealthy"]["message"]

@@ -14,7 +14,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.registry import Version
 from fraud_operator.releases import make_release
-from fraud_operator.rollout import Phase, State
+from fraud_operator.rollout_state import Phase, State
 from fraud_operator.settings import Platform, Stores
 
 NOW = 1_764_014_500_000

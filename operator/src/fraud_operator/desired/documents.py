@@ -10,7 +10,7 @@ from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS
 from fraud_contracts.release import Release
 from fraud_operator.desired.common import Child, child, metadata
 from fraud_operator.detector import Detector
-from fraud_operator.rollout import ROLLOUT_KEY, State
+from fraud_operator.rollout_state import ROLLOUT_KEY, State
 
 
 def _encoded(values: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from fraud_operator.desired.ray_job import build_ray_job
 from fraud_operator.desired.sinks import STORES, build_sink
 from fraud_operator.desired.worker import build_worker
 from fraud_operator.detector import Detector
-from fraud_operator.rollout import State
+from fraud_operator.rollout_state import State
 
 
 @dataclass(frozen=True)

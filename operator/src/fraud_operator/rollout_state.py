@@ -1,0 +1,94 @@
+"""What is kept of a detector's rollout, in the pointer ConfigMap beside the release, and what follows from it alone."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, Literal
+
+from pydantic import Field
+
+from fraud_contracts.config import Mounted
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.release import BUCKETS, ModelPackage, Split
+
+SLOTS: Final[tuple[Literal["a", "b"], ...]] = ("a", "b")
+ROLLOUT_KEY: Final = "rollout.json"
+
+
+class Phase(StrEnum):
+    IDLE = "Idle"
+    PREPARING = "Preparing"
+    SHADOW = "Shadow"
+    RAMP = "Ramp"
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+
+
+RESTING: Final = frozenset({Phase.IDLE, Phase.PROMOTED, Phase.ROLLED_BACK})
+
+
+class State(Mounted):
+    """``counted`` is when every replica first had this step's release: a step's time runs from there, not from the order.
+
+    ``retiring`` keeps a slot's predictor while replicas may still ask it; ``previous`` keeps it for a fast way back.
+    ``gone`` is since when no replica of the candidate's predictor answers. ``pin`` is what model.pin named when a version was
+    last taken back or since ("" for nothing): only another one asks for that version again. ``rollback`` is the value of
+    its annotation that was obeyed, or that named no live version: it strikes once, not what goes live later. ``rejected_of`` are the models of the
+    last of ``rejected``; of those that were stored without one any model's version is meant.
+    """
+
+    phase: Phase = Phase.IDLE
+    since: int = 0
+    counted: int | None = None
+    step: int = -1
+    stable: ModelPackage | None = None
+    candidate: ModelPackage | None = None
+    previous: ModelPackage | None = None
+    previous_until: int | None = None
+    retiring: ModelPackage | None = None
+    rejected: tuple[str, ...] = Field(default=())
+    rejected_of: tuple[str, ...] = Field(default=())
+    gone: int | None = None
+    pin: str | None = None
+    rollback: str | None = None
+
+    def packages(self) -> list[ModelPackage]:
+        """What must be served now: one InferenceService each."""
+        return [p for p in (self.stable, self.candidate, self.previous, self.retiring) if p is not None]
+
+    def rejections(self) -> list[tuple[str, str]]:
+        """(model, version), the model empty where it wasn't stored."""
+        lacking = ("",) * (len(self.rejected) - len(self.rejected_of))
+        return list(zip(lacking + self.rejected_of, self.rejected, strict=True))
+
+    def rejects(self, package: ModelPackage) -> bool:
+        return any((model or package.name, version) == key(package) for model, version in self.rejections())
+
+    def in_release(self) -> ModelPackage | None:
+        """The candidate, where the release names it."""
+        return self.candidate if self.phase in (Phase.SHADOW, Phase.RAMP) else None
+
+    def split(self, spec: DetectorSpec) -> Split | None:
+        """The buckets that the candidate answers; None while it only shadows."""
+        if self.phase is not Phase.RAMP or self.candidate is None:
+            return None
+        percent = spec.rollout.steps[min(self.step, len(spec.rollout.steps) - 1)]
+        salt = f"{self.candidate.version}:{self.candidate.digest[-8:]}"
+        return Split(salt=salt, share=percent * BUCKETS // 100)
+
+
+def key(package: ModelPackage) -> tuple[str, str]:
+    return package.name, package.version
+
+
+def free_slot(state: State) -> Literal["a", "b"] | None:
+    used = {package.slot for package in state.packages()}
+    return next((slot for slot in SLOTS if slot not in used), None)
+
+
+def waiting(state: State, resolved: ModelPackage | None) -> str | None:
+    """The version that is wanted and can't begin yet, as both slots are in use; None where there is none."""
+    in_use = {key(package) for package in (state.stable, state.candidate) if package is not None}
+    if resolved is None or key(resolved) in in_use or state.rejects(resolved) or free_slot(state) is not None:
+        return None
+    return resolved.version
