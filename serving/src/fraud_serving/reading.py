@@ -79,10 +79,12 @@ def _whole(adapter: TypeAdapter[Any], value: bytes) -> Any:
 
 
 def decision(value: bytes, event_id: str) -> Decision:
-    """The decision of that id."""
+    """The decision of that id, without its audit, which is made when it is published."""
     read: Decision = _whole(_DECISION, value)
     if read["id"] != event_id or read["event"]["id"] != event_id:
         raise ValueError("the decision of another id")
+    for name in ("streamed", "parity"):
+        read.pop(name, None)  # type: ignore[misc]
     return read
 
 

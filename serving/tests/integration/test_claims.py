@@ -248,6 +248,22 @@ def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
     assert store.ttl(key) > 0
 
 
+@pytest.mark.parametrize("door", ["stream", "inline"])
+@pytest.mark.parametrize("parity", ["stale", "mismatch"])
+def test_a_claims_own_audit_is_none(door: str, parity: str, server: redis.Server, store: Any) -> None:
+    """What compares a decision with the stream is made when it is published; a claim's, whatever it holds, ends no worker."""
+    stream = Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]
+    record = stream.record("pay")
+    odd = stream.inline(record, door=door, parity=parity, streamed={"a": 1}, shadow={"a": 1})["decision"]
+    store.set(OF.redis_claim("pay"), claims.pack(odd, appended=True))
+    one = judging.judge(server)
+    judged = one.judge(judging.read(record))
+    one.committed(judged)
+    [decision] = judging.decided(judged)
+    assert decision["decided"] == odd["decided"]
+    assert (decision.get("streamed"), decision.get("parity")) == (None, {"inline": "equal"}.get(door))
+
+
 def test_unreadable_profiles_and_pending_events_are_lost(with_desk: Any, store: Any) -> None:
     """The decision does without them and says so; the entries are taken out, and the event itself is left for the next."""
 
