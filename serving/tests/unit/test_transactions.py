@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -51,3 +53,25 @@ def test_bytes_on_another_topic_are_not_seen(noun: str) -> None:
     both = [Outgoing("decisions", 0, b"k", b"declined"), Outgoing("alerts", 0, b"k", b"declined")]
     client._visible = lambda topic, _: {b"declined"} if topic == of.topic(noun) else set()  # type: ignore[method-assign]
     assert client._unseen(both) == [one for one in both if one.noun != noun]
+
+
+@pytest.mark.parametrize(("calm", "sent_again"), [(1, True), (11, False)])
+def test_what_was_told_as_committed_is_doubted_for_a_while(
+    calm: float, sent_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later its topic's end is others', so that readers would seem to lack what they have for long."""
+    monkeypatch.setattr(transactions, "Producer", lambda _: SimpleNamespace(poll=lambda _: 0))
+    client = transactions.Transactions(
+        {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, Identity("tests", "cards"), 0, 1, lambda: None
+    )
+    sent: list[list[Outgoing]] = []
+    monkeypatch.setattr(client, "_transact", lambda out, *_: sent.append(out))
+    monkeypatch.setattr(client, "_open", lambda: setattr(client, "_lost", None))
+    monkeypatch.setattr(client, "_visible", lambda *_: set())
+    letter = Outgoing("dead-letters", None, b"k", b"letter")
+    client.publish([letter], [], None)
+    client._told_at = time.monotonic() - calm
+    client.rest(None)
+    client._lose(KafkaError(KafkaError._TRANSPORT))
+    client.rest(None)
+    assert sent == [[letter], [letter] if sent_again else []]

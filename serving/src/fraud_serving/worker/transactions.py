@@ -28,6 +28,7 @@ PATIENCE: Final = 20.0
 MAX_ABANDONED: Final = 20
 # So far back from a partition's end lies whatever two batches and the tries to send them have left.
 LOOK_BACK: Final = 2_000
+DOUBTED_SECONDS: Final = 10.0
 NOUNS: Final = ("decisions", "alerts", "dead-letters")
 # Of the group's membership: only joining anew helps.
 _NO_MEMBER: Final = (
@@ -77,6 +78,7 @@ class Transactions:
         self._abandoned: list[Producer] = []
         # Of the transaction before: told as committed, its markers may yet be lost with the broker.
         self._last: list[Outgoing] = []
+        self._told_at = 0.0
         self._lost: KafkaError | None = None
 
     def start(self) -> None:
@@ -104,13 +106,19 @@ class Transactions:
                 self._transact(sent, offsets, group)
 
             self._settle(error, again)
-        self._last = sent
+        self._last, self._told_at = sent, time.monotonic()
 
     def rest(self, group: Any) -> None:
-        """To be called while there is nothing to publish: a broker that was away is noticed then, too."""
+        """To be called while there is nothing to publish: a broker that was away is noticed then, too.
+
+        Markers that weren't lost for so long aren't lost any more; and at the ends of topics there may be others' records
+        by now, the stream's dead letters above all.
+        """
         self._producer.poll(0)
         if self._lost is not None:
             self.publish([], [], group)
+        elif time.monotonic() - self._told_at > DOUBTED_SECONDS:
+            self._last = []
 
     def _lose(self, error: KafkaError) -> None:
         """Called by ``poll``. A connection that was merely idle ends without this."""
