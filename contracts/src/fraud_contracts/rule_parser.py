@@ -110,6 +110,12 @@ def _costing(part: Part, *, size: int, item: int, steps: int) -> Part:
     return replace(part, size=size, item=item, steps=steps)
 
 
+def _element(text: str, *parts: Part) -> Part:
+    """What is taken out of a list or a map, in which a null is an element like others."""
+    part = _joined(text, *parts)
+    return replace(part, nulls=(*part.nulls, f"{text} == null")) if part.paths else part
+
+
 def _compared(left: Part, operator: str, right: Part) -> Part:
     """A comparison. Tokens equal only tokens of the same raw field: any other comparison with them is always the same."""
     text, held = f"{left.text} {operator} {right.text}", left.tokens | right.tokens
@@ -245,9 +251,7 @@ class Parser:
             if sign == "[":
                 index = self._choice()
                 self._expect("]")
-                of = part
-                part = _joined(f"{of.text}[{index.text}]", of, index)
-                part = replace(part, size=of.item)
+                part = replace(_element(f"{part.text}[{index.text}]", part, index), size=part.item)
                 continue
             name = self._take()[1]
             if self._accept("("):
@@ -261,7 +265,7 @@ class Parser:
                     f"reads {part.text}.{name}, but {part.text} is {KINDS[part.name.kind]} without parts"
                 )
             else:
-                part = _joined(f"{part.text}.{name}", part)
+                part = _element(f"{part.text}.{name}", part)
         return part
 
     def _primary(self) -> Part:

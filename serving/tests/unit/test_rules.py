@@ -107,6 +107,11 @@ NULLS = [
     ("[event.fields.n, 2].exists(i, i > 1)", True),
     ("[event.fields.n].exists(i, i > 1)", False),
     ("[event.fields.n].map(i, i + 1).exists(i, i > 1)", False),
+    ("[event.fields.n][0] > 5", False),
+    ("{'a': event.fields.n}['a'] + 1 != 3", True),
+    ("!(event.amount > 5000 || {'a': event.fields.x}.a < 3.0)", True),
+    ("event.id.startsWith({'a': event.fields.text}['a'])", False),
+    ("[event.fields.flag][0]", False),
 ]
 
 
