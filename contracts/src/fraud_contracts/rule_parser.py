@@ -28,7 +28,7 @@ from fraud_contracts.rule_names import (
 )
 
 _COMPARISONS: Final = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
-_MAX_TEXT: Final = 50_000
+_MAX_TEXT: Final = 10_000
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+|//[^\n]*)
     |(?P<string>[bB]?[rR](?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\n]*"|'[^'\n]*')
@@ -67,12 +67,14 @@ class Part:
     item: int = 1
     steps: int = 0
 
+    def __post_init__(self) -> None:
+        if len(self.text) > _MAX_TEXT:
+            raise RuleError("has too much in it that may be null, one in another; make several rules of it")
+
     def guarded(self, otherwise: str) -> Part:
         text = self.text
         if self.nulls:
             text = f"({' || '.join(self.nulls)} ? {otherwise} : {text})"
-        if len(text) > _MAX_TEXT:
-            raise RuleError("chooses too much with ?; make several rules of it")
         return Part(
             text, paths=self.paths, bound=self.bound, size=self.size, item=self.item, steps=self.steps
         )

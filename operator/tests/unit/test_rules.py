@@ -233,12 +233,15 @@ def test_two_names_of_one_sensitive_field_can_be_compared() -> None:
 
 
 def test_a_rule_that_grows_without_bound_is_refused() -> None:
-    """Choices within choices would double with each level; the check ends early."""
+    """Choices within choices, and elements of lists, would double with each level; the check ends early."""
     when = "features.night"
     for _ in range(22):
         when = f"(({when} ? features.hour : 1.0) > 0.0)"
-    [problem] = told(when)
-    assert "make several rules of it" in problem
+    deep = "[" * 10 + "event.fields.items" + "][0]" * 10 + " == 1"
+    wide = " && ".join(["[" * 7 + "event.fields.items" + "][0]" * 7 + " == 1"] * 14)
+    for grown in (when, deep, wide):
+        [problem] = told(grown)
+        assert "make several rules of it" in problem
 
 
 def test_the_functions_are_the_librarys() -> None:
