@@ -187,6 +187,11 @@ def check(detector: Detector) -> list[SpecError]:
                     f"{listed.field!r} is no entity or declared field; name one, or add it to spec.event.fields",
                 )
             )
+    for i, override in enumerate(spec.components):
+        if override.name is Component.PREDICTOR and override.replicas == 0 and spec.model.none is None:
+            path = f"spec.components[{i}].replicas"
+            told = "a predictor without replicas answers nothing; write at least 1, or spec.model.none for rules alone"
+            found.append(SpecError(path, told))
     train = spec.model.train
     if train is not None and train.schedule is not None:
         try:

@@ -164,7 +164,7 @@ class Facts:
             gates=self.gates,
             approve=annotations.get(names.APPROVE_ANNOTATION),
             abort=annotations.get(names.ABORT_ANNOTATION),
-            rollback=annotations.get(names.ROLLBACK_ANNOTATION),
+            rollback=annotations.get(names.ROLLBACK_ANNOTATION) or None,
             urls={
                 slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
                 for slot in SLOTS

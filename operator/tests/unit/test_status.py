@@ -285,3 +285,20 @@ def test_a_spent_rollback_annotation_is_told() -> None:
     facts = well(found)
     spent = without(facts, state=facts.state.model_copy(update={"rollback": "7"}))
     assert "remove it and set it again" in told(found, spent)["RolloutHealthy"]["message"]
+
+
+@pytest.mark.parametrize(("component", "refused"), [("Predictor", True), ("LakeSink", False)])
+def test_a_predictor_without_replicas_is_refused(component: str, refused: bool) -> None:
+    """No version could ever answer there: a candidate would be taken back for good for what the spec asks for."""
+    spec = {**SPEC, "components": [{"name": component, "replicas": 0}]}
+    found = [
+        error for error in check(replace(detector(), spec=parse_spec(spec))) if "components" in error.path
+    ]
+    assert [error.path for error in found] == (["spec.components[0].replicas"] if refused else [])
+    assert all("spec.model.none" in error.message for error in found)
+
+
+def test_an_empty_order_is_none() -> None:
+    """An annotation that was emptied asks for nothing, and nothing is told of it."""
+    found = replace(detector(), annotations={names.ROLLBACK_ANNOTATION: ""})
+    assert well(found).of_rollout(found).rollback is None
