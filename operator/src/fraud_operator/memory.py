@@ -107,7 +107,12 @@ class Memory:
             release = parse_release(self._written(namespace, names.release_pointer(name), RELEASE_KEY))
         except ValueError:
             return None
-        return config.spec.model_copy(update={"policy": release.policy}) if config.uid == uid else None
+        if config.uid != uid:
+            return None
+        # Read once: what the newest spec holds back, though it can't be built, is written into the configuration next.
+        spec = config.spec.model_copy(update={"policy": release.policy})
+        self._valid[namespace, name] = uid, spec
+        return spec
 
     def _written(self, namespace: str, document: str, key: str) -> str:
         """As we wrote it last; empty where it is gone or a hand has changed it since."""

@@ -123,13 +123,17 @@ class Reconciler:
     def _last_valid(self, body: Json, previous: Json) -> Detector | None:
         """The detector with the last spec that could be built; its generation is behind the object's.
 
-        A pause and Retain are taken from the newest spec all the same: they can do no harm, whatever else is wrong in it.
+        A pause, also of the rollout alone, and Retain are taken from the newest spec all the same: they can do no harm, whatever
+        else is wrong in it.
         """
         meta, newest = body["metadata"], body.get("spec") or {}
         spec = self.memory.last_valid(meta)
         if spec is None:
             return None
         careful: Json = {"paused": True} if newest.get("paused") is True else {}
+        steps = newest.get("rollout")
+        if isinstance(steps, dict) and steps.get("paused") is True:
+            careful["rollout"] = spec.rollout.model_copy(update={"paused": True})
         if newest.get("deletionPolicy") == DeletionPolicy.RETAIN:
             careful["deletion_policy"] = DeletionPolicy.RETAIN
         generation = min(previous.get("observedGeneration", 0), meta.get("generation", 1) - 1)

@@ -282,6 +282,21 @@ def test_a_pause_and_retain_hold_though_the_spec_is_invalid(two: Cluster) -> Non
     assert written(two.passed()) == RELEASES and two.live() == "1"
 
 
+def test_a_paused_rollout_holds_though_the_spec_is_invalid(two: Cluster) -> None:
+    """Of a spec that can't be built, rollout.paused: true counts all the same: no version is prepared."""
+    two.change({"rollout": {"paused": True, "keepPrevious": "1ms"}, "policy": {"rules": BROKEN}})
+    two.shelf.aliases["challenger"] = "3"
+    two.kube.merge(
+        BY_KIND["ConfigMap"], two.namespace, POINTER, {"data": {"rollout.json": kept_no_longer(two.state())}}
+    )
+    two.another_operator()
+    for _ in range(3):
+        two.passed()
+    assert two.state().previous is None and two.state().candidate is None and two.live() == "2"
+    two.change({"rollout": {"paused": False}})
+    two.settle(lambda: two.state().candidate is not None)
+
+
 def test_what_a_stricter_platform_refuses_is_still_rolled_back(two: Cluster) -> None:
     """Where even the last valid spec is refused now, nothing is changed, but the annotation takes the version back."""
     before = versions(two)
