@@ -48,7 +48,9 @@ class Recorder:
         try:
             self.kube.create(BY_KIND["Event"], event)
         except ApiError as error:
-            LOG.warning("event not written", extra={"data": {"reason": reason, "error": error.message}})
+            detector = f"{meta['namespace']}.{meta['name']}"
+            data = {"detector": detector, "reason": reason, "message": message, "error": error.message}
+            LOG.warning("event not written", extra={"data": data})
 
 
 def transitions(previous: Json, after: Json) -> list[tuple[str, str]]:
