@@ -109,6 +109,7 @@ class Reconciler:
         facts = self.memory.fill(detector, facts, previous)
         report = Report()
         facts = (self._hold if holds else self._act)(detector, facts, report)
+        self._end_streams(detector, facts, report)
         return self._tell(detector, body, facts, report, previous, errors)
 
     def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
@@ -160,7 +161,6 @@ class Reconciler:
             self._apply(child, facts, report)
         for left in surplus(facts.children, detector.uid, children, _kept(detector, facts)):
             self.applier.delete(left, report)
-        self._end_streams(detector, facts, report)
         self.memory.keep(detector, release, state)
         for action in actions:
             self._do(detector, action, report)

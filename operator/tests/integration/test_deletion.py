@@ -341,3 +341,17 @@ def test_errors_hold_nothing_up_for_ever(
     assert not world.there()
     assert (failed > 0) is (refuses[2] == 500)
     assert bool(world.told("NotDeleted")) is (refuses[2] != 404)
+
+
+@pytest.mark.parametrize("world", ["Retain"], indirect=True)
+def test_a_pause_holds_up_no_job_that_is_going(world: World) -> None:
+    """An old job that was deleted before a pause, and that doesn't run, ends without a savepoint during it."""
+    world.flink.state = "RESTARTING"
+    world.start()
+    extra = [{"name": "mine", "entity": "customer", "aggregate": "Count", "window": "2h"}]
+    world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": {"features": {"extra": extra}}})
+    world.operator().reconcile(world.namespace, "payments")
+    world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": {"paused": True}})
+    for _ in range(3):
+        world.look()
+    assert len(world.kube.list(FLINK, world.namespace)) == 1 and len(world.told("NoSavepoint")) == 1
