@@ -92,7 +92,9 @@ class Removal:
 
         ApiError where the API server can't be asked now: look again.
         """
-        return self._streams_are_gone() and self._topics_are_gone() and self._rest_is_ordered()
+        # The namespace takes the rest by itself, and maybe our rights to it first.
+        gone = self._streams_are_gone() and self._topics_are_gone()
+        return gone and (self.terminating or self._rest_is_ordered())
 
     @property
     def _namespace(self) -> str:

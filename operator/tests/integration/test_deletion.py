@@ -24,7 +24,9 @@ from fraud_operator.kube import BY_KIND, CHILD_KINDS, DETECTOR, ApiError, Kube, 
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, Stores
+from fraud_testing.api_server import OPERATOR
 from fraud_testing.kafka import wait_for
+from fraud_testing.operator_process import install, render
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -274,6 +276,37 @@ def test_a_namespace_goes_whole(world: World) -> None:
     world.topics.works = False
     wait_for(gone, 90, "the namespace is gone")
     assert world.flink.savepoints == []
+
+
+def test_a_watched_namespace_goes_whole(world: World, own_server: Any) -> None:
+    """With the chart's watchNamespaces the operator's rights in the namespace go with it; the finalizer comes off all the same."""
+    rights = ("ClusterRole", "ClusterRoleBinding", "RoleBinding")
+    documents = render(f"operator.watchNamespaces={{{world.namespace}}}")
+    of_operator = [d for d in documents if d["kind"] in rights]
+    install(world.kube, [d for d in of_operator if d["metadata"].get("namespace") in (None, world.namespace)])
+    mine: Kube = own_server.kube(OPERATOR)
+    world.start()
+    world.look(mine)
+    path = f"/api/v1/namespaces/{world.namespace}"
+    world.kube._call("DELETE", path)
+    binding = BY_KIND["RoleBinding"], world.namespace, "fraud-platform-operator"
+    wait_for(lambda: world.kube.get(*binding) is None, 30, "the rights are gone")
+    world.topics.works = False
+    refusals = []
+
+    def gone() -> bool:
+        try:
+            world.look(mine)
+            world.kube._call("GET", path)
+        except ApiError as error:
+            refusals.append(error.message)
+            return error.status == 404
+        return False
+
+    try:
+        wait_for(gone, 60, "the namespace is gone")
+    except TimeoutError:
+        pytest.fail(refusals[-1])
 
 
 def test_a_foreground_deletion_ends(world: World) -> None:
