@@ -27,6 +27,7 @@ TOPICS_MS: Final = 120_000
 TROUBLE_MS: Final = 600_000
 TOPIC_FINALIZER: Final = "strimzi.io/topic-operator"
 FOREGROUND: Final = "foregroundDeletion"
+ORPHAN: Final = "orphan"
 # What Retain keeps beside the topics and the keys, in the order in which Delete takes it.
 _KEPT_KINDS: Final = ("Kafka", "KafkaNodePool", "ConfigMap")
 
@@ -48,6 +49,22 @@ def ordered_at(body: Json) -> int | None:
     if stamp is None:
         return None
     return int(datetime.fromisoformat(str(stamp).replace("Z", "+00:00")).timestamp() * 1000)
+
+
+def is_orphaning(kube: Kube, body: Json) -> bool:
+    """Whether the deletion is to leave all children where they are.
+
+    The garbage collector takes the owner off each of them and then its own mark off the detector, maybe before we look: a
+    document that is always owned, and has no owner, tells of it then.
+    """
+    meta = body["metadata"]
+    if ORPHAN in meta.get("finalizers", []):
+        return True
+    uid = str(meta["uid"])
+    document = kube.get(BY_KIND["ConfigMap"], meta["namespace"], names.config(meta["name"]))
+    if document is None or not is_ours(document, uid):
+        return False
+    return all(owner.get("uid") != uid for owner in document["metadata"].get("ownerReferences") or [])
 
 
 def end_without_savepoint(kube: Kube, job: Json, now: int, hurry: str = "") -> str:
@@ -92,6 +109,8 @@ class Removal:
 
         ApiError where the API server can't be asked now: look again.
         """
+        if not (self._all_goes or self.terminating):
+            self._free_kept()
         # The namespace takes the rest by itself, and maybe our rights to it first.
         gone = self._streams_are_gone() and self._topics_are_gone()
         return gone and (self.terminating or self._rest_is_ordered())
@@ -173,7 +192,7 @@ class Removal:
     def _rest_is_ordered(self) -> bool:
         """Kafka and the documents, under Delete; the owned children go by garbage collection once the detector is gone."""
         if not self._all_goes:
-            return self._kept_are_free()
+            return True
         for kind in _KEPT_KINDS:
             for child in self._list(kind):
                 if ordered_at(child) is None and self._delete(child) and kind == "Kafka":
@@ -183,8 +202,11 @@ class Removal:
             self._delete(keys)
         return True
 
-    def _kept_are_free(self) -> bool:
-        """What Retain keeps has no owner; but a policy changed while the operator was paused or away left it one."""
+    def _free_kept(self) -> None:
+        """What Retain keeps has no owner; but a policy changed while the operator was paused or away left it one.
+
+        Before all else: whatever happens to the detector then takes nothing of it along.
+        """
         release = names.release_pointer(str(self.body["metadata"]["name"]))
         kept = [child for kind in (*_KEPT_KINDS, "KafkaTopic") for child in self._list(kind)]
         kept = [c for c in kept if c["kind"] != "ConfigMap" or c["metadata"]["name"].startswith(release)]
@@ -195,8 +217,11 @@ class Removal:
             others = [owner for owner in owners if owner.get("uid") != uid]
             if len(others) < len(owners):
                 change = {"metadata": {"ownerReferences": others, "resourceVersion": meta["resourceVersion"]}}
-                self.kube.merge(BY_KIND[child["kind"]], meta["namespace"], meta["name"], change)
-        return True
+                try:
+                    self.kube.merge(BY_KIND[child["kind"]], meta["namespace"], meta["name"], change)
+                except ApiError as error:
+                    if error.status != 404:
+                        raise
 
     def _keys(self) -> Json | None:
         meta = self.body["metadata"]
@@ -209,14 +234,11 @@ class Removal:
         return self.now - max((moment for moment in asked if moment is not None), default=self.now)
 
     def _list(self, kind: str) -> list[Json]:
-        """Ours of a kind; none where the kind isn't installed, or where we have no right to look, which is told."""
+        """Ours of a kind; none where the kind isn't installed. A list that is refused isn't an empty one: look again."""
         uid = str(self.body["metadata"]["uid"])
         try:
             found = self.kube.list(BY_KIND[kind], self._namespace, f"{names.UID_LABEL}={uid}")
         except UnknownKindError:
-            return []
-        except RefusedError as error:
-            self.report.problems[kind, "of any name"] = error.message
             return []
         return [child for child in found if is_ours(child, uid)]
 

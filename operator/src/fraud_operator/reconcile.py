@@ -341,6 +341,10 @@ class Reconciler:
         removal = deletion.Removal(self.kube, body, terminating, now, tell)
         problems = removal.report.problems
         try:
+            if not terminating and deletion.is_orphaning(self.kube, body):
+                told = "deleted with --cascade=orphan: all children stay as they are, and the streaming job goes on running"
+                tell("Orphaned", told, True)
+                return self._let_go(body)
             if not removal.look():
                 self._troubled.pop(uid, None)
                 return Outcome(settled=False, ready=False, written=tuple(removal.report.written))
@@ -352,10 +356,14 @@ class Reconciler:
             problems[names.KIND, meta["name"]] = f"its children can't be looked after: {error.message}"
         for (kind, name), text in problems.items():
             tell("NotDeleted", f"{kind} {name} is left over: {text}", True)
+        return self._let_go(body, tuple(removal.report.written))
+
+    def _let_go(self, body: Json, written: tuple[tuple[str, str, str], ...] = ()) -> Outcome:
+        meta = body["metadata"]
         self._set_finalizer(body, present=False)
-        self._troubled.pop(uid, None)
+        self._troubled.pop(str(meta["uid"]), None)
         self._forget(meta["namespace"], meta["name"])
-        return Outcome(settled=True, ready=None, written=tuple(removal.report.written))
+        return Outcome(settled=True, ready=None, written=written)
 
 
 def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kubernetes import client
 
 from fraud_contracts import names
 from fraud_operator import deletion
+from fraud_operator.apply import snapshot
 from fraud_operator.deletion import SAVEPOINT_MS, TOPIC_FINALIZER, TOPICS_MS, TROUBLE_MS
 from fraud_operator.events import Recorder
 from fraud_operator.kube import BY_KIND, CHILD_KINDS, DETECTOR, ApiError, Kube, RefusedError
@@ -258,6 +260,24 @@ def test_a_policy_changed_while_paused_is_kept_to(world: World) -> None:
     assert not any(name == "payments-config" for _, name in world.left())
 
 
+@pytest.mark.parametrize("world", ["Delete"], indirect=True)
+def test_what_is_kept_is_free_before_anything_is_waited_for(world: World) -> None:
+    """What Retain keeps loses its owner at the first look: a detector that goes in the foreground, or after trouble, takes it not along."""
+    world.start()
+    spec = {"deletionPolicy": "Retain", "paused": True}
+    world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": spec})
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    world.operator().reconcile(world.namespace, "payments")
+    assert world.there()
+    kept = [
+        item
+        for kind in ("Kafka", "KafkaNodePool", "KafkaTopic", "ConfigMap", "Secret")
+        for item in world.kube.list(BY_KIND[kind], world.namespace)
+        if item["metadata"]["name"] not in ("payments-config", "payments-stores", "kube-root-ca.crt")
+    ]
+    assert [c["metadata"]["name"] for c in kept if c["metadata"].get("ownerReferences")] == []
+
+
 def test_a_namespace_goes_whole(world: World) -> None:
     """A live detector's namespace is gone, though the topic operator dies with it and the job's account with the job."""
     world.start()
@@ -307,6 +327,38 @@ def test_a_watched_namespace_goes_whole(world: World, own_server: Any) -> None:
         wait_for(gone, 60, "the namespace is gone")
     except TimeoutError:
         pytest.fail(refusals[-1])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_orphaning_deletion_deletes_nothing(world: World, late: bool) -> None:
+    """`kubectl delete --cascade=orphan` takes the detector alone, whatever the policy: all children stay and an event says so."""
+    world.start()
+    before = world.left()
+    body = {"propagationPolicy": "Orphan"}
+    world.kube._call("DELETE", DETECTOR.path(world.namespace, "payments"), None, body)
+
+    def over() -> bool:
+        """Whether the garbage collector has done its part, and left no trace of it on the detector."""
+        detector = world.kube.get(DETECTOR, world.namespace, "payments")
+        return detector is None or "orphan" not in detector["metadata"].get("finalizers", [])
+
+    if late:
+        wait_for(over, 30, "the children are orphaned")
+    world.look()
+    wait_for(lambda: not world.there(), 30, "the detector is gone")
+    job = world.job()
+    assert world.left() == before and job is not None and not job["metadata"].get("deletionTimestamp")
+    assert "stay" in world.told("Orphaned")[0] and not world.told("StreamStopping")
+    world.start()
+    again = world.kube.get(DETECTOR, world.namespace, "payments")
+    assert again is not None
+    ours = snapshot(world.kube, world.namespace, again["metadata"]["uid"])[0].keys()
+    assert {kind for kind, _ in before - ours} <= {
+        "Secret",
+        "RayJob",
+        "ConfigMap",
+    } and world.job() is not None
+    assert ("ConfigMap", "payments-release") in ours
 
 
 def test_a_foreground_deletion_ends(world: World) -> None:
@@ -372,8 +424,25 @@ def test_errors_hold_nothing_up_for_ever(
             break
         world.ahead += TROUBLE_MS // 5
     assert not world.there()
-    assert (failed > 0) is (refuses[2] == 500)
+    assert (failed > 0) is (refuses[0] == "GET" and refuses[2] != 404)
     assert bool(world.told("NotDeleted")) is (refuses[2] != 404)
+
+
+@pytest.mark.parametrize("world", ["Delete"], indirect=True)
+def test_a_refusal_in_passing_costs_no_savepoint(world: World, own_server: Any) -> None:
+    """A list that is refused once isn't an empty one: nothing else goes before the streaming job could be looked for."""
+    world.start()
+    world.kube.delete(DETECTOR, world.namespace, "payments")
+    settings = client.Configuration()
+    settings.host, settings.verify_ssl = own_server.url, False
+    settings.api_key = {"BearerToken": "Bearer admin-token"}
+    kube = Refusing(client.ApiClient(settings))
+    kube.refuses = ("GET", "flinkdeployments", 403)
+    with suppress(RefusedError):
+        world.operator(kube).reconcile(world.namespace, "payments")
+    topics = world.kube.list(TOPIC, world.namespace)
+    assert world.there() and not any(topic["metadata"].get("deletionTimestamp") for topic in topics)
+    assert world.ends() and len(world.flink.savepoints) == 1
 
 
 @pytest.mark.parametrize("world", ["Retain"], indirect=True)
