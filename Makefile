@@ -57,7 +57,7 @@ test-chaos: envs programs ## The demo with every process killed in turn (13 minu
 	@PYTHON="$(PYTHON)" tests/run chaos
 
 .PHONY: test-broker
-test-broker: envs programs ## The broker killed 30 times under the worker's transactions (20 minutes); ROUNDS=3 for fewer
+test-broker: envs programs ## The broker killed 30 times under the worker's transactions (12 minutes); ROUNDS=3 for fewer
 	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
 
 .PHONY: accept
