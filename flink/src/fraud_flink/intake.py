@@ -96,7 +96,8 @@ class Intake:
         problem = self._problem(event) or _strange(event, decision)
         if problem is not None:
             log.error("an accepted event is damaged: %s", problem, extra={"data": {"source": source}})
-            event = decision["event"] if isinstance(decision.get("event"), dict) else event
+            own = decision.get("event")
+            event = own if isinstance(own, dict) and own.get("id") == decision.get("id") else event
         if problem is not None or not isinstance(body, str):
             body = decision.get("hash", body)
         work = _work(event, body, source, appended, decision)
