@@ -125,23 +125,24 @@ class Chaos:
         hit()
         self._wait(name, back)
         self._wait(name, self._whole)
-        entry["ready"] = int(time.time() * 1000)
+        # The detector may look Ready until a loss is noticed, so what counts is since when it has stayed so.
+        entry["ready"] = self._settle(name)
         entry["seconds"] = round((entry["ready"] - entry["at"]) / 1000, 1)
         self._say(f"  {name}: Ready again after {entry['seconds']} s")
-        self._settle(name)
         entry["until"] = int(time.time() * 1000)
         self.done.append(entry)
 
-    def _settle(self, what: str) -> None:
-        """``QUIET`` seconds in which the detector stays Ready; a victim may fall twice."""
-        since = time.monotonic()
+    def _settle(self, what: str) -> int:
+        """``QUIET`` seconds in which the detector stays Ready; a victim may fall twice. -> since when, in UTC ms."""
+        since, began = time.monotonic(), time.time()
         until = since + PATIENCE
         while time.monotonic() - since < QUIET:
             time.sleep(1)
             if not self._whole():
-                since = time.monotonic()
+                since, began = time.monotonic(), time.time()
             if time.monotonic() > until:
                 raise ChaosError(f"{what}: the detector isn't Ready for {QUIET:.0f} s on end")
+        return int(began * 1000)
 
     def _wait(self, what: str, reached: Callable[[], bool]) -> None:
         until = time.monotonic() + PATIENCE
