@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fraud_operator.rollout import Gate, Result, SetChampion, Tell, decide
 from fraud_operator.rollout_state import Phase, State, free_slot
-from fraud_testing.rollouts import MINUTE, NOW, PASS, READY, facts, package, shadowing, spec
+from fraud_testing.rollout_states import MINUTE, NOW, PASS, READY, facts, package, shadowing, spec
 
 
 def test_nothing_happens_without_a_version() -> None:

@@ -10,7 +10,17 @@ import pytest
 from fraud_contracts.release import ModelPackage
 from fraud_operator.rollout import Gate, Result, SetChampion, Tell, back, decide
 from fraud_operator.rollout_state import Phase, State
-from fraud_testing.rollouts import MINUTE, NOW, PASS, READY, facts, package, shadowing, spec, spec_pinned
+from fraud_testing.rollout_states import (
+    MINUTE,
+    NOW,
+    PASS,
+    READY,
+    facts,
+    package,
+    shadowing,
+    spec,
+    spec_pinned,
+)
 
 
 def test_rollback_returns_to_the_previous_version() -> None:

@@ -1,65 +1,95 @@
-"""States and facts of a rollout, written down for its tests."""
+"""A rollout without engines: a registry of one shelf, replicas that follow the pointer, predictors that come up at once."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fraud_contracts.detector import parse_spec
-from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout import Facts, Gate, Result
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.desired.common import MODEL_VERSION
+from fraud_operator.detector import Detector
+from fraud_operator.facts import Facts, Lags, Replica
+from fraud_operator.kube import BY_KIND, Kube
+from fraud_operator.observe import Observer
+from fraud_operator.registry import Version
 
-MINUTE = 60_000
-NOW = 1_764_000_000_000
+
+class Shelf:
+    """The registry's answers: two versions, an alias that a person moves, the champion that the operator sets."""
+
+    def __init__(self) -> None:
+        self.aliases: dict[str, str] = {"challenger": "1"}
+
+    def alias(self, name: str, alias: str) -> str | None:
+        return self.aliases.get(alias)
+
+    def version(self, name: str, version: str) -> Version:
+        return Version(
+            name, version, "sha256:" + version * 64, self.feature_set, "", "run", 0, [(0.0, 0.0), (1.0, 1e3)]
+        )
+
+    def set_champion(self, name: str, version: str) -> None:
+        self.aliases["champion"] = version
+
+    feature_set = ""
 
 
-def spec(**rollout: Any) -> Any:
-    return parse_spec(
-        {
-            "event": {"id": {"field": "i"}, "time": {"field": "t"}, "amount": {"field": "a"}},
-            "entities": [{"name": "customer", "field": "c"}],
-            "rollout": {"steps": [5, 50], "stepDuration": "1m", "keepPrevious": "10m", **rollout},
+class Eyes(Observer):
+    """Sees the cluster as it is; the registry is the shelf, every replica follows the pointer, the features are warm."""
+
+    shelf: Shelf
+
+    def registry(self, detector: Detector) -> Any:
+        self.shelf.feature_set = detector.feature_set
+        return self.shelf
+
+    def _lags(self, detector: Detector, facts: Facts) -> Lags:
+        return Lags(0, 0, 1)
+
+    def _replicas(self, detector: Detector, children: Any) -> tuple[Replica, ...]:
+        release, _ = self._pointer(detector)
+        return (Replica("one", release.name if release else None),)
+
+
+def nodes(kube: Kube, namespace: str) -> None:
+    """What the engines' operators and Kubernetes would do: the streaming job runs, each predictor runs its version."""
+    for job in kube.list(BY_KIND["FlinkDeployment"], namespace):
+        status = {
+            "lifecycleState": "STABLE", "jobStatus": {"state": "RUNNING"}, "observedGeneration": job["metadata"]["generation"],
+            "reconciliationStatus": {"state": "DEPLOYED"},
+        }  # fmt: skip
+        if (job.get("status") or {}).get("observedGeneration") != status["observedGeneration"]:
+            kube.merge(
+                BY_KIND["FlinkDeployment"], namespace, job["metadata"]["name"], {"status": status}, "status"
+            )
+    for service in kube.list(BY_KIND["InferenceService"], namespace):
+        name = service["metadata"]["name"]
+        version = service["spec"]["predictor"]["annotations"][MODEL_VERSION]
+        at = BY_KIND["Deployment"]
+        old = kube.get(at, namespace, f"{name}-predictor")
+        if old is not None and old["spec"]["template"]["metadata"]["annotations"][MODEL_VERSION] == version:
+            continue
+        if old is not None:
+            kube.delete(at, namespace, f"{name}-predictor")
+        labels = {"app": name}
+        template = {
+            "metadata": {"labels": labels, "annotations": {MODEL_VERSION: version}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
         }
-    )
-
-
-def package(version: str, slot: Any = "a") -> ModelPackage:
-    return ModelPackage(
-        name="n.d",
-        version=version,
-        digest="sha256:" + version * 8,
-        feature_set="f" * 64,
-        slot=slot,
-        url=f"http://{slot}",
-        score_map=[(0.0, 0.0), (1.0, 1000.0)],
-    )
-
-
-def facts(**given: Any) -> Facts:
-    given.setdefault("urls", {"a": "http://a", "b": "http://b"})
-    given.setdefault("model", "n.d")
-    return Facts(spec=given.pop("spec", None) or spec(), **given)
-
-
-PASS = (Gate("AlertRate", Result.PASS), Gate("ServiceHealth", Result.PASS))
-
-
-def shadowing(**more: Any) -> State:
-    return State(
-        **{
-            "phase": Phase.SHADOW,
-            "since": NOW,
-            "counted": NOW,
-            "stable": package("1"),
-            "candidate": package("2", "b"),
-            **more,
+        spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+        owner = {
+            "apiVersion": service["apiVersion"], "kind": "InferenceService", "name": name,
+            "uid": service["metadata"]["uid"], "controller": True,
+        }  # fmt: skip
+        meta = {"name": f"{name}-predictor", "namespace": namespace, "ownerReferences": [owner]}
+        kube.create(at, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
+        ready = {
+            "observedGeneration": 1,
+            "replicas": 1,
+            "updatedReplicas": 1,
+            "readyReplicas": 1,
+            "availableReplicas": 1,
         }
-    )
-
-
-READY = {"propagated": True, "champion": "1", "ready": frozenset("ab"), "resolved": package("2")}
-
-
-def spec_pinned(version: str | None, **rollout: Any) -> Any:
-    made = spec(**rollout)
-    return made.model_copy(update={"model": made.model.model_copy(update={"pin": version})})
+        kube.merge(at, namespace, f"{name}-predictor", {"status": ready}, "status")
+        conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "PredictorReady")]
+        kube.merge(
+            BY_KIND["InferenceService"], namespace, name, {"status": {"conditions": conditions}}, "status"
+        )
