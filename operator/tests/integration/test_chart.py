@@ -123,14 +123,14 @@ def test_the_operator_runs_with_the_charts_rights(
     body = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["metadata"]["namespace"] = namespace
     uid = kube.create(DETECTOR, body)["metadata"]["uid"]
-    wait_for(lambda: len(snapshot(kube, namespace, uid)[0]) >= 40, 15, "children")
-    found = wait_for(lambda: (kube.get(DETECTOR, namespace, "payments") or {}).get("status"), 15, "status")
+    wait_for(lambda: len(snapshot(kube, namespace, uid)[0]) >= 40, 60, "children")
+    found = wait_for(lambda: (kube.get(DETECTOR, namespace, "payments") or {}).get("status"), 60, "status")
     degraded = next(c for c in found["conditions"] if c["type"] == "Degraded")
     assert degraded["reason"] not in ("ApplyRefused", "ApplyConflict"), degraded
     console = ("Deployment", "payments-console")
     kube.delete(BY_KIND["Deployment"], namespace, console[1])
-    wait_for(lambda: console in snapshot(kube, namespace, uid)[0], 10, "the deleted Deployment")
+    wait_for(lambda: console in snapshot(kube, namespace, uid)[0], 60, "the deleted Deployment")
     assert "fraud_operator_reconciles_total" in operator.get("/metrics")
     kube.delete(DETECTOR, namespace, "payments")
-    wait_for(lambda: kube.get(DETECTOR, namespace, "payments") is None, 15, "the detector's end")
+    wait_for(lambda: kube.get(DETECTOR, namespace, "payments") is None, 60, "the detector's end")
     assert operator.terminate(15) == 0

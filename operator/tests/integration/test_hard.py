@@ -105,7 +105,7 @@ def operator(own_server: Any, kube: Kube, tmp_path: Path) -> Iterator[OperatorPr
 
 def settled(kube: Kube, namespace: str, uid: str, at_least: int) -> dict[Key, dict[str, Any]]:
     """The children once there are so many and nothing changes any more."""
-    wait_for(lambda: len(children(kube, namespace, uid)) >= at_least, 60, f"children in {namespace}")
+    wait_for(lambda: len(children(kube, namespace, uid)) >= at_least, 120, f"children in {namespace}")
     before: dict[Key, str] = {}
 
     def quiet() -> bool:
@@ -179,7 +179,7 @@ def test_a_kind_that_is_missing_is_named(kube: Kube, operator: OperatorProcess) 
     crd = kube._call("GET", name)
     kube._call("DELETE", name)
     try:
-        wait_for(lambda: not _there(kube, name), 30, "the kind is gone")
+        wait_for(lambda: not _there(kube, name), 120, "the kind is gone")
         kube.create(DETECTOR, detector("lacking"))
 
         def told() -> Any:
@@ -187,7 +187,7 @@ def test_a_kind_that_is_missing_is_named(kube: Kube, operator: OperatorProcess) 
             found = {c["type"]: c for c in body.get("status", {}).get("conditions", [])}
             return found.get("TrainingSucceeded")
 
-        wait_for(told, 30, "a status")
+        wait_for(told, 120, "a status")
         assert told()["reason"] == "OperatorMissing" and "install the KubeRay operator" in told()["message"]
     finally:
         crd["metadata"] = {
@@ -316,7 +316,7 @@ def test_killed_in_the_middle_of_a_first_apply(kube: Kube, operator: OperatorPro
     uid = kube.create(DETECTOR, detector("killed"))["metadata"]["uid"]
     keys = []
     for count in (2, 14, 26, 38):
-        wait_for(lambda count=count: len(children(kube, "killed", uid)) >= count, 30, f"{count} children")  # type: ignore[misc]
+        wait_for(lambda count=count: len(children(kube, "killed", uid)) >= count, 120, f"{count} children")  # type: ignore[misc]
         operator.kill()
         secret = kube.get(BY_KIND["Secret"], "killed", "payments-keys")
         keys += [secret["data"]] if secret else []
@@ -329,7 +329,7 @@ def test_killed_in_the_middle_of_a_first_apply(kube: Kube, operator: OperatorPro
 def test_an_api_server_that_dies_is_outlived(own_server: Any, kube: Kube, operator: OperatorProcess) -> None:
     """The API server is killed while a detector is being made: the same operator goes on, and its watches see again."""
     uid = kube.create(DETECTOR, detector("outage"))["metadata"]["uid"]
-    wait_for(lambda: len(children(kube, "outage", uid)) >= 5, 30, "first children")
+    wait_for(lambda: len(children(kube, "outage", uid)) >= 5, 120, "first children")
     own_server.restart_api()
     settled(kube, "outage", uid, 42)
     assert operator.alive
