@@ -65,7 +65,7 @@ accept: test-broker test-chaos ## The long runs that make test leaves out, each 
 
 .PHONY: bench
 bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
-	@PYTHONPATH=bench/src $(PYTHON) -m fraud_bench --only "$(ONLY)" $(if $(WRITE),--write)
+	@PYTHONPATH=tests/bench $(PYTHON) -m fraud_bench --only "$(ONLY)" $(if $(WRITE),--write)
 
 .PHONY: card
 card: env-ray ## Model cards without a cluster: the model against three baselines, on simulated and on Sparkov payments
@@ -114,7 +114,9 @@ programs:
 check: ## What this machine lacks to become a node, each with its remedy
 	@$(BOOT) fraud_local.cluster check
 
-COMPONENTS := operator flink ray serving mlflow
+# Each with a lock and an image of its own.
+FOLDERS := operator flink ray serving serving/mlflow
+COMPONENTS := $(notdir $(FOLDERS))
 
 .PHONY: envs
 envs: env-dev $(COMPONENTS:%=env-%) ## All environments
@@ -127,14 +129,17 @@ env-dev:
 $(COMPONENTS:%=env-%):
 	@$(BOOT) fraud_local.build env $(@:env-%=%)
 
+COMPILE := $(FRAUD_CACHE)/uv/bin/uv pip compile -q --generate-hashes --python-version 3.11 --no-annotate --no-header
+
 .PHONY: lock
-lock: env-dev ## Resolve every component's requirements.in again
-	@for c in $(COMPONENTS); do (cd $$c && $(FRAUD_CACHE)/uv/bin/uv pip compile -q --generate-hashes --python-version 3.11 --no-annotate --no-header requirements.in -o requirements.txt); done
-	@$(FRAUD_CACHE)/uv/bin/uv pip compile -q --generate-hashes --python-version 3.11 --no-annotate --no-header requirements-dev.in -o requirements-dev.txt
+lock: env-dev ## Resolve every component's requirements.in again, and its tests' on top
+	@for folder in $(FOLDERS); do ( cd $$folder; $(COMPILE) requirements.in -o requirements.txt; \
+	  if [ -e requirements-test.in ]; then $(COMPILE) -c requirements.txt requirements-test.in -o requirements-test.txt; fi ); done
+	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
 
 .PHONY: images
 images: ## Build the real images with the container tool at hand
-	@for c in operator flink ray serving mlflow; do $${CONTAINER:-docker} build -t fraud-platform/$$c:dev -f $$c/Dockerfile . ; done
+	@for folder in $(FOLDERS); do $${CONTAINER:-docker} build -t fraud-platform/$$(basename $$folder):dev -f $$folder/Dockerfile . ; done
 
 .PHONY: kind-up
 kind-up: ## A kind cluster with the upstream operators (needs Docker)

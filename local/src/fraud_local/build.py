@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import inspect
 import os
 import shutil
 import sys
@@ -22,7 +23,10 @@ from fraud_local import images, paths, prerequisites
 from fraud_local.shell import LocalError, main, run, say
 
 UV_VERSION = "0.13.9"
-COMPONENTS = ("operator", "flink", "ray", "serving", "mlflow")
+# Each component with a lock and an image of its own, and its folder.
+COMPONENTS = {
+    "operator": "operator", "flink": "flink", "ray": "ray", "serving": "serving", "mlflow": "serving/mlflow",
+}  # fmt: skip
 # Packages of the pinned module, and the name of each program where its own says too little.
 PROGRAMS = {
     "k8s.io/kubernetes/cmd/kube-apiserver": "kube-apiserver",
@@ -176,48 +180,32 @@ def uv() -> Path:
     return paths.UV
 
 
-def requirements(component: str) -> Path:
-    return (
-        paths.CLONE / "requirements-dev.txt"
-        if component == "dev"
-        else paths.CLONE / component / "requirements.txt"
-    )
+def locks(component: str) -> list[Path]:
+    """What a component's environment holds: its image's packages, and on top of them those of its tests."""
+    if component == "dev":
+        return [paths.CLONE / "requirements-dev.txt"]
+    if component not in COMPONENTS:
+        raise LocalError(f"no component {component!r}; there are dev, {', '.join(COMPONENTS)}")
+    folder = paths.CLONE / COMPONENTS[component]
+    names = ("requirements.txt", "requirements-test.txt")
+    return [folder / name for name in names if (folder / name).exists()]
 
 
 def environment(component: str) -> None:
-    """One component's environment from its lock, third-party packages only, compiled because Pods can't write .pyc."""
-    lock = requirements(component)
-    if not lock.exists():
-        raise LocalError(f"no component {component!r}: {lock} is not there")
-    folder = paths.ENVS / component
+    """One component's environment from its locks, third-party packages only, compiled because Pods can't write .pyc."""
+    files = locks(component)
+    python = paths.env_python(component)
     tool = uv()
 
     def install() -> None:
-        python = folder / "bin" / "python"
         if not python.exists():
-            run(tool, "venv", "-q", "--clear", "--python", sys.executable, folder)
+            run(tool, "venv", "-q", "--clear", "--python", sys.executable, paths.ENVS / component)
         run(
-            "nice",
-            "-n",
-            "5",
-            tool,
-            "pip",
-            "sync",
-            "-q",
-            "--require-hashes",
-            "--compile-bytecode",
-            "--python",
-            python,
-            lock,
-        )
+            "nice", "-n", "5", tool, "pip", "sync", "-q", "--require-hashes", "--compile-bytecode", "--python", python,
+            *files,
+        )  # fmt: skip
 
-    step(
-        f"env-{component}",
-        f"environment {component}",
-        digest(lock, sys.version),
-        folder / "bin" / "python",
-        install,
-    )
+    step(f"env-{component}", f"environment {component}", digest(*files, sys.version), python, install)
 
 
 def jars(name: str, target: Path) -> None:
@@ -271,7 +259,9 @@ def flink_home() -> None:
         shutil.rmtree(paths.FLINK_HOME, ignore_errors=True)
         fresh.rename(paths.FLINK_HOME)
 
-    key = digest(requirements("flink"), paths.LOCAL / "maven" / "flink" / "pom.xml", Path(__file__))
+    # Its own code counts, the rest of this file doesn't.
+    recipe = inspect.getsource(flink_home)
+    key = digest(locks("flink")[0], paths.LOCAL / "maven" / "flink" / "pom.xml", recipe)
     step("flink-home", "Flink home", key, paths.FLINK_HOME, assemble)
 
 

@@ -83,8 +83,9 @@ def test_no_mount_lies_where_pods_mount_over():
 
 def test_real_images_are_built_as_the_environments_are():
     """Every component has a Dockerfile that uses the uv of the environments, checks hashes, copies what is there and is not root."""
-    for component in build.COMPONENTS:
-        text = (paths.CLONE / component / "Dockerfile").read_text()
+    for component, folder in build.COMPONENTS.items():
+        text = (paths.CLONE / folder / "Dockerfile").read_text()
+        assert f"-f {folder}/Dockerfile ." in text, component
         assert f"uv=={build.UV_VERSION} " in text
         assert "--require-hashes" in text
         assert "PYTHONSAFEPATH=1" in text

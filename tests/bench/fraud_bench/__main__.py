@@ -39,7 +39,7 @@ def run(bench: str) -> dict[str, Any]:
     python = CACHE / "envs" / environment / "bin" / "python"
     if not python.exists():
         sys.exit(f"no environment {environment}: make env-{environment}")
-    path = [str(ROOT / "tests" / "support"), str(ROOT / "bench" / "src")]
+    path = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "bench")]
     path += [str(ROOT / folder / "src") for folder in folders.split()]
     environ = {**os.environ, "FRAUD_CACHE": str(CACHE), "PYTHONPATH": ":".join(path), "PYTHONSAFEPATH": "1"}
     # Programs of the environment are found by name, as gunicorn is by its workers.
