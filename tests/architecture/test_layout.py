@@ -47,6 +47,26 @@ def test_locks_are_hashed_and_name_no_registry() -> None:
         assert not re.search(r"https?://", text), lock
 
 
+def pinned(path: Path) -> set[str]:
+    """The distributions that a requirement file names."""
+    return set(re.findall(r"^([a-z0-9-]+)", path.read_text().lower().replace("_", "-"), re.M))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.name == "requirements-test.in"], ids=lambda path: path.parent.name
+)
+def test_an_image_holds_nothing_that_only_tests_use(path: Path) -> None:
+    """What tests, demo and benches ask for is in no production lock, and comes in the versions of that lock."""
+    production, tests = path.with_name("requirements.txt"), path.with_name("requirements-test.txt")
+    assert pinned(path) & pinned(production) == set()
+    versions = [
+        dict(re.findall(r"^(\S+)==([^\s;]+)", lock.read_text(), re.M)) for lock in (production, tests)
+    ]
+    assert {
+        name for name in versions[0].keys() & versions[1].keys() if versions[0][name] != versions[1][name]
+    } == set()
+
+
 def test_no_code_swallows_an_error_silently() -> None:
     """No bare `except: pass`: an error is handled, counted or raised."""
     bare = [str(p.relative_to(ROOT)) for p in PYTHON if re.search(r"except\s*:\s*\n", p.read_text())]
