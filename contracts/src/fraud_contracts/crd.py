@@ -11,7 +11,9 @@ import sys
 from typing import Any
 
 from fraud_contracts import names
-from fraud_contracts.detector import NAME_RULES, DetectorSpec, DetectorStatus, Labels, Rollout, dump
+from fraud_contracts.detector import NAME_RULES, DetectorSpec, Labels, dump
+from fraud_contracts.detector_model import Rollout
+from fraud_contracts.detector_status import DetectorStatus
 
 _KEEP = {
     "type", "description", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from fraud_contracts import names
-from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, Name, Spec, rule, rules, text
+from fraud_contracts.detector_base import BY_NAME, Spec, rule, rules, text
 from fraud_contracts.detector_event import (
     Aggregate as Aggregate,
 )
@@ -61,6 +61,7 @@ from fraud_contracts.detector_event import (
 from fraud_contracts.detector_event import (
     Where as Where,
 )
+from fraud_contracts.detector_model import Model, Rollout, Train
 from fraud_contracts.detector_policy import (
     Action as Action,
 )
@@ -99,100 +100,35 @@ from fraud_contracts.detector_policy import (
 )
 
 
-class Algorithm(StrEnum):
-    LIGHTGBM = "LightGBM"
-
-
-class Objective(StrEnum):
-    AVERAGE_PRECISION = "AveragePrecision"
-
-
-class History(Spec):
-    path: Annotated[str, text(r"^[^/].*$", "write a folder below storage.uri, with no / in front", 200)] = (
-        Field(
-            "history/",
-            description="Folder of CSV or Parquet files, below storage.uri, with the event's field names.",
-        )
-    )
-    label_field: FieldName = Field(
-        "is_fraud", description="Field of the history that is 1 or true for fraud."
-    )
-    label_source: Name = Field("chargeback", description="Source that the history's labels count as.")
-
-
-class Train(Spec):
-    history: History = Field(default_factory=History)
-    algorithm: Algorithm = Algorithm.LIGHTGBM
-    objective: Objective = Objective.AVERAGE_PRECISION
-    trials: int = Field(20, ge=1, le=200)
-    schedule: (
-        Annotated[
-            str, text(r"^\S+ \S+ \S+ \S+ \S+$", "write minute hour day month weekday, as in 0 3 * * *", 100)
-        ]
-        | None
-    ) = Field(None, description="Cron, UTC: minute hour day month weekday.")
-    min_labels: int = Field(500, ge=1, description="Training waits for as many matured fraud labels.")
-
-
-class Registered(Spec):
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    alias: Annotated[str, Field(min_length=1, max_length=100)] = "challenger"
-
-
-class Nothing(Spec):
-    """An empty object."""
-
-
-class Model(Spec):
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "[has(self.train), has(self.registered), has(self.none)].filter(x, x).size() == 1",
-                "give exactly one of train, registered, none",
-            )
-        )
-    )
-    train: Train | None = None
-    registered: Registered | None = None
-    none: Nothing | None = None
-    pin: Annotated[str, text(r"^[1-9][0-9]*$", 'write a model version, as in "3"', 10)] | None = Field(
-        None, description="Hold this version."
-    )
-
-
-class RolloutMode(StrEnum):
-    AUTOMATIC = "Automatic"
-    MANUAL = "Manual"
-
-
-class Rollout(Spec):
-    mode: RolloutMode = RolloutMode.AUTOMATIC
-    steps: list[Annotated[int, Field(ge=1, le=99)]] = Field(
-        default_factory=lambda: [1, 5, 25, 50], min_length=1, max_length=10
-    )
-    step_duration: Duration = "1h"
-    min_entities: int = Field(5000, ge=1)
-    keep_previous: Duration = "24h"
-    paused: bool = False
-
-
 class SecretRef(Spec):
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """A Secret in the detector's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Name of the Secret.")
 
 
 class ManagedKafka(Spec):
-    replicas: int = Field(3, ge=1, le=9)
+    """Kafka of the detector's own, made by Strimzi."""
+
+    replicas: int = Field(3, ge=1, le=9, description="Brokers; each record is kept on up to three.")
     storage: Annotated[
         str, text(r"^[1-9][0-9]*(Mi|Gi|Ti)$", "write a number and Mi, Gi or Ti, as in 20Gi", 20)
-    ] = "20Gi"
+    ] = Field("20Gi", description="Size of each broker's volume.")
 
 
 class ExternalKafka(Spec):
-    bootstrap_servers: Annotated[str, Field(min_length=1, max_length=1000)]
-    secret_ref: SecretRef | None = None
+    """Kafka that is there already; the operator makes nothing in it."""
+
+    bootstrap_servers: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
+        description="Host and port of one or more brokers, with commas between."
+    )
+    secret_ref: SecretRef | None = Field(
+        None, description="Refused for now: clients don't log in yet; name a listener without credentials."
+    )
 
 
 class Kafka(Spec):
+    """Where the topics lie: exactly one of managed and external."""
+
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule("has(self.managed) != has(self.external)", "give exactly one of managed, external"),
@@ -212,10 +148,14 @@ class Kafka(Spec):
     )
     managed: ManagedKafka | None = None
     external: ExternalKafka | None = None
-    partitions: int = Field(12, ge=1, le=120)
+    partitions: int = Field(
+        12, ge=1, le=120, description="Partitions of the topics that carry transactions; can't be changed."
+    )
 
 
 class Storage(Spec):
+    """Where history, lake, checkpoints and savepoints lie; the platform's default where absent."""
+
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
@@ -224,25 +164,36 @@ class Storage(Spec):
             ),
         )
     )
-    uri: Annotated[str, text(r"^(s3|file)://.+$", "write s3://bucket/folder or file:///folder", 500)]
-    secret_ref: SecretRef | None = None
+    uri: Annotated[str, text(r"^(s3|file)://.+$", "write s3://bucket/folder or file:///folder", 500)] = Field(
+        description="Folder of an object store, or of one node; can't be changed."
+    )
+    secret_ref: SecretRef | None = Field(
+        None, description="Secret whose keys become environment variables, as AWS_ACCESS_KEY_ID."
+    )
 
 
 class StoreRef(Spec):
-    secret_ref: SecretRef
+    secret_ref: SecretRef = Field(
+        description="Secret that holds the store's address, under REDIS_URL or POSTGRES_DSN."
+    )
 
 
 class MlflowRef(Spec):
-    uri: Annotated[str, text(r"^https?://.+$", "write http:// or https:// and a host", 500)]
-    secret_ref: SecretRef | None = None
+    uri: Annotated[str, text(r"^https?://.+$", "write http:// or https:// and a host", 500)] = Field(
+        description="Address of the MLflow server."
+    )
+    secret_ref: SecretRef | None = Field(
+        None,
+        description="Secret with MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+    )
 
 
 class Stores(Spec):
     """Each optional: the chart's platform default is used where one is absent."""
 
-    redis: StoreRef | None = None
-    postgres: StoreRef | None = None
-    mlflow: MlflowRef | None = None
+    redis: StoreRef | None = Field(None, description="Redis, for claims, profiles and events on their way.")
+    postgres: StoreRef | None = Field(None, description="PostgreSQL, for the ledger.")
+    mlflow: MlflowRef | None = Field(None, description="MLflow, for models.")
 
 
 class Component(StrEnum):
@@ -258,15 +209,23 @@ class Component(StrEnum):
 
 
 class Resources(Spec):
-    requests: dict[str, int | str] = Field(default_factory=dict)
-    limits: dict[str, int | str] = Field(default_factory=dict)
+    """Of each of the component's containers, as Kubernetes writes them."""
+
+    requests: dict[str, int | str] = Field(
+        default_factory=dict, description="What the scheduler sets aside, as cpu and memory."
+    )
+    limits: dict[str, int | str] = Field(
+        default_factory=dict, description="What the container may use at most, as cpu and memory."
+    )
 
 
 class ComponentOverride(Spec):
-    name: Component
-    replicas: int | None = Field(None, ge=0, le=100)
+    name: Component = Field(description="The component that this is about.")
+    replicas: int | None = Field(
+        None, ge=0, le=100, description="Pods of it; the component's default where absent."
+    )
     resources: Resources | None = None
-    node_selector: dict[str, str] | None = None
+    node_selector: dict[str, str] | None = Field(None, description="Labels that a node must have to run it.")
 
 
 class DeletionPolicy(StrEnum):
@@ -304,7 +263,12 @@ class DetectorSpec(Spec):
         )
     )
     event: Event
-    entities: list[Entity] = Field(min_length=1, max_length=4, json_schema_extra=BY_NAME)
+    entities: list[Entity] = Field(
+        min_length=1,
+        max_length=4,
+        description="Whom a transaction is about; each event must name the first one, the customer as a rule.",
+        json_schema_extra=BY_NAME,
+    )
     features: Features = Field(default_factory=Features)
     labels: Labels = Field(default_factory=Labels)
     model: Model = Field(default_factory=lambda: Model(train=Train()))
@@ -313,65 +277,18 @@ class DetectorSpec(Spec):
     kafka: Kafka = Field(default_factory=lambda: Kafka(managed=ManagedKafka()))
     storage: Storage | None = None
     stores: Stores = Field(default_factory=Stores)
-    components: list[ComponentOverride] = Field(default_factory=list, max_length=9, json_schema_extra=BY_NAME)
-    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    components: list[ComponentOverride] = Field(
+        default_factory=list,
+        max_length=9,
+        description="Size and place of single components, where the default doesn't fit.",
+        json_schema_extra=BY_NAME,
+    )
+    deletion_policy: DeletionPolicy = Field(
+        DeletionPolicy.RETAIN,
+        description="Whether managed Kafka, the keys and the releases stay when the detector is deleted (Retain) or go (Delete).",
+    )
     paused: bool = Field(
         False, description="While true nothing is changed but a model version taken back; status goes on."
-    )
-
-
-class ReleaseStatus(Spec):
-    name: str | None = None
-    model: str | None = None
-    digest: str | None = None
-    feature_set: str | None = None
-    policy_revision: int | None = None
-    propagated: str | None = None
-
-
-class GateStatus(Spec):
-    name: str
-    result: str
-    value: str | None = None
-    bound: str | None = None
-
-
-class RolloutStatus(Spec):
-    phase: str = "Idle"
-    candidate: str | None = None
-    share: int | None = None
-    since: str | None = None
-    gates: list[GateStatus] = Field(default_factory=list)
-
-
-class TrainingStatus(Spec):
-    revision: str | None = None
-    job: str | None = None
-    version: str | None = None
-    phase: str | None = None
-
-
-class Condition(Spec):
-    type: str
-    status: str
-    reason: str
-    message: str
-    last_transition_time: str
-    observed_generation: int
-
-
-class DetectorStatus(Spec):
-    """A mirror: rebuilt from the release ConfigMap and the children."""
-
-    observed_generation: int | None = None
-    release: ReleaseStatus | None = None
-    rollout: RolloutStatus | None = None
-    training: TrainingStatus | None = None
-    feature_set: str | None = None
-    decision_url: str | None = Field(None, alias="decisionURL")
-    conditions: list[Condition] = Field(
-        default_factory=list,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 
 

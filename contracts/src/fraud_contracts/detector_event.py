@@ -36,10 +36,14 @@ class FieldType(StrEnum):
 
 
 class IdField(Spec):
+    """The transaction's id."""
+
     field: FieldName = Field(description="Field that holds the transaction's id, unique for ever.")
 
 
 class TimeField(Spec):
+    """When the transaction happened."""
+
     field: FieldName = Field(description="Field that holds the event's time.")
     unit: TimeUnit = Field(TimeUnit.MS, description="Unit of the time: ms, s (since 1970, UTC) or rfc3339.")
     max_future_skew: Duration = Field(
@@ -48,6 +52,8 @@ class TimeField(Spec):
 
 
 class AmountField(Spec):
+    """How much it was about."""
+
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
@@ -70,8 +76,8 @@ class AmountField(Spec):
 
 
 class EventField(Spec):
-    name: FieldName
-    type: FieldType = FieldType.STRING
+    name: FieldName = Field(description="Name of the field in the transaction.")
+    type: FieldType = Field(FieldType.STRING, description="Type of its value; any other type is refused.")
 
 
 class Event(Spec):
@@ -123,10 +129,11 @@ class Event(Spec):
 
 
 class Entity(Spec):
-    name: Name
-    field: FieldName
+    name: Name = Field(description="What the entity is called, as in customer.")
+    field: FieldName = Field(description="Field of the transaction that holds it.")
     label_delay: Duration | None = Field(
-        None, description="Fraud labels of this entity count this long after the event."
+        None,
+        description="How long after an event its fraud label counts in features of this entity; without it there are none.",
     )
 
 
@@ -152,8 +159,10 @@ class Transform(StrEnum):
 
 
 class Where(Spec):
-    field: FieldName
-    equals: Annotated[str, Field(max_length=100)]
+    """Only events whose field has this value."""
+
+    field: FieldName = Field(description="A declared field that isn't sensitive.")
+    equals: Annotated[str, Field(max_length=100)] = Field(description="The value, as text.")
 
 
 class Feature(Spec):
@@ -183,12 +192,15 @@ class Feature(Spec):
             ),
         )
     )
-    name: FeatureName
-    entity: Name | None = None
-    aggregate: Aggregate | None = None
-    transform: Transform | None = None
+    name: FeatureName = Field(description="Name of the feature.")
+    entity: Name | None = Field(None, description="Entity whose events are counted; an aggregate needs it.")
+    aggregate: Aggregate | None = Field(None, description="What is made of the entity's events.")
+    transform: Transform | None = Field(None, description="What is made of this event and of other features.")
     of: FieldName | None = Field(None, description="`amount`, or a declared field.")
-    window: Duration | None = None
+    window: Duration | None = Field(
+        None,
+        description="How far back the aggregate looks, by the events' time; all but SecondsSinceLast need it.",
+    )
     where: Where | None = None
     args: Annotated[list[Annotated[str, Field(max_length=60)]], Field(max_length=2)] | None = Field(
         None, description="The two operands of Ratio and Difference: `amount` or the names of features."
@@ -203,18 +215,30 @@ class Preset(StrEnum):
 
 
 class Features(Spec):
-    preset: Preset = Preset.PAYMENTS_V1
-    extra: list[Feature] = Field(default_factory=list, max_length=64, json_schema_extra=BY_NAME)
+    """What is computed of each event for the model and the rules."""
+
+    preset: Preset = Field(
+        Preset.PAYMENTS_V1, description="A ready-made set of features, frozen for ever; or none."
+    )
+    extra: list[Feature] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Features beside the preset's.",
+        json_schema_extra=BY_NAME,
+    )
 
 
 class LabelSource(Spec):
-    name: Name
+    name: Name = Field(description="Name that its reports carry as source.")
     maturity: Duration = Field(
-        "90d", description="After this time without a report a transaction counts as legitimate."
+        "90d",
+        description="How long after a transaction this source may still report it; only older ones are learned from.",
     )
 
 
 class Labels(Spec):
+    """Who reports what a transaction turned out to be."""
+
     sources: list[LabelSource] = Field(
         default_factory=lambda: [
             LabelSource(name="chargeback", maturity="90d"),
@@ -222,5 +246,6 @@ class Labels(Spec):
         ],
         min_length=1,
         max_length=8,
+        description="The sources; a report from any other is refused.",
         json_schema_extra=BY_NAME,
     )

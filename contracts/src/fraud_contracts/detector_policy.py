@@ -24,15 +24,19 @@ class RuleMode(StrEnum):
 
 
 class Rule(Spec):
-    name: PolicyName
+    name: PolicyName = Field(description="Name of the rule; a decision's reasons say rule:<name>.")
     when: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
-        description="CEL over event and features; a comparison with a null is false."
+        description="CEL that is true or false, over event and features; a null fails no rule."
     )
-    action: Action
-    mode: RuleMode = RuleMode.ENFORCE
+    action: Action = Field(description="What it asks for; of several actions the strictest holds.")
+    mode: RuleMode = Field(
+        RuleMode.ENFORCE, description="Enforce: it decides; Shadow: it is only noted in the decision."
+    )
 
 
 class Bands(Spec):
+    """Which action a model's score asks for."""
+
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
@@ -41,13 +45,19 @@ class Bands(Spec):
             )
         )
     )
-    review: int = Field(700, ge=0, le=1000)
-    decline: int = Field(900, ge=0, le=1000)
+    review: int = Field(700, ge=0, le=1000, description="From this score on a transaction is reviewed.")
+    decline: int = Field(900, ge=0, le=1000, description="From this score on a transaction is declined.")
 
 
 class Limits(Spec):
-    declines_per_minute: int | None = Field(None, ge=1)
-    reviews_per_day: int | None = Field(None, ge=1)
+    """Circuit breakers, counted by each replica by itself; what a list decides passes them."""
+
+    declines_per_minute: int | None = Field(
+        None, ge=1, description="Further declines within a minute become reviews."
+    )
+    reviews_per_day: int | None = Field(
+        None, ge=1, description="Further reviews within a day become approvals."
+    )
 
 
 class OnModelLoss(StrEnum):
@@ -69,30 +79,57 @@ class OnKafkaLoss(StrEnum):
 
 
 class Fallback(Spec):
-    deadline: Duration = "50ms"
-    on_no_model: Action = Action.REVIEW
-    on_model_loss: OnModelLoss = OnModelLoss.RULES
-    on_profile_loss: OnProfileLoss = OnProfileLoss.DEFAULT_PROFILE
-    on_kafka_loss: OnKafkaLoss = OnKafkaLoss.REFUSE
+    """What is decided when something is missing or late."""
+
+    deadline: Duration = Field("50ms", description="Time that an inline decision has for profiles and score.")
+    on_no_model: Action = Field(
+        Action.REVIEW, description="Action where rules alone decide and no rule or list matches."
+    )
+    on_model_loss: OnModelLoss = Field(
+        OnModelLoss.RULES,
+        description="What stands in for a model that gives no score: rules alone, or an action.",
+    )
+    on_profile_loss: OnProfileLoss = Field(
+        OnProfileLoss.DEFAULT_PROFILE,
+        description="What stands in for profiles that can't be read: those of an entity never seen, rules alone, or review.",
+    )
+    on_kafka_loss: OnKafkaLoss = Field(
+        OnKafkaLoss.REFUSE,
+        description="Refuse: answer 503 while a decision can't be appended; Answer: answer all the same.",
+    )
 
 
 class ListEntry(Spec):
-    value: Annotated[str, Field(min_length=1, max_length=200)]
+    value: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="The value, or its token where the field is sensitive."
+    )
     expires: Annotated[str, text(_TIME, "write RFC 3339, as in 2027-01-31T00:00:00Z", 40)] | None = Field(
         None, description="RFC 3339; for ever where absent."
     )
 
 
 class PolicyList(Spec):
-    name: PolicyName
+    name: PolicyName = Field(description="Name of the list; a decision's reasons say list:<name>.")
     field: FieldName = Field(description="An entity's name or a declared field.")
-    action: Action
-    entries: list[ListEntry] = Field(default_factory=list, max_length=200)
+    action: Action = Field(description="What it asks for where a value is on it.")
+    entries: list[ListEntry] = Field(default_factory=list, max_length=200, description="Values on the list.")
 
 
 class Policy(Spec):
+    """How a score, rules and lists become an action."""
+
     bands: Bands = Field(default_factory=Bands)
-    rules: list[Rule] = Field(default_factory=list, max_length=64, json_schema_extra=BY_NAME)
-    lists: list[PolicyList] = Field(default_factory=list, max_length=16, json_schema_extra=BY_NAME)
+    rules: list[Rule] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Rules, all of which are evaluated.",
+        json_schema_extra=BY_NAME,
+    )
+    lists: list[PolicyList] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Lists of values, as of known cards or counterparties.",
+        json_schema_extra=BY_NAME,
+    )
     limits: Limits = Field(default_factory=Limits)
     fallback: Fallback = Field(default_factory=Fallback)

@@ -170,3 +170,20 @@ def test_a_duration_needs_a_positive_number_and_a_unit(text: str) -> None:
 def test_a_duration_survives_its_milliseconds(text: str) -> None:
     """Milliseconds give the shortest form back."""
     assert durations.from_ms(durations.to_ms(text)) == text
+
+
+def test_every_field_of_the_crd_says_what_it_is() -> None:
+    """`kubectl explain` shows a sentence for each field of spec and status."""
+    schema = crd.custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    silent: list[str] = []
+
+    def walk(path: str, node: dict[str, Any]) -> None:
+        for name, child in node.get("properties", {}).items():
+            if not child.get("description", "").strip().endswith("."):
+                silent.append(f"{path}.{name}")
+            walk(f"{path}.{name}", child)
+            walk(f"{path}.{name}[]", child.get("items", {}))
+
+    for part in ("spec", "status"):
+        walk(part, schema["properties"][part])
+    assert silent == []

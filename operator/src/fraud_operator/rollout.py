@@ -24,7 +24,8 @@ from enum import StrEnum
 from typing import Final
 
 from fraud_contracts import durations, names
-from fraud_contracts.detector import DetectorSpec, RolloutMode
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.detector_model import RolloutMode
 from fraud_contracts.release import ModelPackage
 from fraud_operator.rollout_state import RESTING, Phase, State, free_slot, key
 
