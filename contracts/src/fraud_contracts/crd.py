@@ -11,7 +11,8 @@ import sys
 from typing import Any
 
 from fraud_contracts import names
-from fraud_contracts.detector import NAME_RULES, DetectorSpec, Labels, dump
+from fraud_contracts.detector import NAME_RULES, DetectorSpec, dump
+from fraud_contracts.detector_event import Labels
 from fraud_contracts.detector_model import Rollout
 from fraud_contracts.detector_status import DetectorStatus
 

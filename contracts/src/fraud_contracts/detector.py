@@ -13,91 +13,9 @@ from pydantic import ConfigDict, Field
 
 from fraud_contracts import names
 from fraud_contracts.detector_base import BY_NAME, Spec, rule, rules, text
-from fraud_contracts.detector_event import (
-    Aggregate as Aggregate,
-)
-from fraud_contracts.detector_event import (
-    AmountField as AmountField,
-)
-from fraud_contracts.detector_event import (
-    Entity as Entity,
-)
-from fraud_contracts.detector_event import (
-    Event as Event,
-)
-from fraud_contracts.detector_event import (
-    EventField as EventField,
-)
-from fraud_contracts.detector_event import (
-    Feature as Feature,
-)
-from fraud_contracts.detector_event import (
-    Features as Features,
-)
-from fraud_contracts.detector_event import (
-    FieldType as FieldType,
-)
-from fraud_contracts.detector_event import (
-    IdField as IdField,
-)
-from fraud_contracts.detector_event import (
-    Labels as Labels,
-)
-from fraud_contracts.detector_event import (
-    LabelSource as LabelSource,
-)
-from fraud_contracts.detector_event import (
-    Preset as Preset,
-)
-from fraud_contracts.detector_event import (
-    TimeField as TimeField,
-)
-from fraud_contracts.detector_event import (
-    TimeUnit as TimeUnit,
-)
-from fraud_contracts.detector_event import (
-    Transform as Transform,
-)
-from fraud_contracts.detector_event import (
-    Where as Where,
-)
+from fraud_contracts.detector_event import Entity, Event, Features, Labels
 from fraud_contracts.detector_model import Model, Rollout, Train
-from fraud_contracts.detector_policy import (
-    Action as Action,
-)
-from fraud_contracts.detector_policy import (
-    Bands as Bands,
-)
-from fraud_contracts.detector_policy import (
-    Fallback as Fallback,
-)
-from fraud_contracts.detector_policy import (
-    Limits as Limits,
-)
-from fraud_contracts.detector_policy import (
-    ListEntry as ListEntry,
-)
-from fraud_contracts.detector_policy import (
-    OnKafkaLoss as OnKafkaLoss,
-)
-from fraud_contracts.detector_policy import (
-    OnModelLoss as OnModelLoss,
-)
-from fraud_contracts.detector_policy import (
-    OnProfileLoss as OnProfileLoss,
-)
-from fraud_contracts.detector_policy import (
-    Policy as Policy,
-)
-from fraud_contracts.detector_policy import (
-    PolicyList as PolicyList,
-)
-from fraud_contracts.detector_policy import (
-    Rule as Rule,
-)
-from fraud_contracts.detector_policy import (
-    RuleMode as RuleMode,
-)
+from fraud_contracts.detector_policy import Policy
 
 
 class SecretRef(Spec):

@@ -11,9 +11,9 @@ import json
 from typing import Any, Final
 
 from fraud_contracts import durations
-from fraud_contracts.detector import (
+from fraud_contracts.detector import DetectorSpec, dump
+from fraud_contracts.detector_event import (
     Aggregate,
-    DetectorSpec,
     Entity,
     EventField,
     Feature,
@@ -21,7 +21,6 @@ from fraud_contracts.detector import (
     FieldType,
     Preset,
     Transform,
-    dump,
 )
 from fraud_contracts.errors import SpecError
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fraud_contracts.config import Mounted
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 
 BUCKETS = 10_000
 

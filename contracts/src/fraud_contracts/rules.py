@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from fraud_contracts import feature_set
-from fraud_contracts.detector import DetectorSpec, FieldType
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.detector_event import FieldType
 from fraud_contracts.rule_names import FUNCTIONS, KINDS, Name, Names, Path, RuleError
 from fraud_contracts.rule_parser import Parser, Part
 

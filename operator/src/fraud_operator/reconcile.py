@@ -13,7 +13,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from fraud_contracts import names
-from fraud_contracts.detector import DeletionPolicy, Policy, dump
+from fraud_contracts.detector import DeletionPolicy, dump
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
 from fraud_operator import changes, deletion, rollout, status, training
 from fraud_operator import detector as detectors

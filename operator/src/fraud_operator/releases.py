@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fraud_contracts import names
-from fraud_contracts.detector import DetectorSpec, Policy, PolicyList
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.detector_policy import Policy, PolicyList
 from fraud_contracts.release import Release, release_digest
 from fraud_contracts.tokens import is_token, token
 from fraud_operator.detector import Detector

@@ -18,8 +18,8 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from fraud_contracts import durations, tokens
-from fraud_contracts.detector import Entity, FieldType, TimeUnit
-from fraud_contracts.detector import Event as EventSpec
+from fraud_contracts.detector_event import Entity, FieldType, TimeUnit
+from fraud_contracts.detector_event import Event as EventSpec
 from fraud_contracts.errors import EventError, Reason
 from fraud_contracts.records import Event, Scalar, body_hash
 from fraud_pipelines.raw_json import decode, reread

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud_contracts import durations
-from fraud_contracts.detector import Entity, Labels
+from fraud_contracts.detector_event import Entity, Labels
 
 # Columns that a history may have beside the event's: when a row's label became known (UTC ms), and how the fraud came
 # about, which is there to judge a model by and never a feature.

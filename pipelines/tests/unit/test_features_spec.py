@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fraud_contracts.detector import Entity, Features, parse_spec
+from fraud_contracts.detector import parse_spec
+from fraud_contracts.detector_event import Entity, Features
 from fraud_contracts.feature_set import feature_set_hash, preset_names
 from fraud_pipelines.features import (
     EntitySpec,

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fraud_contracts.detector import Action, DetectorSpec, OnModelLoss, OnProfileLoss
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.detector_policy import Action, OnModelLoss, OnProfileLoss
 from fraud_contracts.errors import Degraded
 from fraud_contracts.records import Decision, Event, Reasoned, Saw
 from fraud_contracts.release import BUCKETS, ModelPackage, Release, Split

@@ -26,7 +26,8 @@ from typing import Final
 import cel
 
 from fraud_contracts import feature_set, rules, tokens
-from fraud_contracts.detector import Action, DetectorSpec, Limits, Policy, PolicyList, RuleMode
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.detector_policy import Action, Limits, Policy, PolicyList, RuleMode
 from fraud_contracts.records import Event, Reasoned
 from fraud_contracts.rule_names import RuleError
 from fraud_pipelines.events import Tokeniser

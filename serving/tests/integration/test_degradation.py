@@ -19,7 +19,7 @@ import pytest
 import redis as redis_client
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.records import body_hash
 from fraud_contracts.release import BUCKETS, Release, Split
 from fraud_pipelines.features import compile_detector

@@ -23,7 +23,7 @@ from confluent_kafka import TopicPartition
 from cryptography.fernet import Fernet
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
 from fraud_serving import claims
 from fraud_serving.worker.judge import Judge

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_serving.policy import CompiledPolicy

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.feature_set import feature_set_hash
 from fraud_contracts.release import BUCKETS, ModelPackage, Release, Split
 from fraud_pipelines.events import Tokeniser

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
 from fraud_serving import releasing
 from fraud_serving.releasing import ReleaseWatch

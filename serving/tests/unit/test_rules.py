@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud_contracts import feature_set, rules
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector, from_detector
 from fraud_serving.policy import CompiledPolicy

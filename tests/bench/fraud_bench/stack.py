@@ -16,7 +16,7 @@ import redis as redis_client
 
 from fraud_bench import told
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
 from fraud_pipelines.features import compile_detector
 from fraud_testing import detectors, kafka, packages, redis, serving, sinks, stream

@@ -8,7 +8,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.sealing import Sealer

@@ -17,7 +17,7 @@ import psycopg
 import redis as redis_py
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
 from fraud_pipelines.features import compile_detector
 from fraud_testing import detectors, kafka, packages, postgres, redis, serving, sinks, stream

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import Policy
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
 from fraud_pipelines.features import compile_detector
 from fraud_testing import detectors, kafka, packages, redis, serving

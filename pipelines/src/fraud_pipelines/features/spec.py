@@ -15,7 +15,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from fraud_contracts import durations
-from fraud_contracts.detector import DetectorSpec, Entity, EventField, Feature, Features, FieldType, Preset
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.detector_event import Entity, EventField, Feature, Features, FieldType, Preset
 from fraud_contracts.errors import SpecError
 from fraud_contracts.feature_set import ENGINE_VERSION, identity_of
 from fraud_pipelines.features.grid import DAY, LATENESS, K

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from fraud_contracts import durations, metrics
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.detector import OnKafkaLoss
+from fraud_contracts.detector_policy import OnKafkaLoss
 from fraud_contracts.errors import Degraded, Reason, StoreError
 from fraud_contracts.records import Decision, Event
 from fraud_contracts.release import Release

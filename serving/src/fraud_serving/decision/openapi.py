@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fraud_contracts.detector import DetectorSpec, FieldType, TimeUnit
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.detector_event import FieldType, TimeUnit
 from fraud_contracts.errors import Degraded, Reason
 
 _KINDS: Final = {
