@@ -84,6 +84,7 @@ lint: env-dev ## Format, lint, types, imports
 	@MYPYPATH=contracts/src $(DEV)/mypy contracts/src
 	@MYPYPATH=contracts/src:pipelines/src $(DEV)/mypy pipelines/src
 	@MYPYPATH=contracts/src:operator/src $(DEV)/mypy operator/src
+	@MYPYPATH=contracts/src:local/src $(DEV)/mypy local/src
 	@PYTHONPATH=contracts/src:pipelines/src:operator/src:flink/src:ray/src:serving/src:console/src:local/src $(DEV)/lint-imports --no-cache
 
 .PHONY: format

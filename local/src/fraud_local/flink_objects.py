@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from fraud_local import paths
-from fraud_local.kube import Json, owner
+from fraud_local.api_client import Json, owner
 
 MAIN = "flink-main-container"
 REST_PORT, RPC_PORT, BLOB_PORT, TASK_RPC_PORT = 8081, 6123, 6124, 6122

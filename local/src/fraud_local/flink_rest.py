@@ -49,8 +49,8 @@ class JobManager:
 
     def failure(self, job_id: str) -> str:
         """Why a job failed."""
-        found = self._get(f"/jobs/{job_id}/exceptions")
-        entries = (found.get("exceptionHistory") or {}).get("entries") or []
+        exceptions = self._get(f"/jobs/{job_id}/exceptions")
+        entries = (exceptions.get("exceptionHistory") or {}).get("entries") or []
         return (
             str(entries[0].get("stacktrace") or entries[0].get("exceptionName"))[:2000]
             if entries
@@ -79,9 +79,9 @@ class JobManager:
         trigger = answer.json()["request-id"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            found = self._get(f"/jobs/{job_id}/savepoints/{trigger}")
-            if found["status"]["id"] == "COMPLETED":
-                operation = found.get("operation") or {}
+            savepoint = self._get(f"/jobs/{job_id}/savepoints/{trigger}")
+            if savepoint["status"]["id"] == "COMPLETED":
+                operation = savepoint.get("operation") or {}
                 if "location" in operation:
                     return str(operation["location"])
                 raise FlinkError(

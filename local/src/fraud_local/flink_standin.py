@@ -21,8 +21,8 @@ import requests
 from fraud_contracts import log
 from fraud_local import flink_objects as objects
 from fraud_local import flink_status as statuses
+from fraud_local.api_client import ApiClient, ApiError, Json
 from fraud_local.flink_rest import FlinkError, JobManager
-from fraud_local.kube import Json, Kube, KubeError
 
 logger = logging.getLogger("flink-standin")
 API = "flink.apache.org/v1beta1"
@@ -50,7 +50,7 @@ def now_ms() -> int:
 
 
 class Standin:
-    def __init__(self, kube: Kube) -> None:
+    def __init__(self, kube: ApiClient) -> None:
         self._kube = kube
         self._running: dict[str, Future[None]] = {}
         self._unanswered: dict[str, float] = {}
@@ -63,7 +63,7 @@ class Standin:
                     uid = fd["metadata"]["uid"]
                     if uid not in self._running or self._running[uid].done():
                         self._running[uid] = self._pool.submit(self._guarded, fd)
-            except (KubeError, requests.RequestException) as error:
+            except (ApiError, requests.RequestException) as error:
                 logger.warning("the API server did not answer", extra={"data": {"error": str(error)}})
             time.sleep(INTERVAL)
 
@@ -71,7 +71,7 @@ class Standin:
         try:
             rest = JobManager(fd["metadata"]["name"], fd["metadata"]["namespace"])
             Deployment(self._kube, fd, rest, self._unanswered).reconcile()
-        except (KubeError, requests.RequestException, FlinkError) as error:
+        except (ApiError, requests.RequestException, FlinkError) as error:
             logger.warning(
                 "a pass failed and is repeated",
                 extra={"data": {"name": fd["metadata"]["name"], "error": str(error)}},
@@ -83,7 +83,7 @@ class Standin:
 class Deployment:
     """One pass over one FlinkDeployment. ``unanswered``: since when (s) a JobManager that was ready hasn't answered, by uid."""
 
-    def __init__(self, kube: Kube, fd: Json, rest: JobManager, unanswered: dict[str, float]) -> None:
+    def __init__(self, kube: ApiClient, fd: Json, rest: JobManager, unanswered: dict[str, float]) -> None:
         self._kube, self._fd, self._rest, self._unanswered = kube, fd, rest, unanswered
         self._name, self._namespace = fd["metadata"]["name"], fd["metadata"]["namespace"]
         self._status = copy.deepcopy(fd.get("status") or {}) or statuses.initial()
@@ -375,4 +375,4 @@ def _brief(status: Json) -> dict[str, Any]:
 if __name__ == "__main__":
     log.setup()
     threading.current_thread().name = "main"
-    Standin(Kube("flink-standin")).run()
+    Standin(ApiClient("flink-standin")).run()

@@ -9,7 +9,7 @@ import copy
 import json
 from typing import Any
 
-from fraud_local.kube import Json, stamp
+from fraud_local.api_client import Json, stamp
 
 # What the operator says where a lost JobManager has left no records of high availability to go on from.
 NO_RECORDS = (
@@ -124,14 +124,14 @@ def was_stable(status: Json) -> bool:
 
 def _running(status: Json) -> Json:
     state = str((status.get("jobStatus") or {}).get("state"))
-    said = {
+    condition = {
         "type": "Running",
         "status": "True" if state == "RUNNING" else "False",
         "reason": state.capitalize(),
         "message": f"Job status {state}",
     }
     for old in status.get("conditions") or []:
-        if all(old.get(key) == value for key, value in said.items()):
+        if all(old.get(key) == value for key, value in condition.items()):
             return dict(old)
     update = (status.get("jobStatus") or {}).get("updateTime") or "0"
-    return {**said, "lastTransitionTime": stamp(int(update) * 10**6)}
+    return {**condition, "lastTransitionTime": stamp(int(update) * 10**6)}

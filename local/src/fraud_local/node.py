@@ -7,7 +7,6 @@ they go with it. Host processes reach the API at 10.250.0.1 and Services through
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from fraud_local import build, down, images, node_config, paths, pki, processes
@@ -233,4 +232,4 @@ if __name__ == "__main__":
         with down.exclusive():
             up()
 
-    sys.exit(main(_command))
+    main(_command)

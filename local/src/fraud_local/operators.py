@@ -87,11 +87,11 @@ def apply_crds() -> None:
     """All upstream CRDs, Established. Ours is in the chart: helm would refuse to take over what it didn't make."""
     crds.ensure()
     items = json.loads(crds.APPLIED.read_text())
-    there = set(node.kubectl("get", "crd", "-o", "name").split())
+    installed = set(node.kubectl("get", "crd", "-o", "name").split())
     absent = [
         crd
         for crd in items
-        if f"customresourcedefinition.apiextensions.k8s.io/{crd['metadata']['name']}" not in there
+        if f"customresourcedefinition.apiextensions.k8s.io/{crd['metadata']['name']}" not in installed
     ]
     if absent:
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": absent})

@@ -140,8 +140,8 @@ def _size(machine: Machine) -> list[Missing]:
 def _languages(machine: Machine) -> list[Missing]:
     missing = []
     if machine.python != (3, 11):
-        found = ".".join(str(part) for part in machine.python)
-        missing.append(Missing(f"Python 3.11 (this is {found})", "start it with python3.11"))
+        version = ".".join(str(part) for part in machine.python)
+        missing.append(Missing(f"Python 3.11 (this is {version})", "start it with python3.11"))
     if not machine.built and (machine.go is None or machine.go < (1, 25)):
         missing.append(
             Missing("Go 1.25 or newer", "install Go and put it on PATH; it compiles the node's programs")
@@ -247,18 +247,18 @@ def _free_disk() -> int:
 
 
 def _memory() -> int:
-    found = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    return int(found[1]) * 1024 if found else 0
+    match = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(match[1]) * 1024 if match else 0
 
 
 def _go() -> tuple[int, int] | None:
     go = shutil.which("go")
     if not go:
         return None
-    found = re.search(
+    match = re.search(
         r"go(\d+)\.(\d+)", subprocess.run([go, "version"], check=False, capture_output=True, text=True).stdout
     )
-    return (int(found[1]), int(found[2])) if found else None
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _networks() -> tuple[str, ...]:

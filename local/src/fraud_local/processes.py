@@ -131,28 +131,28 @@ def stop(name: str, seconds: float = 5) -> None:
 
 def members() -> set[int]:
     """Every process of the node: by cgroup, by network namespace, and by record."""
-    found = {pid for pid in (recorded(file.stem) for file in paths.RUN.glob("*.pid")) if pid}
+    pids = {pid for pid in (recorded(file.stem) for file in paths.RUN.glob("*.pid")) if pid}
     for tree in hierarchies():
         root = tree / paths.CGROUP
         for file in [root / "cgroup.procs", *root.rglob("cgroup.procs")] if root.exists() else []:
             try:
-                found.update(int(line) for line in file.read_text().split())
+                pids.update(int(line) for line in file.read_text().split())
             except OSError:
                 continue  # the cgroup went while we looked, and its processes with it
     node = _namespace(NETNS_FILE)
     if node and node != _namespace(Path("/proc/self/ns/net")):
         processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        found.update(int(entry.name) for entry in processes if _namespace(entry / "ns" / "net") == node)
-    return {pid for pid in found if pid not in (0, 1, os.getpid())}
+        pids.update(int(entry.name) for entry in processes if _namespace(entry / "ns" / "net") == node)
+    return {pid for pid in pids if pid not in (0, 1, os.getpid())}
 
 
 def _namespace(file: Path) -> tuple[int, int] | None:
     """Which namespace a file stands for: device and inode, for an inode number alone recurs on other file systems."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None  # not there, ended meanwhile, or another's process that we may not look at
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def kill(pids: set[int]) -> None:

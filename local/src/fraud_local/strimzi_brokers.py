@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fraud_local import paths
-from fraud_local.kube import Json
+from fraud_local.api_client import Json
 from fraud_local.strimzi_objects import (
     AGENT_PORT,
     CONTROLLER_PORT,
@@ -207,7 +207,7 @@ def _stateful_set(kafka: Json, pool: Json, labels: dict[str, str], data: dict[in
         }
         for node, files in data.items()
     ]
-    told = json.dumps([data, heap], sort_keys=True).encode()
+    configuration = json.dumps([data, heap], sort_keys=True).encode()
     more = pod.get("metadata") or {}
     return {
         "replicas": len(data),
@@ -228,7 +228,7 @@ def _stateful_set(kafka: Json, pool: Json, labels: dict[str, str], data: dict[in
                     **more.get("labels", {}),
                 },
                 "annotations": {
-                    "strimzi.io/configuration-hash": hashlib.sha256(told).hexdigest()[:8],
+                    "strimzi.io/configuration-hash": hashlib.sha256(configuration).hexdigest()[:8],
                     "strimzi.io/kafka-version": paths.KAFKA_VERSION,
                     **more.get("annotations", {}),
                 },

@@ -5,7 +5,7 @@ Its Pod does nothing: the stand-in acts for it, by its environment, as long as i
 
 from __future__ import annotations
 
-from fraud_local.kube import Json
+from fraud_local.api_client import Json
 from fraud_local.strimzi_objects import (
     CLUSTER_LABEL,
     REPLICATION_PORT,

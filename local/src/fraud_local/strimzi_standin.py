@@ -21,7 +21,7 @@ from fraud_local import strimzi_brokers as brokers
 from fraud_local import strimzi_entity as entity
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
-from fraud_local.kube import Json, Kube, KubeError
+from fraud_local.api_client import ApiClient, ApiError, Json
 from fraud_local.topic_operator import TopicOperator
 
 logger = logging.getLogger("strimzi-standin")
@@ -47,7 +47,7 @@ class Run:
 class Standin:
     """State between passes is lost with the process, as Strimzi's is: all is reconciled again."""
 
-    def __init__(self, kube: Kube) -> None:
+    def __init__(self, kube: ApiClient) -> None:
         self._kube = kube
         self._runs: dict[str, Run] = {}
         self._topics = TopicOperator(kube)
@@ -56,7 +56,7 @@ class Standin:
         while True:
             try:
                 self.once(time.monotonic())
-            except (KubeError, requests.RequestException) as error:
+            except (ApiError, requests.RequestException) as error:
                 logger.warning("a pass failed and is repeated", extra={"data": {"error": str(error)}})
             time.sleep(INTERVAL)
 
@@ -73,7 +73,7 @@ class Standin:
             )
             try:
                 self._kafka(kafka, own, now)
-            except KubeError as error:
+            except ApiError as error:
                 # A namespace that ends takes nothing new, and then the objects go one by one.
                 self._end(kafka, statuses.failed(kafka, "KubernetesClientException", str(error)))
         for gone in self._runs.keys() - {kafka["metadata"]["uid"] for kafka in kafkas}:
@@ -101,8 +101,8 @@ class Standin:
 
     def _begin(self, kafka: Json, pools: list[Json], generations: list[int], now: float) -> None:
         """Makes everything that the nodes need, and the nodes."""
-        known = (pool.get("status") or {} for pool in (kafka, *pools))
-        cluster_id = next((str(one["clusterId"]) for one in known if one.get("clusterId")), None)
+        reported = (pool.get("status") or {} for pool in (kafka, *pools))
+        cluster_id = next((str(one["clusterId"]) for one in reported if one.get("clusterId")), None)
         cluster_id = cluster_id or base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         sets = [("StatefulSet", f"{kafka['metadata']['name']}-{pool['metadata']['name']}") for pool in pools]
         self._runs[kafka["metadata"]["uid"]] = Run(generations, now, cluster_id, sets)
@@ -117,7 +117,9 @@ class Standin:
             self._end(kafka, statuses.failed(kafka, "InvalidConfigurationException", message))
             return
         ids = objects.node_ids(pools)
-        for pool in pools:  # first: the cluster's id must be known before a Pod formats its storage with it
+        for (
+            pool
+        ) in pools:  # first: the cluster's id must be reported before a Pod formats its storage with it
             self._write(pool, statuses.pool_status(kafka, pool, ids[pool["metadata"]["name"]], cluster_id))
         pods = [
             brokers.pod_name(kafka, pool, node) for pool in pools for node in ids[pool["metadata"]["name"]]
@@ -176,4 +178,4 @@ def rolled_out(workload: Json | None) -> bool:
 
 if __name__ == "__main__":
     log.setup()
-    Standin(Kube("strimzi-standin")).run()
+    Standin(ApiClient("strimzi-standin")).run()

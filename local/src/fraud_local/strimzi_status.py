@@ -10,7 +10,7 @@ from typing import Any
 from fraud_local import paths
 from fraud_local import strimzi_brokers as brokers
 from fraud_local import strimzi_objects as objects
-from fraud_local.kube import Json, Kube, stamp
+from fraud_local.api_client import ApiClient, Json, stamp
 
 logger = logging.getLogger("strimzi-standin")
 
@@ -56,7 +56,7 @@ def failed(kafka: Json, reason: str, message: str) -> Json:
 
 def warnings(kafka: Json, pools: Sequence[Json]) -> list[Json]:
     """What is wrong with a cluster that works."""
-    found = []
+    conditions = []
     for role, loss in (("broker", "topic messages"), ("controller", "data")):
         nodes = [pool for pool in pools if role in pool["spec"]["roles"]]
         if sum(pool["spec"]["replicas"] for pool in nodes) == 1 and ephemeral(nodes[0]):
@@ -64,12 +64,12 @@ def warnings(kafka: Json, pools: Sequence[Json]) -> list[Json]:
                 f"A Kafka cluster with a single {role} node and ephemeral storage will lose {loss} "
                 "after any restart or rolling update."
             )
-            found.append(condition("Warning", "True", "KafkaStorage", text))
+            conditions.append(condition("Warning", "True", "KafkaStorage", text))
     asked = kafka["spec"]["kafka"].get("version")
     if asked and asked != paths.KAFKA_VERSION:
         text = f"Kafka {asked} was asked for; the local node runs {paths.KAFKA_VERSION}"
-        found.append(condition("Warning", "True", "KafkaVersion", text))
-    return found
+        conditions.append(condition("Warning", "True", "KafkaVersion", text))
+    return conditions
 
 
 def ephemeral(pool: Json) -> bool:
@@ -124,15 +124,17 @@ def pool_status(kafka: Json, pool: Json, ids: list[int], cluster_id: str) -> Jso
     }
 
 
-def write(kube: Kube, thing: Json, status: Json) -> None:
+def write(kube: ApiClient, thing: Json, status: Json) -> None:
     """Replaces the status where it says something else, and tells of it."""
     status = settled(thing.get("status"), status)
     if status == thing.get("status"):
         return
     kube.set_status(thing, status)
     thing["status"] = status
-    told = [
+    summary = [
         {key: one.get(key) for key in ("type", "status", "reason")} for one in status.get("conditions") or []
     ]
     meta = thing["metadata"]
-    logger.info(f"{thing['kind']} {meta['namespace']}/{meta['name']}", extra={"data": {"conditions": told}})
+    logger.info(
+        f"{thing['kind']} {meta['namespace']}/{meta['name']}", extra={"data": {"conditions": summary}}
+    )

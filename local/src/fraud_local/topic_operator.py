@@ -16,7 +16,7 @@ from fraud_local import strimzi_entity as entity
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
 from fraud_local import topics
-from fraud_local.kube import Json, Kube
+from fraud_local.api_client import ApiClient, Json
 
 logger = logging.getLogger("topic-operator")
 # Strimzi's own: a full look at a topic that has not changed; a changed generation is seen in the next pass.
@@ -35,15 +35,15 @@ class Seen:
 class TopicOperator:
     """What it has seen is lost with the process, as the original's is with its Pod: a topic deleted meanwhile without a finalizer stays."""
 
-    def __init__(self, kube: Kube, connect: Callable[[str], topics.Topics] = topics.Topics) -> None:
+    def __init__(self, kube: ApiClient, connect: Callable[[str], topics.Topics] = topics.Topics) -> None:
         self._kube, self._connect = kube, connect
         self._connections: dict[tuple[str, str], topics.Topics] = {}
         self._seen: dict[tuple[str, str], dict[str, Seen]] = {}
 
     def once(self, now: float) -> None:
-        found = self._kube.list(objects.API, "KafkaTopic")
+        topics_asked = self._kube.list(objects.API, "KafkaTopic")
         clusters: dict[tuple[str, str], list[Json]] = {cluster: [] for cluster in self._seen}
-        for topic in found:
+        for topic in topics_asked:
             cluster = (topic["metadata"].get("labels") or {}).get(objects.CLUSTER_LABEL)
             if cluster:
                 clusters.setdefault((topic["metadata"]["namespace"], cluster), []).append(topic)

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from fraud_local.kube import Json
+from fraud_local.api_client import Json
 from fraud_local.strimzi_status import condition
 
 FINALIZER = "strimzi.io/topic-operator"
@@ -74,10 +74,10 @@ class Topics:
 
     def existing(self) -> dict[str, tuple[int, int]]:
         """Partitions and replicas of each topic; fails if the cluster does not answer."""
-        found = self._admin.list_topics(timeout=TIMEOUT).topics
+        topics = self._admin.list_topics(timeout=TIMEOUT).topics
         return {
             name: (len(one.partitions), len(one.partitions[0].replicas) if one.partitions else 0)
-            for name, one in found.items()
+            for name, one in topics.items()
         }
 
     def reconcile(self, topic: Json, existing: dict[str, tuple[int, int]]) -> Json:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fraud_local.demo import data, summary
+from fraud_local.demo import checks, data, summary
 
 SPEC: dict[str, Any] = {
     "event": {
@@ -175,7 +175,7 @@ def test_whole_evidence_passes_every_check(tmp_path: Path) -> None:
     """Nothing lost, nothing doubled, all malformed records accounted for; a log that ended before it was read is no fault."""
     result = evidence(tmp_path)
     assert (result["lost"], result["duplicated"]) == ([], [])
-    assert all(summary.checks(result, 2).values())
+    assert all(checks.demo_checks(result, 2).values())
 
 
 @pytest.mark.parametrize("store", ["decisions", "ledger", "lake"])
@@ -248,10 +248,10 @@ def test_a_sound_transaction_that_became_a_dead_letter_is_shown(tmp_path: Path) 
     letters = [{"id": "b", "reason": "invalid_json", "source": {"partition": 0, "offset": 1}}]
     result = evidence(tmp_path, dead_letters=letters)
     assert result["sound_but_refused"] == ["b"]
-    assert not summary.checks(result, 2)["no sound transaction refused or dead-lettered"]
+    assert not checks.demo_checks(result, 2)["no sound transaction refused or dead-lettered"]
 
 
 def test_a_malformed_record_without_a_trace_fails_the_check(tmp_path: Path) -> None:
     """Silence about a bad record is a failure."""
     result = evidence(tmp_path, dead_letters=[])
-    assert not summary.checks(result, 2)["every malformed record refused or dead-lettered, with a reason"]
+    assert not checks.demo_checks(result, 2)["every malformed record refused or dead-lettered, with a reason"]

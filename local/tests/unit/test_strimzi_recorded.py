@@ -13,7 +13,7 @@ from fraud_local import strimzi_entity as entity
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
 from fraud_local import topics
-from fraud_local.kube import stamp
+from fraud_local.api_client import stamp
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "recorded" / "strimzi-1.2.0.json").read_text())
 KAFKA, POOL = RECORDED["kafka"], RECORDED["pool"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from fraud_local.kube import KubeError
+from fraud_local.api_client import ApiError
 
 Json = dict[str, Any]
 Key = tuple[str, str, str]
@@ -55,9 +55,7 @@ class Cluster:
     def apply(self, thing: Json) -> Json:
         key = self._key(thing)
         if key[1] in self.ending and key not in self.objects:
-            raise KubeError(
-                403, f"unable to create new content in namespace {key[1]}: it is being terminated"
-            )
+            raise ApiError(403, f"unable to create new content in namespace {key[1]}: it is being terminated")
         self.applied.append(key)
         status = self.objects.get(key, {}).get("status")
         self.put({**thing, **({"status": status} if status else {})})

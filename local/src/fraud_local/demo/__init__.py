@@ -1,4 +1,5 @@
 """`make demo`: the whole platform at work on one machine, with evidence that a stranger can recompute.
 
-``__main__`` drives from outside the cluster; ``drive`` runs inside it, as a Pod; ``summary`` judges what both left.
+``__main__`` drives from outside the cluster; ``drive`` runs inside it, as a Pod; ``summary`` computes the
+numbers from what both left, and ``checks`` says whether they pass.
 """

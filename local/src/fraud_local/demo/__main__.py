@@ -23,9 +23,9 @@ import yaml
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
 from fraud_local import paths
-from fraud_local.demo import chaos, container_logs, data, leaks_cluster, observe, place, pod, summary
+from fraud_local.demo import chaos, checks, container_logs, data, leaks_cluster, observe, place, pod, summary
 from fraud_local.demo.clock import Clock
-from fraud_local.demo.kube import Kube, KubeError
+from fraud_local.demo.kubectl import Kubectl, KubectlError
 from fraud_local.shell import LocalError
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -54,10 +54,10 @@ def pipelines(module: str, *arguments: str) -> str:
     path = ":".join(str(ROOT / folder / "src") for folder in ("contracts", "pipelines"))
     environ = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     command = [str(paths.env_python("serving")), "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
-    if done.returncode:
-        raise DemoError(f"{module} failed: {done.stderr[-800:]}")
-    return done.stdout
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    if process.returncode:
+        raise DemoError(f"{module} failed: {process.stderr[-800:]}")
+    return process.stdout
 
 
 class Demo:
@@ -69,7 +69,7 @@ class Demo:
         self.namespace = self.resource["metadata"].get("namespace", "default")
         self.shape = data.Shape.of(self.resource["spec"])
         self.evidence = BUILD / "evidence"
-        self.kube: Kube
+        self.kube: Kubectl
         self.node: place.Place
         self.logs = container_logs.Follower(paths.STATE / "podlogs", BUILD / "podlogs")
         self.seconds = CHAOS_SECONDS if options.chaos else options.duration
@@ -90,7 +90,7 @@ class Demo:
         memory_before = observe.memory_used_mib()
         with self.clock.phase("cluster"):
             self.node = place.up()
-            self.kube = Kube(self.node.kubeconfig, self.node.tools)
+            self.kube = Kubectl(self.node.kubeconfig, self.node.tools)
             self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
         self.logs.start()
         self.refuse_another()
@@ -106,7 +106,7 @@ class Demo:
             self.traffic()
         memory = {"used": observe.memory_used_mib() - memory_before, "peak_node": observe.node_memory_mib()}
         with self.clock.phase("summary"):
-            return self.judge(memory)
+            return self.passes(memory)
 
     def refuse_another(self) -> None:
         """What an earlier demo left would be counted as this one's: the ids are the same."""
@@ -183,8 +183,7 @@ class Demo:
         deadline = time.monotonic() + self.options.timeout
         seen: dict[str, tuple[str, str]] = {}
         while True:
-            found = self.kube.get(*self.fd).get("status", {}).get("conditions", [])
-            for condition in found:
+            for condition in self.kube.get(*self.fd).get("status", {}).get("conditions", []):
                 state = (condition["status"], condition["reason"])
                 if seen.get(condition["type"]) != state:
                     seen[condition["type"]] = state
@@ -242,7 +241,7 @@ class Demo:
             try:
                 if self.phase() != "Running":
                     return
-            except KubeError:
+            except KubectlError:
                 pass  # the API server is away: the log goes on when it is back
             time.sleep(1)
 
@@ -278,7 +277,8 @@ class Demo:
         else:
             self.clock.say("  " + ", ".join(f"{key} {value}" for key, value in line.items()))
 
-    def judge(self, memory: dict[str, int]) -> bool:
+    def passes(self, memory: dict[str, int | None]) -> bool:
+        """Gathers the evidence, shows each check of its summary, and says whether all of them hold."""
         least = min(10_000, int(self.options.rate * self.options.duration))
         facts = observe.cluster_facts(self.kube, self.node, self.name, self.namespace, PLATFORM)
         facts |= {
@@ -293,7 +293,7 @@ class Demo:
         self.search()
         (self.evidence / "audit.json").write_text(pipelines("fraud_pipelines.audit", str(self.evidence)))
         result = summary.summarise(self.evidence)
-        result["checks"] = summary.checks(result, least)
+        result["checks"] = checks.demo_checks(result, least)
         (BUILD / "summary.json").write_text(json.dumps(result, indent=1))
         for check, held in result["checks"].items():
             self.clock.say(f"{'ok    ' if held else 'FAILED'} {check}")
@@ -302,7 +302,7 @@ class Demo:
             f"alerts {result['alerts']}; model {result['model']['version']}"
         )
         self.clock.say(f"summary: {(BUILD / 'summary.json').relative_to(ROOT)}")
-        return all(result["checks"].values())
+        return checks.demo_passes(result["checks"])
 
     def search(self) -> None:
         live = self.node.storage / "demo" / "live.jsonl.gz"
@@ -365,14 +365,14 @@ def main() -> None:
     options = parse()
     demo = Demo(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    ok = False
+    passed = False
     try:
-        ok = demo.run()
+        passed = demo.run()
         if not options.once:
             demo.stay()
     except KeyboardInterrupt:
         demo.clock.say("interrupted")
-    except (DemoError, chaos.ChaosError, KubeError, data.DataError, LocalError) as error:
+    except (DemoError, chaos.ChaosError, KubectlError, data.DataError, LocalError) as error:
         demo.clock.say(f"FAILED: {error}")
         observe.save_logs(demo, BUILD / "logs")
     finally:
@@ -380,7 +380,7 @@ def main() -> None:
             demo.logs.stop()
         finally:
             place.take_down(demo.clock.say)
-    sys.exit(0 if ok else 1)
+    sys.exit(0 if passed else 1)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
 from fraud_local import processes
-from fraud_local.demo.kube import Kube, KubeError
+from fraud_local.demo.kubectl import Kubectl, KubectlError
 
 QUIET = 15.0
 PATIENCE = 240.0
@@ -70,7 +71,7 @@ def container_ids(pod: dict[str, Any]) -> list[str]:
 
 def members(ids: list[str], proc: Path = Path("/proc")) -> list[int]:
     """Processes of this machine that run in one of these containers."""
-    found = []
+    pids = []
     for entry in proc.iterdir():
         if not entry.name.isdigit():
             continue
@@ -79,15 +80,15 @@ def members(ids: list[str], proc: Path = Path("/proc")) -> list[int]:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         if any(one and one in text for one in ids):
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
 class Chaos:
     """Runs all faults. ``done`` holds one entry per fault: name, when it came, when all was Ready again (UTC ms)."""
 
     def __init__(
-        self, kube: Kube, detector: str, namespace: str, platform: str, say: Callable[[str], None]
+        self, kube: Kubectl, detector: str, namespace: str, platform: str, say: Callable[[str], None]
     ) -> None:
         self._kube, self._detector, self._namespace, self._platform = kube, detector, namespace, platform
         self._say = say
@@ -108,8 +109,8 @@ class Chaos:
                 raise ChaosError(f"no ready Pod of {fault.namespace} begins with {fault.prefix}")
             self._fault(
                 fault.name,
-                lambda f=fault, b=before: self._kill(f, b),
-                lambda f=fault, b=before: self._back(f, b),
+                partial(self._kill, fault, before),
+                partial(self._back, fault, before),
             )
         self._fault("FLUSHALL", self._flush, self._profiles_complete)
         if processes.recorded(API_SERVER) is not None:
@@ -117,7 +118,7 @@ class Chaos:
         else:
             system = Fault("API server", "kube-system", API_SERVER)
             before = self._pods(system)
-            self._fault(system.name, lambda: self._kill(system, before), self._api_ready)
+            self._fault(system.name, partial(self._kill, system, before), self._api_ready)
 
     def _fault(self, name: str, hit: Callable[[], None], back: Callable[[], bool]) -> None:
         entry: dict[str, Any] = {"fault": name, "at": int(time.time() * 1000)}
@@ -156,12 +157,12 @@ class Chaos:
     def _pods(self, fault: Fault) -> list[dict[str, Any]]:
         """Ready Pods of a fault. A JobManager's prefix is also its TaskManagers': the longer name is told apart."""
         items = self._kube.get("-n", fault.namespace, "pods").get("items", [])
-        found = [item for item in items if item["metadata"]["name"].startswith(fault.prefix)]
+        pods = [item for item in items if item["metadata"]["name"].startswith(fault.prefix)]
         if not fault.prefix.endswith("-taskmanager-"):
-            found = [item for item in found if f"{fault.prefix}taskmanager-" not in item["metadata"]["name"]]
+            pods = [item for item in pods if f"{fault.prefix}taskmanager-" not in item["metadata"]["name"]]
         return [
             item
-            for item in found
+            for item in pods
             if item.get("status", {}).get("phase") == "Running"
             and not item["metadata"].get("deletionTimestamp")
             and len(container_ids(item)) == len(item["spec"]["containers"])
@@ -183,7 +184,7 @@ class Chaos:
         """As many Ready Pods as before, and none of their containers one of those that were killed."""
         try:
             now = self._pods(fault)
-        except KubeError:
+        except KubectlError:
             return False
         old = {one for pod in before for one in container_ids(pod)}
         return len(now) >= len(before) and not any(one in old for pod in now for one in container_ids(pod))
@@ -193,15 +194,15 @@ class Chaos:
         jobs = f"/api/v1/namespaces/{self._namespace}/services/{self._flink}-rest:8081/proxy/jobs/overview"
         try:
             overview = json.loads(self._kube.kubectl("get", "--raw", jobs))["jobs"]
-            found = self._kube.get("-n", self._namespace, f"{names.PLURAL}.{names.GROUP}", self._detector)
-        except KubeError:
+            detector = self._kube.get("-n", self._namespace, f"{names.PLURAL}.{names.GROUP}", self._detector)
+        except KubectlError:
             return False
         running = [
             job
             for job in overview
             if job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"]
         ]
-        conditions = found.get("status", {}).get("conditions", [])
+        conditions = detector.get("status", {}).get("conditions", [])
         return bool(running) and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
     # Redis and the API server ---------------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ class Chaos:
         pattern = names.Identity(self._namespace, self._detector).redis_complete("*")
         try:
             return bool(self._redis(f"--scan --pattern '{pattern}'").strip())
-        except KubeError:
+        except KubectlError:
             return False
 
     def _kill_api_server(self) -> None:
@@ -236,7 +237,7 @@ class Chaos:
     def _api_ready(self) -> bool:
         try:
             return "ok" in self._kube.kubectl("get", "--raw", "/readyz")
-        except KubeError:
+        except KubectlError:
             return False
 
     def write(self, path: Path) -> None:

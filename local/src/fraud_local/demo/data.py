@@ -191,7 +191,7 @@ def write_live(rows: list[Row], shape: Shape, bad: int, within: int, path: Path)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     every = max(1, min(within, len(rows)) // max(1, bad))
-    made = 0
+    malformed_written = 0
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=3) as stream:
         for number, row in enumerate(rows):
             good = payload(row, shape)
@@ -199,11 +199,11 @@ def write_live(rows: list[Row], shape: Shape, bad: int, within: int, path: Path)
             key = str(good[shape.entity_fields[0]])
             raw = json.dumps(good).encode()
             stream.write(_line(door, str(good[shape.id_field]), None, key, raw, row[shape.label_field]))
-            if made < bad and number % every == every - 1:
-                kind = MALFORMED_KINDS[made // 2 % len(MALFORMED_KINDS)]
-                damaged = malformed(kind, good, shape, made)
-                stream.write(_line(("inline", "stream")[made % 2], None, kind, key, damaged, ""))
-                made += 1
+            if malformed_written < bad and number % every == every - 1:
+                kind = MALFORMED_KINDS[malformed_written // 2 % len(MALFORMED_KINDS)]
+                damaged = malformed(kind, good, shape, malformed_written)
+                stream.write(_line(("inline", "stream")[malformed_written % 2], None, kind, key, damaged, ""))
+                malformed_written += 1
 
 
 def _line(door: str, event_id: str | None, kind: str | None, key: str, raw: bytes, label: str) -> str:

@@ -168,8 +168,8 @@ class Traffic:
         """Says that a transaction was fraud: at once or later, through the API or the topic, every third after a mistake."""
         self.reported.add(event_id)
         await asyncio.sleep(number % 4 * 3.0)
-        told = ["legitimate", "fraud"] if number % 3 == 0 else ["fraud"]
-        for turn, label in enumerate(told):
+        labels = ["legitimate", "fraud"] if number % 3 == 0 else ["fraud"]
+        for turn, label in enumerate(labels):
             raw = json.dumps(
                 {"id": event_id, "label": label, "source": self.sources[turn % len(self.sources)]}
             ).encode()
@@ -234,8 +234,8 @@ def main() -> None:
         config, options.out, traffic.good, traffic.bad_streamed, traffic.reported, options.settle, say
     )
     say(event="searching", what="card numbers in every store")
-    found = leaks_stores.scan(config, options.input)
-    (options.out / "leaks.json").write_text(json.dumps(found, indent=1))
+    leaks = leaks_stores.scan(config, options.input)
+    (options.out / "leaks.json").write_text(json.dumps(leaks, indent=1))
     say(event="done")
 
 

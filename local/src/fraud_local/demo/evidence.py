@@ -89,9 +89,9 @@ class Counter:
     def refresh(self) -> None:
         for _, _, _, value, _ in self._reader.rows():
             self.records += 1
-            found = json.loads(value)["id"] if value else None
-            if found is not None:
-                self.ids.add(found)
+            event_id = json.loads(value)["id"] if value else None
+            if event_id is not None:
+                self.ids.add(event_id)
 
     def close(self) -> None:
         self._reader.close()

@@ -35,11 +35,11 @@ _MOST_WHERE = 50
 
 def _base64(text: bytes) -> list[bytes]:
     """What base64 makes of the text wherever it starts in its groups of three bytes, without the ends that depend on neighbours."""
-    found = []
+    encodings = []
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + text)
-        found.append(encoded[-(-shift * 8 // 6) : (shift + len(text)) * 8 // 6])
-    return found
+        encodings.append(encoded[-(-shift * 8 // 6) : (shift + len(text)) * 8 // 6])
+    return encodings
 
 
 def forms(number: str) -> Iterator[tuple[str, bytes]]:
@@ -62,11 +62,11 @@ class Needles:
 
     def __init__(self, numbers: Iterable[str]) -> None:
         self.numbers = frozenset(n for n in numbers if n.isdecimal() and len(n) >= _FEWEST)
-        found = [form for number in sorted(self.numbers) for form in forms(number)]
-        self._names = [name for name, _ in found]
+        patterns = [form for number in sorted(self.numbers) for form in forms(number)]
+        self._names = [name for name, _ in patterns]
         # The fastest but for a full table, which takes six times the memory.
         self._automaton = BytesAhoCorasick(
-            [data for _, data in found], implementation=Implementation.ContiguousNFA
+            [data for _, data in patterns], implementation=Implementation.ContiguousNFA
         )
 
     def find(self, data: bytes) -> str | None:
@@ -156,16 +156,16 @@ def luhn(digits: str) -> bool:
 
 def planted(live: Path, most: int | None = None) -> Needles:
     """The card numbers (12 to 19 digits, by Luhn's rule) in the demo's traffic file, those in damaged records included."""
-    found: dict[str, None] = {}
+    numbers: dict[str, None] = {}
     with gzip.open(live, "rt", encoding="utf-8") as stream:
         for line in stream:
             for match in _CARD.finditer(json.loads(line)["raw"]):
                 # Times of milliseconds have thirteen digits, and some of them pass by chance.
                 if len(match[0]) != 13 and luhn(match[0]):
-                    found[match[0]] = None
-                    if most is not None and len(found) >= most:
-                        return Needles(found)
-    return Needles(found)
+                    numbers[match[0]] = None
+                    if most is not None and len(numbers) >= most:
+                        return Needles(numbers)
+    return Needles(numbers)
 
 
 def pieces(stream: Any) -> Iterator[bytes]:
@@ -195,12 +195,12 @@ def _contents(path: Path) -> Iterator[bytes]:
 def walk(report: Report, place: str, root: Path) -> list[Path]:
     """Every file below a folder. Folders that vanish meanwhile, as those of Flink's old checkpoints do, are none."""
 
-    def told(error: OSError) -> None:
+    def note(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             report.miss(place, error)
 
-    found = os.walk(root, onerror=told)
-    return sorted(Path(folder) / name for folder, _, names in found for name in names)
+    folders = os.walk(root, onerror=note)
+    return sorted(Path(folder) / name for folder, _, names in folders for name in names)
 
 
 def files(needles: Needles, place: str, root: Path, beside: Iterable[Path] = ()) -> Report:

@@ -54,20 +54,20 @@ def _logs(
     needles: Needles, kubectl: Callable[..., str], pod: dict[str, Any], followed: Path, report: Report
 ) -> None:
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-    for found in _statuses(pod):
-        state, restarts = found.get("state", {}), found.get("restartCount", 0)
+    for container in _statuses(pod):
+        state, restarts = container.get("state", {}), container.get("restartCount", 0)
         looks: list[tuple[int, list[str]]] = (
             [(restarts, [])] if "running" in state or "terminated" in state else []
         )
         looks += [(restarts - 1, ["--previous"])] if restarts else []
         for start, more in looks:
-            where = f"{namespace}/{name}/{found['name']}{' before its restart' if more else ''}"
+            where = f"{namespace}/{name}/{container['name']}{' before its restart' if more else ''}"
             try:
-                text = kubectl("-n", namespace, "logs", name, "-c", found["name"], *more)
+                text = kubectl("-n", namespace, "logs", name, "-c", container["name"], *more)
             except Exception as error:  # told: a log that nobody could read is no clean log
-                if kept(followed, pod, found["name"], start).exists():
+                if kept(followed, pod, container["name"], start).exists():
                     continue
-                if more or _ended(kubectl, pod, found):
+                if more or _ended(kubectl, pod, container):
                     report.gap(f"logs/{where}")
                 else:
                     report.miss(f"logs/{where}", error)

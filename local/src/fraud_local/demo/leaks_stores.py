@@ -65,10 +65,12 @@ def kafka(needles: Needles, config: DetectorConfig, report: Report) -> None:
     )
     try:
         raw = config.identity.topic("transactions")
-        found = consumer.list_topics(timeout=_TIMEOUT).topics
-        for topic in sorted(name for name in found if name.startswith(f"{config.identity}.") and name != raw):
+        topics = consumer.list_topics(timeout=_TIMEOUT).topics
+        for topic in sorted(
+            name for name in topics if name.startswith(f"{config.identity}.") and name != raw
+        ):
             report.visit(f"kafka/{topic}")
-            opened = set(found[topic].partitions)
+            opened = set(topics[topic].partitions)
             consumer.assign([TopicPartition(topic, partition, 0) for partition in opened])
             while opened:
                 pieces: list[tuple[str, bytes]] = []
@@ -96,7 +98,7 @@ def kafka(needles: Needles, config: DetectorConfig, report: Report) -> None:
 def redis_server(needles: Needles, url: str, report: Report) -> None:
     """Every database of the server; values by DUMP would be compressed, so each type is read in its own way."""
     first = redis.Redis.from_url(url, socket_timeout=_TIMEOUT)
-    numbers = sorted({int(name[2:]) for name in first.info("keyspace")} | {0})  # type: ignore[union-attr]
+    numbers = sorted({int(name[2:]) for name in first.info("keyspace")} | {0})
     report.visit("redis")
     for number in numbers:
         client = redis.Redis.from_url(url, db=number, socket_timeout=_TIMEOUT)
@@ -128,15 +130,15 @@ def _keys(needles: Needles, client: Any, number: int, keys: list[bytes], report:
     for key in keys:
         pipe.type(key)
     kinds = pipe.execute()
-    known = [(key, kind) for key, kind in zip(keys, kinds, strict=True) if kind in _READ]
+    readable = [(key, kind) for key, kind in zip(keys, kinds, strict=True) if kind in _READ]
     for kind in kinds:
         if kind not in _READ and kind != b"none":  # it may have expired meanwhile
             report.miss(f"redis/{number}", TypeError(f"a key of type {kind.decode()} was not read"))
-    for key, kind in known:
+    for key, kind in readable:
         _READ[kind](pipe, key)
     pieces = [
         (f"db {number} {key!r}", b"\n".join((key, *_flat(value))))
-        for (key, _), value in zip(known, pipe.execute(), strict=True)
+        for (key, _), value in zip(readable, pipe.execute(), strict=True)
     ]
     report.look_at_all(needles, "redis", pieces)
 
@@ -183,19 +185,20 @@ def mlflow(needles: Needles, uri: str, report: Report) -> None:
     base = uri.rstrip("/")
 
     def ask(method: str, path: str, /, **body: Any) -> dict[str, Any]:
-        sent = {"params": body} if method == "GET" else {"json": body}
-        answer = session.request(method, f"{base}/api/2.0/mlflow/{path}", timeout=_TIMEOUT, **sent)  # type: ignore[arg-type]
+        query, document = (body, None) if method == "GET" else (None, body)
+        url = f"{base}/api/2.0/mlflow/{path}"
+        answer = session.request(method, url, params=query, json=document, timeout=_TIMEOUT)
         answer.raise_for_status()
         report.look(needles, "mlflow", path, answer.content)
-        found: dict[str, Any] = answer.json()
-        return found
+        result: dict[str, Any] = answer.json()
+        return result
 
     def pages(method: str, path: str, key: str, /, **body: Any) -> Iterator[dict[str, Any]]:
         token = ""
         while True:
-            found = ask(method, path, max_results=500, **({"page_token": token} if token else {}), **body)
-            yield from found.get(key, [])
-            token = found.get("next_page_token", "")
+            page = ask(method, path, max_results=500, **({"page_token": token} if token else {}), **body)
+            yield from page.get(key, [])
+            token = page.get("next_page_token", "")
             if not token:
                 return
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fraud_contracts import names
 from fraud_local import paths
-from fraud_local.demo.kube import Kube, KubeError
+from fraud_local.demo.kubectl import Kubectl, KubectlError
 from fraud_local.demo.place import Place
 
 CHILD_KINDS = (
@@ -21,8 +21,8 @@ CHILD_KINDS = (
 
 def memory_used_mib() -> int:
     """MiB in use on this machine, caches not counted."""
-    found = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M))
-    return (int(found["MemTotal"]) - int(found["MemAvailable"])) // 1024
+    kib = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M))
+    return (int(kib["MemTotal"]) - int(kib["MemAvailable"])) // 1024
 
 
 def node_memory_mib() -> int | None:
@@ -36,7 +36,7 @@ def node_memory_mib() -> int | None:
     return None
 
 
-def cluster_facts(kube: Kube, node: Place, detector: str, namespace: str, platform: str) -> dict[str, Any]:
+def cluster_facts(kube: Kubectl, node: Place, detector: str, namespace: str, platform: str) -> dict[str, Any]:
     resource = kube.get("-n", namespace, f"{names.PLURAL}.{names.GROUP}", detector)
     status = resource.get("status", {})
     release = status.get("release", {})
@@ -70,17 +70,17 @@ def _pod(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _children(kube: Kube, namespace: str, uid: str) -> list[dict[str, str]]:
-    found = []
+def _children(kube: Kubectl, namespace: str, uid: str) -> list[dict[str, str]]:
+    children = []
     for kind in CHILD_KINDS:
         try:
             # Strimzi copies our labels to what it makes, but not who manages.
             ours = f"{names.UID_LABEL}={uid},app.kubernetes.io/managed-by={names.FIELD_MANAGER}"
             items = kube.get("-n", namespace, kind, "-l", ours).get("items", [])
-        except KubeError:
+        except KubectlError:
             continue  # a kind whose CRD isn't installed has no children
-        found += [{"kind": item["kind"], "name": item["metadata"]["name"]} for item in items]
-    return found
+        children += [{"kind": item["kind"], "name": item["metadata"]["name"]} for item in items]
+    return children
 
 
 _ASK = """
@@ -96,7 +96,7 @@ print(json.dumps({"tags": tags, **{metric["key"]: metric["value"] for metric in 
 
 
 def _model_metrics(
-    kube: Kube, platform: str, namespace: str, detector: str, version: str | None
+    kube: Kubectl, platform: str, namespace: str, detector: str, version: str | None
 ) -> dict[str, Any]:
     """The registered version's tags and its evaluation's figures, asked from MLflow in its own Pod."""
     if not version:
@@ -106,13 +106,13 @@ def _model_metrics(
         answer = kube.kubectl(
             "-n", platform, "exec", f"deploy/{platform}-mlflow", "--", "python", "-c", _ASK, model, version
         )
-    except KubeError as error:
+    except KubectlError as error:
         return {"unavailable": str(error)[:200]}
-    found: dict[str, Any] = json.loads(answer)
-    return found
+    metrics: dict[str, Any] = json.loads(answer)
+    return metrics
 
 
-def pod_metrics(kube: Kube, namespace: str, deployment: str) -> str:
+def pod_metrics(kube: Kubectl, namespace: str, deployment: str) -> str:
     """The text of /metrics of a Deployment's Pods, through the API server's proxy."""
     texts = []
     for item in kube.get("-n", namespace, "pods").get("items", []):
@@ -120,15 +120,15 @@ def pod_metrics(kube: Kube, namespace: str, deployment: str) -> str:
             path = f"/api/v1/namespaces/{namespace}/pods/{item['metadata']['name']}:9090/proxy/metrics"
             try:
                 texts.append(kube.kubectl("get", "--raw", path))
-            except KubeError as error:
+            except KubectlError as error:
                 texts.append(f"# unreachable: {error}")
     return "\n".join(texts)
 
 
-def last_logs(kube: Kube, namespace: str, selector: str) -> str:
+def last_logs(kube: Kubectl, namespace: str, selector: str) -> str:
     try:
         return kube.kubectl("-n", namespace, "logs", "-l", selector, "--tail=15", "--all-containers")
-    except KubeError as error:
+    except KubectlError as error:
         return str(error)
 
 
@@ -143,7 +143,7 @@ def save_logs(demo: Any, folder: Path) -> None:
             (folder / f"{namespace}.describe.txt").write_text(
                 demo.kube.kubectl("-n", namespace, "describe", "pods,frauddetectors")
             )
-        except KubeError as error:
+        except KubectlError as error:
             demo.clock.say(f"Pods of {namespace}: {error}")
             continue
         for item in items:
@@ -152,7 +152,7 @@ def save_logs(demo: Any, folder: Path) -> None:
                 text = demo.kube.kubectl(
                     "-n", namespace, "logs", name, "--all-containers", "--prefix", "--tail=2000"
                 )
-            except KubeError as error:  # one Pod that is gone meanwhile leaves the others' logs to be kept
+            except KubectlError as error:  # one Pod that is gone meanwhile leaves the others' logs to be kept
                 text = str(error)
             (folder / f"{namespace}.{name}.log").write_text(text)
     demo.clock.say(f"logs of all Pods: {folder}")

@@ -25,8 +25,8 @@ class Place:
 def _module_version(module: str) -> str:
     """Version of a module in the node's go.mod: the one its program was compiled from."""
     text = (paths.LOCAL / "node" / "go.mod").read_text()
-    found = re.search(rf"^\s*{re.escape(module)} (v\S+)", text, re.M)
-    return found[1] if found else "unknown"
+    match = re.search(rf"^\s*{re.escape(module)} (v\S+)", text, re.M)
+    return match[1] if match else "unknown"
 
 
 def up() -> Place:

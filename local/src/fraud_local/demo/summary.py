@@ -1,4 +1,4 @@
-"""Judges a demo from its evidence alone: ``python -m fraud_local.demo.summary DIR`` makes the same numbers again.
+"""A demo's numbers from its evidence alone: ``python -m fraud_local.demo.summary DIR`` computes and checks them again.
 
 Pure but for reading the folder. What can't be taken from traffic (Pods, conditions, wall times) lies in the folder too, as
 ``cluster.json``, so nothing in the summary comes from elsewhere.
@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from fraud_local.demo.checks import demo_checks, demo_passes
 
 # What a caller is told, and what of a decision the summary looks at.
 ANSWERED = ("id", "action", "score", "probability", "reasons", "release", "model_version", "model_digest", "arm", "decided", "degraded")  # fmt: skip
@@ -51,26 +53,27 @@ def histogram_quantile(buckets: dict[float, float], q: float) -> float | None:
 
 def read_histogram(text: str, name: str) -> dict[float, float]:
     """Buckets of a metric in Prometheus' text form, all label sets added up."""
-    out: dict[float, float] = {}
+    buckets: dict[float, float] = {}
     pattern = re.compile(rf'^{re.escape(name)}_bucket\{{.*le="([^"]+)".*\}} (\S+)$')
     for line in text.splitlines():
-        if found := pattern.match(line):
-            out[float(found[1])] = out.get(float(found[1]), 0.0) + float(found[2])
-    return out
+        if sample := pattern.match(line):
+            bound, count = float(sample[1]), float(sample[2])
+            buckets[bound] = buckets.get(bound, 0.0) + count
+    return buckets
 
 
 def duplicates(records: Iterable[dict[str, Any]]) -> set[str]:
     return {event_id for event_id, count in Counter(record["id"] for record in records).items() if count > 1}
 
 
-def agrees(told: dict[str, Any], row: dict[str, Any] | None) -> bool:
+def agrees(answer: dict[str, Any], row: dict[str, Any] | None) -> bool:
     """Whether a caller was told what the ledger holds. An id without a row is counted as lost, not here."""
-    return row is None or all(told.get(key) == row.get(key) for key in ANSWERED if key != "degraded")
+    return row is None or all(answer.get(key) == row.get(key) for key in ANSWERED if key != "degraded")
 
 
-def unguarded(told: dict[str, Any], row: dict[str, Any]) -> bool:
+def unguarded(answer: dict[str, Any], row: dict[str, Any]) -> bool:
     """One of the two was decided while the claims were away, and says so."""
-    return UNGUARDED in (told.get("degraded") or []) or UNGUARDED in (row.get("degraded") or [])
+    return UNGUARDED in (answer.get("degraded") or []) or UNGUARDED in (row.get("degraded") or [])
 
 
 def labels(folder: Path) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def outages(
 ) -> list[dict[str, Any]]:
     """Each fault: how long its victim was away, what ``degraded`` said until the next one, what callers saw."""
     path = folder / "faults.json"
-    found = []
+    victims = []
     for fault in json.loads(path.read_text()) if path.exists() else []:
 
         def within(moment: int | None, fault: dict[str, Any] = fault) -> bool:
@@ -98,7 +101,7 @@ def outages(
         decided = [record for record in decisions if within(record["decided"])]
         asked = [a for a in answers if within(a.get("at")) and not a["malformed"]]
         waits = [r["decided"] - r["appended"] for r in decided if r["door"] == "stream" and r["appended"]]
-        found.append(
+        victims.append(
             {
                 "fault": fault["fault"],
                 "away_s": fault["seconds"],
@@ -109,7 +112,7 @@ def outages(
                 "slowest_stream_s": round(max(waits, default=0) / 1000, 1),
             }
         )
-    return found
+    return victims
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -117,7 +120,9 @@ def summarise(folder: Path) -> dict[str, Any]:
     cluster = json.loads((folder / "cluster.json").read_text())
     sent = list(lines(folder / "sent.jsonl.gz"))
     answers = list(lines(folder / "answers.jsonl.gz"))
-    decisions = [{key: record.get(key) for key in DECIDED} for record in lines(folder / "decisions.jsonl.gz")]
+    decisions: list[dict[str, Any]] = [
+        {key: record.get(key) for key in DECIDED} for record in lines(folder / "decisions.jsonl.gz")
+    ]
     # Whole records three times over would not fit small machines.
     ledger = [{key: record.get(key) for key in ANSWERED} for record in lines(folder / "ledger.jsonl.gz")]
     lake = [{"id": record["id"]} for record in lines(folder / "lake.jsonl.gz")]
@@ -140,7 +145,9 @@ def summarise(folder: Path) -> dict[str, Any]:
         and event_id not in dead_ids
         and not (event_id in decided and event_id in in_ledger and event_id in in_lake)
     )
-    differing = {event_id for event_id, told in answered.items() if not agrees(told, in_ledger.get(event_id))}
+    differing = {
+        event_id for event_id, answer in answered.items() if not agrees(answer, in_ledger.get(event_id))
+    }
     marked = {event_id for event_id in differing if unguarded(answered[event_id], in_ledger[event_id])}
     conflicting = sorted(differing - marked)
     doubled = sorted(duplicates(decisions) | duplicates(ledger) | duplicates(lake))
@@ -217,54 +224,14 @@ def _reason(answer: dict[str, Any]) -> str:
     return str(error.get("code", "")) if isinstance(error, dict) else str(error)
 
 
-def checks(summary: dict[str, Any], least: int) -> dict[str, bool]:
-    """What must hold for the demo to have shown the platform working; every line is shown with its result."""
-    stated = summary["malformed_refused"] + summary["malformed_dead_lettered"]
-    leaks = summary["leaks"]
-    ready = {c["type"]: c["status"] for c in summary["conditions"]}
-    return {
-        f"at least {least} transactions sent": summary["sent"] >= least,
-        "half of them on each door": abs(summary["sent_inline"] - summary["sent_stream"]) <= 1,
-        "every inline transaction answered": summary["answered"] == summary["sent_inline"],
-        "every id decided, in ledger and lake": not summary["lost"],
-        "no sound transaction refused or dead-lettered": not summary["sound_but_refused"],
-        "no id decided or written twice": not summary["duplicated"],
-        "every answer is the ledger's row, but for those marked as unguarded": not summary[
-            "answers_unlike_ledger"
-        ],
-        "every reported label stands in the ledger and on its topic": not summary["labels"]["missing"],
-        f"none of {leaks['planted']} card numbers anywhere but in raw transactions": leaks["planted"] > 0
-        and not leaks["count"]
-        and not leaks["unread"],
-        "every malformed record refused or dead-lettered, with a reason": stated == summary["malformed_sent"],
-        "no inline vector differs from the streamed one of the same events": summary["parity"]["mismatches"]
-        == 0,
-        "inline vectors were compared": summary["parity"]["compared"] > 0,
-        "no vector differs from the offline replay of the events that it saw": summary["warm"]["differing"]
-        == 0,
-        # A killed stage may have applied events whose records were never written, so that an inline vector's set is lost.
-        "every vector was made again, but for one in a thousand after a fault": summary["warm"][
-            "unreproducible"
-        ]
-        <= (summary["warm"]["compared"] / 1000 if summary["outages"] else 0),
-        "every decision stands on the first emission": set(summary["warm"]["first_emission"]) <= {"kept"},
-        "the detector is Ready": ready.get("Ready") == "True",
-        "a trained model answered": summary["model"]["version"] is not None
-        and not summary["degraded"].get("no_model"),
-        "KubeRay and KServe are the real operators": all(
-            any(o["name"] == name and o["kind"] == "real" for o in summary["operators"])
-            for name in ("kuberay", "kserve")
-        ),
-    }
-
-
 def main() -> None:
+    """Exits 0 where every check holds."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo/evidence")
     summary = summarise(folder)
-    summary["checks"] = checks(summary, json.loads((folder / "cluster.json").read_text())["least"])
+    summary["checks"] = demo_checks(summary, json.loads((folder / "cluster.json").read_text())["least"])
     json.dump(summary, sys.stdout, indent=1)
     sys.stdout.write("\n")
-    sys.exit(0 if all(summary["checks"].values()) else 1)
+    sys.exit(0 if demo_passes(summary["checks"]) else 1)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A small client of the local node's API server for the two stand-ins: get, list, apply, delete, status."""
+"""The stand-ins' client of the local node's API server: get, list, apply, delete, status."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ PLURALS = {
 }  # fmt: skip
 
 
-class KubeError(Exception):
+class ApiError(Exception):
     """An answer other than success; ``status`` is the HTTP code."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -34,7 +34,7 @@ def collection(api_version: str, kind: str, namespace: str | None = None) -> str
     return f"{root}/namespaces/{namespace}/{PLURALS[kind]}" if namespace else f"{root}/{PLURALS[kind]}"
 
 
-class Kube:
+class ApiClient:
     """Talks as the cluster's administrator; ``manager`` owns the fields that it applies."""
 
     def __init__(self, manager: str) -> None:
@@ -57,13 +57,13 @@ class Kube:
             timeout=30,
         )
         if answer.status_code >= 300:
-            raise KubeError(answer.status_code, answer.text[:1000])
+            raise ApiError(answer.status_code, answer.text[:1000])
         return dict(answer.json())
 
     def get(self, api_version: str, kind: str, namespace: str, name: str) -> Json | None:
         try:
             return self._call("GET", f"{collection(api_version, kind, namespace)}/{name}")
-        except KubeError as error:
+        except ApiError as error:
             if error.status == 404:
                 return None
             raise
@@ -89,7 +89,7 @@ class Kube:
         body = {"propagationPolicy": "Background"}
         try:
             self._call("DELETE", f"{collection(api_version, kind, namespace)}/{name}", body)
-        except KubeError as error:
+        except ApiError as error:
             if error.status != 404:
                 raise
 
@@ -104,17 +104,17 @@ class Kube:
             self._call(
                 "PATCH", f"{path}/status", patch, "application/json-patch+json", fieldManager=self._manager
             )
-        except KubeError as error:
+        except ApiError as error:
             if error.status != 404:
                 raise
 
-    def set_finalizers(self, thing: Json, finalizers: Iterator[str] | list[str]) -> None:
+    def set_finalizers(self, thing: Json, finalizers: Iterable[str]) -> None:
         meta = thing["metadata"]
         path = f"{collection(thing['apiVersion'], thing['kind'], meta['namespace'])}/{meta['name']}"
         patch = {"metadata": {"finalizers": list(finalizers), "resourceVersion": meta["resourceVersion"]}}
         try:
             self._call("PATCH", path, patch, "application/merge-patch+json", fieldManager=self._manager)
-        except KubeError as error:
+        except ApiError as error:
             if error.status not in (404, 409):  # gone, or changed: the next pass sees to it
                 raise
 

@@ -10,35 +10,36 @@ from pathlib import Path
 from typing import Any
 
 
-class KubeError(Exception):
+class KubectlError(Exception):
     """kubectl or helm failed; the message is what it printed."""
 
 
 @dataclass(frozen=True)
-class Kube:
-    """A cluster, by its kubeconfig and the folder of the tools."""
+class Kubectl:
+    """The tools' view of one cluster, by its kubeconfig and the folder of the tools. Each raises KubectlError."""
 
     kubeconfig: Path
     tools: Path
 
+    def _environment(self) -> dict[str, str]:
+        path = f"{self.tools}:{os.environ['PATH']}"
+        return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
+
     def run(self, tool: str, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
-        environ = {
-            **os.environ,
-            "KUBECONFIG": str(self.kubeconfig),
-            "PATH": f"{self.tools}:{os.environ['PATH']}",
-        }
-        done = subprocess.run(
+        process = subprocess.run(
             [tool, *arguments],
             input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=environ,
+            env=self._environment(),
             check=False,
         )
-        if done.returncode:
-            raise KubeError(f"{tool} {' '.join(arguments[:4])}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        if process.returncode:
+            raise KubectlError(
+                f"{tool} {' '.join(arguments[:4])}: {process.stderr.strip() or process.stdout.strip()}"
+            )
+        return process.stdout
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
         return self.run("kubectl", *arguments, stdin=stdin, timeout=timeout)
@@ -49,17 +50,16 @@ class Kube:
     def get(self, *arguments: str) -> dict[str, Any]:
         """Objects as kubectl gives them; an empty object where there is none."""
         text = self.kubectl("get", *arguments, "-o", "json", "--ignore-not-found")
-        found: dict[str, Any] = json.loads(text) if text.strip() else {}
-        return found
+        objects: dict[str, Any] = json.loads(text) if text.strip() else {}
+        return objects
 
     def follow(self, pod: str, namespace: str) -> subprocess.Popen[str]:
         """A process whose standard output is the Pod's log, to its end."""
-        environ = {
-            **os.environ,
-            "KUBECONFIG": str(self.kubeconfig),
-            "PATH": f"{self.tools}:{os.environ['PATH']}",
-        }
         command = ["kubectl", "-n", namespace, "logs", "-f", pod]
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=self._environment(),
         )
