@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.release import Release
+from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import readiness, rollout, training
 from fraud_operator.detector import Detector
 from fraud_operator.readiness import Level, Verdict
@@ -39,12 +40,13 @@ class Replica:
 
 @dataclass(frozen=True)
 class Models:
-    """``problem`` says why nothing is resolved, as (reason, message)."""
+    """``problem`` says why nothing is resolved, as (reason, message); ``failure`` why the wanted training made no model."""
 
     resolved: Version | None = None
     problem: tuple[str, str] | None = None
     champion: str | None = None
     trained: str | None = None
+    failure: TrainingFailure | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Facts:
 
     def outcome(self, detector: Detector) -> training.Outcome:
         """The wanted run's, from its RayJob; from the registry where the RayJob is gone but its version is there."""
-        result = training.outcome(self.job(detector))
+        result = training.outcome(self.job(detector), self.models.failure)
         if result.phase is training.Phase.NONE and self.models.trained is not None:
             return training.Outcome(training.Phase.SUCCEEDED)
         return result

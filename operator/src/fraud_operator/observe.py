@@ -18,7 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from fraud_contracts import metrics, names
 from fraud_contracts.config import HTTP_PORT, METRICS_PORT, RELEASE_KEY
 from fraud_contracts.errors import StoreError
+from fraud_contracts.model_package import PackageError
+from fraud_contracts.model_version import CHALLENGER, CHAMPION
 from fraud_contracts.release import Release, parse_release
+from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import training
 from fraud_operator.apply import snapshot, wrote
 from fraud_operator.detector import Detector, Json
@@ -26,12 +29,11 @@ from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.gates import Gates
 from fraud_operator.kube import BY_KIND, Kube
 from fraud_operator.lags import LagReader
-from fraud_operator.registry import CHAMPION, ModelNotFoundError, PackageError, Registry, Version
+from fraud_operator.registry import ModelNotFoundError, Registry, Version
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import ROLLOUT_KEY, State
 
 LOG: Final = logging.getLogger(__name__)
-CHALLENGER: Final = "challenger"
 REPLICA_TIMEOUT: Final = (0.5, 1.0)
 
 
@@ -153,20 +155,21 @@ class Observer:
         try:
             registry = self.registry(detector)
             trained = registry.trained(name, facts.revision) if facts.revision is not None else None
+            failure = _failure(registry, detector, facts)
             champion = registry.alias(name, CHAMPION)
             wanted = model.pin or registry.alias(
                 name, model.registered.alias if model.registered else CHALLENGER
             )
             if wanted is None:
-                return Models(None, _nothing_yet(detector, name), champion, trained)
+                return Models(None, _nothing_yet(detector, name), champion, trained, failure)
             found = registry.version(name, wanted)
         except StoreError as error:
             return Models(problem=("RegistryUnavailable", f"{error}. What is live goes on unchanged"))
         except (ModelNotFoundError, PackageError) as error:
             reason = "VersionNotFound" if isinstance(error, ModelNotFoundError) else "PackageRefused"
-            return Models(None, (reason, str(error)), champion, trained)
+            return Models(None, (reason, str(error)), champion, trained, failure)
         problem = _unfit(detector, found)
-        return Models(None if problem else found, problem, champion, trained)
+        return Models(None if problem else found, problem, champion, trained, failure)
 
     def _lags(self, detector: Detector, facts: Facts) -> Lags:
         if detector.managed_kafka and not facts.kafka(detector).usable:
@@ -198,6 +201,15 @@ class Observer:
         )
         asked = [pod for pod in pods if _alive(pod) and _of_the_data_path(pod, detector, children)]
         return tuple(self._pool.map(_ask, asked))
+
+
+def _failure(registry: Registry, detector: Detector, facts: Facts) -> TrainingFailure | None:
+    """What the wanted run says of why it made no model, where its RayJob failed; a former try's word doesn't count."""
+    job = facts.job(detector)
+    if job is None or facts.revision is None or training.outcome(job).phase is not training.Phase.FAILED:
+        return None
+    made = training.to_ms(job["metadata"].get("creationTimestamp")) or 0
+    return registry.failure(detector.identity.experiment, facts.revision, made)
 
 
 def _controller(body: Json) -> Json:

@@ -17,11 +17,15 @@ from typing import Any, Final
 from croniter import croniter
 
 from fraud_contracts.detector import DetectorSpec, dump
+from fraud_contracts.training_end import EndReason, TrainingFailure
 
 # A failed run is tried again after this time: what it lacked (history, labels, room on a node) may have come since.
 RETRY_AFTER_MS: Final = 30 * 60_000
-# What a run ended with that isn't wrong but not there yet, as the job's last line has it: the condition's reason.
-_NOT_YET: Final = {"NoHistory": "WaitingForHistory", "TooFewLabels": "WaitingForLabels"}
+# What a run ended with that isn't wrong but not there yet, and the condition's reason for it.
+_NOT_YET: Final[Mapping[str, str]] = {
+    EndReason.NO_HISTORY: "WaitingForHistory",
+    EndReason.TOO_FEW_LABELS: "WaitingForLabels",
+}
 
 
 class Phase(StrEnum):
@@ -34,9 +38,12 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
+    """``failure``: what the run itself said of why it made no model, where it could."""
+
     phase: Phase
     message: str = ""
     ended: int | None = None
+    failure: TrainingFailure | None = None
 
 
 def last_tick(schedule: str, created: int, now: int) -> int | None:
@@ -63,38 +70,39 @@ def revision(spec: DetectorSpec, feature_set: str, token: str | None, created: i
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _ms(stamp: str | None) -> int | None:
+def to_ms(stamp: str | None) -> int | None:
+    """UTC ms of a time as Kubernetes writes it; None where it isn't set."""
     if not stamp:
         return None
     return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() * 1000)
 
 
-def outcome(job: Mapping[str, Any] | None) -> Outcome:
-    """What a RayJob's status says. Complete alone isn't success: it also covers a job that was stopped."""
+def outcome(job: Mapping[str, Any] | None, failure: TrainingFailure | None = None) -> Outcome:
+    """What a RayJob's status says, and the run itself. Complete alone isn't success: it also covers a job that was stopped."""
     if job is None:
         return Outcome(Phase.NONE)
     status = job.get("status") or {}
     deployment, run = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
-    ended = _ms(status.get("endTime"))
+    ended = to_ms(status.get("endTime"))
     if deployment == "Complete" and run == "SUCCEEDED":
         return Outcome(Phase.SUCCEEDED, ended=ended)
     if deployment in ("Failed", "ValidationFailed") or (
         deployment == "Complete" and run in ("STOPPED", "FAILED")
     ):
-        told = " ".join(part for part in (status.get("reason", ""), status.get("message", "")) if part)
-        return Outcome(Phase.FAILED, told or f"the job ended as {deployment} {run}".strip(), ended)
+        if failure is not None:
+            return Outcome(Phase.FAILED, f"{failure.reason}: {failure.message}", ended, failure)
+        message = " ".join(part for part in (status.get("reason", ""), status.get("message", "")) if part)
+        return Outcome(Phase.FAILED, message or f"the job ended as {deployment} {run}".strip(), ended)
     if run in ("RUNNING", "PENDING"):
         return Outcome(Phase.RUNNING, run.capitalize())
     return Outcome(Phase.PENDING, deployment or "no status yet")
 
 
 def waits_for(result: Outcome) -> tuple[str, str] | None:
-    """(reason, what the job said) of a run that found too little to learn from; time or the user brings it."""
-    for code, reason in _NOT_YET.items():
-        _, found, told = result.message.rpartition(f"training failed: {code}: ")
-        if result.phase is Phase.FAILED and found:
-            return reason, told.strip().splitlines()[0] if told.strip() else code
-    return None
+    """(condition's reason, what the run said) of a run that found too little to learn from; time or the user brings it."""
+    if result.failure is None or result.failure.reason not in _NOT_YET:
+        return None
+    return _NOT_YET[result.failure.reason], result.failure.message
 
 
 def due_again(result: Outcome, now: int) -> bool:

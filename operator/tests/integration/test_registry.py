@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import socket
 import subprocess
@@ -15,7 +14,9 @@ import pytest
 import requests
 
 from fraud_contracts.errors import StoreError
-from fraud_operator.registry import ModelNotFoundError, PackageError, Registry
+from fraud_contracts.model_package import PackageError, ServingDocument, canonical_json, package_digest
+from fraud_contracts.training_end import TrainingFailure
+from fraud_operator.registry import ModelNotFoundError, Registry
 
 pytestmark = pytest.mark.integration
 CACHE = Path(os.environ.get("FRAUD_CACHE") or Path.home() / ".cache" / "fraud-platform")
@@ -72,13 +73,9 @@ def _post(url: str, path: str, **body: object) -> dict[str, object]:
 
 def publish(url: str, revision: str, *, tamper: bool = False) -> str:
     """Registers a version as training does: a package logged through the proxy, tags, the alias challenger."""
-    serving = json.dumps({"score_map": [[0.0, 0.0], [0.5, 700.0], [1.0, 1000.0]]}).encode()
-    manifest = json.dumps(
-        {"files": {"serving.json": hashlib.sha256(serving).hexdigest()}},
-        sort_keys=True,
-        separators=(",", ":"),
-    ).encode()
-    digest = "sha256:" + hashlib.sha256(manifest).hexdigest()
+    serving = ServingDocument("ab" * 32, ["amount"], [(0.0, 0.0), (0.5, 700.0), (1.0, 1000.0)], 0.0).to_json()
+    manifest = canonical_json({"files": {"serving.json": hashlib.sha256(serving).hexdigest()}})
+    digest = package_digest(manifest)
     name = f"e-{revision}"
     experiment = str(_post(url, "experiments/create", name=name)["experiment_id"])
     run = _post(url, "runs/create", experiment_id=experiment, start_time=0)["run"]
@@ -125,6 +122,21 @@ def test_a_changed_package_is_refused(mlflow: str) -> None:
     version = publish(mlflow, "bad", tamper=True)
     with pytest.raises(PackageError, match=r"serving\.json"):
         Registry(mlflow).version(MODEL, version)
+
+
+def test_a_failed_run_says_why(mlflow: str) -> None:
+    """The newest run of the revision is read; one of another revision or from before the wanted time says nothing."""
+    registry = Registry(mlflow)
+    assert registry.failure("payments.training", "r9", 0) is None
+    experiment = str(_post(mlflow, "experiments/create", name="payments.training")["experiment_id"])
+    for start, revision, message in ((1, "r9", "first"), (2, "r9", "second"), (3, "r8", "another")):
+        failure = TrainingFailure(reason="NoHistory", message=message, ended=100 * start)
+        tags = [{"key": key, "value": value} for key, value in failure.to_tags(revision).items()]
+        _post(mlflow, "runs/create", experiment_id=experiment, start_time=start, tags=tags)
+    found = registry.failure("payments.training", "r9", 200)
+    assert found == TrainingFailure(reason="NoHistory", message="second", ended=200)
+    assert registry.failure("payments.training", "r9", 201) is None
+    assert registry.failure("payments.training", "r7", 0) is None
 
 
 def test_no_server_is_a_store_error() -> None:

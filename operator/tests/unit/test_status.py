@@ -12,6 +12,7 @@ from fraud_contracts import names
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.errors import SpecError
+from fraud_contracts.training_end import EndReason, TrainingFailure
 from fraud_operator import status
 from fraud_operator.conditions import Trouble
 from fraud_operator.desired.everything import Wanted, build
@@ -117,10 +118,13 @@ def test_training_without_enough_labels_holds_and_degrades_nothing() -> None:
     found = detector()
     facts = well(found)
     assert facts.revision is not None
-    message = "training failed: TooFewLabels: 7 fraud labels are mature; model.train.minLabels asks for 500"
-    job = {"status": {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": message}}
+    message = "7 fraud labels are mature; model.train.minLabels asks for 500"
+    failure = TrainingFailure(reason=EndReason.TOO_FEW_LABELS, message=message, ended=NOW)
+    job = {
+        "status": {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "the end of the log"}
+    }
     children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision[:8])): job}
-    conditions = told(found, without(facts, children=children, models=Models()))
+    conditions = told(found, without(facts, children=children, models=Models(failure=failure)))
     waiting = conditions["TrainingSucceeded"]
     assert waiting["reason"] == "WaitingForLabels" and "7 fraud labels are mature" in waiting["message"]
     assert conditions["Degraded"]["status"] == "False"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fraud_contracts.detector import parse_spec
+from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import training
 from fraud_operator.training import Outcome, Phase
 
@@ -93,14 +94,25 @@ def test_outcomes(found: Any, phase: Phase) -> None:
 
 
 def test_too_little_to_learn_from_is_no_failure() -> None:
-    """Missing history and labels that aren't mature yet are told as what is waited for, in the job's own words."""
-    log = "Job entrypoint command failed with exit code 3, last available logs:\n{} ...\ntraining failed: TooFewLabels: 7 of 500\n"
-    found = training.outcome(job("Failed", "FAILED", message=log))
-    assert training.waits_for(found) == ("WaitingForLabels", "7 of 500")
-    found = training.outcome(job("Failed", "FAILED", message="training failed: NoHistory: no history"))
-    assert training.waits_for(found) == ("WaitingForHistory", "no history")
-    assert training.waits_for(training.outcome(job("Failed", "FAILED", message="out of memory"))) is None
-    assert training.waits_for(training.outcome(job("Complete", "SUCCEEDED"))) is None
+    """Missing history and labels that aren't mature yet are told as what is waited for, in the run's own words."""
+
+    def waits_for(status: dict[str, Any], reason: str, message: str) -> tuple[str, str] | None:
+        failure = TrainingFailure(reason=reason, message=message, ended=0)
+        return training.waits_for(training.outcome(status, failure))
+
+    failed = job("Failed", "FAILED", message="the end of the log")
+    assert waits_for(failed, "TooFewLabels", "7 of 500") == ("WaitingForLabels", "7 of 500")
+    assert waits_for(failed, "NoHistory", "no history") == ("WaitingForHistory", "no history")
+    assert waits_for(failed, "MemoryError", "out of memory") is None
+    assert waits_for(job("Complete", "SUCCEEDED"), "NoHistory", "no history") is None
+
+
+def test_a_run_that_said_nothing_is_told_as_its_job_tells_it() -> None:
+    """Without the run's own document the RayJob's words are shown and nothing is read out of them."""
+    failed = job("Failed", "FAILED", message="training failed: NoHistory: no history")
+    found = training.outcome(failed)
+    assert found.message == "training failed: NoHistory: no history"
+    assert training.waits_for(found) is None
 
 
 def test_a_failed_run_is_due_after_half_an_hour() -> None:

@@ -21,8 +21,8 @@ from fraud_contracts import durations, tokens
 from fraud_contracts.detector_event import Entity, FieldType, TimeUnit
 from fraud_contracts.detector_event import Event as EventSpec
 from fraud_contracts.errors import EventError, Reason
+from fraud_contracts.raw_json import decode, reread
 from fraud_contracts.records import Event, Scalar, body_hash
-from fraud_pipelines.raw_json import decode, reread
 
 MAX_TEXT: Final = 200
 MAX_FIELD_TEXT: Final = 1_000

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.training_end import EndReason
 from fraud_pipelines.features import FeatureSet
 from fraud_pipelines.labels import Maturity, history_delay
 from fraud_pipelines.replay import replay
@@ -103,7 +104,7 @@ def build(
                 x[i] = recorded
     if np.isinf(x).any():
         bad = [features.names[i] for i in np.flatnonzero(np.isinf(x).any(axis=0))]
-        raise TrainingError("FeatureOverflow", f"values beyond float32 in {', '.join(bad)}")
+        raise TrainingError(EndReason.FEATURE_OVERFLOW, f"values beyond float32 in {', '.join(bad)}")
     seconds = time.monotonic() - start
     LOG.info("features replayed", extra={"data": {"rows": count, "seconds": round(seconds, 1)}})
     seeds = write_seeds(run.profiles(epoch))
@@ -156,7 +157,7 @@ def check_labels(spec: DetectorSpec, history: History, as_of: int) -> int:
     if found < spec.model.train.min_labels:
         age = next(s.maturity for s in spec.labels.sources if s.name == source)
         raise TrainingError(
-            "TooFewLabels",
+            EndReason.TOO_FEW_LABELS,
             f"{found} fraud labels are mature (files' after {age}, maturity of {source}); model.train.minLabels asks for "
             f"{spec.model.train.min_labels}. {int(mature.sum())} of {len(mature)} transactions are mature",
         )
@@ -182,7 +183,7 @@ def split(spec: DetectorSpec, data: Dataset) -> Split:
         frauds = int(data.y[part].sum())
         if frauds < LEAST_FRAUDS or frauds == len(part):
             raise TrainingError(
-                "TooFewLabels",
+                EndReason.TOO_FEW_LABELS,
                 f"the {name} part has {frauds} frauds in {len(part)} transactions; give more history",
             )
     return found

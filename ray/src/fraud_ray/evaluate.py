@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import yaml
 
-from fraud_contracts import log, outputs
+from fraud_contracts import log, model_package, outputs
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.feature_set import feature_set_hash
-from fraud_pipelines import model_package
+from fraud_contracts.training_end import EndReason, ExitCode
 from fraud_pipelines.events import Tokeniser
 from fraud_ray import card, fit, history, plots, search, train
 from fraud_ray.dataset import Dataset, Split
@@ -86,21 +86,21 @@ def check_out(out: Path) -> None:
         others = foreign(out)
         if others:
             raise TrainingError(
-                "OutRefused",
+                EndReason.OUT_REFUSED,
                 f"{out} holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, which this command didn't write; "
                 "give a new or an empty folder",
             )
         return
     file = out if out.exists() or out.is_symlink() else outputs.in_the_way(out)
     if file is not None:
-        raise TrainingError("OutRefused", f"{file} is no folder")
+        raise TrainingError(EndReason.OUT_REFUSED, f"{file} is no folder")
 
 
 def evaluate(resource: Mapping[str, Any], source: Path, out: Path, trials: int = 0) -> dict[str, Any]:
     """Writes package and plots below ``out``, over those of an earlier run only; -> the card."""
     check_out(out)
     if not source.is_file():
-        raise TrainingError("HistoryUnreadable", f"{source} is no file")
+        raise TrainingError(EndReason.HISTORY_UNREADABLE, f"{source} is no file")
     with tempfile.TemporaryDirectory(prefix="fraud-evaluate-") as storage:
         return _evaluate(document(resource, Path(storage)), source, out, trials)
 
@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = evaluate(yaml.safe_load(given.cr.read_text()), given.history, given.out, given.trials)
     except TrainingError as error:
         sys.stdout.write(f"no card: {error.reason}: {error}\n")
-        return train.EXIT_REASON
+        return ExitCode.REASON_GIVEN
     found = json.loads((given.out / "package" / model_package.CARD).read_bytes())
     ahead = card.beats(found)
     sys.stdout.write(f"{given.history.name}: {given.out}/package/{model_package.CARD}\n{table(found)}\n")

@@ -18,7 +18,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from fraud_pipelines.model_package import LeafTable
+from fraud_contracts.training_end import EndReason
+from fraud_pipelines.leaf_table import LeafTable
 from fraud_ray.errors import TrainingError
 from fraud_ray.fit import Calibration
 
@@ -84,12 +85,16 @@ def _value(node: dict[str, Any]) -> float:
 def _null_left(node: dict[str, Any]) -> bool:
     """Where LightGBM sends a NaN: by the learned side, or as zero where the fit saw no null in the feature."""
     if node["decision_type"] != "<=":
-        raise TrainingError("ExportFailed", f"a split of kind {node['decision_type']!r} can't be exported")
+        raise TrainingError(
+            EndReason.EXPORT_FAILED, f"a split of kind {node['decision_type']!r} can't be exported"
+        )
     if node["missing_type"] == "NaN":
         return bool(node["default_left"])
     if node["missing_type"] == "None":
         return bool(float(node["threshold"]) >= 0.0)
-    raise TrainingError("ExportFailed", f"missing values of kind {node['missing_type']!r} can't be exported")
+    raise TrainingError(
+        EndReason.EXPORT_FAILED, f"missing values of kind {node['missing_type']!r} can't be exported"
+    )
 
 
 def flatten(booster: lightgbm.Booster) -> _Nodes:
@@ -199,5 +204,7 @@ def check_parity(
         "leaf_table": float(np.abs(1.0 / (1.0 + np.exp(-explained)) - native).max()),
     }
     if max(found.values()) > PARITY:
-        raise TrainingError("ExportFailed", f"the exported model differs from the native one: {found}")
+        raise TrainingError(
+            EndReason.EXPORT_FAILED, f"the exported model differs from the native one: {found}"
+        )
     return found

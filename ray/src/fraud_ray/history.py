@@ -24,6 +24,7 @@ from fraud_contracts.csv_rows import RefusedLines, TableError
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import EventError
 from fraud_contracts.records import Event
+from fraud_contracts.training_end import EndReason
 from fraud_pipelines.events import EPOCH, MAX_TIME, EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
@@ -132,7 +133,7 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
         if not found:  # the path may be one file
             found = [info for info in [system.get_file_info(root)] if info.type is fs.FileType.File]
     except (OSError, ValueError) as error:
-        raise TrainingError("HistoryUnreadable", f"{uri} can't be listed: {error}") from error
+        raise TrainingError(EndReason.HISTORY_UNREADABLE, f"{uri} can't be listed: {error}") from error
     paths = {
         info.path.removeprefix(root).strip("/") or info.base_name: info.path
         for info in found
@@ -141,7 +142,7 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
     delta = next((name for name in paths if _DELTA_LOG in name.split("/")), None)
     if delta is not None:
         raise TrainingError(
-            "HistoryUnreadable",
+            EndReason.HISTORY_UNREADABLE,
             f"{delta.partition(_DELTA_LOG)[0] or uri} is a Delta table: beside its rows its folder holds those that were changed or "
             "deleted since; export the table to Parquet files",
         )
@@ -158,7 +159,7 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
     if not good:
         but = f" ({passed} are left out whose name or folder begins with _ or .)" if passed else ""
         raise TrainingError(
-            "NoHistory",
+            EndReason.NO_HISTORY,
             f"no history: {uri} holds no {', '.join(SUFFIXES)} file{but}; put labelled transactions there",
         )
     return system, good
@@ -215,10 +216,10 @@ def rows(
                 where = f"line {line}"
                 yield f"{name} {where}", found
     except TableError as error:
-        raise TrainingError("HistoryUnreadable", f"{name} {error}") from error
+        raise TrainingError(EndReason.HISTORY_UNREADABLE, f"{name} {error}") from error
     except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         after = f" after {where}" if where else ""
-        raise TrainingError("HistoryUnreadable", f"{name} can't be read{after}: {error}") from error
+        raise TrainingError(EndReason.HISTORY_UNREADABLE, f"{name} can't be read{after}: {error}") from error
 
 
 def _label(row: Mapping[str, Any], name: str) -> bool | None:
@@ -359,7 +360,7 @@ def load(
     try:
         system, paths = locate(storage_uri, spec.model.train.history.path)
     except TrainingError as error:
-        if required or error.reason != "NoHistory":
+        if required or error.reason is not EndReason.NO_HISTORY:
             raise
         return History()
     importer = _Importer(spec, tokeniser, now_ms)
@@ -380,7 +381,7 @@ def load(
         LOG.warning("history rows refused", extra={"data": told})
     if not out.events and required:
         raise TrainingError(
-            "NoHistory",
+            EndReason.NO_HISTORY,
             f"no row of the history could be used: rows {out.files}, refused {dict(out.refused)} {out.examples}",
         )
     return importer.finish()

@@ -19,6 +19,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Event
+from fraud_contracts.training_end import EndReason
 from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def _rows(
     except TableNotFoundError:
         if upto:
             raise TrainingError(
-                "SnapshotGone", f"{uri} isn't there, but was when the model was made"
+                EndReason.SNAPSHOT_GONE, f"{uri} isn't there, but was when the model was made"
             ) from None
         return []
     group, topic = config.identity.group("lake-sink"), config.identity.topic(name)
@@ -75,7 +76,7 @@ def _rows(
     named = lake_snapshot.named(read_to, first)
     kept = [{**dict.fromkeys(columns), **row} for row in rows if lake_snapshot.within(named, row, first)]
     if upto is not None and any(told["read_to"].get(place, 0) < at for place, at in named.items()):
-        raise TrainingError("SnapshotGone", f"{uri} holds less than when the model was made")
+        raise TrainingError(EndReason.SNAPSHOT_GONE, f"{uri} holds less than when the model was made")
     found.read_to[name], found.digests[name] = read_to, lake_snapshot.digest(name, len(kept), read_to)
     return kept
 
@@ -98,7 +99,7 @@ def read(config: DetectorConfig, as_of: int, upto: ReadTo | None = None) -> Lake
             config, lake.LABELS, _LABEL, None if upto is None else upto.get(lake.LABELS, {}), found
         )
     except (DeltaError, OSError) as error:
-        raise TrainingError("LakeUnreadable", f"the lake can't be read: {error}") from error
+        raise TrainingError(EndReason.LAKE_UNREADABLE, f"the lake can't be read: {error}") from error
     for row in lake_snapshot.once(decisions):
         found.decided[row["id"]] = _decided(row)
     labels = [row for row in labels if row["known"] <= as_of]

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from fraud_pipelines import model_package, score_map
+from fraud_contracts import model_package
+from fraud_contracts.model_package import ServingDocument
+from fraud_pipelines import score_map
 from fraud_ray import card, export, fit
 from fraud_ray.dataset import Dataset, Split
 
 
 @dataclass(frozen=True)
-class Made:
+class MadePackage:
     digest: str
     card: dict[str, Any]
 
@@ -28,7 +30,7 @@ def make(
     rounds: int,
     seed: int,
     about: dict[str, Any],
-) -> Made:
+) -> MadePackage:
     """What is measured is what is shipped: the model is fit on the train part, calibrated and mapped on the valid part,
     judged on the test part, and not fit again on everything.
     """
@@ -53,24 +55,24 @@ def make(
     knots = score_map.fit(probabilities["valid"])
     gain = np.asarray(booster.feature_importance("gain"), np.float64)
     importance = dict(zip(data.names, (gain / max(float(gain.sum()), 1e-12)).tolist(), strict=True))
-    judged = {
+    full_card = {
         "model": {"algorithm": "LightGBM", "params": params, "rounds": rounds, "seed": seed},
         **about,
         **card.make(data, split, probabilities, knots, seed),
         "importance": card.plain(importance),
         "parity": card.plain(parity),
     }
-    serving = {
-        "feature_set": feature_set,
-        "feature_names": list(data.names),
-        "score_map": [list(knot) for knot in knots],
-        "base": table.base,
-        "calibration": {"slope": calibration.slope, "offset": calibration.offset},
-    }
-    (folder / model_package.SERVING).write_bytes(model_package.canonical_json(serving))
-    (folder / model_package.CARD).write_bytes(model_package.canonical_json(judged))
+    serving = ServingDocument(
+        feature_set=feature_set,
+        feature_names=list(data.names),
+        score_map=list(knots),
+        base=table.base,
+        calibration={"slope": calibration.slope, "offset": calibration.offset},
+    )
+    (folder / model_package.SERVING).write_bytes(serving.to_json())
+    (folder / model_package.CARD).write_bytes(model_package.canonical_json(full_card))
     digest = model_package.write_manifest(
         folder,
         {"feature_set": feature_set, "params": params, "rounds": rounds, "seed": seed, "data": data.digest},
     )
-    return Made(digest, judged)
+    return MadePackage(digest, full_card)

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fraud_contracts import log
+from fraud_contracts import log, model_package
 from fraud_contracts.config import DetectorConfig, load_config
-from fraud_pipelines import model_package
+from fraud_contracts.model_package import PackageError
+from fraud_contracts.model_version import VersionTags
+from fraud_contracts.training_end import EndReason, ExitCode
 from fraud_pipelines.events import Tokeniser
 from fraud_ray import fit, train
 from fraud_ray.errors import TrainingError
@@ -30,7 +32,7 @@ class Recorded:
     """All that a model is made of, beside the code and the data."""
 
     digest: str
-    data: str
+    data_digest: str
     params: fit.Params
     rounds: int
     seed: int
@@ -41,23 +43,28 @@ class Recorded:
     def of(cls, manifest: Mapping[str, Any], tags: Mapping[str, str]) -> Recorded:
         """From a package's manifest and its version's tags; TrainingError where one is missing."""
         try:
+            version = VersionTags.parse(tags)
+            if version.as_of is None or version.lake is None:
+                raise PackageError("no tag as_of or lake")
             return cls(
-                digest=tags["digest"],
-                data=str(manifest["data"]),
+                digest=version.digest,
+                data_digest=str(manifest["data"]),
                 params=dict(manifest["params"]),
                 rounds=int(manifest["rounds"]),
                 seed=int(manifest["seed"]),
-                as_of=int(tags["as_of"]),
-                read_to=json.loads(tags["lake"]),
+                as_of=version.as_of,
+                read_to=version.lake,
             )
-        except (KeyError, ValueError) as error:
-            raise TrainingError("NotRecorded", f"the version lacks what a refit needs: {error}") from error
+        except (KeyError, ValueError, PackageError) as error:
+            raise TrainingError(
+                EndReason.NOT_RECORDED, f"the version lacks what a refit needs: {error}"
+            ) from error
 
 
 def refit(config: DetectorConfig, tokeniser: Tokeniser, recorded: Recorded) -> train.Result:
     """The same steps with the recorded parameters in the search's place; the result's digest is to be compared."""
 
-    def found(*_: Any) -> tuple[fit.Params, int, list[dict[str, Any]]]:
+    def recorded_params(*_: Any) -> tuple[fit.Params, int, list[dict[str, Any]]]:
         return recorded.params, recorded.rounds, []
 
     def count(profiles: Any) -> int:
@@ -68,7 +75,7 @@ def refit(config: DetectorConfig, tokeniser: Tokeniser, recorded: Recorded) -> t
         tokeniser,
         recorded.as_of,
         count,
-        found,
+        recorded_params,
         lambda *_: "none",
         seed=recorded.seed,
         upto=recorded.read_to,
@@ -83,17 +90,19 @@ def registered(tracking_uri: str, model: str, version: str) -> Recorded:
 
     try:
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-        found = client.get_model_version(model, version)
+        registered_version = client.get_model_version(model, version)
         with tempfile.TemporaryDirectory(prefix="fraud-refit-") as scratch:
             path = download_artifacts(
-                artifact_uri=f"{found.source}/{model_package.MANIFEST}",
+                artifact_uri=f"{registered_version.source}/{model_package.MANIFEST}",
                 dst_path=scratch,
                 tracking_uri=tracking_uri,
             )
             manifest = json.loads(Path(path).read_bytes())
     except MlflowException as error:
-        raise TrainingError("NotFound", f"{model} version {version} at {tracking_uri}: {error}") from error
-    return Recorded.of(manifest, found.tags)
+        raise TrainingError(
+            EndReason.NOT_FOUND, f"{model} version {version} at {tracking_uri}: {error}"
+        ) from error
+    return Recorded.of(manifest, registered_version.tags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,16 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_config()
         tokeniser = Tokeniser.from_hex(train.need(os.environ, "TOKEN_KEY"))
         recorded = registered(train.need(os.environ, "MLFLOW_TRACKING_URI"), config.identity.model, version)
-        made = refit(config, tokeniser, recorded)
+        result = refit(config, tokeniser, recorded)
     except TrainingError as error:
         sys.stdout.write(f"no refit: {error.reason}: {error}\n")
-        return train.EXIT_REASON
-    same = made.digest == recorded.digest
-    sys.stdout.write(f"recorded {recorded.digest}\nmade     {made.digest}\n")
+        return ExitCode.REASON_GIVEN
+    same = result.digest == recorded.digest
+    sys.stdout.write(f"recorded {recorded.digest}\nmade     {result.digest}\n")
     if not same:
-        data = made.card["data"]["digest"]
-        told = "the data differ" if data != recorded.data else "the data are the same; was it other code?"
-        sys.stdout.write(f"FAILED: {told}\n")
+        same_data = result.card["data"]["digest"] == recorded.data_digest
+        cause = "the data are the same; was it other code?" if same_data else "the data differ"
+        sys.stdout.write(f"FAILED: {cause}\n")
     return 0 if same else 1
 
 

@@ -1,5 +1,7 @@
 """Registration in MLflow: one run with the package, one version that points to it, and the alias ``challenger``.
 
+A training that made no model leaves a failed run that says why.
+
 Only the alias ``challenger`` is ours; ``champion`` says what is live and is the operator's.
 """
 
@@ -9,20 +11,23 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
+from fraud_contracts.model_package import PACKAGE_FOLDER
+from fraud_contracts.model_version import CHALLENGER, VersionTags
 from fraud_contracts.names import Identity
+from fraud_contracts.training_end import EndReason, TrainingFailure
 from fraud_ray.card import BASELINES
 from fraud_ray.errors import TrainingError
 
-ALIAS: Final = "challenger"
-PACKAGE: Final = "package"
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
-def _baselines(found: dict[str, Any]) -> dict[str, float | None]:
+def _baselines(figures: dict[str, Any]) -> dict[str, float | None]:
     """Each baseline's average precision with its interval, named like the model's."""
     return {
-        f"baseline_{name}_average_precision{end}": found[name]["average_precision"][part]
+        f"baseline_{name}_average_precision{end}": figures[name]["average_precision"][part]
         for name in BASELINES
         for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
     }
@@ -31,7 +36,7 @@ def _baselines(found: dict[str, Any]) -> dict[str, float | None]:
 def _flat(card: dict[str, Any]) -> dict[str, float]:
     """The card's headline figures as metrics."""
     test = card["test"]
-    found: dict[str, float | None] = {
+    metrics: dict[str, float | None] = {
         "test_average_precision": test["average_precision"]["value"],
         "test_average_precision_low": test["average_precision"]["low"],
         "test_average_precision_high": test["average_precision"]["high"],
@@ -42,12 +47,44 @@ def _flat(card: dict[str, Any]) -> dict[str, float]:
         **{f"test_card_precision_{k}": v for k, v in test["card_precision_per_day"].items()},
     }
     for daily in test["alerts_per_day"]:
-        found[f"test_recall_at_{daily['alerts_per_day']}_alerts_per_day"] = daily["recall"]
+        metrics[f"test_recall_at_{daily['alerts_per_day']}_alerts_per_day"] = daily["recall"]
     for budget in test["budgets"]:
         name = f"{budget['alert_rate'] * 1000:g}_per_mille"
-        found[f"test_recall_at_{name}"] = budget["recall"]
-        found[f"test_precision_at_{name}"] = budget["precision"]
-    return {name: float(value) for name, value in found.items() if value is not None}
+        metrics[f"test_recall_at_{name}"] = budget["recall"]
+        metrics[f"test_precision_at_{name}"] = budget["precision"]
+    return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def _experiment(client: MlflowClient, identity: Identity) -> str:
+    """The id of the detector's experiment, made where it is missing."""
+    experiment = client.get_experiment_by_name(identity.experiment)
+    return str(
+        client.create_experiment(identity.experiment) if experiment is None else experiment.experiment_id
+    )
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def record_failure(tracking_uri: str, identity: Identity, revision: str, failure: TrainingFailure) -> None:
+    """Leaves a failed run that says why there is no model; TrainingError where MLflow doesn't take it."""
+    # Where MLflow is away the job shall end within seconds: its own output says the same.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    from mlflow.exceptions import MlflowException
+
+    client = _client(tracking_uri)
+    try:
+        run = client.create_run(
+            _experiment(client, identity), run_name=revision or None, tags=failure.to_tags(revision)
+        )
+        client.set_terminated(run.info.run_id, "FAILED")
+    except MlflowException as error:
+        raise TrainingError(EndReason.NOT_REGISTERED, f"MLflow at {tracking_uri}: {error}") from error
 
 
 def register(
@@ -55,24 +92,17 @@ def register(
     identity: Identity,
     package: Path,
     card: dict[str, Any],
-    tags: Mapping[str, str],
+    version_tags: VersionTags,
     extra: Mapping[str, Path],
     search: Any,
 ) -> str:
-    """-> the new version. ``tags`` go to the version and the run; ``extra`` are folders logged beside the package."""
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    from mlflow import MlflowClient
+    """-> the new version. The tags go to the version and the run; ``extra`` are folders logged beside the package."""
     from mlflow.exceptions import MlflowException
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    client, tags = _client(tracking_uri), version_tags.to_tags()
     try:
-        experiment = client.get_experiment_by_name(identity.experiment)
-        experiment_id = (
-            client.create_experiment(identity.experiment) if experiment is None else experiment.experiment_id
-        )
         run = client.create_run(
-            experiment_id, run_name=tags.get("training_revision") or None, tags=dict(tags)
+            _experiment(client, identity), run_name=version_tags.training_revision or None, tags=tags
         )
         run_id, ended = run.info.run_id, "FAILED"
         try:
@@ -84,7 +114,7 @@ def register(
                 client.log_param(run_id, name, value)
             for name, figure in _flat(card).items():
                 client.log_metric(run_id, name, figure)
-            client.log_artifacts(run_id, str(package), PACKAGE)
+            client.log_artifacts(run_id, str(package), PACKAGE_FOLDER)
             for name, folder in extra.items():
                 client.log_artifacts(run_id, str(folder), name)
             client.log_dict(run_id, {"trials": search}, "search.json")
@@ -96,9 +126,9 @@ def register(
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"{run.info.artifact_uri}/{PACKAGE}"
-        version = client.create_model_version(identity.model, source, run_id, tags=dict(tags))
-        client.set_registered_model_alias(identity.model, ALIAS, version.version)
+        source = f"{run.info.artifact_uri}/{PACKAGE_FOLDER}"
+        version = client.create_model_version(identity.model, source, run_id, tags=tags)
+        client.set_registered_model_alias(identity.model, CHALLENGER, version.version)
         return str(version.version)
     except MlflowException as error:
-        raise TrainingError("NotRegistered", f"MLflow at {tracking_uri}: {error}") from error
+        raise TrainingError(EndReason.NOT_REGISTERED, f"MLflow at {tracking_uri}: {error}") from error

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from fraud_contracts.training_end import EndReason
 from fraud_ray import fit
 from fraud_ray.dataset import Dataset, Split
 from fraud_ray.errors import TrainingError
@@ -121,7 +122,7 @@ def _best(
     usable = [row for row in told if row[METRIC] is not None and row["rounds"] > 0]
     if not usable:
         raise TrainingError(
-            "SearchFailed", f"no trial ended with a result; the first error: {told[0]['error']}"
+            EndReason.SEARCH_FAILED, f"no trial ended with a result; the first error: {told[0]['error']}"
         )
     best = max(usable, key=lambda row: row[METRIC])
     return best["params"], best["rounds"], told

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
 
+from fraud_contracts.training_end import EndReason
 from fraud_ray.errors import TrainingError
 
 _TIMEOUT_S: Final = 120
@@ -49,7 +50,7 @@ class KafkaSeeds:
                 except BufferError:  # the queue is full; wait for acknowledgements
                     producer.poll(1.0)
                 except KafkaException as error:
-                    raise TrainingError("SeedsNotWritten", f"{self._topic}: {error}") from error
+                    raise TrainingError(EndReason.SEEDS_NOT_WRITTEN, f"{self._topic}: {error}") from error
             sent += 1
             producer.poll(0)
             if failures:
@@ -58,6 +59,6 @@ class KafkaSeeds:
         if failures or left or done != sent:
             first = failures[0] if failures else "no acknowledgement in time; does the broker answer?"
             raise TrainingError(
-                "SeedsNotWritten", f"{self._topic}: {done} of {sent} seeds were written: {first}"
+                EndReason.SEEDS_NOT_WRITTEN, f"{self._topic}: {done} of {sent} seeds were written: {first}"
             )
         return done

@@ -1,12 +1,12 @@
 """A RayJob's entrypoint: ``python -m fraud_ray.train``. History in, seeds and one registered version out.
 
 The steps are functions of their arguments; this file alone reads the environment and the clock. It ends with 0 and the
-version, or with another code and the reason as its last line, which KubeRay shows in the RayJob's status.
+version, or with another code and the reason: in MLflow as a document (``training_end.TrainingFailure``), which the operator
+reads, and as the last line, which KubeRay shows to people in the RayJob's status.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -14,12 +14,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from fraud_contracts import log
 from fraud_contracts.config import DetectorConfig, load_config
 from fraud_contracts.feature_set import feature_set_hash
+from fraud_contracts.model_version import VersionTags
+from fraud_contracts.training_end import EndReason, ExitCode, TrainingFailure
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_ray import dataset, fit, history, lake, package, plots, search
@@ -28,13 +31,12 @@ from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger("fraud_ray.train")
 SEED: Final = 20_261
-EXIT_REASON: Final = 3
 REVISION_ENV: Final = "FRAUD_TRAINING_REVISION"
 CODE_ENV: Final = "FRAUD_CODE_VERSION"
 
 Search = Callable[[Dataset, Split, int, int], tuple[fit.Params, int, list[dict[str, Any]]]]
 # (package folder, card, tags, further folders by name, trials) -> version
-Register = Callable[[Path, dict[str, Any], Mapping[str, str], Mapping[str, Path], Any], str]
+Register = Callable[[Path, dict[str, Any], VersionTags, Mapping[str, Path], Any], str]
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,20 @@ def run(
     write_seeds: SeedWriter,
     find: Search,
     register: Register,
-    tags: Mapping[str, str] | None = None,
+    revision: str = "",
+    code: str = "",
     seed: int = SEED,
     upto: lake.ReadTo | None = None,
 ) -> Result:
     """The whole run. ``as_of`` is the time that labels are judged from (UTC ms); ``upto`` a recorded snapshot of the lake."""
     spec = config.spec
     if spec.model.train is None:
-        raise TrainingError("NothingToTrain", "spec.model.train is not set")
+        raise TrainingError(EndReason.NOTHING_TO_TRAIN, "spec.model.train is not set")
     features = compile_detector(spec)
     if config.feature_set not in (features.hash, feature_set_hash(spec)):
         raise TrainingError(
-            "FeatureSetMismatch", "this code computes another feature set than the operator; use one version"
+            EndReason.FEATURE_SET_MISMATCH,
+            "this code computes another feature set than the operator; use one version",
         )
     clock = _Clock()
     decided = lake.read(config, as_of, upto)
@@ -93,7 +97,7 @@ def run(
         },
         "lake": past.lake,
     }
-    snapshot = json.dumps(decided.read_to, sort_keys=True, separators=(",", ":"))
+    snapshot = decided.read_to
     data, seeds = dataset.build(spec, features, past, as_of, config.epoch, write_seeds)
     del past, decided  # the events are the largest thing in memory, and the search starts processes
     split = dataset.split(spec, data)
@@ -106,17 +110,18 @@ def run(
         pictures = Path(scratch) / "plots"
         plots.draw(made.card, pictures)
         clock("model made", digest=made.digest, test_average_precision=made.card["test"]["average_precision"])
-        all_tags = {
-            **(tags or {}),
-            "digest": made.digest,
-            "feature_set": features.hash,
-            "epoch": str(config.epoch),
-            "seeds": str(seeds),
-            "data": data.digest,
-            "as_of": str(as_of),
-            "lake": snapshot,
-        }
-        version = register(folder, made.card, all_tags, {"plots": pictures}, trials)
+        tags = VersionTags(
+            digest=made.digest,
+            feature_set=features.hash,
+            training_revision=revision,
+            code=code,
+            epoch=config.epoch,
+            seeds=seeds,
+            data=data.digest,
+            as_of=as_of,
+            lake=snapshot,
+        )
+        version = register(folder, made.card, tags, {"plots": pictures}, trials)
     clock("model registered", version=version)
     return Result(version, made.digest, made.card, seeds, clock.seconds)
 
@@ -124,8 +129,22 @@ def run(
 def need(environ: Mapping[str, str], name: str) -> str:
     value = environ.get(name, "")
     if not value:
-        raise TrainingError("NotConfigured", f"the environment variable {name} is missing")
+        raise TrainingError(EndReason.NOT_CONFIGURED, f"the environment variable {name} is missing")
     return value
+
+
+def _fail(environ: Mapping[str, str], config: DetectorConfig | None, reason: str, message: str) -> None:
+    """Tells the operator by way of MLflow, and people by the last line of the output."""
+    from fraud_ray import register
+
+    failure = TrainingFailure(reason=reason, message=message, ended=int(time.time() * 1000))
+    tracking_uri = environ.get("MLFLOW_TRACKING_URI", "")
+    if config is not None and tracking_uri:
+        try:
+            register.record_failure(tracking_uri, config.identity, environ.get(REVISION_ENV, ""), failure)
+        except TrainingError as error:
+            LOG.warning("the failure isn't recorded", extra={"data": {"error": str(error)}})
+    sys.stdout.write(f"training failed: {reason}: {message}\n")
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
@@ -134,44 +153,35 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     from fraud_ray import register
     from fraud_ray.seeds import KafkaSeeds
 
+    config: DetectorConfig | None = None
     try:
         config = load_config(environ)
         tokeniser = Tokeniser.from_hex(need(environ, "TOKEN_KEY"))
         tracking_uri = need(environ, "MLFLOW_TRACKING_URI")
-        tags = {"training_revision": environ.get(REVISION_ENV, ""), "code": environ.get(CODE_ENV, "unknown")}
-
-        def keep(
-            folder: Path,
-            judged: dict[str, Any],
-            all_tags: Mapping[str, str],
-            extra: Mapping[str, Path],
-            trials: Any,
-        ) -> str:
-            return register.register(tracking_uri, config.identity, folder, judged, all_tags, extra, trials)
-
         result = run(
             config,
             tokeniser,
             int(time.time() * 1000),
             KafkaSeeds(config.kafka.bootstrap_servers, config.identity.topic("seeds")),
             search.search,
-            keep,
-            tags,
+            partial(register.register, tracking_uri, config.identity),
+            environ.get(REVISION_ENV, ""),
+            environ.get(CODE_ENV, "unknown"),
         )
     except TrainingError as error:
         LOG.error("training failed", extra={"data": {"reason": error.reason, "error": str(error)}})
-        sys.stdout.write(f"training failed: {error.reason}: {error}\n")
-        return EXIT_REASON
-    except Exception as error:  # a RayJob's status shows the end of the output: it must say what happened
+        _fail(environ, config, error.reason, str(error))
+        return ExitCode.REASON_GIVEN
+    except Exception as error:  # whatever it was, the operator and the job's last line must say what happened
         LOG.exception("training failed")
-        sys.stdout.write(f"training failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}\n")
-        return 1
+        _fail(environ, config, type(error).__name__, " ".join(str(error).split())[:500])
+        return ExitCode.UNEXPECTED
     ap = result.card["test"]["average_precision"]
     sys.stdout.write(
         f"registered {config.identity.model} version {result.version} ({result.digest}), average precision "
         f"{ap['value']:.3f} ({ap['low']:.3f}-{ap['high']:.3f}) on the test part, {result.seeds} seeds\n"
     )
-    return 0
+    return ExitCode.REGISTERED
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from fraud_contracts import model_package
 from fraud_contracts.config import DetectorConfig
-from fraud_pipelines import model_package
 from fraud_pipelines.features import compile_detector, read_header
 from fraud_ray.card import BASELINES, beats
 from fraud_testing import detectors, kafka

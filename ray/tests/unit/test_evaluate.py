@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fraud_pipelines import model_package
-from fraud_ray import evaluate, plots, train
+from fraud_contracts import model_package
+from fraud_contracts.training_end import ExitCode
+from fraud_ray import evaluate, plots
 
 CR = """
 metadata: {name: cards}
@@ -41,7 +42,7 @@ def test_the_folder_of_the_inputs_is_refused(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "del" / "package").mkdir()
     (tmp_path / "del" / "package" / "thesis.txt").write_text("years of work")
     before = everything(tmp_path)
-    assert run(cr, history, tmp_path / "del") == train.EXIT_REASON
+    assert run(cr, history, tmp_path / "del") == ExitCode.REASON_GIVEN
     assert everything(tmp_path) == before
     assert "fd.yaml, h.csv, package/thesis.txt" in capsys.readouterr().out
 
@@ -50,7 +51,7 @@ def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """--out with a file's name is refused by name, and the file stays."""
     cr, history = inputs(tmp_path / "in")
     (tmp_path / "out").write_text("mine")
-    assert run(cr, history, tmp_path / "out") == train.EXIT_REASON
+    assert run(cr, history, tmp_path / "out") == ExitCode.REASON_GIVEN
     assert (tmp_path / "out").read_text() == "mine"
     assert "is no folder" in capsys.readouterr().out
 
@@ -60,7 +61,7 @@ def test_a_link_is_not_written_through(tmp_path: Path, capsys: pytest.CaptureFix
     cr, history = inputs(tmp_path / "in")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "package").symlink_to(tmp_path / "in")
-    assert run(cr, history, tmp_path / "out") == train.EXIT_REASON
+    assert run(cr, history, tmp_path / "out") == ExitCode.REASON_GIVEN
     assert "holds package" in capsys.readouterr().out
 
 
@@ -85,7 +86,7 @@ def test_an_own_name_is_own_only_as_a_file(
     (tmp_path / "out" / "package").mkdir(parents=True)
     make(tmp_path / "out" / "package")
     before = everything(tmp_path)
-    assert run(cr, history, tmp_path / "out") == train.EXIT_REASON
+    assert run(cr, history, tmp_path / "out") == ExitCode.REASON_GIVEN
     assert f"OutRefused: {tmp_path}/out holds package/{model_package.CARD}" in capsys.readouterr().out
     assert everything(tmp_path) == before
 
@@ -96,7 +97,7 @@ def test_a_folder_below_a_file_is_refused_before_any_work(
     """It can't be made; the file in the way is named."""
     cr, history = inputs(tmp_path / "in")
     (tmp_path / "mine").write_text("mine")
-    assert run(cr, history, tmp_path / "mine" / "new" / "out") == train.EXIT_REASON
+    assert run(cr, history, tmp_path / "mine" / "new" / "out") == ExitCode.REASON_GIVEN
     assert f"OutRefused: {tmp_path}/mine is no folder" in capsys.readouterr().out
 
 
@@ -116,5 +117,5 @@ def test_what_an_earlier_run_wrote_is_replaced(tmp_path: Path) -> None:
 def test_a_history_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rather than a folder of this command's own that holds none."""
     cr, _ = inputs(tmp_path / "in")
-    assert run(cr, tmp_path / "none.csv", tmp_path / "out") == train.EXIT_REASON
+    assert run(cr, tmp_path / "none.csv", tmp_path / "out") == ExitCode.REASON_GIVEN
     assert "none.csv" in capsys.readouterr().out

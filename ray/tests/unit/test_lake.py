@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from fraud_contracts import lake as places
+from fraud_contracts import model_package
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
-from fraud_pipelines import model_package
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.simulator import reports, simulate, write_csv
@@ -232,7 +232,10 @@ def test_a_model_is_made_again_from_its_record(tmp_path: Path) -> None:
     kept: dict[str, Any] = {}
 
     def keep(folder: Path, card: dict[str, Any], tags: Any, extra: Any, trials: Any) -> str:
-        kept["tags"], kept["manifest"] = tags, json.loads((folder / model_package.MANIFEST).read_bytes())
+        kept["tags"], kept["manifest"] = (
+            tags.to_tags(),
+            json.loads((folder / model_package.MANIFEST).read_bytes()),
+        )
         return "1"
 
     def count(profiles: Any) -> int:

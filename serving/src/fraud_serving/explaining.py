@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper
 
-from fraud_pipelines.model_package import LeafTable
+from fraud_pipelines.leaf_table import LeafTable
 
 # What the package's own graph uses, too; onnxruntime reads it for years to come.
 _OPSET, _ML_OPSET, _IR = 17, 3, 8

@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from fraud_contracts import log
-from fraud_pipelines import model_package
-from fraud_pipelines.model_package import PackageError
-from fraud_serving.package import SOURCE
+from fraud_contracts import log, model_package
+from fraud_contracts.model_package import SOURCE, PackageError
 
 _URI: Final = re.compile(r"mlflow://models/([^/#]+)/([1-9][0-9]*)(?:\?server=([^#]+))?#sha256=([0-9a-f]{64})")
 # A server that is restarting is asked again for so long; the kubelet restarts us after that.

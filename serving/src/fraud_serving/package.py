@@ -1,12 +1,11 @@
 """A model package as served: verified files, one ONNX session, reasons by leaf contributions.
 
-Nothing here unpickles: the package is JSON, ONNX and plain arrays (``fraud_pipelines.model_package``), each file checked
+Nothing here unpickles: the package is JSON, ONNX and plain arrays (``fraud_contracts.model_package``), each file checked
 against the manifest before it is opened.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fraud_pipelines import model_package
-from fraud_pipelines.model_package import LeafTable, PackageError
+from fraud_contracts import model_package
+from fraud_contracts.model_package import SOURCE, PackageError, ServingDocument
+from fraud_pipelines.leaf_table import REASONS, LeafTable, top_reasons
 from fraud_serving import explaining
 
-SOURCE: Final = "source.json"
-REASONS: Final = model_package.REASONS
 # Margins by leaf table and by ONNX are the same sum in another order of additions.
 PARITY: Final = 1e-3
 Rows = NDArray[np.float32]
@@ -41,10 +39,9 @@ class Scorer:
 
     def __init__(self, folder: Path) -> None:
         model_package.verify(folder)
-        self.digest = "sha256:" + hashlib.sha256((folder / model_package.MANIFEST).read_bytes()).hexdigest()
-        serving = json.loads((folder / model_package.SERVING).read_bytes())
-        self.names: list[str] = list(serving["feature_names"])
-        self.feature_set: str = serving["feature_set"]
+        self.digest = model_package.package_digest((folder / model_package.MANIFEST).read_bytes())
+        serving = ServingDocument.parse((folder / model_package.SERVING).read_bytes())
+        self.names, self.feature_set = serving.feature_names, serving.feature_set
         self.version = _version(folder)
         self._session = _session((folder / model_package.ONNX).read_bytes())
         given = self._session.get_inputs()
@@ -92,7 +89,7 @@ class Scorer:
             return Scored(probability, None, None)
         if len(rows) == 1:
             return Scored(probability, *_top_of_one(self.added(rows)[0].tolist()))
-        reasons, added = model_package.top_reasons(self.added(rows), REASONS)
+        reasons, added = top_reasons(self.added(rows), REASONS)
         if reasons.shape[1] < REASONS:
             missing = ((0, 0), (0, REASONS - reasons.shape[1]))
             reasons = np.pad(reasons, missing, constant_values=-1)

@@ -14,7 +14,7 @@ import lightgbm
 import numpy as np
 import pytest
 
-from fraud_pipelines import model_package
+from fraud_contracts import model_package
 from fraud_serving.package import PackageError, Scorer
 from fraud_testing import packages, serving
 

@@ -26,10 +26,10 @@ import uvloop
 
 from fraud_bench import load, stack, stream, told
 from fraud_contracts import metrics
+from fraud_contracts.model_package import NATIVE
 from fraud_contracts.names import profile_key
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
-from fraud_pipelines.model_package import NATIVE
 from fraud_testing import kafka, serving
 
 RATE = 500.0

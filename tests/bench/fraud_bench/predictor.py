@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from fraud_bench import told
-from fraud_pipelines.model_package import NATIVE
+from fraud_contracts.model_package import NATIVE
 from fraud_testing import packages, serving
 
 WIDTH = 25

@@ -9,8 +9,8 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 
+from fraud_contracts import model_package
 from fraud_contracts.release import ModelPackage
-from fraud_pipelines import model_package
 
 # The exporter is training's; its other modules, and Ray, aren't needed for it.
 sys.path.append(str(Path(__file__).parents[3] / "ray" / "src"))
@@ -39,8 +39,8 @@ def make(folder: Path, names: list[str], feature_set: str, seed: int = 1, rounds
     (folder / model_package.NATIVE).write_text(booster.model_to_string())
     (folder / model_package.ONNX).write_bytes(export.onnx_model(nodes, plain, len(names)))
     table.save(folder / model_package.LEAF_TABLE)
-    serving = {"feature_set": feature_set, "feature_names": names, "score_map": SCORE_MAP, "base": table.base}
-    (folder / model_package.SERVING).write_bytes(model_package.canonical_json(serving))
+    serving = model_package.ServingDocument(feature_set, names, SCORE_MAP, table.base)
+    (folder / model_package.SERVING).write_bytes(serving.to_json())
     (folder / model_package.CARD).write_bytes(json.dumps({"seed": seed}).encode())
     return model_package.write_manifest(folder, {"feature_set": feature_set})
 

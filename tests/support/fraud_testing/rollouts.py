@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fraud_contracts.training_end import TrainingFailure
 from fraud_operator.desired.common import MODEL_VERSION
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Replica
@@ -25,6 +26,9 @@ class Shelf:
         return Version(
             name, version, "sha256:" + version * 64, self.feature_set, "", "run", 0, [(0.0, 0.0), (1.0, 1e3)]
         )
+
+    def failure(self, experiment: str, revision: str, since: int) -> TrainingFailure | None:
+        return None
 
     def set_champion(self, name: str, version: str) -> None:
         self.aliases["champion"] = version

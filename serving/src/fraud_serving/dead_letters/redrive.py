@@ -13,9 +13,9 @@ from fraud_contracts import durations
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import EventError, Reason
 from fraud_contracts.names import Identity
+from fraud_contracts.raw_json import decode
 from fraud_contracts.records import DeadLetter
 from fraud_pipelines.events import EventSchema, Tokeniser
-from fraud_pipelines.raw_json import decode
 from fraud_pipelines.sealing import Sealer, SealError
 from fraud_serving.clients.kafka_log import PARTITIONER
 from fraud_serving.dead_letters.desk import PATIENCE, Desk, Position

@@ -6,9 +6,9 @@ from typing import Final
 
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import EventError
+from fraud_contracts.raw_json import decode
 from fraud_contracts.records import LabelReport
 from fraud_pipelines.events import MIN_TIME, identifier
-from fraud_pipelines.raw_json import decode
 from fraud_serving.decision.desk import RefusedError
 
 LABELS: Final = ("fraud", "legitimate")

@@ -1,15 +1,11 @@
-"""What a model version consists of, how its digest is made, and why it scored as it did.
+"""Why a model scored as it did: a tree ensemble as arrays, and what each leaf says about each feature.
 
-A package is a folder of plain files: ``manifest.json`` names each with its SHA-256, and the digest is taken over the
-manifest. Nothing in it is a pickle; a server reads JSON, ONNX and arrays. The leaf table turns a row into reasons: each
-split on a row's way moves the expected margin, and the move is put down to the split's feature. Over all trees the moves
-and the base sum up to the margin exactly.
+The leaf table turns a row into reasons: each split on a row's way moves the expected margin, and the move is put down to
+the split's feature. Over all trees the moves and the base sum up to the margin exactly.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,68 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-MANIFEST: Final = "manifest.json"
-ONNX: Final = "model.onnx"
-NATIVE: Final = "model.lgb.txt"
-SERVING: Final = "serving.json"
-LEAF_TABLE: Final = "leaf_table.npz"
-CARD: Final = "card.json"
-FILES: Final = (MANIFEST, ONNX, NATIVE, SERVING, LEAF_TABLE, CARD)
+from fraud_contracts.model_package import PackageError
+
 REASONS: Final = 5
 
 _ARRAYS: Final = ("feature", "threshold", "children", "null_left", "roots", "leaf", "contributions", "base")
-
-
-class PackageError(ValueError):
-    """A package that is not what its digest or its manifest says, or that can't be read."""
-
-
-def canonical_json(value: Any) -> bytes:
-    """Sorted keys, no spaces: equal values give equal bytes."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_manifest(folder: Path, about: dict[str, Any]) -> str:
-    """Writes ``manifest.json`` over all other files of ``folder`` and gives the digest, ``sha256:<hex>``.
-
-    ``about`` joins the manifest, so it decides the digest too: no times, hosts or versions of registries in it.
-    """
-    files = {
-        str(path.relative_to(folder)): file_digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-    data = canonical_json({**about, "files": files})
-    (folder / MANIFEST).write_bytes(data)
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def verify(folder: Path, digest: str | None = None) -> dict[str, Any]:
-    """The manifest, after each file and (where given) the digest were checked; PackageError says what differs."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise PackageError(f"the package has no {MANIFEST}")
-    data = path.read_bytes()
-    found = "sha256:" + hashlib.sha256(data).hexdigest()
-    if digest is not None and found != digest:
-        raise PackageError(f"the package's digest is {found}, not {digest}")
-    manifest: dict[str, Any] = json.loads(data)
-    for name, expected in manifest["files"].items():
-        file = folder / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise PackageError(f"the manifest names a file outside the package: {name}")
-        if not file.is_file():
-            raise PackageError(f"the package lacks {name}")
-        if file_digest(file) != expected:
-            raise PackageError(f"{name} was changed after the package was made")
-    return manifest
 
 
 @dataclass(frozen=True)
@@ -132,8 +71,8 @@ class LeafTable:
     def load(cls, path: Path) -> LeafTable:
         """PackageError where a field is missing or doesn't fit; indexes are checked, so that no row can lead astray."""
         try:
-            with np.load(path, allow_pickle=False) as found:
-                arrays = {name: found[name] for name in (*_ARRAYS, "depth")}
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in (*_ARRAYS, "depth")}
         except (OSError, KeyError, ValueError) as error:
             raise PackageError(f"{path.name} is no leaf table: {error}") from error
         nodes, (leaves, width) = len(arrays["feature"]), arrays["contributions"].shape
