@@ -104,6 +104,10 @@ crds: env-operator ## Fetch the upstream CRDs that our children are checked agai
 crd: ## Write the chart's CRD from the types
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.crd > charts/fraud-platform/crds/frauddetectors.yaml
 
+.PHONY: reference
+reference: ## Write docs/reference from the types
+	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.reference docs/reference
+
 ##@ Build
 
 # A laptop without root or Go still runs the tests that need neither; continuous integration may lack nothing.

@@ -1,0 +1,163 @@
+"""The sentences of ``docs/reference`` that stand beside no definition: records' fields, codes, conditions' reasons.
+
+``reference.py`` joins them with the types; a field or code without a sentence, or a sentence without a field, is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TOPICS: Final = {
+    "transactions": "Transactions as clients write them: JSON with the detector's own field names.",
+    "accepted": "Transactions that the decision service decided.",
+    "label-reports": "What transactions turned out to be, as analysts and chargeback feeds report it.",
+    "labels": "Reports joined with their transactions.",
+    "seeds": "For each entity's value its profile at the end of the history, as bytes.",
+    "features": "Each event with its vector.",
+    "profiles": "For each entity's value its newest profile, as bytes.",
+    "dead-letters": "Records that were refused.",
+    "decisions": "Every decision.",
+    "alerts": "Those decisions whose action is review or decline.",
+}
+
+FIELDS: Final = {
+    "Event": {
+        "id": "The transaction's id.",
+        "time": "When it happened, UTC milliseconds.",
+        "amount": "Minor units.",
+        "currency": "ISO 4217, where the detector has one.",
+        "entities": "By entity name; a token where the field is sensitive.",
+        "fields": "The declared fields; a token where one is sensitive.",
+    },
+    "Source": {
+        "topic": "Topic of the record that the event came in.",
+        "partition": "Its partition.",
+        "offset": "Its offset.",
+    },
+    "Reasoned": {
+        "code": "Stable: a feature's name, or rule:, list:, limit: or fallback: with a name.",
+        "text": "The same in words.",
+        "contribution": "What the feature added to the model's log-odds.",
+    },
+    "Decision": {
+        "id": "The transaction's id.",
+        "hash": "Hash of the canonical event; tells two bodies of one id apart.",
+        "door": "Where the event came in: inline is HTTP, stream is the topic transactions.",
+        "event": "The canonical event.",
+        "set": "Hash of the feature set of the vector.",
+        "vector": "The features' values in the order of the set; null for an unknown one, or for all where none could be made.",
+        "saw": "What the vector had seen: per entity epoch, seq and digest.",
+        "action": "What to do with the transaction.",
+        "score": "0 to 1000; null where no model scored.",
+        "probability": "The model's calibrated probability of fraud; null where no model scored.",
+        "reasons": "Why, the decisive ones first.",
+        "release": "Name of the release that decided.",
+        "model_version": "Version of the model that scored.",
+        "model_digest": "Digest of that model's package.",
+        "arm": "Whether the live version (stable) or the one on trial (candidate) scored.",
+        "bucket": "Place of the first entity's value in the split between the arms.",
+        "degraded": "What the decision did without.",
+        "decided": "When, UTC milliseconds.",
+        "latency_ms": "Arrival to verdict, of an inline decision.",
+        "shadow": "What rules in shadow and the other arm would have said.",
+        "streamed": "The stream's set, vector and saw, where they differ from the inline ones.",
+        "parity": "The inline vector beside the streamed one: equal, stale (other events seen), mismatch, or none to compare.",
+        "source": "Where the event lies in its topic.",
+        "appended": "When the event was appended to its topic, UTC milliseconds.",
+    },
+    "Accepted": {
+        "event": "The canonical event.",
+        "hash": "Hash of the canonical event.",
+        "decision": "The decision that was answered.",
+    },
+    "FeatureRecord": {
+        "event": "The canonical event.",
+        "hash": "Hash of the canonical event.",
+        "set": "Hash of the feature set.",
+        "vector": "The features' values, or null.",
+        "reason": "Why there is no vector.",
+        "degraded": "What the vector was made without.",
+        "saw": "What the vector had seen: per entity epoch, seq and digest.",
+        "run": "The run of the streaming job that wrote it.",
+        "repeat": "Whether the id was seen before with the same body.",
+        "source": "Where the event lies in its topic.",
+        "appended": "When the event was appended to its topic, UTC milliseconds.",
+        "decision": "The inline decision, where there is one.",
+    },
+    "LabelReport": {
+        "id": "The transaction's id.",
+        "label": "What it turned out to be.",
+        "source": "One of the detector's labels.sources.",
+        "claimed": "When it was reported to the sender, UTC milliseconds; the append time where absent.",
+    },
+    "Label": {
+        "id": "The transaction's id.",
+        "time": "When it happened, UTC milliseconds.",
+        "entities": "The transaction's entities.",
+        "fraud": "Whether it was fraud, by the newest report.",
+        "source": "Who reported it.",
+        "claimed": "When it was reported to the sender, UTC milliseconds.",
+        "known": "When the report was appended, UTC milliseconds; features use this.",
+    },
+    "DeadLetter": {
+        "id": "The transaction's id, where one could be read.",
+        "reason": "A code of errors.md.",
+        "message": "What was wrong; names a field and never its value.",
+        "stage": "Who refused it.",
+        "source": "Where the record lies in its topic.",
+        "appended": "When it was appended there, UTC milliseconds.",
+        "payload": "The record's bytes, encrypted: a Fernet token under the detector's DEAD_LETTER_KEY.",
+    },
+}
+
+# Code -> (the decision service's status or empty, the console's status or empty, sentence). Dead letters carry Reason's.
+ERRORS: Final = {
+    "invalid_json": ("400", "", "The body is no JSON in UTF-8, or holds a number that JSON doesn't have."),
+    "not_an_object": ("400", "", "The body is JSON but no object."),
+    "duplicate_key": ("400", "", "A key stands twice in one object."),
+    "too_large": ("413", "", "The body has more than 65,536 bytes."),
+    "too_deep": ("400", "", "Objects or arrays are nested too deep."),
+    "missing_field": ("400, 422", "", "A field that must be there is not, or is null."),
+    "wrong_type": ("400, 422", "", "A field's value has another type than the declared one."),
+    "invalid_id": (
+        "400, 422",
+        "",
+        "The id is empty, longer than 200 characters, or holds characters that can't be seen.",
+    ),
+    "invalid_time": ("400, 422", "", "The time can't be read, or lies before the year 2000."),
+    "time_in_future": ("400", "", "The time lies further ahead than event.time.maxFutureSkew."),
+    "invalid_amount": ("400", "", "The amount is negative, too large, or has too many decimals."),
+    "wrong_currency": ("400", "", "The transaction's currency isn't the detector's."),
+    "invalid_entity": ("400", "", "An entity's value is empty or too long."),
+    "carries_decision": ("400", "", "A transaction holds a decision, which only the platform may add."),
+    "id_reused": ("409", "", "The id was used with another body."),
+    "unknown_field": ("422", "", "A label report holds a field that isn't known."),
+    "invalid_label": ("422", "", "A label is neither fraud nor legitimate."),
+    "unknown_source": ("422", "", "A label's source is none of the detector's."),
+    "unauthenticated": ("401", "", "X-API-Key is missing or wrong."),
+    "unauthorized": ("", "401", "X-API-Key is missing or wrong."),
+    "not_found": ("404", "404", "There is no such path, or no decision of this id."),
+    "method_not_allowed": ("405", "", "The path doesn't take this method."),
+    "disconnected": ("400", "", "The client went away before its body was read."),
+    "invalid_limit": ("", "400", "limit is out of bounds."),
+    "invalid_before": ("", "400", "before isn't the time and id of an alert."),
+    "internal": ("500", "", "A fault of ours; the log has it."),
+    "no_release": ("503", "", "The first release hasn't arrived; send the same request again."),
+    "overloaded": ("503", "", "Too many requests at once; send the same request again."),
+    "kafka_unavailable": ("503", "", "The decision couldn't be appended; send the same request again."),
+    "redis_unavailable": ("503", "", "Decisions can't be looked up now; send the same request again."),
+    "not_ready": ("", "503", "The ledger's tables aren't there yet."),
+    "ledger_unavailable": ("", "503", "The ledger can't be read now."),
+}
+
+DEGRADED: Final = {
+    "no_model": "No model is live: rules and lists decided.",
+    "model_unavailable": "The predictor gave no score in time: policy.fallback.onModelLoss decided.",
+    "candidate_unavailable": "The version on trial gave no score in time: the live one scored.",
+    "profiles_unavailable": "Redis gave no profiles in time: policy.fallback.onProfileLoss.",
+    "profiles_incomplete": "A profile was missing or couldn't be read: policy.fallback.onProfileLoss.",
+    "idempotency": "The id's claim couldn't be read or written: a repeat may have got another answer.",
+    "kafka_unavailable": "Answered before the decision was appended: policy.fallback.onKafkaLoss is Answer.",
+    "features_failed": "No vector could be made of this event: policy.fallback.onModelLoss decided.",
+    "other_feature_set": "The vector is of another feature set than the worker's, so no model and no rule read it.",
+}
