@@ -108,6 +108,10 @@ crd: ## Write the chart's CRD from the types
 reference: ## Write docs/reference from the types
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.reference docs/reference
 
+.PHONY: rbac
+rbac: ## Write the operator's rights to its children, in the chart, from the table of their kinds
+	@PYTHONPATH=contracts/src:operator/src $(ENVS)/operator/bin/python -m fraud_operator.rbac > charts/fraud-platform/files/child-rules.yaml
+
 ##@ Build
 
 # A laptop without root or Go still runs the tests that need neither; continuous integration may lack nothing.

@@ -11,11 +11,10 @@ import jsonschema
 import pytest
 import yaml
 
-from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator import training
 from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, check
-from fraud_operator.kube import BY_KIND
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import State
 from fraud_operator.settings import Platform, Stores
@@ -80,7 +79,7 @@ def test_names_are_unique_and_short_enough(case: str) -> None:
     made = [(child["kind"], child["metadata"]["name"]) for child in children(case)]
     assert len(made) == len(set(made))
     for kind, name in made:
-        assert len(name) <= names.KIND_LIMITS.get(kind, 63), (kind, name)
+        assert len(name) <= BY_KIND[kind].longest_name, (kind, name)
 
 
 def _pods(value: Any) -> list[dict[str, Any]]:
@@ -167,7 +166,7 @@ def _crds() -> dict[tuple[str, str], dict[str, Any]]:
         folder = folder / "crds"
     out = {}
     # The whole set is ten megabytes; a file is named <plural>.<group>.yaml, and those of other kinds aren't read.
-    ours = {f"{kind.plural}.{kind.api_version.partition('/')[0]}" for kind in BY_KIND.values()}
+    ours = {kind.resource for kind in BY_KIND.values()}
     for path in [*folder.rglob("*.yaml"), *folder.rglob("*.yml")]:
         if path.stem not in ours:
             continue

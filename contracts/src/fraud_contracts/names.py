@@ -38,21 +38,6 @@ TOPICS: Final = (
     "alerts",
 )
 
-# Longest name that each child kind takes. Sources: a DNS label (63) for Services and StatefulSet Pods; the Flink
-# operator's own pattern (45); KubeRay's limit for a RayJob (47); KServe's Service `<isvc>-predictor` (63).
-KIND_LIMITS: Final = {
-    "Kafka": 63 - len("-kafka-bootstrap"),
-    "KafkaNodePool": 63 - len("-0"),
-    "KafkaTopic": 253,
-    "FlinkDeployment": 45,
-    "RayJob": 47,
-    "InferenceService": 63 - len("-predictor"),
-    "Deployment": 63 - len("-0123456789-abcde"),
-    "StatefulSet": 63 - len("-0"),
-    "Service": 63,
-    "ConfigMap": 253,
-    "Secret": 253,
-}
 MAX_NAME: Final = 30
 MAX_NAMESPACE: Final = 63
 

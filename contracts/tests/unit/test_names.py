@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND
 
 LONGEST = "d" * names.MAX_NAME
 DNS = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
@@ -32,7 +33,7 @@ DNS = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 )
 def test_the_longest_detector_name_gives_children_within_their_kinds_limit(kind: str, name: str) -> None:
     """A detector name of the greatest length still gives a valid name to each kind of child."""
-    assert len(name) <= names.KIND_LIMITS[kind]
+    assert len(name) <= BY_KIND[kind].longest_name
 
 
 def test_a_topic_is_at_most_249_characters() -> None:

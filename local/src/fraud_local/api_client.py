@@ -9,16 +9,17 @@ from typing import Any
 
 import requests
 
+from fraud_contracts.child_kinds import BY_KIND, Kind
 from fraud_local import paths
 
 Json = dict[str, Any]
-PLURALS = {
-    "ConfigMap": "configmaps", "Service": "services", "Pod": "pods", "Deployment": "deployments", "StatefulSet": "statefulsets",
-    "ServiceAccount": "serviceaccounts", "Kafka": "kafkas", "KafkaNodePool": "kafkanodepools", "KafkaTopic": "kafkatopics",
-    "FlinkDeployment": "flinkdeployments", "PersistentVolumeClaim": "persistentvolumeclaims", "Event": "events",
-    "Role": "roles", "RoleBinding": "rolebindings", "NetworkPolicy": "networkpolicies",
-    "PodDisruptionBudget": "poddisruptionbudgets",
-}  # fmt: skip
+PLURALS = {kind.kind: kind.plural for kind in BY_KIND.values()} | {
+    "PersistentVolumeClaim": "persistentvolumeclaims"
+}
+
+
+def _kind(api_version: str, kind: str) -> Kind:
+    return Kind(api_version, kind, PLURALS[kind])
 
 
 class ApiError(Exception):
@@ -27,11 +28,6 @@ class ApiError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
-
-
-def collection(api_version: str, kind: str, namespace: str | None = None) -> str:
-    root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
-    return f"{root}/namespaces/{namespace}/{PLURALS[kind]}" if namespace else f"{root}/{PLURALS[kind]}"
 
 
 class ApiClient:
@@ -62,7 +58,7 @@ class ApiClient:
 
     def get(self, api_version: str, kind: str, namespace: str, name: str) -> Json | None:
         try:
-            return self._call("GET", f"{collection(api_version, kind, namespace)}/{name}")
+            return self._call("GET", _kind(api_version, kind).path(namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -73,14 +69,16 @@ class ApiClient:
     ) -> list[Json]:
         answer = self._call(
             "GET",
-            collection(api_version, kind, namespace),
+            _kind(api_version, kind).path(namespace),
             **({"labelSelector": selector} if selector else {}),
         )
         # Items of a list don't say what they are.
         return [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
 
     def apply(self, thing: Json) -> Json:
-        path = f"{collection(thing['apiVersion'], thing['kind'], thing['metadata']['namespace'])}/{thing['metadata']['name']}"
+        path = _kind(thing["apiVersion"], thing["kind"]).path(
+            thing["metadata"]["namespace"], thing["metadata"]["name"]
+        )
         return self._call(
             "PATCH", path, thing, "application/apply-patch+yaml", fieldManager=self._manager, force="true"
         )
@@ -88,7 +86,7 @@ class ApiClient:
     def delete(self, api_version: str, kind: str, namespace: str, name: str) -> None:
         body = {"propagationPolicy": "Background"}
         try:
-            self._call("DELETE", f"{collection(api_version, kind, namespace)}/{name}", body)
+            self._call("DELETE", _kind(api_version, kind).path(namespace, name), body)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -98,7 +96,7 @@ class ApiClient:
         if thing.get("status") == status:
             return
         meta = thing["metadata"]
-        path = f"{collection(thing['apiVersion'], thing['kind'], meta['namespace'])}/{meta['name']}"
+        path = _kind(thing["apiVersion"], thing["kind"]).path(meta["namespace"], meta["name"])
         patch = [{"op": "add", "path": "/status", "value": status}]
         try:
             self._call(
@@ -110,7 +108,7 @@ class ApiClient:
 
     def set_finalizers(self, thing: Json, finalizers: Iterable[str]) -> None:
         meta = thing["metadata"]
-        path = f"{collection(thing['apiVersion'], thing['kind'], meta['namespace'])}/{meta['name']}"
+        path = _kind(thing["apiVersion"], thing["kind"]).path(meta["namespace"], meta["name"])
         patch = {"metadata": {"finalizers": list(finalizers), "resourceVersion": meta["resourceVersion"]}}
         try:
             self._call("PATCH", path, patch, "application/merge-patch+json", fieldManager=self._manager)

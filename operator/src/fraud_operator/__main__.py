@@ -18,10 +18,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fraud_contracts import log
 from fraud_contracts.background import thread, watched
+from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.config import METRICS_PORT
 from fraud_operator import handlers, targets
 from fraud_operator.events import Recorder
-from fraud_operator.kube import BY_KIND, DETECTOR, ApiError, Kube, load_client
+from fraud_operator.kube import ApiError, Kube, load_client
 from fraud_operator.meters import Meters
 from fraud_operator.observe import Observer
 from fraud_operator.passes import Passes

@@ -15,25 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND, LISTED_KINDS, Kind
 from fraud_operator.desired.common import Child
-from fraud_operator.kube import (
-    BY_KIND,
-    CHILD_KINDS,
-    ApiError,
-    ConflictError,
-    Json,
-    Kind,
-    Kube,
-    UnknownKindError,
-)
+from fraud_operator.kube import ApiError, ConflictError, Json, Kube, UnknownKindError
 
 Key = tuple[str, str]
 Memory = tuple[str, str, str]
+_HOLDS_DATA: Final = frozenset(kind.kind for kind in LISTED_KINDS if kind.holds_data)
 # So many repairs of one child in so many seconds are a fight with something that never gives up.
 FIGHT: Final = 5
 FIGHT_SECONDS: Final = 600.0
-# Kinds that go with their detector alone.
-HOLDS_DATA: Final = ("Kafka", "KafkaNodePool", "KafkaTopic")
 IN_ITS_PLACE: Final = (
     "has the name of a child and was made by someone else, so it is left alone: rename or remove it, then the operator "
     "makes its own, which may bear labels and annotations of yours"
@@ -249,15 +240,15 @@ def snapshot(
         except UnknownKindError:
             return None
 
-    kinds = [kind for kind in CHILD_KINDS if kind.kind != "Secret"]
-    answers = list(pool.map(listed, kinds) if pool is not None else map(listed, kinds))
+    answers = list(pool.map(listed, LISTED_KINDS) if pool is not None else map(listed, LISTED_KINDS))
+
     found = {
         (kind.kind, item["metadata"]["name"]): item
-        for kind, items in zip(kinds, answers, strict=True)
+        for kind, items in zip(LISTED_KINDS, answers, strict=True)
         for item in items or []
         if is_ours(item, uid)
     }
-    return found, {kind.kind for kind, items in zip(kinds, answers, strict=True) if items is None}
+    return found, {kind.kind for kind, items in zip(LISTED_KINDS, answers, strict=True) if items is None}
 
 
 def surplus(
@@ -268,5 +259,5 @@ def surplus(
     return [
         live[key]
         for key in sorted(live)
-        if key not in wanted and key[0] not in HOLDS_DATA and is_ours(live[key], uid)
+        if key not in wanted and key[0] not in _HOLDS_DATA and is_ours(live[key], uid)
     ]

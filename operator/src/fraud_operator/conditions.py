@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator import readiness, training
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
-from fraud_operator.kube import BY_KIND
 from fraud_operator.readiness import Level, Verdict
 from fraud_operator.rollout import GONE_MS
 from fraud_operator.rollout_state import Phase, waiting

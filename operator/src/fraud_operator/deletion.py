@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND, NAMESPACE
 from fraud_operator.apply import Report, is_ours
 from fraud_operator.desired.flink_deployment import SAVEPOINT_ON_DELETION
-from fraud_operator.kube import BY_KIND, NAMESPACE, ApiError, Kube, RefusedError, UnknownKindError
+from fraud_operator.kube import ApiError, Kube, RefusedError, UnknownKindError
 
 Json = dict[str, Any]
 # How long a RUNNING job's savepoint may take, and then the job's end without one.

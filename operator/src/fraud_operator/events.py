@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator.detector import Detector, Json
-from fraud_operator.kube import BY_KIND, ApiError, Kube
+from fraud_operator.kube import ApiError, Kube
 
 LOG: Final = logging.getLogger(__name__)
 

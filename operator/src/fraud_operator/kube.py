@@ -1,4 +1,4 @@
-"""A thin client of the API server: get, list, server-side apply, delete, by kind. It knows the kinds that we use.
+"""A thin client of the API server: get, list, server-side apply, delete, by kind.
 
 Errors, all FraudError:
 
@@ -22,58 +22,11 @@ import urllib3
 from kubernetes import client, config
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import Kind
 from fraud_contracts.errors import FraudError
 
 Json = dict[str, Any]
 TIMEOUT: Final = (5.0, 30.0)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Where the API server keeps it. ``needs`` tells a person what to install where it is missing."""
-
-    api_version: str
-    kind: str
-    plural: str
-    needs: str = ""
-
-    def path(self, namespace: str | None, name: str | None = None, part: str = "") -> str:
-        root = "/api/" if "/" not in self.api_version else "/apis/"
-        path = root + self.api_version
-        if namespace is not None:
-            path += f"/namespaces/{namespace}"
-        path += f"/{self.plural}"
-        if name is not None:
-            path += f"/{name}"
-        return path + (f"/{part}" if part else "")
-
-
-NAMESPACE: Final = Kind("v1", "Namespace", "namespaces")
-DETECTOR: Final = Kind(names.API_VERSION, names.KIND, names.PLURAL)
-_STRIMZI: Final = "the Strimzi operator"
-CHILD_KINDS: Final = (
-    Kind("kafka.strimzi.io/v1", "Kafka", "kafkas", _STRIMZI),
-    Kind("kafka.strimzi.io/v1", "KafkaNodePool", "kafkanodepools", _STRIMZI),
-    Kind("kafka.strimzi.io/v1", "KafkaTopic", "kafkatopics", _STRIMZI),
-    Kind("v1", "ServiceAccount", "serviceaccounts"),
-    Kind("rbac.authorization.k8s.io/v1", "Role", "roles"),
-    Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
-    Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
-    Kind("v1", "Secret", "secrets"),
-    Kind("v1", "ConfigMap", "configmaps"),
-    Kind("v1", "Service", "services"),
-    Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", "KServe"),
-    Kind("apps/v1", "Deployment", "deployments"),
-    Kind("apps/v1", "StatefulSet", "statefulsets"),
-    Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    Kind("flink.apache.org/v1beta1", "FlinkDeployment", "flinkdeployments", "the Flink Kubernetes operator"),
-    Kind("ray.io/v1", "RayJob", "rayjobs", "the KubeRay operator"),
-    Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors", "the Prometheus operator"),
-)
-BY_KIND: Final = {
-    kind.kind: kind
-    for kind in (*CHILD_KINDS, DETECTOR, Kind("v1", "Pod", "pods"), Kind("v1", "Event", "events"))
-}
 
 
 class ApiError(FraudError):

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND
 from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS, DetectorConfig
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.release import Release, parse_release
 from fraud_operator.apply import wrote
 from fraud_operator.detector import Detector, Json
 from fraud_operator.facts import Facts
-from fraud_operator.kube import BY_KIND, Kube
+from fraud_operator.kube import Kube
 from fraud_operator.rollout_state import Phase, State
 
 LOG: Final = logging.getLogger(__name__)

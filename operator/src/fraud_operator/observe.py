@@ -16,6 +16,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from fraud_contracts import metrics, names
+from fraud_contracts.child_kinds import BY_KIND
 from fraud_contracts.config import HTTP_PORT, METRICS_PORT, RELEASE_KEY
 from fraud_contracts.errors import StoreError
 from fraud_contracts.model_package import PackageError
@@ -27,7 +28,7 @@ from fraud_operator.apply import snapshot, wrote
 from fraud_operator.detector import Detector, Json
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.gates import Gates
-from fraud_operator.kube import BY_KIND, Kube
+from fraud_operator.kube import Kube
 from fraud_operator.lags import LagReader
 from fraud_operator.registry import ModelNotFoundError, Registry, Version
 from fraud_operator.rollout import Gate

@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import DETECTOR
 from fraud_contracts.detector import DeletionPolicy, dump
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
@@ -26,7 +27,7 @@ from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, Json
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
-from fraud_operator.kube import DETECTOR, ApiError, Kube, UnreachableError
+from fraud_operator.kube import ApiError, Kube, UnreachableError
 from fraud_operator.memory import Memory
 from fraud_operator.observe import Observer
 from fraud_operator.releases import make_release, sealed

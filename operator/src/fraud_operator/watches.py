@@ -15,7 +15,8 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.background import thread
-from fraud_operator.kube import CHILD_KINDS, ApiError, Kind, Kube
+from fraud_contracts.child_kinds import LISTED_KINDS, Kind
+from fraud_operator.kube import ApiError, Kube
 
 LOG: Final = logging.getLogger(__name__)
 # A watch ends and starts anew after this time, and each start tells of all that is there: nothing stays missed for longer.
@@ -35,9 +36,7 @@ class Watches:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        for kind in CHILD_KINDS:
-            if kind.kind == "Secret":
-                continue
+        for kind in LISTED_KINDS:
             for namespace in self.namespaces or (None,):
                 thread(f"watch {kind.plural}", partial(self._follow, kind, namespace))
 

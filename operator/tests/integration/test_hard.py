@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND, CHILD_KINDS, DETECTOR
 from fraud_contracts.release import ModelPackage, Release
 from fraud_operator.apply import snapshot
-from fraud_operator.kube import BY_KIND, CHILD_KINDS, DETECTOR, Kube
+from fraud_operator.kube import Kube
 from fraud_operator.reconcile import new_keys
 from fraud_operator.rollout_state import ROLLOUT_KEY, Phase, State
 from fraud_testing.kafka import wait_for

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_operator.apply import snapshot
 from fraud_operator.desired.common import CONFIG_HASH
 from fraud_operator.events import Recorder
-from fraud_operator.kube import BY_KIND, DETECTOR, Kube, RefusedError
+from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, Stores

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_operator.events import Recorder
-from fraud_operator.kube import BY_KIND, DETECTOR, Kube
+from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Kafka, Platform, Stores

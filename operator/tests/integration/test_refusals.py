@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from fraud_contracts.child_kinds import DETECTOR
 from fraud_operator.events import Recorder
-from fraud_operator.kube import DETECTOR, Kube, RefusedError
+from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, Stores

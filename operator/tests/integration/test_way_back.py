@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.release import Release, parse_release
 from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
-from fraud_operator.kube import BY_KIND, DETECTOR, Kube
+from fraud_operator.kube import Kube
 from fraud_operator.reconcile import Outcome, Reconciler
 from fraud_operator.rollout_state import Phase, State
 from fraud_operator.settings import Platform, Stores

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import Kind
 from fraud_contracts.config import RELEASE_KEY
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage, Release
@@ -16,7 +17,7 @@ from fraud_operator.apply import FIGHT, Applier, Report
 from fraud_operator.desired.common import Child
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
-from fraud_operator.kube import ConflictError, Kind
+from fraud_operator.kube import ConflictError
 from fraud_operator.memory import Memory
 from fraud_operator.readiness import SILENT_MS, STUCK_MS, Level, flink, kafka
 from fraud_operator.releases import sealed

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from fraud_bench import told
-from fraud_operator.kube import DETECTOR
+from fraud_contracts.child_kinds import DETECTOR
 from fraud_testing.api_server import ROOT, serve
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, install, render

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator.deletion import TOPIC_FINALIZER
-from fraud_operator.kube import BY_KIND, Kube
+from fraud_operator.kube import Kube
 
 FLINK, TOPIC = BY_KIND["FlinkDeployment"], BY_KIND["KafkaTopic"]
 FLINK_FINALIZER = "flinkdeployments.flink.apache.org/finalizer"

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from fraud_operator.kube import BY_KIND, Kind, Kube
+from fraud_contracts.child_kinds import BY_KIND, Kind
+from fraud_operator.kube import Kube
 from fraud_testing.api_server import OPERATOR, ROOT, ApiServer, binary
 from fraud_testing.kafka import free_port, wait_for
 

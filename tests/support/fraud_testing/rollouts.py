@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from fraud_contracts.child_kinds import BY_KIND
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator.desired.common import MODEL_VERSION
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Replica
-from fraud_operator.kube import BY_KIND, Kube
+from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
 from fraud_operator.registry import Version
 

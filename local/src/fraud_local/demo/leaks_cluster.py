@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fraud_contracts.child_kinds import DETECTOR, LISTED_KINDS
 from fraud_local.demo.container_logs import kept
 from fraud_local.demo.leaks import Needles, Report, files, pieces, planted
 
-# Every kind of object in which a program could leave a message.
-OBJECTS = (
-    "configmaps,events,pods,services,deployments,statefulsets,jobs,kafkas,kafkatopics,flinkdeployments,rayjobs,"
-    "rayclusters,inferenceservices,frauddetectors"
+# Every kind of object in which a program could leave a message: the children's, and what their operators make of them.
+# A cluster may do without a Prometheus operator.
+SEARCHED = (
+    *(kind.resource for kind in LISTED_KINDS if kind.kind != "PodMonitor"),
+    *(DETECTOR.resource, "pods", "events", "jobs.batch", "rayclusters.ray.io"),
 )
 
 
@@ -28,7 +30,7 @@ def cluster(needles: Needles, kubectl: Callable[..., str], followed: Path) -> Re
     ``followed`` is the folder of ``container_logs.Follower``: what it has kept, the cluster may forget.
     """
     report = Report()
-    for kind in OBJECTS.split(","):
+    for kind in SEARCHED:
         try:
             text = kubectl("get", kind, "-A", "-o", "json", "--ignore-not-found")
         except (

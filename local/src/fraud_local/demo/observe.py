@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fraud_contracts import names
+from fraud_contracts.child_kinds import CHILD_KINDS
 from fraud_local import paths
 from fraud_local.demo.kubectl import Kubectl, KubectlError
 from fraud_local.demo.place import Place
-
-CHILD_KINDS = (
-    "kafkas.kafka.strimzi.io", "kafkanodepools.kafka.strimzi.io", "kafkatopics.kafka.strimzi.io", "flinkdeployments.flink.apache.org",
-    "rayjobs.ray.io", "inferenceservices.serving.kserve.io", "deployments.apps", "statefulsets.apps", "services", "configmaps", "secrets",
-    "serviceaccounts", "poddisruptionbudgets.policy", "networkpolicies.networking.k8s.io", "podmonitors.monitoring.coreos.com",
-)  # fmt: skip
 
 
 def memory_used_mib() -> int:
@@ -76,7 +71,7 @@ def _children(kube: Kubectl, namespace: str, uid: str) -> list[dict[str, str]]:
         try:
             # Strimzi copies our labels to what it makes, but not who manages.
             ours = f"{names.UID_LABEL}={uid},app.kubernetes.io/managed-by={names.FIELD_MANAGER}"
-            items = kube.get("-n", namespace, kind, "-l", ours).get("items", [])
+            items = kube.get("-n", namespace, kind.resource, "-l", ours).get("items", [])
         except KubectlError:
             continue  # a kind whose CRD isn't installed has no children
         children += [{"kind": item["kind"], "name": item["metadata"]["name"]} for item in items]
