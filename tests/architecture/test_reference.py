@@ -11,6 +11,7 @@ import pytest
 
 from fraud_contracts import names, records, reference, reference_text
 from fraud_contracts.errors import Degraded, Reason
+from fraud_contracts.label_report import ReportCode
 
 ROOT = Path(__file__).parents[2]
 PAGES = reference.pages()
@@ -73,8 +74,8 @@ def test_every_code_of_an_http_answer_is_described(package: str, column: int) ->
 
 
 def test_every_reason_of_a_refusal_is_described() -> None:
-    """Each reason of a dead letter is a code with a sentence."""
-    assert {str(reason) for reason in Reason} <= set(reference_text.ERRORS)
+    """Each reason of a dead letter or of a refused label report is a code with a sentence."""
+    assert {str(code) for code in (*Reason, *ReportCode)} <= set(reference_text.ERRORS)
 
 
 def test_no_code_is_described_that_nobody_answers() -> None:
@@ -84,5 +85,5 @@ def test_no_code_is_described_that_nobody_answers() -> None:
         for package in ("serving/src", "console/src")
         for path in (ROOT / package).rglob("*.py")
     )
-    known = {str(reason) for reason in Reason} | {"kafka_unavailable", "redis_unavailable"}
+    known = {str(code) for code in (*Reason, *ReportCode)} | {"kafka_unavailable", "redis_unavailable"}
     assert {code for code in reference_text.ERRORS if f'"{code}"' not in source} <= known

@@ -228,12 +228,29 @@ class Features(Spec):
     )
 
 
+class LabelKind(StrEnum):
+    """Whether labels come of themselves, or because somebody looked at a payment that was picked."""
+
+    PASSIVE = "Passive"
+    ANALYST = "Analyst"
+
+
 class LabelSource(Spec):
     name: Name = Field(description="Name that its reports carry as source.")
     maturity: Duration = Field(
         "90d",
         description="How long after a transaction this source may still report it; only older ones are learned from.",
     )
+    kind: LabelKind | None = Field(
+        None,
+        description="How its labels come about: Passive, by themselves as a chargeback does, or Analyst, where somebody "
+        "looked at a payment that was picked. Where absent, a source named analyst is Analyst and any other Passive.",
+    )
+
+    @property
+    def kind_or_default(self) -> LabelKind:
+        """As stated, else by the name."""
+        return self.kind or (LabelKind.ANALYST if self.name == "analyst" else LabelKind.PASSIVE)
 
 
 class Labels(Spec):

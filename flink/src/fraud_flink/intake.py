@@ -17,8 +17,9 @@ import orjson
 
 from fraud_contracts.config import MAX_EVENT_BYTES, DetectorConfig
 from fraud_contracts.errors import Degraded, EventError, Reason
+from fraud_contracts.event_values import MAX_INTEGER
 from fraud_contracts.records import Source
-from fraud_pipelines.events import MAX_INTEGER, EventSchema, Tokeniser
+from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import ProfileError, compile_detector
 from fraud_pipelines.sealing import Sealer
 

@@ -62,7 +62,8 @@ def revision(spec: DetectorSpec, feature_set: str, token: str | None, created: i
         return None
     whole: dict[str, Any] = {
         "train": {key: value for key, value in dump(train).items() if key != "schedule"},
-        "labels": dump(spec.labels),
+        # A source's kind changes nothing that is learned.
+        "labels": {"sources": [{"name": s.name, "maturity": s.maturity} for s in spec.labels.sources]},
         "set": feature_set,
         "token": token or "",
         "tick": last_tick(train.schedule, created, now) if train.schedule else None,

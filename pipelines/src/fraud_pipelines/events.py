@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,15 +20,12 @@ from fraud_contracts import durations, tokens
 from fraud_contracts.detector_event import Entity, FieldType, TimeUnit
 from fraud_contracts.detector_event import Event as EventSpec
 from fraud_contracts.errors import EventError, Reason
+from fraud_contracts.event_values import MAX_INTEGER, MIN_TIME, identifier
 from fraud_contracts.raw_json import decode, reread
 from fraud_contracts.records import Event, Scalar, body_hash
 
-MAX_TEXT: Final = 200
 MAX_FIELD_TEXT: Final = 1_000
 MAX_AMOUNT: Final = 10**13  # minor units; far below 2^53, so doubles and int64 sums stay exact
-MAX_INTEGER: Final = 2**53 - 1
-MIN_TIME: Final = 946_684_800_000  # 2000-01-01: seconds sent as milliseconds end up before it
-MAX_TIME: Final = 253_402_300_799_000  # the year 9999 ends: no later time can be shown
 
 # A number written with so few characters has at most 15 digits, which a double keeps.
 _SHORT_NUMBER: Final = 15
@@ -101,7 +97,7 @@ class EventSchema:
                         found = reread(raw)
                         break
         if "decision" in found:
-            event_id = _text(found.get(self._id), self._id, Reason.INVALID_ID, Reason.MISSING_FIELD, None)
+            event_id = identifier(found.get(self._id), self._id)
             raise EventError(
                 Reason.CARRIES_DECISION,
                 "the transaction carries a decision; only the decision service may add one",
@@ -125,7 +121,7 @@ class EventSchema:
         return body_hash(event)
 
     def _event(self, found: Mapping[str, Any], tokeniser: Tokeniser, now_ms: int) -> Event:
-        event_id = _text(found.get(self._id), self._id, Reason.INVALID_ID, Reason.MISSING_FIELD, None)
+        event_id = identifier(found.get(self._id), self._id)
         time = self._time_ms(found.get(self._time), event_id)
         if time < MIN_TIME:
             _fail(
@@ -157,7 +153,7 @@ class EventSchema:
             if value is None and not required:
                 entities[name] = None
                 continue
-            text = _text(value, field, Reason.INVALID_ENTITY, Reason.MISSING_FIELD, event_id)
+            text = identifier(value, field, Reason.INVALID_ENTITY, Reason.MISSING_FIELD, event_id)
             entities[name] = tokeniser.token(field, text) if sensitive else text
         fields: dict[str, Scalar] = {}
         for field, kind, sensitive in self._fields:
@@ -279,37 +275,10 @@ class EventSchema:
         return found
 
 
-def identifier(value: Any, field: str) -> str:
-    """A transaction's id as the events' schema takes it, for whoever names one; EventError says what is wrong."""
-    return _text(value, field, Reason.INVALID_ID, Reason.MISSING_FIELD, None)
-
-
 def _literal(field: str) -> re.Pattern[bytes]:
     return re.compile(
         re.escape(json.dumps(field, ensure_ascii=False).encode()) + rb"[ \t\r\n]*:[ \t\r\n]*([0-9.eE+-]+)"
     )
-
-
-def _text(value: Any, field: str, reason: Reason, missing: Reason, event_id: str | None) -> str:
-    """An identifier: a string or an integer, 1 to 200 printable characters in normal form C, no space at the ends."""
-    kind = value.__class__
-    if kind is int and -(2**63) <= value < 2**64:  # what every reader of JSON takes for an integer
-        return str(value)
-    if kind is not str:
-        if value is None:
-            _fail(missing, field, "is missing", event_id)
-        _fail(Reason.WRONG_TYPE, field, "must be a string or an integer", event_id)
-    if not value:
-        _fail(reason, field, "is empty", event_id)
-    if len(value) > MAX_TEXT:
-        _fail(reason, field, f"is longer than {MAX_TEXT} characters", event_id)
-    if not value.isprintable():
-        _fail(reason, field, "holds control or invisible characters", event_id)
-    if value[0] == " " or value[-1] == " ":
-        _fail(reason, field, "starts or ends with a space", event_id)
-    if not value.isascii() and not unicodedata.is_normalized("NFC", value):
-        _fail(reason, field, "is not in Unicode normal form C", event_id)
-    return str(value)
 
 
 def _scalar(value: Any, field: str, kind: FieldType, event_id: str) -> Scalar:

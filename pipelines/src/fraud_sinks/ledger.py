@@ -22,22 +22,22 @@ import psycopg
 from psycopg.rows import dict_row
 
 from fraud_contracts.config import DetectorConfig
+from fraud_contracts.label_report import source_kinds
 from fraud_sinks import run
 from fraud_sinks.database import RECORD_ERRORS, Database, migrate
 from fraud_sinks.ledger_conflicts import Told, settle
 from fraud_sinks.ledger_labels import LabelProducer
 from fraud_sinks.ledger_records import (
     DecisionRow,
-    Report,
     UnfitError,
     decision,
     readable,
     report,
-    verdict,
 )
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError
+from fraud_sinks.standing_label import Report, standing_report
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class LedgerWriter:
         self._database, self._labels, self._meters, self._rebuild = database, labels, meters, rebuild
         self._decisions = config.identity.topic("decisions")
         self._first_entity = config.spec.entities[0].name
-        self._sources = frozenset(source.name for source in config.spec.labels.sources)
+        self._kinds = source_kinds(config.spec.labels)
         # What this process knows to be committed. A database that has less was put back to an earlier state.
         self._following: dict[Spot, int] = {}
         self._lineages: dict[tuple[str, str], int] = {}
@@ -198,7 +198,7 @@ class LedgerWriter:
                 if record.topic == self._decisions:
                     decisions.append(decision(record, self._first_entity, self._spot(record.place).lineage))
                 else:
-                    reports.append(report(record, self._sources, self._spot(record.place).lineage))
+                    reports.append(report(record, self._kinds, self._spot(record.place).lineage))
             except UnfitError as error:
                 rejected.append((record, str(error)))
         try:
@@ -315,7 +315,7 @@ class LedgerWriter:
         by_id: dict[str, list[Report]] = {}
         for row in cursor.fetchall():
             by_id.setdefault(row[0], []).append(Report(*row))
-        standing = [(verdict(reports), len(reports)) for reports in by_id.values()]
+        standing = [(standing_report(reports), len(reports)) for reports in by_id.values()]
         columns = [(one.id, one.fraud, one.source, one.claimed, one.known, count) for one, count in standing]
         cursor.execute(_UPSERT_LABELS, [list(column) for column in zip(*columns, strict=True)])
         return int(cursor.rowcount)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
 
+from fraud_contracts.detector_event import LabelKind
+from fraud_contracts.errors import EventError
+from fraud_contracts.event_values import identifier
+from fraud_contracts.label_report import ReportError, parse_report
 from fraud_contracts.records import Label
 from fraud_sinks.ledger_conflicts import Told
 from fraud_sinks.records import Record
-
-MAX_ID: Final = 200
-MAX_TIME: Final = 2**53
-VERDICTS: Final = {"fraud": True, "legitimate": False}
+from fraud_sinks.standing_label import Report
 
 # What the audit adds after the decision; a repeat of one decision may carry other values here and is no conflict.
 _AUDIT: Final = frozenset({"shadow", "streamed", "parity", "source", "appended"})
@@ -32,24 +33,6 @@ class DecisionRow(NamedTuple):
     told: Told
 
 
-class Report(NamedTuple):
-    """A label report. Reports of one transaction are ordered by ``age``: when the log took them in."""
-
-    id: str
-    fraud: bool
-    source: str
-    claimed: int
-    known: int
-    topic: str
-    lineage: int
-    partition: int
-    offset: int
-
-    @property
-    def age(self) -> tuple[int, str, int, int, int]:
-        return self.known, self.topic, self.lineage, self.partition, self.offset
-
-
 def _object(record: Record) -> dict[str, Any]:
     try:
         found = orjson.loads(record.value or b"")
@@ -61,12 +44,10 @@ def _object(record: Record) -> dict[str, Any]:
 
 
 def _id(value: Any) -> str:
-    """As the door takes ids: text or an integer, printable and short. Anything else can't be a transaction's."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID or not value.isprintable():
-        raise UnfitError("id must be 1 to 200 printable characters")
-    return value
+    try:
+        return identifier(value, "id")
+    except EventError as error:
+        raise UnfitError(error.message) from error
 
 
 def decision(record: Record, first_entity: str, lineage: int = 0) -> DecisionRow:
@@ -119,47 +100,23 @@ def _without_nul(value: Any) -> Any:
     return value
 
 
-def report(record: Record, sources: frozenset[str], lineage: int = 0) -> Report:
-    """``known`` is the append time: what the log says, not what the sender claims."""
-    found = _object(record)
-    verdict = found.get("label")
-    if not isinstance(verdict, str) or verdict not in VERDICTS:
-        raise UnfitError("label must be fraud or legitimate")
-    source = found.get("source")
-    if not isinstance(source, str) or source not in sources:
-        raise UnfitError("source is none of the detector's labels.sources")
-    claimed = found.get("claimed")
-    if claimed is None:
-        claimed = record.appended
-    if not isinstance(claimed, int) or isinstance(claimed, bool) or not 0 <= claimed < MAX_TIME:
-        raise UnfitError("claimed must be UTC milliseconds")
+def report(record: Record, kinds: Mapping[str, LabelKind], lineage: int = 0) -> Report:
+    """``kinds`` are of the detector's sources; ``known`` is the append time: what the log says, not what the sender claims."""
+    try:
+        parsed = parse_report(record.value or b"", kinds, record.appended)
+    except (EventError, ReportError) as error:
+        raise UnfitError(error.message) from error
     return Report(
-        _id(found.get("id")),
-        VERDICTS[verdict],
-        source,
-        claimed,
+        parsed.id,
+        parsed.fraud,
+        parsed.source,
+        record.appended if parsed.claimed is None else parsed.claimed,
         record.appended,
         record.topic,
         lineage,
         record.partition,
         record.offset,
     )
-
-
-def verdict(reports: Iterable[Report]) -> Report:
-    """The report that stands: of the run of newest reports that agree, the first.
-
-    The newest report decides what the transaction was. When it became known is when the first report of that run came:
-    the stream counts a label from then on and ignores its confirmation, so training must too. The order of arrival
-    doesn't matter.
-    """
-    newest_first = sorted(reports, key=lambda one: one.age, reverse=True)
-    standing = newest_first[0]
-    for one in newest_first:
-        if one.fraud != standing.fraud:
-            break
-        standing = one
-    return standing
 
 
 def label(row: dict[str, Any]) -> Label:

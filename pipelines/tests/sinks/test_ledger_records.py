@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_sinks.ledger_records import Report, UnfitError, decision, report, verdict
+from fraud_contracts.detector_event import LabelKind
+from fraud_sinks.ledger_records import UnfitError, decision, report
 from fraud_sinks.records import Record
+from fraud_sinks.standing_label import Report, standing_report
 
-SOURCES = frozenset({"analyst", "chargeback"})
+NOW = 1_800_000_000_000
+SOURCES = {"analyst": LabelKind.ANALYST, "chargeback": LabelKind.PASSIVE}
 
 
 def make_decision(**changes: object) -> Record:
@@ -88,9 +91,9 @@ def test_a_report_is_known_from_its_append_time() -> None:
     """The claimed date is kept beside it and defaults to it."""
     got = report(make_report({"id": "tx-1", "label": "fraud", "source": "analyst"}, appended=123), SOURCES)
     assert (got.known, got.claimed, got.fraud) == (123, 123, True)
-    claimed = {"id": 17, "label": "legitimate", "source": "chargeback", "claimed": 5}
-    got = report(make_report(claimed, appended=123), SOURCES)
-    assert (got.id, got.known, got.claimed, got.fraud) == ("17", 123, 5, False)
+    claimed = {"id": 17, "label": "legitimate", "source": "chargeback", "claimed": 1_700_000_000_000}
+    got = report(make_report(claimed, appended=NOW), SOURCES)
+    assert (got.id, got.known, got.claimed, got.fraud) == ("17", NOW, 1_700_000_000_000, False)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,9 @@ def test_a_report_is_known_from_its_append_time() -> None:
         {"id": True, "label": "fraud", "source": "analyst"},
         {"id": "x", "label": "fraud", "source": "analyst", "claimed": "yesterday"},
         {"id": "x", "label": "fraud", "source": "analyst", "claimed": 2**60},
+        {"id": "x", "label": "fraud", "source": "analyst", "claimed": 5},
+        {"id": "x", "label": "fraud", "source": "analyst", "note": "x"},
+        {"id": " x", "label": "fraud", "source": "analyst"},
     ],
 )
 def test_a_report_that_says_nothing_usable_is_unfit(value: object) -> None:
@@ -120,9 +126,9 @@ def reports(verdicts: list[bool]) -> list[Report]:
 
 def test_the_newest_report_stands_from_when_its_verdict_was_first_given() -> None:
     """A confirmation doesn't move the time at which a label became known; a correction does."""
-    assert verdict(reports([True, True])).known == 0
-    assert verdict(reports([True, False, True, True])).known == 20
-    assert verdict(reports([True, True, False])).fraud is False
+    assert standing_report(reports([True, True])).known == 0
+    assert standing_report(reports([True, False, True, True])).known == 20
+    assert standing_report(reports([True, True, False])).fraud is False
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.randoms())
@@ -131,5 +137,5 @@ def test_the_order_of_arrival_does_not_matter(verdicts: list[bool], chance: rand
     one = reports(verdicts)
     other = list(one)
     chance.shuffle(other)
-    assert verdict(one) == verdict(other)
-    assert verdict(one).fraud is verdicts[-1]
+    assert standing_report(one) == standing_report(other)
+    assert standing_report(one).fraud is verdicts[-1]

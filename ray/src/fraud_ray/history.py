@@ -23,9 +23,10 @@ from fraud_contracts import csv_rows
 from fraud_contracts.csv_rows import RefusedLines, TableError
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import EventError
+from fraud_contracts.event_values import MAX_TIME
 from fraud_contracts.records import Event
 from fraud_contracts.training_end import EndReason
-from fraud_pipelines.events import EPOCH, MAX_TIME, EventSchema, Tokeniser
+from fraud_pipelines.events import EPOCH, EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
 from fraud_ray.lake import Decided, Lake

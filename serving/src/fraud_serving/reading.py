@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from fraud_contracts.config import MAX_EVENT_BYTES
+from fraud_contracts.event_values import MAX_INTEGER, MAX_TIME
 from fraud_contracts.records import DeadLetter, Decision, Event, FeatureRecord
-from fraud_pipelines.events import MAX_INTEGER, MAX_TIME
 
 # No record of ours comes near: the largest hold an event twice. Checking larger bytes would hold up all others.
 MAX_BYTES: Final = 4 * MAX_EVENT_BYTES
