@@ -22,12 +22,12 @@ def test_over_http(platform: Platform) -> None:
     answers = asyncio.run(traffic.together(platform.service.url + "/v1/decisions", bodies))
     for case, answer in zip(CASES, answers, strict=True):
         if case.outcome == DECIDED:
-            assert (answer.status, answer.told["action"] in ("approve", "review", "decline")) == (
+            assert (answer.status, answer.document["action"] in ("approve", "review", "decline")) == (
                 200,
                 True,
             ), case
             continue
-        error = answer.told["error"]
+        error = answer.document["error"]
         assert answer.status == (413 if case.outcome == "too_large" else 400), case
         assert (error["code"], error["field"]) == (case.outcome, case.field), case
 
@@ -76,5 +76,5 @@ def test_labels(platform: Platform) -> None:
         if code is None:
             assert answer.status == 202, (name, answer.body)
         else:
-            assert answer.told["error"]["code"] == code, (name, answer.body)
+            assert answer.document["error"]["code"] == code, (name, answer.body)
             assert answer.status in (400, 413, 422), name

@@ -68,10 +68,10 @@ def test_bytes_into_the_api(platform: Platform) -> None:
     statuses = Counter(answer.status for answer in answers)
     assert set(statuses) <= {200, 400, 409, 413}, statuses
     assert sum(statuses.values()) == API_CASES
-    codes = Counter(answer.told["error"]["code"] for answer in answers if answer.status != 200)
+    codes = Counter(answer.document["error"]["code"] for answer in answers if answer.status != 200)
     assert set(codes) <= CODES, codes
     assert len(codes) > 10, codes
-    decided = {answer.told["id"] for answer in answers if answer.status == 200}
+    decided = {answer.document["id"] for answer in answers if answer.status == 200}
     platform.settled(180)
     found = Counter(one["id"] for one in platform.read("decisions") if one["id"] in decided)
     assert set(found) == decided

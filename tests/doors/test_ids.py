@@ -75,7 +75,7 @@ def test_a_hundred_retries_at_once_are_one_decision(platform: Platform) -> None:
     assert [found["id"] for found in decisions(platform, "race-")] == ["race-1"]
     rows = ledger(platform, "race-")
     assert list(rows) == ["race-1"]
-    assert shown(rows["race-1"]) == answers[0].told
+    assert shown(rows["race-1"]) == answers[0].document
     assert find(platform, "race-1") == answers[0].body
 
 
@@ -185,11 +185,11 @@ def test_ten_thousand_ids_through_both_doors(platform: Platform) -> None:
             if answer.status == 409:
                 refused += 1
                 assert not same or row_marked, event_id
-            elif MARK in answer.told["degraded"]:
+            elif MARK in answer.document["degraded"]:
                 marked += 1
-            elif answer.told != shown(row):
+            elif answer.document != shown(row):
                 # Decided anew in the moment before the claim was made up for: the row itself carries the mark.
-                assert row_marked, (event_id, answer.told, shown(row))
+                assert row_marked, (event_id, answer.document, shown(row))
                 superseded += 1
             else:
                 assert same, event_id
@@ -229,7 +229,7 @@ def test_restarts_change_no_answer(platform: Platform) -> None:
 def test_without_any_claim_the_log_still_knows_the_ids(platform: Platform) -> None:
     """Redis emptied and the worker started anew: repeats of both doors are published no second time, and it is counted."""
     bodies = [(f"lost-{i}", body(f"lost-{i}")) for i in range(50)]
-    first = {answer.id: answer.told for answer in ask(platform, bodies)}
+    first = {answer.id: answer.document for answer in ask(platform, bodies)}
     platform.settled()
     platform.redis_client().flushall()
     platform.worker.stop(signal.SIGKILL)

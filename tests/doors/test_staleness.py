@@ -19,7 +19,7 @@ LOST = ("profiles_unavailable", "profiles_incomplete")
 
 def carried(answers: list[traffic.Answer]) -> float:
     """Share of the requests that the machine answered with all parts in time."""
-    whole = [a for a in answers if a.status == 200 and not a.told["degraded"]]
+    whole = [a for a in answers if a.status == 200 and not a.document["degraded"]]
     return len(whole) / len(answers)
 
 

@@ -56,16 +56,16 @@ def run(bench: str) -> dict[str, Any]:
             text=True,
         )
         assert process.stdout is not None
-        found: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         for line in process.stdout:
             if line.startswith('{"figure"'):
                 figure = json.loads(line)
-                found[figure.pop("figure")] = figure
+                figures[figure.pop("figure")] = figure
     if process.wait():
         tail = log.read_text()[-3000:]
         sys.exit(f"{tail}\n{bench} failed with {process.returncode}; its output is in {log}")
     say(f"{bench}: {time.monotonic() - start:.0f} s")
-    return found
+    return figures
 
 
 def machine() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import mlflow.pyfunc
@@ -28,26 +29,28 @@ _model = mlflow.pyfunc.load_model(os.environ["BENCH_MODEL"])
 _redis = redis.Redis.from_url(os.environ["REDIS_URL"])
 
 
-@app.get("/readyz")
+@app.get("/readyz")  # type: ignore[untyped-decorator]  # Flask is in the serving environment only
 def ready() -> dict[str, bool]:
     return {"ready": True}
 
 
-@app.post("/v1/decisions")
+@app.post("/v1/decisions")  # type: ignore[untyped-decorator]  # as above
 def decide() -> dict[str, Any]:
-    start, given = time.perf_counter(), request.get_json()
+    start, payment = time.perf_counter(), request.get_json()
     event = {
-        "id": given["id"],
-        "time": given["time"],
-        "amount": round(given["amount"] * 100),
-        "fields": {"category": given["category"]},
+        "id": payment["id"],
+        "time": payment["time"],
+        "amount": round(payment["amount"] * 100),
+        "fields": {"category": payment["category"]},
     }
-    keys = {"customer": f"flask:c:{given['card']}", "counterparty": f"flask:m:{given['merchant']}"}
+    keys = {"customer": f"flask:c:{payment['card']}", "counterparty": f"flask:m:{payment['merchant']}"}
     entry, pipe = orjson.dumps(event), _redis.pipeline(transaction=False)
     for key in keys.values():
         pipe.rpush(key, entry).ltrim(key, -HISTORY, -1).lrange(key, 0, -1)
     replies = pipe.execute()
-    seen = {name: [orjson.loads(e) for e in replies[3 * i + 2]] for i, name in enumerate(keys)}
+    seen: dict[str, Sequence[dict[str, Any]]] = {
+        name: [orjson.loads(e) for e in replies[3 * i + 2]] for i, name in enumerate(keys)
+    }
     row = pd.DataFrame([vector(_spec, event, seen)], columns=_names)
     probability = float(_model.predict(row)[0])
     action = "decline" if probability > 0.7 else "review" if probability > 0.3 else "approve"

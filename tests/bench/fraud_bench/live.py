@@ -24,7 +24,7 @@ import pandas as pd
 import redis as redis_client
 import uvloop
 
-from fraud_bench import load, stack, stream, told
+from fraud_bench import load, measure, stack, stream
 from fraud_contracts import metrics
 from fraud_contracts.model_package import NATIVE
 from fraud_contracts.names import profile_key
@@ -57,12 +57,13 @@ def send(url: str, prefix: str, rate: float, seconds: float, warm: float) -> loa
         client = load.Load(url, "/v1/decisions", stack.HEADERS, lambda i: stack.body(f"{prefix}-{i}"))
         return await client.run(rate, seconds, warm)
 
-    return uvloop.run(run())
+    answers: load.Answers = uvloop.run(run())
+    return answers
 
 
 def warm_up(path: stack.Stack) -> None:
     """Traffic until the JVMs have compiled what they run, which takes a core for a while; then a pause until they rest."""
-    told.note(f"warming up with {WARM_UP} transactions")
+    measure.note(f"warming up with {WARM_UP} transactions")
     stream.fill(path, "w0", WARM_UP)
 
     def done() -> bool:
@@ -80,34 +81,34 @@ def warm_up(path: stack.Stack) -> None:
 
 
 def inline(path: stack.Stack, service: serving.Process) -> None:
-    told.note(f"inline decisions, {RATE:.0f}/s")
+    measure.note(f"inline decisions, {RATE:.0f}/s")
     send(service.url, "w", RATE, 1.0, WARM)
     steps = metrics.STEP_SECONDS.name
-    cpu, before, start = path.cpu(), told.samples(service.url, steps), time.perf_counter()
-    found = send(service.url, "d", RATE, SECONDS, 1.0)
-    after, spent = told.samples(service.url, steps), time.perf_counter() - start
-    count = len(found.seconds) * (SECONDS + 1.0) / SECONDS
+    cpu, before, start = path.cpu(), measure.samples(service.url, steps), time.perf_counter()
+    answers = send(service.url, "d", RATE, SECONDS, 1.0)
+    after, spent = measure.samples(service.url, steps), time.perf_counter() - start
+    count = len(answers.seconds) * (SECONDS + 1.0) / SECONDS
     used = {name: round(1e6 * (now - cpu[name]) / count) for name, now in path.cpu().items()}
-    told.say(
+    measure.report(
         "inline",
-        **latencies(found),
+        **latencies(answers),
         offered=RATE,
-        model_p99_ms=round(1000 * told.histogram_quantile(before, after, 0.99, 'step="model"'), 2),
+        model_p99_ms=round(1000 * measure.histogram_quantile(before, after, 0.99, 'step="model"'), 2),
         cpu_us=used,
         cpu_cores=round(sum(used.values()) * count / 1e6 / spent, 2),
-        versions=told.versions(*LIBRARIES),
+        versions=measure.versions(*LIBRARIES),
     )
 
 
-def latencies(found: load.Answers) -> dict[str, Any]:
+def latencies(answers: load.Answers) -> dict[str, Any]:
     return {
-        "requests": len(found.seconds),
-        "done_per_s": round(len(found.seconds) / max(found.elapsed, 1e-9)),
-        "p50_ms": round(found.at(0.5), 1),
-        "p99_ms": round(found.at(0.99), 1),
-        "p999_ms": round(found.at(0.999), 1),
-        "answers": dict(found.told),
-        "lost": found.lost,
+        "requests": len(answers.seconds),
+        "done_per_s": round(len(answers.seconds) / max(answers.elapsed, 1e-9)),
+        "p50_ms": round(answers.at(0.5), 1),
+        "p99_ms": round(answers.at(0.99), 1),
+        "p999_ms": round(answers.at(0.999), 1),
+        "answers": dict(answers.outcomes),
+        "lost": answers.lost,
     }
 
 
@@ -123,8 +124,8 @@ class Background(threading.Thread):
         while self._on:
             due += 1 / self._rate
             time.sleep(max(0.0, due - time.monotonic()))
-            made = stack.transaction(f"b-{id(self)}-{i}")
-            producer.produce(self._path.topic("transactions"), orjson.dumps(made), made["card"])
+            payment = stack.transaction(f"b-{id(self)}-{i}")
+            producer.produce(self._path.topic("transactions"), orjson.dumps(payment), payment["card"])
             producer.poll(0)
             i += 1
         producer.flush(30)
@@ -140,7 +141,7 @@ class Background(threading.Thread):
 
 def freshness(path: stack.Stack) -> None:
     """From the record's append in ``transactions`` to its profile in Redis, of cards never seen before."""
-    told.note("freshness")
+    measure.note("freshness")
     of, tokeniser = path.config.identity, Tokeniser.from_hex(serving.TOKEN_KEY)
     store, producer = redis_client.Redis.from_url(path.store.url), path.broker.producer()
     ages: list[float] = []
@@ -163,7 +164,7 @@ def freshness(path: stack.Stack) -> None:
                 time.sleep(0.002)
             ages.append(time.time() * 1000 - appended[0])
             time.sleep(0.013)  # not in step with the stream's own quarter of a second
-    told.say(
+    measure.report(
         "freshness",
         probes=PROBES,
         beside_per_s=RATE,
@@ -180,7 +181,7 @@ def ask(service: serving.Process, sent: dict[str, Any]) -> dict[str, Any]:
 
 def burst(path: stack.Stack, service: serving.Process) -> None:
     """Ten payments of a card in a second, each after the last one's answer: what the inline vectors counted."""
-    told.note("bursts")
+    measure.note("bursts")
     at = compile_detector(path.config.spec).names.index("customer_count_1h")
     ids: dict[str, int] = {}
     longest = 0.0
@@ -204,12 +205,12 @@ def burst(path: stack.Stack, service: serving.Process) -> None:
 
     kafka.wait_for(read, 30, "the bursts in accepted")
     right = sum(counted[name] == want for name, want in ids.items())
-    told.say("burst", bursts=BURSTS, payments=len(ids), exact=right, longest_s=round(longest, 2))
+    measure.report("burst", bursts=BURSTS, payments=len(ids), exact=right, longest_s=round(longest, 2))
 
 
 def rollback(path: stack.Stack, service: serving.Process) -> None:
     """From the order (a new release document) to the last decision of either door on the release left behind."""
-    told.note("rollback")
+    measure.note("rollback")
     path.use("promoted")
     time.sleep(3)
     ordered: list[float] = []
@@ -232,7 +233,7 @@ def rollback(path: stack.Stack, service: serving.Process) -> None:
         doors[decision["door"]] += 1
         if decision["release"] == "promoted":
             last[decision["door"]] = max(last.get(decision["door"], 0.0), decision["decided"])
-    told.say(
+    measure.report(
         "rollback",
         decisions_since=path.broker.count(path.topic("decisions")) - start,
         last_old_s={door: round((at - ordered[0]) / 1000, 2) for door, at in last.items()},
@@ -267,28 +268,28 @@ def flask(path: stack.Stack) -> Iterator[serving.Process]:
 def family_cpu(pid: int) -> float:
     """A server's processor time, its workers' included."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return told.cpu_seconds(pid) + sum(told.cpu_seconds(int(child)) for child in children)
+    return measure.cpu_seconds(pid) + sum(measure.cpu_seconds(int(child)) for child in children)
 
 
 def baseline(path: stack.Stack) -> None:
     with flask(path) as process:
         assert process.process is not None
         for rate in (RATE, RATE / 5):
-            told.note(f"Flask with pyfunc, {rate:.0f}/s")
+            measure.note(f"Flask with pyfunc, {rate:.0f}/s")
             send(process.url, f"fw{rate}", rate / 2, 1.0, 3.0)
             before = family_cpu(process.process.pid)
-            found = send(process.url, f"f{rate}", rate, SECONDS / 2, 1.0)
+            answers = send(process.url, f"f{rate}", rate, SECONDS / 2, 1.0)
             used = family_cpu(process.process.pid) - before
-            each = round(1e6 * used / max(1.0, len(found.seconds) * (SECONDS / 2 + 1) / (SECONDS / 2)))
-            told.say(f"flask_{rate:.0f}", offered=rate, **latencies(found), cpu_us=each)
+            each = round(1e6 * used / max(1.0, len(answers.seconds) * (SECONDS / 2 + 1) / (SECONDS / 2)))
+            measure.report(f"flask_{rate:.0f}", offered=rate, **latencies(answers), cpu_us=each)
 
 
 def main() -> None:
-    told.begin()
+    measure.begin()
     if shutil.which("redis-server") is None:
         sys.exit("redis-server is not installed")
     with stack.data_path() as path:
-        told.note("starting the stream")
+        measure.note("starting the stream")
         with path.features(), path.worker(), path.service() as service:
             warm_up(path)
             inline(path, service)

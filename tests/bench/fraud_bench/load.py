@@ -27,7 +27,7 @@ class Answers:
     """What came back: per request seconds from due to answered, counts by status and by what an answer was degraded by."""
 
     seconds: list[float] = field(default_factory=list)
-    told: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     elapsed: float = 0.0
     lost: int = 0
 
@@ -137,10 +137,10 @@ class Load:
             self._done.set()
         if due >= self._from:
             self.answers.seconds.append(now - due)
-            self.answers.told[status] += 1
+            self.answers.outcomes[status] += 1
             if b'"degraded":[]' not in body and status == "200":
                 for mark in orjson.loads(body).get("degraded", ()):
-                    self.answers.told[mark] += 1
+                    self.answers.outcomes[mark] += 1
         if self._waiting:
             connection.send(*self._waiting.popleft())
         else:

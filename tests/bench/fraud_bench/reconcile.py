@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from fraud_bench import told
+from fraud_bench import measure
 from fraud_contracts.child_kinds import DETECTOR
 from fraud_testing.api_server import ROOT, serve
 from fraud_testing.kafka import wait_for
@@ -49,10 +50,10 @@ def applied(writes: list[dict[str, Any]], namespace: str) -> dict[tuple[str, str
 
 
 def main() -> None:
-    told.begin()
+    measure.begin()
     with tempfile.TemporaryDirectory(prefix="fraud-bench-") as name:
         folder = Path(name)
-        told.note("an API server for the operator")
+        measure.note("an API server for the operator")
         with serve(folder) as server:
             namespaces = [f"bench-{number}" for number in range(DETECTORS)]
             for namespace in ("fraud-platform", *namespaces):
@@ -62,7 +63,7 @@ def main() -> None:
             running = OperatorProcess(server.api, folder, namespaces)
             try:
                 running.start()
-                measure(server, kube, running, namespaces)
+                install_and_rest(server, kube, running, namespaces)
             finally:
                 log = folder / "operator.log"
                 failed = sys.exc_info()[0] is not None
@@ -72,24 +73,25 @@ def main() -> None:
                     sys.stderr.write(log.read_text()[-3000:])
 
 
-def measure(server: Any, kube: Any, running: OperatorProcess, namespaces: list[str]) -> None:
+def install_and_rest(server: Any, kube: Any, running: OperatorProcess, namespaces: list[str]) -> None:
+    """Times each detector from its creation to its last child, then counts the writes of passes that change nothing."""
     took: list[float] = []
     count = 0
     for namespace in namespaces:
-        told.note(f"a detector in {namespace}")
+        measure.note(f"a detector in {namespace}")
         start = time.time()
         kube.create(DETECTOR, detector(namespace))
-        wait_for(lambda n=namespace: settled(server, n), 60, f"the children in {namespace}")
+        wait_for(partial(settled, server, namespace), 60, f"the children in {namespace}")
         children = applied(server.api.writes(), namespace)
         count = len(children)
         took.append(max(children.values()) - start)
-    told.note("settled passes")
+    measure.note("settled passes")
     # Applied Flink and Kafka objects have no operators here; what still moves ends before this.
     wait_for(lambda: quiet(server, QUIET * 2), 90, "the detectors to settle")
     before, passes = len(server.api.writes()), reconciles(running)
     time.sleep(IDLE)
-    made = server.api.writes()[before:]
-    told.say(
+    writes = server.api.writes()[before:]
+    measure.report(
         "reconcile",
         detectors=len(took) - 1,
         children=count,
@@ -98,7 +100,7 @@ def measure(server: Any, kube: Any, running: OperatorProcess, namespaces: list[s
         first_s=round(took[0], 2),
         idle_s=IDLE,
         settled_passes=round(reconciles(running) - passes),
-        settled_writes=len([w for w in made if w["objectRef"]["resource"] != "leases"]),
+        settled_writes=len([w for w in writes if w["objectRef"]["resource"] != "leases"]),
     )
 
 

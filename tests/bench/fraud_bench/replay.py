@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from fraud_bench import told
+from fraud_bench import measure
 from fraud_pipelines import simulator
 from fraud_pipelines.audit import bits
 from fraud_pipelines.events import EventSchema, Tokeniser
@@ -34,9 +34,10 @@ def history() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     spec = detectors.detector("none", features={}).spec
     schema, tokeniser = EventSchema(spec.event, spec.entities), Tokeniser.from_hex(serving.TOKEN_KEY)
     start = time.time_ns() // 1_000_000 - (DAYS + 1) * DAY
-    made, labels = [], []
+    events: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
     for row in simulator.simulate(ROWS, 7, DAYS, start):
-        given = {
+        transaction = {
             "id": row["transaction_id"],
             "time": row["timestamp"],
             "amount": row["amount"],
@@ -44,13 +45,13 @@ def history() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             "merchant": row["merchant_id"],
             "category": row["category"],
         }
-        event = schema.canonical(given, tokeniser, start + (DAYS + 1) * DAY)
-        made.append(event)
+        event = schema.canonical(transaction, tokeniser, start + (DAYS + 1) * DAY)
+        events.append(dict(event))
         if row["is_fraud"]:
             known = event["time"] + 3 * DAY
             label = {"id": event["id"], "time": event["time"], "entities": event["entities"]}
             labels.append({**label, "fraud": True, "known": known})
-    return made, labels
+    return events, labels
 
 
 def streamed(
@@ -110,10 +111,10 @@ def with_pandas(events: Sequence[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    told.begin()
+    measure.begin()
     # The preset alone.
     features = compile_detector(detectors.detector("none", features={}).spec)
-    told.note(f"offline replay, {ROWS} rows")
+    measure.note(f"offline replay, {ROWS} rows")
     events, labels = history()
     for _ in replay(features, events[:20_000], labels):
         pass
@@ -126,7 +127,7 @@ def main() -> None:
     same = sum(a == bits(b) for a, b in zip(replayed, streamed(features, some, labels), strict=True))
     few = some[:CHECKED_BY_ORACLE]
     by_definition = sum(a == bits(b) for a, b in zip(replayed, defined(features, few, labels), strict=False))
-    told.say(
+    measure.report(
         "replay",
         rows=ROWS,
         features=len(features.names),
@@ -137,9 +138,9 @@ def main() -> None:
         checked_by_oracle=len(few),
         equal_to_oracle=by_definition,
     )
-    told.note("pandas rolling windows")
+    measure.note("pandas rolling windows")
     part = events[: min(len(events), 100_000)]
-    told.say("pandas", rows=len(part), features=12, per_core_s=round(len(part) / with_pandas(part)))
+    measure.report("pandas", rows=len(part), features=12, per_core_s=round(len(part) / with_pandas(part)))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 import redis as redis_client
 
-from fraud_bench import told
+from fraud_bench import measure
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
@@ -61,7 +61,7 @@ class Stack:
 
     def cpu(self) -> dict[str, float]:
         """Processor seconds of each part so far."""
-        return {name: told.cpu_seconds(pid) for name, pid in self.processes.items()}
+        return {name: measure.cpu_seconds(pid) for name, pid in self.processes.items()}
 
     @contextmanager
     def service(self) -> Iterator[serving.Process]:
@@ -127,28 +127,29 @@ def data_path() -> Iterator[Stack]:
         mark = config.identity.redis_complete(config.hash6)
         redis_client.Redis.from_url(store.url).set(mark, config.epoch)
         names = list(compile_detector(config.spec).names)
-        made = []
-        for slot, seed in (("a", 1), ("b", 2)):
+        models = []
+        slots: tuple[tuple[Literal["a", "b"], int], ...] = (("a", 1), ("b", 2))
+        for slot, seed in slots:
             package = folder / f"package-{slot}"
             digest = packages.make(package, names, config.feature_set, seed, rounds=TREES)
             process = stack.enter_context(serving.predictor(package, f"{config.name}-{slot}", folder))
-            made.append(
+            models.append(
                 (process, packages.release_package(digest, config.feature_set, process.url, slot, slot))
             )
-        (stable, first), (shadow, second) = made
+        (stable, first), (shadow, second) = models
         policy = Policy.model_validate({"fallback": {"deadline": "1s"}})
-        found = Stack(config, folder, broker, store, stable, shadow)
+        path = Stack(config, folder, broker, store, stable, shadow)
         for release, arms in (("shadowed", (first, second)), ("promoted", (second, None))):
-            found.releases[release] = Release(
+            path.releases[release] = Release(
                 name=release, stable=arms[0], candidate=arms[1], policy=policy, policy_revision=1
             )
-        found.use("shadowed")
+        path.use("shadowed")
         assert broker.process is not None
         assert store.process is not None
-        found.processes |= {"broker": broker.process.pid, "redis": store.process.pid}
-        found._know("predictor", stable)
-        found._know("shadow", shadow)
-        yield found
+        path.processes |= {"broker": broker.process.pid, "redis": store.process.pid}
+        path._know("predictor", stable)
+        path._know("shadow", shadow)
+        yield path
 
 
 def body(event_id: str, card: str | None = None) -> bytes:

@@ -16,7 +16,7 @@ import lightgbm
 from kserve.utils.utils import get_predict_input, get_predict_response
 
 
-class Stock(kserve.Model):  # type: ignore[misc]
+class Stock(kserve.Model):  # type: ignore[misc]  # kserve says nothing of its types
     def __init__(self, name: str, path: str) -> None:
         super().__init__(name)
         self._path = path

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from fraud_bench import load, stack, told
+from fraud_bench import load, measure, stack
 from fraud_contracts.records import body_hash
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import compile_detector
@@ -33,7 +33,7 @@ def feature_records(path: stack.Stack, count: int) -> list[tuple[bytes, bytes]]:
     schema = EventSchema(path.config.spec.event, path.config.spec.entities)
     features, tokeniser = compile_detector(path.config.spec), Tokeniser.from_hex(serving.TOKEN_KEY)
     states: dict[tuple[str, str], bytes] = {}
-    made = []
+    records = []
     for i in range(count):
         now = time.time_ns() // 1_000_000
         event = schema.canonical(stack.transaction(f"s-{i}"), tokeniser, now)
@@ -53,8 +53,8 @@ def feature_records(path: stack.Stack, count: int) -> list[tuple[bytes, bytes]]:
             "appended": now,
             "decision": None,
         }
-        made.append(((event["entities"]["customer"] or "").encode(), orjson.dumps(record)))
-    return made
+        records.append(((event["entities"]["customer"] or "").encode(), orjson.dumps(record)))
+    return records
 
 
 class Reader(threading.Thread):
@@ -78,7 +78,7 @@ class Reader(threading.Thread):
 
 def door(path: stack.Stack) -> None:
     """From a record's append in ``features`` to its decision for a committed reader."""
-    told.note(f"stream door, {DOOR_RATE}/s")
+    measure.note(f"stream door, {DOOR_RATE}/s")
     records = feature_records(path, int(DOOR_RATE * (WARM + DOOR_SECONDS)))
     producer, topic, reader = path.broker.producer(), path.topic("features"), Reader(path)
     appended: dict[int, float] = {}
@@ -103,7 +103,7 @@ def door(path: stack.Stack) -> None:
         reader.join()
     first = int(DOOR_RATE * WARM)
     ages = [1000 * (reader.seen[f"s-{n}"] - at) for n, at in appended.items() if n >= first]
-    told.say(
+    measure.report(
         "door",
         offered=DOOR_RATE,
         records=len(ages),
@@ -116,7 +116,7 @@ def door(path: stack.Stack) -> None:
 
 def middle_rate(path: stack.Stack, noun: str, ids: str) -> float:
     """Records a second in the middle of a run, from the times at which the broker or the producer stamped them."""
-    stamps = sorted(
+    stamps: list[int] = sorted(
         message.timestamp()[1]
         for message in path.broker.read(path.topic(noun), committed=True)
         if ids.encode() in (message.value() or b"")
@@ -126,8 +126,8 @@ def middle_rate(path: stack.Stack, noun: str, ids: str) -> float:
 
 
 def fill(path: stack.Stack, prefix: str, count: int) -> None:
-    made = (stack.transaction(f"{prefix}-{i}") for i in range(count))
-    path.broker.produce(path.topic("transactions"), ((tx["card"], orjson.dumps(tx)) for tx in made))
+    payments = (stack.transaction(f"{prefix}-{i}") for i in range(count))
+    path.broker.produce(path.topic("transactions"), ((tx["card"], orjson.dumps(tx)) for tx in payments))
 
 
 def judged(path: stack.Stack) -> bool:
@@ -158,7 +158,7 @@ def throughput() -> None:
     """A backlog through everything at once: validation, all default features, decisions with shadow scores, profiles to Redis."""
     with stack.data_path() as path, ExitStack() as running:
         door(path)
-        told.note(f"throughput, {BACKLOG} transactions")
+        measure.note(f"throughput, {BACKLOG} transactions")
         running.enter_context(path.features())
         # Compiling takes the JVM a core for the first twenty seconds; a sustained rate is that without.
         drain(path, "warm", BACKLOG // 2, False, 300)
@@ -167,7 +167,7 @@ def throughput() -> None:
         cpu = path.cpu()
         rates = drain(path, "full", BACKLOG, True, 400)
         used = {name: round(1e6 * (now - cpu[name]) / BACKLOG) for name, now in path.cpu().items()}
-        told.say(
+        measure.report(
             "throughput",
             records=BACKLOG,
             features_per_s=round(rates["features"]),
@@ -184,11 +184,11 @@ def features_only(mode: str, count: int) -> float:
 
 
 def main() -> None:
-    told.begin()
+    measure.begin()
     throughput()
     for mode, count in (("thread", BACKLOG // 2), ("process", BASELINE_BACKLOG)):
-        told.note(f"the features alone, {mode} mode")
-        told.say(f"features_{mode}", records=count, per_s=round(features_only(mode, count)))
+        measure.note(f"the features alone, {mode} mode")
+        measure.report(f"features_{mode}", records=count, per_s=round(features_only(mode, count)))
 
 
 if __name__ == "__main__":

@@ -48,20 +48,20 @@ class Oracle:
                 mine[label["id"]] = {**label, "known": known}
 
     def _vector(self, event: dict[str, Any], seen: dict[str, list[dict[str, Any]]]) -> list[float]:
-        made: dict[str, float] = {"amount": float(event["amount"])}
+        values: dict[str, float] = {"amount": float(event["amount"])}
         for feature in self.spec.features:
             if feature.transform is not None:
-                made[feature.name] = self._transform(feature, event, made)
+                values[feature.name] = self._transform(feature, event, values)
             elif feature.entity not in seen:
-                made[feature.name] = NAN
+                values[feature.name] = NAN
             else:
-                made[feature.name] = float(self._aggregate(feature, event, seen[feature.entity]))
-        return [made[name.name] for name in self.spec.features]
+                values[feature.name] = float(self._aggregate(feature, event, seen[feature.entity]))
+        return [values[name.name] for name in self.spec.features]
 
-    def _transform(self, feature: FeatureSpec, event: dict[str, Any], made: dict[str, float]) -> float:
+    def _transform(self, feature: FeatureSpec, event: dict[str, Any], values: dict[str, float]) -> float:
         day, rest = divmod(event["time"], DAY)
         if feature.transform == "Amount":
-            return made["amount"]
+            return values["amount"]
         if feature.transform == "Hour":
             return float(rest // HOUR)
         if feature.transform == "Night":
@@ -69,23 +69,28 @@ class Oracle:
         if feature.transform == "Weekend":
             return float((day + 3) % 7 in (5, 6))
         if feature.transform == "Equals":
+            assert feature.where is not None
             value = event["fields"][feature.where[0]]
             return NAN if value is None else float(value == feature.where[1])
-        a, b = (made[arg] for arg in feature.args)
+        a, b = (values[arg] for arg in feature.args)
         if feature.transform == "Difference":
             return a - b
         return NAN if b == 0 else a / b
 
     def _aggregate(self, feature: FeatureSpec, event: dict[str, Any], seen: list[dict[str, Any]]) -> float:
-        t, retain = event["time"], self.retain[feature.entity]
+        assert feature.entity is not None
+        assert feature.aggregate is not None
+        t: int = event["time"]
+        retain = self.retain[feature.entity]
         passing = [e for e in seen if not feature.where or e["fields"][feature.where[0]] == feature.where[1]]
         newest = max((e["time"] for e in passing), default=0)
         kept = [e for e in passing if e["time"] > newest - retain]
         if feature.aggregate == "SecondsSinceLast":
-            before = [e["time"] for e in kept if e["time"] <= t and e["id"] != event["id"]]
+            before: list[int] = [e["time"] for e in kept if e["time"] <= t and e["id"] != event["id"]]
             limit = feature.window_ms or retain
             return (t - max(before)) / 1000 if before and t - max(before) < limit else NAN
-        delay = self.delay[feature.entity] if feature.aggregate.startswith("Fraud") else 0
+        delay = (self.delay[feature.entity] or 0) if feature.aggregate.startswith("Fraud") else 0
+        assert feature.window_ms is not None
         until, after = t - delay, t - delay - feature.window_ms
         inside = [e for e in kept if after < e["time"] <= until]
         if feature.aggregate == "Count":
@@ -105,18 +110,18 @@ class Oracle:
                 return frauds
             return frauds / len(inside) if inside else NAN
         if feature.aggregate == "Distinct":
-            values: dict[Any, int] = {}
+            times: dict[Any, int] = {}
             for e in kept:
                 value = e["fields"][feature.of] if feature.of in e["fields"] else e["entities"][feature.of]
                 if value is not None:
-                    values[value] = max(values.get(value, 0), e["time"])
-            return sum(after < last <= until for last in values.values())
-        found = [e["amount"] if feature.of == "amount" else e["fields"][feature.of] for e in inside]
-        found = [value for value in found if value is not None]
+                    times[value] = max(times.get(value, 0), e["time"])
+            return sum(after < last <= until for last in times.values())
+        given = [e["amount"] if feature.of == "amount" else e["fields"][feature.of] for e in inside]
+        present: list[float] = [value for value in given if value is not None]
         if feature.aggregate == "Sum":
-            return sum(found)
-        if not found:
+            return sum(present)
+        if not present:
             return NAN
         if feature.aggregate == "Mean":
-            return float(sum(found)) / float(len(found))
-        return max(found) if feature.aggregate == "Max" else min(found)
+            return float(sum(present)) / float(len(present))
+        return max(present) if feature.aggregate == "Max" else min(present)

@@ -19,9 +19,9 @@ def run(*arguments: str, seconds: float) -> dict[str, Any]:
     lacking = cluster.missing()
     require(f"the native node lacks: {lacking}" if lacking else None)
     command = [sys.executable, "-m", "fraud_local.demo", "--once", *arguments]
-    done = subprocess.run(command, cwd=ROOT, check=False, timeout=seconds, capture_output=True, text=True)
-    sys.stdout.write(done.stdout[-16_000:] + done.stderr[-4_000:])
+    process = subprocess.run(command, cwd=ROOT, check=False, timeout=seconds, capture_output=True, text=True)
+    sys.stdout.write(process.stdout[-16_000:] + process.stderr[-4_000:])
     summary = ROOT / "build/demo/summary.json"
     assert summary.exists(), "the demo ended without a summary"
-    found: dict[str, Any] = json.loads(summary.read_text())
-    return found | {"exit": done.returncode}
+    result: dict[str, Any] = json.loads(summary.read_text())
+    return result | {"exit": process.returncode}

@@ -91,11 +91,11 @@ class Stream:
     def wait(self, *ids: str, seconds: float = 60) -> dict[str, dict[str, Any]]:
         """Decisions by id once all of ``ids`` are there."""
 
-        def there() -> dict[str, dict[str, Any]] | None:
-            found = {d["id"]: d for d in self.committed()}
-            return found if set(ids) <= found.keys() else None
+        def decided() -> dict[str, dict[str, Any]] | None:
+            decisions = {d["id"]: d for d in self.committed()}
+            return decisions if set(ids) <= decisions.keys() else None
 
-        return wait_for(there, seconds, f"decisions {ids[:3]}...")
+        return wait_for(decided, seconds, f"decisions {ids[:3]}...")
 
 
 def feed(stream: Stream, prefix: str, count: int, pause: float) -> list[str]:

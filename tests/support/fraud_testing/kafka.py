@@ -70,7 +70,7 @@ def missing() -> str | None:
     if shutil.which("java") is None:
         return "java is not installed"
     if not any(LIBS.glob("kafka_2.13-*.jar")):
-        return f"no Kafka in {LIBS}: make fetch-kafka"
+        return f"no Kafka in {LIBS}: make programs"
     return None
 
 
@@ -84,9 +84,9 @@ def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
     """Polls until the condition gives something true; TimeoutError names what was awaited."""
     deadline = time.monotonic() + seconds
     while True:
-        found = condition()
-        if found:
-            return found
+        result = condition()
+        if result:
+            return result
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.05)
@@ -129,7 +129,7 @@ class Broker:
             )
         )
         (self.folder / "log4j2.xml").write_text(_LOG4J)
-        done = subprocess.run(
+        process = subprocess.run(
             [
                 *("java", "-Xshare:auto", "-cp", f"{LIBS}/*", "kafka.tools.StorageTool", "format"),
                 *("--standalone", "-t", CLUSTER_ID, "-c", str(properties)),
@@ -137,8 +137,8 @@ class Broker:
             capture_output=True,
             text=True,
         )
-        if done.returncode:
-            raise RuntimeError(f"formatting Kafka's storage failed: {done.stdout}{done.stderr}")
+        if process.returncode:
+            raise RuntimeError(f"formatting Kafka's storage failed: {process.stdout}{process.stderr}")
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -249,7 +249,7 @@ class Broker:
         """Everything in a topic now, partition by partition, each in order."""
         consumer = self.consumer("reader", committed=committed)
         try:
-            found: list[Message] = []
+            messages: list[Message] = []
             for partition in consumer.list_topics(topic, 10).topics[topic].partitions:
                 low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)
                 if high == low:
@@ -258,12 +258,12 @@ class Broker:
                 while True:
                     message = consumer.poll(1.0)
                     if message is not None and message.error() is None:
-                        found.append(message)
+                        messages.append(message)
                     # Position, not the last record's offset: transaction markers and compaction leave holes.
                     position = consumer.position([TopicPartition(topic, partition)])[0].offset
                     if position >= high:
                         break
-            return found
+            return messages
         finally:
             consumer.close()
 
@@ -298,13 +298,15 @@ class Broker:
 
             def ask() -> list[TopicPartition] | None:
                 try:
-                    return consumer.committed(asked, 10)
+                    places: list[TopicPartition] = consumer.committed(asked, 10)
+                    return places
                 except KafkaException as error:
                     if error.args[0].code() not in _LOADING:
                         raise
                     return None
 
-            return {found.partition: found.offset for found in wait_for(ask, 30, "the group coordinator")}
+            places = wait_for(ask, 30, "the group coordinator")
+            return {place.partition: place.offset for place in places}
         finally:
             consumer.close()
 

@@ -58,7 +58,8 @@ class Ledger:
         self.connection = psycopg.connect(database.dsn, autocommit=True, options=f"-c search_path={schema}")
 
     def rows(self, query: str) -> list[Any]:
-        return self.connection.execute(query).fetchall()
+        rows: list[Any] = self.connection.execute(query).fetchall()
+        return rows
 
     def one(self, query: str) -> Any:
         return self.rows(query)[0][0]

@@ -27,10 +27,10 @@ PLURALS = {
 def render(*settings: str) -> list[dict[str, Any]]:
     values = [part for setting in settings for part in ("--set", setting)]
     command = [
-        binary("helm"),
+        str(binary("helm")),
         "template",
         "fraud-platform",
-        CHART,
+        str(CHART),
         "-n",
         "fraud-platform",
         "--kube-version",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import lightgbm
 import numpy as np
@@ -46,7 +47,7 @@ def make(folder: Path, names: list[str], feature_set: str, seed: int = 1, rounds
 
 
 def release_package(
-    digest: str, feature_set: str, url: str, version: str = "1", slot: str = "a"
+    digest: str, feature_set: str, url: str, version: str = "1", slot: Literal["a", "b"] = "a"
 ) -> ModelPackage:
     """The package as a release names it."""
     return ModelPackage(
@@ -54,7 +55,7 @@ def release_package(
         version=version,
         digest=digest,
         feature_set=feature_set,
-        slot=slot,  # type: ignore[arg-type]
+        slot=slot,
         url=url,
         score_map=SCORE_MAP,
     )

@@ -59,7 +59,8 @@ class Platform:
         """Asks the ledger; the tables are on the search path."""
         options = f"-c search_path={self.config.identity.database_schema}"
         with psycopg.connect(self.database.dsn, options=options) as connection:
-            return connection.execute(query.encode()).fetchall()
+            rows: list[tuple[Any, ...]] = connection.execute(query.encode()).fetchall()
+        return rows
 
     def metric(self, process: serving.Process, name: str, **labels: str) -> float:
         """Sum of a metric's samples with these labels."""
@@ -121,10 +122,10 @@ def platform(folder: Path, partitions: int = 2, policy: dict[str, Any] | None = 
         worker = stack.enter_context(serving.worker(config, folder, store.url))
         profiles.await_ready()
         ledger.await_ready()
-        made = Platform(config, broker, store, database, service, worker, profiles, ledger, folder)
+        whole = Platform(config, broker, store, database, service, worker, profiles, ledger, folder)
         # The stream is there once it has judged something.
-        broker.produce(made.topic("transactions"), [(None, b"{")])
+        broker.produce(whole.topic("transactions"), [(None, b"{")])
         kafka.wait_for(
-            lambda: broker.count(made.topic("dead-letters")), 300, f"the stream, see {folder}/job.log"
+            lambda: broker.count(whole.topic("dead-letters")), 300, f"the stream, see {folder}/job.log"
         )
-        yield made
+        yield whole

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from fraud_testing.kafka import free_port, wait_for
 
@@ -24,9 +25,9 @@ _INITDB = ("--username=fraud", "--auth=trust", "--encoding=UTF8", "--locale=C", 
 
 
 def _binaries() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    if found:
-        return found[-1].parent
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if programs:
+        return programs[-1].parent
     on_path = shutil.which("initdb")
     return Path(on_path).resolve().parent if on_path else None
 
@@ -59,9 +60,18 @@ class Server:
     def log(self) -> Path:
         return self.folder / "postgres.log"
 
-    def _run_as(self) -> dict[str, object]:
+    def _start(self, *command: str, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
+        """One of PostgreSQL's programs as the user that it accepts; both its outputs go to ``output``."""
         user = _user()
-        return {} if user is None else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+        return subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            user=user,
+            group=None if user is None else pwd.getpwnam(user).pw_gid,
+            extra_groups=None if user is None else [],
+        )
 
     def format(self) -> None:
         user = _user()
@@ -69,15 +79,12 @@ class Server:
             shutil.chown(self.folder, user)
         binaries = _binaries()
         assert binaries is not None
-        done = subprocess.run(
-            [str(binaries / "initdb"), f"--pgdata={self.folder}/data", *_INITDB],
-            capture_output=True,
-            text=True,
-            cwd="/",
-            **self._run_as(),  # type: ignore[call-overload]
+        process = self._start(
+            str(binaries / "initdb"), f"--pgdata={self.folder}/data", *_INITDB, output=subprocess.PIPE
         )
-        if done.returncode:
-            raise RuntimeError(f"initdb failed: {done.stdout}{done.stderr}")
+        output, _ = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"initdb failed: {output.decode()}")
 
     def start(self) -> None:
         binaries = _binaries()
@@ -94,12 +101,8 @@ class Server:
         }
         arguments = [f"-c{name}={value}" for name, value in settings.items()]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # type: ignore[call-overload]
-                [str(binaries / "postgres"), "-D", str(self.folder / "data"), *arguments],
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                **self._run_as(),
+            self.process = self._start(
+                str(binaries / "postgres"), "-D", str(self.folder / "data"), *arguments, output=log
             )
         wait_for(self._answers, 30, f"PostgreSQL on port {self.port}, see {self.log}")
 

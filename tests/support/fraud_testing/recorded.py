@@ -16,9 +16,9 @@ def _conditions(text: str) -> list[dict[str, str]]:
     """Times have nanoseconds, as both operators write them."""
     parts = ("type", "status", "reason", "message")
     return [
-        {key: value for key, value in zip(parts, found, strict=False) if value}
+        {key: value for key, value in zip(parts, values, strict=False) if value}
         | {"lastTransitionTime": "2026-11-28T23:11:06.091917618Z"}
-        for found in ast.literal_eval(text)
+        for values in ast.literal_eval(text)
     ]
 
 
@@ -26,14 +26,14 @@ def sequence(name: str, kind: str) -> list[dict[str, Any]]:
     """Of ``FlinkDeployment`` or ``Kafka``: metadata.generation and status of each change, oldest first."""
     out = []
     for line in (FOLDER / f"watch-{name}.txt").read_text().splitlines():
-        found = _LINE.match(line)
-        if found is None or found[1] != {"FlinkDeployment": "FLINK", "Kafka": "KAFKA"}[kind]:
+        match = _LINE.match(line)
+        if match is None or match[1] != {"FlinkDeployment": "FLINK", "Kafka": "KAFKA"}[kind]:
             continue
-        status: dict[str, Any] = {"conditions": _conditions(found[6])}
-        if found[4] != "None":
-            status["observedGeneration"] = int(found[4])
+        status: dict[str, Any] = {"conditions": _conditions(match[6])}
+        if match[4] != "None":
+            status["observedGeneration"] = int(match[4])
         if kind == "FlinkDeployment":
-            lifecycle, manager, job, reconciled, error = [*(found[5] or "").strip().split(" ", 4), ""][:5]
+            lifecycle, manager, job, reconciled, error = [*(match[5] or "").strip().split(" ", 4), ""][:5]
             status |= {
                 key: value
                 for key, value in (("lifecycleState", lifecycle), ("jobManagerDeploymentStatus", manager),
@@ -46,7 +46,7 @@ def sequence(name: str, kind: str) -> list[dict[str, Any]]:
         out.append(
             {
                 "kind": kind,
-                "metadata": {"generation": int(found[3])},
+                "metadata": {"generation": int(match[3])},
                 "status": status if len(status) > 1 else {},
             }
         )
@@ -55,5 +55,5 @@ def sequence(name: str, kind: str) -> list[dict[str, Any]]:
 
 def strimzi() -> list[dict[str, Any]]:
     """A Kafka whose brokers keep their data in the Pod, and a KafkaTopic; both are ready."""
-    found: list[dict[str, Any]] = json.loads((FOLDER / "strimzi.json").read_text())
-    return found
+    objects: list[dict[str, Any]] = json.loads((FOLDER / "strimzi.json").read_text())
+    return objects

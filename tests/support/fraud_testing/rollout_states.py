@@ -61,5 +61,5 @@ READY = {"propagated": True, "champion": "1", "ready": frozenset("ab"), "resolve
 
 
 def spec_pinned(version: str | None, **rollout: Any) -> Any:
-    made = spec(**rollout)
-    return made.model_copy(update={"model": made.model.model_copy(update={"pin": version})})
+    whole = spec(**rollout)
+    return whole.model_copy(update={"model": whole.model.model_copy(update={"pin": version})})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 from fraud_local.api_client import ApiError
@@ -69,8 +70,8 @@ class Cluster:
         if self._key(thing) in self.objects:
             self.objects[self._key(thing)]["status"] = copy.deepcopy(status)
 
-    def set_finalizers(self, thing: Json, finalizers: list[str]) -> None:
+    def set_finalizers(self, thing: Json, finalizers: Iterable[str]) -> None:
         stored = self.objects[self._key(thing)]
         stored["metadata"]["finalizers"] = list(finalizers)
-        if not finalizers and stored["metadata"].get("deletionTimestamp"):
+        if not stored["metadata"]["finalizers"] and stored["metadata"].get("deletionTimestamp"):
             self.objects.pop(self._key(thing))

@@ -12,6 +12,7 @@ import aiohttp
 import orjson
 
 from fraud_pipelines import simulator
+from fraud_pipelines.simulated_people import Population
 from fraud_testing import serving
 
 KEY = {"X-API-Key": serving.API_KEY}
@@ -27,13 +28,11 @@ class Answer:
     seconds: float
 
     @property
-    def told(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         return dict(orjson.loads(self.body))
 
 
-def transactions(
-    people: simulator.Population, rate: float, seconds: float, run: int = 1
-) -> list[dict[str, Any]]:
+def transactions(people: Population, rate: float, seconds: float, run: int = 1) -> list[dict[str, Any]]:
     """The simulator's live traffic in the fields of ``fraud_testing.detectors``, without its times."""
     rows = simulator.live(people, rate, seconds, 1_700_000_000_000, run)
     return [

@@ -13,13 +13,13 @@ from typing import Any
 
 
 def begin() -> None:
-    """A bench that is told to end takes its servers with it."""
+    """From now on SIGTERM ends a bench as an exception does, which takes its servers with it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
-def say(name: str, **found: Any) -> None:
+def report(name: str, **values: Any) -> None:
     """Hands a figure to the driver."""
-    sys.stdout.write(json.dumps({"figure": name, **found}) + "\n")
+    sys.stdout.write(json.dumps({"figure": name, **values}) + "\n")
     sys.stdout.flush()
 
 
