@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from fraud_pipelines.features import FeatureSet, compile_detector
-from fraud_serving import inline
+from fraud_serving.decision.inline_vector import compute_inline
+from fraud_serving.decision.profile_reader import entity_keys
 from fraud_testing import parity
 
 pytestmark = pytest.mark.integration
@@ -47,13 +48,13 @@ def decided(
         if item.repeat:
             continue
         event, _ = schema.parse(parity.raw(item), tokeniser, parity.NOW)
-        keys = [(e, (e, str(event["entities"][e]))) for e, _ in inline.keys(features, event) if e in entities]
+        keys = [(e, (e, str(event["entities"][e]))) for e, _ in entity_keys(features, event) if e in entities]
         for _, key in keys:
             if len(redis[key].pending) > dice.randrange(LAG):
                 redis[key].profile = stream.get(key)
                 # The list is trimmed later than the profile is written, so it may hold what the profile has.
                 redis[key].pending = redis[key].pending[-dice.randrange(1, 4) :]
-        made = inline.compute(
+        computed = compute_inline(
             features,
             event,
             {entity: redis[key].profile for entity, key in keys},
@@ -61,9 +62,9 @@ def decided(
             True,
             1,
         )
-        assert made.vector is not None
-        assert made.degraded == []
-        yield item.n, made.vector, {entity: seen[2] for entity, seen in made.saw.items()}
+        assert computed.vector is not None
+        assert computed.degraded == []
+        yield item.n, computed.vector, {entity: seen[2] for entity, seen in computed.saw.items()}
         for entity, key in keys:
             _, stream[key], _ = features.stage(entity).observe(stream.get(key), event, 1)
             redis[key].pending.append(orjson.dumps(event))

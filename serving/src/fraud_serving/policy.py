@@ -4,7 +4,7 @@ Order of precedence, the same at both doors:
 
 1. Lists and enforced rules. The strictest match counts (Decline, Review, Approve). Where Approve is the only match, it
    overrides the model: that is what an allow list is for.
-2. The model's band, or what stands in for it. It may make a match stricter, never milder.
+2. The band of the model's score, or what stands in for it. It may make a match stricter, never milder.
 3. Limits. Past ``declinesPerMinute`` a decline becomes a review; past ``reviewsPerDay`` a review becomes an approval. A
    decline that a list asked for is never softened. Limits count per replica: they bound a model gone mad, they are
    no exact budget.
@@ -21,16 +21,26 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import cel
 
 from fraud_contracts import feature_set, rules, tokens
 from fraud_contracts.detector import DetectorSpec
-from fraud_contracts.detector_policy import Action, Limits, Policy, PolicyList, RuleMode
+from fraud_contracts.detector_policy import (
+    Action,
+    Limits,
+    OnModelLoss,
+    OnProfileLoss,
+    Policy,
+    PolicyList,
+    RuleMode,
+)
+from fraud_contracts.errors import Degraded
 from fraud_contracts.records import Event, Reasoned
 from fraud_contracts.rule_names import RuleError
 from fraud_pipelines.events import Tokeniser
+from fraud_serving.reasons import declines_limit_reason, list_reason, reviews_limit_reason, rule_reason
 
 SEVERITY: Final = {Action.APPROVE: 0, Action.REVIEW: 1, Action.DECLINE: 2}
 MINUTE_MS: Final = 60_000
@@ -44,19 +54,19 @@ def strictest(*actions: Action) -> Action:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A list or rule that spoke: its stable code, a text for people, what it asks for."""
+    """A list or an enforced rule that applies: the reason it gives and the action it asks for."""
 
-    code: str
-    text: str
+    reason: Reasoned
     action: Action
-
-    def reason(self) -> Reasoned:
-        return {"code": self.code, "text": self.text}
+    of_list: bool
 
 
 @dataclass(slots=True)
 class Matches:
-    """What lists and rules say about one event. ``shadow`` rules are noted and change nothing."""
+    """What lists and rules say about one event.
+
+    ``enforced`` count. ``shadow`` names rules that apply but are on trial, ``failed`` those that couldn't be evaluated.
+    """
 
     enforced: list[Match] = field(default_factory=list)
     shadow: list[str] = field(default_factory=list)
@@ -68,7 +78,19 @@ class Matches:
 
     @property
     def listed(self) -> bool:
-        return any(match.code.startswith("list:") and match.action is self.action for match in self.enforced)
+        """Whether a list asked for the action that the matches come to."""
+        return any(match.of_list and match.action is self.action for match in self.enforced)
+
+
+class Proposal(NamedTuple):
+    """The action that the model asks for, or that stands in for it.
+
+    ``only_if_silent``: it counts only where no list and no rule matched. ``stands_in_for`` names what was lost.
+    """
+
+    action: Action
+    only_if_silent: bool = False
+    stands_in_for: str = ""
 
 
 class Tally:
@@ -92,8 +114,8 @@ class Tally:
         return len(self._declines), len(self._reviews)
 
 
-class _List:
-    """A policy list as a dictionary from value to the time at which it ends (None: never)."""
+class _ListIndex:
+    """A policy list as a dictionary from value to the time (UTC ms) at which its entry ends (None: never)."""
 
     def __init__(
         self, source: PolicyList, spec: DetectorSpec, tokeniser: Tokeniser, problems: list[str]
@@ -127,10 +149,10 @@ class _List:
 
 
 def _epoch_ms(text: str) -> int:
-    found = datetime.fromisoformat(text)
-    if found.tzinfo is None:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
         raise ValueError("no zone")
-    return int(found.timestamp() * 1000)
+    return int(moment.timestamp() * 1000)
 
 
 class CompiledPolicy:
@@ -139,7 +161,7 @@ class CompiledPolicy:
     def __init__(self, policy: Policy, spec: DetectorSpec, tokeniser: Tokeniser) -> None:
         self.bands, self.fallback, self.limits = policy.bands, policy.fallback, policy.limits
         self.problems: list[str] = []
-        self._lists = [_List(source, spec, tokeniser, self.problems) for source in policy.lists]
+        self._lists = [_ListIndex(source, spec, tokeniser, self.problems) for source in policy.lists]
         self._rules: list[tuple[str, Action, bool, rules.Program]] = []
         self._broken: list[str] = []
         readable, wanted = rules.names(spec), set[str]()
@@ -158,22 +180,34 @@ class CompiledPolicy:
         self._logged: set[str] = set()
 
     def band(self, score: int) -> Action:
+        """What a score (0-1000) asks for."""
         if score >= self.bands.decline:
             return Action.DECLINE
         return Action.REVIEW if score >= self.bands.review else Action.APPROVE
 
+    def without_model(self, lost: Degraded) -> Proposal:
+        """What is answered without a score; ``lost`` says why there is none. No model at all means rules."""
+        loss = OnModelLoss.RULES if lost is Degraded.NO_MODEL else self.fallback.on_model_loss
+        if loss is OnModelLoss.RULES:
+            return Proposal(self.fallback.on_no_model, only_if_silent=True, stands_in_for=lost)
+        return Proposal(Action(loss.value), stands_in_for=lost)
+
+    def without_profiles(self) -> Proposal:
+        """What is answered in place of a score that was made without the profiles."""
+        if self.fallback.on_profile_loss is OnProfileLoss.RULES:
+            return Proposal(self.fallback.on_no_model, only_if_silent=True, stands_in_for="profiles")
+        return Proposal(Action.REVIEW, stands_in_for="profiles")
+
     def matches(self, event: Event, features: Mapping[str, float] | None, now: int) -> Matches:
         """``features`` is the vector by name, or None where it couldn't be made: to a rule it is null then."""
-        found = Matches(failed=list(self._broken))
-        for one in self._lists:
-            if one.match(event, now):
-                found.enforced.append(
-                    Match(f"list:{one.name}", f"{one.field} is on the list {one.name}", one.action)
-                )
+        matches = Matches(failed=list(self._broken))
+        for index in self._lists:
+            if index.match(event, now):
+                matches.enforced.append(Match(list_reason(index.name, index.field), index.action, True))
         if not self._rules:
-            return found
-        given = {name: self._value(name, features) for name in self._wanted}
-        context = cel.Context({"event": event, "features": given})
+            return matches
+        values = {name: self._value(name, features) for name in self._wanted}
+        context = cel.Context({"event": event, "features": values})
         for name, action, enforced, program in self._rules:
             try:
                 result = program.execute(context)
@@ -184,12 +218,12 @@ class CompiledPolicy:
                     _log.warning("rule failed", extra={"data": {"rule": name, "error": str(error)[:300]}})
             if result is True:
                 if enforced:
-                    found.enforced.append(Match(f"rule:{name}", f"the rule {name} applies", action))
+                    matches.enforced.append(Match(rule_reason(name), action, False))
                 else:
-                    found.shadow.append(name)
+                    matches.shadow.append(name)
             elif result is not False:
-                found.failed.append(name)
-        return found
+                matches.failed.append(name)
+        return matches
 
     def _value(self, name: str, features: Mapping[str, float] | None) -> float | bool | None:
         value = math.nan if features is None else features[name]
@@ -198,10 +232,19 @@ class CompiledPolicy:
         return value == 1.0 if name in self._truth else value
 
 
-def limit(
+def combine(matches: Matches, proposal: Proposal) -> Action:
+    """One action of lists, rules and model, by the order of precedence."""
+    if matches.action is None:
+        return proposal.action
+    if matches.action is Action.APPROVE or proposal.only_if_silent:
+        return matches.action
+    return strictest(matches.action, proposal.action)
+
+
+def apply_limits(
     action: Action, matches: Matches, limits: Limits, declines: int, reviews: int
-) -> tuple[Action, Match | None]:
-    """The action after the circuit breakers, and the one that opened."""
+) -> tuple[Action, Reasoned | None]:
+    """The action after the limits, and the reason of the limit that changed it."""
     if matches.listed:
         return action, None
     if (
@@ -209,9 +252,7 @@ def limit(
         and limits.declines_per_minute is not None
         and declines >= limits.declines_per_minute
     ):
-        text = f"more than {limits.declines_per_minute} declines a minute: held for review"
-        return Action.REVIEW, Match("limit:declinesPerMinute", text, Action.REVIEW)
+        return Action.REVIEW, declines_limit_reason(limits.declines_per_minute)
     if action is Action.REVIEW and limits.reviews_per_day is not None and reviews >= limits.reviews_per_day:
-        text = f"more than {limits.reviews_per_day} reviews a day: let pass"
-        return Action.APPROVE, Match("limit:reviewsPerDay", text, Action.APPROVE)
+        return Action.APPROVE, reviews_limit_reason(limits.reviews_per_day)
     return action, None

@@ -19,9 +19,11 @@ from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import StoreError
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
-from fraud_serving import claims, inline
+from fraud_serving import claims
 from fraud_serving.clients.redis_link import RedisLink
-from fraud_serving.decision import desk as desks
+from fraud_serving.decision.profile_reader import entity_keys
+from fraud_serving.decision.service import DecisionService
+from fraud_serving.instruments import Instruments
 from fraud_testing import judging, redis, serving
 from fraud_testing.feature_stream import Stream
 from fraud_testing.judging import CONFIG, OF
@@ -42,19 +44,20 @@ class Log:
 
 
 @pytest.fixture
-def with_desk(server: redis.Server, store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a test's steps with a decision service's Desk, by rules alone."""
-    monkeypatch.setattr(desks, "REGISTRY", CollectorRegistry())
+def with_service(server: redis.Server, store: Any) -> Any:
+    """Runs a test's steps with a DecisionService, by rules alone."""
 
-    def run(steps: Callable[[desks.Desk, Log], Awaitable[None]], on_kafka_loss: str = "Refuse") -> None:
+    def run(steps: Callable[[DecisionService, Log], Awaitable[None]], on_kafka_loss: str = "Refuse") -> None:
         async def whole() -> None:
             log, link = Log(), RedisLink(server.url)
             await link.start()
-            desk = desks.Desk(CONFIG, Tokeniser.from_hex(serving.TOKEN_KEY), link, log)  # type: ignore[arg-type]
+            instruments = Instruments(CollectorRegistry(), detector=str(OF))
+            tokeniser = Tokeniser.from_hex(serving.TOKEN_KEY)
+            service = DecisionService(CONFIG, tokeniser, link, log, instruments)  # type: ignore[arg-type]
             policy = Policy.model_validate({"fallback": {"deadline": "5s", "onKafkaLoss": on_kafka_loss}})
-            desk.use(Release(name="r0", policy=policy, policy_revision=1))
+            service.release.take(Release(name="r0", policy=policy, policy_revision=1))
             try:
-                await steps(desk, log)
+                await steps(service, log)
             finally:
                 await link.stop()
 
@@ -63,10 +66,10 @@ def with_desk(server: redis.Server, store: Any, monkeypatch: pytest.MonkeyPatch)
     return run
 
 
-async def marked(desk: desks.Desk) -> None:
+async def marked(service: DecisionService) -> None:
     """Sends the marks that wait; Redis has done them, since it answers a connection's commands in order."""
-    await desk.drain(1.0)
-    await desk.redis.call("PING", seconds=1.0)
+    await service.drain(1.0)
+    await service.redis.call("PING", seconds=1.0)
 
 
 def metric(registry: CollectorRegistry, what: str) -> float:
@@ -79,41 +82,41 @@ def payment(event_id: str, **changes: Any) -> bytes:
     return orjson.dumps({**whole, "category": "travel", **changes})
 
 
-def test_a_mark_of_a_lost_claim_leaves_the_id_free(with_desk: Any, store: Any) -> None:
+def test_a_mark_of_a_lost_claim_leaves_the_id_free(with_service: Any, store: Any) -> None:
     """Redis loses a claim between the append and its mark: no key is made, a retry claims the id, the next gets its bytes."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         body = payment("lost")
         log.during = store.flushall
-        await desk.decide(body)
-        await marked(desk)
+        await service.decide(body)
+        await marked(service)
         log.during = lambda: None
         assert store.get(OF.redis_claim("lost")) is None
-        second = await desk.decide(body)
-        assert await desk.decide(body) == second
+        second = await service.decide(body)
+        assert await service.decide(body) == second
 
-    with_desk(steps)
+    with_service(steps)
 
 
-def test_what_an_older_mark_left_is_no_claim(with_desk: Any, store: Any) -> None:
+def test_what_an_older_mark_left_is_no_claim(with_service: Any, store: Any) -> None:
     """A lone ``1``, as older versions left after a loss of Redis: the id is decided, claimed, and answered alike again."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         store.set(OF.redis_claim("stray"), b"1")
         body = payment("stray")
-        first = await desk.decide(body)
+        first = await service.decide(body)
         assert orjson.loads(first)["degraded"] == ["no_model", "profiles_incomplete"]
-        assert await desk.decide(body) == first
+        assert await service.decide(body) == first
 
-    with_desk(steps)
+    with_service(steps)
 
 
-def test_an_answer_without_kafka_leaves_another_claim_alone(with_desk: Any, store: Any) -> None:
+def test_an_answer_without_kafka_leaves_another_claim_alone(with_service: Any, store: Any) -> None:
     """Another replica's claim, made after this one's was lost, isn't overwritten; this answer says that it stands alone."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         body, key = payment("other"), OF.redis_claim("other")
-        await desk.decide(body)
+        await service.decide(body)
         other = claims.pack({**log.appended[0]["decision"], "decided": 1}, appended=False)
         store.flushall()
 
@@ -122,18 +125,18 @@ def test_an_answer_without_kafka_leaves_another_claim_alone(with_desk: Any, stor
             raise StoreError("kafka", "away")
 
         log.during = lose
-        answer = orjson.loads(await desk.decide(body))
+        answer = orjson.loads(await service.decide(body))
         assert store.get(key) == other
         assert 0 < store.ttl(key) <= 500
         assert answer["degraded"] == ["idempotency", "kafka_unavailable", "no_model", "profiles_incomplete"]
 
-    with_desk(steps, on_kafka_loss="Answer")
+    with_service(steps, on_kafka_loss="Answer")
 
 
-def test_an_answer_without_kafka_is_told_to_its_own_claim(with_desk: Any, store: Any) -> None:
+def test_an_answer_without_kafka_is_told_to_its_own_claim(with_service: Any, store: Any) -> None:
     """A retry hears what the first caller heard; the claim keeps its time to live."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         body, key = payment("own"), OF.redis_claim("own")
 
         def lose() -> None:
@@ -141,29 +144,29 @@ def test_an_answer_without_kafka_is_told_to_its_own_claim(with_desk: Any, store:
             raise StoreError("kafka", "away")
 
         log.during = lose
-        answer = await desk.decide(body)
+        answer = await service.decide(body)
         assert "kafka_unavailable" in orjson.loads(answer)["degraded"]
         log.during = lambda: None
         assert 0 < store.ttl(key) <= 500
-        assert await desk.decide(body) == answer
-        await desk.drain(0.1)
+        assert await service.decide(body) == answer
+        await service.drain(0.1)
 
-    with_desk(steps, on_kafka_loss="Answer")
+    with_service(steps, on_kafka_loss="Answer")
 
 
-def test_a_mark_says_that_the_record_is_in_the_log(with_desk: Any, store: Any) -> None:
+def test_a_mark_says_that_the_record_is_in_the_log(with_service: Any, store: Any) -> None:
     """Appended once: a retry gets the answer without another append, and the claim lives a day from the append."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         body, key = payment("marked"), OF.redis_claim("marked")
         log.during = lambda: store.expire(key, 500)
-        answer = await desk.decide(body)
-        await marked(desk)
-        assert await desk.decide(body) == answer
+        answer = await service.decide(body)
+        await marked(service)
+        assert await service.decide(body) == answer
         assert len(log.appended) == 1
         assert store.ttl(key) > 500
 
-    with_desk(steps)
+    with_service(steps)
 
 
 def _with(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
@@ -190,37 +193,37 @@ SPOILT: dict[str, Callable[[dict[str, Any]], bytes]] = {
 
 
 @pytest.mark.parametrize("spoilt", SPOILT.values(), ids=SPOILT)
-def test_an_unreadable_claim_is_lost_and_replaced_inline(spoilt: Any, with_desk: Any, store: Any) -> None:
+def test_an_unreadable_claim_is_lost_and_replaced_inline(spoilt: Any, with_service: Any, store: Any) -> None:
     """The id is decided, marked and counted; the decision takes the place of those bytes, so that a retry gets it again."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         key, first = OF.redis_claim("pay"), payment("first")
-        await desk.decide(first)
+        await service.decide(first)
         decision = log.appended[0]["decision"]
         event = {**decision["event"], "id": "pay"}
         store.set(key, spoilt({**decision, "id": "pay", "event": event}))
-        assert await desk.find("pay") is None
+        assert await service.find("pay") is None
         body = payment("pay")
-        answer = await desk.decide(body)
-        assert await desk.decide(body) == answer
+        answer = await service.decide(body)
+        assert await service.decide(body) == answer
         assert "idempotency" in orjson.loads(answer)["degraded"]
-        assert metric(desk.instruments.registry, "claim") == 2
-        assert await desk.find("pay") == answer
+        assert metric(service.instruments.registry, "claim") == 2
+        assert await service.find("pay") == answer
         assert store.ttl(key) > 0
 
-    with_desk(steps)
+    with_service(steps)
 
 
-def test_a_key_of_another_type_is_no_claim(with_desk: Any, store: Any) -> None:
+def test_a_key_of_another_type_is_no_claim(with_service: Any, store: Any) -> None:
     """A list under the id, as only another program leaves, is replaced."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         store.rpush(OF.redis_claim("list"), "x")
         body = payment("list")
-        answer = await desk.decide(body)
-        assert await desk.decide(body) == answer
+        answer = await service.decide(body)
+        assert await service.decide(body) == answer
 
-    with_desk(steps)
+    with_service(steps)
 
 
 @pytest.mark.parametrize("spoilt", SPOILT.values(), ids=SPOILT)
@@ -264,76 +267,78 @@ def test_a_claims_own_audit_is_none(door: str, parity: str, server: redis.Server
     assert (decision.get("streamed"), decision.get("parity")) == (None, {"inline": "equal"}.get(door))
 
 
-def test_unreadable_profiles_and_pending_events_are_lost(with_desk: Any, store: Any) -> None:
+def test_unreadable_profiles_and_pending_events_are_lost(with_service: Any, store: Any) -> None:
     """The decision does without them and says so; the entries are taken out, and the event itself is left for the next."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
-        keys = inline.keys(
-            desk.features, desk.schema.parse(payment("a"), desk.tokeniser, int(time.time() * 1000))[0]
+    async def steps(service: DecisionService, log: Log) -> None:
+        keys = entity_keys(
+            service.features,
+            service.schema.parse(payment("a"), service.tokeniser, int(time.time() * 1000))[0],
         )
         store.set(OF.redis_complete(CONFIG.hash6), CONFIG.epoch)
         spoilt = [b"", b"{", b"[]", b'{"id":"x"}', orjson.dumps({**orjson.loads(payment("y")), "time": "x"})]
         for _, key in keys:
             store.set(OF.redis_profile(key), b"FP no profile")
             store.zadd(OF.redis_pending(key), dict.fromkeys(spoilt, 1))
-        answer = orjson.loads(await desk.decide(payment("b")))
+        answer = orjson.loads(await service.decide(payment("b")))
         assert answer["degraded"] == ["no_model", "profiles_incomplete"]
         assert log.appended[0]["decision"]["vector"] is not None
-        assert metric(desk.instruments.registry, "profile") == len(keys)
-        assert metric(desk.instruments.registry, "pending") == len(keys) * len(spoilt)
-        await marked(desk)
+        assert metric(service.instruments.registry, "profile") == len(keys)
+        assert metric(service.instruments.registry, "pending") == len(keys) * len(spoilt)
+        await marked(service)
         for _, key in keys:
             left = [orjson.loads(entry)["id"] for entry in store.zrange(OF.redis_pending(key), 0, -1)]
             assert left == ["b"]
 
-    with_desk(steps)
+    with_service(steps)
 
 
 @pytest.mark.parametrize("mark", [b"x", b"-1", b"9" * 5000], ids=["text", "negative", "huge"])
-def test_an_unreadable_mark_of_completeness_is_none(mark: bytes, with_desk: Any, store: Any) -> None:
+def test_an_unreadable_mark_of_completeness_is_none(mark: bytes, with_service: Any, store: Any) -> None:
     """A missing profile then may be a lost one, and the decision says so."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         store.set(OF.redis_complete(CONFIG.hash6), mark)
-        assert "profiles_incomplete" in orjson.loads(await desk.decide(payment("m")))["degraded"]
+        assert "profiles_incomplete" in orjson.loads(await service.decide(payment("m")))["degraded"]
 
-    with_desk(steps)
+    with_service(steps)
 
 
 def test_a_published_claim_answers_retries_as_before(
-    with_desk: Any, store: Any, server: redis.Server
+    with_service: Any, store: Any, server: redis.Server
 ) -> None:
     """The same bytes, without another append; an answer without Kafka that comes late leaves the claim published."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
+    async def steps(service: DecisionService, log: Log) -> None:
         body = payment("pay")
-        answer = await desk.decide(body)
+        answer = await service.decide(body)
         decision = log.appended[0]["decision"]
         own = claims.Own(OF.redis_claim("pay"), decision["hash"], decision["decided"])
-        await desk.redis.call(*claims.mark([own], published=True), seconds=1.0)
-        await marked(desk)
+        await service.redis.call(*claims.mark([own], published=True), seconds=1.0)
+        await marked(service)
         assert judging.claim(store, "pay").published
-        assert await desk.decide(body) == answer
-        assert await desk.find("pay") == answer
+        assert await service.decide(body) == answer
+        assert await service.find("pay") == answer
         assert len(log.appended) == 1
         assert (
-            await desk.redis.call(*claims.rewrite(own.key, {**decision, "degraded": ["x"]}), seconds=1.0) == 1
+            await service.redis.call(*claims.rewrite(own.key, {**decision, "degraded": ["x"]}), seconds=1.0)
+            == 1
         )
         assert judging.claim(store, "pay").published
         assert judging.claim(store, "pay").decision["degraded"] == ["x"]
 
-    with_desk(steps)
+    with_service(steps)
 
 
 @pytest.mark.parametrize("what", ["pending", "profile", "mark", "claim"])
 def test_a_key_of_another_type_is_lost_and_takes_nothing_else_along(
-    what: str, with_desk: Any, store: Any
+    what: str, with_service: Any, store: Any
 ) -> None:
     """It is counted; the id is claimed, answered alike again, and from the next payment on all is as it should be."""
 
-    async def steps(desk: desks.Desk, log: Log) -> None:
-        event = desk.schema.parse(payment("a"), desk.tokeniser, int(time.time() * 1000))[0]
-        key = inline.keys(desk.features, event)[0][1]
+    async def steps(service: DecisionService, log: Log) -> None:
+        event = service.schema.parse(payment("a"), service.tokeniser, int(time.time() * 1000))[0]
+        key = entity_keys(service.features, event)[0][1]
         store.set(OF.redis_complete(CONFIG.hash6), CONFIG.epoch)
         name = {
             "pending": OF.redis_pending(key),
@@ -346,10 +351,10 @@ def test_a_key_of_another_type_is_lost_and_takes_nothing_else_along(
             store.set(name, "x")
         else:
             store.rpush(name, "x")
-        assert what != "claim" or await desk.find("a") is None
+        assert what != "claim" or await service.find("a") is None
         body = payment("a")
-        answer = await desk.decide(body)
-        assert await desk.decide(body) == answer
+        answer = await service.decide(body)
+        assert await service.decide(body) == answer
         expected = {
             "pending": ["no_model", "profiles_incomplete"],
             "profile": ["no_model", "profiles_incomplete"],
@@ -358,13 +363,13 @@ def test_a_key_of_another_type_is_lost_and_takes_nothing_else_along(
         }
         assert orjson.loads(answer)["degraded"] == expected[what]
         assert log.appended[0]["decision"]["vector"] is not None
-        await marked(desk)
+        await marked(service)
         counted = {"pending": 1, "profile": 1, "mark": 0, "claim": 2}
-        assert metric(desk.instruments.registry, what) == counted[what]
+        assert metric(service.instruments.registry, what) == counted[what]
         if what == "pending":
-            await desk.decide(payment("b"))
+            await service.decide(payment("b"))
             left = [orjson.loads(entry)["id"] for entry in store.zrange(name, 0, -1)]
             assert left == ["a", "b"]
             assert log.appended[-1]["decision"]["degraded"] == ["no_model"]
 
-    with_desk(steps)
+    with_service(steps)

@@ -172,7 +172,7 @@ def without_redis(one: Judge, *records: dict[str, Any]) -> Judged:
 
 def come_back(one: Judge) -> None:
     """The worker makes up what it missed, once it asks Redis again."""
-    one._cool_down._until.clear()
+    one._cool_down.answered("redis")
     one.make_up()
 
 

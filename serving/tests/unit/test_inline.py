@@ -9,7 +9,7 @@ import pytest
 
 from fraud_contracts.errors import Degraded
 from fraud_pipelines.features import compile_detector
-from fraud_serving import inline
+from fraud_serving.decision.inline_vector import compute_inline
 from fraud_testing import detectors
 
 NOW = 1_795_000_000_000
@@ -39,8 +39,8 @@ def test_a_profile_that_cannot_be_read_is_missing(spoil: Any) -> None:
     answer says so. What the stream had seen has another digest, so the audit calls it stale."""
     stage = ENGINE.stage("customer")
     _, profile, _ = stage.observe(None, event(1))
-    found = inline.compute(ENGINE, event(2), {"customer": spoil(profile)}, {}, True, 1)
-    fresh = inline.compute(ENGINE, event(2), {"customer": None}, {}, True, 1)
+    found = compute_inline(ENGINE, event(2), {"customer": spoil(profile)}, {}, True, 1)
+    fresh = compute_inline(ENGINE, event(2), {"customer": None}, {}, True, 1)
     assert found.degraded == [Degraded.PROFILES_INCOMPLETE]
     assert str(found.vector) == str(fresh.vector)
-    assert found.saw == fresh.saw != inline.compute(ENGINE, event(2), {"customer": profile}, {}, True, 1).saw
+    assert found.saw == fresh.saw != compute_inline(ENGINE, event(2), {"customer": profile}, {}, True, 1).saw

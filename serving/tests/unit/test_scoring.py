@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from fraud_serving.decision.scoring import COOL_DOWN, FAILURES, CoolDown
+from fraud_serving.cooldown import COOL_DOWN, CoolDown
+
+FAILURES = 3
 
 
 def test_after_some_failures_in_a_row_one_caller_a_second_tries() -> None:
     """Fewer failures change nothing; then the first caller after the rest asks, and the others don't."""
-    cooling = CoolDown()
+    cooling = CoolDown(FAILURES)
     for _ in range(FAILURES):
         assert cooling.ready("b", 10.0)
         cooling.failed("b", 10.0)
@@ -18,7 +20,7 @@ def test_after_some_failures_in_a_row_one_caller_a_second_tries() -> None:
 
 def test_an_answer_ends_the_rest() -> None:
     """One that answers is asked by everyone at once, and its failures count anew."""
-    cooling = CoolDown()
+    cooling = CoolDown(FAILURES)
     for _ in range(FAILURES):
         cooling.failed("b", 10.0)
     cooling.answered("b")

@@ -34,7 +34,7 @@ def judge(server: redis.Server, config: DetectorConfig = CONFIG) -> Judge:
         BlockingModelClient(1.0),
         Instruments(CollectorRegistry(), detector=str(config.identity)),
     )
-    made.use(Release(name="r0", policy=Policy(), policy_revision=1))
+    made.release.take(Release(name="r0", policy=Policy(), policy_revision=1))
     return made
 
 

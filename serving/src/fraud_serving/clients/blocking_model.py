@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from fraud_contracts.errors import StoreError
 from fraud_contracts.release import ModelPackage
-from fraud_serving.clients.model_client import read_scores, request_body, target
-from fraud_serving.deciding import Score
+from fraud_serving.clients.model_client import read_predictions, request_body, target
+from fraud_serving.ruling import Prediction
 
 
 class BlockingModelClient:
@@ -23,7 +23,7 @@ class BlockingModelClient:
         rows: Sequence[Sequence[float | None]],
         explain: bool = True,
         seconds: float | None = None,
-    ) -> list[Score]:
+    ) -> list[Prediction]:
         """Scores of a batch in one call; StoreError where the predictor failed or took longer than ``seconds`` (the client's)."""
         seconds = seconds or self._timeout
         host, port, path = target(package, service)
@@ -49,7 +49,7 @@ class BlockingModelClient:
         body: bytes,
         package: ModelPackage,
         count: int,
-    ) -> list[Score]:
+    ) -> list[Prediction]:
         try:
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -61,4 +61,4 @@ class BlockingModelClient:
             connection.close()
         else:
             self._kept[connection.host, connection.port] = connection
-        return read_scores(package, answer.status, data, count)
+        return read_predictions(package, answer.status, data, count)

@@ -15,7 +15,7 @@ import orjson
 
 from fraud_contracts.errors import StoreError
 from fraud_contracts.release import ModelPackage
-from fraud_serving.deciding import Score
+from fraud_serving.ruling import Prediction
 
 MAX_CONNECTIONS: Final = 64
 
@@ -41,30 +41,29 @@ def request_body(rows: Sequence[Sequence[float | None]], explain: bool = True) -
     return orjson.dumps(whole)
 
 
-def read_scores(package: ModelPackage, status: int, body: bytes, count: int) -> list[Score]:
-    """Scores of the rows asked for; StoreError where the predictor failed or serves another model than the release."""
+def read_predictions(package: ModelPackage, status: int, body: bytes, rows: int) -> list[Prediction]:
+    """One prediction a row; StoreError where the predictor failed or serves another model than the release."""
     if status != 200:
         raise StoreError("predictor", f"HTTP {status}: {body[:200].decode(errors='replace')}")
     try:
         answer = orjson.loads(body)
         outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-        said = answer["parameters"]
-        version, digest = str(said["model_version"]), str(said["digest"])
+        version, digest = (str(answer["parameters"][name]) for name in ("model_version", "digest"))
         probabilities = outputs["probability"]
-        indexes, added = outputs.get("reasons", ()), outputs.get("contributions", ())
-        each = len(indexes) // count
-        scores = []
+        columns, added = outputs.get("reasons", ()), outputs.get("contributions", ())
+        each = len(columns) // rows
+        predictions = []
         for i, probability in enumerate(probabilities):
-            mine = slice(i * each, (i + 1) * each)
-            reasons = tuple((j, c) for j, c in zip(indexes[mine], added[mine], strict=True) if j >= 0)
-            scores.append(Score(float(probability), reasons, version, digest))
+            row = slice(i * each, (i + 1) * each)
+            contributions = tuple((j, c) for j, c in zip(columns[row], added[row], strict=True) if j >= 0)
+            predictions.append(Prediction(float(probability), contributions, version, digest))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise StoreError("predictor", f"no V2 inference answer: {error}") from error
     if digest != package.digest:
         raise StoreError("predictor", f"serves {digest[:15]}, the release says {package.digest[:15]}")
-    if len(scores) != count:
-        raise StoreError("predictor", f"{len(scores)} scores for {count} rows")
-    return scores
+    if len(predictions) != rows:
+        raise StoreError("predictor", f"{len(predictions)} scores for {rows} rows")
+    return predictions
 
 
 class _Connection(asyncio.Protocol):
@@ -116,7 +115,7 @@ class ModelClient:
 
     async def score(
         self, package: ModelPackage, service: str, rows: Sequence[Sequence[float | None]], seconds: float
-    ) -> list[Score]:
+    ) -> list[Prediction]:
         host, port, path = target(package, service)
         body = request_body(rows)
         head = (
@@ -134,7 +133,7 @@ class ModelClient:
             raise StoreError("predictor", f"no answer within {seconds * 1000:.0f} ms") from error
         except OSError as error:
             raise StoreError("predictor", f"{type(error).__name__}: {error}") from error
-        return read_scores(package, status, answer, len(rows))
+        return read_predictions(package, status, answer, len(rows))
 
     async def _send(
         self, address: tuple[str, int], request: bytes, until: float, fresh: bool = False

@@ -13,6 +13,7 @@ from typing import Final
 
 import uvicorn
 import uvloop
+from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from fraud_contracts import log, metrics, names
@@ -21,7 +22,8 @@ from fraud_pipelines.events import Tokeniser
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.app import Api
-from fraud_serving.decision.desk import Desk
+from fraud_serving.decision.service import DecisionService
+from fraud_serving.instruments import Instruments
 from fraud_serving.releasing import ReleaseWatch
 
 # Long enough for a leader election, short enough for a caller that waits.
@@ -54,10 +56,13 @@ async def serve() -> None:
         raise ValueError("API_KEY is empty: everybody could ask")
     delivery = float(os.environ.get("FRAUD_DELIVERY_SECONDS", DELIVERY_SECONDS))
     redis = RedisLink(os.environ["REDIS_URL"])
-    desk = Desk(config, tokeniser, redis, KafkaLog(config.kafka.bootstrap_servers, delivery))
-    refused = desk.instruments(metrics.UNREADABLE, what="release").inc
-    watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), desk.use, refused=refused)
-    api = Api(desk, api_key, watch)
+    kafka = KafkaLog(config.kafka.bootstrap_servers, delivery)
+    instruments = Instruments(REGISTRY, detector=str(config.identity))
+    service = DecisionService(config, tokeniser, redis, kafka, instruments)
+    refused = instruments(metrics.UNREADABLE, what="release").inc
+    pointer = names.release_pointer(config.name)
+    watch = ReleaseWatch(config.namespace, pointer, service.release.take, refused=refused)
+    api = Api(service, api_key, watch)
     settings = uvicorn.Config(
         api.application(),
         host="0.0.0.0",  # noqa: S104 - a Pod's own address

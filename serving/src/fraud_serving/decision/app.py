@@ -24,7 +24,14 @@ from fraud_contracts.background import watched
 from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.errors import EventError, Reason, StoreError
 from fraud_serving.decision import labels, openapi
-from fraud_serving.decision.desk import Desk, RefusedError
+from fraud_serving.decision.errors import (
+    NoReleaseError,
+    OverloadedError,
+    RefusedError,
+    UnauthenticatedError,
+    UnknownIdError,
+)
+from fraud_serving.decision.service import DecisionService
 from fraud_serving.releasing import ReleaseWatch
 
 MAX_IN_FLIGHT: Final = 512
@@ -32,12 +39,6 @@ DRAIN_SECONDS: Final = 10.0
 _JSON: Final = "application/json"
 _log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-def _error(status: int, code: str, message: str, field: str | None = None) -> Response:
-    body = orjson.dumps({"error": {"code": code, "message": message, "field": field}})
-    headers = {"Retry-After": "1"} if status == 503 else None
-    return Response(body, status, headers, _JSON)
 
 
 async def read_body(request: Request) -> bytes:
@@ -69,16 +70,16 @@ class ShortWay:
 
 
 class Api:
-    """Routes over a Desk. ``ready`` is latched: a store that comes and goes degrades answers, it doesn't unready a Pod."""
+    """Routes over a DecisionService. ``ready`` is latched: a store that comes and goes degrades answers, it doesn't unready a Pod."""
 
-    def __init__(self, desk: Desk, api_key: str, watch: ReleaseWatch) -> None:
-        self._desk, self._watch = desk, watch
+    def __init__(self, service: DecisionService, api_key: str, watch: ReleaseWatch) -> None:
+        self._service, self._watch = service, watch
         self._key = api_key.encode()
         self._in_flight = 0
         self.ready = False
         self._closing = False
-        self._reports = desk.identity.topic("label-reports")
-        self._openapi = orjson.dumps(openapi.document(desk.config.spec, str(desk.identity)))
+        self._reports = service.identity.topic("label-reports")
+        self._openapi = orjson.dumps(openapi.document(service.config.spec, str(service.identity)))
 
     def application(self) -> ShortWay:
         decide = self._guarded(self.decide)
@@ -97,18 +98,18 @@ class Api:
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        desk = self._desk
-        await desk.redis.start()
+        service = self._service
+        await service.redis.start()
         self._watch.start()
         preparing = watched(asyncio.create_task(self._prepare(), name="prepare"))
         yield
         preparing.cancel()
         await asyncio.gather(preparing, return_exceptions=True)
-        await desk.drain(DRAIN_SECONDS)
+        await service.drain(DRAIN_SECONDS)
         await self._watch.stop()
-        await desk.log.stop()
-        await desk.redis.stop()
-        desk.scoring.close()
+        await service.log.stop()
+        await service.redis.stop()
+        service.scorer.close()
 
     def closing(self) -> None:
         """Not ready any more, but still answering: callers learn of it a moment later. Kept connections end with their next answer."""
@@ -116,17 +117,19 @@ class Api:
 
     async def _prepare(self) -> None:
         """Ready once there is a release, Kafka has our topics and the code is warm."""
-        desk = self._desk
-        topics = (desk.identity.topic("accepted"), self._reports)
+        service = self._service
+        topics = (service.identity.topic("accepted"), self._reports)
         told = False
-        while not (desk.ruling is not None and all([await desk.log.knows(topic) for topic in topics])):
+        while not (
+            service.release.ruling is not None and all([await service.log.knows(topic) for topic in topics])
+        ):
             if not told:
                 _log.info("waiting for the release and for Kafka's topics")
                 told = True
             await asyncio.sleep(0.5)
-        await desk.warm_up()
+        await service.warm_up()
         self.ready = not self._closing
-        _log.info("ready", extra={"data": {"detector": str(desk.identity), "set": desk.features.hash6}})
+        _log.info("ready", extra={"data": {"detector": str(service.identity), "set": service.features.hash6}})
 
     def _guarded(self, handler: Handler) -> Handler:
         """Authenticates, bounds what is in flight, and turns every failure into a JSON error with a code."""
@@ -134,9 +137,9 @@ class Api:
         async def guarded(request: Request) -> Response:
             given = request.headers.get("x-api-key", "").encode()
             if not hmac.compare_digest(given, self._key):
-                return self._refused(401, "unauthenticated", "X-API-Key is missing or wrong")
+                return self._refused(UnauthenticatedError())
             if self._in_flight >= MAX_IN_FLIGHT:
-                return self._refused(503, "overloaded", "too many requests at once; retry in a moment")
+                return self._refused(OverloadedError())
             self._in_flight += 1
             try:
                 response = await handler(request)
@@ -145,43 +148,46 @@ class Api:
                 return response
             except EventError as error:
                 status = 413 if error.reason is Reason.TOO_LARGE else 400
-                return self._refused(status, error.reason, error.message, error.field)
+                return self._refused(RefusedError(status, error.reason, error.message, error.field))
             except RefusedError as error:
-                return self._refused(error.status, error.code, error.message, error.field)
+                return self._refused(error)
             except StoreError as error:
-                return self._refused(503, f"{error.store}_unavailable", f"{error.store} is not available now")
+                code, message = f"{error.store}_unavailable", f"{error.store} is not available now"
+                return self._refused(RefusedError(503, code, message))
             except ClientDisconnect:
-                return self._refused(400, "disconnected", "the client went away")
+                return self._refused(RefusedError(400, "disconnected", "the client went away"))
             except Exception:  # the caller gets a code, the log the trace
                 _log.exception("request failed")
-                return self._refused(500, "internal", "an internal error; it was logged")
+                return self._refused(RefusedError(500, "internal", "an internal error; it was logged"))
             finally:
                 self._in_flight -= 1
 
         return guarded
 
-    def _refused(self, status: int, code: str, message: str, field: str | None = None) -> Response:
-        self._desk.instruments(metrics.REFUSED, reason=str(code)).inc()
-        return _error(status, code, message, field)
+    def _refused(self, error: RefusedError) -> Response:
+        self._service.instruments(metrics.REFUSED, reason=str(error.code)).inc()
+        fault = {"code": error.code, "message": error.message, "field": error.field}
+        headers = {"Retry-After": "1"} if error.status == 503 else None
+        return Response(orjson.dumps({"error": fault}), error.status, headers, _JSON)
 
     async def decide(self, request: Request) -> Response:
-        return Response(await self._desk.decide(await read_body(request)), 200, media_type=_JSON)
+        return Response(await self._service.decide(await read_body(request)), 200, media_type=_JSON)
 
     async def find(self, request: Request) -> Response:
-        found = await self._desk.find(request.path_params["id"])
+        found = await self._service.find(request.path_params["id"])
         if found is None:
-            raise RefusedError(404, "not_found", "no decision of this id, or it is older than a day")
+            raise UnknownIdError
         return Response(found, 200, media_type=_JSON)
 
     async def label(self, request: Request) -> Response:
-        report = labels.parse(await read_body(request), self._desk.config.spec, int(time.time() * 1000))
-        await self._desk.log.append(self._reports, report["id"].encode(), orjson.dumps(report))
+        report = labels.parse(await read_body(request), self._service.config.spec, int(time.time() * 1000))
+        await self._service.log.append(self._reports, report["id"].encode(), orjson.dumps(report))
         return Response(orjson.dumps(report), 202, media_type=_JSON)
 
     async def release(self, _: Request) -> Response:
-        ruling = self._desk.ruling
+        ruling = self._service.release.ruling
         if ruling is None:
-            raise RefusedError(503, "no_release", "no release has arrived yet")
+            raise NoReleaseError
         release = ruling.release
 
         def package(arm: str) -> dict[str, str] | None:
@@ -198,7 +204,7 @@ class Api:
             "stable": package("stable"),
             "candidate": package("candidate"),
             "share": release.split.share if release.split else None,
-            "feature_set": self._desk.features.hash,
+            "feature_set": self._service.features.hash,
             "problems": ruling.problems,
         }
         return Response(orjson.dumps(told), 200, media_type=_JSON)
@@ -207,20 +213,18 @@ class Api:
         """No such path or method, in the form of every other error."""
         status = error.status_code if isinstance(error, HTTPException) else 404
         code = "not_found" if status == 404 else "method_not_allowed"
-        return self._refused(
-            status, code, "there is no such path" if status == 404 else "not with this method"
-        )
+        message = "there is no such path" if status == 404 else "not with this method"
+        return self._refused(RefusedError(status, code, message))
 
     async def healthz(self, _: Request) -> Response:
         return Response(b'{"alive":true}', 200, media_type=_JSON)
 
     async def readyz(self, _: Request) -> Response:
-        ruling = self._desk.ruling
-        told = {"ready": self.ready, "release": ruling.release.name if ruling else None}
-        return Response(orjson.dumps(told), 200 if self.ready else 503, media_type=_JSON)
+        state = {"ready": self.ready, "release": self._service.release.name}
+        return Response(orjson.dumps(state), 200 if self.ready else 503, media_type=_JSON)
 
     async def metrics(self, _: Request) -> Response:
-        body = generate_latest(self._desk.instruments.registry)
+        body = generate_latest(self._service.instruments.registry)
         return Response(body, 200, media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, _: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.label_report import ReportError, parse_report, source_kinds
 from fraud_contracts.records import LabelReport
-from fraud_serving.decision.desk import RefusedError
+from fraud_serving.decision.errors import RefusedError
 
 
 def parse(raw: bytes, spec: DetectorSpec, now: int) -> LabelReport:

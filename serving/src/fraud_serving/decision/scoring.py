@@ -13,72 +13,51 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.errors import StoreError
+from fraud_contracts.records import Event
 from fraud_contracts.release import ModelPackage
 from fraud_serving.clients.model_client import ModelClient
-from fraud_serving.deciding import Route, Ruling, Score
+from fraud_serving.cooldown import CoolDown
+from fraud_serving.ruling import Prediction, RoutedScore, Ruling
 
 # Parts: of the deadline the model is left at least so much, and of what is left then the candidate may use so much.
 _MODEL_PART, _CANDIDATE_PART = 0.2, 0.5
-FAILURES: Final = 3
-COOL_DOWN: Final = 1.0
+CANDIDATE_FAILURES: Final = 3
 _log = logging.getLogger(__name__)
 
 
-class CoolDown:
-    """Whether to ask a predictor that may be dead. ``now`` is in seconds of a steady clock."""
-
-    def __init__(self) -> None:
-        self._failures: dict[str, int] = {}
-        self._until: dict[str, float] = {}
-
-    def ready(self, key: str, now: float) -> bool:
-        """True until it failed ``FAILURES`` times in a row; then for one caller each ``COOL_DOWN`` seconds."""
-        if self._failures.get(key, 0) < FAILURES:
-            return True
-        if now < self._until[key]:
-            return False
-        self._until[key] = now + COOL_DOWN
-        return True
-
-    def answered(self, key: str) -> None:
-        self._failures.pop(key, None)
-
-    def failed(self, key: str, now: float) -> None:
-        self._failures[key] = self._failures.get(key, 0) + 1
-        self._until[key] = now + COOL_DOWN
-
-
-class Scoring:
+class RequestScorer:
     """``detector`` is the detector's name, of which the predictors' names are made."""
 
     def __init__(self, detector: str) -> None:
-        self._detector, self._model, self._cooling = detector, ModelClient(), CoolDown()
+        self._detector, self._model = detector, ModelClient()
+        self._cool_down = CoolDown(CANDIDATE_FAILURES)
 
     async def score(
-        self, ruling: Ruling, route: Route, vector: Sequence[float], start: float, deadline: float
-    ) -> tuple[Route, Score | None]:
-        """The route that was taken at last, and its score if there is one. ``start`` by perf_counter, all in seconds."""
-
-        def left() -> float:
-            return max(deadline - (time.perf_counter() - start), deadline * _MODEL_PART)
-
+        self, ruling: Ruling, event: Event, vector: Sequence[float | None] | None, start: float
+    ) -> RoutedScore:
+        """``start`` is when the request came, by perf_counter. Without a vector no model is asked."""
+        route, deadline = ruling.route(event), ruling.deadline
         package = route.package
-        if package is None:
-            return route, None
+        if package is None or vector is None:
+            return RoutedScore(route, None)
         if route.arm == "candidate":
             key = f"{package.slot} {package.digest}"
-            if self._cooling.ready(key, time.monotonic()):
-                score = await self.ask(package, vector, left() * _CANDIDATE_PART)
-                if score is not None:
-                    self._cooling.answered(key)
-                    return route, score
-                self._cooling.failed(key, time.monotonic())
+            if self._cool_down.ready(key, time.monotonic()):
+                seconds = _left(start, deadline) * _CANDIDATE_PART
+                prediction = await self.predict(package, vector, seconds)
+                if prediction is not None:
+                    self._cool_down.answered(key)
+                    return RoutedScore(route, prediction)
+                self._cool_down.failed(key, time.monotonic())
             route = ruling.without_candidate(route)
             assert route.package is not None
             package = route.package
-        return route, await self.ask(package, vector, left())
+        return RoutedScore(route, await self.predict(package, vector, _left(start, deadline)))
 
-    async def ask(self, package: ModelPackage, vector: Sequence[float], seconds: float) -> Score | None:
+    async def predict(
+        self, package: ModelPackage, vector: Sequence[float | None], seconds: float
+    ) -> Prediction | None:
+        """None where the predictor failed or took longer than ``seconds``."""
         service = names.inference_service(self._detector, package.slot)
         try:
             return (await self._model.score(package, service, [vector], seconds))[0]
@@ -88,3 +67,8 @@ class Scoring:
 
     def close(self) -> None:
         self._model.close()
+
+
+def _left(start: float, deadline: float) -> float:
+    """Seconds that the model has, whatever the steps before it took."""
+    return max(deadline - (time.perf_counter() - start), deadline * _MODEL_PART)

@@ -48,7 +48,9 @@ def _watch(config: Any, judge: Judge) -> None:
 
     async def follow() -> None:
         refused = judge.instruments(metrics.UNREADABLE, what="release").inc
-        watch = ReleaseWatch(config.namespace, names.release_pointer(config.name), judge.use, refused=refused)
+        watch = ReleaseWatch(
+            config.namespace, names.release_pointer(config.name), judge.release.take, refused=refused
+        )
         watch.start()
         await asyncio.Event().wait()
 
@@ -69,7 +71,7 @@ def run() -> None:
     )
     me = ordinal(os.environ.get("HOSTNAME") or socket.gethostname())
     port = int(os.environ.get("FRAUD_METRICS_PORT", METRICS_PORT))
-    health = Health(port, REGISTRY, lambda: judge.ruling.release.name if judge.ruling else None)
+    health = Health(port, REGISTRY, lambda: judge.release.name)
 
     def turned() -> None:
         health.turned = time.monotonic()
@@ -88,7 +90,7 @@ def run() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     _watch(config, judge)
-    while judge.ruling is None and not loop.stopping:
+    while judge.release.ruling is None and not loop.stopping:
         turned()
         time.sleep(0.1)
     if not loop.stopping:

@@ -7,6 +7,7 @@ the tail of ``decisions`` that it reads. So an id is known as published as long 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -18,8 +19,9 @@ from fraud_contracts.names import Identity
 from fraud_contracts.records import Decision
 from fraud_serving import claims
 from fraud_serving.claims import Own, Taking
+from fraud_serving.cooldown import CoolDown
 from fraud_serving.instruments import Instruments
-from fraud_serving.worker.cooldown import CoolDown
+from fraud_serving.ruling import with_mark
 from fraud_serving.worker.incoming import Incoming
 from fraud_serving.worker.recent import KEPT, Known
 
@@ -27,6 +29,7 @@ from fraud_serving.worker.recent import KEPT, Known
 _CHUNK: Final = 256
 _SECONDS: Final = 0.05
 _TRIES: Final = 3
+_log = logging.getLogger(__name__)
 
 
 class ClaimStore(Protocol):
@@ -70,7 +73,7 @@ class Claiming:
             try:
                 held = self._store.claim([self._taking(incoming) for incoming in asked])
             except StoreError as error:
-                self._cool_down.failed("redis", error)
+                self._failed(error)
                 break
             lost = [
                 (incoming, value) for incoming, value in zip(asked, held, strict=True) if value is not None
@@ -80,10 +83,10 @@ class Claiming:
                 if incoming.claim is not None:
                     incoming.decision = None
                 elif Degraded.IDEMPOTENCY in incoming.degraded:
-                    _mark(incoming.decision)
+                    _mark(incoming)
             asked = [incoming for incoming, _ in lost if incoming.claim is None]
         for incoming in asked:
-            _mark(incoming.decision)
+            _mark(incoming)
 
     def published(self, partition: int, entries: Iterable[tuple[str, Known]]) -> None:
         """Claims of these ids, where they hold these decisions, are to say that they are published."""
@@ -106,12 +109,14 @@ class Claiming:
                 return
         while self._unclaimed and time.monotonic() < until:
             some = list(islice(self._unclaimed, _CHUNK))
+            if not self._cool_down.ready("redis", time.monotonic()):
+                return
             try:
-                self._cool_down.check("redis")
                 changed = self._take_or_mark(some)
             except StoreError as error:
-                self._cool_down.failed("redis", error)
+                self._failed(error)
                 return
+            self._cool_down.answered("redis")
             for _ in some:
                 self._unclaimed.popleft()
             self._unclaimed.extend(changed)
@@ -153,16 +158,22 @@ class Claiming:
             some = list(islice(unmarked, _CHUNK - len(owns)))
             sent.append((unmarked, len(some)))
             owns += some
+        if not self._cool_down.ready("redis", time.monotonic()):
+            return None
         try:
-            self._cool_down.check("redis")
             values = self._store.look_up(owns, keys)
         except StoreError as error:
-            self._cool_down.failed("redis", error)
+            self._failed(error)
             return None
+        self._cool_down.answered("redis")
         for unmarked, count in sent:
             for _ in range(count):
                 unmarked.popleft()
         return values
+
+    def _failed(self, error: StoreError) -> None:
+        _log.warning("store failed", extra={"data": {"store": "redis", "error": error.message}})
+        self._cool_down.failed("redis", time.monotonic())
 
     def _note(self, incoming: Incoming, value: bytes | None) -> None:
         incoming.instead_of = value or b""
@@ -180,6 +191,6 @@ class Claiming:
         return Taking(self._of.redis_claim(incoming.id), value, incoming.instead_of)
 
 
-def _mark(decision: Decision | None) -> None:
-    if decision is not None:
-        decision["degraded"] = sorted({*map(str, decision["degraded"]), str(Degraded.IDEMPOTENCY)})
+def _mark(incoming: Incoming) -> None:
+    if incoming.decision is not None:
+        incoming.decision = with_mark(incoming.decision, Degraded.IDEMPOTENCY)

@@ -17,19 +17,20 @@ import orjson
 from fraud_contracts import metrics, names
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import Degraded, Reason, StoreError
-from fraud_contracts.records import Decision, FeatureRecord, Source
-from fraud_contracts.release import ModelPackage, Release
+from fraud_contracts.records import Decision, Source
+from fraud_contracts.release import ModelPackage
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
 from fraud_serving import reading
 from fraud_serving.clients.blocking_model import BlockingModelClient
-from fraud_serving.deciding import Arm, Route, Ruling, Score, decide, write_up
+from fraud_serving.cooldown import COOL_DOWN, CoolDown
 from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
+from fraud_serving.release_in_use import ReleaseInUse
+from fraud_serving.ruling import Arm, Case, Prediction, RoutedScore, Ruling
 from fraud_serving.worker import letters
 from fraud_serving.worker.claiming import Claiming, ClaimStore
-from fraud_serving.worker.cooldown import COOL_DOWN, CoolDown
 from fraud_serving.worker.incoming import Incoming
 from fraud_serving.worker.parity import Samples, audited
 from fraud_serving.worker.recent import Known, Recent
@@ -74,32 +75,20 @@ class Judge:
         model: BlockingModelClient,
         instruments: Instruments,
     ) -> None:
-        self.config, self._tokeniser, self._sealer = config, tokeniser, sealer
+        self.config, self._sealer = config, sealer
         self._model, self.instruments = model, instruments
-        self._names = compile_detector(config.spec).names
-        self._samples = Samples(self._names)
-        self.ruling: Ruling | None = None
+        columns = compile_detector(config.spec).names
+        self._samples = Samples(columns)
+        self.release = ReleaseInUse(config, columns, tokeniser, instruments, "stream")
         self.recent = Recent()
         # The batch told as committed last. A killed broker may yet lose it (docs/decisions/0003), so its claims don't say so yet.
         self._told = Judged()
         self._tally = Tally()
-        self._cool_down = CoolDown()
+        self._cool_down = CoolDown(failures=1)
         self._claiming = Claiming(store, config.identity, instruments, self._cool_down)
 
-    def use(self, release: Release) -> None:
-        ruling = Ruling(release, self.config.spec, self.config.feature_set, self._tokeniser)
-        for problem in ruling.problems:
-            _log.error("release has a problem", extra={"data": {"release": release.name, "problem": problem}})
-        if self.ruling is not None:
-            old = self.ruling.release
-            version = old.stable.version if old.stable else ""
-            self.instruments(metrics.RELEASE_INFO, release=old.name, model_version=version).set(0)
-        version = release.stable.version if release.stable else ""
-        self.instruments(metrics.RELEASE_INFO, release=release.name, model_version=version).set(1)
-        self.ruling = ruling
-
     def judge(self, batch: Sequence[Incoming]) -> Judged:
-        ruling = self.ruling
+        ruling = self.release.ruling
         assert ruling is not None, "the loop starts after the first release"
         now = int(time.time() * 1000)
         unknown = self._sort_out(batch)
@@ -155,93 +144,62 @@ class Judge:
             incoming.decision = claim.decision
 
     def _decide(self, ruling: Ruling, undecided: list[Incoming], now: int) -> None:
-        for incoming in undecided:
-            if incoming.record["set"] != self.config.feature_set:
-                incoming.degraded.append(Degraded.OTHER_FEATURE_SET)
-        routes, scores = self._scores(ruling, undecided)
-        for incoming, route, score in zip(undecided, routes, scores, strict=True):
+        for incoming, score in zip(undecided, self._scores(ruling, undecided), strict=True):
             record = incoming.record
-            vector = self._vector(record)
-            verdict = decide(
-                ruling,
-                route,
+            case = Case(
                 record["event"],
-                vector,
-                self._names,
-                score,
+                record["hash"],
+                record["set"],
+                record["vector"],
+                record["saw"],
+                "stream",
                 incoming.degraded,
-                self._tally.counts(now),
-                now,
+                record["source"],
+                record["appended"],
             )
-            for rule in verdict.failed_rules:
-                self.instruments(metrics.RULES_FAILED, door="stream", rule=rule).inc()
-            self._tally.note(verdict.action, now)
-            incoming.decision = write_up(
-                ruling,
-                route,
-                verdict,
-                score,
-                door="stream",
-                event=record["event"],
-                body_hash=record["hash"],
-                feature_set=record["set"],
-                vector=record["vector"],
-                saw=record["saw"],
-                now=now,
-            )
-            incoming.decision["source"] = record["source"]
-            incoming.decision["appended"] = record["appended"]
+            incoming.decision = ruling.judge(case, score, self._tally.counts(now), now)
+            self._tally.note(incoming.decision["action"], now)
         self._claiming.claim(undecided)
         for incoming in undecided:
             self._take_claim(incoming)
 
-    def _vector(self, record: FeatureRecord) -> list[float | None] | None:
-        """The record's vector, where it is of the set that this worker's models read.
-
-        One of another set, as while a changed detector's processes are replaced, is refused to models and rules: its
-        columns mean something else. The event is decided at once by what stands in for a lost model, marked
-        ``other_feature_set``; the record keeps the vector under its own set.
-        """
-        vector = record["vector"]
-        if vector is None or record["set"] != self.config.feature_set or len(vector) != len(self._names):
-            return None
-        return vector
-
-    def _scores(self, ruling: Ruling, undecided: list[Incoming]) -> tuple[list[Route], list[Score | None]]:
-        """Where each event went at last, and its score. What the candidate doesn't score the stable model does."""
+    def _scores(self, ruling: Ruling, undecided: list[Incoming]) -> list[RoutedScore]:
+        """What the candidate doesn't score the stable model does."""
         routes = [ruling.route(incoming.record["event"]) for incoming in undecided]
-        scores: list[Score | None] = [None] * len(undecided)
+        vectors = [ruling.readable_vector(i.record["set"], i.record["vector"]) for i in undecided]
+        predictions: list[Prediction | None] = [None] * len(undecided)
         arms: tuple[Arm, ...] = ("candidate", "stable")
         for arm in arms:
-            asked = [
-                i
-                for i, route in enumerate(routes)
-                if route.arm == arm and self._vector(undecided[i].record) is not None
-            ]
+            asked = [i for i, route in enumerate(routes) if route.arm == arm and vectors[i] is not None]
             package = routes[asked[0]].package if asked else None
             if package is None:
                 continue
-            answered = self._ask(ruling, package, [undecided[i].record["vector"] or [] for i in asked])
+            answered = self._ask(ruling, package, [vectors[i] or [] for i in asked])
             if answered is not None:
-                for i, score in zip(asked, answered, strict=True):
-                    scores[i] = score
+                for i, prediction in zip(asked, answered, strict=True):
+                    predictions[i] = prediction
             elif arm == "candidate":
                 for i in asked:
                     routes[i] = ruling.without_candidate(routes[i])
-                    undecided[i].degraded.append(Degraded.CANDIDATE_UNAVAILABLE)
-        return routes, scores
+        return [RoutedScore(*pair) for pair in zip(routes, predictions, strict=True)]
 
     def _ask(
         self, ruling: Ruling, package: ModelPackage, rows: list[list[float | None]], explain: bool = True
-    ) -> list[Score] | None:
+    ) -> list[Prediction] | None:
         slot, service = f"predictor {package.slot}", names.inference_service(self.config.name, package.slot)
         on_trial = package is ruling.candidate
-        try:
-            self._cool_down.check(slot)
-            return self._model.score(package, service, rows, explain, CANDIDATE_SECONDS if on_trial else None)
-        except StoreError as error:
-            self._cool_down.failed(slot, error, CANDIDATE_COOL_DOWN if on_trial else COOL_DOWN)
+        if not self._cool_down.ready(slot, time.monotonic()):
             return None
+        try:
+            predictions = self._model.score(
+                package, service, rows, explain, CANDIDATE_SECONDS if on_trial else None
+            )
+        except StoreError as error:
+            _log.warning("store failed", extra={"data": {"store": slot, "error": error.message}})
+            self._cool_down.failed(slot, time.monotonic(), CANDIDATE_COOL_DOWN if on_trial else COOL_DOWN)
+            return None
+        self._cool_down.answered(slot)
+        return predictions
 
     def _publish(self, ruling: Ruling, batch: Sequence[Incoming]) -> Judged:
         judged = Judged()
@@ -292,7 +250,7 @@ class Judge:
             decision = incoming.decision
             if decision is None or decision["vector"] is None or decision["set"] != self.config.feature_set:
                 continue
-            other = ruling.other(decision["arm"])
+            other = ruling.shadow_arm(decision["arm"])
             if other is not None and not (decision.get("shadow") or {}).get("arm"):
                 asked[other[0]].append(decision)
                 packages[other[0]] = other[1]

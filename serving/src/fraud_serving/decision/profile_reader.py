@@ -1,0 +1,148 @@
+"""Reads from Redis what a request needs, before its event is judged: the entities' profiles, and its id's claim.
+
+Reading leaves the event itself in the *pending* set of each of its entities, in the same round trip. So whoever asks next
+sees it, however long this one takes, and Redis alone says which of two came first; the stream follows that order
+(docs/decisions/0005). An event that isn't decided after all is taken out again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.errors import Degraded, StoreError
+from fraud_contracts.names import profile_key
+from fraud_contracts.records import Event
+from fraud_pipelines.features import FeatureSet
+from fraud_serving.claims import Command
+from fraud_serving.clients.redis_link import RedisLink, wrong_type
+
+PENDING_KEPT: Final = 64
+# What hasn't become part of a profile by then never will: its process died before it was decided.
+PENDING_SECONDS: Final = 600
+_PRUNED: Final = 16
+# KEYS: a pending set. ARGV: time, an event, seconds to live. What isn't one gives way to one of this event.
+_REPLACE: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then redis.call('DEL', KEYS[1]) end
+redis.call('ZADD', KEYS[1], 'NX', ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+"""
+
+
+@dataclass(slots=True)
+class ProfileSnapshot:
+    """What Redis held about one event, and where the event was left in it.
+
+    ``keys`` are (entity, profile key) of the entities that the event has; ``entry`` is the event's JSON, a member of their
+    pending sets. ``profiles`` and ``pending`` are by entity; ``complete`` says that an absent profile is a new key, not a
+    lost one. ``claim`` are the bytes under the id: empty where they can't be a claim, None where there are none. ``added``
+    are the pending sets that didn't have the event before, ``lost`` the entities whose pending set was no set.
+    ``degraded`` marks what is missing. Where Redis was ``away`` nothing is known, and nothing can be claimed.
+    """
+
+    entry: bytes
+    keys: list[tuple[str, str]]
+    claim: bytes | None
+    profiles: dict[str, bytes | None]
+    pending: dict[str, list[bytes]]
+    complete: bool
+    added: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+    away: bool = False
+
+
+def entity_keys(features: FeatureSet, event: Event) -> list[tuple[str, str]]:
+    """(entity, profile key) of the entities that the event has."""
+    tokens = event["entities"]
+    return [
+        (stage.entity, profile_key(features.hash6, stage.entity, token))
+        for stage in features.stages
+        if (token := tokens.get(stage.entity)) is not None
+    ]
+
+
+class ProfileReader:
+    def __init__(self, redis: RedisLink, config: DetectorConfig, features: FeatureSet) -> None:
+        self._redis, self._of, self._epoch = redis, config.identity, config.epoch
+        self._features = features
+        self._complete = self._of.redis_complete(config.hash6)
+
+    async def read_and_add_pending(self, event: Event, seconds: float) -> ProfileSnapshot:
+        """Where Redis is away or takes longer than ``seconds``, the snapshot says so.
+
+        Pending first, profiles last: an entry is taken out only once its profile has it, so no event falls between.
+        """
+        of, now = self._of, int(time.time() * 1000)
+        keys, entry = entity_keys(self._features, event), orjson.dumps(event)
+        commands: list[Command] = []
+        for _, key in keys:
+            name = of.redis_pending(key)
+            commands += [
+                ("ZADD", name, "NX", now, entry),
+                ("EXPIRE", name, PENDING_SECONDS),
+                ("ZRANGE", name, 0, -1),
+            ]
+        names = [of.redis_claim(event["id"]), self._complete, *(of.redis_profile(key) for _, key in keys)]
+        commands += [("GET", name) for name in names]
+        try:
+            replies = await self._redis.each(commands, seconds)
+        except StoreError:
+            marks: list[str] = [Degraded.IDEMPOTENCY, Degraded.PROFILES_UNAVAILABLE]
+            absent: dict[str, bytes | None] = {entity: None for entity, _ in keys}
+            return ProfileSnapshot(entry, keys, None, absent, {}, True, degraded=marks, away=True)
+        # What isn't bytes is as unreadable as no bytes are.
+        claim, epoch, *profiles = (b"" if wrong_type(reply) else reply for reply in replies[3 * len(keys) :])
+        replies = replies[: 3 * len(keys)]
+        snapshot = ProfileSnapshot(
+            entry,
+            keys,
+            claim,
+            {entity: profile for (entity, _), profile in zip(keys, profiles, strict=True)},
+            {},
+            epoch is not None and epoch.isdigit() and len(epoch) < 20 and int(epoch) >= self._epoch,
+        )
+        for (entity, key), new, entries in zip(keys, replies[::3], replies[2::3], strict=True):
+            name = of.redis_pending(key)
+            if wrong_type(new) or wrong_type(entries):
+                snapshot.lost.append(entity)
+                self._redis.post([("EVAL", _REPLACE, 1, name, now, entry, PENDING_SECONDS)])
+            else:
+                snapshot.pending[entity] = entries
+            if new:
+                snapshot.added.append(name)
+        if snapshot.lost:
+            snapshot.degraded.append(Degraded.PROFILES_INCOMPLETE)
+        return snapshot
+
+    def take_out(self, snapshot: ProfileSnapshot) -> None:
+        """Takes the event out of the pending sets that its request put it in."""
+        if snapshot.added:
+            self._redis.post([("ZREM", name, snapshot.entry) for name in snapshot.added])
+
+    def prune(self, snapshot: ProfileSnapshot, applied: dict[str, list[bytes]]) -> None:
+        """Takes out the entries that may go (``applied``, by entity), what is too old to be on its way, and what is too much."""
+        commands: list[Command] = []
+        for entity, key in snapshot.keys:
+            name, old = self._of.redis_pending(key), applied.get(entity)
+            if old:
+                # By value, not by position: another replica may be doing the same.
+                since = int(time.time() - PENDING_SECONDS) * 1000
+                commands += [("ZREM", name, *old[:_PRUNED]), ("ZREMRANGEBYSCORE", name, "-inf", since)]
+            if len(snapshot.pending.get(entity, ())) > PENDING_KEPT:
+                commands.append(("ZREMRANGEBYRANK", name, 0, -PENDING_KEPT - 1))
+        if commands:
+            self._redis.post(commands)
+
+    async def warm_up(self, event: Event) -> None:
+        """Runs the code of a read and leaves nothing behind; Redis may be away."""
+        for _ in range(10):
+            snapshot = await self.read_and_add_pending(event, 1.0)
+            if snapshot.away:
+                return
+        snapshot.added = [self._of.redis_pending(key) for _, key in snapshot.keys]
+        self.take_out(snapshot)

@@ -1,0 +1,106 @@
+"""The inline door's claims: taking an id for a decision, and what its claim is to say afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from fraud_contracts import metrics
+from fraud_contracts.errors import Degraded, StoreError
+from fraud_contracts.names import Identity
+from fraud_contracts.records import Decision
+from fraud_serving import claims
+from fraud_serving.claims import Claim
+from fraud_serving.clients.redis_link import RedisLink, wrong_type
+from fraud_serving.decision.errors import IdReusedError
+from fraud_serving.instruments import Instruments
+from fraud_serving.ruling import with_mark
+
+# A claim is worth more than the deadline: without it a retry may be decided anew.
+_MIN_SECONDS: Final = 0.05
+_TRIES: Final = 3
+_MARK_SECONDS: Final = 0.02
+_log = logging.getLogger(__name__)
+
+
+class RequestClaims:
+    def __init__(self, redis: RedisLink, of: Identity, instruments: Instruments, id_field: str) -> None:
+        self._redis, self._of, self._instruments, self._id_field = redis, of, instruments, id_field
+        self._appended: list[claims.Own] = []
+
+    def read(self, event_id: str, value: bytes | None) -> tuple[Claim | None, list[str]]:
+        """The claim in a stored value, and the marks of a decision that is made without it.
+
+        What isn't a claim is as good as lost: it is counted, and the decision says that an earlier one may stand.
+        """
+        try:
+            return claims.read(value, event_id), []
+        except ValueError as error:
+            self._instruments.unreadable("claim", id=event_id, error=str(error))
+            return None, [Degraded.IDEMPOTENCY]
+
+    async def find(self, event_id: str) -> Claim | None:
+        """The claim of an id while it lives; StoreError where Redis is away."""
+        [value] = await self._redis.each([("GET", self._of.redis_claim(event_id))], seconds=1.0)
+        return self.read(event_id, b"" if wrong_type(value) else value)[0]
+
+    def check_body(self, claim: Claim, body_hash: str) -> None:
+        """IdReusedError (409) where the id was claimed with another body; else the request is a repeat."""
+        if claim.hash != body_hash:
+            self._instruments(metrics.CONFLICTS, door="inline").inc()
+            raise IdReusedError(self._id_field)
+        self._instruments(metrics.REPEATS, door="inline").inc()
+
+    async def take(
+        self, decision: Decision, instead_of: bytes, deadline: float
+    ) -> tuple[Decision, Claim | None]:
+        """The decision that is the id's now, and None; or the claim of whoever decided this id meanwhile.
+
+        ``instead_of`` are the bytes that were read where a claim should be. Where Redis doesn't say whether the claim was
+        stored, the decision is marked: if it was, a retry finds it; if not, the ledger guards.
+        """
+        key, seconds = self._of.redis_claim(decision["id"]), max(deadline, _MIN_SECONDS)
+        try:
+            for _ in range(_TRIES):
+                taking = claims.Taking(key, claims.pack(decision, appended=False), instead_of)
+                [held] = await self._redis.call(*claims.take([taking]), seconds=seconds)
+                if held is None:
+                    return decision, None
+                claim, marks = self.read(decision["id"], held)
+                if claim is not None:
+                    return decision, claim
+                instead_of = held
+                if marks:
+                    decision = with_mark(decision, Degraded.IDEMPOTENCY)
+        except StoreError:
+            pass
+        # Redis didn't answer, or what lies under the id is no claim and changes all the time.
+        return with_mark(decision, Degraded.IDEMPOTENCY), None
+
+    async def tell_loss_of_kafka(self, decision: Decision) -> Decision:
+        """The decision marked as the caller is about to hear it, so that a retry hears the same; marked, too, where that can't be."""
+        marked = with_mark(decision, Degraded.KAFKA_UNAVAILABLE)
+        rewrite = claims.rewrite(self._of.redis_claim(marked["id"]), marked)
+        try:
+            if await self._redis.call(*rewrite, seconds=_MIN_SECONDS):
+                return marked
+        except StoreError as error:
+            _log.info("claim not told", extra={"data": {"error": error.message}})
+        return with_mark(marked, Degraded.IDEMPOTENCY)
+
+    def tell_appended(self, decision: Decision) -> None:
+        """Notes in the claim that the record is in the log, a moment later and with others: it is a help, no promise.
+
+        Lost, it costs one more append on a retry.
+        """
+        if not self._appended:
+            asyncio.get_running_loop().call_later(_MARK_SECONDS, self.flush)
+        key = self._of.redis_claim(decision["id"])
+        self._appended.append(claims.Own(key, decision["hash"], decision["decided"]))
+
+    def flush(self) -> None:
+        """Sends the notes that wait."""
+        owns, self._appended = self._appended, []
+        if owns:
+            self._redis.post([claims.mark(owns, published=False)])

@@ -1,0 +1,62 @@
+"""The release that a process decides by: both doors take a new one here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from fraud_contracts import metrics
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.release import Release
+from fraud_pipelines.events import Tokeniser
+from fraud_serving.instruments import Instruments
+from fraud_serving.ruling import Door, Ruling
+
+_log = logging.getLogger(__name__)
+
+
+class ReleaseInUse:
+    """``ruling`` is None until the first release arrives, then replaced whole, so that a decision is made by one release.
+
+    ``names`` are the columns of the vectors that this process reads, those of the detector document's feature set.
+    """
+
+    def __init__(
+        self,
+        config: DetectorConfig,
+        names: Sequence[str],
+        tokeniser: Tokeniser,
+        instruments: Instruments,
+        door: Door,
+    ) -> None:
+        self._config, self._names, self._tokeniser = config, names, tokeniser
+        self._instruments, self._door = instruments, door
+        self.ruling: Ruling | None = None
+
+    @property
+    def name(self) -> str | None:
+        return None if self.ruling is None else self.ruling.release.name
+
+    def take(self, release: Release) -> None:
+        """Decides by this release from now on; its problems are logged, what of it can't be used is left out."""
+        ruling = Ruling(
+            release,
+            self._config.spec,
+            self._config.feature_set,
+            self._names,
+            self._tokeniser,
+            self._count_failed_rule,
+        )
+        for problem in ruling.problems:
+            _log.error("release has a problem", extra={"data": {"release": release.name, "problem": problem}})
+        if self.ruling is not None:
+            self._show(self.ruling.release, 0)
+        self._show(release, 1)
+        self.ruling = ruling
+
+    def _show(self, release: Release, value: int) -> None:
+        version = release.stable.version if release.stable else ""
+        self._instruments(metrics.RELEASE_INFO, release=release.name, model_version=version).set(value)
+
+    def _count_failed_rule(self, rule: str) -> None:
+        self._instruments(metrics.RULES_FAILED, door=self._door, rule=rule).inc()
