@@ -13,10 +13,11 @@ import yaml
 
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator import training
-from fraud_operator.desired.everything import Wanted, build
+from fraud_operator.desired.child import Wanted
+from fraud_operator.desired.children import build_children
 from fraud_operator.detector import Detector, check
 from fraud_operator.releases import make_release
-from fraud_operator.rollout_state import State
+from fraud_operator.rollout_state import RolloutState
 from fraud_operator.settings import Platform, Stores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,14 +48,14 @@ def detector(case: str) -> tuple[Detector, dict[str, Any]]:
 
 def children(case: str) -> list[dict[str, Any]]:
     found, facts = detector(case)
-    state = State.model_validate(facts["state"])
+    state = RolloutState.model_validate(facts["state"])
     wanted = Wanted(
         release=make_release(found, state, None, found.spec.policy),
         state=state,
         training_revision=training.revision(found.spec, found.feature_set, None, 0, 0),
         keys=KEYS if facts["fresh"] else None,
     )
-    return [child.body for child in build(found, wanted)]
+    return [child.body for child in build_children(found, wanted)]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -151,9 +152,11 @@ def test_external_kafka_gets_no_children() -> None:
     body["spec"]["kafka"] = {"external": {"bootstrapServers": "mine:9092"}, "partitions": 2}
     found = Detector.parse(body, PLATFORM)
     wanted = Wanted(
-        release=make_release(found, State(), None, found.spec.policy), state=State(), training_revision=None
+        release=make_release(found, RolloutState(), None, found.spec.policy),
+        state=RolloutState(),
+        training_revision=None,
     )
-    assert not [child for child in build(found, wanted) if child.kind.startswith("Kafka")]
+    assert not [child for child in build_children(found, wanted) if child.kind.startswith("Kafka")]
     assert found.config.kafka.bootstrap_servers == "mine:9092"
 
 

@@ -24,6 +24,17 @@ TRAIN_ANNOTATION: Final = f"{GROUP}/train"
 APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
 ABORT_ANNOTATION: Final = f"{GROUP}/abort"
 ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback"
+PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
+PART_OF: Final = "fraud-platform"
+SLOT_LABEL: Final = f"{GROUP}/slot"
+TRAINING_REVISION_LABEL: Final = f"{GROUP}/training-revision"
+# On Pod templates: what a running process has read once, and which model version a predictor was made for.
+CONFIG_HASH_ANNOTATION: Final = f"{GROUP}/config-hash"
+MODEL_VERSION_ANNOTATION: Final = f"{GROUP}/model-version"
+# On Pods: whether, at which port and at which path Prometheus finds metrics.
+SCRAPE_ANNOTATION: Final = "prometheus.io/scrape"
+SCRAPE_PORT_ANNOTATION: Final = "prometheus.io/port"
+SCRAPE_PATH_ANNOTATION: Final = "prometheus.io/path"
 
 TOPICS: Final = (
     "transactions",
@@ -146,8 +157,14 @@ def flink_deployment(detector: str, hash6: str) -> str:
     return f"{detector}-f-{hash6}"
 
 
-def ray_job(detector: str, revision8: str) -> str:
-    return f"{detector}-train-{revision8}"
+def ray_job(detector: str, revision: str) -> str:
+    """RayJob of a training revision, of which the first 8 characters count."""
+    return f"{ray_job_prefix(detector)}{revision[:8]}"
+
+
+def ray_job_prefix(detector: str) -> str:
+    """What the name of each of its RayJobs begins with."""
+    return f"{detector}-train-"
 
 
 def inference_service(detector: str, slot: str) -> str:
@@ -157,9 +174,14 @@ def inference_service(detector: str, slot: str) -> str:
     return f"{detector}-{slot}"
 
 
+def predictor(inference_service: str) -> str:
+    """Deployment and Service that KServe makes of an InferenceService in Standard mode."""
+    return f"{inference_service}-predictor"
+
+
 def predictor_address(detector: str, namespace: str, slot: str) -> str:
-    """host:port of a slot's predictor Service, as KServe names it in Standard mode."""
-    return f"{inference_service(detector, slot)}-predictor.{namespace}.svc:80"
+    """host:port of a slot's predictor Service."""
+    return f"{predictor(inference_service(detector, slot))}.{namespace}.svc:80"
 
 
 def decision_service(detector: str) -> str:
@@ -205,9 +227,18 @@ def release_pointer(detector: str) -> str:
     return f"{detector}-release"
 
 
-def release(detector: str, digest8: str) -> str:
-    """An immutable ConfigMap with one release."""
-    return f"{detector}-release-{digest8}"
+def release(detector: str, digest: str) -> str:
+    """An immutable ConfigMap with the release of a digest, of which the first 8 characters count."""
+    return f"{release_prefix(detector)}{digest[:8]}"
+
+
+def release_prefix(detector: str) -> str:
+    """What the name of each of its releases begins with."""
+    return f"{detector}-release-"
+
+
+def network_policy(detector: str, part: str) -> str:
+    return f"{detector}-{part}"
 
 
 def pod_monitor(detector: str) -> str:

@@ -74,7 +74,9 @@ def serve_http(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -
         def _targets(self) -> None:
             try:
                 pods = [
-                    pod for one in (namespaces or (None,)) for pod in kube.list(POD, one, targets.PART_OF)
+                    pod
+                    for one in (namespaces or (None,))
+                    for pod in kube.list(POD, one, targets.PLATFORM_PODS)
                 ]
             except ApiError as error:
                 self._answer(503, f"{error}\n".encode())

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, LISTED_KINDS, Kind
-from fraud_operator.desired.common import Child
+from fraud_operator.desired.child import Child
 from fraud_operator.kube import ApiError, ConflictError, Json, Kube, UnknownKindError
 
 Key = tuple[str, str]

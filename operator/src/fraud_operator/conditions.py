@@ -13,6 +13,7 @@ from typing import Any, Final
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator import readiness, training
+from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.readiness import Level, Verdict
@@ -20,7 +21,6 @@ from fraud_operator.rollout import GONE_MS
 from fraud_operator.rollout_state import Phase, waiting
 
 Json = dict[str, Any]
-SINKS: Final = ("profile", "ledger", "lake")
 _BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.SILENT})
 
 
@@ -103,7 +103,7 @@ def training_succeeded(detector: Detector, facts: Facts) -> Told:
         return missing
     result = facts.outcome(detector)
     short = facts.revision[:8]
-    job = names.ray_job(detector.name, short)
+    job = names.ray_job(detector.name, facts.revision)
     if result.phase is training.Phase.SUCCEEDED:
         version = f" and registered version {facts.models.trained}" if facts.models.trained else ""
         return Told(True, "Succeeded", f"training revision {short} ended{version}")
@@ -150,13 +150,10 @@ def model_resolved(detector: Detector, facts: Facts) -> Told:
 
 def serving_ready(detector: Detector, facts: Facts) -> Told:
     state = facts.state
-    for name, what, kind in (
-        (names.decision_service(detector.name), "the decision service", "Deployment"),
-        (names.worker(detector.name), "the decision worker", "StatefulSet"),
-    ):
-        verdict = readiness.workload(facts.child(kind, name), facts.now)
-        if not verdict.usable:
-            return _from(verdict, "", what)
+    for workload in WORKLOADS:
+        verdict = readiness.workload(facts.child(workload.kind, workload.name(detector.name)), facts.now)
+        if workload.data_path and not verdict.usable:
+            return _from(verdict, "", workload.title)
     if state.stable is None:
         missing = _missing(facts, "InferenceService")
         if missing is not None and detector.spec.model.none is None:
@@ -243,9 +240,14 @@ def _candidate(detector: Detector, facts: Facts) -> Told:
 
 def _others(detector: Detector, facts: Facts) -> list[tuple[str, Verdict]]:
     """The workloads that no condition of their own tells of."""
-    named = [(f"the {store} sink", names.sink(detector.name, store)) for store in SINKS]
-    named.append(("the console", names.console(detector.name)))
-    return [(what, readiness.workload(facts.child("Deployment", name), facts.now)) for what, name in named]
+    return [
+        (
+            workload.title,
+            readiness.workload(facts.child(workload.kind, workload.name(detector.name)), facts.now),
+        )
+        for workload in WORKLOADS
+        if not workload.data_path
+    ]
 
 
 def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, Told]:

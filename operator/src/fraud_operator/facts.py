@@ -14,7 +14,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.readiness import Level, Verdict
 from fraud_operator.registry import Version
 from fraud_operator.rollout import Gate
-from fraud_operator.rollout_state import SLOTS, State
+from fraud_operator.rollout_state import SLOTS, RolloutState
 
 Json = dict[str, Any]
 # Payments that come in meanwhile write profiles too, so with traffic the sink is never quite at the end.
@@ -55,7 +55,7 @@ class Facts:
     children: Mapping[tuple[str, str], Json] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
     release: Release | None = None
-    state: State = field(default_factory=State)
+    state: RolloutState = field(default_factory=RolloutState)
     has_keys: bool = False
     copies: int | None = None
     revision: str | None = None
@@ -70,7 +70,7 @@ class Facts:
     def job(self, detector: Detector) -> Json | None:
         if self.revision is None:
             return None
-        return self.child("RayJob", names.ray_job(detector.name, self.revision[:8]))
+        return self.child("RayJob", names.ray_job(detector.name, self.revision))
 
     def outcome(self, detector: Detector) -> training.Outcome:
         """The wanted run's, from its RayJob; from the registry where the RayJob is gone but its version is there."""
@@ -84,7 +84,7 @@ class Facts:
         name = names.inference_service(detector.name, slot)
         return readiness.predictor(
             self.child("InferenceService", name),
-            self.child("Deployment", f"{name}-predictor"),
+            self.child("Deployment", names.predictor(name)),
             version,
             self.now,
         )
@@ -92,7 +92,7 @@ class Facts:
     def silent(self, detector: Detector, slot: str) -> bool:
         """Whether no replica of the predictor in a slot is there."""
         name = names.inference_service(detector.name, slot)
-        return not readiness.answers(self.child("Deployment", f"{name}-predictor"))
+        return not readiness.answers(self.child("Deployment", names.predictor(name)))
 
     def kafka(self, detector: Detector) -> Verdict:
         """Of the broker and all topics: the first that isn't usable, else what any of them warns of."""

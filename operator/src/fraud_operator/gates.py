@@ -15,7 +15,7 @@ from fraud_contracts import metrics, names
 from fraud_contracts.errors import StoreError
 from fraud_operator.detector import Detector
 from fraud_operator.rollout import Gate, Result
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.rollout_state import Phase, RolloutState
 
 WINDOW: Final = "5m"
 # Rows that a predictor must have scored in the window before its share of errors means anything.
@@ -44,11 +44,11 @@ class Gates:
     url: str
     session: requests.Session = field(default_factory=requests.Session)
 
-    def judge(self, detector: Detector, state: State) -> tuple[Gate, ...]:
+    def judge(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
         """All gates of the candidate that is shadowing or ramping; none otherwise."""
         if state.phase not in (Phase.SHADOW, Phase.RAMP) or state.candidate is None:
             return ()
-        pods = f"{names.inference_service(detector.name, state.candidate.slot)}-predictor-.*"
+        pods = f"{names.predictor(names.inference_service(detector.name, state.candidate.slot))}-.*"
         chosen = f'namespace="{detector.namespace}",pod=~"{pods}"'
         alerts = Gate("AlertRate", Result.NO_DATA, None, "the stable arm's")
         try:

@@ -22,7 +22,7 @@ from fraud_operator.apply import wrote
 from fraud_operator.detector import Detector, Json
 from fraud_operator.facts import Facts
 from fraud_operator.kube import Kube
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.rollout_state import Phase, RolloutState
 
 LOG: Final = logging.getLogger(__name__)
 Key = tuple[str, str]
@@ -38,7 +38,7 @@ class Memory:
 
     kube: Kube
     _keys: dict[Key, tuple[str, dict[str, str]]] = field(default_factory=dict)
-    _rollout: dict[Key, tuple[str, Release, State]] = field(default_factory=dict)
+    _rollout: dict[Key, tuple[str, Release, RolloutState]] = field(default_factory=dict)
     _versions: dict[Key, dict[str, str | None]] = field(default_factory=dict)
     _valid: dict[Key, tuple[str, DetectorSpec]] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class Memory:
             self._keys[key] = detector.uid, known
         if not facts.has_keys and self.keys(detector) is None:
             return facts
-        uid, release, state = self._rollout.get(key) or ("", None, State())
+        uid, release, state = self._rollout.get(key) or ("", None, RolloutState())
         if uid == detector.uid and release is not None:
             if (facts.release, facts.state) != (release, state):
                 told = {"detector": str(detector.identity)}
@@ -78,14 +78,14 @@ class Memory:
         if text is None:
             return facts
         release = parse_release(text)
-        state = State(phase=Phase.PROMOTED if release.stable else Phase.IDLE, stable=release.stable)
+        state = RolloutState(phase=Phase.PROMOTED if release.stable else Phase.IDLE, stable=release.stable)
         return replace(facts, release=release, state=state)
 
     def keys(self, detector: Detector) -> dict[str, str] | None:
         uid, values = self._keys.get((detector.namespace, detector.name)) or ("", {})
         return values if uid == detector.uid and values else None
 
-    def keep(self, detector: Detector, release: Release, state: State) -> None:
+    def keep(self, detector: Detector, release: Release, state: RolloutState) -> None:
         self._rollout[detector.namespace, detector.name] = detector.uid, release, state
 
     def note(self, detector: Detector) -> None:

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fraud_contracts import metrics, names
 from fraud_contracts.child_kinds import BY_KIND
-from fraud_contracts.config import HTTP_PORT, METRICS_PORT, RELEASE_KEY
+from fraud_contracts.config import RELEASE_KEY
 from fraud_contracts.errors import StoreError
 from fraud_contracts.model_package import PackageError
 from fraud_contracts.model_version import CHALLENGER, CHAMPION
@@ -25,6 +25,7 @@ from fraud_contracts.release import Release, parse_release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import training
 from fraud_operator.apply import snapshot, wrote
+from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector, Json
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.gates import Gates
@@ -32,9 +33,10 @@ from fraud_operator.kube import Kube
 from fraud_operator.lags import LagReader
 from fraud_operator.registry import ModelNotFoundError, Registry, Version
 from fraud_operator.rollout import Gate
-from fraud_operator.rollout_state import ROLLOUT_KEY, State
+from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutState
 
 LOG: Final = logging.getLogger(__name__)
+DATA_PATH: Final = {workload.label: workload for workload in WORKLOADS if workload.data_path}
 REPLICA_TIMEOUT: Final = (0.5, 1.0)
 
 
@@ -80,22 +82,24 @@ class Observer:
         if "InferenceService" in missing:
             return
         for _, name in [key for key in children if key[0] == "InferenceService"]:
-            found = self.kube.get(BY_KIND["Deployment"], detector.namespace, f"{name}-predictor")
+            found = self.kube.get(BY_KIND["Deployment"], detector.namespace, names.predictor(name))
             if found is not None and _controller(found).get("uid") == _uid(
                 children["InferenceService", name]
             ):
-                children["Deployment", f"{name}-predictor"] = found
+                children["Deployment", names.predictor(name)] = found
 
-    def _pointer(self, detector: Detector) -> tuple[Release | None, State]:
+    def _pointer(self, detector: Detector) -> tuple[Release | None, RolloutState]:
         """By name, not by label: a pointer that outlived an earlier detector of this name is continued from."""
         found = self.kube.get(BY_KIND["ConfigMap"], detector.namespace, names.release_pointer(detector.name))
         data: Mapping[str, str] = (found or {}).get("data") or {}
         try:
             release = parse_release(data[RELEASE_KEY]) if RELEASE_KEY in data else None
-            state = State.model_validate_json(data[ROLLOUT_KEY]) if ROLLOUT_KEY in data else State()
+            state = (
+                RolloutState.model_validate_json(data[ROLLOUT_KEY]) if ROLLOUT_KEY in data else RolloutState()
+            )
         except ValueError:
             LOG.warning("release pointer is unreadable", extra={"data": {"detector": str(detector.identity)}})
-            return None, State()
+            return None, RolloutState()
         return release, state
 
     def _copies(
@@ -116,7 +120,7 @@ class Observer:
                 return int(value)
         return None
 
-    def _judge(self, detector: Detector, state: State) -> tuple[Gate, ...]:
+    def _judge(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
         if self._gates is None:
             self._gates = Gates(detector.platform.prometheus_url)
         return self._gates.judge(detector, state)
@@ -198,7 +202,7 @@ class Observer:
         pods = self.kube.list(
             BY_KIND["Pod"],
             detector.namespace,
-            f"{names.DETECTOR_LABEL}={detector.name},{names.COMPONENT_LABEL} in (decision,worker)",
+            f"{names.DETECTOR_LABEL}={detector.name},{names.COMPONENT_LABEL} in ({','.join(DATA_PATH)})",
         )
         asked = [pod for pod in pods if _alive(pod) and _of_the_data_path(pod, detector, children)]
         return tuple(self._pool.map(_ask, asked))
@@ -228,10 +232,12 @@ def _of_the_data_path(pod: Json, detector: Detector, children: Mapping[tuple[str
     A ReplicaSet, which we have no right to read, is named after its Deployment and the hash in its Pods' labels.
     """
     owner, labels = _controller(pod), pod["metadata"]["labels"]
-    if labels.get(names.COMPONENT_LABEL) == "worker":
-        stateful_set = children.get(("StatefulSet", names.worker(detector.name)))
+    workload = DATA_PATH[labels[names.COMPONENT_LABEL]]
+    name = workload.name(detector.name)
+    if workload.kind == "StatefulSet":
+        stateful_set = children.get((workload.kind, name))
         return stateful_set is not None and owner.get("uid") == _uid(stateful_set)
-    replica_set = f"{names.decision_service(detector.name)}-{labels.get('pod-template-hash')}"
+    replica_set = f"{name}-{labels.get('pod-template-hash')}"
     return (owner.get("kind"), owner.get("name")) == ("ReplicaSet", replica_set)
 
 
@@ -246,7 +252,7 @@ def _ask(pod: Json) -> Replica:
     name, address = pod["metadata"]["name"], pod.get("status", {}).get("podIP")
     if not address:
         return Replica(name, None)
-    port = HTTP_PORT if pod["metadata"]["labels"].get(names.COMPONENT_LABEL) == "decision" else METRICS_PORT
+    port = DATA_PATH[pod["metadata"]["labels"][names.COMPONENT_LABEL]].port.number
     host = f"[{address}]" if ":" in address else address
     try:
         answer = requests.get(f"http://{host}:{port}/metrics", timeout=REPLICA_TIMEOUT)

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from fraud_operator.desired.common import MODEL_VERSION
+from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 
 Json = Mapping[str, Any]
 # Without any status after this time, the operator of that kind is missing or stuck.
@@ -245,8 +245,10 @@ def predictor(child: Json | None, deployment: Json | None, version: str, now: in
     if deployment is None:
         return Verdict(Level.PROGRESSING, "KServe has made no Deployment yet")
     template = deployment["spec"]["template"]["metadata"].get("annotations") or {}
-    if template.get(MODEL_VERSION) != version:
-        return Verdict(Level.PROGRESSING, f"still runs version {template.get(MODEL_VERSION, 'unknown')}")
+    if template.get(MODEL_VERSION_ANNOTATION) != version:
+        return Verdict(
+            Level.PROGRESSING, f"still runs version {template.get(MODEL_VERSION_ANNOTATION, 'unknown')}"
+        )
     rollout = workload(deployment, now)
     if rollout.level is not Level.READY:
         return rollout

@@ -21,9 +21,9 @@ from fraud_operator import changes, deletion, rollout, status, training
 from fraud_operator import detector as detectors
 from fraud_operator.apply import Applier, Report, surplus
 from fraud_operator.conditions import Trouble
-from fraud_operator.desired.common import Child
+from fraud_operator.desired.child import Child, Wanted
+from fraud_operator.desired.children import build_children
 from fraud_operator.desired.documents import build_release, build_release_pointer
-from fraud_operator.desired.everything import Wanted, build
 from fraud_operator.detector import Detector, Json
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
@@ -158,7 +158,7 @@ class Reconciler:
             keys=keys,
             copies=facts.copies,
         )
-        children = build(detector, wanted)
+        children = build_children(detector, wanted)
         for child in children:
             self._apply(child, facts, report)
         for left in surplus(facts.children, detector.uid, children, _kept(detector, facts)):
@@ -178,7 +178,8 @@ class Reconciler:
         release = facts.release
         if actions:
             release = make_release(detector, state, release, release.policy)
-        for child in (build_release(detector, release), build_release_pointer(detector, release, state)):
+        wanted = Wanted(release, state, training_revision=None)
+        for child in (*build_release(detector, wanted), *build_release_pointer(detector, wanted)):
             self._apply(child, facts, report)
         if report.problems or report.conflicts:
             return facts  # the next pass tries again
@@ -382,8 +383,8 @@ def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:
         )
         return [(kind, name) for _, name in made[-count:]]
 
-    releases = latest("ConfigMap", f"{detector.name}-release-", KEPT_RELEASES)
-    return releases + latest("RayJob", f"{detector.name}-train-", KEPT_RUNS)
+    releases = latest("ConfigMap", names.release_prefix(detector.name), KEPT_RELEASES)
+    return releases + latest("RayJob", names.ray_job_prefix(detector.name), KEPT_RUNS)
 
 
 def _over(kind: str, child: Json) -> bool:

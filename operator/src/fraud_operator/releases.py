@@ -8,7 +8,7 @@ from fraud_contracts.detector_policy import Policy, PolicyList
 from fraud_contracts.release import Release, release_digest
 from fraud_contracts.tokens import is_token, token
 from fraud_operator.detector import Detector
-from fraud_operator.rollout_state import State
+from fraud_operator.rollout_state import RolloutState
 
 
 def sealed(spec: DetectorSpec, token_key: str) -> Policy:
@@ -33,7 +33,7 @@ def sealed(spec: DetectorSpec, token_key: str) -> Policy:
     return spec.policy.model_copy(update={"lists": [seal(found) for found in spec.policy.lists]})
 
 
-def make_release(detector: Detector, state: State, current: Release | None, policy: Policy) -> Release:
+def make_release(detector: Detector, state: RolloutState, current: Release | None, policy: Policy) -> Release:
     """The release that is wanted. The policy's revision rises by one with each changed policy, and never falls."""
     if current is None:
         revision = 1
@@ -44,7 +44,7 @@ def make_release(detector: Detector, state: State, current: Release | None, poli
     stable, candidate, split = state.stable, state.in_release(), state.split(detector.spec)
     digest = release_digest(stable, candidate, split, policy, revision)
     return Release(
-        name=names.release(detector.name, digest[:8]),
+        name=names.release(detector.name, digest),
         stable=stable,
         candidate=candidate,
         split=split,

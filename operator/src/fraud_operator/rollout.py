@@ -27,7 +27,7 @@ from fraud_contracts import durations, names
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.detector_model import RolloutMode
 from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout_state import RESTING, Phase, State, free_slot, key
+from fraud_operator.rollout_state import RESTING, Phase, RolloutState, free_slot, key
 
 # A candidate of which no replica answers is taken back after this time: longer than a lost Pod takes to be there again.
 GONE_MS: Final = 60_000
@@ -95,7 +95,7 @@ class Tell:
 Action = SetChampion | Tell
 
 
-def decide(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+def decide(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
     """The next state and what to do about it. At most one transition a pass, so each is seen and told."""
     state, actions = back(state, facts, now)
     if actions:
@@ -118,7 +118,7 @@ def decide(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     return after, actions + more
 
 
-def back(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+def back(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
     """Takes a version back where a person or a failure asks for it. With no action the state says at most ``gone``, and
     that the annotation ``rollback`` is no more."""
     seen, state = state.rollback, state.model_copy(update={"rollback": facts.rollback})
@@ -133,7 +133,7 @@ def back(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     return after, actions
 
 
-def _back(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+def _back(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
     stable, candidate, previous, pin = state.stable, state.candidate, state.previous, facts.spec.model.pin
     # The registry isn't asked: what was live an hour ago is known, and its predictor is there.
     fits = stable is not None and previous is not None and previous.feature_set == stable.feature_set
@@ -154,7 +154,7 @@ def _back(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     return (state if gone == state.gone else state.model_copy(update={"gone": gone})), []
 
 
-def _against(state: State, candidate: ModelPackage, facts: Facts) -> str:
+def _against(state: RolloutState, candidate: ModelPackage, facts: Facts) -> str:
     """Why a candidate is taken back at once; empty where nothing speaks against it."""
     if facts.abort == candidate.version:
         return "aborted by annotation"
@@ -169,7 +169,7 @@ def _against(state: State, candidate: ModelPackage, facts: Facts) -> str:
     return f"gate {failing.name} failed: {failing.value} is past {failing.bound}" if failing else ""
 
 
-def _ask_again(state: State, facts: Facts) -> State:
+def _ask_again(state: RolloutState, facts: Facts) -> RolloutState:
     """A pin that was set after a version was taken back asks for it again; the one under which it failed doesn't."""
     pin = facts.spec.model.pin or ""
     if not state.rejected or state.pin == pin:
@@ -189,7 +189,7 @@ def _rejections(kept: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _let_go(state: State, facts: Facts, now: int) -> State:
+def _let_go(state: RolloutState, facts: Facts, now: int) -> RolloutState:
     """Frees the slots that nothing refers to any more."""
     if facts.propagated and state.retiring is not None:
         state = state.model_copy(update={"retiring": None})
@@ -205,7 +205,7 @@ def _let_go(state: State, facts: Facts, now: int) -> State:
     return state
 
 
-def _begin(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+def _begin(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
     wanted = facts.resolved
     if wanted is None or state.rejects(wanted):
         return state, []
@@ -223,7 +223,7 @@ def _begin(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
     return after, [Tell("Preparing", f"model version {candidate.version} is prepared in slot {slot}")]
 
 
-def _prepare(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+def _prepare(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
     if facts.resolved is not None and key(facts.resolved) != key(candidate):
@@ -239,7 +239,7 @@ def _prepare(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
     return after, [Tell("Shadow", f"model version {candidate.version} shadows {state.stable.version}")]
 
 
-def _advance(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+def _advance(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
     approved = facts.approve == candidate.version or facts.pinned(candidate)
@@ -259,7 +259,7 @@ def _advance(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
     return after, [Tell("Ramp", f"model version {candidate.version} answers {percent} % of the entities")]
 
 
-def _promote(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]:
+def _promote(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
     candidate, old = state.candidate, state.stable
     assert candidate is not None
     keep = durations.to_ms(facts.spec.rollout.keep_previous)
@@ -278,7 +278,7 @@ def _promote(state: State, facts: Facts, now: int) -> tuple[State, list[Action]]
     return after, [Tell("ModelLive", f"model version {candidate.version} is live")]
 
 
-def _withdraw(state: State, now: int, why: str) -> tuple[State, list[Action]]:
+def _withdraw(state: RolloutState, now: int, why: str) -> tuple[RolloutState, list[Action]]:
     """A candidate that nothing speaks against goes; it may be tried again."""
     candidate = state.candidate
     assert candidate is not None
@@ -296,7 +296,7 @@ def _withdraw(state: State, now: int, why: str) -> tuple[State, list[Action]]:
     return after, [Tell("Superseded", f"model version {candidate.version} gives way: {why}")]
 
 
-def _reject(state: State, facts: Facts, now: int, why: str) -> tuple[State, list[Action]]:
+def _reject(state: RolloutState, facts: Facts, now: int, why: str) -> tuple[RolloutState, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
     after = _taken_back(state, facts, now, candidate).model_copy(update={"retiring": candidate})
@@ -305,7 +305,7 @@ def _reject(state: State, facts: Facts, now: int, why: str) -> tuple[State, list
     ]
 
 
-def _leave_stable(state: State, facts: Facts, now: int, why: str) -> tuple[State, list[Action]]:
+def _leave_stable(state: RolloutState, facts: Facts, now: int, why: str) -> tuple[RolloutState, list[Action]]:
     """Back to the previous version, or to policy without a model where there is none. The policy stays as it is."""
     bad = state.stable
     assert bad is not None
@@ -318,7 +318,7 @@ def _leave_stable(state: State, facts: Facts, now: int, why: str) -> tuple[State
     ]
 
 
-def _taken_back(state: State, facts: Facts, now: int, *bad: ModelPackage) -> State:
+def _taken_back(state: RolloutState, facts: Facts, now: int, *bad: ModelPackage) -> RolloutState:
     """Without a candidate, with the versions that aren't tried again; the last one is what people are told of."""
     return state.model_copy(
         update={

@@ -27,7 +27,7 @@ class Phase(StrEnum):
 RESTING: Final = frozenset({Phase.IDLE, Phase.PROMOTED, Phase.ROLLED_BACK})
 
 
-class State(Mounted):
+class RolloutState(Mounted):
     """``counted`` is when every replica first had this step's release: a step's time runs from there, not from the order.
 
     ``retiring`` keeps a slot's predictor while replicas may still ask it; ``previous`` keeps it for a fast way back.
@@ -81,12 +81,12 @@ def key(package: ModelPackage) -> tuple[str, str]:
     return package.name, package.version
 
 
-def free_slot(state: State) -> Literal["a", "b"] | None:
+def free_slot(state: RolloutState) -> Literal["a", "b"] | None:
     used = {package.slot for package in state.packages()}
     return next((slot for slot in SLOTS if slot not in used), None)
 
 
-def waiting(state: State, resolved: ModelPackage | None) -> str | None:
+def waiting(state: RolloutState, resolved: ModelPackage | None) -> str | None:
     """The version that is wanted and can't begin yet, as both slots are in use; None where there is none."""
     in_use = {key(package) for package in (state.stable, state.candidate) if package is not None}
     if resolved is None or key(resolved) in in_use or state.rejects(resolved) or free_slot(state) is not None:

@@ -75,7 +75,7 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
         },
         "training": {
             "revision": facts.revision,
-            "job": names.ray_job(detector.name, facts.revision[:8]) if facts.revision else None,
+            "job": names.ray_job(detector.name, facts.revision) if facts.revision else None,
             "version": facts.models.trained,
             "phase": str(result.phase) if facts.revision else None,
         },

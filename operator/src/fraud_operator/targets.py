@@ -11,12 +11,11 @@ from typing import Any, Final
 
 from fraud_contracts import names
 
-PART_OF: Final = "app.kubernetes.io/part-of=fraud-platform"
-_PREFIX: Final = "prometheus.io/"
+PLATFORM_PODS: Final = f"{names.PART_OF_LABEL}={names.PART_OF}"
 _COPIED: Final = {
     "component": names.COMPONENT_LABEL,
     "detector_name": names.DETECTOR_LABEL,
-    "slot": f"{names.GROUP}/slot",
+    "slot": names.SLOT_LABEL,
 }
 
 
@@ -25,20 +24,22 @@ def targets(pods: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for pod in pods:
         meta, status = pod["metadata"], pod.get("status", {})
-        asked = {
-            k.removeprefix(_PREFIX): v
-            for k, v in meta.get("annotations", {}).items()
-            if k.startswith(_PREFIX)
-        }
-        if asked.get("scrape") != "true" or status.get("phase") != "Running" or not status.get("podIP"):
+        annotations = meta.get("annotations", {})
+        scraped = annotations.get(names.SCRAPE_ANNOTATION) == "true"
+        if not scraped or status.get("phase") != "Running" or not status.get("podIP"):
             continue
         labels = {
             "namespace": meta["namespace"],
             "pod": meta["name"],
-            "__metrics_path__": asked.get("path", "/metrics"),
+            "__metrics_path__": annotations.get(names.SCRAPE_PATH_ANNOTATION, "/metrics"),
         }
         labels |= {
             name: meta["labels"][key] for name, key in _COPIED.items() if key in meta.get("labels", {})
         }
-        found.append({"targets": [f"{status['podIP']}:{asked.get('port', '9090')}"], "labels": labels})
+        found.append(
+            {
+                "targets": [f"{status['podIP']}:{annotations.get(names.SCRAPE_PORT_ANNOTATION, '9090')}"],
+                "labels": labels,
+            }
+        )
     return found

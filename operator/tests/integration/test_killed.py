@@ -21,7 +21,7 @@ from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import ApiError, Kube
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.rollout_state import Phase, RolloutState
 from fraud_operator.settings import Platform, Stores
 from fraud_testing.rollouts import Eyes, Shelf, nodes
 
@@ -77,10 +77,10 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     body["spec"]["rollout"] = {"steps": [5, 50], "stepDuration": "1ms", "keepPrevious": "1h"}
     uid = kube.create(DETECTOR, body)["metadata"]["uid"]
 
-    def state() -> State:
+    def state() -> RolloutState:
         found = kube.get(BY_KIND["ConfigMap"], NAMESPACE, names.release_pointer("payments"))
         assert found is not None
-        return State.model_validate_json(found["data"]["rollout.json"])
+        return RolloutState.model_validate_json(found["data"]["rollout.json"])
 
     def until(done: Callable[[], bool], make: Callable[[], Kube], most: int = 150) -> list[Phase]:
         seen: list[Phase] = []

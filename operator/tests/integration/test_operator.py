@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
+from fraud_contracts.names import CONFIG_HASH_ANNOTATION
 from fraud_operator.apply import snapshot
-from fraud_operator.desired.common import CONFIG_HASH
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
@@ -129,12 +129,14 @@ def test_drift_is_repaired(kube: Kube, namespace: str, reconciler: Reconciler) -
     kube.create(DETECTOR, example("payments", namespace))
     reconciler.reconcile(namespace, "payments")
     reconciler.reconcile(namespace, "payments")
-    gone = {"spec": {"template": {"metadata": {"annotations": {CONFIG_HASH: None}}}}}
+    gone = {"spec": {"template": {"metadata": {"annotations": {CONFIG_HASH_ANNOTATION: None}}}}}
     kube.merge(BY_KIND["StatefulSet"], namespace, "payments-worker", gone)
     outcome = reconciler.reconcile(namespace, "payments")
     assert ("StatefulSet", "payments-worker", "changed") in outcome.written
     found = kube.get(BY_KIND["StatefulSet"], namespace, "payments-worker")
-    assert found is not None and CONFIG_HASH in found["spec"]["template"]["metadata"]["annotations"]
+    assert (
+        found is not None and CONFIG_HASH_ANNOTATION in found["spec"]["template"]["metadata"]["annotations"]
+    )
 
 
 def test_a_conflict_is_told_and_not_forced(

@@ -19,7 +19,7 @@ from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.reconcile import Outcome, Reconciler
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.rollout_state import Phase, RolloutState
 from fraud_operator.settings import Platform, Stores
 from fraud_testing.api_server import ADMIN, Server, binary
 from fraud_testing.rollouts import Eyes, Shelf, nodes
@@ -91,13 +91,13 @@ class Cluster:
                 return
         raise AssertionError(f"{self.state()}, {self.body()['status']}")
 
-    def pointer(self) -> tuple[Release, State]:
+    def pointer(self) -> tuple[Release, RolloutState]:
         found = self.kube.get(BY_KIND["ConfigMap"], self.namespace, POINTER)
         assert found is not None
         data = found["data"]
-        return parse_release(data["release.json"]), State.model_validate_json(data["rollout.json"])
+        return parse_release(data["release.json"]), RolloutState.model_validate_json(data["rollout.json"])
 
-    def state(self) -> State:
+    def state(self) -> RolloutState:
         return self.pointer()[1]
 
     def live(self) -> str | None:
@@ -142,7 +142,7 @@ def ramping(two: Cluster) -> None:
     two.settle(lambda: two.state().phase is Phase.RAMP)
 
 
-def kept_no_longer(state: State) -> str:
+def kept_no_longer(state: RolloutState) -> str:
     """The time for which the previous version is kept is over."""
     return state.model_copy(update={"previous_until": 0}).model_dump_json(exclude_none=True)
 

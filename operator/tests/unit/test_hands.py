@@ -14,14 +14,14 @@ from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage, Release
 from fraud_contracts.tokens import token
 from fraud_operator.apply import FIGHT, Applier, Report
-from fraud_operator.desired.common import Child
+from fraud_operator.desired.child import Child
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import ConflictError
 from fraud_operator.memory import Memory
 from fraud_operator.readiness import SILENT_MS, STUCK_MS, Level, flink, kafka
 from fraud_operator.releases import sealed
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.rollout_state import Phase, RolloutState
 from fraud_operator.settings import Platform
 
 SPEC = {
@@ -128,7 +128,10 @@ def test_keys_and_rollout_are_remembered() -> None:
     memory = Memory(kube)  # type: ignore[arg-type]
     kube.objects["Secret", "d-keys"] = _secret(**KEYS)
     memory.fill(found, Facts(0, has_keys=True), {})
-    release, state = Release(name="r", policy=found.spec.policy, policy_revision=3), State(phase=Phase.SHADOW)
+    release, state = (
+        Release(name="r", policy=found.spec.policy, policy_revision=3),
+        RolloutState(phase=Phase.SHADOW),
+    )
     memory.keep(found, release, state)
     assert not memory.secrets_differ("n", "d")
     del kube.objects["Secret", "d-keys"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_operator import readiness
-from fraud_operator.desired.common import MODEL_VERSION
 from fraud_operator.readiness import Level
 
 MADE = "2025-11-24T20:00:00Z"
@@ -128,7 +128,10 @@ def deployment(version: str = "1", ready: int = 1, generation: int = 1) -> dict[
     return {
         "kind": "Deployment",
         "metadata": {"generation": generation},
-        "spec": {"replicas": 1, "template": {"metadata": {"annotations": {MODEL_VERSION: version}}}},
+        "spec": {
+            "replicas": 1,
+            "template": {"metadata": {"annotations": {MODEL_VERSION_ANNOTATION: version}}},
+        },
         "status": {"observedGeneration": 1, "updatedReplicas": ready, "availableReplicas": ready},
     }
 

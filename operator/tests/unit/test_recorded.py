@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fraud_contracts import names
+from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_operator import readiness
-from fraud_operator.desired.common import MODEL_VERSION
 from fraud_operator.readiness import Level
 from fraud_operator.settings import Kafka
 from fraud_testing.recorded import sequence, strimzi
@@ -153,7 +153,7 @@ def test_pods_that_may_not_be_made_stay_blocked_past_the_deadline() -> None:
     child["status"]["conditions"][0] = late
     verdict = readiness.workload(child, NOW)
     assert verdict.level is Level.BLOCKED and FORBIDDEN in verdict.message
-    child["spec"]["template"] = {"metadata": {"annotations": {MODEL_VERSION: "1"}}}
+    child["spec"]["template"] = {"metadata": {"annotations": {MODEL_VERSION_ANNOTATION: "1"}}}
     service = {"metadata": {}, "status": {"conditions": [{**late, "type": "PredictorReady"}]}}
     verdict = readiness.predictor(service, child, "1", NOW)
     assert verdict.level is Level.BLOCKED and FORBIDDEN in verdict.message

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from fraud_operator.rollout import Gate, Result, SetChampion, Tell, decide
-from fraud_operator.rollout_state import Phase, State, free_slot
+from fraud_operator.rollout_state import Phase, RolloutState, free_slot
 from fraud_testing.rollout_states import MINUTE, NOW, PASS, READY, facts, package, shadowing, spec
 
 
 def test_nothing_happens_without_a_version() -> None:
     """Without a resolved version a fresh detector stays idle with release 0."""
-    assert decide(State(), facts(), NOW) == (State(), [])
+    assert decide(RolloutState(), facts(), NOW) == (RolloutState(), [])
 
 
 def test_the_first_version_goes_live_by_itself() -> None:
     """The first version is prepared in slot a and goes live once it is ready and the features are warm, not before."""
-    state, told = decide(State(), facts(resolved=package("1")), NOW)
+    state, told = decide(RolloutState(), facts(resolved=package("1")), NOW)
     assert state.phase is Phase.PREPARING and state.candidate is not None and state.candidate.slot == "a"
     assert isinstance(told[0], Tell)
     assert decide(state, facts(resolved=package("1"), ready=frozenset("a")), NOW)[0].phase is Phase.PREPARING
@@ -27,7 +27,7 @@ def test_the_first_version_goes_live_by_itself() -> None:
 
 def test_champion_follows_propagation() -> None:
     """The champion alias is written only when every replica has the release, and only once."""
-    live = State(phase=Phase.PROMOTED, stable=package("1"))
+    live = RolloutState(phase=Phase.PROMOTED, stable=package("1"))
     assert decide(live, facts(resolved=package("1")), NOW)[1] == []
     assert decide(live, facts(resolved=package("1"), propagated=True), NOW)[1] == [SetChampion("n.d", "1")]
     assert decide(live, facts(resolved=package("1"), propagated=True, champion="1"), NOW)[1] == []
@@ -35,7 +35,7 @@ def test_champion_follows_propagation() -> None:
 
 def test_a_second_version_shadows_in_the_other_slot() -> None:
     """A later version is prepared beside the live one and then shadows; the live one keeps its slot."""
-    live = State(phase=Phase.PROMOTED, stable=package("1"))
+    live = RolloutState(phase=Phase.PROMOTED, stable=package("1"))
     known = {"propagated": True, "champion": "1", "resolved": package("2")}
     preparing, _ = decide(live, facts(**known), NOW)
     assert preparing.candidate is not None and preparing.candidate.slot == "b"

@@ -9,7 +9,7 @@ import pytest
 
 from fraud_contracts.release import ModelPackage
 from fraud_operator.rollout import Gate, Result, SetChampion, Tell, back, decide
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.rollout_state import Phase, RolloutState
 from fraud_testing.rollout_states import (
     MINUTE,
     NOW,
@@ -25,7 +25,7 @@ from fraud_testing.rollout_states import (
 
 def test_rollback_returns_to_the_previous_version() -> None:
     """The rollback annotation names the version to leave; a repeat of it changes nothing."""
-    live = State(
+    live = RolloutState(
         phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + MINUTE
     )
     back, _ = decide(live, facts(rollback="2", resolved=package("2", "b")), NOW)
@@ -38,13 +38,13 @@ def test_rollback_returns_to_the_previous_version() -> None:
 
 def test_rollback_without_a_previous_version_leaves_rules() -> None:
     """With nothing to go back to, the release has no model: rules answer."""
-    back, _ = decide(State(phase=Phase.PROMOTED, stable=package("1")), facts(rollback="1"), NOW)
+    back, _ = decide(RolloutState(phase=Phase.PROMOTED, stable=package("1")), facts(rollback="1"), NOW)
     assert back.stable is None and back.phase is Phase.ROLLED_BACK
 
 
 def test_the_previous_version_holds_its_slot() -> None:
     """While the previous version is kept no third one is prepared; after keepPrevious one is."""
-    kept = State(
+    kept = RolloutState(
         phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + MINUTE
     )
     known = {"propagated": True, "champion": "2", "resolved": package("3")}
@@ -55,14 +55,14 @@ def test_the_previous_version_holds_its_slot() -> None:
 
 def test_a_newer_version_replaces_one_that_is_only_prepared() -> None:
     """While nobody refers to a prepared version, a newer one takes its place without a rejection."""
-    preparing = State(phase=Phase.PREPARING, candidate=package("1"))
+    preparing = RolloutState(phase=Phase.PREPARING, candidate=package("1"))
     after, _ = decide(preparing, facts(resolved=package("2")), NOW)
     assert after.phase is Phase.IDLE and after.candidate is None and after.rejected == ()
 
 
 def test_a_predictor_that_cannot_start_is_rejected() -> None:
     """A version whose predictor fails to load is taken back with the reason."""
-    preparing = State(phase=Phase.PREPARING, candidate=package("1"))
+    preparing = RolloutState(phase=Phase.PREPARING, candidate=package("1"))
     after, told = decide(preparing, facts(resolved=package("1"), failed={"a": "digest differs"}), NOW)
     assert after.phase is Phase.ROLLED_BACK and "digest differs" in told[0].message  # type: ignore[union-attr]
 
@@ -70,11 +70,11 @@ def test_a_predictor_that_cannot_start_is_rejected() -> None:
 def test_paused_rollout_moves_only_back() -> None:
     """spec.rollout.paused holds every forward step; abort and rollback still work."""
     held = spec(paused=True)
-    assert decide(State(), facts(spec=held, resolved=package("1")), NOW)[0].phase is Phase.IDLE
+    assert decide(RolloutState(), facts(spec=held, resolved=package("1")), NOW)[0].phase is Phase.IDLE
     assert decide(shadowing(), facts(**READY, spec=held, abort="2"), NOW)[0].phase is Phase.ROLLED_BACK
 
 
-LIVE = State(
+LIVE = RolloutState(
     phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + 10 * MINUTE
 )
 
@@ -121,7 +121,7 @@ def test_a_new_pin_asks_for_a_version_that_was_taken_back() -> None:
 
 def test_a_state_from_before_pins_were_noted_retries_nothing() -> None:
     """Of a stored state that doesn't say under which pin a version was taken back, the pin that is there asks for nothing."""
-    old = State(phase=Phase.ROLLED_BACK, stable=package("1"), rejected=("2",))
+    old = RolloutState(phase=Phase.ROLLED_BACK, stable=package("1"), rejected=("2",))
     known = {"propagated": True, "champion": "1", "resolved": package("2"), "spec": spec_pinned("2")}
     for _ in range(3):
         old, _ = decide(old, facts(**known), NOW)
@@ -129,7 +129,7 @@ def test_a_state_from_before_pins_were_noted_retries_nothing() -> None:
 
 
 @pytest.mark.parametrize("state", [shadowing(), shadowing(phase=Phase.RAMP, step=0)], ids=["shadow", "ramp"])
-def test_a_pin_to_the_live_version_takes_the_candidate_back(state: State) -> None:
+def test_a_pin_to_the_live_version_takes_the_candidate_back(state: RolloutState) -> None:
     """Who pins what is live wants no other version: the candidate goes in the same pass."""
     after, _ = decide(state, facts(**READY, spec=spec_pinned("1")), NOW)
     assert after.stable == package("1") and after.candidate is None and after.rejected == ("2",)
@@ -169,19 +169,19 @@ def test_a_failing_gate_takes_back_while_paused() -> None:
     assert decide(shadowing(), facts(**READY, spec=spec(paused=True), gates=bad), NOW)[0].candidate is None
 
 
-def states() -> list[State]:
+def states() -> list[RolloutState]:
     """Every kind of state that can be: each phase, with and without what may lie beside it."""
     one, two = package("1"), package("2", "b")
     kept = {"previous": one, "previous_until": NOW + MINUTE}
     on_its_way = [
-        State(phase=phase, since=NOW, counted=counted, step=0 if phase is Phase.RAMP else -1, stable=stable, candidate=two)
+        RolloutState(phase=phase, since=NOW, counted=counted, step=0 if phase is Phase.RAMP else -1, stable=stable, candidate=two)
         for phase in (Phase.PREPARING, Phase.SHADOW, Phase.RAMP)
         for counted in (None, NOW)
         for stable in (one, None)
         if stable is not None or phase is Phase.PREPARING
     ]  # fmt: skip
     resting = [
-        State(phase=phase, since=NOW, **more)
+        RolloutState(phase=phase, since=NOW, **more)
         for phase in (Phase.IDLE, Phase.PROMOTED, Phase.ROLLED_BACK)
         for more in ({}, {"stable": one}, {"stable": two, **kept}, {"stable": one, "retiring": two},
                      {"stable": one, "rejected": ("2",)})
@@ -256,7 +256,7 @@ def test_a_paused_rollout_never_moves_forward() -> None:
 def test_state_survives_its_json() -> None:
     """The state read back from the pointer ConfigMap is the state that was written."""
     state = shadowing(rejected=("7", "8"))
-    assert State.model_validate_json(state.model_dump_json(exclude_none=True)) == state
+    assert RolloutState.model_validate_json(state.model_dump_json(exclude_none=True)) == state
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
@@ -326,14 +326,14 @@ def of(model: str, version: str, slot: Any = "a") -> ModelPackage:
 
 def test_versions_are_compared_within_their_model() -> None:
     """After model.registered.name changed, the same number is another version: it becomes a candidate, whatever was rejected."""
-    live = State(phase=Phase.PROMOTED, stable=package("1"), rejected=("2",), rejected_of=("n.d",))
+    live = RolloutState(phase=Phase.PROMOTED, stable=package("1"), rejected=("2",), rejected_of=("n.d",))
     known = {"model": "other", "propagated": True}
     for version in ("1", "2"):
         state, told = decide(live, facts(**known, resolved=of("other", version)), NOW)
         assert state.candidate is not None and state.candidate.name == "other"
         assert not any(isinstance(action, SetChampion) for action in told)
     assert decide(live, facts(propagated=True, resolved=package("2")), NOW)[0].candidate is None
-    preparing = State(phase=Phase.PREPARING, stable=package("7"), candidate=package("1", "b"))
+    preparing = RolloutState(phase=Phase.PREPARING, stable=package("7"), candidate=package("1", "b"))
     state, _ = decide(preparing, facts(**known, resolved=of("other", "1")), NOW)
     assert state.candidate is None and state.rejected == ()
 

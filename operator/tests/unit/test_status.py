@@ -15,11 +15,12 @@ from fraud_contracts.errors import SpecError
 from fraud_contracts.training_end import EndReason, TrainingFailure
 from fraud_operator import status
 from fraud_operator.conditions import Trouble
-from fraud_operator.desired.everything import Wanted, build
+from fraud_operator.desired.child import Wanted
+from fraud_operator.desired.children import build_children
 from fraud_operator.detector import Detector, check
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.releases import make_release, sealed
-from fraud_operator.rollout_state import State
+from fraud_operator.rollout_state import RolloutState
 from fraud_operator.settings import Platform
 from fraud_testing.well import NOW, SPEC, detector, told, well
 
@@ -107,7 +108,7 @@ def test_a_failed_training_says_how_to_go_on() -> None:
     job = {
         "status": {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "no rows in history/"}
     }
-    children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision[:8])): job}
+    children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision)): job}
     failed = told(found, without(facts, children=children, models=Models()))["TrainingSucceeded"]
     assert failed["reason"] == "TrainingFailed" and "no rows in history/" in failed["message"]
     assert names.TRAIN_ANNOTATION in failed["message"]
@@ -123,7 +124,7 @@ def test_training_without_enough_labels_holds_and_degrades_nothing() -> None:
     job = {
         "status": {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "the end of the log"}
     }
-    children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision[:8])): job}
+    children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision)): job}
     conditions = told(found, without(facts, children=children, models=Models(failure=failure)))
     waiting = conditions["TrainingSucceeded"]
     assert waiting["reason"] == "WaitingForLabels" and "7 fraud labels are mature" in waiting["message"]
@@ -166,8 +167,8 @@ def test_times_move_only_with_the_status() -> None:
 def test_rules_alone_can_be_ready() -> None:
     """A detector that wants no model is Ready with rules."""
     found = detector(model={"none": {}})
-    facts = without(well(found), state=State(), revision=None, models=Models())
-    facts = without(facts, release=make_release(found, State(), None, found.spec.policy))
+    facts = without(well(found), state=RolloutState(), revision=None, models=Models())
+    facts = without(facts, release=make_release(found, RolloutState(), None, found.spec.policy))
     assert facts.release is not None
     facts = without(facts, replicas=(Replica("p", facts.release.name),))
     assert told(found, facts)["Ready"]["message"].startswith("rules alone")
@@ -210,9 +211,9 @@ def test_the_documents_hold_the_whole_valid_spec() -> None:
     again = replace(found, spec=read.model_copy(update={"policy": policy}))
     assert again.spec == found.spec.model_copy(update={"policy": policy})
     assert sealed(again.spec, "ab" * 32) == policy
-    release = make_release(found, State(), None, policy)
-    assert build(again, Wanted(release, State(), "r" * 16)) == build(
-        found, Wanted(release, State(), "r" * 16)
+    release = make_release(found, RolloutState(), None, policy)
+    assert build_children(again, Wanted(release, RolloutState(), "r" * 16)) == build_children(
+        found, Wanted(release, RolloutState(), "r" * 16)
     )
 
 
@@ -245,10 +246,10 @@ def test_stores_and_storage_must_come_from_somewhere() -> None:
 def test_policy_revision_rises_with_the_policy_only() -> None:
     """The same policy keeps its revision and name; another one gets the next number."""
     found = detector()
-    first = make_release(found, State(), None, found.spec.policy)
-    assert make_release(found, State(), first, found.spec.policy) == first
+    first = make_release(found, RolloutState(), None, found.spec.policy)
+    assert make_release(found, RolloutState(), first, found.spec.policy) == first
     other = detector(policy={"bands": {"review": 1, "decline": 2}})
-    second = make_release(other, State(), first, other.spec.policy)
+    second = make_release(other, RolloutState(), first, other.spec.policy)
     assert second.policy_revision == first.policy_revision + 1 and second.name != first.name
 
 

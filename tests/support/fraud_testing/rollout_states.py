@@ -7,7 +7,7 @@ from typing import Any
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
 from fraud_operator.rollout import Facts, Gate, Result
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.rollout_state import Phase, RolloutState
 
 MINUTE = 60_000
 NOW = 1_764_000_000_000
@@ -44,8 +44,8 @@ def facts(**given: Any) -> Facts:
 PASS = (Gate("AlertRate", Result.PASS), Gate("ServiceHealth", Result.PASS))
 
 
-def shadowing(**more: Any) -> State:
-    return State(
+def shadowing(**more: Any) -> RolloutState:
+    return RolloutState(
         **{
             "phase": Phase.SHADOW,
             "since": NOW,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_contracts.training_end import TrainingFailure
-from fraud_operator.desired.common import MODEL_VERSION
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Replica
 from fraud_operator.kube import Kube
@@ -67,16 +67,19 @@ def nodes(kube: Kube, namespace: str) -> None:
             )
     for service in kube.list(BY_KIND["InferenceService"], namespace):
         name = service["metadata"]["name"]
-        version = service["spec"]["predictor"]["annotations"][MODEL_VERSION]
+        version = service["spec"]["predictor"]["annotations"][MODEL_VERSION_ANNOTATION]
         at = BY_KIND["Deployment"]
         old = kube.get(at, namespace, f"{name}-predictor")
-        if old is not None and old["spec"]["template"]["metadata"]["annotations"][MODEL_VERSION] == version:
+        if (
+            old is not None
+            and old["spec"]["template"]["metadata"]["annotations"][MODEL_VERSION_ANNOTATION] == version
+        ):
             continue
         if old is not None:
             kube.delete(at, namespace, f"{name}-predictor")
         labels = {"app": name}
         template = {
-            "metadata": {"labels": labels, "annotations": {MODEL_VERSION: version}},
+            "metadata": {"labels": labels, "annotations": {MODEL_VERSION_ANNOTATION: version}},
             "spec": {"containers": [{"name": "c", "image": "i"}]},
         }
         spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}

@@ -6,15 +6,15 @@ from typing import Any
 
 from fraud_contracts import names
 from fraud_contracts.detector import parse_spec
+from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_contracts.release import ModelPackage
 from fraud_operator import status, training
 from fraud_operator.conditions import Trouble
-from fraud_operator.desired.common import MODEL_VERSION
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.registry import Version
 from fraud_operator.releases import make_release
-from fraud_operator.rollout_state import Phase, State
+from fraud_operator.rollout_state import Phase, RolloutState
 from fraud_operator.settings import Platform, Stores
 
 NOW = 1_764_014_500_000
@@ -58,7 +58,7 @@ def well(found: Detector) -> Facts:
         url="u",
         score_map=[(0, 0)],
     )
-    state = State(phase=Phase.PROMOTED, stable=package)
+    state = RolloutState(phase=Phase.PROMOTED, stable=package)
     release = make_release(found, state, None, found.spec.policy)
     children: dict[tuple[str, str], Any] = {
         ("Kafka", "d"): strimzi,
@@ -72,7 +72,7 @@ def well(found: Detector) -> Facts:
             },
         },
         ("InferenceService", "d-a"): {"metadata": {}, "status": ready},
-        ("Deployment", "d-a-predictor"): workload("Deployment", **{MODEL_VERSION: "7"}),
+        ("Deployment", "d-a-predictor"): workload("Deployment", **{MODEL_VERSION_ANNOTATION: "7"}),
         ("StatefulSet", "d-worker"): workload("StatefulSet"),
     }
     for name in ("d-decision", "d-console", "d-profile-sink", "d-ledger-sink", "d-lake-sink"):

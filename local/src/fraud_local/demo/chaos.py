@@ -51,7 +51,7 @@ def faults(detector: str, namespace: str, platform: str, flink: str) -> list[Fau
     )
     shared = (("redis", f"{platform}-redis-"), ("postgresql", f"{platform}-postgres-"))
     rest = (
-        ("predictor", f"{names.inference_service(detector, 'a')}-predictor-"),
+        ("predictor", f"{names.predictor(names.inference_service(detector, 'a'))}-"),
         ("decision service", f"{names.decision_service(detector)}-"),
         ("worker", f"{names.worker(detector)}-"),
         *((f"{store} sink", f"{names.sink(detector, store)}-") for store in ("profile", "ledger", "lake")),

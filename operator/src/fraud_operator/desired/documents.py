@@ -7,53 +7,54 @@ from collections.abc import Mapping
 
 from fraud_contracts import names
 from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS
-from fraud_contracts.release import Release
-from fraud_operator.desired.common import Child, child, metadata
+from fraud_operator.desired.child import Child, Wanted, child, metadata
 from fraud_operator.detector import Detector
-from fraud_operator.rollout_state import ROLLOUT_KEY, State
+from fraud_operator.rollout_state import ROLLOUT_KEY
 
 
 def _encoded(values: Mapping[str, str]) -> dict[str, str]:
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
-def build_config(detector: Detector) -> Child:
-    return child(
-        "v1",
-        "ConfigMap",
-        metadata(detector, names.config(detector.name), "config"),
-        data={CONFIG_KEY: detector.config.to_json()},
-    )
+def build_config(detector: Detector, _: Wanted) -> list[Child]:
+    document = {CONFIG_KEY: detector.config.to_json()}
+    return [
+        child("v1", "ConfigMap", metadata(detector, names.config(detector.name), "config"), data=document)
+    ]
 
 
-def build_release(detector: Detector, release: Release) -> Child:
+def build_release(detector: Detector, wanted: Wanted) -> list[Child]:
     """One release, for ever the same: what an audit of a decision finds under the decision's release name."""
-    return child(
+    release = child(
         "v1",
         "ConfigMap",
-        metadata(detector, release.name, "release", owned=not detector.retained),
+        metadata(detector, wanted.release.name, "release", owned=not detector.retained),
         once=True,
         immutable=True,
-        data={RELEASE_KEY: release.to_json()},
+        data={RELEASE_KEY: wanted.release.to_json()},
     )
+    return [release]
 
 
-def build_release_pointer(detector: Detector, release: Release, state: State) -> Child:
+def build_release_pointer(detector: Detector, wanted: Wanted) -> list[Child]:
     """What the data path watches, with the operator's own memory of the rollout beside it."""
-    return child(
-        "v1",
-        "ConfigMap",
-        metadata(detector, names.release_pointer(detector.name), "release", owned=not detector.retained),
-        data={RELEASE_KEY: release.to_json(), ROLLOUT_KEY: state.model_dump_json(exclude_none=True)},
-    )
+    data = {
+        RELEASE_KEY: wanted.release.to_json(),
+        ROLLOUT_KEY: wanted.state.model_dump_json(exclude_none=True),
+    }
+    meta = metadata(detector, names.release_pointer(detector.name), "release", owned=not detector.retained)
+    return [child("v1", "ConfigMap", meta, data=data)]
 
 
-def build_keys(detector: Detector, values: Mapping[str, str]) -> Child:
-    """Made once and never rewritten: tokens of every stored profile and decision depend on TOKEN_KEY."""
+def build_keys(detector: Detector, wanted: Wanted) -> list[Child]:
+    """Made once and never rewritten: tokens of every stored profile and decision depend on TOKEN_KEY. None where they are lost."""
+    values = wanted.keys
+    if values is None:
+        return []
     missing = [key for key in SECRET_KEYS if key not in values]
     if missing:
         raise ValueError(f"no value for {', '.join(missing)}")
-    return child(
+    secret = child(
         "v1",
         "Secret",
         metadata(detector, names.keys(detector.name), "keys", owned=not detector.retained),
@@ -61,12 +62,13 @@ def build_keys(detector: Detector, values: Mapping[str, str]) -> Child:
         type="Opaque",
         data=_encoded({key: values[key] for key in SECRET_KEYS}),
     )
+    return [secret]
 
 
-def build_stores(detector: Detector) -> Child | None:
+def build_stores(detector: Detector, _: Wanted) -> list[Child]:
     """The platform's addresses of the stores that the spec leaves out; None where it gives all three."""
     stores, platform = detector.spec.stores, detector.platform.stores
-    data = {}
+    data: dict[str, str] = {}
     if stores.redis is None:
         data["REDIS_URL"] = platform.redis_url
     if stores.postgres is None:
@@ -74,11 +76,6 @@ def build_stores(detector: Detector) -> Child | None:
     if stores.mlflow is None:
         data["MLFLOW_TRACKING_URI"] = platform.mlflow_tracking_uri
     if not data:
-        return None
-    return child(
-        "v1",
-        "Secret",
-        metadata(detector, names.stores(detector.name), "stores"),
-        type="Opaque",
-        data=_encoded(data),
-    )
+        return []
+    meta = metadata(detector, names.stores(detector.name), "stores")
+    return [child("v1", "Secret", meta, type="Opaque", data=_encoded(data))]

@@ -7,19 +7,13 @@ from typing import Final
 from fraud_contracts import names
 from fraud_contracts.config import FLINK_METRICS_PORT
 from fraud_contracts.detector import Component
-from fraud_operator.desired.common import (
-    COMPONENTS,
-    CONFIG_HASH,
-    Child,
-    child,
+from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
+from fraud_operator.desired.components import COMPONENTS, node_selector, replicas, resources
+from fraud_operator.desired.pod import (
     container_security,
     environment,
-    labels,
-    metadata,
     mounts,
-    node_selector,
     pod_security,
-    resources,
     scrape,
     storage_env,
     volumes,
@@ -99,7 +93,10 @@ def _pod_template(detector: Detector) -> Json:
     return {
         "metadata": {
             "labels": labels(detector, LABEL),
-            "annotations": {CONFIG_HASH: detector.config_hash, **scrape(FLINK_METRICS_PORT, "/")},
+            "annotations": {
+                names.CONFIG_HASH_ANNOTATION: detector.config_hash,
+                **scrape(FLINK_METRICS_PORT, "/"),
+            },
         },
         "spec": {
             "securityContext": pod_security(),
@@ -122,11 +119,11 @@ def _pod_template(detector: Detector) -> Json:
     }
 
 
-def build_flink_deployment(detector: Detector) -> Child:
+def build_flink_deployment(detector: Detector, _: Wanted) -> list[Child]:
     flink = detector.platform.flink
     sizes = resources(detector, Component.FEATURES)
-    parallelism = max(1, min(detector.replicas(Component.FEATURES, 1), detector.spec.kafka.partitions))
-    return child(
+    parallelism = max(1, min(replicas(detector, Component.FEATURES), detector.spec.kafka.partitions))
+    job = child(
         API,
         "FlinkDeployment",
         metadata(detector, names.flink_deployment(detector.name, detector.hash6), LABEL),
@@ -155,3 +152,4 @@ def build_flink_deployment(detector: Detector) -> Child:
             },
         },
     )
+    return [job]

@@ -9,23 +9,13 @@ from fraud_contracts import names
 from fraud_contracts.config import HTTP_PORT
 from fraud_contracts.detector import Component
 from fraud_contracts.release import ModelPackage
-from fraud_operator.desired.common import (
-    COMPONENTS,
-    MODEL_VERSION,
-    Child,
-    child,
-    labels,
-    metadata,
-    node_selector,
-    pod_security,
-    resources,
-    scrape,
-)
+from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
+from fraud_operator.desired.components import COMPONENTS, node_selector, replicas, resources
+from fraud_operator.desired.pod import pod_security, scrape
 from fraud_operator.detector import Detector
 
 API: Final = "serving.kserve.io/v1beta1"
 LABEL: Final = COMPONENTS[Component.PREDICTOR].label
-SLOT_LABEL: Final = f"{names.GROUP}/slot"
 
 
 def storage_uri(package: ModelPackage, server: str | None = None) -> str:
@@ -35,7 +25,12 @@ def storage_uri(package: ModelPackage, server: str | None = None) -> str:
     return f"mlflow://models/{package.name}/{package.version}{where}#sha256={digest}"
 
 
-def build_inference_service(detector: Detector, package: ModelPackage) -> Child:
+def build_inference_services(detector: Detector, wanted: Wanted) -> list[Child]:
+    """One for each version that must be served now."""
+    return [_inference_service(detector, package) for package in wanted.state.packages()]
+
+
+def _inference_service(detector: Detector, package: ModelPackage) -> Child:
     platform = detector.platform
     return child(
         API,
@@ -45,7 +40,7 @@ def build_inference_service(detector: Detector, package: ModelPackage) -> Child:
             names.inference_service(detector.name, package.slot),
             LABEL,
             # KServe then makes no route of its own, and Ready needs no gateway.
-            more_labels={"networking.kserve.io/visibility": "cluster-local", SLOT_LABEL: package.slot},
+            more_labels={"networking.kserve.io/visibility": "cluster-local", names.SLOT_LABEL: package.slot},
             annotations={
                 "serving.kserve.io/deploymentMode": "Standard",
                 "serving.kserve.io/autoscalerClass": "none",
@@ -54,12 +49,12 @@ def build_inference_service(detector: Detector, package: ModelPackage) -> Child:
         spec={
             "predictor": {
                 # Ready stays True while a new ReplicaSet rolls, so readiness reads this from the Pod template.
-                "annotations": {MODEL_VERSION: package.version, **scrape(HTTP_PORT)},
-                "labels": {**labels(detector, LABEL), SLOT_LABEL: package.slot},
+                "annotations": {names.MODEL_VERSION_ANNOTATION: package.version, **scrape(HTTP_PORT)},
+                "labels": {**labels(detector, LABEL), names.SLOT_LABEL: package.slot},
                 "serviceAccountName": names.service_account(detector.name, LABEL),
                 "automountServiceAccountToken": False,
                 "storageContainerName": platform.storage_container,
-                "minReplicas": detector.replicas(Component.PREDICTOR, 1),
+                "minReplicas": replicas(detector, Component.PREDICTOR),
                 "securityContext": pod_security(),
                 "deploymentStrategy": {
                     "type": "RollingUpdate",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fraud_contracts import names
-from fraud_operator.desired.common import Child, any_pod, child, metadata
+from fraud_operator.desired.child import Child, Wanted, any_pod, child, metadata
 from fraud_operator.detector import Detector
 
 
-def build_pod_monitor(detector: Detector) -> Child:
-    return child(
+def build_pod_monitor(detector: Detector, _: Wanted) -> list[Child]:
+    monitor = child(
         "monitoring.coreos.com/v1",
         "PodMonitor",
         metadata(
@@ -19,7 +19,7 @@ def build_pod_monitor(detector: Detector) -> Child:
         ),
         spec={
             "selector": any_pod(detector),
-            "podTargetLabels": [names.COMPONENT_LABEL, f"{names.GROUP}/slot"],
+            "podTargetLabels": [names.COMPONENT_LABEL, names.SLOT_LABEL],
             "podMetricsEndpoints": [
                 {"port": "metrics", "path": "/metrics", "interval": "15s"},
                 {"port": "http", "path": "/metrics", "interval": "15s"},
@@ -27,3 +27,4 @@ def build_pod_monitor(detector: Detector) -> Child:
             ],
         },
     )
+    return [monitor]

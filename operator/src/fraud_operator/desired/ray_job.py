@@ -7,18 +7,13 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.detector import Component
-from fraud_operator.desired.common import (
-    COMPONENTS,
-    Child,
-    child,
+from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
+from fraud_operator.desired.components import COMPONENTS, node_selector, resources
+from fraud_operator.desired.pod import (
     container_security,
     environment,
-    labels,
-    metadata,
     mounts,
-    node_selector,
     pod_security,
-    resources,
     storage_env,
     volumes,
 )
@@ -26,7 +21,6 @@ from fraud_operator.detector import Detector, Json
 
 API: Final = "ray.io/v1"
 LABEL: Final = COMPONENTS[Component.TRAINING].label
-REVISION_LABEL: Final = f"{names.GROUP}/training-revision"
 
 
 def _cpus(limits: dict[str, Any]) -> int:
@@ -49,7 +43,11 @@ def _pod(detector: Detector, container: Json) -> Json:
     }
 
 
-def build_ray_job(detector: Detector, revision: str) -> Child:
+def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
+    """None where no run is wanted now."""
+    revision = wanted.training_revision
+    if revision is None:
+        return []
     platform = detector.platform
     sizes = resources(detector, Component.TRAINING)
     train_env = environment(
@@ -85,14 +83,14 @@ def build_ray_job(detector: Detector, revision: str) -> Child:
     submitter_pod = _pod(detector, submitter)
     submitter_pod["spec"]["restartPolicy"] = "Never"
     submitter_pod["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}]
-    return child(
+    job = child(
         API,
         "RayJob",
         metadata(
             detector,
-            names.ray_job(detector.name, revision[:8]),
+            names.ray_job(detector.name, revision),
             LABEL,
-            more_labels={REVISION_LABEL: revision},
+            more_labels={names.TRAINING_REVISION_LABEL: revision},
         ),
         once=True,
         spec={
@@ -114,3 +112,4 @@ def build_ray_job(detector: Detector, revision: str) -> Child:
             },
         },
     )
+    return [job]

@@ -1,0 +1,109 @@
+"""What all children have in common: the object itself, its metadata, and what beside the spec decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fraud_contracts import names
+from fraud_contracts.release import Release
+from fraud_operator.desired.components import COMPONENTS
+from fraud_operator.detector import Detector, Json
+from fraud_operator.rollout_state import RolloutState
+
+
+@dataclass(frozen=True)
+class Child:
+    """A desired object. ``once`` is written only where it isn't there: it holds what must never change again."""
+
+    body: Json
+    once: bool = False
+
+    @property
+    def kind(self) -> str:
+        return str(self.body["kind"])
+
+    @property
+    def name(self) -> str:
+        return str(self.body["metadata"]["name"])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost.
+
+    ``copies`` is how many of each record its Kafka was made for; None where there is none yet.
+    """
+
+    release: Release
+    state: RolloutState
+    training_revision: str | None
+    keys: Mapping[str, str] | None = None
+    copies: int | None = None
+
+
+def labels(detector: Detector, component: str) -> dict[str, str]:
+    """Of a Pod; a subset of them selects it."""
+    return {
+        "app.kubernetes.io/name": "fraud-detector",
+        "app.kubernetes.io/instance": detector.name,
+        names.PART_OF_LABEL: names.PART_OF,
+        "app.kubernetes.io/managed-by": names.FIELD_MANAGER,
+        names.COMPONENT_LABEL: component,
+        names.DETECTOR_LABEL: detector.name,
+    }
+
+
+def selector(detector: Detector, component: str) -> dict[str, str]:
+    return {names.DETECTOR_LABEL: detector.name, names.COMPONENT_LABEL: component}
+
+
+def any_pod(detector: Detector) -> Json:
+    """Selects the Pods of all components. The detector's label alone would select Strimzi's Pods, which bear a copy of it."""
+    return {
+        "matchLabels": {names.DETECTOR_LABEL: detector.name},
+        "matchExpressions": [
+            {
+                "key": names.COMPONENT_LABEL,
+                "operator": "In",
+                "values": sorted(defaults.label for defaults in COMPONENTS.values()),
+            }
+        ],
+    }
+
+
+def metadata(
+    detector: Detector,
+    name: str,
+    component: str,
+    *,
+    owned: bool = True,
+    more_labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Json:
+    """``owned`` children go with the detector; the others are kept or deleted by its deletionPolicy."""
+    meta: Json = {
+        "name": name,
+        "namespace": detector.namespace,
+        "labels": {**labels(detector, component), names.UID_LABEL: detector.uid, **(more_labels or {})},
+    }
+    if annotations:
+        meta["annotations"] = dict(annotations)
+    if owned:
+        meta["ownerReferences"] = [
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": detector.name,
+                "uid": detector.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
+    return meta
+
+
+def child(api_version: str, kind: str, meta: Json, *, once: bool = False, **rest: Any) -> Child:
+    """``rest`` are the object's other fields, in the order in which they are written."""
+    return Child({"apiVersion": api_version, "kind": kind, "metadata": meta, **rest}, once)

@@ -1,0 +1,74 @@
+"""All children of a detector, in the order in which they are applied. To add one: docs/add-a-child.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from fraud_operator.desired.access import (
+    build_flink_access,
+    build_network_policies,
+    build_release_access,
+    build_service_accounts,
+)
+from fraud_operator.desired.child import Child, Wanted
+from fraud_operator.desired.documents import (
+    build_config,
+    build_keys,
+    build_release,
+    build_release_pointer,
+    build_stores,
+)
+from fraud_operator.desired.flink_deployment import build_flink_deployment
+from fraud_operator.desired.inference_service import build_inference_services
+from fraud_operator.desired.kafka import build_kafka, build_kafka_node_pool
+from fraud_operator.desired.kafka_topics import build_kafka_topics
+from fraud_operator.desired.pod_monitor import build_pod_monitor
+from fraud_operator.desired.ray_job import build_ray_job
+from fraud_operator.desired.workloads import (
+    CONSOLE,
+    DECISION_SERVICE,
+    LAKE_SINK,
+    LEDGER_SINK,
+    PROFILE_SINK,
+    WORKER,
+    Workload,
+    build_workload,
+)
+from fraud_operator.detector import Detector
+
+Builder = Callable[[Detector, Wanted], Iterable[Child]]
+
+
+def _workload(workload: Workload) -> Builder:
+    return lambda detector, _: build_workload(detector, workload)
+
+
+BUILDERS: Final[tuple[Builder, ...]] = (
+    build_kafka,
+    build_kafka_node_pool,
+    build_kafka_topics,
+    build_service_accounts,
+    build_release_access,
+    build_flink_access,
+    build_network_policies,
+    build_keys,
+    build_stores,
+    build_config,
+    build_release,
+    build_release_pointer,
+    build_inference_services,
+    _workload(DECISION_SERVICE),
+    _workload(WORKER),
+    build_flink_deployment,
+    _workload(PROFILE_SINK),
+    _workload(LEDGER_SINK),
+    _workload(LAKE_SINK),
+    _workload(CONSOLE),
+    build_ray_job,
+    build_pod_monitor,
+)
+
+
+def build_children(detector: Detector, wanted: Wanted) -> list[Child]:
+    return [child for build in BUILDERS for child in build(detector, wanted)]

@@ -1,0 +1,67 @@
+"""The components that ``spec.components`` may name: label, service account, and how large each is unless the spec says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fraud_contracts.detector import Component
+from fraud_operator.detector import Detector, Json
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """``label`` is the value of a Pod's component label. ``account`` names its service account."""
+
+    label: str
+    account: str
+    replicas: int
+    requests: Mapping[str, str]
+    limits: Mapping[str, str]
+
+
+def _defaults(
+    label: str, replicas: int, cpu: str, memory: str, cpu_limit: str, memory_limit: str, account: str = ""
+) -> Defaults:
+    requests, limits = {"cpu": cpu, "memory": memory}, {"cpu": cpu_limit, "memory": memory_limit}
+    return Defaults(label, account or label, replicas, requests, limits)
+
+
+COMPONENTS: Final[dict[Component, Defaults]] = {
+    Component.DECISION_SERVICE: _defaults("decision", 2, "50m", "192Mi", "2", "768Mi"),
+    Component.WORKER: _defaults("worker", 1, "50m", "192Mi", "2", "768Mi"),
+    Component.FEATURES: _defaults("features", 1, "200m", "1Gi", "2", "2Gi"),
+    Component.TRAINING: _defaults("training", 1, "200m", "1536Mi", "2", "6Gi"),
+    Component.PREDICTOR: _defaults("predictor", 1, "50m", "192Mi", "1", "1Gi"),
+    Component.PROFILE_SINK: _defaults("profile-sink", 1, "25m", "96Mi", "1", "512Mi", account="sinks"),
+    Component.LEDGER_SINK: _defaults("ledger-sink", 1, "25m", "128Mi", "1", "512Mi", account="sinks"),
+    Component.LAKE_SINK: _defaults("lake-sink", 1, "25m", "192Mi", "1", "1Gi", account="sinks"),
+    Component.CONSOLE: _defaults("console", 1, "25m", "128Mi", "1", "512Mi"),
+}
+
+
+def replicas(detector: Detector, component: Component) -> int:
+    return detector.replicas(component, COMPONENTS[component].replicas)
+
+
+def resources(detector: Detector, component: Component) -> Json:
+    """The component's defaults, overlaid by the spec's override key by key."""
+    defaults = COMPONENTS[component]
+    override = detector.override(component)
+    requests: dict[str, Any] = dict(defaults.requests)
+    limits: dict[str, Any] = dict(defaults.limits)
+    if override is not None and override.resources is not None:
+        requests.update(override.resources.requests)
+        limits.update(override.resources.limits)
+    return {
+        "requests": {k: str(v) for k, v in requests.items()},
+        "limits": {k: str(v) for k, v in limits.items()},
+    }
+
+
+def node_selector(detector: Detector, component: Component) -> Json:
+    override = detector.override(component)
+    if override is None or not override.node_selector:
+        return {}
+    return {"nodeSelector": dict(override.node_selector)}

@@ -1,0 +1,226 @@
+"""Our own processes: a table of what they are, and one builder for a workload with its Service and disruption budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
+
+from fraud_contracts import names
+from fraud_contracts.config import HTTP_PORT, METRICS_PORT
+from fraud_contracts.detector import Component
+from fraud_operator.desired.child import Child, child, labels, metadata, selector
+from fraud_operator.desired.components import COMPONENTS, node_selector, replicas, resources
+from fraud_operator.desired.pod import (
+    container_security,
+    environment,
+    mounts,
+    pod_security,
+    probe,
+    scrape,
+    storage_env,
+    volumes,
+)
+from fraud_operator.detector import Detector, Json
+from fraud_operator.settings import Images
+
+
+@dataclass(frozen=True)
+class Port:
+    """The one port of a process: its API with /metrics, or /metrics alone."""
+
+    name: str
+    number: int
+
+
+HTTP: Final = Port("http", HTTP_PORT)
+METRICS: Final = Port("metrics", METRICS_PORT)
+# A new Pod is ready before an old one goes.
+_NEVER_FEWER: Final = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+# A surging Pod would take partitions from the one that is about to end anyway.
+_ONE_AFTER_THE_OTHER: Final = {"type": "Recreate"}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A process of ours, of which each detector has one Deployment or StatefulSet.
+
+    ``title`` is what people read in conditions; ``module`` is started with ``python -m``. ``data_path``: it decides, so
+    it watches the release, ServingReady waits for it, and each replica is asked which release it uses. ``storage``
+    mounts the object store's folder or credentials. ``spread``: its Pods lie on different nodes where they can.
+    """
+
+    component: Component
+    title: str
+    name: Callable[[str], str]
+    image: Callable[[Images], str]
+    module: str
+    port: Port
+    kind: Literal["Deployment", "StatefulSet"] = "Deployment"
+    strategy: Mapping[str, object] | None = None
+    data_path: bool = False
+    service: bool = False
+    budget: bool = False
+    spread: bool = False
+    storage: bool = False
+
+    @property
+    def label(self) -> str:
+        return COMPONENTS[self.component].label
+
+
+DECISION_SERVICE: Final = Workload(
+    Component.DECISION_SERVICE,
+    "the decision service",
+    names.decision_service,
+    lambda images: images.serving,
+    "fraud_serving.decision",
+    HTTP,
+    strategy=_NEVER_FEWER,
+    data_path=True,
+    service=True,
+    budget=True,
+    spread=True,
+)
+# A StatefulSet, since a Pod's ordinal is its transactional id.
+WORKER: Final = Workload(
+    Component.WORKER,
+    "the decision worker",
+    names.worker,
+    lambda images: images.serving,
+    "fraud_serving.worker",
+    METRICS,
+    kind="StatefulSet",
+    data_path=True,
+    service=True,
+    budget=True,
+)
+PROFILE_SINK: Final = Workload(
+    Component.PROFILE_SINK,
+    "the profile sink",
+    partial(names.sink, store="profile"),
+    lambda images: images.sinks,
+    "fraud_sinks.profile",
+    METRICS,
+    strategy=_ONE_AFTER_THE_OTHER,
+)
+LEDGER_SINK: Final = Workload(
+    Component.LEDGER_SINK,
+    "the ledger sink",
+    partial(names.sink, store="ledger"),
+    lambda images: images.sinks,
+    "fraud_sinks.ledger",
+    METRICS,
+    strategy=_ONE_AFTER_THE_OTHER,
+)
+LAKE_SINK: Final = Workload(
+    Component.LAKE_SINK,
+    "the lake sink",
+    partial(names.sink, store="lake"),
+    lambda images: images.sinks,
+    "fraud_sinks.lake",
+    METRICS,
+    strategy=_ONE_AFTER_THE_OTHER,
+    storage=True,
+)
+CONSOLE: Final = Workload(
+    Component.CONSOLE,
+    "the console",
+    names.console,
+    lambda images: images.console,
+    "fraud_console",
+    HTTP,
+    service=True,
+)
+WORKLOADS: Final = (DECISION_SERVICE, WORKER, PROFILE_SINK, LEDGER_SINK, LAKE_SINK, CONSOLE)
+
+
+def build_workload(detector: Detector, workload: Workload) -> list[Child]:
+    """The Deployment or StatefulSet; then, where it has them, its Service and its disruption budget."""
+    name, label = workload.name(detector.name), workload.label
+    spec: Json = {
+        "replicas": replicas(detector, workload.component),
+        "revisionHistoryLimit": 3,
+    }
+    if workload.kind == "StatefulSet":
+        # Ordinals don't wait for one another: each owns partitions of its own.
+        spec |= {"serviceName": name, "podManagementPolicy": "Parallel"}
+    spec["selector"] = {"matchLabels": selector(detector, label)}
+    if workload.strategy is not None:
+        spec["strategy"] = dict(workload.strategy)
+    spec["template"] = pod_template(detector, workload)
+    children = [child("apps/v1", workload.kind, metadata(detector, name, label), spec=spec)]
+    if workload.service:
+        children.append(_service(detector, workload))
+    if workload.budget:
+        children.append(_disruption_budget(detector, workload))
+    return children
+
+
+def _service(detector: Detector, workload: Workload) -> Child:
+    """Of a StatefulSet without an address of its own: it gives each Pod a name."""
+    port = workload.port
+    return child(
+        "v1",
+        "Service",
+        metadata(detector, workload.name(detector.name), workload.label),
+        spec={
+            **({"clusterIP": "None"} if workload.kind == "StatefulSet" else {}),
+            "selector": selector(detector, workload.label),
+            "ports": [{"name": port.name, "port": port.number, "targetPort": port.name, "protocol": "TCP"}],
+        },
+    )
+
+
+def _disruption_budget(detector: Detector, workload: Workload) -> Child:
+    """One Pod of the component at a time, where a person or the cluster moves Pods."""
+    return child(
+        "policy/v1",
+        "PodDisruptionBudget",
+        metadata(detector, workload.name(detector.name), workload.label),
+        spec={"maxUnavailable": 1, "selector": {"matchLabels": selector(detector, workload.label)}},
+    )
+
+
+def pod_template(detector: Detector, workload: Workload) -> Json:
+    """A Pod with one container. Only what watches the release has a token of the API server."""
+    label, port, storage = workload.label, workload.port, workload.storage
+    account = names.service_account(detector.name, COMPONENTS[workload.component].account)
+    pod: Json = {
+        "serviceAccountName": account,
+        "automountServiceAccountToken": workload.data_path,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": 30,
+        **node_selector(detector, workload.component),
+        "containers": [
+            {
+                "name": label,
+                "image": workload.image(detector.platform.images),
+                "imagePullPolicy": detector.platform.image_pull_policy,
+                "command": ["python", "-m", workload.module],
+                "env": environment(detector),
+                **(storage_env(detector) if storage else {}),
+                "ports": [{"name": port.name, "containerPort": port.number, "protocol": "TCP"}],
+                "startupProbe": probe("/healthz", port.name, period=2, failures=60),
+                "readinessProbe": probe("/readyz", port.name),
+                "livenessProbe": probe("/healthz", port.name, period=10, failures=6),
+                "resources": resources(detector, workload.component),
+                "securityContext": container_security(),
+                "volumeMounts": mounts(detector, release=workload.data_path, storage=storage),
+            }
+        ],
+        "volumes": volumes(detector, release=workload.data_path, storage=storage),
+    }
+    if workload.spread:
+        pod["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector(detector, label)},
+            }
+        ]
+    annotations = {names.CONFIG_HASH_ANNOTATION: detector.config_hash, **scrape(port.number)}
+    return {"metadata": {"labels": labels(detector, label), "annotations": annotations}, "spec": pod}
