@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,57 +14,16 @@ from hypothesis import strategies as st
 from fraud_contracts import profile_header
 from fraud_pipelines.features import (
     EntitySpec,
-    FeatureSet,
     FeatureSetSpec,
     FeatureSpec,
     ProfileError,
     compile_set,
-    payments_v1,
     profile_key,
     read_header,
 )
-from fraud_pipelines.features.plan import hash64
 from fraud_pipelines.features.recent import Recent
-from fraud_pipelines.features.stage import event_hash
 from fraud_pipelines.replay import replay
-
-HOUR, DAY = 3_600_000, 86_400_000
-START = 1_700_000_000_000
-ENTITIES = (EntitySpec("customer"), EntitySpec("counterparty", 7 * DAY))
-
-
-def payments(k: int = 128) -> FeatureSet:
-    return compile_set(FeatureSetSpec("payments/v1", ENTITIES, tuple(payments_v1(ENTITIES)), k=k))
-
-
-def event(
-    n: int, time: int, amount: int = 100, customer: str = "a", counterparty: str | None = "m"
-) -> dict[str, Any]:
-    return {
-        "id": f"tx{n}",
-        "time": time,
-        "amount": amount,
-        "currency": "USD",
-        "entities": {"customer": customer, "counterparty": counterparty},
-        "fields": {},
-    }
-
-
-def label(of: dict[str, Any], known: int, fraud: bool = True) -> dict[str, Any]:
-    return {"id": of["id"], "time": of["time"], "entities": of["entities"], "fraud": fraud, "known": known}
-
-
-def busy(features: FeatureSet, n: int = 300) -> dict[str, bytes]:
-    """Profiles with single events, cells and labels."""
-    states: dict[str, bytes] = {}
-    for i in range(n):
-        body = event(i, START + i * HOUR, 100 + i)
-        _, new, _ = features.observe(states, body)
-        states.update(new)
-        if i % 5 == 0:
-            stage = features.stage("counterparty")
-            states["counterparty"] = stage.label(states["counterparty"], label(body, body["time"] + DAY))
-    return states
+from fraud_testing.profiles import DAY, ENTITIES, HOUR, START, busy, event, label, payments, summed
 
 
 def test_decoding_and_encoding_gives_the_same_bytes() -> None:
@@ -92,11 +49,6 @@ def test_the_header_is_the_one_that_other_components_read() -> None:
     assert shared.set_hash8 == features.hash[:8]
     assert shared.digest == summed(*bodies)
     assert header.newest_time == START + 2
-
-
-def summed(*bodies: dict[str, Any], start: int = 0) -> int:
-    """The digest after these events, from one of ``start`` on."""
-    return (start + sum(event_hash(body, hash64(body["id"])) for body in bodies)) % 2**64
 
 
 def test_an_id_used_again_for_another_event_changes_the_digest() -> None:
@@ -382,50 +334,3 @@ def test_profile_keys_name_set_entity_and_token() -> None:
         profile_key(features.hash6, "customer", "a"),
         profile_key(features.hash6, "counterparty", "m"),
     }
-
-
-def stored() -> dict[str, dict[str, str]]:
-    """Profiles that version 1 wrote, and the bits that it read off them; never to be made anew."""
-    path = Path(__file__).parent / "data" / "profiles-v1.json"
-    found: dict[str, dict[str, str]] = json.loads(path.read_text())
-    return found
-
-
-@pytest.mark.parametrize("entity", ["customer", "counterparty"])
-def test_a_profile_that_version_1_wrote_is_read_and_goes_on_as_version_2(entity: str) -> None:
-    """Bytes written when the form was new give the values that they gave then, with cells, single events and labels.
-    What is written of them is version 2: its digest is theirs plus what was applied since, by whoever reads them."""
-    features, of = payments(k=16), stored()[entity]
-    profile = bytes.fromhex(of["profile"])
-    header = profile_header.read(profile)
-    assert header.version == 1
-    stage, body = features.stage(entity), event(300, START + 301 * HOUR)
-    vector = features.vector(body, {entity: stage.peek(profile, body)})
-    assert (
-        struct.pack(f"<{len(vector)}d", *(v if v == v else float("nan") for v in vector)).hex()
-        == of["vector"]
-    )
-    values, after, saw = stage.observe(profile, body)
-    assert values is not None
-    assert saw == header[2:] == read_header(profile)[2:5]
-    assert profile_header.read(after).version == 2
-    assert read_header(after)[3:5] == (header.seq + 1, summed(body, start=header.digest))
-    unchanged = stage.open(profile).dump()
-    assert (read_header(unchanged).version, read_header(unchanged)[1:]) == (2, read_header(profile)[1:])
-    assert unchanged[4:] == profile[4:]
-
-
-def test_two_doors_that_go_on_from_a_version_1_profile_agree_where_their_sets_do() -> None:
-    """The stream, whose state it is, and the inline door, which observes what is pending: one digest for one set of events
-    taken since, whatever the order, and none for another set."""
-    stage, profile = payments(k=16).stage("customer"), bytes.fromhex(stored()["customer"]["profile"])
-    later = [event(300 + i, START + 301 * HOUR + i) for i in range(4)]
-
-    def digest(bodies: list[dict[str, Any]]) -> int:
-        live = stage.open(profile)
-        for body in bodies:
-            assert live.observe(body) is not None
-        return live.saw[2]
-
-    assert digest(later) == digest(later[::-1])
-    assert len({digest(later[:n]) for n in range(5)} | {digest(later[1:])}) == 6
