@@ -133,10 +133,10 @@ def members() -> set[int]:
     """Every process of the node: by cgroup, by network namespace, and by record."""
     pids = {pid for pid in (recorded(file.stem) for file in paths.RUN.glob("*.pid")) if pid}
     for tree in hierarchies():
-        root = tree / paths.CGROUP
-        for file in [root / "cgroup.procs", *root.rglob("cgroup.procs")] if root.exists() else []:
+        # os.walk leaves out a folder that goes while it looks; rglob would fail on it.
+        for folder, _, _ in os.walk(tree / paths.CGROUP):
             try:
-                pids.update(int(line) for line in file.read_text().split())
+                pids.update(int(line) for line in Path(folder, "cgroup.procs").read_text().split())
             except OSError:
                 continue  # the cgroup went while we looked, and its processes with it
     node = _namespace(NETNS_FILE)
