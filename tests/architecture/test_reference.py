@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_type_hints
@@ -87,3 +88,31 @@ def test_no_code_is_described_that_nobody_answers() -> None:
     )
     known = {str(code) for code in (*Reason, *ReportCode)} | {"kafka_unavailable", "redis_unavailable"}
     assert {code for code in reference_text.ERRORS if f'"{code}"' not in source} <= known
+
+
+def test_every_condition_and_its_reason_is_described() -> None:
+    """What the operator says of a detector is in the table: a bool or None, then a reason, in a call or a tuple."""
+    reasons = set()
+    for path in (ROOT / "operator/src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            given = (
+                node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+            )
+            for status, reason in itertools.pairwise(given):
+                if (
+                    isinstance(status, ast.Constant)
+                    and status.value in (True, False, None)
+                    and isinstance(reason, ast.Constant)
+                ):
+                    reasons.add(reason.value)
+    assert reasons
+    assert {r for r in reasons if isinstance(r, str) and r.isalpha() and r[0].isupper()} <= set(
+        reference_text.REASONS
+    )
+
+
+def test_no_condition_is_described_that_nobody_sets() -> None:
+    """Conditions and reasons of the tables stand in the operator's source."""
+    source = "\n".join(path.read_text() for path in (ROOT / "operator/src").rglob("*.py"))
+    told = {*reference_text.CONDITIONS, *reference_text.REASONS}
+    assert {name for name in told if f'"{name}"' not in source} == set()

@@ -1,6 +1,7 @@
 """Writes ``docs/reference`` from the types: ``python -m fraud_contracts.reference FOLDER``.
 
-One page each for the resource's fields, the records on topics, the metrics, and the codes of errors and degraded answers.
+One page each for the resource's fields, the records on topics, the metrics, the codes of errors and degraded answers,
+and the conditions.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def pages() -> dict[str, str]:
         "records.md": _records(),
         "metrics.md": _metrics(),
         "errors.md": _errors(),
+        "conditions.md": _conditions(),
     }
 
 
@@ -187,6 +189,16 @@ def _errors() -> str:
         '`{"error": {"code": …, "message": …, "field": …}}`; the console leaves `field` out.\n\n'
         f"{_table(('code', 'decision service', 'dead letter', 'console', 'what'), errors)}\n"
         f"## What a decision did without\n\n{_table(('`degraded`', 'what'), marks)}"
+    )
+
+
+def _conditions() -> str:
+    conditions = ((_code(name), text) for name, text in reference_text.CONDITIONS.items())
+    reasons = ((_code(name), text) for name, text in reference_text.REASONS.items())
+    return (
+        f"{_HEAD}# Conditions of a {names.KIND}\n\nEach stands in `status.conditions` with a reason and a message.\n\n"
+        f"{_table(('condition', 'True when'), conditions)}\n## Reasons\n\nBeside `Not` with the name of a condition, as in "
+        f"`NotKafkaReady`, which is a reason of `Ready`:\n\n{_table(('reason', 'what'), reasons)}"
     )
 
 
