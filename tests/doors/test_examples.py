@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fraud_testing import kafka
+from fraud_testing import kafka, pages
 from fraud_testing.kafka import wait_for
 from fraud_testing.platform import Platform
 from fraud_testing.serving import API_KEY
@@ -88,3 +88,19 @@ def test_the_consumer_reads_the_decisions(platform: Platform) -> None:
     assert sorted(json.loads(line)["id"] for line in lines) == sorted(
         d["id"] for d in platform.read("decisions")
     )
+
+
+def test_the_pages_commands_run(platform: Platform, tmp_path: Path) -> None:
+    """Each command of the pages that starts an example runs as it stands."""
+    (tmp_path / "docs").symlink_to(EXAMPLES.parent)
+    (tmp_path / "transactions.jsonl").write_text(transactions("example-page", 3))
+    environ = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "URL": platform.service.url,
+        "API_KEY": API_KEY,
+        "BOOTSTRAP": platform.broker.bootstrap,
+        "KAFKA_LIBS": str(kafka.LIBS),
+        "TRANSACTIONS": platform.topic("transactions"),
+        "DECISIONS": platform.topic("decisions"),
+    }
+    assert "example-page-0" in pages.run(pages.blocks("doors"), environ, 120, tmp_path)

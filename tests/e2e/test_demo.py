@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fraud_testing import pages
 from fraud_testing.demo import ROOT, run
 
 
@@ -35,6 +36,11 @@ def test_the_summary_follows_from_the_evidence_alone(demo: dict, tmp_path: Path)
         check=False,
     )
     assert json.loads(again.stdout) == {key: value for key, value in demo.items() if key != "exit"}
+
+
+def test_the_pages_commands_on_the_evidence_run(demo: dict) -> None:
+    """What the pages say to do with a demo's evidence gives a verdict of every check."""
+    assert '"differing": 0' in pages.run(pages.blocks("demo"), {}, 300)
 
 
 def test_the_node_is_gone_without_a_trace(demo: dict) -> None:
