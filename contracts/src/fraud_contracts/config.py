@@ -2,7 +2,7 @@
 
 The operator writes it into the ConfigMap ``names.config``; a process reads it once at start, since a change in it
 changes the Pod template's hash and so restarts the Pod. What may change while a process runs is in the release.
-Secrets come as environment variables (SECRET_KEYS, STORE_KEYS), never in this document.
+Secrets (SECRET_KEYS) and the stores' addresses come as environment variables, never in this document.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ RELEASE_ENV: Final = "FRAUD_RELEASE"
 RELEASE_PATH: Final = "/etc/fraud/release/release.json"
 RELEASE_KEY: Final = "release.json"
 SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY", "API_KEY")
-STORE_KEYS: Final = ("REDIS_URL", "POSTGRES_DSN", "MLFLOW_TRACKING_URI")
 
 HTTP_PORT: Final = 8080
 METRICS_PORT: Final = 9090
