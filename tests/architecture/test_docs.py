@@ -12,16 +12,19 @@ from fraud_testing import pages
 
 ROOT = pages.ROOT
 ELSEWHERE = Path(__file__).with_name("commands-elsewhere.txt")
-# The test that runs what a target runs. `make test` is what continuous integration runs.
+# The test that runs what a target runs. `.ci/run` is `make test`, which runs lint and the fast tests too.
 TARGETS = {
     "accept": "tests/chaos/test_chaos.py",
     "card": "ray/tests/integration/test_evaluate.py",
     "demo": "tests/e2e/test_demo.py",
     "down": "tests/e2e/test_demo.py",
+    "golden-update": "tests/golden/test_golden.py",
     "help": "tests/architecture/test_docs.py",
+    "lint": ".ci/run",
     "test": ".ci/run",
     "test-broker": "serving/tests/broker",
     "test-chaos": "tests/chaos/test_chaos.py",
+    "test-fast": "tests/run",
 }
 
 
@@ -29,6 +32,18 @@ def test_every_block_of_commands_has_a_runner() -> None:
     """A fenced block of shell commands names who runs it, and that test is there."""
     assert {block.page for block in pages.blocks() if block.runner not in pages.RUNNERS} == set()
     assert [path for path in pages.RUNNERS.values() if not (ROOT / path).exists()] == []
+
+
+def test_no_command_hides_in_a_block_without_language() -> None:
+    """A block that isn't marked as shell holds no command, which nobody would run."""
+    hidden = []
+    for path in pages.pages():
+        for language, text in re.findall(r"^```(\S*)[^\n]*\n(.*?)^```$", path.read_text(), re.M | re.S):
+            if language != "sh" and re.search(
+                r"^\$? ?(make|kubectl|helm|python\S*|curl|java|PYTHON\w+=)\b", text, re.M
+            ):
+                hidden.append(f"{path.name}: {text[:60]}")
+    assert hidden == []
 
 
 def test_what_runs_on_a_cluster_is_run() -> None:
