@@ -46,9 +46,9 @@ def binary(*names: str) -> Path:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-    found = next((shutil.which(name) for name in names if shutil.which(name)), None)
-    if found:
-        return Path(found)
+    program = next((shutil.which(name) for name in names if shutil.which(name)), None)
+    if program:
+        return Path(program)
     require(f"{names[0]} is not built")
     raise AssertionError("unreachable")  # require() ends the test
 
@@ -220,19 +220,19 @@ class Server:
 @contextmanager
 def serve(folder: Path) -> Iterator[Server]:
     """An API server that knows every kind of ours and of upstream, until the block ends."""
-    made = Server(ApiServer(folder))
+    server = Server(ApiServer(folder))
     try:
-        made.api.start()
-        made.wait("/readyz")
+        server.api.start()
+        server.wait("/readyz")
         own = yaml.safe_load((ROOT / "charts/fraud-platform/crds/frauddetectors.yaml").read_text())
         crds = [own, *upstream_crds()]
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         for crd in crds:
             crd.pop("status", None)
-            made.post(path, crd)
+            server.post(path, crd)
         for crd in crds:
             version = next(v["name"] for v in crd["spec"]["versions"] if v.get("storage"))
-            made.wait(f"/apis/{crd['spec']['group']}/{version}/{crd['spec']['names']['plural']}")
-        yield made
+            server.wait(f"/apis/{crd['spec']['group']}/{version}/{crd['spec']['names']['plural']}")
+        yield server
     finally:
-        made.api.stop()
+        server.api.stop()

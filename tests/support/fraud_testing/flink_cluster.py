@@ -137,11 +137,11 @@ class Cluster:
 @contextmanager
 def cluster(config: DetectorConfig, folder: Path, **settings: str) -> Iterator[Cluster]:
     """A started JobManager; the block adds TaskManagers. Dots in names of settings are written as two underscores."""
-    made = Cluster(config, folder, {k.replace("__", "."): v for k, v in settings.items()})
+    running = Cluster(config, folder, {k.replace("__", "."): v for k, v in settings.items()})
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        made.start()
-        yield made
+        running.start()
+        yield running
     finally:
-        made.stop()
+        running.stop()
         shutil.rmtree(folder / "conf", ignore_errors=True)

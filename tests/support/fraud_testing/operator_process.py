@@ -50,8 +50,10 @@ def install(kube: Kube, documents: list[dict[str, Any]]) -> None:
     for document in documents:
         kind, meta = document["kind"], document["metadata"]
         cluster_scoped = kind.startswith("Cluster")
-        known = BY_KIND.get(kind) or Kind(document["apiVersion"], kind, PLURALS[kind])
-        path = known.path(None if cluster_scoped else meta.get("namespace", "fraud-platform"), meta["name"])
+        resource = BY_KIND.get(kind) or Kind(document["apiVersion"], kind, PLURALS[kind])
+        path = resource.path(
+            None if cluster_scoped else meta.get("namespace", "fraud-platform"), meta["name"]
+        )
         kube._call("PATCH", path, {"fieldManager": "helm"}, document, "application/apply-patch+yaml")
 
 

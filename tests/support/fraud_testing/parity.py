@@ -143,7 +143,7 @@ def tell(seed: int = 7) -> Story:
 def _labels(dice: random.Random, payments: Sequence[Payment], now: int) -> list[dict[str, Any]]:
     """Reports of frauds, some of them twice, known earlier by another source, or taken back at once or a chapter later."""
     schema, tokeniser = intake()
-    found = []
+    labels = []
     for payment in dice.sample([p for p in payments if not p.repeat], 60):
         event = schema.canonical(payment.row, tokeniser, NOW)
         known = now - dice.randrange(2 * DAY)
@@ -156,15 +156,15 @@ def _labels(dice: random.Random, payments: Sequence[Payment], now: int) -> list[
             "claimed": known,
             "known": known,
         }
-        found.append(label)
+        labels.append(label)
         again = dice.random()
         if again < 0.1:
-            found.append(label)
+            labels.append(label)
         elif again < 0.2:
-            found.append({**label, "source": "analyst", "known": known - HOUR})
+            labels.append({**label, "source": "analyst", "known": known - HOUR})
         elif again < 0.35:
-            found.append({**label, "fraud": False, "known": known + HOUR})
-    return found
+            labels.append({**label, "fraud": False, "known": known + HOUR})
+    return labels
 
 
 def intake() -> tuple[EventSchema, Tokeniser]:
@@ -201,8 +201,8 @@ def folder() -> Path:
     return Path(place)
 
 
-def leave(name: str, found: dict[str, Any]) -> None:
-    (folder() / f"{name}.json").write_text(json.dumps(found))
+def leave(name: str, vectors: dict[str, Any]) -> None:
+    (folder() / f"{name}.json").write_text(json.dumps(vectors))
 
 
 @cache
@@ -212,11 +212,11 @@ def fetch(name: str) -> dict[str, Any]:
         if os.environ.get("FRAUD_REQUIRE") == "all":
             pytest.fail(f"{name} left no vectors")
         pytest.skip(f"{name} left no vectors: its environment or a server is missing")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    vectors: dict[str, Any] = json.loads(path.read_text())
+    return vectors
 
 
 def orders() -> dict[str, list[int]]:
     """For each entity, the payments of the run with two partitions in the order in which that entity's stage took them."""
-    found: dict[str, list[int]] = fetch("stream-two")["orders"]
-    return found
+    by_entity: dict[str, list[int]] = fetch("stream-two")["orders"]
+    return by_entity

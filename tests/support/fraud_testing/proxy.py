@@ -62,15 +62,15 @@ class Proxy:
             writer.transport.abort()
             return
         try:
-            there = await asyncio.open_connection("127.0.0.1", self._target)
+            upstream = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:  # the server itself is down: the client sees a connection that breaks
             writer.transport.abort()
             return
-        self._writers |= {writer, there[1]}
+        self._writers |= {writer, upstream[1]}
         try:
-            await asyncio.gather(self._pipe(reader, there[1]), self._pipe(there[0], writer))
+            await asyncio.gather(self._pipe(reader, upstream[1]), self._pipe(upstream[0], writer))
         finally:
-            self._writers -= {writer, there[1]}
+            self._writers -= {writer, upstream[1]}
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self._flowing is not None

@@ -38,10 +38,10 @@ def python() -> Path:
 
 def environment(config: DetectorConfig, folder: Path) -> dict[str, str]:
     """What a Pod of the job has in its environment. The JVM finds Python's packages along PYTHONPATH only."""
-    found = list(python().parents[1].glob("lib/python3.*/site-packages/pyflink/__init__.py"))
-    if not found:
+    packages = list(python().parents[1].glob("lib/python3.*/site-packages/pyflink/__init__.py"))
+    if not packages:
         raise RuntimeError(f"PyFlink is not in the environment of {python()}")
-    site = str(found[0].parents[1])
+    site = str(packages[0].parents[1])
     logs = folder / "log"
     logs.mkdir(exist_ok=True)
     sources = [str(ROOT / part / "src") for part in ("contracts", "pipelines", "flink")]
