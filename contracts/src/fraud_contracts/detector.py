@@ -16,6 +16,7 @@ from fraud_contracts.detector_base import BY_NAME, Spec, rule, rules, text
 from fraud_contracts.detector_event import Entity, Event, Features, Labels
 from fraud_contracts.detector_model import Model, Rollout, Train
 from fraud_contracts.detector_policy import Policy
+from fraud_contracts.feature_kinds import OF_ANY_VALUE, cel_is_one_of
 
 
 class SecretRef(Spec):
@@ -171,7 +172,7 @@ class DetectorSpec(Spec):
                 "features.extra: where.field is sensitive; only its token leaves the door, so it can't be compared; leave where out",
             ),
             rule(
-                "!has(self.features) || !has(self.features.extra) || !has(self.event.sensitive) || self.features.extra.all(f, !has(f.of) || f.aggregate == 'Distinct' || !(f.of in self.event.sensitive))",
+                f"!has(self.features) || !has(self.features.extra) || !has(self.event.sensitive) || self.features.extra.all(f, !has(f.of) || {cel_is_one_of('f.aggregate', OF_ANY_VALUE)} || !(f.of in self.event.sensitive))",
                 "features.extra: of is sensitive; only its token leaves the door, so it can't be added up; write amount or another field",
             ),
             rule(

@@ -18,6 +18,16 @@ from fraud_contracts.detector_base import (
     rules,
     text,
 )
+from fraud_contracts.feature_kinds import (
+    WITH_ARGS,
+    WITH_OF,
+    WITH_WHERE,
+    WITHOUT_WINDOW,
+    Aggregate,
+    Transform,
+    cel_is_none_of,
+    cel_is_one_of,
+)
 
 
 class TimeUnit(StrEnum):
@@ -137,27 +147,6 @@ class Entity(Spec):
     )
 
 
-class Aggregate(StrEnum):
-    COUNT = "Count"
-    SUM = "Sum"
-    MEAN = "Mean"
-    MIN = "Min"
-    MAX = "Max"
-    DISTINCT = "Distinct"
-    SECONDS_SINCE_LAST = "SecondsSinceLast"
-    FRAUD_COUNT = "FraudCount"
-    FRAUD_RATE = "FraudRate"
-
-
-class Transform(StrEnum):
-    RATIO = "Ratio"
-    DIFFERENCE = "Difference"
-    HOUR = "Hour"
-    NIGHT = "Night"
-    WEEKEND = "Weekend"
-    EQUALS = "Equals"
-
-
 class Where(Spec):
     """Only events whose field has this value."""
 
@@ -175,20 +164,20 @@ class Feature(Spec):
                 "!has(self.aggregate) || has(self.entity)", "an aggregate needs entity: name one of entities"
             ),
             rule(
-                "!has(self.aggregate) || self.aggregate == 'SecondsSinceLast' || has(self.window)",
+                f"!has(self.aggregate) || {cel_is_one_of('self.aggregate', WITHOUT_WINDOW)} || has(self.window)",
                 "this aggregate needs window, as in 7d",
             ),
             rule(
-                "!has(self.aggregate) || !(self.aggregate in ['Sum', 'Mean', 'Min', 'Max', 'Distinct']) || has(self.of)",
+                f"!has(self.aggregate) || {cel_is_none_of('self.aggregate', WITH_OF)} || has(self.of)",
                 "this aggregate needs of: write amount or a declared field",
             ),
             rule(
-                "!has(self.transform) || !(self.transform in ['Ratio', 'Difference']) || (has(self.args) && size(self.args) == 2)",
+                f"!has(self.transform) || {cel_is_none_of('self.transform', WITH_ARGS)} || (has(self.args) && size(self.args) == 2)",
                 "this transform needs two args: amount or names of features",
             ),
             rule(
-                "!has(self.transform) || self.transform != 'Equals' || has(self.where)",
-                "Equals needs where: write field and equals",
+                f"!has(self.transform) || {cel_is_none_of('self.transform', WITH_WHERE)} || has(self.where)",
+                f"{' and '.join(WITH_WHERE)} needs where: write field and equals",
             ),
         )
     )
@@ -199,11 +188,11 @@ class Feature(Spec):
     of: FieldName | None = Field(None, description="`amount`, or a declared field.")
     window: Duration | None = Field(
         None,
-        description="How far back the aggregate looks, by the events' time; all but SecondsSinceLast need it.",
+        description=f"How far back the aggregate looks, by the events' time; all but {' and '.join(WITHOUT_WINDOW)} need it.",
     )
     where: Where | None = None
     args: Annotated[list[Annotated[str, Field(max_length=60)]], Field(max_length=2)] | None = Field(
-        None, description="The two operands of Ratio and Difference: `amount` or the names of features."
+        None, description=f"The two operands of {' and '.join(WITH_ARGS)}: `amount` or the names of features."
     )
 
 

@@ -8,40 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fraud_contracts import durations
 from fraud_contracts.detector import DetectorSpec, dump
-from fraud_contracts.detector_event import (
-    Aggregate,
-    Entity,
-    EventField,
-    Feature,
-    Features,
-    FieldType,
-    Preset,
-    Transform,
-)
+from fraud_contracts.detector_event import Entity, Feature, Features, FieldType, Preset, Where
 from fraud_contracts.errors import SpecError
+from fraud_contracts.feature_kinds import Aggregate, Of, Transform
+from fraud_contracts.preset_payments_v1 import AMOUNT, payments_v1
 
 # Raise it whenever the same declaration would give other bits: another grid, another K, another rule for late events.
 ENGINE_VERSION: Final = 1
+LONGEST_WINDOW: Final = "400d"
+
+Fault = tuple[str, str]  # (part of the feature, remedy); the part is empty where it is the feature as a whole
 
 
 def feature_set_hash(spec: DetectorSpec) -> str:
     """64 hex characters over what decides a vector: entities, declared fields, amount's scale, features, engine version."""
-    return identity_of(spec.features, spec.entities, spec.event.fields, spec.event.amount.scale)
-
-
-def identity_of(features: Features, entities: list[Entity], fields: list[EventField], scale: int) -> str:
-    """``feature_set_hash`` of a spec's parts, for callers that hold no whole spec."""
     whole: dict[str, Any] = {
         "engine": ENGINE_VERSION,
-        "scale": scale,
-        "entities": [{"name": e.name, "labelDelay": e.label_delay} for e in entities],
-        "fields": [{"name": f.name, "type": f.type} for f in fields],
-        "preset": features.preset,
-        "extra": [dump(feature) for feature in features.extra],
+        "scale": spec.event.amount.scale,
+        "entities": [{"name": e.name, "labelDelay": e.label_delay} for e in spec.entities],
+        "fields": [{"name": f.name, "type": f.type} for f in spec.event.fields],
+        "preset": spec.features.preset,
+        "extra": [dump(feature) for feature in spec.features.extra],
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -51,131 +43,143 @@ def hash6(feature_set: str) -> str:
     return feature_set[:6]
 
 
-def preset_names(features: Features, entities: list[Entity]) -> list[str]:
-    """Names that the preset gives its features. The preset is frozen for ever, so this list of it can't go stale."""
-    if features.preset is Preset.NONE:
-        return []
-    found = ["hour", "night", "weekend"]
-    for i, entity in enumerate(entities):
-        windows = ("1h", "1d", "7d", "30d") if i == 0 else ("1d", "7d", "30d")
-        measures = ["count"]
-        if i == 0:
-            measures += ["amount_sum", "amount_mean"]
-            found += [f"{entity.name}_seconds_since_last", f"{entity.name}_amount_ratio_30d"]
-        elif entity.label_delay is None:
-            measures += ["amount_sum"]
-        found += [f"{entity.name}_{measure}_{window}" for measure in measures for window in windows]
-        if entity.label_delay is not None:
-            found += [f"{entity.name}_{m}_{w}" for m in ("fraud_count", "fraud_rate") for w in ("7d", "30d")]
-    return found
+def all_features(features: Features, entities: Sequence[Entity]) -> list[Feature]:
+    """The whole set, the preset first, in the vector's order."""
+    preset = payments_v1(entities) if features.preset is Preset.PAYMENTS_V1 else []
+    return [*preset, *features.extra]
 
 
-def all_names(features: Features, entities: list[Entity]) -> list[str]:
-    """Names of the whole set, in no order."""
-    preset = [] if features.preset is Preset.NONE else ["amount", *preset_names(features, entities)]
-    return [*preset, *(feature.name for feature in features.extra)]
+def all_names(features: Features, entities: Sequence[Entity]) -> list[str]:
+    """Names of the whole set, in the vector's order."""
+    return [feature.name for feature in all_features(features, entities)]
 
 
 def truth_names(features: Features) -> frozenset[str]:
     """Features that are yes or no; a rule sees them as booleans, so that ``features.night`` stands on its own."""
-    preset = [] if features.preset is Preset.NONE else ["night", "weekend"]
-    truths = (Transform.NIGHT, Transform.WEEKEND, Transform.EQUALS)
-    return frozenset([*preset, *(f.name for f in features.extra if f.transform in truths)])
+    return frozenset(
+        feature.name
+        for feature in all_features(features, entities=())  # of an entity there are numbers only
+        if feature.transform is not None and feature.transform.entry.is_truth
+    )
 
 
 def check(spec: DetectorSpec) -> list[SpecError]:
     """What is wrong with the features: unknown or unfit fields, entities and operands. Empty where all is well.
 
-    It finds at least what the engine would refuse, so that no process starts with a set that it can't compute.
+    The one check there is: the operator shows what it says, and no process compiles a set in which it finds a fault.
     """
-    found: list[SpecError] = []
+    errors: list[SpecError] = []
     fields = {field.name: field.type for field in spec.event.fields}
     entities = {entity.name: entity for entity in spec.entities}
     used = {spec.event.id.field, spec.event.time.field}
     for i, field in enumerate(spec.event.fields):
         if field.name in used:
             message = f"{field.name!r} is the event's id or time already; leave it out"
-            found.append(SpecError(f"spec.event.fields[{i}].name", message))
+            errors.append(SpecError(f"spec.event.fields[{i}].name", message))
     entity_fields = [entity.field for entity in spec.entities]
     for i, entity in enumerate(spec.entities):
         if entity_fields.count(entity.field) > 1:
             message = f"{entity.field!r} is another entity's field too; give each its own"
-            found.append(SpecError(f"spec.entities[{i}].field", message))
-    taken = {"amount", *preset_names(spec.features, spec.entities)}
+            errors.append(SpecError(f"spec.entities[{i}].field", message))
+    preset = Features(preset=spec.features.preset)
+    taken = {AMOUNT, *all_names(preset, spec.entities)}
     for i, feature in enumerate(spec.features.extra):
-        faults = _of_feature(feature, taken)
-        faults += (
-            _of_aggregate(feature, entities, fields) if feature.aggregate else _of_transform(feature, taken)
-        )
-        faults += _of_where(feature, fields)
-        found += [SpecError(f"spec.features.extra[{i}].{part}", message) for part, message in faults]
+        path = f"spec.features.extra[{i}]"
+        faults = _faults(feature, taken, entities, fields)
+        errors += [SpecError(f"{path}.{part}" if part else path, message) for part, message in faults]
         taken.add(feature.name)
-    return found
+    return errors
 
 
-def _of_feature(feature: Feature, taken: set[str]) -> list[tuple[str, str]]:
-    if feature.name not in taken:
-        return []
-    return [("name", f"{feature.name!r} is taken, by the preset or an earlier feature; choose another")]
+def _faults(
+    feature: Feature, taken: set[str], entities: Mapping[str, Entity], fields: Mapping[str, FieldType]
+) -> list[Fault]:
+    faults: list[Fault] = []
+    if feature.name in taken:
+        message = f"{feature.name!r} is taken, by the preset or an earlier feature; choose another"
+        faults.append(("name", message))
+    if feature.aggregate is not None and feature.transform is None:
+        faults += _of_aggregate(feature, feature.aggregate, entities, fields)
+    elif feature.transform is not None and feature.aggregate is None:
+        faults += _of_transform(feature, feature.transform, taken)
+    else:
+        faults.append(("", "give aggregate or transform, exactly one"))
+    return faults + _of_where(feature, fields)
 
 
 def _of_aggregate(
-    feature: Feature, entities: dict[str, Entity], fields: dict[str, FieldType]
-) -> list[tuple[str, str]]:
-    aggregate, of, found = feature.aggregate, feature.of, []
+    feature: Feature, aggregate: Aggregate, entities: Mapping[str, Entity], fields: Mapping[str, FieldType]
+) -> list[Fault]:
+    of, entry = feature.of, aggregate.entry
+    faults: list[Fault] = []
     entity = entities.get(feature.entity or "")
     if entity is None:
-        found.append(("entity", f"{feature.entity!r} is not one of {', '.join(entities)}"))
-    if aggregate is Aggregate.DISTINCT:
-        if of not in fields and of not in entities:
-            found.append(("of", f"{of!r} is no declared field or entity; add it to spec.event.fields"))
-    elif aggregate in (Aggregate.SUM, Aggregate.MEAN, Aggregate.MIN, Aggregate.MAX):
-        if of != "amount" and fields.get(of or "") is not FieldType.INTEGER:
-            found.append(("of", f"{of!r} can't be added up: write amount or a declared integer field"))
-    elif of is not None:
-        found.append(("of", f"{aggregate} takes no of; leave it out"))
+        faults.append(("entity", f"{feature.entity!r} is not one of {', '.join(entities)}"))
+    if entry.of is Of.VALUE and of not in fields and of not in entities:
+        faults.append(("of", f"{of!r} is no declared field or entity; add it to spec.event.fields"))
+    if entry.of is Of.NUMBER and of != AMOUNT and fields.get(of or "") is not FieldType.INTEGER:
+        faults.append(("of", f"{of!r} can't be added up: write amount or a declared integer field"))
+    if entry.of is None and of is not None:
+        faults.append(("of", f"{aggregate} takes no of; leave it out"))
     if feature.args:
-        found.append(("args", "an aggregate takes no args; write them in a transform"))
-    if feature.window is not None and durations.to_ms(feature.window) > durations.to_ms("400d"):
-        found.append(("window", "a window can't be longer than 400d"))
-    if aggregate in (Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATE):
-        if entity is not None and entity.label_delay is None:
-            found.append(("aggregate", f"{aggregate} needs labelDelay on the entity {entity.name!r}"))
-        if feature.where is not None:
-            found.append(("where", "labels carry no fields; leave where out"))
-    return found
+        faults.append(("args", "an aggregate takes no args; write them in a transform"))
+    if feature.window is None and entry.needs_window:
+        faults.append(("window", f"{aggregate} needs a window, as in 7d"))
+    if feature.window is not None and durations.to_ms(feature.window) > durations.to_ms(LONGEST_WINDOW):
+        faults.append(("window", f"a window can't be longer than {LONGEST_WINDOW}"))
+    if entry.needs_labels and entity is not None and entity.label_delay is None:
+        faults.append(("aggregate", f"{aggregate} needs labelDelay on the entity {entity.name!r}"))
+    if entry.needs_labels and feature.where is not None:
+        faults.append(("where", "labels carry no fields; leave where out"))
+    return faults
 
 
-def _of_transform(feature: Feature, taken: set[str]) -> list[tuple[str, str]]:
-    transform, found = feature.transform, []
-    for part, given in (("entity", feature.entity), ("of", feature.of), ("window", feature.window)):
-        if given is not None:
-            found.append((part, f"a transform takes no {part}; leave it out"))
-    if transform in (Transform.RATIO, Transform.DIFFERENCE):
-        for arg in feature.args or []:
-            if arg not in taken:
-                found.append(("args", f"{arg!r} is neither amount nor a feature declared before this one"))
-    elif feature.args:
-        found.append(("args", f"{transform} takes no args; leave them out"))
-    if transform is not Transform.EQUALS and feature.where is not None:
-        found.append(("where", f"{transform} takes no where; leave it out"))
-    return found
+def _of_transform(feature: Feature, transform: Transform, taken: set[str]) -> list[Fault]:
+    entry, args = transform.entry, feature.args or []
+    faults: list[Fault] = []
+    for part, value in (("entity", feature.entity), ("of", feature.of), ("window", feature.window)):
+        if value is not None:
+            faults.append((part, f"a transform takes no {part}; leave it out"))
+    if args and not entry.args:
+        faults.append(("args", f"{transform} takes no args; leave them out"))
+    elif len(args) != entry.args:
+        faults.append(("args", f"{transform} needs two args"))
+    for arg in args if entry.args else []:
+        if arg not in taken:
+            faults.append(("args", f"{arg!r} is neither amount nor a feature declared before this one"))
+    if entry.needs_where and feature.where is None:
+        faults.append(("where", f"{transform} needs where: write field and equals"))
+    if feature.where is not None and not entry.needs_where:
+        faults.append(("where", f"{transform} takes no where; leave it out"))
+    return faults
 
 
-def _of_where(feature: Feature, fields: dict[str, FieldType]) -> list[tuple[str, str]]:
+def _of_where(feature: Feature, fields: Mapping[str, FieldType]) -> list[Fault]:
     if feature.where is None:
         return []
-    field, value = feature.where.field, feature.where.equals
-    kind = fields.get(field)
+    kind = fields.get(feature.where.field)
     if kind is None:
-        return [("where.field", f"{field!r} is not declared; add it to spec.event.fields")]
-    if kind is FieldType.BOOLEAN and value not in ("true", "false"):
-        return [("where.equals", f"{value!r} is no boolean, which the field is; write true or false")]
+        message = f"{feature.where.field!r} is not declared; add it to spec.event.fields"
+        return [("where.field", message)]
+    try:
+        where_value(feature.where, kind)
+    except ValueError as error:
+        return [("where.equals", str(error))]
+    return []
+
+
+def where_value(where: Where, kind: FieldType) -> str | int | float | bool:
+    """What the field is compared with: ``equals`` is text, the value is of the field's type. ValueError where it isn't."""
+    text = where.equals
+    if kind is FieldType.BOOLEAN:
+        if text not in ("true", "false"):
+            raise ValueError(f"{text!r} is no boolean, which the field is; write true or false")
+        return text == "true"
     try:
         if kind is FieldType.INTEGER:
-            int(value)
-        elif kind is FieldType.NUMBER:
-            float(value)
+            return int(text)
+        if kind is FieldType.NUMBER:
+            return float(text)
     except ValueError:
-        return [("where.equals", f"{value!r} is no {kind}, which the field is; write a number")]
-    return []
+        raise ValueError(f"{text!r} is no {kind}, which the field is; write a number") from None
+    return text

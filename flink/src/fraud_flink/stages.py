@@ -17,7 +17,7 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import Degraded
 from fraud_contracts.names import profile_key
 from fraud_contracts.records import FeatureRecord, Label
-from fraud_pipelines.features import FeatureSet, Live, ProfileError, compile_detector
+from fraud_pipelines.features import FeatureSet, KeyState, ProfileError, compile_detector
 from fraud_pipelines.features.profile import VERSION
 
 Work = dict[str, Any]
@@ -77,7 +77,7 @@ class EntityStage:
     def profile_key(self, token: str) -> bytes:
         return profile_key(self._set.hash6, self._stage.entity, token).encode()
 
-    def _open(self, state: bytes | None) -> tuple[Live, bool]:
+    def _open(self, state: bytes | None) -> tuple[KeyState, bool]:
         """A key's state, decoded, and whether one was lost: of bytes that can't be read only the header may go on.
 
         With its epoch and seq the profiles made anew are newer than the stored ones; the digest says that nothing was seen.
@@ -86,11 +86,11 @@ class EntityStage:
             return self._stage.open(state, self._epoch), False
         except ProfileError:
             log.exception("a state of entity %s can't be read and is taken for missing", self._stage.entity)
-        live = self._stage.open(None, self._epoch)
+        key_state = self._stage.open(None, self._epoch)
         header = _header(state)
         if header is not None and header.set_hash8 == self._set.hash[:8] and header.seq < SEQ_MAX:
-            live.epoch, live.seq = header.epoch, header.seq
-        return live, True
+            key_state.epoch, key_state.seq = header.epoch, header.seq
+        return key_state, True
 
     def event(self, state: bytes | None, work: Work) -> bytes | None:
         """Applies an event and writes its values into ``work``.
@@ -100,16 +100,16 @@ class EntityStage:
         """
         event = work["event"]
         try:
-            live, lost = self._open(state)
-            epoch, seq, digest = live.saw
-            values = live.observe(event)
+            key_state, lost = self._open(state)
+            epoch, seq, digest = key_state.saw
+            values = key_state.observe(event)
             if values is None:
-                values = live.read(event)
+                values = key_state.read(event)
                 changed = False
                 work["repeat"] = work["repeat"] or self._first
             else:
                 changed = not work["repeat"]
-            new = live.dump() if changed and not (lost and _later(state)) else None
+            new = key_state.dump() if changed and not (lost and _later(state)) else None
         except Exception:  # any fault of state or engine; the stream must not stop at one record
             log.exception(
                 "features of entity %s failed", self._stage.entity, extra={"data": {"source": work["source"]}}
@@ -126,8 +126,8 @@ class EntityStage:
     def label(self, state: bytes | None, label: Label) -> bytes | None:
         """Applies a joined label; the same one again changes nothing."""
         try:
-            live, lost = self._open(state)
-            return live.dump() if live.label(label) and not (lost and _later(state)) else None
+            key_state, lost = self._open(state)
+            return key_state.dump() if key_state.label(label) and not (lost and _later(state)) else None
         except Exception:  # as above; intake refuses what is wrong with a label, so this is a fault of ours
             log.exception("a label of entity %s failed", self._stage.entity)
             return None

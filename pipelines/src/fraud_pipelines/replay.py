@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fraud_contracts.names import profile_key
-from fraud_pipelines.features import FeatureSet, Live
-from fraud_pipelines.features.emit import Value
-from fraud_pipelines.features.plan import Event, hash64
+from fraud_pipelines.features import FeatureSet, KeyState
+from fraud_pipelines.features.plan import Event, Value, hash64
 
 
 class Replay:
@@ -27,7 +26,7 @@ class Replay:
         self.features = features
         self.repeats = 0
         self._events, self._labels = events, labels
-        self._keys: list[dict[str, Live]] = [{} for _ in features.stages]
+        self._keys: list[dict[str, KeyState]] = [{} for _ in features.stages]
 
     def __iter__(self) -> Iterator[tuple[Event, list[float]]]:
         labels = iter(self._labels)
@@ -41,22 +40,22 @@ class Replay:
             tokens, key = event["entities"], hash64(event["id"])
             values: list[Sequence[Value]] = [*nulls]
             repeat = False
-            for i, (stage, lives) in enumerate(stages):
+            for i, (stage, states) in enumerate(stages):
                 token = tokens.get(stage.entity)
                 if token is None:
                     continue
-                live = lives.get(token)
-                if live is None:
-                    live = lives[token] = stage.open(None)
+                state = states.get(token)
+                if state is None:
+                    state = states[token] = stage.open(None)
                 if repeat:
-                    values[i] = live.peek(event)
+                    values[i] = state.peek(event)
                     continue
-                made = live.observe(event, key)
-                if made is None:
-                    made = live.read(event)
+                taken = state.observe(event, key)
+                if taken is None:
+                    taken = state.read(event)
                     repeat = i == 0
                     self.repeats += repeat
-                values[i] = made
+                values[i] = taken
             yield event, assemble(event, *values)
         while label is not None:
             self.label(label)
@@ -64,21 +63,21 @@ class Replay:
 
     def label(self, label: Mapping[str, Any]) -> None:
         """Takes a label into the states of its transaction's entities."""
-        for stage, lives in zip(self.features.stages, self._keys, strict=True):
+        for stage, states in zip(self.features.stages, self._keys, strict=True):
             token = label["entities"].get(stage.entity)
             if token is None or stage.fraud is None:
                 continue
-            live = lives.get(token)
-            if live is None:
-                live = lives[token] = stage.open(None)
-            live.label(label)
+            state = states.get(token)
+            if state is None:
+                state = states[token] = stage.open(None)
+            state.label(label)
 
     def profiles(self, epoch: int) -> Iterator[tuple[str, bytes]]:
         """(profile key, profile) of every key, under ``epoch``: the seeds."""
-        for stage, lives in zip(self.features.stages, self._keys, strict=True):
-            for token, live in lives.items():
-                live.epoch = epoch
-                yield profile_key(self.features.hash6, stage.entity, token), live.dump()
+        for stage, states in zip(self.features.stages, self._keys, strict=True):
+            for token, state in states.items():
+                state.epoch = epoch
+                yield profile_key(self.features.hash6, stage.entity, token), state.dump()
 
 
 def replay(features: FeatureSet, events: Iterable[Event], labels: Iterable[Mapping[str, Any]] = ()) -> Replay:

@@ -20,9 +20,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud_pipelines.features import Live, Stage
-from fraud_pipelines.features.emit import Value
-from fraud_pipelines.features.plan import hash64
+from fraud_pipelines.features import KeyState, Stage
+from fraud_pipelines.features.plan import Value, hash64
 from fraud_pipelines.features.stage import MASK, event_hash, event_hash_v1
 
 Event = Mapping[str, Any]
@@ -87,8 +86,8 @@ class KeyStates:
         self.solved = 0
         self.lost: dict[Place, str] = {}
         for state in (None, *seeds):
-            live = stage.open(state)
-            self._learn((live.digest, live.seq), _State(state, 0, None))
+            key_state = stage.open(state)
+            self._learn((key_state.digest, key_state.seq), _State(state, 0, None))
         self._run(bool(list(seeds)))
 
     def _run(self, seeded: bool) -> None:
@@ -128,18 +127,18 @@ class KeyStates:
     def _visit(self, place: Place) -> None:
         known = self._known[place]
         for name, look in self._looks.get(place, {}).items():
-            live = self._stage.open(known.state)
-            values = live.observe(look.event)
+            key_state = self._stage.open(known.state)
+            values = key_state.observe(look.event)
             fresh = values is not None
-            self.values[place, name] = live.read(look.event) if values is None else values
+            self.values[place, name] = key_state.read(look.event) if values is None else values
             if look.applied and fresh:
-                after = (live.digest, live.seq)
+                after = (key_state.digest, key_state.seq)
                 if after not in self._known:
-                    self._learn(after, _State(live.dump(), known.labels, place, (look.event,)))
-                as_v1 = (place[0] ^ event_hash_v1(look.event, hash64(look.event["id"])), live.seq)
+                    self._learn(after, _State(key_state.dump(), known.labels, place, (look.event,)))
+                as_v1 = (place[0] ^ event_hash_v1(look.event, hash64(look.event["id"])), key_state.seq)
                 if as_v1 in self._looks and as_v1 not in self._known:
-                    live.digest = as_v1[0]
-                    self._learn(as_v1, _State(live.dump(), known.labels, place, (look.event,)))
+                    key_state.digest = as_v1[0]
+                    self._learn(as_v1, _State(key_state.dump(), known.labels, place, (look.event,)))
 
     def _seek(self, place: Place) -> _State | None:
         end = bisect_right(self._by_seq, (place[1], 1 << 64))
@@ -154,25 +153,25 @@ class KeyStates:
     def _from(self, base: Place, place: Place, most: int, sums: int) -> _State | None:
         """The state at ``place`` out of the one at ``base``: some labels, in order, then the events that are lacking."""
         known = self._known[base]
-        live = self._stage.open(known.state)
+        key_state = self._stage.open(known.state)
         labels = known.labels
-        while live.seq <= place[1]:
-            lacking = self._lacking(base, live, place, sums)
+        while key_state.seq <= place[1]:
+            lacking = self._lacking(base, key_state, place, sums)
             if lacking is not None:
-                made = self._stage.open(live.dump())
+                made = self._stage.open(key_state.dump())
                 for event in sorted(lacking, key=lambda one: (one["time"], one["id"])):
                     made.observe(event)
                 if (made.digest, made.seq) == place:
                     return _State(made.dump(), labels, base, tuple(lacking))
             if labels >= min(len(self._labels), known.labels + most):
                 return None
-            live.label(self._labels[labels])
+            key_state.label(self._labels[labels])
             labels += 1
         return None
 
-    def _lacking(self, base: Place, live: Live, place: Place, sums: int) -> Sequence[Event] | None:
+    def _lacking(self, base: Place, key_state: KeyState, place: Place, sums: int) -> Sequence[Event] | None:
         """The events whose hashes are the difference of two digests; None where none are known."""
-        difference, count = place[0] - live.digest & MASK, place[1] - live.seq
+        difference, count = place[0] - key_state.digest & MASK, place[1] - key_state.seq
         if count == 0:
             return None if difference else ()
         if count == 1:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_pipelines.features import EntitySpec, FeatureSet, FeatureSetSpec, FeatureSpec, compile_set
+from fraud_pipelines.features import EntitySpec, FeatureSet, FeatureSetSpec, FeatureSpec
 from fraud_pipelines.replay import replay
 from fraud_testing import histories
 from fraud_testing.definition import DAY, HOUR, NAN, Oracle
@@ -217,7 +217,7 @@ def test_vectors_are_the_definition_while_a_key_holds_at_most_k_events(steps: li
     """Ties, gaps, late, too old and repeated events, labels early, late, twice and withdrawn: every value equals the oracle's."""
     histories.TRIED["the engine is its definition"] += 1
     spec = example_set(k=1_000)
-    stream, oracle = Stream(compile_set(spec)), Oracle(spec, RETAIN)
+    stream, oracle = Stream(FeatureSet(spec)), Oracle(spec, RETAIN)
     for kind, body in story(steps):
         if kind == "label":
             stream.label(body)
@@ -240,7 +240,7 @@ def test_vectors_are_the_definition_while_a_key_holds_at_most_k_events(steps: li
 def test_object_form_and_byte_form_are_equal_in_every_bit(steps: list[dict[str, Any]], k: int) -> None:
     """Replay over decoded states gives the stream's vectors, and its last states are the stream's profiles."""
     histories.TRIED["replay is the stream"] += 1
-    features = compile_set(example_set(k))
+    features = FeatureSet(example_set(k))
     stream = Stream(features)
     events: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
@@ -273,7 +273,7 @@ def test_the_order_of_arrival_leaves_no_trace(
 ) -> None:
     """The same events and labels in another order give the same profile, to the byte, while no event came too late."""
     histories.TRIED["order leaves no trace"] += 1
-    features = compile_set(example_set(k, lateness=400 * DAY))
+    features = FeatureSet(example_set(k, lateness=400 * DAY))
     facts: list[tuple[str, dict[str, Any]]] = []
     now = START
     for n, (gap, late, amount) in enumerate(steps):

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from fraud_contracts import profile_header
 from fraud_pipelines.features import (
     EntitySpec,
+    FeatureSet,
     FeatureSetSpec,
     FeatureSpec,
     ProfileError,
-    compile_set,
     profile_key,
     read_header,
 )
-from fraud_pipelines.features.recent import Recent
+from fraud_pipelines.features.last_seen import LastSeen
 from fraud_pipelines.replay import replay
 from fraud_testing.profiles import DAY, ENTITIES, HOUR, START, busy, event, label, payments, summed
 
@@ -132,7 +132,7 @@ def test_a_damaged_profile_is_refused_or_opened_but_never_breaks_the_reader(at: 
 
 def test_a_profile_of_another_feature_set_is_refused_by_name() -> None:
     """A stage never reads a state that other rules made."""
-    theirs = compile_set(
+    theirs = FeatureSet(
         FeatureSetSpec("none", ENTITIES, (FeatureSpec("c", "customer", "Count", window_ms=HOUR),))
     )
     mine = payments()
@@ -273,12 +273,12 @@ def test_the_values_seen_last_are_kept_in_one_order() -> None:
     """Which of two values of one millisecond came first leaves no trace; past the limit the one seen longest ago goes."""
     tables = []
     for order in ([(5, 7), (5, 3), (1, 9), (2, 3)], [(1, 9), (2, 3), (5, 3), (5, 7)]):
-        recent = Recent(limit=2, retain=100)
+        table = LastSeen(limit=2, retain=100)
         for t, value in order:
-            recent.add(t, value)
-        tables.append((list(recent.lasts), list(recent.hashes)))
-        assert recent.count(0, 5) == 2
-        assert recent.count(5, 9) == 0
+            table.add(t, value)
+        tables.append((list(table.lasts), list(table.hashes)))
+        assert table.count(0, 5) == 2
+        assert table.count(5, 9) == 0
     assert tables == [([5, 5], [3, 7])] * 2
 
 
@@ -286,7 +286,7 @@ def test_sums_stay_exact_after_more_than_64_bits_went_by() -> None:
     """The running sum of a key's whole life passes 2^63; windows are still exact."""
     large = 2**53 - 1
     feature = FeatureSpec("total", "a", "Sum", of="units", window_ms=HOUR)
-    features = compile_set(FeatureSetSpec("none", (EntitySpec("a"),), (feature,), (("units", "integer"),)))
+    features = FeatureSet(FeatureSetSpec("none", (EntitySpec("a"),), (feature,), (("units", "integer"),)))
     live = features.stage("a").open(None)
     for i in range(2_500):
         body = {

@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from fraud_contracts.detector import parse_spec
-from fraud_contracts.detector_event import Entity, Features
-from fraud_contracts.feature_set import feature_set_hash, preset_names
+from fraud_contracts.detector import DetectorSpec, parse_spec
+from fraud_contracts.detector_event import Entity
+from fraud_contracts.errors import SpecError
+from fraud_contracts.feature_kinds import Aggregate, Transform
+from fraud_contracts.feature_set import feature_set_hash
+from fraud_contracts.preset_payments_v1 import payments_v1
 from fraud_pipelines.features import (
     EntitySpec,
+    FeatureSet,
     FeatureSetSpec,
     FeatureSpec,
-    FeatureSpecError,
     compile_detector,
-    compile_set,
-    payments_v1,
-    spec_from_detector,
 )
+from fraud_pipelines.features.aggregates import OVER_EVENTS, OVER_LABELS
+from fraud_pipelines.features.transforms import EXPRESSIONS
 
 ENTITIES: list[dict[str, Any]] = [
     {"name": "card", "field": "pan"},
@@ -33,8 +36,22 @@ FIELDS = [
 ]
 
 
-def extra(**feature: Any) -> FeatureSetSpec:
-    return spec_from_detector({"extra": [{"name": "mine", **feature}]}, ENTITIES, FIELDS)
+def detector(features: dict[str, Any]) -> DetectorSpec:
+    event = {
+        "id": {"field": "id"},
+        "time": {"field": "time"},
+        "amount": {"field": "amount", "scale": 2},
+        "fields": FIELDS,
+    }
+    return parse_spec({"event": event, "entities": ENTITIES, "features": features})
+
+
+def declared(features: dict[str, Any]) -> FeatureSet:
+    return compile_detector(detector(features))
+
+
+def extra(**feature: Any) -> FeatureSet:
+    return declared({"extra": [{"name": "mine", **feature}]})
 
 
 @pytest.mark.parametrize(
@@ -42,8 +59,7 @@ def extra(**feature: Any) -> FeatureSetSpec:
     [
         ({"entity": "cards", "aggregate": "Count", "window": "1h"}, "entity", "card, shop, device"),
         ({"entity": "card", "aggregate": "Count"}, "window", "as in 7d"),
-        ({"entity": "card", "aggregate": "Count", "window": "0d"}, "window", "pattern"),
-        ({"entity": "card", "aggregate": "Count", "window": "401d"}, "window", "at most 400d"),
+        ({"entity": "card", "aggregate": "Count", "window": "401d"}, "window", "longer than 400d"),
         ({"entity": "card", "aggregate": "Count", "window": "1d", "of": "amount"}, "of", "leave it out"),
         ({"entity": "card", "aggregate": "Sum", "window": "1d", "of": "distance"}, "of", "integer field"),
         ({"entity": "card", "aggregate": "Sum", "window": "1d"}, "of", "write amount"),
@@ -95,7 +111,6 @@ def extra(**feature: Any) -> FeatureSetSpec:
         ({"transform": "Hour", "args": ["amount"]}, "args", "leave them out"),
         ({"transform": "Hour", "window": "1h"}, "window", "leave it out"),
         ({"transform": "Equals"}, "where", "Equals needs where"),
-        ({"transform": "Cube"}, "transform", "'Ratio'"),
         ({"entity": "card"}, None, "exactly one"),
     ],
 )
@@ -103,26 +118,45 @@ def test_a_feature_that_cant_be_computed_is_refused_with_its_path_and_the_remedy
     feature: dict[str, Any], path: str | None, remedy: str
 ) -> None:
     """The error names the field of the resource and says what to write."""
-    with pytest.raises(FeatureSpecError, match=r".") as caught:
+    with pytest.raises(SpecError, match=r".") as caught:
         extra(**feature)
     assert caught.value.path == "spec.features.extra[0]" + (f".{path}" if path else "")
     assert remedy in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("feature", "path", "remedy"),
+    [
+        ({"entity": "card", "aggregate": "Count", "window": "0d"}, "window", "pattern"),
+        ({"transform": "Cube"}, "transform", "'Ratio'"),
+    ],
+)
+def test_what_the_schema_refuses_is_no_set(feature: dict[str, Any], path: str, remedy: str) -> None:
+    """A window that is none and a kind that isn't in the table get no further than the types."""
+    with pytest.raises(ValidationError) as caught:
+        extra(**feature)
+    assert caught.value.errors()[0]["loc"] == ("features", "extra", 0, path)
+    assert remedy in str(caught.value)
+
+
+def test_every_kind_in_the_table_has_its_code() -> None:
+    """An aggregate or a transform that can be declared can be computed, and nothing else is."""
+    over_labels = {kind for kind in Aggregate if kind.entry.needs_labels}
+    assert set(OVER_LABELS) == over_labels
+    assert OVER_EVENTS.keys() == set(Aggregate) - over_labels
+    assert EXPRESSIONS.keys() == set(Transform)
+
+
 @pytest.mark.parametrize("name", ["card_count_1h", "night", "amount"])
 def test_a_name_of_the_preset_cant_be_used_again(name: str) -> None:
     """Two features of one name would make the vector ambiguous."""
-    with pytest.raises(FeatureSpecError, match="choose another"):
-        spec_from_detector(
-            {"extra": [{"name": name, "entity": "card", "aggregate": "Count", "window": "2h"}]},
-            ENTITIES,
-            FIELDS,
-        )
+    with pytest.raises(SpecError, match="choose another"):
+        declared({"extra": [{"name": name, "entity": "card", "aggregate": "Count", "window": "2h"}]})
 
 
 def test_names_follow_the_entities() -> None:
     """Nothing in the preset knows of cards: entities give the names, label delays the fraud features."""
-    names = compile_set(spec_from_detector({}, ENTITIES, FIELDS)).names
+    names = declared({}).names
     assert names[0] == "card_count_1h"
     assert "shop_fraud_rate_7d" in names
     assert "shop_amount_sum_7d" not in names
@@ -132,52 +166,47 @@ def test_names_follow_the_entities() -> None:
 
 def test_a_first_entity_with_labels_has_each_count_once() -> None:
     """One entity alone, labelled: its counts come from the first entity's block."""
-    names = [feature.name for feature in payments_v1([EntitySpec("account", 1)])]
+    names = [feature.name for feature in payments_v1([Entity(name="account", field="a", label_delay="1ms")])]
     assert len(names) == len(set(names))
     assert "account_fraud_count_7d" in names
 
 
 def test_the_hash_is_the_one_that_the_operator_names_children_by() -> None:
     """Contracts and engine agree on the identity of a set, whichever way the spec came."""
-    spec = parse_spec(
+    spec = detector(
         {
-            "event": {
-                "id": {"field": "id"},
-                "time": {"field": "time"},
-                "amount": {"field": "amount", "scale": 2},
-                "fields": FIELDS,
-            },
-            "entities": ENTITIES,
-            "features": {
-                "extra": [
-                    {
-                        "name": "n",
-                        "entity": "card",
-                        "aggregate": "Count",
-                        "window": "2h",
-                        "where": {"field": "online", "equals": "true"},
-                    }
-                ]
-            },
+            "extra": [
+                {
+                    "name": "n",
+                    "entity": "card",
+                    "aggregate": "Count",
+                    "window": "2h",
+                    "where": {"field": "online", "equals": "true"},
+                }
+            ]
         }
     )
     features = compile_detector(spec)
     assert features.hash == feature_set_hash(spec)
     assert features.hash6 == features.hash[:6]
-    raw = {"extra": [feature.model_dump(by_alias=True, exclude_none=True) for feature in spec.features.extra]}
-    assert compile_set(spec_from_detector(raw, ENTITIES, FIELDS)).hash == features.hash
+    assert features.hash == "f5213d544939f34add7e46d402cf8c31ccc683cb699e548fcc66dd129589a458"
+
+
+def test_the_identity_of_the_preset_never_changes() -> None:
+    """Children, topics' groups, profile keys and models carry this hash: another one starts every detector anew."""
+    assert declared({}).hash == "6c584ca431835c12927bf9e639202f83047dd8a38308c61ff94e5c66bbd33d79"
 
 
 def test_another_engine_setting_is_another_set() -> None:
     """K and lateness decide bits, so a set with others never passes for the declared one."""
-    given = spec_from_detector({}, ENTITIES, FIELDS)
+    given = declared({}).spec
     other = FeatureSetSpec(given.preset, given.entities, given.features, given.fields, given.identity, k=64)
-    assert compile_set(other).hash != compile_set(given).hash
+    assert FeatureSet(other).hash != FeatureSet(given).hash
 
 
 def test_a_set_without_features_still_keeps_states() -> None:
     """Preset none without extras: an empty vector, and stages that count and find repeats."""
-    features = compile_set(spec_from_detector({"preset": "none"}, ENTITIES, FIELDS))
+    features = declared({"preset": "none"})
     event = {"id": "1", "time": 1_700_000_000_000, "amount": 1, "entities": {"card": "a"}, "fields": {}}
     vector, states, _ = features.observe({}, event)
     assert vector == []
@@ -186,7 +215,7 @@ def test_a_set_without_features_still_keeps_states() -> None:
 
 def test_a_filter_compares_by_the_fields_type() -> None:
     """An integer's filter 1 and a boolean's filter true are different filters, though Python calls them equal."""
-    spec = spec_from_detector(
+    features = declared(
         {
             "preset": "none",
             "extra": [
@@ -206,10 +235,7 @@ def test_a_filter_compares_by_the_fields_type() -> None:
                 },
             ],
         },
-        ENTITIES,
-        FIELDS,
     )
-    features = compile_set(spec)
     event = {
         "id": "1",
         "time": 1_700_000_000_000,
@@ -223,14 +249,6 @@ def test_a_filter_compares_by_the_fields_type() -> None:
 def test_a_single_feature_is_a_vector_of_one() -> None:
     """One feature is no special case."""
     one = FeatureSpec("n", "a", "Count", window_ms=1_000)
-    features = compile_set(FeatureSetSpec("none", (EntitySpec("a"),), (one,)))
+    features = FeatureSet(FeatureSetSpec("none", (EntitySpec("a"),), (one,)))
     event = {"id": "1", "time": 1, "amount": 1, "entities": {"a": "x"}, "fields": {}}
     assert features.observe({}, event)[0] == [1.0]
-
-
-@pytest.mark.parametrize("delays", [(None,), ("7d",), (None, "7d"), ("7d", None), (None, None, "7d")])
-def test_contracts_know_the_presets_names(delays: tuple[str | None, ...]) -> None:
-    """The operator, which has no engine, checks operands and new names against the same names as the engine."""
-    entities = [Entity(name=f"e{i}", field=f"f{i}", label_delay=delay) for i, delay in enumerate(delays)]
-    preset = payments_v1([EntitySpec(e.name, None if e.label_delay is None else 1) for e in entities])
-    assert {*preset_names(Features(), entities), "amount"} == {feature.name for feature in preset}

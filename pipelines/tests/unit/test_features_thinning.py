@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_pipelines.features import EntitySpec, FeatureSetSpec, FeatureSpec, compile_set
+from fraud_pipelines.features import EntitySpec, FeatureSet, FeatureSetSpec, FeatureSpec
 from fraud_pipelines.features.plan import hash64
 from fraud_testing import histories
 
@@ -71,7 +71,7 @@ def test_a_busy_curve_is_thinned_as_defined_and_its_windows_are_a_little_longer_
         for aggregate, of in (("Count", None), ("Sum", "amount"))
     )
     fields = (("odd", "boolean"),)
-    engine = compile_set(FeatureSetSpec("none", (EntitySpec("a"),), (*features, *filtered), fields, k=k))
+    engine = FeatureSet(FeatureSetSpec("none", (EntitySpec("a"),), (*features, *filtered), fields, k=k))
     (stage,) = engine.stages
     live = stage.open(None)
     taken: list[tuple[int, int, int]] = []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fraud_contracts import feature_set, rules
 from fraud_contracts.detector_policy import Policy
 from fraud_pipelines.events import Tokeniser
-from fraud_pipelines.features import compile_detector, from_detector
+from fraud_pipelines.features import compile_detector
 from fraud_serving.policy import CompiledPolicy
 from fraud_testing import detectors
 
@@ -141,7 +141,9 @@ def test_the_names_are_the_engines() -> None:
     """A rule may read exactly the features that are computed; those of yes and no are booleans."""
     readable: Any = rules.names(SPEC)["features"]
     assert set(readable) == set(NAMES)
-    truths = {f.name for f in from_detector(SPEC).features if f.transform in ("Night", "Weekend", "Equals")}
+    truths = {
+        f.name for f in compile_detector(SPEC).spec.features if f.transform in ("Night", "Weekend", "Equals")
+    }
     assert (
         {name for name, one in readable.items() if one.kind is bool}
         == truths

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from fraud_pipelines.features import EntitySpec, FeatureSet, FeatureSetSpec, compile_set, payments_v1
+from fraud_contracts.detector import parse_spec
+from fraud_pipelines.features import EntitySpec, FeatureSet, from_detector
 from fraud_pipelines.features.plan import hash64
 from fraud_pipelines.features.stage import event_hash
 
 HOUR, DAY = 3_600_000, 86_400_000
 START = 1_700_000_000_000
 ENTITIES = (EntitySpec("customer"), EntitySpec("counterparty", 7 * DAY))
+PRESET = from_detector(
+    parse_spec(
+        {
+            "event": {"id": {"field": "id"}, "time": {"field": "time"}, "amount": {"field": "amount"}},
+            "entities": [
+                {"name": "customer", "field": "customer"},
+                {"name": "counterparty", "field": "shop", "labelDelay": "7d"},
+            ],
+        }
+    )
+)
 
 
 def payments(k: int = 128) -> FeatureSet:
-    return compile_set(FeatureSetSpec("payments/v1", ENTITIES, tuple(payments_v1(ENTITIES)), k=k))
+    return FeatureSet(replace(PRESET, identity=None, k=k))
 
 
 def event(

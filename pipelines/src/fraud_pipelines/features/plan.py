@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Final
 
+from fraud_contracts.preset_payments_v1 import AMOUNT as AMOUNT
 from fraud_pipelines.features.curve import NO_MAXIMUM, NO_MINIMUM, Curve
-from fraud_pipelines.features.emit import NAN, Read, Reader, Value, reader
-from fraud_pipelines.features.recent import MISSING, Recent
+from fraud_pipelines.features.last_seen import MISSING, LastSeen
 
-AMOUNT: Final = "amount"
-PRESENT: Final = "present"  # a column that counts the events whose field isn't null
-VALUE: Final = "value"
+NAN: Final = float("nan")
 
 Event = Mapping[str, Any]
-Column = tuple[str, str]
+Value = int | float
+Where = tuple[str, str | int | float | bool]  # a field, and the value that it must have
+Adder = Callable[[Event], tuple[int, ...]]
+Reader = Callable[[Curve, list[LastSeen], int, int, bool], list[Value]]
 
 
 def hash64(text: str) -> int:
@@ -35,23 +36,6 @@ def integer(event: Event, of: str) -> int | None:
         return event["amount"]  # type: ignore[no-any-return]
     value = event["fields"].get(of)
     return value if value.__class__ is int else None
-
-
-def measure(columns: tuple[Column, ...]) -> Callable[[Event], tuple[int, ...]]:
-    """Function that gives what an event adds to each running sum."""
-    if not columns:
-        return lambda event: ()
-    if columns == ((AMOUNT, VALUE),):
-        return lambda event: (event["amount"],)
-
-    def values(event: Event) -> tuple[int, ...]:
-        found = []
-        for of, kind in columns:
-            value = integer(event, of)
-            found.append((value or 0) if kind == VALUE else int(value is not None))
-        return tuple(found)
-
-    return values
 
 
 @dataclass(frozen=True)
@@ -79,50 +63,55 @@ class FraudPlan:
                 n = end - bisect_right(ts, until - window, 0, end)
                 out += (0, 0.0 if n else NAN)
             return
-        seen, known = main.count_to(end), frauds.peaks[0]
+        seen, known_since = main.count_to(end), frauds.peaks[0]
         fraud_end = bisect_right(fts, until)
         for window in self.windows:
             n = seen - main.count_to(bisect_right(ts, until - window, 0, end))
             first = bisect_right(fts, until - window, 0, fraud_end)
             x = 0
             if first < fraud_end:
-                if max(known[first:fraud_end]) <= t:
+                if max(known_since[first:fraud_end]) <= t:
                     x = frauds.count_to(fraud_end) - frauds.count_to(first)
                 else:  # a late transaction may not see what became known after it
                     for i in range(first, fraud_end):
-                        if known[i] <= t:
+                        if known_since[i] <= t:
                             x += frauds.count_to(i + 1) - frauds.count_to(i)
             out += (x, float(x) / float(n) if n else NAN)
 
 
-@dataclass
 class CurvePlan:
-    """One curve: the events of a key that pass ``where`` (all where it is None), and what is read off it, in order."""
+    """One curve: the events of a key that pass ``where`` (all where it is None), and what is read off it, in order.
 
-    where: tuple[str, Any] | None
-    columns: tuple[Column, ...] = ()
-    extremes: tuple[tuple[str, bool], ...] = ()
-    recents: tuple[str, ...] = ()
-    reads: tuple[Read, ...] = ()
-    measure: Callable[[Event], tuple[int, ...]] = field(init=False)
-    read: Reader = field(init=False)
+    ``columns`` are its running sums, (of, what an event adds); ``extremes`` its peaks, (of, whether the greatest);
+    ``last_seen`` the fields or entities whose values it remembers. ``measure`` gives what an event adds to each sum.
+    """
 
-    def __post_init__(self) -> None:
-        self.measure = measure(self.columns)
-        self.maxima = tuple(maximum for _, maximum in self.extremes)
-        self.plain = not self.extremes and not self.recents
-        self.read = reader(self.reads, self.maxima)
+    __slots__ = ("columns", "extremes", "last_seen", "maxima", "measure", "plain", "read", "where")
+
+    def __init__(
+        self,
+        where: Where | None,
+        columns: tuple[tuple[str, str], ...],
+        extremes: tuple[tuple[str, bool], ...],
+        last_seen: tuple[str, ...],
+        measure: Adder,
+        read: Reader,
+    ) -> None:
+        self.where, self.columns, self.extremes, self.last_seen = where, columns, extremes, last_seen
+        self.measure, self.read = measure, read
+        self.maxima = tuple(maximum for _, maximum in extremes)
+        self.plain = not extremes and not last_seen
 
     def matches(self, event: Event) -> bool:
         return self.where is None or event["fields"].get(self.where[0]) == self.where[1]
 
-    def add(self, curve: Curve, recents: list[Recent], t: int, tag: int, event: Event) -> int:
+    def add(self, curve: Curve, last_seen: list[LastSeen], t: int, tag: int, event: Event) -> int:
         """Takes an event; -> rows up to and including its own."""
         extremes: list[int] = []
         for of, maximum in self.extremes:
             value = integer(event, of)
             extremes.append((NO_MAXIMUM if maximum else NO_MINIMUM) if value is None else value)
-        for of, recent in zip(self.recents, recents, strict=True):
+        for of, table in zip(self.last_seen, last_seen, strict=True):
             value = event["fields"][of] if of in event["fields"] else event["entities"].get(of)
-            recent.add(t, MISSING if value is None else hash64(str(value)))
+            table.add(t, MISSING if value is None else hash64(str(value)))
         return curve.add(t, tag, self.measure(event), extremes)

@@ -15,11 +15,10 @@ from typing import Any, Final
 
 from fraud_contracts import profile_header
 from fraud_pipelines.features.curve import TOO_OLD, Curve
-from fraud_pipelines.features.emit import NAN, Value
 from fraud_pipelines.features.grid import Grid
-from fraud_pipelines.features.plan import CurvePlan, Event, FraudPlan, hash64
+from fraud_pipelines.features.last_seen import LastSeen
+from fraud_pipelines.features.plan import NAN, CurvePlan, Event, FraudPlan, Value, hash64
 from fraud_pipelines.features.profile import FIXED, VERSION, ProfileError, check_version
-from fraud_pipelines.features.recent import Recent
 
 TAG: Final = 0xFFFFFFFF
 MASK: Final = 0xFFFFFFFFFFFFFFFF
@@ -55,22 +54,22 @@ def label_hash(event_id: str, known: int) -> int:
     return int.from_bytes(blake2b(text, digest_size=8, person=b"label").digest(), "little")
 
 
-class Live:
+class KeyState:
     """A key's state, decoded. Made by ``Stage.open``."""
 
-    __slots__ = ("curves", "digest", "epoch", "frauds", "recents", "seq", "stage", "too_old")
+    __slots__ = ("curves", "digest", "epoch", "frauds", "last_seen", "seq", "stage", "too_old")
 
     def __init__(
         self,
         stage: Stage,
         head: tuple[int, int, int, int],
         curves: list[Curve],
-        recents: list[list[Recent]],
+        last_seen: list[list[LastSeen]],
         frauds: Curve | None,
     ) -> None:
         self.stage = stage
         self.epoch, self.seq, self.digest, self.too_old = head
-        self.curves, self.recents, self.frauds = curves, recents, frauds
+        self.curves, self.last_seen, self.frauds = curves, last_seen, frauds
 
     @property
     def saw(self) -> Saw:
@@ -80,8 +79,7 @@ class Live:
         """Takes an event; -> its values, None for a repeated id. ``key`` is ``hash64`` of its id, if the caller has it.
 
         *Out of order*: the event takes its place by its own time; its values are as of that time and see what is known
-        of it and before. Values that later events were given already are not revised. *Too late*, by the entity's longest
-        window (with its label's delay) and an hour behind the key's newest event: nothing changes but a counter, and the
+        of it and before. Values that later events were given already are not revised. *Too late* (``is_too_late``): nothing changes but a counter, and the
         values are those of an event alone. *Ties* count in the order in which they come: the second of a millisecond sees
         the first.
         """
@@ -92,7 +90,7 @@ class Live:
         tag = key & TAG
         ts = curves[0].ts
         if ts and t <= ts[-1]:
-            if t <= ts[-1] - stage.grid.retain:
+            if self.is_too_late(t):
                 self.too_old = min(self.too_old + 1, COUNTER_MAX)
                 return stage.open(None).observe(event, key)
             for plan, curve in zip(stage.plans, curves, strict=True):
@@ -104,18 +102,18 @@ class Live:
         first = 0
         if stage.only is not None:  # as below, without a loop
             first = curves[0].add(t, tag, stage.only.measure(event))
-            out = stage.only.read(curves[0], self.recents[0], t, first, True)
+            out = stage.only.read(curves[0], self.last_seen[0], t, first, True)
         for i, plan in enumerate(stage.plans if stage.only is None else ()):
-            curve, recents = curves[i], self.recents[i]
+            curve, last_seen = curves[i], self.last_seen[i]
             own = plan.where is None or plan.matches(event)
             if not own:
                 rows = bisect_right(curve.ts, t)
             elif plan.plain:
                 rows = curve.add(t, tag, plan.measure(event))
             else:
-                rows = plan.add(curve, recents, t, tag, event)
+                rows = plan.add(curve, last_seen, t, tag, event)
             first = first or rows
-            out += plan.read(curve, recents, t, rows, own)
+            out += plan.read(curve, last_seen, t, rows, own)
         fraud, frauds = stage.fraud, self.frauds
         if fraud is not None and frauds is not None:
             main = curves[0]
@@ -124,6 +122,13 @@ class Live:
                 frauds.expire(limit)
             fraud.read(main, frauds, t, first, out)
         return out
+
+    def is_too_late(self, t: int) -> bool:
+        """The rule for late events and labels: whether ``t`` is behind the key's newest event by the entity's longest window
+        (with its label's delay) and ``grid.LATENESS``, or more. Such a one is kept out of the state.
+        """
+        ts = self.curves[0].ts
+        return bool(ts) and t <= ts[-1] - self.stage.grid.retain
 
     def unsure(self, event: Event) -> bool:
         """Whether nobody can tell if this event was taken before: it would lie where single events were thinned away."""
@@ -139,8 +144,8 @@ class Live:
         """The values as of an event that was taken before; nothing changes."""
         t: int = event["time"]
         out: list[Value] = []
-        for plan, curve, recents in zip(self.stage.plans, self.curves, self.recents, strict=True):
-            out += plan.read(curve, recents, t, bisect_right(curve.ts, t), plan.matches(event))
+        for plan, curve, last_seen in zip(self.stage.plans, self.curves, self.last_seen, strict=True):
+            out += plan.read(curve, last_seen, t, bisect_right(curve.ts, t), plan.matches(event))
         if self.stage.fraud is not None and self.frauds is not None:
             self.stage.fraud.read(self.curves[0], self.frauds, t, bisect_right(self.curves[0].ts, t), out)
         return out
@@ -153,7 +158,7 @@ class Live:
 
     def label(self, label: Label) -> bool:
         """Takes a label; -> whether anything changed."""
-        frauds, ts = self.frauds, self.curves[0].ts
+        frauds = self.frauds
         if frauds is None:
             return False
         event_id, t, known = label["id"], label["time"], label["known"]
@@ -171,7 +176,7 @@ class Live:
             self.digest = self.digest - label_hash(event_id, before) + label_hash(event_id, known) & MASK
             frauds.peaks[0][row] = known
         else:
-            if ts and t <= ts[-1] - self.stage.grid.retain:
+            if self.is_too_late(t):
                 return False
             if frauds.add(t, tag, (), (known,)) == TOO_OLD:
                 return False
@@ -187,10 +192,10 @@ class Live:
         for curve in self.curves if self.frauds is None else (*self.curves, self.frauds):
             sizes += (len(curve.counts), len(curve.tags), curve.base, *curve.base_sums)
             parts += (curve.ts, *curve.sums, *curve.peaks, curve.counts, curve.tags)
-        for recents in self.recents:
-            for recent in recents:
-                sizes.append(len(recent.lasts))
-                parts += (recent.lasts, recent.hashes)
+        for tables in self.last_seen:
+            for table in tables:
+                sizes.append(len(table.lasts))
+                parts += (table.lasts, table.hashes)
         fixed = stage.layout.pack(
             profile_header.MAGIC,
             VERSION,
@@ -222,7 +227,7 @@ class Stage:
         form = FIXED.format
         for sums, _ in self._shapes:
             form += "IIq" + "q" * sums
-        form += "I" * sum(len(plan.recents) for plan in plans)
+        form += "I" * sum(len(plan.last_seen) for plan in plans)
         self.layout = struct.Struct(form)
         self.width = len(self.open(None).read({"time": 0, "fields": {}}))
         self.nulls: list[float] = [NAN] * self.width
@@ -234,18 +239,18 @@ class Stage:
 
         ``epoch`` is that of a state made anew here; a given state keeps its own. The values are for ``FeatureSet.vector``.
         """
-        live = self.open(state, epoch)
-        saw = live.saw
-        values = live.observe(event)
+        key_state = self.open(state, epoch)
+        saw = key_state.saw
+        values = key_state.observe(event)
         if values is None and state is not None:
             return None, state, saw
-        return values, live.dump(), saw
+        return values, key_state.dump(), saw
 
     def peek(self, state: bytes | None, event: Event) -> list[float]:
         """The values as if the event were taken now, whether it is a repeat or not; no state changes."""
-        live = self.open(state)
-        values = live.observe(event)
-        return live.read(event) if values is None else values
+        key_state = self.open(state)
+        values = key_state.observe(event)
+        return key_state.read(event) if values is None else values
 
     def label(self, state: bytes | None, label: Label, epoch: int = 0) -> bytes:
         """New state after a label; the same object where nothing changed. A label may come before its transaction.
@@ -253,17 +258,17 @@ class Stage:
         ``fraud: false`` takes an earlier label of the same id back, while that is among the newest K of its key; later it
         stays. The same label again has no effect, under the same limit.
         """
-        live = self.open(state, epoch)
-        changed = live.label(label)
-        return state if state is not None and not changed else live.dump()
+        key_state = self.open(state, epoch)
+        changed = key_state.label(label)
+        return state if state is not None and not changed else key_state.dump()
 
     def seed(self, profile: bytes, epoch: int) -> bytes:
         """The same profile under another epoch."""
-        live = self.open(profile)
-        live.epoch = epoch
-        return live.dump()
+        key_state = self.open(profile)
+        key_state.epoch = epoch
+        return key_state.dump()
 
-    def open(self, state: bytes | None, epoch: int = 0) -> Live:
+    def open(self, state: bytes | None, epoch: int = 0) -> KeyState:
         """Decodes a state, a new one where it is None; ProfileError where it isn't one of this stage and set."""
         if state is None:
             return self._new(epoch)
@@ -288,13 +293,15 @@ class Stage:
                 f"the profile is cut: {len(state)} bytes are fewer than its sizes say"
             ) from error
 
-    def _new(self, epoch: int) -> Live:
+    def _new(self, epoch: int) -> KeyState:
         grid = self.grid
         curves = [Curve.empty(grid, sums, maxima) for sums, maxima in self._shapes]
-        recents = [[Recent(grid.k, grid.retain) for _ in plan.recents] for plan in self.plans]
-        return Live(self, (epoch, 0, 0, 0), curves, recents, curves.pop() if self.fraud is not None else None)
+        last_seen = [[LastSeen(grid.k, grid.retain) for _ in plan.last_seen] for plan in self.plans]
+        return KeyState(
+            self, (epoch, 0, 0, 0), curves, last_seen, curves.pop() if self.fraud is not None else None
+        )
 
-    def _decode(self, state: bytes, head: tuple[int, int, int, int], sizes: list[int]) -> Live:
+    def _decode(self, state: bytes, head: tuple[int, int, int, int], sizes: list[int]) -> KeyState:
         """Cuts the columns out of the bytes. A wrong size shows at the end: slices never fail."""
         grid, at, i = self.grid, self.layout.size, 0
         curves: list[Curve] = []
@@ -321,18 +328,18 @@ class Stage:
             tags = array("I", state[at : at + 4 * single])
             at += 4 * single
             curves.append(Curve(grid, maxima, base, base_sums, ts, sums, peaks, counts, tags))
-        recents: list[list[Recent]] = []
+        last_seen: list[list[LastSeen]] = []
         for plan in self.plans:
-            tables: list[Recent] = []
-            for _ in plan.recents:
-                recent = Recent(grid.k, grid.retain)
+            tables: list[LastSeen] = []
+            for _ in plan.last_seen:
+                table = LastSeen(grid.k, grid.retain)
                 step = 8 * sizes[i]
-                recent.lasts.frombytes(state[at : at + step])
-                recent.hashes.frombytes(state[at + step : at + 2 * step])
+                table.lasts.frombytes(state[at : at + step])
+                table.hashes.frombytes(state[at + step : at + 2 * step])
                 at += 2 * step
                 i += 1
-                tables.append(recent)
-            recents.append(tables)
+                tables.append(table)
+            last_seen.append(tables)
         if at != len(state):
             raise ProfileError(f"the profile has {len(state)} bytes where its sizes say {at}")
-        return Live(self, head, curves, recents, curves.pop() if self.fraud is not None else None)
+        return KeyState(self, head, curves, last_seen, curves.pop() if self.fraud is not None else None)

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 MISSING = 0  # hash of no value; a value that hashes to it (one in 2^64) isn't counted
 
 
-class Recent:
+class LastSeen:
     """``lasts`` and ``hashes`` in step, sorted by time, then hash."""
 
     __slots__ = ("hashes", "lasts", "limit", "retain")
