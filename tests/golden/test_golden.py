@@ -52,7 +52,7 @@ def children(case: str) -> list[dict[str, Any]]:
     wanted = Wanted(
         release=make_release(found, state, None, found.spec.policy),
         state=state,
-        training_revision=training.revision(found.spec, found.feature_set, None, 0, 0),
+        training_revision=training.wanted_revision(found.spec, found.feature_set, None, 0, 0),
         keys=KEYS if facts["fresh"] else None,
     )
     return [child.body for child in build_children(found, wanted)]

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
-from fraud_operator import readiness, training
-from fraud_operator.desired.workloads import WORKLOADS
+from fraud_operator import child_status, readiness, training
+from fraud_operator.child_status import Level, Verdict
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
-from fraud_operator.readiness import Level, Verdict
 from fraud_operator.rollout import GONE_MS
 from fraud_operator.rollout_state import Phase, waiting
 
@@ -25,8 +24,8 @@ _BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.S
 
 
 @dataclass(frozen=True)
-class Told:
-    """``status`` None stands for Unknown."""
+class ConditionState:
+    """A condition without its type and times. ``status`` None stands for Unknown."""
 
     status: bool | None
     reason: str
@@ -46,9 +45,9 @@ def stamp(now: int) -> str:
     return datetime.fromtimestamp(now / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _from(verdict: Verdict, reason: str, what: str) -> Told:
+def _from(verdict: Verdict, reason: str, what: str) -> ConditionState:
     if verdict.usable:
-        return Told(
+        return ConditionState(
             True,
             reason,
             f"{what} is ready" + (f"; {verdict.message}" if verdict.message else ""),
@@ -62,71 +61,71 @@ def _from(verdict: Verdict, reason: str, what: str) -> Told:
     }
     reason = verdict.down or reasons.get(verdict.level, "Progressing")
     link = ": " if verdict.down else " "
-    return Told(False, reason, f"{what}{link}{verdict.message}", verdict.level)
+    return ConditionState(False, reason, f"{what}{link}{verdict.message}", verdict.level)
 
 
-def _missing(facts: Facts, *kinds: str) -> Told | None:
+def _missing(facts: Facts, *kinds: str) -> ConditionState | None:
     for kind in kinds:
         if kind in facts.missing:
-            known = BY_KIND[kind]
-            return Told(
+            lacking = BY_KIND[kind]
+            return ConditionState(
                 False,
                 "OperatorMissing",
-                f"the cluster has no {known.kind} ({known.api_version}): install {known.needs}, then this goes on by itself",
+                f"the cluster has no {lacking.kind} ({lacking.api_version}): install {lacking.needs}, then this goes on by itself",
                 Level.FAILED,
             )
     return None
 
 
-def kafka_ready(detector: Detector, facts: Facts) -> Told:
+def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
     if not detector.managed_kafka:
-        return Told(True, "External", f"brokers are the user's own at {detector.bootstrap}")
+        return ConditionState(True, "External", f"brokers are the user's own at {detector.bootstrap}")
     missing = _missing(facts, "Kafka", "KafkaNodePool", "KafkaTopic")
-    return missing or _from(facts.kafka(detector), "BrokersReady", "Kafka with its topics")
+    return missing or _from(readiness.kafka(detector, facts), "BrokersReady", "Kafka with its topics")
 
 
-def streaming_ready(detector: Detector, facts: Facts) -> Told:
+def streaming_ready(detector: Detector, facts: Facts) -> ConditionState:
     missing = _missing(facts, "FlinkDeployment")
-    return missing or _from(facts.flink(detector), "JobRunning", "the streaming job")
+    return missing or _from(readiness.flink(detector, facts), "JobRunning", "the streaming job")
 
 
-def features_warm(detector: Detector, facts: Facts) -> Told:
-    so, reason, message = facts.warm(detector)
-    return Told(so, reason, message, Level.READY if so else Level.PROGRESSING)
+def features_warm(detector: Detector, facts: Facts) -> ConditionState:
+    warm, reason, message = readiness.features_warm(detector, facts)
+    return ConditionState(warm, reason, message, Level.READY if warm else Level.PROGRESSING)
 
 
-def training_succeeded(detector: Detector, facts: Facts) -> Told:
+def training_succeeded(detector: Detector, facts: Facts) -> ConditionState:
     if facts.revision is None:
-        return Told(True, "NotUsed", "the spec trains no model")
+        return ConditionState(True, "NotUsed", "the spec trains no model")
     missing = _missing(facts, "RayJob")
     if missing is not None:
         return missing
-    result = facts.outcome(detector)
+    result = readiness.training_outcome(detector, facts)
     short = facts.revision[:8]
     job = names.ray_job(detector.name, facts.revision)
     if result.phase is training.Phase.SUCCEEDED:
         version = f" and registered version {facts.models.trained}" if facts.models.trained else ""
-        return Told(True, "Succeeded", f"training revision {short} ended{version}")
+        return ConditionState(True, "Succeeded", f"training revision {short} ended{version}")
     waits = training.waits_for(result)
     if waits is not None:
         reason, lacking = waits
-        return Told(
+        return ConditionState(
             False,
             reason,
             f"{lacking}. It is looked for again every 30 minutes, or at once with another value in {names.TRAIN_ANNOTATION}",
             Level.PROGRESSING,
         )
     if result.phase is training.Phase.FAILED:
-        return Told(
+        return ConditionState(
             False,
             "TrainingFailed",
             f"RayJob {job}: {result.message}. History is read from {detector.storage_uri}; see the job's log. "
             f"It is tried again by itself after 30 minutes, or at once with another value in {names.TRAIN_ANNOTATION}",
             Level.FAILED,
         )
-    found = facts.job(detector)
-    if found is not None and not found.get("status"):
-        verdict = readiness.silent(found, facts.now, "the KubeRay operator")
+    run = readiness.training_job(detector, facts)
+    if run is not None and not run.get("status"):
+        verdict = child_status.silent(run, facts.now, "the KubeRay operator")
         if verdict.level is Level.SILENT:
             return _from(verdict, "", f"RayJob {job}")
     words = {
@@ -134,57 +133,60 @@ def training_succeeded(detector: Detector, facts: Facts) -> Told:
         training.Phase.PENDING: f"waits for its cluster ({result.message})",
         training.Phase.RUNNING: "is running",
     }
-    return Told(False, "Training", f"RayJob {job} {words[result.phase]}", Level.PROGRESSING)
+    return ConditionState(False, "Training", f"RayJob {job} {words[result.phase]}", Level.PROGRESSING)
 
 
-def model_resolved(detector: Detector, facts: Facts) -> Told:
+def model_resolved(detector: Detector, facts: Facts) -> ConditionState:
     if detector.spec.model.none is not None:
-        return Told(True, "NotUsed", "the spec wants no model: rules and lists decide")
-    found = facts.models.resolved
-    if found is not None:
-        return Told(True, "Resolved", f"model {found.name} version {found.version}, {found.digest[:19]}")
+        return ConditionState(True, "NotUsed", "the spec wants no model: rules and lists decide")
+    version = facts.models.resolved
+    if version is not None:
+        return ConditionState(
+            True, "Resolved", f"model {version.name} version {version.version}, {version.digest[:19]}"
+        )
     reason, message = facts.models.problem or ("NotResolved", "the registry was not asked yet")
     waiting = reason in ("NoVersionYet", "NotResolved", "KafkaFirst")
-    return Told(False, reason, message, Level.PROGRESSING if waiting else Level.DEGRADED)
+    return ConditionState(False, reason, message, Level.PROGRESSING if waiting else Level.DEGRADED)
 
 
-def serving_ready(detector: Detector, facts: Facts) -> Told:
+def serving_ready(detector: Detector, facts: Facts) -> ConditionState:
     state = facts.state
-    for workload in WORKLOADS:
-        verdict = readiness.workload(facts.child(workload.kind, workload.name(detector.name)), facts.now)
-        if workload.data_path and not verdict.usable:
-            return _from(verdict, "", workload.title)
+    for title, verdict in readiness.workloads(detector, facts, data_path=True):
+        if not verdict.usable:
+            return _from(verdict, "", title)
     if state.stable is None:
         missing = _missing(facts, "InferenceService")
         if missing is not None and detector.spec.model.none is None:
             return missing
         if state.candidate is not None:
-            verdict = facts.slot(detector, state.candidate.slot, state.candidate.version)
+            verdict = readiness.predictor(detector, facts, state.candidate.slot, state.candidate.version)
             if not verdict.usable:
                 return _from(verdict, "", f"the predictor of version {state.candidate.version}")
-        return Told(True, "RulesOnly", "both doors answer by rules; no model is live yet")
-    verdict = facts.slot(detector, state.stable.slot, state.stable.version)
+        return ConditionState(True, "RulesOnly", "both doors answer by rules; no model is live yet")
+    verdict = readiness.predictor(detector, facts, state.stable.slot, state.stable.version)
     return _from(verdict, "ModelLive", f"the predictor of version {state.stable.version}")
 
 
-def release_propagated(facts: Facts) -> Told:
+def release_propagated(facts: Facts) -> ConditionState:
     if facts.release is None:
-        return Told(False, "NoRelease", "the first release is about to be written", Level.PROGRESSING)
+        return ConditionState(
+            False, "NoRelease", "the first release is about to be written", Level.PROGRESSING
+        )
     there = sum(replica.release == facts.release.name for replica in facts.replicas)
     message = f"{there} of {len(facts.replicas)} replicas use {facts.release.name}"
-    if facts.propagated():
-        return Told(True, "Propagated", message)
+    if readiness.propagated(facts):
+        return ConditionState(True, "Propagated", message)
     mute = [replica.pod for replica in facts.replicas if replica.release is None]
     if mute:
         message += f"; no answer from {', '.join(mute[:3])}"
-    return Told(False, "Propagating", message, Level.PROGRESSING)
+    return ConditionState(False, "Propagating", message, Level.PROGRESSING)
 
 
-def rollout_healthy(detector: Detector, facts: Facts) -> Told:
+def rollout_healthy(detector: Detector, facts: Facts) -> ConditionState:
     """How the candidate gets on, and what of people's wishes waits."""
-    told, state, found = _candidate(detector, facts), facts.state, facts.models.resolved
-    notes = [told.message]
-    if found is not None and (version := waiting(state, found.package())) is not None:
+    candidate, state, resolved = _candidate(detector, facts), facts.state, facts.models.resolved
+    notes = [candidate.message]
+    if resolved is not None and (version := waiting(state, resolved.package())) is not None:
         kept = state.previous and state.previous_until
         why = (
             f"version {state.previous.version} is kept until {stamp(kept)}"
@@ -197,21 +199,21 @@ def rollout_healthy(detector: Detector, facts: Facts) -> Told:
         notes.append(
             f"{names.ROLLBACK_ANNOTATION} is older than version {rollback} is live: to take it back, remove it and set it again"
         )
-    return replace(told, message="; ".join(notes))
+    return replace(candidate, message="; ".join(notes))
 
 
-def _candidate(detector: Detector, facts: Facts) -> Told:
+def _candidate(detector: Detector, facts: Facts) -> ConditionState:
     state = facts.state
     if state.phase is Phase.ROLLED_BACK:
         bad = state.rejected[-1] if state.rejected else "?"
-        return Told(
+        return ConditionState(
             False,
             "RolledBack",
             f"model version {bad} was taken back and isn't tried again; register another version, or name it anew in spec.model.pin",
             Level.DEGRADED,
         )
     if state.gone is not None and state.candidate is not None:
-        return Told(
+        return ConditionState(
             False,
             "CandidateGone",
             f"no replica of version {state.candidate.version}'s predictor answers since {stamp(state.gone)}: the stable model "
@@ -219,7 +221,7 @@ def _candidate(detector: Detector, facts: Facts) -> Told:
             Level.DEGRADED,
         )
     if detector.spec.rollout.paused and state.candidate is not None:
-        return Told(
+        return ConditionState(
             True,
             "Paused",
             f"version {state.candidate.version} stays in {state.phase} while spec.rollout.paused",
@@ -228,29 +230,21 @@ def _candidate(detector: Detector, facts: Facts) -> Told:
         open_gates = [f"{gate.name} {gate.result}" for gate in facts.gates if gate.result != "Pass"]
         hold = f"; waits for {', '.join(open_gates)}" if open_gates else ""
         hint = f"; approve with {names.APPROVE_ANNOTATION}: {state.candidate.version!r}" if open_gates else ""
-        return Told(True, str(state.phase), f"version {state.candidate.version} in {state.phase}{hold}{hint}")
+        return ConditionState(
+            True, str(state.phase), f"version {state.candidate.version} in {state.phase}{hold}{hint}"
+        )
     if state.phase is Phase.PREPARING and state.candidate is not None:
         message = f"version {state.candidate.version} is prepared in slot {state.candidate.slot}"
-        verdict = facts.slot(detector, state.candidate.slot, state.candidate.version)
+        verdict = readiness.predictor(detector, facts, state.candidate.slot, state.candidate.version)
         if verdict.level is Level.BLOCKED:
-            return Told(True, "Preparing", f"{message}: its predictor {verdict.message}", Level.BLOCKED)
-        return Told(True, "Preparing", message)
-    return Told(True, str(state.phase), "no version is on its way")
+            return ConditionState(
+                True, "Preparing", f"{message}: its predictor {verdict.message}", Level.BLOCKED
+            )
+        return ConditionState(True, "Preparing", message)
+    return ConditionState(True, str(state.phase), "no version is on its way")
 
 
-def _others(detector: Detector, facts: Facts) -> list[tuple[str, Verdict]]:
-    """The workloads that no condition of their own tells of."""
-    return [
-        (
-            workload.title,
-            readiness.workload(facts.child(workload.kind, workload.name(detector.name)), facts.now),
-        )
-        for workload in WORKLOADS
-        if not workload.data_path
-    ]
-
-
-def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, Told]:
+def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, ConditionState]:
     out = {
         "KafkaReady": kafka_ready(detector, facts),
         "StreamingReady": streaming_ready(detector, facts),
@@ -262,60 +256,71 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
         "RolloutHealthy": rollout_healthy(detector, facts),
     }
     paused = detector.spec.paused
-    out["Paused"] = Told(
+    out["Paused"] = ConditionState(
         paused,
         "SpecPaused" if paused else "Running",
         "spec.paused: nothing is changed, but a version may be taken back" if paused else "",
     )
-    others = _others(detector, facts)
+    others = readiness.workloads(detector, facts, data_path=False)
     out["Degraded"] = _degraded(out, others, trouble)
     out["Progressing"] = _progressing(out, others)
     out["Ready"] = _ready(detector, facts, out, others)
     return out
 
 
-def _degraded(told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]], trouble: Trouble) -> Told:
+def _degraded(
+    states: Mapping[str, ConditionState], others: Sequence[tuple[str, Verdict]], trouble: Trouble
+) -> ConditionState:
     for (kind, name), message in trouble.conflicts.items():
-        return Told(
+        return ConditionState(
             True,
             "ApplyConflict",
             f"{kind} {name}: {message}. Take the field out of what that manager applies; it is never taken by force",
             Level.DEGRADED,
         )
     for (kind, name), message in trouble.problems.items():
-        return Told(True, "ApplyRefused", f"{kind} {name}: {message}", Level.DEGRADED)
-    for name, condition in told.items():
+        return ConditionState(True, "ApplyRefused", f"{kind} {name}: {message}", Level.DEGRADED)
+    for name, condition in states.items():
         if condition.level in _BROKEN:
-            return Told(True, condition.reason, f"{name}: {condition.message}", Level.DEGRADED)
+            return ConditionState(True, condition.reason, f"{name}: {condition.message}", Level.DEGRADED)
     for what, verdict in others:
         if verdict.level in _BROKEN:
-            return Told(True, "ChildFailed", f"{what} {verdict.message}", Level.DEGRADED)
-    return Told(False, "AllWell", "")
+            return ConditionState(True, "ChildFailed", f"{what} {verdict.message}", Level.DEGRADED)
+    return ConditionState(False, "AllWell", "")
 
 
-def _progressing(told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]]) -> Told:
+def _progressing(
+    states: Mapping[str, ConditionState], others: Sequence[tuple[str, Verdict]]
+) -> ConditionState:
     moving = [
-        name for name, condition in told.items() if condition.level in (Level.PROGRESSING, Level.ABSENT)
+        name for name, condition in states.items() if condition.level in (Level.PROGRESSING, Level.ABSENT)
     ]
     moving += [what for what, verdict in others if verdict.level in (Level.PROGRESSING, Level.ABSENT)]
     if moving:
-        return Told(True, "InProgress", f"waits for {', '.join(moving)}")
-    return Told(False, "Settled", "")
+        return ConditionState(True, "InProgress", f"waits for {', '.join(moving)}")
+    return ConditionState(False, "Settled", "")
 
 
 def _ready(
-    detector: Detector, facts: Facts, told: Mapping[str, Told], others: Sequence[tuple[str, Verdict]]
-) -> Told:
+    detector: Detector,
+    facts: Facts,
+    states: Mapping[str, ConditionState],
+    others: Sequence[tuple[str, Verdict]],
+) -> ConditionState:
     for name in ("KafkaReady", "StreamingReady", "ServingReady", "ReleasePropagated"):
-        if not told[name].status:
-            return Told(False, f"Not{name}", told[name].message)
+        if not states[name].status:
+            return ConditionState(False, f"Not{name}", states[name].message)
     if detector.spec.model.none is None and facts.state.stable is None:
         for name in ("TrainingSucceeded", "ModelResolved", "FeaturesWarm"):
-            if not told[name].status:
-                return Told(False, "NoModelYet", f"both doors answer by rules; {name}: {told[name].message}")
-        return Told(False, "NoModelYet", "both doors answer by rules; the first model is about to go live")
+            if not states[name].status:
+                return ConditionState(
+                    False, "NoModelYet", f"both doors answer by rules; {name}: {states[name].message}"
+                )
+        return ConditionState(
+            False, "NoModelYet", "both doors answer by rules; the first model is about to go live"
+        )
     for what, verdict in others:
         if not verdict.usable:
-            return Told(False, "ChildNotReady", f"{what}: {verdict.message}")
+            return ConditionState(False, "ChildNotReady", f"{what}: {verdict.message}")
     model = f"model version {facts.state.stable.version}" if facts.state.stable else "rules alone"
-    return Told(True, "Serving", f"{model} answers at {detector.decision_url}")
+    return ConditionState(True, "Serving", f"{model} answers at {detector.decision_url}")

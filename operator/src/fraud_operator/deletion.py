@@ -32,7 +32,7 @@ ORPHAN: Final = "orphan"
 # What Retain keeps beside the topics and the keys, in the order in which Delete takes it.
 _KEPT_KINDS: Final = ("Kafka", "KafkaNodePool", "ConfigMap")
 
-Tell = Callable[[str, str, bool], None]
+EventPoster = Callable[[str, str, bool], None]
 
 
 def is_terminating(kube: Kube, namespace: str) -> bool:
@@ -102,7 +102,7 @@ class Removal:
     body: Json
     terminating: bool
     now: int
-    tell: Tell
+    tell: EventPoster
     report: Report = field(default_factory=Report)
 
     def look(self) -> bool:

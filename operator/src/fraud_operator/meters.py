@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from fraud_contracts import metrics
 from fraud_contracts.metrics import Metric
-from fraud_operator.reconcile import Outcome
+from fraud_operator.reconcile import PassResult
 
 
 def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
@@ -30,7 +30,7 @@ class Meters:
         self._passes.labels(result).inc()
         self._seconds.observe(seconds)
 
-    def observed(self, detector: str, outcome: Outcome) -> None:
+    def observed(self, detector: str, outcome: PassResult) -> None:
         """A detector that is gone takes its series with it."""
         for kind, _, verb in outcome.written:
             self._writes.labels(kind, verb).inc()

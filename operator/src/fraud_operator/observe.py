@@ -23,7 +23,7 @@ from fraud_contracts.model_package import PackageError
 from fraud_contracts.model_version import CHALLENGER, CHAMPION
 from fraud_contracts.release import Release, parse_release
 from fraud_contracts.training_end import TrainingFailure
-from fraud_operator import training
+from fraud_operator import readiness, training
 from fraud_operator.apply import snapshot, wrote
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector, Json
@@ -52,7 +52,7 @@ class Observer:
         children, missing = snapshot(self.kube, detector.namespace, detector.uid, self._pool)
         self._add_predictor_deployments(detector, children, missing)
         release, state = self._pointer(detector)
-        revision = training.revision(
+        revision = training.wanted_revision(
             detector.spec,
             detector.feature_set,
             detector.annotations.get(names.TRAIN_ANNOTATION),
@@ -177,9 +177,9 @@ class Observer:
         return Models(None if problem else found, problem, champion, trained, failure)
 
     def _lags(self, detector: Detector, facts: Facts) -> Lags:
-        if detector.managed_kafka and not facts.kafka(detector).usable:
+        if detector.managed_kafka and not readiness.kafka(detector, facts).usable:
             return Lags()
-        if not facts.flink(detector).usable:
+        if not readiness.flink(detector, facts).usable:
             return Lags()
         identity, partitions = detector.identity, detector.spec.kafka.partitions
         try:
@@ -210,7 +210,7 @@ class Observer:
 
 def _failure(registry: Registry, detector: Detector, facts: Facts) -> TrainingFailure | None:
     """What the wanted run says of why it made no model, where its RayJob failed; a former try's word doesn't count."""
-    job = facts.job(detector)
+    job = readiness.training_job(detector, facts)
     if job is None or facts.revision is None or training.outcome(job).phase is not training.Phase.FAILED:
         return None
     made = training.to_ms(job["metadata"].get("creationTimestamp")) or 0

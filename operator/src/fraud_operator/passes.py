@@ -13,7 +13,7 @@ from typing import Final
 from fraud_contracts.background import watched
 from fraud_contracts.errors import FraudError
 from fraud_operator.meters import Meters
-from fraud_operator.reconcile import Outcome
+from fraud_operator.reconcile import PassResult
 
 LOG: Final = logging.getLogger(__name__)
 Key = tuple[str, str]
@@ -37,7 +37,7 @@ LONGEST_RETRY: Final = 60.0
 class Passes:
     """``run`` and ``glance`` are synchronous and go to a thread; passes of one detector never overlap."""
 
-    run: Callable[[str, str], Outcome]
+    run: Callable[[str, str], PassResult]
     meters: Meters
     glance: Callable[[str, str], bool]
     # Passes wait for answers far more than they compute: a Kafka that gives none must not hold up the other detectors.

@@ -1,260 +1,143 @@
-"""What a child's status means: ready, failed, degraded or progressing. Pure; one rule for each kind.
-
-The rules follow how each project's controllers write status, which differs: Strimzi has no Ready=False on a Kafka,
-KServe's observedGeneration isn't its own, a Flink job can be RUNNING with the old spec.
-"""
+"""What of a detector is ready, from the facts of a pass. Pure; what one child's status means is in ``child_status``."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final
 
-from fraud_contracts.names import MODEL_VERSION_ANNOTATION
+from fraud_contracts import names
+from fraud_operator import child_status, training
+from fraud_operator.child_status import Level, Verdict
+from fraud_operator.desired.workloads import WORKLOADS
+from fraud_operator.detector import Detector
+from fraud_operator.facts import Facts
+from fraud_operator.rollout import RolloutFacts
+from fraud_operator.rollout_state import SLOTS
 
-Json = Mapping[str, Any]
-# Without any status after this time, the operator of that kind is missing or stuck.
-SILENT_MS: Final = 60_000
-# A changed spec that its operator hasn't looked at after this time: longer than a broker takes to roll.
-STUCK_MS: Final = 15 * 60_000
-JOB_NOT_RUNNING: Final = "JobNotRunning"
-
-
-class Level(StrEnum):
-    """BLOCKED is a failure that lies outside the child: its Pods may not be made. Kubernetes tries again by itself."""
-
-    READY = "Ready"
-    DEGRADED = "Degraded"
-    PROGRESSING = "Progressing"
-    FAILED = "Failed"
-    BLOCKED = "Blocked"
-    ABSENT = "Absent"
-    SILENT = "Silent"
+Json = dict[str, Any]
+# Payments that come in meanwhile write profiles too, so with traffic the sink is never quite at the end.
+PROFILES_BEHIND: Final = 500
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """``down`` is the reason for which a degraded child doesn't do its work at all; empty where it does."""
-
-    level: Level
-    message: str = ""
-    down: str = ""
-
-    @property
-    def usable(self) -> bool:
-        return self.level in (Level.READY, Level.DEGRADED) and not self.down
-
-
-ABSENT: Final = Verdict(Level.ABSENT, "not there yet")
-
-
-def _conditions(status: Json) -> dict[str, Json]:
-    """By type, in whatever order they come; of a type that may come several times, as Strimzi's Warning, see _all."""
-    return {str(condition.get("type")): condition for condition in status.get("conditions") or []}
-
-
-def _all(status: Json, kind: str) -> list[Json]:
+def workloads(detector: Detector, facts: Facts, *, data_path: bool) -> list[tuple[str, Verdict]]:
+    """(title, verdict) of our own processes, of those that decide or of the others."""
     return [
-        condition
-        for condition in status.get("conditions") or []
-        if condition.get("type") == kind and condition.get("status") == "True"
+        (w.title, child_status.workload(facts.child(w.kind, w.name(detector.name)), facts.now))
+        for w in WORKLOADS
+        if w.data_path is data_path
     ]
 
 
-def _told(condition: Json) -> str:
-    return ": ".join(
-        part for part in (str(condition.get("reason", "")), str(condition.get("message", ""))) if part
-    )
-
-
-def _current(child: Json, status: Json) -> bool:
-    return bool(status.get("observedGeneration", 0) >= child["metadata"].get("generation", 0))
-
-
-def silent(child: Json, now: int, operator: str) -> Verdict:
-    """No status at all: fresh, or nobody looks after it. Tells a moment, not an age: a settled status never changes."""
-    made = child["metadata"].get("creationTimestamp")
-    if made is None or now - _ms(made) < SILENT_MS:
-        return Verdict(Level.PROGRESSING, "waits for its operator")
-    return Verdict(
-        Level.SILENT,
-        f"has had no status since it was made at {made}: is {operator} running and watching this namespace?",
-    )
-
-
-def overlooked(child: Json, now: int, operator: str) -> Verdict | None:
-    """Where the spec was changed and its operator hasn't said that it looked: what to do once that takes too long."""
-    times = [str(entry["time"]) for entry in child["metadata"].get("managedFields") or [] if entry.get("time")
-             and not entry.get("subresource")]  # fmt: skip
-    changed = max(times, default=None)
-    if changed is None or now - _ms(changed) < STUCK_MS:
+def training_job(detector: Detector, facts: Facts) -> Json | None:
+    if facts.revision is None:
         return None
-    return Verdict(
-        Level.SILENT,
-        f"was changed at {changed} and nobody has acted on it since: is {operator} running? See its log",
+    return facts.child("RayJob", names.ray_job(detector.name, facts.revision))
+
+
+def training_outcome(detector: Detector, facts: Facts) -> training.Outcome:
+    """The wanted run's, from its RayJob; from the registry where the RayJob is gone but its version is there."""
+    result = training.outcome(training_job(detector, facts), facts.models.failure)
+    if result.phase is training.Phase.NONE and facts.models.trained is not None:
+        return training.Outcome(training.Phase.SUCCEEDED)
+    return result
+
+
+def predictor(detector: Detector, facts: Facts, slot: str, version: str) -> Verdict:
+    """Of the predictor in a slot, for one version."""
+    name = names.inference_service(detector.name, slot)
+    return child_status.predictor(
+        facts.child("InferenceService", name),
+        facts.child("Deployment", names.predictor(name)),
+        version,
+        facts.now,
     )
 
 
-def _ms(stamp: str) -> int:
-    return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() * 1000)
+def predictor_gone(detector: Detector, facts: Facts, slot: str) -> bool:
+    """Whether no replica of the predictor in a slot is there."""
+    name = names.inference_service(detector.name, slot)
+    return not child_status.answers(facts.child("Deployment", names.predictor(name)))
 
 
-def kafka(child: Json | None, now: int, *, ephemeral: bool = False) -> Verdict:
-    """A Kafka or a KafkaTopic. ``ephemeral``: the platform wants brokers without volumes and needs no warning of them."""
-    if child is None:
-        return ABSENT
-    status = child.get("status") or {}
-    conditions = _conditions(status)
-    if not conditions:
-        return silent(child, now, "the Strimzi operator")
-    ready, not_ready = conditions.get("Ready"), conditions.get("NotReady")
-    if not_ready is not None and not_ready.get("status") == "True":
-        creating = not_ready.get("reason") == "Creating"
-        return Verdict(Level.PROGRESSING if creating else Level.FAILED, _told(not_ready))
-    if ready is not None and ready.get("status") == "False":
-        return Verdict(Level.FAILED, _told(ready))
-    if ready is None or not _current(child, status):
-        stuck = overlooked(child, now, "the Strimzi operator")
-        return stuck or Verdict(Level.PROGRESSING, "is being reconciled")
-    warnings = [w for w in _all(status, "Warning") if not (ephemeral and w.get("reason") == "KafkaStorage")]
-    if warnings:
-        return Verdict(Level.DEGRADED, "; ".join(dict.fromkeys(map(_told, warnings))))
-    return Verdict(Level.READY)
-
-
-def flink(child: Json | None, now: int) -> Verdict:
-    if child is None:
-        return ABSENT
-    status = child.get("status") or {}
-    lifecycle = status.get("lifecycleState")
-    state = (status.get("jobStatus") or {}).get("state")
-    error = _flink_error(status.get("error"))
-    if not lifecycle and not state and not error:
-        return silent(child, now, "the Flink operator")
-    if status.get("jobManagerDeploymentStatus") == "ERROR":
-        return Verdict(Level.FAILED, error or "the JobManager can't start")
-    if lifecycle == "FAILED" or (lifecycle == "CREATED" and error):
-        return Verdict(Level.FAILED, error or "the job failed")
-    if lifecycle == "ROLLED_BACK":
-        return Verdict(
-            Level.DEGRADED,
-            "runs the spec before the last one, which failed" + (f": {error}" if error else ""),
-            "" if state == "RUNNING" else JOB_NOT_RUNNING,
+def kafka(detector: Detector, facts: Facts) -> Verdict:
+    """Of the broker and all topics: the first that isn't usable, else what any of them warns of."""
+    ephemeral = detector.platform.kafka.ephemeral
+    brokers = facts.child("Kafka", names.kafka(detector.name))
+    worst = child_status.kafka(brokers, facts.now, ephemeral=ephemeral)
+    if not worst.usable:
+        return worst
+    warnings = [worst.message] if worst.message else []
+    for noun in names.TOPICS:
+        verdict = child_status.kafka(
+            facts.child("KafkaTopic", names.kafka_topic(detector.name, noun)), facts.now
         )
-    # STABLE says that this spec ran once: a lost JobManager shows as INITIALIZING, a lost TaskManager as CREATED. Before
-    # that the same states only say that the job comes up.
-    if lifecycle == "STABLE" and state != "RUNNING":
-        ended = state in ("FINISHED", "CANCELED", "FAILED")
-        message = f"the job is {state or 'unknown'}" + (f": {error}" if error else "")
-        return Verdict(Level.FAILED, message) if ended else Verdict(Level.DEGRADED, message, JOB_NOT_RUNNING)
-    if state == "RUNNING" and error:
-        return Verdict(Level.DEGRADED, error)
-    if lifecycle == "STABLE" and state == "RUNNING" and _current(child, status):
-        return Verdict(Level.READY)
-    if not _current(child, status) and (stuck := overlooked(child, now, "the Flink operator")) is not None:
-        return stuck
-    message = f"{lifecycle or 'CREATED'}, job {state or 'not started'}"
-    return Verdict(Level.PROGRESSING, message + (f": {error}" if error else ""))
+        if not verdict.usable:
+            return Verdict(verdict.level, f"topic {detector.identity.topic(noun)} {verdict.message}")
+        if verdict.message:
+            warnings.append(f"topic {detector.identity.topic(noun)} {verdict.message}")
+    return Verdict(Level.DEGRADED, "; ".join(warnings)) if warnings else worst
 
 
-def _flink_error(text: Any) -> str:
-    """The message in Flink's status.error, which is JSON in a string."""
-    if not text:
-        return ""
-    try:
-        inner = json.loads(text)
-    except ValueError:
-        return str(text)
-    return str(inner.get("message") or text) if isinstance(inner, dict) else str(text)
+def flink(detector: Detector, facts: Facts) -> Verdict:
+    name = names.flink_deployment(detector.name, detector.hash6)
+    return child_status.flink(facts.child("FlinkDeployment", name), facts.now)
 
 
-def workload(child: Json | None, now: int) -> Verdict:
-    """A Deployment or StatefulSet: all its Pods are of the newest template and ready."""
-    if child is None:
-        return ABSENT
-    status, wanted = child.get("status") or {}, child["spec"].get("replicas", 1)
-    available = status.get("availableReplicas", 0)
-    if child["kind"] == "Deployment":
-        progressing = _conditions(status).get("Progressing")
-        # Pods that may not be made let the deadline pass too, and the condition stays when they may.
-        if (
-            not _all(status, "ReplicaFailure")
-            and progressing is not None
-            and progressing.get("reason") == "ProgressDeadlineExceeded"
-        ):
-            return Verdict(Level.FAILED, _told(progressing))
-    updated = status.get("updatedReplicas", 0)
-    if child["kind"] == "StatefulSet" and status.get("updateRevision") == status.get("currentRevision"):
-        # Kubernetes leaves updatedReplicas out once nothing is being updated.
-        updated = max(updated, status.get("currentReplicas", 0))
-    if _current(child, status) and updated >= wanted and available >= wanted:
-        return Verdict(Level.READY)
-    blocked = _blocked(child, now)
-    if blocked:
-        return Verdict(Level.BLOCKED, f"has {available} of {wanted} ready; {blocked}")
-    return Verdict(Level.PROGRESSING, f"has {available} of {wanted} ready")
+def features_warm(detector: Detector, facts: Facts) -> tuple[bool, str, str]:
+    """Whether the stream has taken in all history: (so, reason, message)."""
+    streaming = flink(detector, facts)
+    if not streaming.usable:
+        return False, "StreamingNotReady", f"the streaming job {streaming.message}"
+    trained = (
+        detector.spec.model.train is None
+        or training_outcome(detector, facts).phase is training.Phase.SUCCEEDED
+    )
+    if not trained and facts.state.stable is None:
+        return False, "SeedsNotWritten", "training writes the seeds; it hasn't succeeded yet"
+    lags = facts.lags
+    if lags.seeds is None or lags.profiles is None:
+        return False, "LagUnknown", "the lag on seeds and profiles can't be read from Kafka yet"
+    if lags.seeds > 0:
+        return False, "SeedsLag", f"{lags.seeds} seeds are still to be taken in by the streaming job"
+    if lags.profiles > PROFILES_BEHIND:
+        return False, "ProfilesLag", f"{lags.profiles} profiles are still to be written to Redis"
+    return True, "SeedsConsumed", f"all {lags.written or 0} seeds are in the stream's state and in Redis"
 
 
-def _blocked(child: Json, now: int) -> str:
-    """Why Pods of a workload can't be made (a quota, Pod security, an account that is missing); empty where they can.
-
-    A StatefulSet has no condition that tells. Ours makes all its Pods at once, so that some are lacking for a while must do.
-    """
-    status, meta = child.get("status") or {}, child["metadata"]
-    failures = _all(status, "ReplicaFailure")
-    if failures:
-        return "; ".join(map(_told, failures))
-    made, wanted = status.get("replicas", 0), child["spec"].get("replicas", 1)
-    if child["kind"] != "StatefulSet" or not _current(child, status) or made >= wanted:
-        return ""
-    times = [str(entry["time"]) for entry in meta.get("managedFields") or [] if entry.get("time")
-             and entry.get("subresource") == "status"]  # fmt: skip
-    since = max(times, default=meta.get("creationTimestamp"))
-    if since is None or now - _ms(since) < SILENT_MS:
-        return ""
-    command = f"kubectl -n {meta['namespace']} describe statefulset {meta['name']}"
-    return f"only {made} Pods could be made: {command} tells why"
+def propagated(facts: Facts) -> bool:
+    """Every replica says that it uses the release; nobody to ask isn't an answer."""
+    if facts.release is None or not facts.replicas:
+        return False
+    return all(replica.release == facts.release.name for replica in facts.replicas)
 
 
-def answers(deployment: Json | None) -> bool:
-    """Whether any replica of a predictor is there, be it one of many or of an older template."""
-    return bool(((deployment or {}).get("status") or {}).get("availableReplicas", 0))
-
-
-def predictor(child: Json | None, deployment: Json | None, version: str, now: int) -> Verdict:
-    """An InferenceService together with its Deployment, which alone tells which version runs."""
-    if child is None:
-        return ABSENT
-    status = child.get("status") or {}
-    conditions = _conditions(status)
-    model = status.get("modelStatus") or {}
-    if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-        failure = model.get("lastFailureInfo") or {}
-        return Verdict(
-            Level.FAILED, str(failure.get("message") or failure.get("reason") or model["transitionStatus"])
-        )
-    predictor_ready = conditions.get("PredictorReady", {})
-    blocked = _blocked(deployment, now) if deployment is not None else ""
-    if predictor_ready.get("reason") == "ProgressDeadlineExceeded" and not blocked:
-        return Verdict(Level.FAILED, _told(predictor_ready))
-    if not conditions:
-        return silent(child, now, "KServe")
-    if deployment is None:
-        return Verdict(Level.PROGRESSING, "KServe has made no Deployment yet")
-    template = deployment["spec"]["template"]["metadata"].get("annotations") or {}
-    if template.get(MODEL_VERSION_ANNOTATION) != version:
-        return Verdict(
-            Level.PROGRESSING, f"still runs version {template.get(MODEL_VERSION_ANNOTATION, 'unknown')}"
-        )
-    rollout = workload(deployment, now)
-    if rollout.level is not Level.READY:
-        return rollout
-    ready = conditions.get("Ready", {})
-    if ready.get("status") != "True":
-        return Verdict(Level.PROGRESSING, _told(ready) or "not ready yet")
-    if (model.get("copies") or {}).get("failedCopies", 0) > 0:
-        return Verdict(Level.DEGRADED, "some copies failed to load the model")
-    return Verdict(Level.READY)
+def rollout_facts(detector: Detector, facts: Facts) -> RolloutFacts:
+    """What the rollout decides from."""
+    ready: set[str] = set()
+    failed: dict[str, str] = {}
+    for package in facts.state.packages():
+        verdict = predictor(detector, facts, package.slot, package.version)
+        if verdict.usable:
+            ready.add(package.slot)
+        elif verdict.level is Level.FAILED:
+            failed[package.slot] = verdict.message
+    resolved = facts.models.resolved
+    annotations = detector.annotations
+    return RolloutFacts(
+        spec=detector.spec,
+        model=detector.model,
+        resolved=resolved.package() if resolved is not None else None,
+        warm=features_warm(detector, facts)[0],
+        ready=frozenset(ready),
+        failed=failed,
+        silent=frozenset(p.slot for p in facts.state.packages() if predictor_gone(detector, facts, p.slot)),
+        propagated=propagated(facts),
+        champion=facts.models.champion,
+        gates=facts.gates,
+        approve=annotations.get(names.APPROVE_ANNOTATION),
+        abort=annotations.get(names.ABORT_ANNOTATION),
+        rollback=annotations.get(names.ROLLBACK_ANNOTATION) or None,
+        urls={
+            slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
+            for slot in SLOTS
+        },
+    )

@@ -17,7 +17,7 @@ from fraud_contracts.child_kinds import DETECTOR
 from fraud_contracts.detector import DeletionPolicy, dump
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
-from fraud_operator import changes, deletion, rollout, status, training
+from fraud_operator import changes, deletion, readiness, rollout, status, training
 from fraud_operator import detector as detectors
 from fraud_operator.apply import Applier, Report, surplus
 from fraud_operator.conditions import Trouble
@@ -30,7 +30,7 @@ from fraud_operator.facts import Facts
 from fraud_operator.kube import ApiError, Kube, UnreachableError
 from fraud_operator.memory import Memory
 from fraud_operator.observe import Observer
-from fraud_operator.releases import make_release, sealed
+from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.settings import Platform
 
 LOG: Final = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def new_keys() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PassResult:
     """``settled`` and ``changed`` tell the queue when to look again. ``ready`` is None for a detector that is gone."""
 
     settled: bool
@@ -82,11 +82,11 @@ class Reconciler:
         """Whether a Secret of the detector was changed or deleted since its last pass: no event tells of that."""
         return self.memory.secrets_differ(namespace, name)
 
-    def reconcile(self, namespace: str, name: str) -> Outcome:
+    def reconcile(self, namespace: str, name: str) -> PassResult:
         body = self.kube.get(DETECTOR, namespace, name)
         if body is None:
             self._forget(namespace, name)
-            return Outcome(settled=True, ready=None)
+            return PassResult(settled=True, ready=None)
         terminating = deletion.is_terminating(self.kube, namespace)
         if terminating or body["metadata"].get("deletionTimestamp"):
             return self._finalize(body, terminating)
@@ -148,7 +148,7 @@ class Reconciler:
 
     def _act(self, detector: Detector, facts: Facts, report: Report) -> Facts:
         """Decides and applies. The facts that come back hold the new rollout, so the status tells of this pass."""
-        state, actions = rollout.decide(facts.state, facts.of_rollout(detector), facts.now)
+        state, actions = rollout.decide(facts.state, readiness.rollout_facts(detector, facts), facts.now)
         keys = self._keys(detector, facts, report)
         release = make_release(detector, state, facts.release, self._policy(detector, facts, keys))
         wanted = Wanted(
@@ -172,7 +172,7 @@ class Reconciler:
         """While paused a version is still taken back: by the release documents, with the policy that is live, and nothing else."""
         if facts.release is None:
             return facts
-        state, actions = rollout.back(facts.state, facts.of_rollout(detector), facts.now)
+        state, actions = rollout.back(facts.state, readiness.rollout_facts(detector, facts), facts.now)
         if state == facts.state:
             return facts
         release = facts.release
@@ -232,7 +232,7 @@ class Reconciler:
         """With tokens for what is sensitive in it; what is live goes on where their key is lost."""
         known = keys or self.memory.keys(detector)
         if known is not None:
-            return sealed(detector.spec, known["TOKEN_KEY"])
+            return with_tokens(detector.spec, known["TOKEN_KEY"])
         if facts.release is not None:
             return facts.release.policy
         return detector.spec.policy.model_copy(update={"lists": []})
@@ -245,7 +245,7 @@ class Reconciler:
         """The revision whose RayJob is to be there; None takes a failed one away, and the next pass makes it anew."""
         if facts.revision is None:
             return None
-        job = facts.job(detector)
+        job = readiness.training_job(detector, facts)
         if job is None and facts.models.trained is not None:
             return None
         if training.due_again(training.outcome(job), facts.now) and job is not None:
@@ -254,7 +254,7 @@ class Reconciler:
         return facts.revision
 
     def _do(self, detector: Detector, action: rollout.Action, report: Report) -> None:
-        if isinstance(action, rollout.Tell):
+        if isinstance(action, rollout.PostEvent):
             self.recorder.post(detector, action.reason, action.message, warning=action.warning)
             return
         name = action.model
@@ -273,7 +273,7 @@ class Reconciler:
         report: Report,
         previous: Json,
         errors: list[SpecError],
-    ) -> Outcome:
+    ) -> PassResult:
         trouble = Trouble(report.problems, report.conflicts)
         after = status.compute(detector, facts, trouble, previous)
         if errors:
@@ -300,13 +300,13 @@ class Reconciler:
                 }
             },
         )
-        return Outcome(settled, found["Ready"], tuple(report.written), wrote or bool(report.written))
+        return PassResult(settled, found["Ready"], tuple(report.written), wrote or bool(report.written))
 
-    def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> Outcome:
+    def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> PassResult:
         after = status.invalid(errors, body["metadata"].get("generation", 1), previous, self.clock())
         self._write_status(body, after, previous)
         self._warn(body, errors, previous)
-        return Outcome(settled=True, ready=False)
+        return PassResult(settled=True, ready=False)
 
     def _warn(self, body: Json, errors: list[SpecError], previous: Json) -> None:
         """Once for each set of faults."""
@@ -331,11 +331,11 @@ class Reconciler:
         after = self.kube.merge(DETECTOR, meta["namespace"], meta["name"], patch)
         body["metadata"] = after["metadata"]
 
-    def _finalize(self, body: Json, terminating: bool) -> Outcome:
+    def _finalize(self, body: Json, terminating: bool) -> PassResult:
         """The finalizer goes once nothing is left to wait for; what is left over is told, and never waited for."""
         meta = body["metadata"]
         if names.FINALIZER not in meta.get("finalizers", []):
-            return Outcome(settled=True, ready=False)
+            return PassResult(settled=True, ready=False)
 
         def tell(reason: str, message: str, warning: bool) -> None:
             self.recorder.post_for(body, reason, message, warning=warning)
@@ -350,7 +350,7 @@ class Reconciler:
                 return self._let_go(body)
             if not removal.look():
                 self._troubled.pop(uid, None)
-                return Outcome(settled=False, ready=False, written=tuple(removal.report.written))
+                return PassResult(settled=False, ready=False, written=tuple(removal.report.written))
         except UnreachableError:
             raise
         except ApiError as error:
@@ -361,12 +361,12 @@ class Reconciler:
             tell("NotDeleted", f"{kind} {name} is left over: {text}", True)
         return self._let_go(body, tuple(removal.report.written))
 
-    def _let_go(self, body: Json, written: tuple[tuple[str, str, str], ...] = ()) -> Outcome:
+    def _let_go(self, body: Json, written: tuple[tuple[str, str, str], ...] = ()) -> PassResult:
         meta = body["metadata"]
         self._set_finalizer(body, present=False)
         self._troubled.pop(str(meta["uid"]), None)
         self._forget(meta["namespace"], meta["name"])
-        return Outcome(settled=True, ready=None, written=written)
+        return PassResult(settled=True, ready=None, written=written)
 
 
 def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:

@@ -11,26 +11,26 @@ from fraud_operator.detector import Detector
 from fraud_operator.rollout_state import RolloutState
 
 
-def sealed(spec: DetectorSpec, token_key: str) -> Policy:
+def with_tokens(spec: DetectorSpec, token_key: str) -> Policy:
     """The policy with tokens in the place of what its lists name of sensitive fields: a ConfigMap is no place for those.
 
     ``token_key`` is hexadecimal. An entry that is a token already, copied from a decision, stays.
     """
     key = bytes.fromhex(token_key)
 
-    def seal(found: PolicyList) -> PolicyList:
-        raw = next((entity.field for entity in spec.entities if entity.name == found.field), found.field)
+    def tokenised(listed: PolicyList) -> PolicyList:
+        raw = next((entity.field for entity in spec.entities if entity.name == listed.field), listed.field)
         if raw not in spec.event.sensitive:
-            return found
+            return listed
         entries = [
             entry
             if is_token(entry.value)
             else entry.model_copy(update={"value": token(key, raw, entry.value)})
-            for entry in found.entries
+            for entry in listed.entries
         ]
-        return found.model_copy(update={"entries": entries})
+        return listed.model_copy(update={"entries": entries})
 
-    return spec.policy.model_copy(update={"lists": [seal(found) for found in spec.policy.lists]})
+    return spec.policy.model_copy(update={"lists": [tokenised(listed) for listed in spec.policy.lists]})
 
 
 def make_release(detector: Detector, state: RolloutState, current: Release | None, policy: Policy) -> Release:

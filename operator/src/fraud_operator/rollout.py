@@ -19,6 +19,7 @@ The state is kept beside the release in the pointer ConfigMap, so an operator th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -49,7 +50,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RolloutFacts:
     """``model`` is the name of the registered model that the spec asks for: versions are numbered within one, and ``spec.model.pin``
     and ``champion`` are of it. ``resolved`` is the version that the registry (or the pin) names, already checked, with slot and url left open.
 
@@ -84,7 +85,7 @@ class SetChampion:
 
 
 @dataclass(frozen=True)
-class Tell:
+class PostEvent:
     """An event that a person reads."""
 
     reason: str
@@ -92,10 +93,10 @@ class Tell:
     warning: bool = False
 
 
-Action = SetChampion | Tell
+Action = SetChampion | PostEvent
 
 
-def decide(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
+def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
     """The next state and what to do about it. At most one transition a pass, so each is seen and told."""
     state, actions = back(state, facts, now)
     if actions:
@@ -118,7 +119,7 @@ def decide(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, l
     return after, actions + more
 
 
-def back(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
+def back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
     """Takes a version back where a person or a failure asks for it. With no action the state says at most ``gone``, and
     that the annotation ``rollback`` is no more."""
     seen, state = state.rollback, state.model_copy(update={"rollback": facts.rollback})
@@ -128,12 +129,12 @@ def back(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, lis
     after, actions = _back(state, facts, now)
     if ordered:
         live = f"version {state.stable.version}" if state.stable is not None else "none"
-        told = f"{names.ROLLBACK_ANNOTATION} names the version to leave; {facts.rollback!r} isn't live ({live} is): nothing is done"
-        actions = [Tell("RollbackIgnored", told, warning=True), *actions]
+        message = f"{names.ROLLBACK_ANNOTATION} names the version to leave; {facts.rollback!r} isn't live ({live} is): nothing is done"
+        actions = [PostEvent("RollbackIgnored", message, warning=True), *actions]
     return after, actions
 
 
-def _back(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
+def _back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
     stable, candidate, previous, pin = state.stable, state.candidate, state.previous, facts.spec.model.pin
     # The registry isn't asked: what was live an hour ago is known, and its predictor is there.
     fits = stable is not None and previous is not None and previous.feature_set == stable.feature_set
@@ -154,7 +155,7 @@ def _back(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, li
     return (state if gone == state.gone else state.model_copy(update={"gone": gone})), []
 
 
-def _against(state: RolloutState, candidate: ModelPackage, facts: Facts) -> str:
+def _against(state: RolloutState, candidate: ModelPackage, facts: RolloutFacts) -> str:
     """Why a candidate is taken back at once; empty where nothing speaks against it."""
     if facts.abort == candidate.version:
         return "aborted by annotation"
@@ -169,7 +170,7 @@ def _against(state: RolloutState, candidate: ModelPackage, facts: Facts) -> str:
     return f"gate {failing.name} failed: {failing.value} is past {failing.bound}" if failing else ""
 
 
-def _ask_again(state: RolloutState, facts: Facts) -> RolloutState:
+def _ask_again(state: RolloutState, facts: RolloutFacts) -> RolloutState:
     """A pin that was set after a version was taken back asks for it again; the one under which it failed doesn't."""
     pin = facts.spec.model.pin or ""
     if not state.rejected or state.pin == pin:
@@ -189,7 +190,7 @@ def _rejections(kept: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _let_go(state: RolloutState, facts: Facts, now: int) -> RolloutState:
+def _let_go(state: RolloutState, facts: RolloutFacts, now: int) -> RolloutState:
     """Frees the slots that nothing refers to any more."""
     if facts.propagated and state.retiring is not None:
         state = state.model_copy(update={"retiring": None})
@@ -205,7 +206,7 @@ def _let_go(state: RolloutState, facts: Facts, now: int) -> RolloutState:
     return state
 
 
-def _begin(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
+def _begin(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
     wanted = facts.resolved
     if wanted is None or state.rejects(wanted):
         return state, []
@@ -217,13 +218,11 @@ def _begin(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, l
     if slot is None:
         return state, []
     candidate = wanted.model_copy(update={"slot": slot, "url": facts.urls.get(slot, wanted.url)})
-    after = state.model_copy(
-        update={"phase": Phase.PREPARING, "since": now, "counted": None, "step": -1, "candidate": candidate}
-    )
-    return after, [Tell("Preparing", f"model version {candidate.version} is prepared in slot {slot}")]
+    after = _enter(state, Phase.PREPARING, now, candidate=candidate)
+    return after, [PostEvent("Preparing", f"model version {candidate.version} is prepared in slot {slot}")]
 
 
-def _prepare(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
+def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
     if facts.resolved is not None and key(facts.resolved) != key(candidate):
@@ -234,12 +233,12 @@ def _prepare(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState,
     if state.stable is None:
         if not facts.warm:
             return state, []
-        return _promote(state, facts, now)
-    after = state.model_copy(update={"phase": Phase.SHADOW, "since": now, "counted": None})
-    return after, [Tell("Shadow", f"model version {candidate.version} shadows {state.stable.version}")]
+        return _make_live(state, facts, now)
+    after = _enter(state, Phase.SHADOW, now)
+    return after, [PostEvent("Shadow", f"model version {candidate.version} shadows {state.stable.version}")]
 
 
-def _advance(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
+def _advance(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
     approved = facts.approve == candidate.version or facts.pinned(candidate)
@@ -253,82 +252,83 @@ def _advance(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState,
         return state, []
     step = state.step + 1
     if step >= len(facts.spec.rollout.steps):
-        return _promote(state, facts, now)
-    after = state.model_copy(update={"phase": Phase.RAMP, "since": now, "counted": None, "step": step})
+        return _make_live(state, facts, now)
+    after = _enter(state, Phase.RAMP, now, step=step)
     percent = facts.spec.rollout.steps[step]
-    return after, [Tell("Ramp", f"model version {candidate.version} answers {percent} % of the entities")]
+    return after, [
+        PostEvent("Ramp", f"model version {candidate.version} answers {percent} % of the entities")
+    ]
 
 
-def _promote(state: RolloutState, facts: Facts, now: int) -> tuple[RolloutState, list[Action]]:
+def _make_live(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
+    """The candidate becomes the stable version, which answers; the one before is kept for ``keepPrevious``."""
     candidate, old = state.candidate, state.stable
     assert candidate is not None
     keep = durations.to_ms(facts.spec.rollout.keep_previous)
-    after = state.model_copy(
-        update={
-            "phase": Phase.PROMOTED,
-            "since": now,
-            "counted": None,
-            "step": -1,
-            "stable": candidate,
-            "candidate": None,
-            "previous": old,
-            "previous_until": now + keep if old is not None else None,
-        }
+    after = _enter(
+        state,
+        Phase.PROMOTED,
+        now,
+        stable=candidate,
+        candidate=None,
+        previous=old,
+        previous_until=now + keep if old is not None else None,
     )
-    return after, [Tell("ModelLive", f"model version {candidate.version} is live")]
+    return after, [PostEvent("ModelLive", f"model version {candidate.version} is live")]
 
 
 def _withdraw(state: RolloutState, now: int, why: str) -> tuple[RolloutState, list[Action]]:
     """A candidate that nothing speaks against goes; it may be tried again."""
     candidate = state.candidate
     assert candidate is not None
-    after = state.model_copy(
-        update={
-            "phase": Phase.IDLE,
-            "since": now,
-            "counted": None,
-            "step": -1,
-            "candidate": None,
-            "gone": None,
-            "retiring": candidate,
-        }
-    )
-    return after, [Tell("Superseded", f"model version {candidate.version} gives way: {why}")]
+    after = _enter(state, Phase.IDLE, now, candidate=None, gone=None, retiring=candidate)
+    return after, [PostEvent("Superseded", f"model version {candidate.version} gives way: {why}")]
 
 
-def _reject(state: RolloutState, facts: Facts, now: int, why: str) -> tuple[RolloutState, list[Action]]:
+def _reject(
+    state: RolloutState, facts: RolloutFacts, now: int, why: str
+) -> tuple[RolloutState, list[Action]]:
     candidate = state.candidate
     assert candidate is not None
-    after = _taken_back(state, facts, now, candidate).model_copy(update={"retiring": candidate})
+    after = _take_back(state, facts, now, [candidate], retiring=candidate)
     return after, [
-        Tell("RolledBack", f"model version {candidate.version} is taken back: {why}", warning=True)
+        PostEvent("RolledBack", f"model version {candidate.version} is taken back: {why}", warning=True)
     ]
 
 
-def _leave_stable(state: RolloutState, facts: Facts, now: int, why: str) -> tuple[RolloutState, list[Action]]:
+def _leave_stable(
+    state: RolloutState, facts: RolloutFacts, now: int, why: str
+) -> tuple[RolloutState, list[Action]]:
     """Back to the previous version, or to policy without a model where there is none. The policy stays as it is."""
     bad = state.stable
     assert bad is not None
-    after = _taken_back(state, facts, now, *([state.candidate] if state.candidate else []), bad).model_copy(
-        update={"stable": state.previous, "previous": None, "previous_until": None, "retiring": bad}
+    after = _take_back(
+        state,
+        facts,
+        now,
+        [*([state.candidate] if state.candidate else []), bad],
+        stable=state.previous,
+        previous=None,
+        previous_until=None,
+        retiring=bad,
     )
     to = f"version {state.previous.version}" if state.previous else "rules without a model"
     return after, [
-        Tell("RolledBack", f"model version {bad.version} is taken back {why}; {to} answers", warning=True)
+        PostEvent(
+            "RolledBack", f"model version {bad.version} is taken back {why}; {to} answers", warning=True
+        )
     ]
 
 
-def _taken_back(state: RolloutState, facts: Facts, now: int, *bad: ModelPackage) -> RolloutState:
-    """Without a candidate, with the versions that aren't tried again; the last one is what people are told of."""
-    return state.model_copy(
-        update={
-            "phase": Phase.ROLLED_BACK,
-            "since": now,
-            "counted": None,
-            "step": -1,
-            "candidate": None,
-            "gone": None,
-            "pin": facts.spec.model.pin or "",
-            **_rejections([*state.rejections(), *map(key, bad)][-20:]),
-        }
-    )
+def _take_back(
+    state: RolloutState, facts: RolloutFacts, now: int, bad: Sequence[ModelPackage], **changes: object
+) -> RolloutState:
+    """Without a candidate, with the ``bad`` versions that aren't tried again; the last one is what people are told of."""
+    rejections = _rejections([*state.rejections(), *map(key, bad)][-20:])
+    pin = facts.spec.model.pin or ""
+    return _enter(state, Phase.ROLLED_BACK, now, candidate=None, gone=None, pin=pin, **rejections, **changes)
+
+
+def _enter(state: RolloutState, phase: Phase, now: int, **changes: object) -> RolloutState:
+    """The one way into a phase: its time begins anew, and its step counts once every replica has its release."""
+    return state.model_copy(update={"phase": phase, "since": now, "counted": None, "step": -1, **changes})

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.errors import SpecError
-from fraud_operator.conditions import Told, Trouble, conditions, stamp
+from fraud_operator import readiness
+from fraud_operator.conditions import ConditionState, Trouble, conditions, stamp
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 
@@ -21,13 +22,15 @@ ORDER: Final = (
 )  # fmt: skip
 
 
-def _listed(told: Mapping[str, Told], previous: Mapping[str, Any], generation: int, now: int) -> list[Json]:
+def _listed(
+    states: Mapping[str, ConditionState], previous: Mapping[str, Any], generation: int, now: int
+) -> list[Json]:
     before = {c["type"]: c for c in previous.get("conditions") or []}
     out = []
     for name in ORDER:
-        if name not in told:
+        if name not in states:
             continue
-        condition = told[name]
+        condition = states[name]
         status = "Unknown" if condition.status is None else str(condition.status)
         old = before.get(name)
         moved = old is None or old.get("status") != status
@@ -47,10 +50,10 @@ def _listed(told: Mapping[str, Told], previous: Mapping[str, Any], generation: i
 def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mapping[str, Any]) -> Json:
     """The whole status; None values stand for fields that a merge patch takes away."""
     state, release = facts.state, facts.release
-    told = conditions(detector, facts, trouble)
+    states = conditions(detector, facts, trouble)
     there = sum(r.release == release.name for r in facts.replicas) if release else 0
     split = release.split if release else None
-    result = facts.outcome(detector)
+    result = readiness.training_outcome(detector, facts)
     return {
         "observedGeneration": detector.generation,
         "featureSet": detector.hash6,
@@ -79,7 +82,7 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
             "version": facts.models.trained,
             "phase": str(result.phase) if facts.revision else None,
         },
-        "conditions": _listed(told, previous, detector.generation, facts.now),
+        "conditions": _listed(states, previous, detector.generation, facts.now),
     }
 
 
@@ -92,23 +95,23 @@ def add_refusal(
     one doesn't take Ready for its. Degraded and ValidationFailed tell of the newest.
     """
     message = f"{'; '.join(map(str, errors))[:900]}; the last valid spec stays at work"
-    told = {"ValidationFailed": Told(True, "SpecError", message)}
+    states = {"ValidationFailed": ConditionState(True, "SpecError", message)}
     if any(c["type"] == "Degraded" and c["status"] == "False" for c in after["conditions"]):
-        told["Degraded"] = Told(True, "ValidationFailed", message)
-    made = {c["type"]: c for c in [*after["conditions"], *_listed(told, previous, generation, now)]}
-    after["conditions"] = [made[name] for name in ORDER if name in made]
+        states["Degraded"] = ConditionState(True, "ValidationFailed", message)
+    merged = {c["type"]: c for c in [*after["conditions"], *_listed(states, previous, generation, now)]}
+    after["conditions"] = [merged[name] for name in ORDER if name in merged]
 
 
 def invalid(errors: Sequence[SpecError], generation: int, previous: Mapping[str, Any], now: int) -> Json:
     """Of a spec that can't be built, where none could be before: nothing is made."""
     message = "; ".join(str(error) for error in errors)
-    told = {
-        "Ready": Told(False, "ValidationFailed", message),
-        "Progressing": Told(False, "ValidationFailed", "waits for a changed spec"),
-        "Degraded": Told(True, "ValidationFailed", message),
-        "ValidationFailed": Told(True, "SpecError", message),
+    states = {
+        "Ready": ConditionState(False, "ValidationFailed", message),
+        "Progressing": ConditionState(False, "ValidationFailed", "waits for a changed spec"),
+        "Degraded": ConditionState(True, "ValidationFailed", message),
+        "ValidationFailed": ConditionState(True, "SpecError", message),
     }
-    return {"observedGeneration": generation, "conditions": _listed(told, previous, generation, now)}
+    return {"observedGeneration": generation, "conditions": _listed(states, previous, generation, now)}
 
 
 def _pruned(value: Any) -> Any:

@@ -16,7 +16,7 @@ from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
-from fraud_operator.reconcile import Outcome, Reconciler
+from fraud_operator.reconcile import PassResult, Reconciler
 from fraud_operator.settings import Platform, Stores
 
 pytestmark = pytest.mark.integration
@@ -60,7 +60,7 @@ def made(server: Any, namespace: str, **spec: Any) -> str:
     return str(uid)
 
 
-def refused(server: Any, namespace: str, outcome: Outcome) -> str:
+def refused(server: Any, namespace: str, outcome: PassResult) -> str:
     """The message of ValidationFailed; nothing was written."""
     assert outcome.written == ()
     body = server.kube().get(DETECTOR, namespace, "payments")

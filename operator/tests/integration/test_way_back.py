@@ -18,7 +18,7 @@ from fraud_contracts.release import Release, parse_release
 from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
-from fraud_operator.reconcile import Outcome, Reconciler
+from fraud_operator.reconcile import PassResult, Reconciler
 from fraud_operator.rollout_state import Phase, RolloutState
 from fraud_operator.settings import Platform, Stores
 from fraud_testing.api_server import ADMIN, Server, binary
@@ -80,7 +80,7 @@ class Cluster:
         flags = [f"--for=condition={condition}", "--timeout=1s"]
         return subprocess.run([*command, *flags], capture_output=True, check=False).returncode == 0
 
-    def passed(self) -> Outcome:
+    def passed(self) -> PassResult:
         nodes(self.kube, self.namespace)
         return self.operator.reconcile(self.namespace, "payments")
 
@@ -150,7 +150,7 @@ def kept_no_longer(state: RolloutState) -> str:
 RELEASES = {("ConfigMap", POINTER)}
 
 
-def written(outcome: Outcome) -> set[tuple[str, str]]:
+def written(outcome: PassResult) -> set[tuple[str, str]]:
     return {(kind, name) for kind, name, _ in outcome.written if not name.startswith("payments-release-")}
 
 
@@ -197,7 +197,7 @@ def test_a_paused_detectors_dead_candidate_is_taken_back(two: Cluster) -> None:
     clock, later = two.operator.clock, 0
     two.operator.clock = lambda: clock() + later
 
-    def blind() -> Outcome:
+    def blind() -> PassResult:
         return two.operator.reconcile(two.namespace, "payments")
 
     blind()

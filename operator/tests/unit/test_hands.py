@@ -14,13 +14,13 @@ from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage, Release
 from fraud_contracts.tokens import token
 from fraud_operator.apply import FIGHT, Applier, Report
+from fraud_operator.child_status import SILENT_MS, STUCK_MS, Level, flink, kafka
 from fraud_operator.desired.child import Child
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import ConflictError
 from fraud_operator.memory import Memory
-from fraud_operator.readiness import SILENT_MS, STUCK_MS, Level, flink, kafka
-from fraud_operator.releases import sealed
+from fraud_operator.releases import with_tokens
 from fraud_operator.rollout_state import Phase, RolloutState
 from fraud_operator.settings import Platform
 
@@ -182,7 +182,7 @@ def test_lists_of_sensitive_fields_are_sealed() -> None:
         {"name": "shops", "field": "shop", "action": "Review", "entries": [{"value": "4539"}]},
     ]
     spec = parse_spec({**SPEC, "policy": {"lists": lists}})
-    made = sealed(spec, KEYS["TOKEN_KEY"])
+    made = with_tokens(spec, KEYS["TOKEN_KEY"])
     values = [[entry.value for entry in found.entries] for found in made.lists]
     assert values == [[token(bytes.fromhex(KEYS["TOKEN_KEY"]), "card", "4539"), ready], ["4539"]]
     assert "4539" not in detector(policy={"lists": lists[:1]}).config.to_json()

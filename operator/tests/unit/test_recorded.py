@@ -11,8 +11,8 @@ import pytest
 
 from fraud_contracts import names
 from fraud_contracts.names import MODEL_VERSION_ANNOTATION
-from fraud_operator import readiness
-from fraud_operator.readiness import Level
+from fraud_operator import child_status
+from fraud_operator.child_status import Level
 from fraud_operator.settings import Kafka
 from fraud_testing.recorded import sequence, strimzi
 from fraud_testing.well import NOW, detector, told, well
@@ -23,7 +23,7 @@ MADE = "2025-11-24T20:01:00Z"
 
 def levels(name: str, kind: str) -> list[Level]:
     """The verdict over each recorded change of an object made just now, each run of the same one once."""
-    read = readiness.flink if kind == "FlinkDeployment" else readiness.kafka
+    read = child_status.flink if kind == "FlinkDeployment" else child_status.kafka
     changes = sequence(name, kind)
     for change in changes:
         change["metadata"]["creationTimestamp"] = MADE
@@ -151,9 +151,9 @@ def test_pods_that_may_not_be_made_stay_blocked_past_the_deadline() -> None:
         "message": "timed out",
     }
     child["status"]["conditions"][0] = late
-    verdict = readiness.workload(child, NOW)
+    verdict = child_status.workload(child, NOW)
     assert verdict.level is Level.BLOCKED and FORBIDDEN in verdict.message
     child["spec"]["template"] = {"metadata": {"annotations": {MODEL_VERSION_ANNOTATION: "1"}}}
     service = {"metadata": {}, "status": {"conditions": [{**late, "type": "PredictorReady"}]}}
-    verdict = readiness.predictor(service, child, "1", NOW)
+    verdict = child_status.predictor(service, child, "1", NOW)
     assert verdict.level is Level.BLOCKED and FORBIDDEN in verdict.message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fraud_operator.rollout import Gate, Result, SetChampion, Tell, decide
+from fraud_operator.rollout import Gate, PostEvent, Result, SetChampion, decide
 from fraud_operator.rollout_state import Phase, RolloutState, free_slot
 from fraud_testing.rollout_states import MINUTE, NOW, PASS, READY, facts, package, shadowing, spec
 
@@ -16,13 +16,13 @@ def test_the_first_version_goes_live_by_itself() -> None:
     """The first version is prepared in slot a and goes live once it is ready and the features are warm, not before."""
     state, told = decide(RolloutState(), facts(resolved=package("1")), NOW)
     assert state.phase is Phase.PREPARING and state.candidate is not None and state.candidate.slot == "a"
-    assert isinstance(told[0], Tell)
+    assert isinstance(told[0], PostEvent)
     assert decide(state, facts(resolved=package("1"), ready=frozenset("a")), NOW)[0].phase is Phase.PREPARING
     assert decide(state, facts(resolved=package("1"), warm=True), NOW)[0].phase is Phase.PREPARING
     live, told = decide(state, facts(resolved=package("1"), ready=frozenset("a"), warm=True), NOW)
     assert live.phase is Phase.PROMOTED and live.stable is not None and live.stable.version == "1"
     assert live.candidate is None and live.previous is None
-    assert [action.reason for action in told if isinstance(action, Tell)] == ["ModelLive"]
+    assert [action.reason for action in told if isinstance(action, PostEvent)] == ["ModelLive"]
 
 
 def test_champion_follows_propagation() -> None:
@@ -85,7 +85,7 @@ def test_a_failed_gate_takes_the_candidate_back_for_good() -> None:
     back, told = decide(shadowing(), facts(**READY, gates=bad), NOW)
     assert back.phase is Phase.ROLLED_BACK and back.rejected == ("2",) and back.stable == package("1")
     assert back.retiring == package("2", "b") and free_slot(back) is None
-    assert isinstance(told[0], Tell) and told[0].warning
+    assert isinstance(told[0], PostEvent) and told[0].warning
     later, _ = decide(back, facts(**READY), NOW + MINUTE)
     assert later.phase is Phase.ROLLED_BACK and later.candidate is None and later.retiring is None
     assert (

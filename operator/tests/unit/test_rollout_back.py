@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout import Gate, Result, SetChampion, Tell, back, decide
+from fraud_operator.rollout import Gate, PostEvent, Result, SetChampion, back, decide
 from fraud_operator.rollout_state import Phase, RolloutState
 from fraud_testing.rollout_states import (
     MINUTE,
@@ -86,7 +86,9 @@ def test_a_pin_to_the_previous_version_rolls_back_at_once() -> None:
     assert back.stable == package("1") and back.phase is Phase.ROLLED_BACK and back.candidate is None
     assert back.retiring == package("2", "b") and back.rejected == ("2",)
     assert (
-        isinstance(told[0], Tell) and told[0].warning and "spec.model.pin names version 1" in told[0].message
+        isinstance(told[0], PostEvent)
+        and told[0].warning
+        and "spec.model.pin names version 1" in told[0].message
     )
 
 
@@ -143,7 +145,7 @@ def test_a_candidate_whose_predictor_fails_is_taken_back(phase: Phase, held: boo
     known = {**READY, "ready": frozenset("a"), "spec": spec(paused=held), "failed": {"b": "CrashLoopBackOff"}}
     after, told = decide(state, facts(**known), NOW)
     assert after.phase is Phase.ROLLED_BACK and after.candidate is None and after.stable == package("1")
-    assert isinstance(told[0], Tell) and "CrashLoopBackOff" in told[0].message
+    assert isinstance(told[0], PostEvent) and "CrashLoopBackOff" in told[0].message
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
@@ -158,7 +160,7 @@ def test_a_candidate_that_is_gone_is_taken_back_after_a_minute(phase: Phase, hel
     assert waiting.gone == NOW and waiting.candidate == state.candidate
     after, told = decide(waiting, gone, NOW + MINUTE)
     assert after.phase is Phase.ROLLED_BACK and after.candidate is None and after.gone is None
-    assert isinstance(told[0], Tell) and "no replica" in told[0].message
+    assert isinstance(told[0], PostEvent) and "no replica" in told[0].message
     again, _ = decide(waiting, facts(**READY, spec=spec(paused=held)), NOW + MINUTE)
     assert again.gone is None and again.candidate == state.candidate
 
@@ -230,7 +232,7 @@ def test_a_version_can_be_taken_back_from_every_state(ask: str, held: bool) -> N
         for after, told in (decide(state, facts(**given), NOW), back(state, facts(**given), NOW)):
             assert after.phase is Phase.ROLLED_BACK and after.candidate is None, state
             assert after.stable == (state.previous if leaves else stable)
-            assert after.rejected and [action.reason for action in told if isinstance(action, Tell)] == [
+            assert after.rejected and [action.reason for action in told if isinstance(action, PostEvent)] == [
                 "RolledBack"
             ]
             # What was taken back keeps its predictor while a replica may still ask it.
@@ -268,7 +270,7 @@ def test_a_pin_to_a_third_version_withdraws_the_candidate(phase: Phase, held: bo
     after, told = decide(state, facts(**pinned), NOW + 10 * MINUTE)
     assert after.candidate is None and after.stable == package("1") and after.rejected == ()
     assert after.retiring == package("2", "b") and after.phase is Phase.IDLE
-    assert [action.reason for action in told if isinstance(action, Tell)] == ["Superseded"]
+    assert [action.reason for action in told if isinstance(action, PostEvent)] == ["Superseded"]
     later, _ = decide(after, facts(**{**READY, "spec": spec_pinned("3"), "resolved": package("3")}), NOW)
     later, _ = decide(later, facts(**{**READY, "spec": spec_pinned("3"), "resolved": package("3")}), NOW)
     assert later.candidate is not None and later.candidate.version == "3"
@@ -291,7 +293,7 @@ def test_a_stale_rollback_strikes_nothing_that_goes_live_later() -> None:
     """rollback: "1", misread as back to 1, does nothing, once told; the pin that makes 1 live isn't undone by it."""
     state, told = decide(LIVE, facts(rollback="1", resolved=package("2", "b")), NOW)
     assert state.stable == LIVE.stable and state.phase is LIVE.phase
-    assert [action.reason for action in told if isinstance(action, Tell)] == ["RollbackIgnored"]
+    assert [action.reason for action in told if isinstance(action, PostEvent)] == ["RollbackIgnored"]
     assert "'1' isn't live" in told[0].message  # type: ignore[union-attr]
     state, told = decide(state, facts(rollback="1", resolved=package("2", "b")), NOW)
     assert told == []

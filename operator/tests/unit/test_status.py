@@ -13,13 +13,13 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.errors import SpecError
 from fraud_contracts.training_end import EndReason, TrainingFailure
-from fraud_operator import status
+from fraud_operator import readiness, status
 from fraud_operator.conditions import Trouble
 from fraud_operator.desired.child import Wanted
 from fraud_operator.desired.children import build_children
 from fraud_operator.detector import Detector, check
 from fraud_operator.facts import Facts, Lags, Models, Replica
-from fraud_operator.releases import make_release, sealed
+from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.rollout_state import RolloutState
 from fraud_operator.settings import Platform
 from fraud_testing.well import NOW, SPEC, detector, told, well
@@ -206,11 +206,11 @@ def test_the_documents_hold_the_whole_valid_spec() -> None:
         components=[{"name": "Worker", "replicas": 3}],
         deletionPolicy="Delete",
     )
-    policy = sealed(found.spec, "ab" * 32)
+    policy = with_tokens(found.spec, "ab" * 32)
     read = DetectorConfig.model_validate_json(found.config.to_json()).spec
     again = replace(found, spec=read.model_copy(update={"policy": policy}))
     assert again.spec == found.spec.model_copy(update={"policy": policy})
-    assert sealed(again.spec, "ab" * 32) == policy
+    assert with_tokens(again.spec, "ab" * 32) == policy
     release = make_release(found, RolloutState(), None, policy)
     assert build_children(again, Wanted(release, RolloutState(), "r" * 16)) == build_children(
         found, Wanted(release, RolloutState(), "r" * 16)
@@ -306,4 +306,4 @@ def test_a_predictor_without_replicas_is_refused(component: str, refused: bool) 
 def test_an_empty_order_is_none() -> None:
     """An annotation that was emptied asks for nothing, and nothing is told of it."""
     found = replace(detector(), annotations={names.ROLLBACK_ANNOTATION: ""})
-    assert well(found).of_rollout(found).rollback is None
+    assert readiness.rollout_facts(found, well(found)).rollback is None

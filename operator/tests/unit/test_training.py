@@ -28,12 +28,12 @@ def spec(**train: Any) -> Any:
 
 def test_a_revision_changes_with_what_decides_the_result() -> None:
     """Spec, feature set and token each give another revision; time alone doesn't."""
-    base = training.revision(spec(), "f", None, 0, 0)
-    assert base == training.revision(spec(), "f", None, 0, 10**12)
+    base = training.wanted_revision(spec(), "f", None, 0, 0)
+    assert base == training.wanted_revision(spec(), "f", None, 0, 10**12)
     others = {
-        training.revision(spec(trials=7), "f", None, 0, 0),
-        training.revision(spec(), "g", None, 0, 0),
-        training.revision(spec(), "f", "again", 0, 0),
+        training.wanted_revision(spec(trials=7), "f", None, 0, 0),
+        training.wanted_revision(spec(), "g", None, 0, 0),
+        training.wanted_revision(spec(), "f", "again", 0, 0),
     }
     assert len(others | {base}) == 4
 
@@ -47,7 +47,7 @@ def test_no_training_no_revision() -> None:
             "model": {"none": {}},
         }
     )
-    assert training.revision(none, "f", None, 0, 0) is None
+    assert training.wanted_revision(none, "f", None, 0, 0) is None
 
 
 def test_a_schedule_gives_a_revision_a_tick() -> None:
@@ -56,7 +56,7 @@ def test_a_schedule_gives_a_revision_a_tick() -> None:
     created = MONDAY + HOUR
 
     def at(hours: int) -> str | None:
-        return training.revision(weekly, "f", None, created, MONDAY + hours * HOUR)
+        return training.wanted_revision(weekly, "f", None, created, MONDAY + hours * HOUR)
 
     assert at(1) == at(2) != at(4)
     assert at(4) == at(24 * 6)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout import Facts, Gate, Result
+from fraud_operator.rollout import Gate, Result, RolloutFacts
 from fraud_operator.rollout_state import Phase, RolloutState
 
 MINUTE = 60_000
@@ -35,10 +35,10 @@ def package(version: str, slot: Any = "a") -> ModelPackage:
     )
 
 
-def facts(**given: Any) -> Facts:
+def facts(**given: Any) -> RolloutFacts:
     given.setdefault("urls", {"a": "http://a", "b": "http://b"})
     given.setdefault("model", "n.d")
-    return Facts(spec=given.pop("spec", None) or spec(), **given)
+    return RolloutFacts(spec=given.pop("spec", None) or spec(), **given)
 
 
 PASS = (Gate("AlertRate", Result.PASS), Gate("ServiceHealth", Result.PASS))

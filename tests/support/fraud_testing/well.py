@@ -83,7 +83,7 @@ def well(found: Detector) -> Facts:
         children=children,
         release=release,
         state=state,
-        revision=training.revision(found.spec, found.feature_set, None, 0, NOW),
+        revision=training.wanted_revision(found.spec, found.feature_set, None, 0, NOW),
         models=Models(resolved, champion="7", trained="7"),
         lags=Lags(0, 0, 5),
         replicas=(Replica("p0", release.name), Replica("p1", release.name)),

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fraud_contracts.names import MODEL_VERSION_ANNOTATION
-from fraud_operator import readiness
-from fraud_operator.readiness import Level
+from fraud_operator import child_status
+from fraud_operator.child_status import Level
 
 MADE = "2025-11-24T20:00:00Z"
 SOON, LATE = 1_764_014_410_000, 1_764_014_500_000
@@ -41,13 +41,13 @@ TRUE = {"status": "True"}
 )
 def test_kafka(child: Any, level: Level) -> None:
     """Strimzi says Ready or NotReady, never both, and Warning beside them; topics say Ready=False."""
-    assert readiness.kafka(child, SOON).level is level
+    assert child_status.kafka(child, SOON).level is level
 
 
 def test_silence_names_the_operator() -> None:
     """A child without any status is progressing at first; after a minute its operator is named as missing."""
-    assert readiness.kafka(kafka(), SOON).level is Level.PROGRESSING
-    silent = readiness.kafka(kafka(), LATE)
+    assert child_status.kafka(kafka(), SOON).level is Level.PROGRESSING
+    silent = child_status.kafka(kafka(), LATE)
     assert silent.level is Level.SILENT and "Strimzi" in silent.message
 
 
@@ -81,13 +81,14 @@ def flink(lifecycle: str, state: str | None, error: str | None = None, observed:
 )
 def test_flink(child: Any, level: Level) -> None:
     """STABLE alone isn't enough: the job must be RUNNING, of this generation, without an error."""
-    assert readiness.flink(child, SOON).level is level
+    assert child_status.flink(child, SOON).level is level
 
 
 def test_flinks_error_is_unwrapped() -> None:
     """The message inside Flink's JSON error is what a person reads."""
     assert (
-        readiness.flink(flink("CREATED", None, '{"message": "no such jar"}'), SOON).message == "no such jar"
+        child_status.flink(flink("CREATED", None, '{"message": "no such jar"}'), SOON).message
+        == "no such jar"
     )
 
 
@@ -106,13 +107,13 @@ def test_a_job_manager_that_cannot_start_is_a_failure(error: str | None, message
     """jobManagerDeploymentStatus ERROR is a failure with its message, as JSON or as plain text."""
     child = flink("DEPLOYED", "RECONCILING", error)
     child["status"]["jobManagerDeploymentStatus"] = "ERROR"
-    verdict = readiness.flink(child, SOON)
+    verdict = child_status.flink(child, SOON)
     assert verdict.level is Level.FAILED and message in verdict.message
 
 
 def test_an_error_while_the_job_comes_up_is_told() -> None:
     """What the Flink operator stumbles over before the job is stable stands in the message."""
-    verdict = readiness.flink(flink("DEPLOYED", "RECONCILING", "Job Not Found"), SOON)
+    verdict = child_status.flink(flink("DEPLOYED", "RECONCILING", "Job Not Found"), SOON)
     assert verdict.level is Level.PROGRESSING and "Job Not Found" in verdict.message
 
 
@@ -120,8 +121,8 @@ def test_times_with_nanoseconds_are_read() -> None:
     """Both operators write times with nanoseconds; silence and what was overlooked are reckoned from them."""
     child = kafka()
     child["metadata"]["creationTimestamp"] = "2025-11-24T20:00:00.637870282Z"
-    assert readiness.kafka(child, SOON).level is Level.PROGRESSING
-    assert readiness.kafka(child, LATE).level is Level.SILENT
+    assert child_status.kafka(child, SOON).level is Level.PROGRESSING
+    assert child_status.kafka(child, LATE).level is Level.SILENT
 
 
 def deployment(version: str = "1", ready: int = 1, generation: int = 1) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def service(**model: Any) -> dict[str, Any]:
 )
 def test_predictor(isvc: Any, deploy: Any, level: Level) -> None:
     """Ready of an InferenceService stays up through a roll-out, so its Deployment must run this very version."""
-    assert readiness.predictor(isvc, deploy, "1", SOON).level is level
+    assert child_status.predictor(isvc, deploy, "1", SOON).level is level
 
 
 def test_a_settled_stateful_set_is_ready_without_updated_replicas() -> None:
@@ -178,4 +179,4 @@ def test_a_settled_stateful_set_is_ready_without_updated_replicas() -> None:
             "observedGeneration": 1, "availableReplicas": 1, "currentReplicas": 1, "currentRevision": "r", "updateRevision": "r",
         },
     }  # fmt: skip
-    assert readiness.workload(child, SOON).level is Level.READY
+    assert child_status.workload(child, SOON).level is Level.READY

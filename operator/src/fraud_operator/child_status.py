@@ -1,0 +1,260 @@
+"""What a child's status means: ready, failed, degraded or progressing. Pure; one rule for each kind.
+
+The rules follow how each project's controllers write status, which differs: Strimzi has no Ready=False on a Kafka,
+KServe's observedGeneration isn't its own, a Flink job can be RUNNING with the old spec.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from fraud_contracts.names import MODEL_VERSION_ANNOTATION
+
+Json = Mapping[str, Any]
+# Without any status after this time, the operator of that kind is missing or stuck.
+SILENT_MS: Final = 60_000
+# A changed spec that its operator hasn't looked at after this time: longer than a broker takes to roll.
+STUCK_MS: Final = 15 * 60_000
+JOB_NOT_RUNNING: Final = "JobNotRunning"
+
+
+class Level(StrEnum):
+    """BLOCKED is a failure that lies outside the child: its Pods may not be made. Kubernetes tries again by itself."""
+
+    READY = "Ready"
+    DEGRADED = "Degraded"
+    PROGRESSING = "Progressing"
+    FAILED = "Failed"
+    BLOCKED = "Blocked"
+    ABSENT = "Absent"
+    SILENT = "Silent"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``down`` is the reason for which a degraded child doesn't do its work at all; empty where it does."""
+
+    level: Level
+    message: str = ""
+    down: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return self.level in (Level.READY, Level.DEGRADED) and not self.down
+
+
+ABSENT: Final = Verdict(Level.ABSENT, "not there yet")
+
+
+def _conditions(status: Json) -> dict[str, Json]:
+    """By type, in whatever order they come; of a type that may come several times, as Strimzi's Warning, see _all."""
+    return {str(condition.get("type")): condition for condition in status.get("conditions") or []}
+
+
+def _all(status: Json, kind: str) -> list[Json]:
+    return [
+        condition
+        for condition in status.get("conditions") or []
+        if condition.get("type") == kind and condition.get("status") == "True"
+    ]
+
+
+def _told(condition: Json) -> str:
+    return ": ".join(
+        part for part in (str(condition.get("reason", "")), str(condition.get("message", ""))) if part
+    )
+
+
+def _current(child: Json, status: Json) -> bool:
+    return bool(status.get("observedGeneration", 0) >= child["metadata"].get("generation", 0))
+
+
+def silent(child: Json, now: int, operator: str) -> Verdict:
+    """No status at all: fresh, or nobody looks after it. Tells a moment, not an age: a settled status never changes."""
+    made = child["metadata"].get("creationTimestamp")
+    if made is None or now - _ms(made) < SILENT_MS:
+        return Verdict(Level.PROGRESSING, "waits for its operator")
+    return Verdict(
+        Level.SILENT,
+        f"has had no status since it was made at {made}: is {operator} running and watching this namespace?",
+    )
+
+
+def overlooked(child: Json, now: int, operator: str) -> Verdict | None:
+    """Where the spec was changed and its operator hasn't said that it looked: what to do once that takes too long."""
+    times = [str(entry["time"]) for entry in child["metadata"].get("managedFields") or [] if entry.get("time")
+             and not entry.get("subresource")]  # fmt: skip
+    changed = max(times, default=None)
+    if changed is None or now - _ms(changed) < STUCK_MS:
+        return None
+    return Verdict(
+        Level.SILENT,
+        f"was changed at {changed} and nobody has acted on it since: is {operator} running? See its log",
+    )
+
+
+def _ms(stamp: str) -> int:
+    return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() * 1000)
+
+
+def kafka(child: Json | None, now: int, *, ephemeral: bool = False) -> Verdict:
+    """A Kafka or a KafkaTopic. ``ephemeral``: the platform wants brokers without volumes and needs no warning of them."""
+    if child is None:
+        return ABSENT
+    status = child.get("status") or {}
+    conditions = _conditions(status)
+    if not conditions:
+        return silent(child, now, "the Strimzi operator")
+    ready, not_ready = conditions.get("Ready"), conditions.get("NotReady")
+    if not_ready is not None and not_ready.get("status") == "True":
+        creating = not_ready.get("reason") == "Creating"
+        return Verdict(Level.PROGRESSING if creating else Level.FAILED, _told(not_ready))
+    if ready is not None and ready.get("status") == "False":
+        return Verdict(Level.FAILED, _told(ready))
+    if ready is None or not _current(child, status):
+        stuck = overlooked(child, now, "the Strimzi operator")
+        return stuck or Verdict(Level.PROGRESSING, "is being reconciled")
+    warnings = [w for w in _all(status, "Warning") if not (ephemeral and w.get("reason") == "KafkaStorage")]
+    if warnings:
+        return Verdict(Level.DEGRADED, "; ".join(dict.fromkeys(map(_told, warnings))))
+    return Verdict(Level.READY)
+
+
+def flink(child: Json | None, now: int) -> Verdict:
+    if child is None:
+        return ABSENT
+    status = child.get("status") or {}
+    lifecycle = status.get("lifecycleState")
+    state = (status.get("jobStatus") or {}).get("state")
+    error = _flink_error(status.get("error"))
+    if not lifecycle and not state and not error:
+        return silent(child, now, "the Flink operator")
+    if status.get("jobManagerDeploymentStatus") == "ERROR":
+        return Verdict(Level.FAILED, error or "the JobManager can't start")
+    if lifecycle == "FAILED" or (lifecycle == "CREATED" and error):
+        return Verdict(Level.FAILED, error or "the job failed")
+    if lifecycle == "ROLLED_BACK":
+        return Verdict(
+            Level.DEGRADED,
+            "runs the spec before the last one, which failed" + (f": {error}" if error else ""),
+            "" if state == "RUNNING" else JOB_NOT_RUNNING,
+        )
+    # STABLE says that this spec ran once: a lost JobManager shows as INITIALIZING, a lost TaskManager as CREATED. Before
+    # that the same states only say that the job comes up.
+    if lifecycle == "STABLE" and state != "RUNNING":
+        ended = state in ("FINISHED", "CANCELED", "FAILED")
+        message = f"the job is {state or 'unknown'}" + (f": {error}" if error else "")
+        return Verdict(Level.FAILED, message) if ended else Verdict(Level.DEGRADED, message, JOB_NOT_RUNNING)
+    if state == "RUNNING" and error:
+        return Verdict(Level.DEGRADED, error)
+    if lifecycle == "STABLE" and state == "RUNNING" and _current(child, status):
+        return Verdict(Level.READY)
+    if not _current(child, status) and (stuck := overlooked(child, now, "the Flink operator")) is not None:
+        return stuck
+    message = f"{lifecycle or 'CREATED'}, job {state or 'not started'}"
+    return Verdict(Level.PROGRESSING, message + (f": {error}" if error else ""))
+
+
+def _flink_error(text: Any) -> str:
+    """The message in Flink's status.error, which is JSON in a string."""
+    if not text:
+        return ""
+    try:
+        inner = json.loads(text)
+    except ValueError:
+        return str(text)
+    return str(inner.get("message") or text) if isinstance(inner, dict) else str(text)
+
+
+def workload(child: Json | None, now: int) -> Verdict:
+    """A Deployment or StatefulSet: all its Pods are of the newest template and ready."""
+    if child is None:
+        return ABSENT
+    status, wanted = child.get("status") or {}, child["spec"].get("replicas", 1)
+    available = status.get("availableReplicas", 0)
+    if child["kind"] == "Deployment":
+        progressing = _conditions(status).get("Progressing")
+        # Pods that may not be made let the deadline pass too, and the condition stays when they may.
+        if (
+            not _all(status, "ReplicaFailure")
+            and progressing is not None
+            and progressing.get("reason") == "ProgressDeadlineExceeded"
+        ):
+            return Verdict(Level.FAILED, _told(progressing))
+    updated = status.get("updatedReplicas", 0)
+    if child["kind"] == "StatefulSet" and status.get("updateRevision") == status.get("currentRevision"):
+        # Kubernetes leaves updatedReplicas out once nothing is being updated.
+        updated = max(updated, status.get("currentReplicas", 0))
+    if _current(child, status) and updated >= wanted and available >= wanted:
+        return Verdict(Level.READY)
+    blocked = _blocked(child, now)
+    if blocked:
+        return Verdict(Level.BLOCKED, f"has {available} of {wanted} ready; {blocked}")
+    return Verdict(Level.PROGRESSING, f"has {available} of {wanted} ready")
+
+
+def _blocked(child: Json, now: int) -> str:
+    """Why Pods of a workload can't be made (a quota, Pod security, an account that is missing); empty where they can.
+
+    A StatefulSet has no condition that tells. Ours makes all its Pods at once, so that some are lacking for a while must do.
+    """
+    status, meta = child.get("status") or {}, child["metadata"]
+    failures = _all(status, "ReplicaFailure")
+    if failures:
+        return "; ".join(map(_told, failures))
+    made, wanted = status.get("replicas", 0), child["spec"].get("replicas", 1)
+    if child["kind"] != "StatefulSet" or not _current(child, status) or made >= wanted:
+        return ""
+    times = [str(entry["time"]) for entry in meta.get("managedFields") or [] if entry.get("time")
+             and entry.get("subresource") == "status"]  # fmt: skip
+    since = max(times, default=meta.get("creationTimestamp"))
+    if since is None or now - _ms(since) < SILENT_MS:
+        return ""
+    command = f"kubectl -n {meta['namespace']} describe statefulset {meta['name']}"
+    return f"only {made} Pods could be made: {command} tells why"
+
+
+def answers(deployment: Json | None) -> bool:
+    """Whether any replica of a predictor is there, be it one of many or of an older template."""
+    return bool(((deployment or {}).get("status") or {}).get("availableReplicas", 0))
+
+
+def predictor(child: Json | None, deployment: Json | None, version: str, now: int) -> Verdict:
+    """An InferenceService together with its Deployment, which alone tells which version runs."""
+    if child is None:
+        return ABSENT
+    status = child.get("status") or {}
+    conditions = _conditions(status)
+    model = status.get("modelStatus") or {}
+    if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
+        failure = model.get("lastFailureInfo") or {}
+        return Verdict(
+            Level.FAILED, str(failure.get("message") or failure.get("reason") or model["transitionStatus"])
+        )
+    predictor_ready = conditions.get("PredictorReady", {})
+    blocked = _blocked(deployment, now) if deployment is not None else ""
+    if predictor_ready.get("reason") == "ProgressDeadlineExceeded" and not blocked:
+        return Verdict(Level.FAILED, _told(predictor_ready))
+    if not conditions:
+        return silent(child, now, "KServe")
+    if deployment is None:
+        return Verdict(Level.PROGRESSING, "KServe has made no Deployment yet")
+    template = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    if template.get(MODEL_VERSION_ANNOTATION) != version:
+        return Verdict(
+            Level.PROGRESSING, f"still runs version {template.get(MODEL_VERSION_ANNOTATION, 'unknown')}"
+        )
+    rollout = workload(deployment, now)
+    if rollout.level is not Level.READY:
+        return rollout
+    ready = conditions.get("Ready", {})
+    if ready.get("status") != "True":
+        return Verdict(Level.PROGRESSING, _told(ready) or "not ready yet")
+    if (model.get("copies") or {}).get("failedCopies", 0) > 0:
+        return Verdict(Level.DEGRADED, "some copies failed to load the model")
+    return Verdict(Level.READY)
