@@ -55,7 +55,9 @@ def last_tick(schedule: str, created: int, now: int) -> int | None:
     return tick if tick > created else None
 
 
-def wanted_revision(spec: DetectorSpec, feature_set: str, token: str | None, created: int, now: int) -> str | None:
+def wanted_revision(
+    spec: DetectorSpec, feature_set: str, token: str | None, created: int, now: int
+) -> str | None:
     """16 hex characters that name the wanted run; None where the detector trains no model of its own.
 
     Another value starts a training: a changed training spec, label spec or feature set, another ``token`` in the train
