@@ -1,7 +1,7 @@
 """Writes ``docs/reference`` from the types: ``python -m fraud_contracts.reference FOLDER``.
 
 One page each for the resource's fields, the records on topics, the metrics, the codes of errors and degraded answers,
-and the conditions.
+the conditions, and the kinds of features.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, NotRequired, get_args, get_origin, get_type_hints
 from fraud_contracts import metrics, names, records, reference_text
 from fraud_contracts.crd import custom_resource_definition
 from fraud_contracts.errors import Degraded, Reason
+from fraud_contracts.feature_kinds import Aggregate, Transform
 
 _HEAD: Final = "<!-- Generated: change the types that it is made from, then run make reference. -->\n"
 # What lies on each topic; a profile is bytes, and a transaction is written as the detector's spec says.
@@ -41,6 +42,7 @@ def pages() -> dict[str, str]:
         "metrics.md": _metrics(),
         "errors.md": _errors(),
         "conditions.md": _conditions(),
+        "features.md": _features(),
     }
 
 
@@ -199,6 +201,30 @@ def _conditions() -> str:
         f"{_HEAD}# Conditions of a {names.KIND}\n\nEach stands in `status.conditions` with a reason and a message.\n\n"
         f"{_table(('condition', 'True when'), conditions)}\n## Reasons\n\nBeside `Not` with the name of a condition, as in "
         f"`NotKafkaReady`, which is a reason of `Ready`:\n\n{_table(('reason', 'what'), reasons)}"
+    )
+
+
+def _features() -> str:
+    aggregates = []
+    for aggregate in Aggregate:
+        entry = aggregate.entry
+        needs = ["`entity`", *(["`window`"] if entry.needs_window else [])]
+        needs += [f"`of`: {entry.of.value}"] if entry.of else []
+        needs += ["`labelDelay` on the entity, no `where`"] if entry.needs_labels else []
+        row = (_code(aggregate), entry.sentence, ", ".join(needs), entry.state, entry.value, entry.null)
+        aggregates.append(row)
+    transforms = []
+    for transform in Transform:
+        args = "`args`: two, each `amount` or an earlier feature" if transform.entry.args else ""
+        needs_where = "`where`" if transform.entry.needs_where else ""
+        row_of = (transform.entry.sentence, args or needs_where, transform.entry.value, transform.entry.null)
+        transforms.append((_code(transform), *row_of))
+    return (
+        f"{_HEAD}# The kinds of features\n\n## Aggregates\n\nOf one entity's events in the window `(t - window, t]`, the event "
+        "itself included; with `where`, of those whose field has that value. Null (NaN) where the event has no such entity.\n\n"
+        f"{_table(('aggregate', 'what', 'needs', 'kept of a key', 'value', 'null'), aggregates)}\n"
+        "## Transforms\n\nOf the event and of features before it; they keep nothing.\n\n"
+        f"{_table(('transform', 'what', 'needs', 'value', 'null'), transforms)}"
     )
 
 
