@@ -27,6 +27,7 @@ from fraud_serving.instruments import Instruments
 from fraud_testing import judging, redis, serving
 from fraud_testing.feature_stream import Stream
 from fraud_testing.judging import CONFIG, OF
+from fraud_testing.kafka import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -245,7 +246,8 @@ def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
         True,
     )
     assert metric(one.instruments.registry, "claim") == 1
-    time.sleep(0.002)
+    # A decision made now would say another millisecond.
+    wait_for(lambda: time.time_ns() // 1_000_000 > decision["decided"], 5, "the next millisecond")
     again = judging.judge(server).judge(judging.read(record))
     assert [found["decided"] for found in judging.decided(again)] == [decision["decided"]]
     assert store.ttl(key) > 0

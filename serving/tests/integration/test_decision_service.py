@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +53,14 @@ def call(
     return asyncio.run(run())
 
 
+def unreadable(service: serving.Process, what: str) -> float:
+    """How often stored bytes of this kind were taken for missing."""
+    with urllib.request.urlopen(service.url + "/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    counters = [line for line in lines if line.startswith("fraud_unreadable_total{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in counters if f'what="{what}"' in line)
+
+
 def accepted(stack: Any) -> list[dict[str, Any]]:
     messages = stack.broker.read(stack.config.identity.topic("accepted"))
     return [orjson.loads(message.value()) for message in messages]
@@ -78,7 +87,9 @@ def test_a_retry_gets_the_same_answer_and_is_appended_once(stack: Any, service: 
     """Same id and body: the stored answer, byte for byte; the acknowledged append isn't repeated."""
     body = stack.transaction("retry")
     first = call(service.url + "/v1/decisions", body)[0]
-    time.sleep(0.2)  # the claim learns of the acknowledgement a moment after the answer
+    # The claim learns of the acknowledgement a moment after the answer.
+    store, claim = redis_client.Redis.from_url(stack.redis.url), stack.config.identity.redis_claim("retry")
+    wait_for(lambda: (store.get(claim) or b"").startswith(b"1"), 10, "the claim of an appended decision")
     assert call(service.url + "/v1/decisions", body)[0] == first
     assert call(service.url + "/v1/decisions/retry")[0] == first
     assert sum(r["event"]["id"] == "retry" for r in accepted(stack)) == 1
@@ -190,7 +201,7 @@ def test_a_new_release_is_taken_without_a_restart(stack: Any, service: serving.P
     told = call(service.url + "/v1/decisions", stack.transaction("r2"))[0][1]
     assert (told["action"], told["release"]) == ("review", "r2")
     (stack.folder / "release.json").write_text("{")
-    time.sleep(2)
+    wait_for(lambda: unreadable(service, "release") > 0, 10, "the broken release to be refused")
     assert call(service.url + "/v1/release")[0][1]["name"] == "r2"
     stack.release()
     wait_for(lambda: call(service.url + "/v1/release")[0][1]["name"] == "r1", 10, "release r1")

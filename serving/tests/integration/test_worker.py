@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import shutil
 import signal
 import threading
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -149,9 +149,16 @@ def test_failed_features_and_a_lost_redis_are_stated(stream: Stream, worker: ser
         assert stream.wait("unclaimed")["unclaimed"]["degraded"] == ["idempotency"]
     finally:
         stream.stack.redis.start()
-    time.sleep(1.1)  # the worker leaves a failed store alone for a second
-    stream.send(stream.record("claimed-again"))
-    assert stream.wait("claimed-again")["claimed-again"]["degraded"] == []
+    numbers = itertools.count()
+
+    def claimed() -> bool:
+        event_id = f"claimed-again-{next(numbers)}"
+        stream.send(stream.record(event_id))
+        degraded: list[str] = stream.wait(event_id)[event_id]["degraded"]
+        return degraded == []
+
+    # The worker leaves a failed store alone for a second.
+    wait_for(claimed, 30, "a decision that is claimed again")
 
 
 def test_a_vector_of_another_feature_set_is_refused(stream: Stream, worker: serving.Process) -> None:
@@ -225,8 +232,8 @@ def test_a_killed_worker_loses_and_doubles_nothing(stream: Stream, worker: servi
 
 
 def restart(broker: Broker) -> None:
+    """Away for as long as it takes to start: seconds."""
     broker.stop(signal.SIGKILL)
-    time.sleep(1)
     broker.start()
 
 
