@@ -116,20 +116,21 @@ def test_partitions_change_hands_without_a_repeat(broker: Broker, make: Make) ->
     loops = [loop("pod-0"), loop("pod-1")]
     with ThreadPoolExecutor(2) as pool:
         runs = []
-        for turn in range(6):
-            start = turn * 200
-            broker.produce(topic, [(f"t_{n}", decision(f"tx-{n}")) for n in range(start, start + 200)])
-            if turn in (0, 2):
-                runs.append(pool.submit(loops[len(runs)].run))
-            if turn == 2:
-                wait_for(loops[1].ready, 60, "the second replica")
-            if turn == 4:
-                loops[0].stop()
-                runs[0].result(60)
         try:
+            for turn in range(6):
+                start = turn * 200
+                broker.produce(topic, [(f"t_{n}", decision(f"tx-{n}")) for n in range(start, start + 200)])
+                if turn in (0, 2):
+                    runs.append(pool.submit(loops[len(runs)].run))
+                if turn == 2:
+                    wait_for(loops[1].ready, 60, "the second replica")
+                if turn == 4:
+                    loops[0].stop()
+                    runs[0].result(60)
             wait_for(lambda: len(ids(config)) == 1_200, 60, "all decisions")
-        finally:
-            loops[1].stop()
+        finally:  # the pool waits for both
+            for running in loops:
+                running.stop()
         runs[1].result(60)
     assert set(ids(config).values()) == {1}
 

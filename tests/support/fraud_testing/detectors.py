@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def document(
 
 
 def write(config: DetectorConfig, folder: Path) -> Path:
-    """The mounted file; FRAUD_CONFIG names it."""
+    """The mounted file; FRAUD_CONFIG names it. It is replaced whole: another process may read it at this moment."""
     path = folder / "detector.json"
-    path.write_text(config.to_json())
-    return path
+    new = folder / f"detector.json.{uuid.uuid4().hex}"
+    new.write_text(config.to_json())
+    return new.replace(path)
