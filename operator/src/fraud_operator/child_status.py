@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from fraud_contracts.names import MODEL_VERSION_ANNOTATION
+from fraud_operator.timestamps import to_ms
 
 Json = Mapping[str, Any]
 # Without any status after this time, the operator of that kind is missing or stuck.
@@ -77,7 +77,7 @@ def _current(child: Json, status: Json) -> bool:
 def silent(child: Json, now: int, operator: str) -> Verdict:
     """No status at all: fresh, or nobody looks after it. Tells a moment, not an age: a settled status never changes."""
     made = child["metadata"].get("creationTimestamp")
-    if made is None or now - _ms(made) < SILENT_MS:
+    if made is None or now - to_ms(made) < SILENT_MS:
         return Verdict(Level.PROGRESSING, "waits for its operator")
     return Verdict(
         Level.SILENT,
@@ -90,16 +90,12 @@ def overlooked(child: Json, now: int, operator: str) -> Verdict | None:
     times = [str(entry["time"]) for entry in child["metadata"].get("managedFields") or [] if entry.get("time")
              and not entry.get("subresource")]  # fmt: skip
     changed = max(times, default=None)
-    if changed is None or now - _ms(changed) < STUCK_MS:
+    if changed is None or now - to_ms(changed) < STUCK_MS:
         return None
     return Verdict(
         Level.SILENT,
         f"was changed at {changed} and nobody has acted on it since: is {operator} running? See its log",
     )
-
-
-def _ms(stamp: str) -> int:
-    return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() * 1000)
 
 
 def kafka(child: Json | None, now: int, *, ephemeral: bool = False) -> Verdict:
@@ -213,7 +209,7 @@ def _blocked(child: Json, now: int) -> str:
     times = [str(entry["time"]) for entry in meta.get("managedFields") or [] if entry.get("time")
              and entry.get("subresource") == "status"]  # fmt: skip
     since = max(times, default=meta.get("creationTimestamp"))
-    if since is None or now - _ms(since) < SILENT_MS:
+    if since is None or now - to_ms(since) < SILENT_MS:
         return ""
     command = f"kubectl -n {meta['namespace']} describe statefulset {meta['name']}"
     return f"only {made} Pods could be made: {command} tells why"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 from fraud_contracts import names
@@ -17,6 +16,7 @@ from fraud_contracts.child_kinds import BY_KIND, NAMESPACE
 from fraud_operator.apply import Report, is_ours
 from fraud_operator.desired.flink_deployment import SAVEPOINT_ON_DELETION
 from fraud_operator.kube import ApiError, Kube, RefusedError, UnknownKindError
+from fraud_operator.timestamps import to_ms
 
 Json = dict[str, Any]
 # How long a RUNNING job's savepoint may take, and then the job's end without one.
@@ -47,9 +47,7 @@ def is_terminating(kube: Kube, namespace: str) -> bool:
 def ordered_at(body: Json) -> int | None:
     """When its deletion was asked for, in milliseconds; None where it wasn't."""
     stamp = body["metadata"].get("deletionTimestamp")
-    if stamp is None:
-        return None
-    return int(datetime.fromisoformat(str(stamp).replace("Z", "+00:00")).timestamp() * 1000)
+    return None if stamp is None else to_ms(str(stamp))
 
 
 def is_orphaning(kube: Kube, body: Json) -> bool:

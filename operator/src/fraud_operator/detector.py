@@ -21,6 +21,7 @@ from fraud_contracts.names import Identity
 from fraud_contracts.rule_names import RuleError
 from fraud_operator import training
 from fraud_operator.settings import Platform
+from fraud_operator.timestamps import to_ms
 
 Json = dict[str, Any]
 
@@ -45,13 +46,13 @@ class Detector:
     def parse(cls, body: Mapping[str, Any], platform: Platform) -> Detector:
         """From a stored object; pydantic's ValidationError where the schema would have refused its spec."""
         meta = body["metadata"]
-        created = meta.get("creationTimestamp", "1970-01-01T00:00:00Z").replace("Z", "+00:00")
+        created = meta.get("creationTimestamp", "1970-01-01T00:00:00Z")
         return cls(
             namespace=meta["namespace"],
             name=meta["name"],
             uid=meta.get("uid", ""),
             generation=meta.get("generation", 1),
-            created=int(datetime.fromisoformat(created).timestamp() * 1000),
+            created=to_ms(created),
             annotations=meta.get("annotations") or {},
             spec=parse_spec(dict(body["spec"])),
             platform=platform,

@@ -34,6 +34,7 @@ from fraud_operator.lags import LagReader
 from fraud_operator.registry import ModelNotFoundError, Registry, Version
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutState
+from fraud_operator.timestamps import to_ms
 
 LOG: Final = logging.getLogger(__name__)
 DATA_PATH: Final = {workload.label: workload for workload in WORKLOADS if workload.data_path}
@@ -213,8 +214,8 @@ def _failure(registry: Registry, detector: Detector, facts: Facts) -> TrainingFa
     job = readiness.training_job(detector, facts)
     if job is None or facts.revision is None or training.outcome(job).phase is not training.Phase.FAILED:
         return None
-    made = training.to_ms(job["metadata"].get("creationTimestamp")) or 0
-    return registry.failure(detector.identity.experiment, facts.revision, made)
+    stamp = job["metadata"].get("creationTimestamp")
+    return registry.failure(detector.identity.experiment, facts.revision, to_ms(stamp) if stamp else 0)
 
 
 def _controller(body: Json) -> Json:

@@ -18,6 +18,7 @@ from croniter import croniter
 
 from fraud_contracts.detector import DetectorSpec, dump
 from fraud_contracts.training_end import EndReason, TrainingFailure
+from fraud_operator.timestamps import to_ms
 
 # A failed run is tried again after this time: what it lacked (history, labels, room on a node) may have come since.
 RETRY_AFTER_MS: Final = 30 * 60_000
@@ -77,20 +78,13 @@ def wanted_revision(
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def to_ms(stamp: str | None) -> int | None:
-    """UTC ms of a time as Kubernetes writes it; None where it isn't set."""
-    if not stamp:
-        return None
-    return int(datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() * 1000)
-
-
 def outcome(job: Mapping[str, Any] | None, failure: TrainingFailure | None = None) -> Outcome:
     """What a RayJob's status says, and the run itself. Complete alone isn't success: it also covers a job that was stopped."""
     if job is None:
         return Outcome(Phase.NONE)
     status = job.get("status") or {}
     deployment, run = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
-    ended = to_ms(status.get("endTime"))
+    ended = to_ms(status["endTime"]) if status.get("endTime") else None
     if deployment == "Complete" and run == "SUCCEEDED":
         return Outcome(Phase.SUCCEEDED, ended=ended)
     if deployment in ("Failed", "ValidationFailed") or (
