@@ -96,34 +96,25 @@ WORKER: Final = Workload(
     service=True,
     budget=True,
 )
-PROFILE_SINK: Final = Workload(
-    Component.PROFILE_SINK,
-    "the profile sink",
-    partial(names.sink, store="profile"),
-    lambda images: images.sinks,
-    "fraud_sinks.profile",
-    METRICS,
-    strategy=_ONE_AFTER_THE_OTHER,
-)
-LEDGER_SINK: Final = Workload(
-    Component.LEDGER_SINK,
-    "the ledger sink",
-    partial(names.sink, store="ledger"),
-    lambda images: images.sinks,
-    "fraud_sinks.ledger",
-    METRICS,
-    strategy=_ONE_AFTER_THE_OTHER,
-)
-LAKE_SINK: Final = Workload(
-    Component.LAKE_SINK,
-    "the lake sink",
-    partial(names.sink, store="lake"),
-    lambda images: images.sinks,
-    "fraud_sinks.lake",
-    METRICS,
-    strategy=_ONE_AFTER_THE_OTHER,
-    storage=True,
-)
+
+
+def _sink(component: Component, store: str, *, storage: bool = False) -> Workload:
+    """``store`` is what it writes to, after which its name, title and module are called."""
+    return Workload(
+        component,
+        f"the {store} sink",
+        partial(names.sink, store=store),
+        lambda images: images.sinks,
+        f"fraud_sinks.{store}",
+        METRICS,
+        strategy=_ONE_AFTER_THE_OTHER,
+        storage=storage,
+    )
+
+
+PROFILE_SINK: Final = _sink(Component.PROFILE_SINK, "profile")
+LEDGER_SINK: Final = _sink(Component.LEDGER_SINK, "ledger")
+LAKE_SINK: Final = _sink(Component.LAKE_SINK, "lake", storage=True)
 CONSOLE: Final = Workload(
     Component.CONSOLE,
     "the console",
