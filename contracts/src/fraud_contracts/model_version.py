@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fraud_contracts.model_package import PackageError
+from fraud_contracts.training_end import REVISION_TAG
 
 # What is live. Set by the operator alone, which never reads it to decide what goes live.
 CHAMPION: Final = "champion"
@@ -38,7 +39,7 @@ class VersionTags:
         tags = {
             "digest": self.digest,
             "feature_set": self.feature_set,
-            "training_revision": self.training_revision,
+            REVISION_TAG: self.training_revision,
             "code": self.code,
             "epoch": str(self.epoch),
             "seeds": str(self.seeds),
@@ -58,7 +59,7 @@ class VersionTags:
             return cls(
                 digest=tags["digest"],
                 feature_set=tags["feature_set"],
-                training_revision=tags.get("training_revision", ""),
+                training_revision=tags.get(REVISION_TAG, ""),
                 code=tags.get("code", ""),
                 epoch=int(tags.get("epoch") or 0),
                 seeds=int(tags.get("seeds") or 0),

@@ -12,8 +12,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-# Tags of an MLflow run: which training revision it belongs to, and why it ended without a model (a TrainingFailure).
+# Of an MLflow run and of a model version: which training revision it belongs to.
 REVISION_TAG: Final = "training_revision"
+# Of a run that ended without a model: why (a TrainingFailure).
 FAILURE_TAG: Final = "training_failure"
 # MLflow takes tags of 5,000 characters.
 MAX_MESSAGE: Final = 1_000
