@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +71,12 @@ def document(
 
 
 def write(config: DetectorConfig, folder: Path) -> Path:
-    """The mounted file; FRAUD_CONFIG names it. It is replaced whole: another process may read it at this moment."""
-    path = folder / "detector.json"
-    new = folder / f"detector.json.{uuid.uuid4().hex}"
-    new.write_text(config.to_json())
+    """The mounted file; FRAUD_CONFIG names it."""
+    return replace_whole(folder / "detector.json", config.to_json())
+
+
+def replace_whole(path: Path, text: str) -> Path:
+    """Writes a file as the kubelet does: a process that reads it at this moment finds the old text or the new."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
     return new.replace(path)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.release import Release
-from fraud_testing.detectors import write
+from fraud_testing.detectors import replace_whole, write
 from fraud_testing.kafka import free_port, wait_for
 
 API_KEY = "test-key"
@@ -120,10 +120,8 @@ def environment(config: DetectorConfig, folder: Path, redis_url: str) -> dict[st
 
 
 def write_release(folder: Path, release: Release) -> None:
-    """Puts the release where the process looks for it, whole, as the kubelet does."""
-    new = folder / "release.json.new"
-    new.write_text(release.to_json())
-    new.replace(folder / "release.json")
+    """Puts the release where the process looks for it."""
+    replace_whole(folder / "release.json", release.to_json())
 
 
 @contextmanager
