@@ -117,9 +117,8 @@ class Standin:
             self._end(kafka, statuses.failed(kafka, "InvalidConfigurationException", message))
             return
         ids = objects.node_ids(pools)
-        for (
-            pool
-        ) in pools:  # first: the cluster's id must be reported before a Pod formats its storage with it
+        # First: the cluster's id must be reported before a Pod formats its storage with it.
+        for pool in pools:
             self._write(pool, statuses.pool_status(kafka, pool, ids[pool["metadata"]["name"]], cluster_id))
         pods = [
             brokers.pod_name(kafka, pool, node) for pool in pools for node in ids[pool["metadata"]["name"]]

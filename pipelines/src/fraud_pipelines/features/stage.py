@@ -79,9 +79,9 @@ class KeyState:
         """Takes an event; -> its values, None for a repeated id. ``key`` is ``hash64`` of its id, if the caller has it.
 
         *Out of order*: the event takes its place by its own time; its values are as of that time and see what is known
-        of it and before. Values that later events were given already are not revised. *Too late* (``is_too_late``): nothing changes but a counter, and the
-        values are those of an event alone. *Ties* count in the order in which they come: the second of a millisecond sees
-        the first.
+        of it and before. Values that later events were given already are not revised. *Too late* (``is_too_late``): nothing
+        changes but a counter, and the values are those of an event alone. *Ties* count in the order in which they come: the
+        second of a millisecond sees the first.
         """
         stage, curves = self.stage, self.curves
         t: int = event["time"]
