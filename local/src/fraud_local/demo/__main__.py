@@ -23,7 +23,18 @@ import yaml
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
 from fraud_local import paths
-from fraud_local.demo import chaos, checks, container_logs, data, leaks_cluster, observe, place, pod, summary
+from fraud_local.demo import (
+    chaos,
+    checks,
+    container_logs,
+    data,
+    failure,
+    leaks_cluster,
+    observe,
+    place,
+    pod,
+    summary,
+)
 from fraud_local.demo.clock import Clock
 from fraud_local.demo.kubectl import Kubectl, KubectlError
 from fraud_local.shell import LocalError
@@ -38,6 +49,7 @@ CHAOS_BAD_RECORDS = 1000
 CHAOS_BAD_WITHIN = 240
 HISTORY_ROWS = 60_000
 GATES = ("KafkaReady", "StreamingReady", "TrainingSucceeded", "FeaturesWarm", "ModelResolved", "ServingReady", "ReleasePropagated", "Ready")  # fmt: skip
+REMIND_SECONDS = 60.0
 # Reasons of TrainingSucceeded that end a demo: its history is there, so none of them goes away by waiting.
 NO_MODEL = ("TrainingFailed", "WaitingForHistory", "WaitingForLabels")
 
@@ -179,24 +191,23 @@ class Demo:
         self.clock.say(f"applied {self.options.cr}")
 
     def wait_ready(self) -> None:
-        """Follows the conditions until Ready; shows each change with its message."""
+        """Follows the conditions until Ready; shows each change, and every minute what is still not true."""
         deadline = time.monotonic() + self.options.timeout
         seen: dict[str, tuple[str, str]] = {}
+        reminder = time.monotonic() + REMIND_SECONDS
         while True:
-            for condition in self.kube.get(*self.fd).get("status", {}).get("conditions", []):
-                state = (condition["status"], condition["reason"])
-                if seen.get(condition["type"]) != state:
-                    seen[condition["type"]] = state
-                    self.clock.say(
-                        f"{condition['type']:<18} {state[0]:<8} {state[1]:<22} {condition['message'][:140]}"
-                    )
+            conditions = self.kube.get(*self.fd).get("status", {}).get("conditions", [])
+            remind = time.monotonic() > reminder
+            for condition in conditions:
+                kind, state = condition["type"], (condition["status"], condition["reason"])
+                if seen.get(kind) != state or (remind and kind in GATES and state[0] != "True"):
+                    seen[kind], reminder = state, time.monotonic() + REMIND_SECONDS
+                    self.clock.say(f"{kind:<18} {state[0]:<8} {state[1]:<22} {condition['message'][:140]}")
             if all(seen.get(gate, ("",))[0] == "True" for gate in GATES):
                 return
             if seen.get("TrainingSucceeded", ("", ""))[1] in NO_MODEL:
-                raise DemoError(
-                    "training failed: "
-                    + observe.last_logs(self.kube, self.namespace, "ray.io/node-type=head")
-                )
+                logs = failure.last_logs(self.kube, self.namespace, "-l", "ray.io/node-type=head")
+                raise DemoError(f"training failed: {logs}")
             if time.monotonic() > deadline:
                 waiting = [gate for gate in GATES if seen.get(gate, ("",))[0] != "True"]
                 raise DemoError(f"not true within {self.options.timeout:.0f} s: {', '.join(waiting)}")
@@ -374,7 +385,8 @@ def main() -> None:
         demo.clock.say("interrupted")
     except (DemoError, chaos.ChaosError, KubectlError, data.DataError, LocalError) as error:
         demo.clock.say(f"FAILED: {error}")
-        observe.save_logs(demo, BUILD / "logs")
+        if hasattr(demo, "kube"):
+            failure.keep(demo.kube, (demo.namespace, PLATFORM), BUILD / "logs", demo.clock.say)
     finally:
         try:
             demo.logs.stop()

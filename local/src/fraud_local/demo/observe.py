@@ -1,4 +1,4 @@
-"""What the demo records of the cluster itself: Pods, operators, conditions, children, model, memory, logs."""
+"""What the demo records of the cluster itself: Pods, operators, conditions, children, model, memory."""
 
 from __future__ import annotations
 
@@ -118,36 +118,3 @@ def pod_metrics(kube: Kubectl, namespace: str, deployment: str) -> str:
             except KubectlError as error:
                 texts.append(f"# unreachable: {error}")
     return "\n".join(texts)
-
-
-def last_logs(kube: Kubectl, namespace: str, selector: str) -> str:
-    try:
-        return kube.kubectl("-n", namespace, "logs", "-l", selector, "--tail=15", "--all-containers")
-    except KubectlError as error:
-        return str(error)
-
-
-def save_logs(demo: Any, folder: Path) -> None:
-    """Keeps every Pod's log and the objects' state before the teardown, so that a failure can be read afterwards."""
-    if not hasattr(demo, "kube"):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for namespace in (demo.namespace, "fraud-platform"):
-        try:
-            items = demo.kube.get("-n", namespace, "pods").get("items", [])
-            (folder / f"{namespace}.describe.txt").write_text(
-                demo.kube.kubectl("-n", namespace, "describe", "pods,frauddetectors")
-            )
-        except KubectlError as error:
-            demo.clock.say(f"Pods of {namespace}: {error}")
-            continue
-        for item in items:
-            name = item["metadata"]["name"]
-            try:
-                text = demo.kube.kubectl(
-                    "-n", namespace, "logs", name, "--all-containers", "--prefix", "--tail=2000"
-                )
-            except KubectlError as error:  # one Pod that is gone meanwhile leaves the others' logs to be kept
-                text = str(error)
-            (folder / f"{namespace}.{name}.log").write_text(text)
-    demo.clock.say(f"logs of all Pods: {folder}")
