@@ -85,6 +85,9 @@ lint: env-dev ## Format, lint, types, imports
 	@MYPYPATH=contracts/src:pipelines/src $(DEV)/mypy pipelines/src
 	@MYPYPATH=contracts/src:operator/src $(DEV)/mypy operator/src
 	@MYPYPATH=contracts/src:local/src $(DEV)/mypy local/src
+	@MYPYPATH=contracts/src:pipelines/src:flink/src $(DEV)/mypy flink/src
+	@MYPYPATH=contracts/src:pipelines/src:ray/src $(DEV)/mypy ray/src
+	@MYPYPATH=contracts/src:pipelines/src:console/src $(DEV)/mypy console/src
 	@MYPYPATH=$(subst $() ,:,$(wildcard */src) tests/support tests/bench) $(DEV)/mypy --follow-imports=silent tests/support tests/bench/fraud_bench
 	@PYTHONPATH=contracts/src:pipelines/src:operator/src:flink/src:ray/src:serving/src:console/src:local/src $(DEV)/lint-imports --no-cache
 

@@ -19,7 +19,7 @@ LEAVE_SECONDS: Final = 2.0
 FINISH_SECONDS: Final = 15
 
 
-class Server(uvicorn.Server):
+class Server(uvicorn.Server):  # type: ignore[misc]  # the linter's environment has no uvicorn
     """On SIGTERM first unready, a moment later deaf: callers learn of it with delay."""
 
     def __init__(self, settings: uvicorn.Config, console: Console) -> None:

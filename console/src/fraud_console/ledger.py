@@ -43,7 +43,8 @@ class Ledger:
     def alerts(self, limit: int, before: tuple[int, str]) -> list[dict[str, Any]]:
         """The newest first; ``before`` is the (decided, id) of the last one that was seen."""
         with self._cursor() as cursor:
-            return cursor.execute(_ALERTS, (*before, limit)).fetchall()
+            alerts: list[dict[str, Any]] = cursor.execute(_ALERTS, (*before, limit)).fetchall()
+            return alerts
 
     def transaction(self, event_id: str) -> dict[str, Any] | None:
         """All that is known of an id; None where there is neither a decision nor a report."""

@@ -28,7 +28,8 @@ from pyflink.datastream.state import ValueStateDescriptor
 from fraud_contracts import log
 from fraud_contracts.config import load_config
 from fraud_contracts.records import Source
-from fraud_flink.intake import EVENT, LABEL, Dead, Element, Intake, entity_key
+from fraud_flink.elements import Element, EventElement, LabelElement, Packed, entity_key, unpack
+from fraud_flink.intake import DeadLetterRow, Intake
 from fraud_flink.stages import EntityStage
 from fraud_flink.tables import SOURCES
 
@@ -45,7 +46,7 @@ WAITING_MAX = 64
 _log = logging.getLogger(__name__)
 
 
-class IntakeFunction(ProcessFunction):  # type: ignore[misc]
+class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no types
     """First step of all input topics; rows are (noun, key, value, partition, offset, append time)."""
 
     def open(self, runtime_context: RuntimeContext) -> None:
@@ -57,22 +58,23 @@ class IntakeFunction(ProcessFunction):  # type: ignore[misc]
     def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Iterator[Any]:
         noun, key, body, partition, offset, appended = value
         source: Source = {"topic": self._topics[noun], "partition": partition, "offset": offset}
-        found = self._intake.take(noun, key, body, source, appended)
-        if isinstance(found, Dead):
-            yield DEAD_LETTERS, Row(k=found.key, v=found.value)
-        else:
-            yield from found
+        outcome = self._intake.take(noun, key, body, source, appended)
+        if isinstance(outcome, DeadLetterRow):
+            yield DEAD_LETTERS, Row(k=outcome.key, v=outcome.value)
+            return
+        for element in outcome:
+            yield element.packed()
 
 
-class EntityKey(KeySelector):  # type: ignore[misc]
+class EntityKey(KeySelector):  # type: ignore[misc]  # as above
     def __init__(self, entity: str) -> None:
         self._entity = entity
 
-    def get_key(self, value: Element) -> str:
-        return entity_key(value, self._entity)
+    def get_key(self, value: Packed) -> str:
+        return entity_key(unpack(value), self._entity)
 
 
-class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
+class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # as above
     """One entity's stage: applies events, labels and seeds to the key's state, and emits what it became to ``profiles``.
 
     What is addressed to a later stage passes through. The last stage emits finished feature records instead of elements.
@@ -96,70 +98,75 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
         run = f"{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(3)}"
         self._stage = EntityStage(load_config(), self._index, run)
 
-    def process_element(self, value: Element, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
-        kind, addressee, body = value
+    def process_element(self, value: Packed, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
+        element = unpack(value)
         stage = self._stage
-        if addressee is not None and addressee != stage.entity:
+        if not isinstance(element, EventElement) and element.entity != stage.entity:
             yield value
             return
         key = ctx.get_current_key()
-        if kind == EVENT:
-            token = stage.token(body)
+        if isinstance(element, EventElement):
+            token = stage.token(element)
             if token is None:
-                yield self._done(value)
+                yield self._forward(element)
                 return
             state = self._state.value()
-            if stage.lacking(state, body) and self._hold(key, value, ctx):
+            if stage.lacking(state, element) and self._hold(key, element, ctx):
                 return
-            yield from self._apply(value, token, state, stage.event(state, body))
-        elif kind == LABEL:
+            yield from self._apply(element, token, stage.event(state, element))
+        elif isinstance(element, LabelElement):
             state = self._state.value()
-            yield from self._apply(value, body["entities"][stage.entity], state, stage.label(state, body))
+            yield from self._apply(element, element.token, stage.label(state, element.label))
         else:
             state = self._state.value()
-            yield from self._apply(value, body[0], state, stage.seed(state, body[1]))
+            yield from self._apply(element, element.token, stage.seed(state, element.profile))
         if key in self._held:
             yield from self._release(key, 0)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         yield from self._release(ctx.get_current_key(), timestamp)
 
-    def _apply(self, value: Element, token: str, state: bytes | None, new: bytes | None) -> Iterator[Any]:
+    def _apply(self, element: Element, token: str, new: bytes | None) -> Iterator[Any]:
         if new is not None:
             self._state.update(new)
             yield PROFILES, Row(k=self._stage.profile_key(token), v=new)
-        if value[0] == EVENT:
-            yield self._done(value)
+        if isinstance(element, EventElement):
+            yield self._forward(element)
 
-    def _done(self, value: Element) -> Any:
+    def _forward(self, element: EventElement) -> Any:
+        """To the next stage; from the last one as a finished feature record."""
         if not self._last:
-            return value
-        return Row(k=self._stage.feature_key(value[2]), v=self._stage.feature_record(value[2]))
+            return element.packed()
+        return Row(k=self._stage.feature_key(element), v=self._stage.feature_record(element))
 
-    def _hold(self, key: str, value: Element, ctx: KeyedProcessFunction.Context) -> bool:
+    def _hold(self, key: str, element: EventElement, ctx: KeyedProcessFunction.Context) -> bool:
         """Lets an event wait, unless too many do."""
         waiting = self._waiting_of()
         if len(waiting) >= WAITING_MAX:
             return False
         timers = ctx.timer_service()
         until = timers.current_processing_time() + WAIT_MS
-        waiting.append((until, value))
-        self._waiting.update(pickle.dumps(waiting))
+        self._keep([*waiting, (until, element)])
         timers.register_processing_time_timer(until)
         self._held.add(key)
         return True
 
-    def _waiting_of(self) -> list[tuple[int, Element]]:
+    def _keep(self, waiting: list[tuple[int, EventElement]]) -> None:
+        self._waiting.update(pickle.dumps([(until, element.stored()) for until, element in waiting]))
+
+    def _waiting_of(self) -> list[tuple[int, EventElement]]:
         held = self._waiting.value()
         if held is None:
             return []
         try:
-            return pickle.loads(held)  # noqa: S301 - this job's own state
+            stored: list[tuple[int, Packed]] = pickle.loads(held)  # noqa: S301 - this job's own state
+            elements = [(until, unpack(packed)) for until, packed in stored]
         except Exception:  # whatever the bytes make of the reader, they would do so again after each restart
             _log.exception(
                 "what waits at a key of entity %s can't be read and is dropped", self._stage.entity
             )
             return []
+        return [(until, element) for until, element in elements if isinstance(element, EventElement)]
 
     def _release(self, key: str, now: int) -> Iterator[Any]:
         """Applies those that lack nothing any more, and all before one that has waited until ``now``; who saw least is first."""
@@ -167,15 +174,15 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]
         before = len(waiting)
         while waiting:
             state = self._state.value()
-            lacking = [stage.lacking(state, value[2]) for _, value in waiting]
+            lacking = [stage.lacking(state, element) for _, element in waiting]
             if min(lacking) and all(until > now for until, _ in waiting):
                 break
-            _, value = waiting.pop(lacking.index(min(lacking)))
-            token = stage.token(value[2])
+            _, element = waiting.pop(lacking.index(min(lacking)))
+            token = stage.token(element)
             if token is not None:
-                yield from self._apply(value, token, state, stage.event(state, value[2]))
+                yield from self._apply(element, token, stage.event(state, element))
         if not waiting:
             self._waiting.clear()
             self._held.discard(key)
         elif len(waiting) != before:
-            self._waiting.update(pickle.dumps(waiting))
+            self._keep(waiting)

@@ -1,9 +1,6 @@
 """From the bytes of an input topic to an element of the stream, or to a dead letter. Imports nothing of Flink.
 
-An *element* is what flows between the steps: ``(EVENT, None, work)``, ``(LABEL, entity, label)`` or
-``(SEED, entity, (token, profile))``. ``work`` is the feature record in the making; labels and seeds are addressed to one
-entity's stage and pass through the others. Nothing here raises on a bad record: an exception in a stream would come back
-after every restart.
+Nothing here raises on a bad record: an exception in a stream would come back after every restart.
 """
 
 from __future__ import annotations
@@ -11,29 +8,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, cast
 
 import orjson
 
 from fraud_contracts.config import MAX_EVENT_BYTES, DetectorConfig
 from fraud_contracts.errors import Degraded, EventError, Reason
 from fraud_contracts.event_values import MAX_INTEGER
-from fraud_contracts.records import Source
+from fraud_contracts.records import Label, Source
+from fraud_flink.elements import Element, EventElement, LabelElement, SeedElement
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import ProfileError, compile_detector
 from fraud_pipelines.sealing import Sealer
-
-EVENT: Final = 0
-LABEL: Final = 1
-SEED: Final = 2
-
-Element = tuple[int, str | None, Any]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Dead:
+class DeadLetterRow:
     """A dead letter as Kafka key and value."""
 
     key: bytes
@@ -59,25 +51,25 @@ class Intake:
 
     def take(
         self, noun: str, key: bytes | None, value: bytes | None, source: Source, appended: int
-    ) -> list[Element] | Dead:
+    ) -> list[Element] | DeadLetterRow:
         """A record of the topic of ``noun``: the elements that it makes, or its dead letter."""
         if noun == "seeds":
             return self.seed(key, value, source, appended)
         if noun == "labels":
             return self.label(value, source, appended)
-        judge = self.transaction if noun == "transactions" else self.accepted
-        found = judge(value, source, appended)
-        return found if isinstance(found, Dead) else [found]
+        read = self.transaction if noun == "transactions" else self.accepted
+        outcome = read(value, source, appended)
+        return outcome if isinstance(outcome, DeadLetterRow) else [outcome]
 
-    def transaction(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
+    def transaction(self, value: bytes | None, source: Source, appended: int) -> EventElement | DeadLetterRow:
         """A client's raw transaction, judged and tokenised; whatever is wrong with it makes a dead letter."""
         try:
             event, body = self._schema.parse(value or b"", self._tokeniser, appended)
         except EventError as error:
             return self._dead(value, source, appended, error)
-        return EVENT, None, _work(event, body, source, appended, None)
+        return EventElement(event, body, source, appended, None)
 
-    def accepted(self, value: bytes | None, source: Source, appended: int) -> Element | Dead:
+    def accepted(self, value: bytes | None, source: Source, appended: int) -> EventElement | DeadLetterRow:
         """A decided event: it goes on whatever happens, since its decision must reach ``decisions``.
 
         A damaged event passes without a vector; the decision holds event and hash as well. Only bytes that hold no
@@ -90,23 +82,24 @@ class Intake:
         if not isinstance(record, dict) or not isinstance(record.get("decision"), dict):
             event = record.get("event") if isinstance(record, dict) else None
             event_id = event.get("id") if isinstance(event, dict) else None
-            told = "the record of accepted holds no decision"
+            message = "the record of accepted holds no decision"
             named = event_id if isinstance(event_id, str) else None
-            return self._dead(value, source, appended, EventError(Reason.NOT_AN_OBJECT, told, event_id=named))
+            return self._dead(
+                value, source, appended, EventError(Reason.NOT_AN_OBJECT, message, event_id=named)
+            )
         decision, event, body = record["decision"], record.get("event"), record.get("hash")
-        problem = self._problem(event) or _strange(event, decision)
+        problem = self._problem(event) or _other_id(event, decision)
         if problem is not None:
             log.error("an accepted event is damaged: %s", problem, extra={"data": {"source": source}})
             own = decision.get("event")
             event = own if isinstance(own, dict) and own.get("id") == decision.get("id") else event
         if problem is not None or not isinstance(body, str):
             body = decision.get("hash", body)
-        work = _work(event, body, source, appended, decision)
-        if problem is not None:
-            work["reason"] = Degraded.FEATURES_FAILED.value
-        return EVENT, None, work
+        # Damaged ones keep whatever their event and hash are: no stage looks at them once there is a reason.
+        reason = None if problem is None else Degraded.FEATURES_FAILED.value
+        return EventElement(event, body, source, appended, decision, reason=reason)
 
-    def label(self, value: bytes | None, source: Source, appended: int) -> list[Element] | Dead:
+    def label(self, value: bytes | None, source: Source, appended: int) -> list[Element] | DeadLetterRow:
         """A joined label, once for each entity with features of labels.
 
         Only the ledger sink writes them, so a bad one is a fault worth a dead letter.
@@ -135,12 +128,15 @@ class Intake:
                 return self._refuse(
                     value, source, appended, Reason.WRONG_TYPE, f"the label's {name} is no time"
                 )
+        label = cast(Label, record)  # its fields were checked above
         tokens = record["entities"]
-        return [(LABEL, entity, record) for entity in self._labelled if isinstance(tokens.get(entity), str)]
+        return [
+            LabelElement(entity, label) for entity in self._labelled if isinstance(tokens.get(entity), str)
+        ]
 
     def seed(
         self, key: bytes | None, value: bytes | None, source: Source, appended: int
-    ) -> list[Element] | Dead:
+    ) -> list[Element] | DeadLetterRow:
         """A seed of this feature set; those of other sets share the topic and are passed over.
 
         Only training writes them, so one that can't be read is a fault worth a dead letter: its key begins cold.
@@ -152,9 +148,9 @@ class Intake:
         try:
             self._stages[entity].open(value)
         except ProfileError as error:
-            told = f"the seed of a key of {entity} can't be read: {error}"
-            return self._refuse(value, source, appended, Reason.WRONG_TYPE, told)
-        return [(SEED, entity, (token, value))]
+            message = f"the seed of a key of {entity} can't be read: {error}"
+            return self._refuse(value, source, appended, Reason.WRONG_TYPE, message)
+        return [SeedElement(entity, token, value)]
 
     def _problem(self, event: Any) -> str | None:
         if not isinstance(event, dict):
@@ -173,10 +169,10 @@ class Intake:
 
     def _refuse(
         self, value: bytes | None, source: Source, appended: int, reason: Reason, message: str
-    ) -> Dead:
+    ) -> DeadLetterRow:
         return self._dead(value, source, appended, EventError(reason, message))
 
-    def _dead(self, value: bytes | None, source: Source, appended: int, error: EventError) -> Dead:
+    def _dead(self, value: bytes | None, source: Source, appended: int, error: EventError) -> DeadLetterRow:
         letter = {
             "id": error.event_id,
             "reason": error.reason.value,
@@ -187,35 +183,8 @@ class Intake:
             # An oversized record keeps its first bytes: enough to find its sender, little enough to keep.
             "payload": self._sealer.seal((value or b"")[:MAX_EVENT_BYTES]),
         }
-        return Dead((error.event_id or "").encode(), orjson.dumps(letter))
+        return DeadLetterRow((error.event_id or "").encode(), orjson.dumps(letter))
 
 
-def _strange(event: dict[str, Any], decision: dict[str, Any]) -> str | None:
+def _other_id(event: Any, decision: dict[str, Any]) -> str | None:
     return None if event["id"] == decision.get("id") else "its decision is of another id"
-
-
-def _work(event: Any, body: Any, source: Source, appended: int, decision: Any) -> dict[str, Any]:
-    return {
-        "event": event,
-        "hash": body,
-        "source": source,
-        "appended": appended,
-        "decision": decision,
-        "repeat": False,
-        "reason": None,
-        "degraded": [],
-        "saw": {},
-        "values": {},
-    }
-
-
-def entity_key(element: Element, entity: str) -> str:
-    """Key of an element in an entity's stage. What has no business there is spread, not sent to one hot key."""
-    kind, addressee, body = element
-    if kind == EVENT:
-        event = body["event"] if isinstance(body["event"], dict) else {}
-        entities = event.get("entities")
-        token = entities.get(entity) if isinstance(entities, dict) else None
-        return "t" + token if isinstance(token, str) else "i" + str(event.get("id"))
-    token = body[0] if kind == SEED else body["entities"][addressee]
-    return ("t" if addressee == entity else "i") + str(token)

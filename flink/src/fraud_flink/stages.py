@@ -8,7 +8,7 @@ A state that can't be read is treated as none, with an error in the log: every r
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import cast
 
 import orjson
 
@@ -16,11 +16,11 @@ from fraud_contracts import profile_header
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import Degraded
 from fraud_contracts.names import profile_key
-from fraud_contracts.records import FeatureRecord, Label
+from fraud_contracts.records import Decision, FeatureRecord, Label
+from fraud_flink.elements import EventElement
 from fraud_pipelines.features import FeatureSet, KeyState, ProfileError, compile_detector
 from fraud_pipelines.features.profile import VERSION
 
-Work = dict[str, Any]
 SEQ_MAX = 1 << 48  # no key has applied so many: a header with more is damaged
 
 log = logging.getLogger(__name__)
@@ -48,19 +48,19 @@ class EntityStage:
     def entity(self) -> str:
         return self._stage.entity
 
-    def token(self, work: Work) -> str | None:
+    def token(self, element: EventElement) -> str | None:
         """The key's token, None where the event lacks this entity or is damaged: then the stage has nothing to do."""
-        if work["reason"] is not None:
+        if element.reason is not None:
             return None
-        token = work["event"]["entities"].get(self._stage.entity)
+        token = element.event["entities"].get(self._stage.entity)
         return None if token is None else str(token)
 
-    def lacking(self, state: bytes | None, work: Work) -> int:
+    def lacking(self, state: bytes | None, element: EventElement) -> int:
         """How many more the decision service had seen of this key than its state has, when it decided the event.
 
         Where that is more than none, events that it saw first are still on their way here, by another partition.
         """
-        decision = work["decision"]
+        decision = element.decision
         seen = decision.get("saw") if decision is not None else None
         mine = seen.get(self._stage.entity) if isinstance(seen, dict) else None
         if not isinstance(mine, list) or len(mine) != 3 or not isinstance(mine[1], int):
@@ -92,13 +92,13 @@ class EntityStage:
             key_state.epoch, key_state.seq = header.epoch, header.seq
         return key_state, True
 
-    def event(self, state: bytes | None, work: Work) -> bytes | None:
-        """Applies an event and writes its values into ``work``.
+    def event(self, state: bytes | None, element: EventElement) -> bytes | None:
+        """Applies an event and writes its values into ``element``.
 
         A repeat, found by the first stage, gets values as of now and changes nothing, here or in later stages. The event
         goes on whatever happens: a vector that can't be computed is the worker's to judge, not a reason to stop.
         """
-        event = work["event"]
+        event = element.event
         try:
             key_state, lost = self._open(state)
             epoch, seq, digest = key_state.saw
@@ -106,21 +106,20 @@ class EntityStage:
             if values is None:
                 values = key_state.read(event)
                 changed = False
-                work["repeat"] = work["repeat"] or self._first
+                element.repeat = element.repeat or self._first
             else:
-                changed = not work["repeat"]
+                changed = not element.repeat
             new = key_state.dump() if changed and not (lost and _later(state)) else None
         except Exception:  # any fault of state or engine; the stream must not stop at one record
             log.exception(
-                "features of entity %s failed", self._stage.entity, extra={"data": {"source": work["source"]}}
+                "features of entity %s failed", self._stage.entity, extra={"data": {"source": element.source}}
             )
-            work["reason"] = Degraded.FEATURES_FAILED.value
+            element.reason = Degraded.FEATURES_FAILED.value
             return None
         if lost:
-            # Elements that lay in a checkpoint may be from before there was such a list.
-            work["degraded"] = sorted({*work.get("degraded", ()), Degraded.PROFILES_INCOMPLETE.value})
-        work["values"][self._stage.entity] = values
-        work["saw"][self._stage.entity] = (epoch, seq, f"{digest:016x}")
+            element.degraded = sorted({*element.degraded, Degraded.PROFILES_INCOMPLETE.value})
+        element.values[self._stage.entity] = values
+        element.saw[self._stage.entity] = (epoch, seq, f"{digest:016x}")
         return new
 
     def label(self, state: bytes | None, label: Label) -> bytes | None:
@@ -143,37 +142,37 @@ class EntityStage:
             return profile
         return profile if profile_header.read(state).epoch < epoch else None
 
-    def feature_key(self, work: Work) -> bytes:
+    def feature_key(self, element: EventElement) -> bytes:
         """Kafka key of the feature record: the first entity's token; a damaged event without one goes by its id."""
-        event = work["event"] if isinstance(work["event"], dict) else {}
+        event = element.event if isinstance(element.event, dict) else {}
         entities = event.get("entities")
         token = entities.get(self._names[0]) if isinstance(entities, dict) else None
         if token is None:
-            token = event.get("id") or (work["decision"] or {}).get("id") or ""
+            token = event.get("id") or (element.decision or {}).get("id") or ""
         return str(token).encode()
 
-    def feature_record(self, work: Work) -> bytes:
+    def feature_record(self, element: EventElement) -> bytes:
         """The finished record of ``features``; NaN becomes null. Without any stage's fault the vector is there."""
         vector: list[float] | None = None
-        if work["reason"] is None:
+        if element.reason is None:
             try:
-                vector = self._set.vector(work["event"], work["values"])
+                vector = self._set.vector(element.event, element.values)
             except Exception:  # a transform's fault, treated like a stage's
-                log.exception("assembling a vector failed", extra={"data": {"source": work["source"]}})
-                work["reason"] = Degraded.FEATURES_FAILED.value
+                log.exception("assembling a vector failed", extra={"data": {"source": element.source}})
+                element.reason = Degraded.FEATURES_FAILED.value
         record: FeatureRecord = {
-            "event": work["event"],
-            "hash": work["hash"],
+            "event": element.event,
+            "hash": element.hash,
             "set": self._set.hash,
             "vector": vector,  # type: ignore[typeddict-item]  # list is invariant
-            "reason": work["reason"],
-            "degraded": work.get("degraded", []),
-            "saw": work["saw"],
+            "reason": element.reason,
+            "degraded": element.degraded,
+            "saw": element.saw,
             "run": self._run,
-            "repeat": work["repeat"],
-            "source": work["source"],
-            "appended": work["appended"],
-            "decision": work["decision"],
+            "repeat": element.repeat,
+            "source": element.source,
+            "appended": element.appended,
+            "decision": cast("Decision | None", element.decision),
         }
         return orjson.dumps(record)
 

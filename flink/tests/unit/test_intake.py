@@ -11,7 +11,8 @@ import pytest
 
 from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.names import profile_key
-from fraud_flink.intake import EVENT, LABEL, SEED, Dead, Intake, entity_key
+from fraud_flink.elements import EventElement, LabelElement, SeedElement, entity_key
+from fraud_flink.intake import DeadLetterRow, Intake
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
@@ -31,7 +32,7 @@ RAW = {
     "category": "food",
     "other": 1,
 }
-LABEL_RECORD = {
+LABEL_RECORD: Any = {
     "id": "a",
     "time": NOW,
     "entities": {"customer": "t_1", "counterparty": "shop"},
@@ -40,8 +41,13 @@ LABEL_RECORD = {
 }
 
 
+def event_element(outcome: object) -> EventElement:
+    assert isinstance(outcome, EventElement)
+    return outcome
+
+
 def letter(found: object) -> dict[str, Any]:
-    assert isinstance(found, Dead)
+    assert isinstance(found, DeadLetterRow)
     return dict(orjson.loads(found.value))
 
 
@@ -51,14 +57,13 @@ def test_intake_and_stages_need_no_flink() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_transaction_becomes_work() -> None:
+def test_a_transaction_becomes_an_element() -> None:
     """A raw payment is tokenised, cut to its declared fields, and remembers where it lay."""
-    kind, _, work = INTAKE.transaction(orjson.dumps(RAW), SOURCE, NOW)  # type: ignore[misc]
-    assert kind == EVENT
-    assert work["event"]["amount"] == 1234
-    assert work["event"]["entities"]["customer"].startswith("t_")
-    assert work["event"]["fields"] == {"category": "food"}
-    assert (work["source"], work["appended"], work["decision"]) == (SOURCE, NOW, None)
+    element = event_element(INTAKE.transaction(orjson.dumps(RAW), SOURCE, NOW))
+    assert element.event["amount"] == 1234
+    assert element.event["entities"]["customer"].startswith("t_")
+    assert element.event["fields"] == {"category": "food"}
+    assert (element.source, element.appended, element.decision) == (SOURCE, NOW, None)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +98,14 @@ def test_another_currency_is_a_dead_letter() -> None:
         "wrong_currency",
         "cur must hold EUR, the detector's currency",
     )
-    kind, _, work = intake.transaction(orjson.dumps({**RAW, "cur": "EUR"}), SOURCE, NOW)  # type: ignore[misc]
-    assert (kind, work["event"]["currency"]) == (EVENT, "EUR")
+    element = event_element(intake.transaction(orjson.dumps({**RAW, "cur": "EUR"}), SOURCE, NOW))
+    assert element.event["currency"] == "EUR"
 
 
 def test_a_letter_with_an_id_is_keyed_by_it() -> None:
     """Letters of one id follow each other on one partition."""
     found = INTAKE.transaction(orjson.dumps({**RAW, "amount": -1}), SOURCE, NOW)
-    assert isinstance(found, Dead)
+    assert isinstance(found, DeadLetterRow)
     assert found.key == b"a"
 
 
@@ -117,9 +122,10 @@ def test_a_letter_with_an_id_is_keyed_by_it() -> None:
 def test_a_damaged_accepted_event_passes(event: object) -> None:
     """Its decision must be published, so it goes on without a vector and is never a dead letter."""
     record = {"event": event, "hash": "h", "decision": {"id": "a", "action": "approve"}}
-    kind, _, work = INTAKE.accepted(orjson.dumps(record), SOURCE, NOW)  # type: ignore[misc]
-    assert (kind, work["reason"], work["decision"]["id"]) == (EVENT, "features_failed", "a")
-    assert isinstance(entity_key((kind, None, work), "customer"), str)
+    element = event_element(INTAKE.accepted(orjson.dumps(record), SOURCE, NOW))
+    assert element.decision is not None
+    assert (element.reason, element.decision["id"]) == ("features_failed", "a")
+    assert isinstance(entity_key(element, "customer"), str)
 
 
 WHOLE_EVENT: Any = {
@@ -149,8 +155,10 @@ def test_the_decisions_own_event_stands_for_a_damaged_one(changes: dict[str, Any
     """Event and hash are there twice, and the worker publishes nothing of a record that lacks them."""
     event = None if changes is None else {**WHOLE_EVENT, **changes}
     decision = {"id": "a", "action": "decline", "event": WHOLE_EVENT, "hash": "h"}
-    _, _, work = INTAKE.accepted(orjson.dumps({"event": event, "decision": decision}), SOURCE, NOW)  # type: ignore[misc]
-    assert (work["event"], work["hash"], work["reason"]) == (WHOLE_EVENT, "h", "features_failed")
+    element = event_element(
+        INTAKE.accepted(orjson.dumps({"event": event, "decision": decision}), SOURCE, NOW)
+    )
+    assert (element.event, element.hash, element.reason) == (WHOLE_EVENT, "h", "features_failed")
 
 
 @pytest.mark.parametrize("body_hash", [None, 7])
@@ -158,8 +166,8 @@ def test_the_decisions_own_hash_stands_for_a_lost_one(body_hash: object) -> None
     """The event is whole, so it goes on as others do."""
     decision = {"id": "a", "action": "decline", "event": WHOLE_EVENT, "hash": "h"}
     record = {"event": WHOLE_EVENT, "hash": body_hash, "decision": decision}
-    _, _, work = INTAKE.accepted(orjson.dumps(record), SOURCE, NOW)  # type: ignore[misc]
-    assert (work["event"], work["hash"], work["reason"]) == (WHOLE_EVENT, "h", None)
+    element = event_element(INTAKE.accepted(orjson.dumps(record), SOURCE, NOW))
+    assert (element.event, element.hash, element.reason) == (WHOLE_EVENT, "h", None)
 
 
 def test_a_letter_of_accepted_names_the_id_where_it_holds_one() -> None:
@@ -177,7 +185,7 @@ def test_accepted_without_a_decision_is_a_dead_letter(raw: bytes | None) -> None
 def test_a_label_passes_and_a_bad_one_is_kept() -> None:
     """A label goes to the entities with features of labels; one without its parts becomes a dead letter."""
     elements = INTAKE.label(orjson.dumps(LABEL_RECORD), SOURCE, NOW)
-    assert elements == [(LABEL, "counterparty", LABEL_RECORD)]
+    assert elements == [LabelElement("counterparty", LABEL_RECORD)]
     assert [entity_key(elements[0], entity) for entity in ("customer", "counterparty")] == ["ishop", "tshop"]
     absent = {**LABEL_RECORD, "entities": {"customer": "t_1", "counterparty": None}}
     assert INTAKE.label(orjson.dumps(absent), SOURCE, NOW) == []
@@ -193,7 +201,7 @@ def test_only_seeds_of_this_set_count() -> None:
     key = profile_key(CONFIG.hash6, "customer", "a:b").encode()
     profile = compile_detector(CONFIG.spec).stage("customer").open(None, 2).dump()
     elements = INTAKE.take("seeds", key, profile, SOURCE, NOW)
-    assert elements == [(SEED, "customer", ("a:b", profile))]
+    assert elements == [SeedElement("customer", "a:b", profile)]
     assert [entity_key(elements[0], entity) for entity in ("customer", "counterparty")] == ["ta:b", "ia:b"]
     for other, value in ((b"000000:customer:x", b"p"), (key, None), (None, b"p"), (b"\xff", b"p")):
         assert INTAKE.take("seeds", other, value, SOURCE, NOW) == []
@@ -222,6 +230,7 @@ def test_a_label_whose_time_no_state_can_hold_is_a_dead_letter(name: str) -> Non
 
 def test_a_missing_entity_is_spread_by_id() -> None:
     """Events without an entity must not meet on one key, nor on the key of a token that looks like an id."""
-    work = {"event": {"id": "a", "entities": {"customer": "a", "counterparty": None}}}
-    assert entity_key((EVENT, None, work), "counterparty") == "ia"
-    assert entity_key((EVENT, None, work), "customer") == "ta"
+    event: Any = {"id": "a", "entities": {"customer": "a", "counterparty": None}}
+    element = EventElement(event, "h", SOURCE, NOW, None)
+    assert entity_key(element, "counterparty") == "ia"
+    assert entity_key(element, "customer") == "ta"

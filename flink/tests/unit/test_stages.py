@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from fraud_contracts import profile_header
-from fraud_flink.intake import EVENT, Intake
+from fraud_flink.elements import EventElement
+from fraud_flink.intake import Intake
 from fraud_flink.stages import EntityStage
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
@@ -22,21 +23,21 @@ INTAKE = Intake(CONFIG, Tokeniser(b"0" * 32), Sealer("AAECAwQFBgcICQoLDA0ODxAREh
 CUSTOMER, COUNTERPARTY = EntityStage(CONFIG, 0, "run"), EntityStage(CONFIG, 1, "run")
 
 
-def work(event_id: str = "a", time: int = NOW, merchant: str | None = "m") -> dict[str, Any]:
+def one_event(event_id: str = "a", time: int = NOW, merchant: str | None = "m") -> EventElement:
     raw = {"id": event_id, "time": time, "amount": 1, "card": "c", "merchant": merchant}
-    kind, _, made = INTAKE.transaction(orjson.dumps(raw), {"topic": "t", "partition": 0, "offset": 1}, NOW)  # type: ignore[misc]
-    assert kind == EVENT
-    return dict(made)
+    element = INTAKE.transaction(orjson.dumps(raw), {"topic": "t", "partition": 0, "offset": 1}, NOW)
+    assert isinstance(element, EventElement)
+    return element
 
 
 def test_two_stages_give_the_engines_vector() -> None:
     """Values through the stages and their record equal one call of the whole engine."""
     engine = compile_detector(CONFIG.spec)
-    made = work()
-    assert CUSTOMER.event(None, made) is not None
-    assert COUNTERPARTY.event(None, made) is not None
-    vector, _, _ = engine.observe({}, made["event"], CONFIG.epoch)
-    record = orjson.loads(COUNTERPARTY.feature_record(made))
+    element = one_event()
+    assert CUSTOMER.event(None, element) is not None
+    assert COUNTERPARTY.event(None, element) is not None
+    vector, _, _ = engine.observe({}, element.event, CONFIG.epoch)
+    record = orjson.loads(COUNTERPARTY.feature_record(element))
     assert record["vector"] == [None if value != value else value for value in vector]
     assert record["saw"] == {"customer": [1, 0, "0" * 16], "counterparty": [1, 0, "0" * 16]}
     assert (record["set"], record["run"], record["repeat"]) == (CONFIG.feature_set, "run", False)
@@ -44,11 +45,11 @@ def test_two_stages_give_the_engines_vector() -> None:
 
 def test_a_repeat_changes_no_state() -> None:
     """The first stage marks it; neither stage writes, and the record still has a vector."""
-    state = CUSTOMER.event(None, work())
-    shop = COUNTERPARTY.event(None, work())
-    again = work()
+    state = CUSTOMER.event(None, one_event())
+    shop = COUNTERPARTY.event(None, one_event())
+    again = one_event()
     assert CUSTOMER.event(state, again) is None
-    assert again["repeat"]
+    assert again.repeat
     assert COUNTERPARTY.event(shop, again) is None
     assert COUNTERPARTY.event(None, again) is None
     assert orjson.loads(COUNTERPARTY.feature_record(again))["vector"] is not None
@@ -56,7 +57,7 @@ def test_a_repeat_changes_no_state() -> None:
 
 def test_a_seed_needs_a_younger_epoch() -> None:
     """A key without state takes any seed; one with state takes only a seed of a higher epoch."""
-    state = CUSTOMER.event(None, work())
+    state = CUSTOMER.event(None, one_event())
     assert state is not None
     stage = compile_detector(CONFIG.spec).stages[0]
     same, higher = stage.seed(state, CONFIG.epoch), stage.seed(state, CONFIG.epoch + 1)
@@ -89,42 +90,42 @@ def later_version(state: bytes) -> bytes:
 def test_a_state_that_cannot_be_read_is_missing_and_begins_anew() -> None:
     """The event is valued as its key's first and says so; the state that it leaves can be read, and where the old header
     could, it goes on from its seq: else no store would take the new profile for the newer one."""
-    alone = work("z", NOW + 9)
+    alone = one_event("z", NOW + 9)
     CUSTOMER.event(None, alone)
-    full = CUSTOMER.event(CUSTOMER.event(None, work("a")), work("b", NOW + 1))
+    full = CUSTOMER.event(CUSTOMER.event(None, one_event("a")), one_event("b", NOW + 1))
     assert full is not None
     for broken, seq in ((b"rubbish", 0), (full[:-1], 2), (full + b"\0", 2)):
-        made = work("z", NOW + 9)
-        new = CUSTOMER.event(broken, made)
+        element = one_event("z", NOW + 9)
+        new = CUSTOMER.event(broken, element)
         assert new is not None
         assert profile_header.read(new).seq == seq + 1
-        assert made["values"] == alone["values"]
-        assert made["saw"] == {"customer": (1, seq, "0" * 16)}
-        COUNTERPARTY.event(None, made)
-        record = orjson.loads(COUNTERPARTY.feature_record(made))
+        assert element.values == alone.values
+        assert element.saw == {"customer": (1, seq, "0" * 16)}
+        COUNTERPARTY.event(None, element)
+        record = orjson.loads(COUNTERPARTY.feature_record(element))
         assert (record["reason"], record["degraded"]) == (None, ["profiles_incomplete"])
         assert record["vector"] is not None
-        after = work("y", NOW + 10)
+        after = one_event("y", NOW + 10)
         assert CUSTOMER.event(new, after) is not None
-        assert after["degraded"] == []
+        assert after.degraded == []
 
 
 def test_a_state_of_a_later_version_is_left_alone() -> None:
     """A stream that was put back must not wipe out what a newer one knows: its events are valued alone and marked, each."""
-    state = CUSTOMER.event(None, work("a"))
+    state = CUSTOMER.event(None, one_event("a"))
     assert state is not None
-    made = work("b", NOW + 1)
-    assert CUSTOMER.event(later_version(state), made) is None
-    assert made["degraded"] == ["profiles_incomplete"]
+    element = one_event("b", NOW + 1)
+    assert CUSTOMER.event(later_version(state), element) is None
+    assert element.degraded == ["profiles_incomplete"]
     assert CUSTOMER.seed(later_version(state), state) is None
     label: Any = {"id": "a", "time": NOW, "fraud": True, "known": NOW + 1}
-    assert COUNTERPARTY.label(later_version(COUNTERPARTY.event(None, work("a")) or b""), label) is None
+    assert COUNTERPARTY.label(later_version(COUNTERPARTY.event(None, one_event("a")) or b""), label) is None
 
 
 def test_labels_and_seeds_find_no_state_where_it_cannot_be_read() -> None:
     """A label is kept for the events to come, and a seed of the same epoch makes the key whole again."""
     label: Any = {"id": "a", "time": NOW, "fraud": True, "known": NOW + 1}
-    state = COUNTERPARTY.event(None, work("a"))
+    state = COUNTERPARTY.event(None, one_event("a"))
     assert state is not None
     new = COUNTERPARTY.label(state[:-1], label)
     assert new is not None
@@ -134,23 +135,23 @@ def test_labels_and_seeds_find_no_state_where_it_cannot_be_read() -> None:
 
 def test_a_fault_of_an_event_costs_its_vector_only() -> None:
     """What no stage can take passes, and says so; later stages leave it alone, and the state stays."""
-    state = CUSTOMER.event(None, work("a"))
-    made = work("b")
-    made["event"]["time"] = 2**63
-    assert CUSTOMER.event(state, made) is None
-    assert COUNTERPARTY.token(made) is None
-    record = orjson.loads(COUNTERPARTY.feature_record(made))
+    state = CUSTOMER.event(None, one_event("a"))
+    element = one_event("b")
+    element.event["time"] = 2**63
+    assert CUSTOMER.event(state, element) is None
+    assert COUNTERPARTY.token(element) is None
+    record = orjson.loads(COUNTERPARTY.feature_record(element))
     assert (record["vector"], record["reason"]) == (None, "features_failed")
     assert record["event"]["id"] == "b"
 
 
 def test_an_absent_entity_gives_nulls() -> None:
     """Without a merchant its stage has nothing to do, and its values are null."""
-    made = work(merchant=None)
-    CUSTOMER.event(None, made)
-    assert COUNTERPARTY.token(made) is None
+    element = one_event(merchant=None)
+    CUSTOMER.event(None, element)
+    assert COUNTERPARTY.token(element) is None
     names = compile_detector(CONFIG.spec).names
-    record = orjson.loads(COUNTERPARTY.feature_record(made))
+    record = orjson.loads(COUNTERPARTY.feature_record(element))
     assert record["reason"] is None
     assert record["vector"][names.index("counterparty_count_1d")] is None
     assert record["vector"][names.index("customer_count_1d")] == 1.0
@@ -159,7 +160,7 @@ def test_an_absent_entity_gives_nulls() -> None:
 def test_a_new_state_has_the_detectors_epoch() -> None:
     """After a loss of state the operator raises the epoch, and profiles made anew outrank the old ones."""
     raised = EntityStage(CONFIG.model_copy(update={"epoch": 9}), 0, "run")
-    state = raised.event(None, work())
+    state = raised.event(None, one_event())
     assert state is not None
     assert profile_header.read(state).epoch == 9
 
@@ -172,8 +173,14 @@ def test_another_engine_is_refused() -> None:
 
 def test_the_key_of_a_record_never_fails() -> None:
     """First entity's token; else the event's id; else the decision's."""
-    made = work()
-    assert CUSTOMER.feature_key(made) == made["event"]["entities"]["customer"].encode()
-    assert CUSTOMER.feature_key({"event": {"id": "x", "entities": None}, "decision": None}) == b"x"
-    assert CUSTOMER.feature_key({"event": None, "decision": {"id": "y"}}) == b"y"
-    assert CUSTOMER.feature_key({"event": None, "decision": None}) == b""
+    element = one_event()
+    assert CUSTOMER.feature_key(element) == element.event["entities"]["customer"].encode()
+
+    def key(event: Any, decision: Any) -> bytes:
+        return CUSTOMER.feature_key(
+            EventElement(event, "h", {"topic": "t", "partition": 0, "offset": 1}, NOW, decision)
+        )
+
+    assert key({"id": "x", "entities": None}, None) == b"x"
+    assert key(None, {"id": "y"}) == b"y"
+    assert key(None, None) == b""

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from fraud_flink.elements import EventElement, Packed, unpack
 from fraud_flink.functions import PROFILES, WAIT_MS, WAITING_MAX, EntityFunction
-from fraud_flink.intake import EVENT, Element, Intake
+from fraud_flink.intake import Intake
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
@@ -74,9 +75,9 @@ def stage(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     yield made
 
 
-def elements(count: int) -> list[Element]:
+def elements(count: int) -> list[Packed]:
     """Events of one merchant as the inline door decided them: each saw all before it."""
-    found: list[Element] = []
+    found: list[Packed] = []
     state: bytes | None = None
     for i in range(count):
         event = one_event(i)
@@ -87,8 +88,10 @@ def elements(count: int) -> list[Element]:
         saw = {"customer": [1, 0, "0" * 16], "counterparty": [epoch, seq, f"{digest:016x}"]}
         record = {"event": event, "hash": "h", "decision": {"id": event["id"], "saw": saw}}
         source: Any = {"topic": "t", "partition": 0, "offset": i}
-        found.append(INTAKE.accepted(orjson.dumps(record), source, NOW))  # type: ignore[arg-type]
-        found[-1][2]["values"]["customer"] = [0.0] * ENGINE.stages[0].width
+        element = INTAKE.accepted(orjson.dumps(record), source, NOW)
+        assert isinstance(element, EventElement)
+        element.values["customer"] = [0.0] * ENGINE.stages[0].width
+        found.append(element.packed())
     return found
 
 
@@ -169,6 +172,7 @@ def test_no_more_wait_than_the_bound(stage: EntityFunction, context: Context) ->
 
 def test_a_stream_event_never_waits(stage: EntityFunction, context: Context) -> None:
     """Only a decision says what it saw."""
-    kind, none, work = elements(2)[1]
-    assert kind == EVENT
-    assert len(features(stage.process_element((kind, none, {**work, "decision": None}), context))) == 1
+    element = unpack(elements(2)[1])
+    assert isinstance(element, EventElement)
+    element.decision = None
+    assert len(features(stage.process_element(element.packed(), context))) == 1

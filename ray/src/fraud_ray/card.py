@@ -156,7 +156,7 @@ def make(
     entity = [data.entity[i] for i in test]
     scores = ScoreMap(knots)
     reached = np.array([scores.score(float(value)) for value in p])
-    return plain(
+    figures: dict[str, Any] = plain(
         {
             "data": {
                 "rows": len(data.y),
@@ -204,3 +204,4 @@ def make(
             "baselines": _baselines(data, split, p, entity, seed),
         }
     )
+    return figures

@@ -23,6 +23,7 @@ from fraud_contracts import log, model_package, outputs
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.feature_set import feature_set_hash
+from fraud_contracts.model_version import VersionTags
 from fraud_contracts.training_end import EndReason, ExitCode
 from fraud_pipelines.events import Tokeniser
 from fraud_ray import card, fit, history, plots, search, train
@@ -113,10 +114,10 @@ def _evaluate(config: DetectorConfig, source: Path, out: Path, trials: int) -> d
     newest = history.load(config.spec, config.storage_uri, _TOKENS, _FAR).events[-1]["time"]
 
     def keep(
-        folder: Path, judged: dict[str, Any], tags: Mapping[str, str], extra: Mapping[str, Path], told: Any
+        folder: Path, model_card: dict[str, Any], tags: VersionTags, extra: Mapping[str, Path], trials: Any
     ) -> str:
-        for name, made in {"package": folder, **extra}.items():
-            shutil.copytree(made, out / name, dirs_exist_ok=True)
+        for name, source_folder in {model_package.PACKAGE_FOLDER: folder, **extra}.items():
+            shutil.copytree(source_folder, out / name, dirs_exist_ok=True)
         return "none"
 
     def count(profiles: Any) -> int:

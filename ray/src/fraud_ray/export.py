@@ -175,7 +175,7 @@ def onnx_model(nodes: _Nodes, calibration: Calibration, width: int) -> bytes:
     )
     model.ir_version = _IR
     onnx.checker.check_model(model)
-    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]  # onnx has no types
 
 
 class Served:
