@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any, Final
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,12 +19,13 @@ from starlette.routing import Route
 
 from fraud_console.ledger import Ledger
 from fraud_contracts import metrics
-from fraud_contracts.errors import NotReadyError, StoreError
+from fraud_contracts.errors import EventError, NotReadyError, StoreError
+from fraud_contracts.event_values import identifier
+from fraud_process.instruments import Instruments
 
 log = logging.getLogger(__name__)
 
 MAX_LIMIT: Final = 200
-MAX_ID: Final = 200
 NEWEST: Final = (2**62, "")
 
 # What comes from transactions is foreign text: the page sets it as text only, and no script or style but ours runs.
@@ -50,11 +51,12 @@ class Console:
         self._ledger, self._key, self._detector = ledger, api_key.encode(), detector
         self.closing = False
         self.registry = CollectorRegistry()
-        count, times = metrics.CONSOLE_REQUESTS, metrics.CONSOLE_SECONDS
-        self._requests = Counter(count.name, count.help, count.labels, registry=self.registry)
-        self._seconds = Histogram(
-            times.name, times.help, times.labels, registry=self.registry, buckets=times.buckets
-        )
+        self._instruments = Instruments(self.registry, detector=detector)
+        self._instruments.show(metrics.CONSOLE_REQUESTS, metrics.CONSOLE_SECONDS)
+
+    def close(self) -> None:
+        """Not ready any more; what is asked meanwhile is still answered."""
+        self.closing = True
 
     def app(self) -> Starlette:
         return Starlette(
@@ -111,8 +113,8 @@ class Console:
         def answer(request: Request) -> Response:
             began = time.perf_counter()
             status, body = self._guarded(request, endpoint)
-            self._seconds.labels(self._detector, route).observe(time.perf_counter() - began)
-            self._requests.labels(self._detector, route, str(status)).inc()
+            self._instruments(metrics.CONSOLE_SECONDS, route=route).observe(time.perf_counter() - began)
+            self._instruments(metrics.CONSOLE_REQUESTS, route=route, status=str(status)).inc()
             headers = {**_HEADERS, "Retry-After": "5"} if status == 503 else _HEADERS
             return Response(_json(body), status, headers, "application/json")
 
@@ -150,5 +152,9 @@ def _problem(status: int, code: str, message: str) -> Answer:
 
 
 def _possible(event_id: str) -> bool:
-    """Ids are 1 to 200 printable characters; PostgreSQL would refuse others with an error."""
-    return 0 < len(event_id) <= MAX_ID and event_id.isprintable()
+    """Whether there may be a transaction of this id; PostgreSQL would refuse some others with an error."""
+    try:
+        identifier(event_id, "id")
+    except EventError:
+        return False
+    return True

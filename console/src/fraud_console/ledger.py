@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from fraud_contracts.errors import NotReadyError, StoreError
+from fraud_process.postgres import bounded
 
 AT_ONCE: Final = 8
 STATEMENT_MS: Final = 5_000
@@ -84,7 +83,7 @@ class Ledger:
             connection = psycopg.connect(
                 self._dsn, connect_timeout=3, prepare_threshold=None, row_factory=dict_row
             )
-            with _bounded(connection), connection, connection.cursor() as cursor:
+            with bounded(connection, SILENCE_SECONDS), connection, connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
                 cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self._schema)))
@@ -93,16 +92,3 @@ class Ledger:
             raise NotReadyError("LedgerMissing", "the ledger sink has not made its tables yet") from error
         except psycopg.Error as error:
             raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
-
-
-@contextmanager
-def _bounded(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Cuts the connection when the block takes too long: libpq itself waits for an answer for ever."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
-        timer = threading.Timer(SILENCE_SECONDS, wire.shutdown, (socket.SHUT_RDWR,))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()

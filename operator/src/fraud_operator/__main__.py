@@ -10,14 +10,13 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
 import kopf
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
 
 from fraud_contracts import log
-from fraud_contracts.background import thread, watched
+from fraud_contracts.background import watched
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.config import METRICS_PORT
 from fraud_operator import handlers, targets
@@ -29,6 +28,7 @@ from fraud_operator.passes import Passes
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, load_platform
 from fraud_operator.watches import Watches
+from fraud_process.health import JSON, TEXT, HealthServer, Page, probe
 
 LOG: Final = logging.getLogger("fraud_operator")
 # The event loop answers within this time, or the Pod is restarted.
@@ -53,52 +53,27 @@ class Pulse:
         return time.monotonic() - self.last < STALL
 
 
-def serve_http(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -> ThreadingHTTPServer:
-    """/healthz, /readyz, /metrics and /targets, on threads of their own so that a stalled loop can be told."""
+def health_server(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -> HealthServer:
+    """With /targets, on threads of its own so that a stalled loop can be told."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/metrics":
-                self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
-            elif self.path == "/targets":
-                self._targets()
-            elif self.path == "/healthz":
-                self._answer(
-                    200 if pulse.healthy else 503, b"ok\n" if pulse.healthy else b"the event loop stalls\n"
-                )
-            elif self.path == "/readyz":
-                self._answer(200 if pulse.ready else 503, b"ok\n" if pulse.ready else b"starting\n")
-            else:
-                self._answer(404, b"not found\n")
+    def targets_page() -> Page:
+        try:
+            pods = [
+                pod for one in (namespaces or (None,)) for pod in kube.list(POD, one, targets.PLATFORM_PODS)
+            ]
+        except ApiError as error:
+            return Page(503, TEXT, f"{error}\n".encode())
+        return Page(200, JSON, json.dumps(targets.targets(pods)).encode())
 
-        def _targets(self) -> None:
-            try:
-                pods = [
-                    pod
-                    for one in (namespaces or (None,))
-                    for pod in kube.list(POD, one, targets.PLATFORM_PODS)
-                ]
-            except ApiError as error:
-                self._answer(503, f"{error}\n".encode())
-                return
-            self._answer(200, json.dumps(targets.targets(pods)).encode(), "application/json")
-
-        def _answer(self, code: int, body: bytes, content: str = "text/plain") -> None:
-            self.send_response(code)
-            self.send_header("Content-Type", content)
-            self.send_header("Content-Length", str(len(body)))
-            try:
-                self.end_headers()
-                self.wfile.write(body)
-            except ConnectionError:
-                LOG.debug("the caller hung up")
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            """Probes are not worth a line each."""
-
-    server = ThreadingHTTPServer(("", port), Handler)
-    thread("http", server.serve_forever)
-    return server
+    return HealthServer(
+        port,
+        REGISTRY,
+        {
+            "/healthz": lambda: probe(pulse.healthy, "the event loop stalls"),
+            "/readyz": lambda: probe(pulse.ready, "starting"),
+            "/targets": targets_page,
+        },
+    )
 
 
 async def operate(
@@ -147,11 +122,12 @@ async def _main(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     pulse = Pulse()
     kube = Kube(load_client())
-    server = serve_http(pulse, options.port, kube, options.namespace)
+    server = health_server(pulse, options.port, kube, options.namespace)
+    server.start()
     try:
         await operate(kube, load_platform(), options.namespace, pulse, stop)
     finally:
-        server.shutdown()
+        server.stop()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

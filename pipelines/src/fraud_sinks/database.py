@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +15,7 @@ import sqlalchemy
 from psycopg import sql
 
 from fraud_contracts.errors import StoreError
+from fraud_process.postgres import bounded
 from fraud_sinks.records import StoreLostError
 
 log = logging.getLogger(__name__)
@@ -87,7 +85,11 @@ class Database:
             self._connection = connect(self._dsn)
         connection = self._connection
         try:
-            with _bounded(connection), connection.transaction(), connection.cursor() as cursor:
+            with (
+                bounded(connection, SILENCE_SECONDS),
+                connection.transaction(),
+                connection.cursor() as cursor,
+            ):
                 cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self._schema)))
                 cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
                 cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"{self._schema}.ledger",))
@@ -105,21 +107,3 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-@contextmanager
-def _bounded(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Cuts the connection when the block takes too long: libpq itself waits for an answer for ever."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
-
-        def cut() -> None:
-            log.warning("postgres is silent", extra={"data": {"seconds": SILENCE_SECONDS}})
-            wire.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(SILENCE_SECONDS, cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()

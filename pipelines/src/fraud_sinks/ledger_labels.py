@@ -11,6 +11,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from fraud_contracts.errors import StoreError
+from fraud_process.kafka import producer_settings
 from fraud_sinks.ledger_records import label
 
 PUBLISH_SECONDS: Final = 15.0
@@ -35,14 +36,7 @@ class LabelProducer:
     def __init__(self, bootstrap: str, topic: str, counterparty: str) -> None:
         self._bootstrap, self._topic, self._counterparty = bootstrap, topic, counterparty
         self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "acks": "all",
-                "enable.idempotence": True,
-                "partitioner": "murmur2_random",
-                "delivery.timeout.ms": int(PUBLISH_SECONDS * 1000),
-                "linger.ms": 2,
-            }
+            producer_settings(bootstrap, delivery_timeout_ms=int(PUBLISH_SECONDS * 1000), linger_ms=2)
         )
 
     def send(self, rows: Iterable[dict[str, Any]], sent: Mapping[str, bytes] | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +14,13 @@ from confluent_kafka import KafkaException
 from fraud_contracts import log as logs
 from fraud_contracts.config import METRICS_PORT, DetectorConfig, load_config
 from fraud_contracts.errors import StoreError
+from fraud_process.health import HealthServer, probe
+from fraud_process.stopping import on_stop
 from fraud_sinks.loop import TICK_SECONDS, Loop, Reading
-from fraud_sinks.meters import HealthServer, Meters
+from fraud_sinks.meters import Meters
 from fraud_sinks.records import StoreLostError, TopicRemadeError, Writer
 
 log = logging.getLogger(__name__)
-
-STOP_SECONDS = 20.0  # below the Pod's grace period
 
 # (configuration, meters, whether this is a rebuild) -> the writer and what it reads
 Maker = Callable[[DetectorConfig, Meters, bool], tuple[Writer, Reading]]
@@ -64,21 +63,18 @@ def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
     server = HealthServer(
         port if not rebuild else 0,
         meters.registry,
-        alive=lambda: loop is None or loop.alive(),
-        ready=lambda: loop is not None and loop.ready() and not stopping.is_set(),
+        {
+            "/healthz": lambda: probe(loop is None or loop.alive(), "not yet"),
+            "/readyz": lambda: probe(loop is not None and loop.ready() and not stopping.is_set(), "not yet"),
+        },
     )
 
-    def stop(*_: object) -> None:
+    def stop() -> None:
         stopping.set()
         if loop is not None:
             loop.stop()
-        # A client of a broker that is gone may wait for it for ever; what isn't committed is read again anyway.
-        last = threading.Timer(STOP_SECONDS, os._exit, (1,))
-        last.daemon = True
-        last.start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    on_stop(stop)
     server.start()
     try:
         while True:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException, Producer
 
 from fraud_contracts.training_end import EndReason
+from fraud_process.kafka import producer_settings
 from fraud_ray.errors import TrainingError
 
 _TIMEOUT_S: Final = 120
@@ -18,16 +19,12 @@ class KafkaSeeds:
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self._topic = topic
-        self._settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap_servers,
-            "enable.idempotence": True,
-            "acks": "all",
-            "linger.ms": 50,
-            "compression.type": "lz4",
-            # As Java's default, so that a key has one partition whoever writes it.
-            "partitioner": "murmur2_random",
-            "message.timeout.ms": _TIMEOUT_S * 1000,
-        }
+        self._settings = producer_settings(
+            bootstrap_servers,
+            linger_ms=50,
+            compression_type="lz4",
+            message_timeout_ms=_TIMEOUT_S * 1000,
+        )
 
     def __call__(self, profiles: Iterable[tuple[str, bytes]]) -> int:
         producer = Producer(self._settings)

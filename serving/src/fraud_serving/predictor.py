@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
 from fraud_contracts import log, metrics
-from fraud_serving.instruments import Instruments
+from fraud_process.instruments import Instruments
 from fraud_serving.package import Scored, Scorer
 
 MAX_BODY: Final = 8 * 2**20

@@ -9,7 +9,7 @@ from fraud_contracts import metrics
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
-from fraud_serving.instruments import Instruments
+from fraud_process.instruments import Instruments
 from fraud_serving.ruling import Door, Ruling
 
 _log = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import StoreError
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
+from fraud_process.instruments import Instruments
 from fraud_serving import claims
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.profile_reader import entity_keys
 from fraud_serving.decision.service import DecisionService
-from fraud_serving.instruments import Instruments
 from fraud_testing import judging, redis, serving
 from fraud_testing.feature_stream import Stream
 from fraud_testing.judging import CONFIG, OF

@@ -12,9 +12,9 @@ from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.sealing import Sealer
+from fraud_process.instruments import Instruments
 from fraud_serving import claims
 from fraud_serving.clients.blocking_model import BlockingModelClient
-from fraud_serving.instruments import Instruments
 from fraud_serving.worker import incoming
 from fraud_serving.worker.incoming import Incoming
 from fraud_serving.worker.judge import Judge, Judged

@@ -24,6 +24,7 @@ from confluent_kafka import Producer
 
 from fraud_contracts.config import DetectorConfig, load_config
 from fraud_local.demo import evidence, leaks_stores
+from fraud_process.kafka import producer_settings
 
 # Seconds between tries of one transaction, longer each time, and after which the caller gives up.
 RETRY = (0.5, 5.0)
@@ -46,11 +47,7 @@ class Traffic:
         self.topic = config.identity.topic("transactions")
         self.producer = Producer(
             {
-                "bootstrap.servers": config.kafka.bootstrap_servers,
-                "acks": "all",
-                "enable.idempotence": True,
-                "partitioner": "murmur2_random",
-                "linger.ms": 2,
+                **producer_settings(config.kafka.bootstrap_servers, linger_ms=2),
                 # A killed broker would fill the progress; what wasn't delivered is counted.
                 "log_level": 2,
             }

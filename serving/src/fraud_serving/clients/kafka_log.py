@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-from typing import Any, Final
+from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
 from fraud_contracts.background import thread
 from fraud_contracts.errors import StoreError
-
-# The platform's partitioner, as in the Java clients: an entity's records must meet on one partition.
-PARTITIONER: Final = "murmur2_random"
+from fraud_process.kafka import producer_settings
 
 
 class KafkaLog:
@@ -27,10 +25,7 @@ class KafkaLog:
         self._timeout = delivery_timeout
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
-                "partitioner": PARTITIONER,
-                "acks": "all",
-                "enable.idempotence": True,
+                **producer_settings(bootstrap),
                 "linger.ms": 0,
                 "delivery.timeout.ms": int(delivery_timeout * 1000),
                 "request.timeout.ms": min(1000, int(delivery_timeout * 1000)),

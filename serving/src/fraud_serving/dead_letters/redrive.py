@@ -17,7 +17,7 @@ from fraud_contracts.raw_json import decode
 from fraud_contracts.records import DeadLetter
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.sealing import Sealer, SealError
-from fraud_serving.clients.kafka_log import PARTITIONER
+from fraud_process.kafka import PARTITIONER
 from fraud_serving.dead_letters.desk import PATIENCE, Desk, Position
 
 HEADER: Final = "redriven-from"

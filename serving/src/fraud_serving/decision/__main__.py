@@ -6,9 +6,7 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -19,33 +17,20 @@ from pydantic import ValidationError
 from fraud_contracts import log, metrics, names
 from fraud_contracts.config import HTTP_PORT, load_config
 from fraud_pipelines.events import Tokeniser
+from fraud_process.instruments import Instruments
+from fraud_process.uvicorn_server import LeavingServer
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.app import Api
 from fraud_serving.decision.service import DecisionService
-from fraud_serving.instruments import Instruments
 from fraud_serving.releasing import ReleaseWatch
 
 # Long enough for a leader election, short enough for a caller that waits.
 DELIVERY_SECONDS: Final = 2.0
 KEEP_ALIVE_SECONDS: Final = 75
-# After SIGTERM: so long callers may still come, who don't know yet; then so long what is under way may take. With what
-# the lifespan then waits for this stays below the Pod's grace period of 30 s.
-LEAVE_SECONDS: Final = 2.0
+# After SIGTERM callers may still come for LEAVE_SECONDS; then so long what is under way may take. With what the lifespan
+# then waits for this stays below the Pod's grace period of 30 s.
 FINISH_SECONDS: Final = 10
-
-
-class Server(uvicorn.Server):
-    """On SIGTERM first unready, later deaf: a Pod is told to end before all of its callers are told that it does."""
-
-    def __init__(self, settings: uvicorn.Config, api: Api) -> None:
-        super().__init__(settings)
-        self._api, self._loop = api, asyncio.get_running_loop()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._api.closing()
-        end = super().handle_exit
-        self._loop.call_soon_threadsafe(self._loop.call_later, LEAVE_SECONDS, end, sig, frame)
 
 
 async def serve() -> None:
@@ -76,13 +61,11 @@ async def serve() -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FINISH_SECONDS,
     )
-    # uvicorn drains on SIGTERM and then raises it again for the handler that was there before: exit with 0 instead.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     # A request leaves no cycles behind; looking for some each few hundred objects costs it a twentieth of its time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    await Server(settings, api).serve()
+    await LeavingServer(settings, api.closing).serve()
 
 
 def main() -> int:

@@ -13,10 +13,10 @@ from fraud_contracts import metrics
 from fraud_contracts.detector_policy import OnKafkaLoss
 from fraud_contracts.errors import Degraded, StoreError
 from fraud_contracts.records import Decision
+from fraud_process.instruments import Instruments
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.decision.errors import NotRecordedError
 from fraud_serving.decision.request_claims import RequestClaims
-from fraud_serving.instruments import Instruments
 
 _LATE_APPENDS: Final = 10_000
 _PAUSES: Final = (0.5, 10.0)  # seconds between the tries of a late append, at first and at most

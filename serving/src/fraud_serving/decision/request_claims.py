@@ -10,11 +10,11 @@ from fraud_contracts import metrics
 from fraud_contracts.errors import Degraded, StoreError
 from fraud_contracts.names import Identity
 from fraud_contracts.records import Decision
+from fraud_process.instruments import Instruments
 from fraud_serving import claims
 from fraud_serving.claims import Claim
 from fraud_serving.clients.redis_link import RedisLink, wrong_type
 from fraud_serving.decision.errors import IdReusedError
-from fraud_serving.instruments import Instruments
 from fraud_serving.ruling import with_mark
 
 # A claim is worth more than the deadline: without it a retry may be decided anew.

@@ -16,6 +16,7 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Decision, Event
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import FeatureSet, compile_detector
+from fraud_process.instruments import Instruments
 from fraud_serving.claims import Claim
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.redis_link import RedisLink
@@ -25,7 +26,6 @@ from fraud_serving.decision.inline_vector import InlineVector, compute_inline
 from fraud_serving.decision.profile_reader import ProfileReader, ProfileSnapshot
 from fraud_serving.decision.request_claims import RequestClaims
 from fraud_serving.decision.scoring import RequestScorer
-from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
 from fraud_serving.release_in_use import ReleaseInUse
 from fraud_serving.ruling import Case, Ruling

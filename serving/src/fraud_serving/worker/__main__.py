@@ -10,7 +10,6 @@ import re
 import signal
 import socket
 import sys
-import threading
 import time
 from typing import Any, Final
 
@@ -22,8 +21,9 @@ from fraud_contracts.background import thread
 from fraud_contracts.config import METRICS_PORT, load_config
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.sealing import Sealer
+from fraud_process.instruments import Instruments
+from fraud_process.stopping import on_stop
 from fraud_serving.clients.blocking_model import BlockingModelClient
-from fraud_serving.instruments import Instruments
 from fraud_serving.releasing import ReleaseWatch
 from fraud_serving.worker.health import Health
 from fraud_serving.worker.judge import Judge
@@ -31,7 +31,6 @@ from fraud_serving.worker.loop import FatalError, Loop
 from fraud_serving.worker.store import RedisClaims
 
 MODEL_SECONDS: Final = 2.0
-STOP_SECONDS: Final = 20.0  # below the Pod's grace period
 _log = logging.getLogger(__name__)
 
 
@@ -78,17 +77,13 @@ def run() -> None:
 
     loop = Loop(config, me, judge, turned)
 
-    def stop(*_: Any) -> None:
+    def stop() -> None:
+        """The batch in hand is committed first; where Kafka is away that may take longer than the Pod has."""
         health.ready = False
         loop.stopping = True
-        # The batch in hand is committed first; where Kafka is away that may take longer than the Pod has.
-        last = threading.Timer(STOP_SECONDS, os._exit, (1,))
-        last.daemon = True
-        last.start()
 
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # where a process that stands still stands
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    on_stop(stop)
     _watch(config, judge)
     while judge.release.ruling is None and not loop.stopping:
         turned()

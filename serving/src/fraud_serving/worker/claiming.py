@@ -17,10 +17,10 @@ from typing import Final, Protocol
 from fraud_contracts.errors import Degraded, StoreError
 from fraud_contracts.names import Identity
 from fraud_contracts.records import Decision
+from fraud_process.instruments import Instruments
 from fraud_serving import claims
 from fraud_serving.claims import Own, Taking
 from fraud_serving.cooldown import CoolDown
-from fraud_serving.instruments import Instruments
 from fraud_serving.ruling import with_mark
 from fraud_serving.worker.incoming import Incoming
 from fraud_serving.worker.recent import KEPT, Known

@@ -22,10 +22,10 @@ from fraud_contracts.release import ModelPackage
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
+from fraud_process.instruments import Instruments
 from fraud_serving import reading
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.cooldown import COOL_DOWN, CoolDown
-from fraud_serving.instruments import Instruments
 from fraud_serving.policy import Tally
 from fraud_serving.release_in_use import ReleaseInUse
 from fraud_serving.ruling import Arm, Case, Prediction, RoutedScore, Ruling

@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.names import Identity
-from fraud_serving.clients.kafka_log import PARTITIONER
+from fraud_process.kafka import PARTITIONER
 from fraud_serving.worker.judge import Outgoing
 
 TRANSACTION_MS: Final = 10_000
