@@ -24,9 +24,9 @@ from fraud_serving import claims
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.profile_reader import entity_keys
 from fraud_serving.decision.service import DecisionService
-from fraud_testing import judging, redis, serving
+from fraud_testing import batches, redis, serving
+from fraud_testing.batches import CONFIG, OF
 from fraud_testing.feature_stream import Stream
-from fraud_testing.judging import CONFIG, OF
 from fraud_testing.kafka import wait_for
 
 pytestmark = pytest.mark.integration
@@ -231,15 +231,15 @@ def test_a_key_of_another_type_is_no_claim(with_service: Any, store: Any) -> Non
 def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
     spoilt: Any, server: redis.Server, store: Any
 ) -> None:
-    """The worker decides the id, marks and counts it; judged again after an abort it is the same decision."""
+    """The worker decides the id, marks and counts it; decided again after an abort it is the same decision."""
     stream, key = (
         Stream(SimpleNamespace(config=CONFIG, digest="sha256:0")),
         OF.redis_claim("pay"),
     )  # type: ignore[arg-type]
     record = stream.record("pay")
     store.set(key, spoilt(stream.inline(record)["decision"]))
-    one = judging.judge(server)
-    [decision] = judging.decided(one.judge(judging.read(record, stream.record("beside"))))[:1]
+    one = batches.processor(server)
+    [decision] = batches.decided(one.process(batches.read(record, stream.record("beside"))))[:1]
     assert (decision["id"], decision["door"], "idempotency" in decision["degraded"]) == (
         "pay",
         "stream",
@@ -248,8 +248,8 @@ def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
     assert metric(one.instruments.registry, "claim") == 1
     # A decision made now would say another millisecond.
     wait_for(lambda: time.time_ns() // 1_000_000 > decision["decided"], 5, "the next millisecond")
-    again = judging.judge(server).judge(judging.read(record))
-    assert [found["decided"] for found in judging.decided(again)] == [decision["decided"]]
+    again = batches.processor(server).process(batches.read(record))
+    assert [found["decided"] for found in batches.decided(again)] == [decision["decided"]]
     assert store.ttl(key) > 0
 
 
@@ -261,10 +261,10 @@ def test_a_claims_own_audit_is_none(door: str, parity: str, server: redis.Server
     record = stream.record("pay")
     odd = stream.inline(record, door=door, parity=parity, streamed={"a": 1}, shadow={"a": 1})["decision"]
     store.set(OF.redis_claim("pay"), claims.pack(odd, appended=True))
-    one = judging.judge(server)
-    judged = one.judge(judging.read(record))
-    one.committed(judged)
-    [decision] = judging.decided(judged)
+    one = batches.processor(server)
+    result = one.process(batches.read(record))
+    one.committed(result)
+    [decision] = batches.decided(result)
     assert decision["decided"] == odd["decided"]
     assert (decision.get("streamed"), decision.get("parity")) == (None, {"inline": "equal"}.get(door))
 
@@ -318,7 +318,7 @@ def test_a_published_claim_answers_retries_as_before(
         own = claims.Own(OF.redis_claim("pay"), decision["hash"], decision["decided"])
         await service.redis.call(*claims.mark([own], published=True), seconds=1.0)
         await marked(service)
-        assert judging.claim(store, "pay").published
+        assert batches.claim(store, "pay").published
         assert await service.decide(body) == answer
         assert await service.find("pay") == answer
         assert len(log.appended) == 1
@@ -326,8 +326,8 @@ def test_a_published_claim_answers_retries_as_before(
             await service.redis.call(*claims.rewrite(own.key, {**decision, "degraded": ["x"]}), seconds=1.0)
             == 1
         )
-        assert judging.claim(store, "pay").published
-        assert judging.claim(store, "pay").decision["degraded"] == ["x"]
+        assert batches.claim(store, "pay").published
+        assert batches.claim(store, "pay").decision["degraded"] == ["x"]
 
     with_service(steps)
 

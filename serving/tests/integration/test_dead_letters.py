@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from fraud_contracts.config import DetectorConfig
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.sealing import Sealer
-from fraud_serving.worker import letters
+from fraud_serving.worker import worker_letters
 from fraud_testing import detectors, kafka, serving
 from fraud_testing.required import require
 
@@ -140,8 +140,8 @@ def filled(broker: kafka.Broker, folder: Path, name: str) -> Desk:
         1,
         made.refuse(raw("early"), 10),
         made.refuse(raw("short", time=EARLY, amount=None), 13),
-        letters.conflict(SEALER, record),
-        letters.unreadable(SEALER, None, b"?", made.source(4, "features"), NOW, ValueError()),
+        worker_letters.conflict(SEALER, record),
+        worker_letters.unreadable(SEALER, None, b"?", made.source(4, "features"), NOW, ValueError()),
         made.refuse(b"[]", 5, "labels", appended=NOW),
     )
     return made

@@ -1,4 +1,4 @@
-"""An id is published once for as long as its claim lives: the worker's judgement over a real Redis, its memory made small."""
+"""An id is published once for as long as its claim lives: the worker's batches over a real Redis, its memory made small."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 
 from fraud_contracts.errors import StoreError
 from fraud_serving import claims
-from fraud_serving.worker.judge import Judge, Judged
-from fraud_serving.worker.recent import Known, Recent
-from fraud_serving.worker.store import RedisClaims
-from fraud_testing import judging, redis
+from fraud_serving.worker.batch import BatchResult
+from fraud_serving.worker.processor import BatchProcessor
+from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
+from fraud_serving.worker.redis_claims import RedisClaims
+from fraud_testing import batches, redis
+from fraud_testing.batches import CONFIG, OF
 from fraud_testing.feature_stream import Stream
-from fraud_testing.judging import CONFIG, OF
 from fraud_testing.kafka import wait_for
 
 pytestmark = pytest.mark.integration
@@ -27,17 +28,17 @@ def stream() -> Stream:
     return Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]
 
 
-def forgetful(server: redis.Server) -> Judge:
+def forgetful(server: redis.Server) -> BatchProcessor:
     """A worker that remembers one published id of a partition, where life's remembers 50,000."""
-    one = judging.judge(server)
-    one.recent = Recent(kept=1)
+    one = batches.processor(server)
+    one.published_ids = PublishedIds(kept=1)
     return one
 
 
-def publish(one: Judge, *records: dict[str, Any]) -> Judged:
-    judged = one.judge(judging.read(*records))
-    one.committed(judged)
-    return judged
+def publish(one: BatchProcessor, *records: dict[str, Any]) -> BatchResult:
+    result = one.process(batches.read(*records))
+    one.committed(result)
+    return result
 
 
 @pytest.mark.parametrize("door", ["stream", "inline"])
@@ -49,12 +50,12 @@ def test_an_id_is_published_once_while_its_claim_lives(
     if door == "inline":
         record = stream.inline(record)
         store.set(OF.redis_claim("pay"), claims.pack(record["decision"], appended=False), ex=500)
-    assert [found["id"] for found in judging.decided(publish(one, record))] == ["pay"]
+    assert [found["id"] for found in batches.decided(publish(one, record))] == ["pay"]
     publish(one, stream.record("newer"), stream.record("newest"))
     again = publish(one, record, stream.record("beside"))
-    assert [found["id"] for found in judging.decided(again)] == ["beside"]
+    assert [found["id"] for found in batches.decided(again)] == ["beside"]
     assert (again.repeats, again.conflicts, again.superseded) == ([door], 0, 0)
-    assert judging.claim(store, "pay").published
+    assert batches.claim(store, "pay").published
     assert store.ttl(OF.redis_claim("pay")) > 500
 
 
@@ -67,9 +68,9 @@ def test_another_body_of_a_published_id_is_a_dead_letter(
     publish(one, record)
     publish(one, stream.record("newer"))
     other = stream.record("pay", amount=7)
-    judged = publish(one, stream.inline(other) if door == "inline" else other)
-    assert [out.noun for out in judged.out] == ["dead-letters"]
-    assert judged.conflicts == 1
+    result = publish(one, stream.inline(other) if door == "inline" else other)
+    assert [out.noun for out in result.outgoing] == ["dead-letters"]
+    assert result.conflicts == 1
 
 
 def test_another_answer_of_a_published_id_is_superseded(
@@ -79,19 +80,19 @@ def test_another_answer_of_a_published_id_is_superseded(
     one, record = forgetful(server), stream.record("pay")
     publish(one, record)
     publish(one, stream.record("newer"))
-    judged = publish(one, stream.inline(record, decided=5, degraded=["idempotency"]))
-    assert (judged.out, judged.repeats, judged.superseded) == ([], ["inline"], 1)
+    result = publish(one, stream.inline(record, decided=5, degraded=["idempotency"]))
+    assert (result.outgoing, result.repeats, result.superseded) == ([], ["inline"], 1)
 
 
-def test_what_was_aborted_is_published_when_it_is_judged_again(
+def test_what_was_aborted_is_published_when_it_is_processed_again(
     server: redis.Server, store: Any, stream: Stream
 ) -> None:
     """A claim of a transaction that never was committed says nothing of being published."""
     record = stream.record("pay")
-    aborted = judging.decided(judging.judge(server).judge(judging.read(record)))
-    judging.judge(server).make_up()
-    assert not judging.claim(store, "pay").published
-    again = judging.decided(publish(judging.judge(server), record))
+    aborted = batches.decided(batches.processor(server).process(batches.read(record)))
+    batches.processor(server).idle()
+    assert not batches.claim(store, "pay").published
+    again = batches.decided(publish(batches.processor(server), record))
     assert [found["decided"] for found in again] == [found["decided"] for found in aborted]
 
 
@@ -99,14 +100,14 @@ def test_a_claim_says_published_when_no_broker_can_lose_it_any_more(
     server: redis.Server, store: Any, stream: Stream
 ) -> None:
     """A batch told as committed may still lose its markers with the broker; not after the next commit."""
-    one = judging.judge(server)
+    one = batches.processor(server)
     publish(one, stream.record("pay"))
-    newer = one.judge(judging.read(stream.record("newer")))
-    assert not judging.claim(store, "pay").published
+    newer = one.process(batches.read(stream.record("newer")))
+    assert not batches.claim(store, "pay").published
     one.committed(newer)
-    one.judge(judging.read(stream.record("newest")))
-    assert judging.claim(store, "pay").published
-    assert not judging.claim(store, "newer").published
+    one.process(batches.read(stream.record("newest")))
+    assert batches.claim(store, "pay").published
+    assert not batches.claim(store, "newer").published
 
 
 def test_after_a_restart_the_tail_says_what_is_published(
@@ -114,35 +115,35 @@ def test_after_a_restart_the_tail_says_what_is_published(
 ) -> None:
     """A crash between the commit and its mark: the successor marks the tail's ids, also those that it won't remember."""
     record = stream.record("pay")
-    [crashed] = judging.decided(judging.judge(server).judge(judging.read(record)))
+    [crashed] = batches.decided(batches.processor(server).process(batches.read(record)))
     successor = forgetful(server)
-    known = Known(crashed["hash"], crashed["decided"])
-    successor.remember(0, [("pay", known), ("newer", Known("h", 1))])
-    assert successor.recent.get("pay") is None
+    known = DecisionStamp(crashed["hash"], crashed["decided"])
+    successor.remember(0, [("pay", known), ("newer", DecisionStamp("h", 1))])
+    assert successor.published_ids.get("pay") is None
     again = publish(successor, stream.record("beside"), record)
-    assert [found["id"] for found in judging.decided(again)] == ["beside"]
-    assert judging.claim(store, "pay").published
+    assert [found["id"] for found in batches.decided(again)] == ["beside"]
+    assert batches.claim(store, "pay").published
 
 
 def test_a_restart_that_remembers_nothing_knows_by_the_claim(
     server: redis.Server, store: Any, stream: Stream
 ) -> None:
     """A resend that comes when the tail is long past is a repeat for a new process, too."""
-    one, record = judging.judge(server), stream.record("pay")
+    one, record = batches.processor(server), stream.record("pay")
     publish(one, record)
-    one.make_up()  # as the loop does where nothing is to be judged
-    again = publish(judging.judge(server), record)
-    assert (again.out, again.repeats) == ([], ["stream"])
+    one.idle()  # as the loop does where nothing is to be processed
+    again = publish(batches.processor(server), record)
+    assert (again.outgoing, again.repeats) == ([], ["stream"])
 
 
 def test_only_the_published_decision_is_marked(server: redis.Server, store: Any, stream: Stream) -> None:
     """A claim of another decision of the id, made after a loss of Redis, stays as it is; a lost one isn't made anew."""
-    one, record = judging.judge(server), stream.record("pay")
-    [first] = judging.decided(publish(one, record, stream.record("lost")))[:1]
+    one, record = batches.processor(server), stream.record("pay")
+    [first] = batches.decided(publish(one, record, stream.record("lost")))[:1]
     other = claims.pack({**first, "decided": first["decided"] + 1}, appended=True)
     store.flushall()
     store.set(OF.redis_claim("pay"), other)
-    one.make_up()
+    one.idle()
     assert store.get(OF.redis_claim("pay")) == other
     assert not store.exists(OF.redis_claim("lost"))
 
@@ -150,19 +151,19 @@ def test_only_the_published_decision_is_marked(server: redis.Server, store: Any,
 def test_marks_are_made_up_when_redis_is_back(server: redis.Server, store: Any, stream: Stream) -> None:
     """Published while Redis was away: the claims are made, or marked, once it answers, and the ids are known by them."""
     one, record = forgetful(server), stream.record("before")
-    judged = one.judge(judging.read(record))
+    result = one.process(batches.read(record))
     absent = StoreError("redis", "away")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RedisClaims, "look_up", raising(absent))
         patch.setattr(RedisClaims, "claim", raising(absent))
-        one.committed(judged)
-        [unclaimed] = judging.decided(publish(one, stream.record("during")))
+        one.committed(result)
+        [unclaimed] = batches.decided(publish(one, stream.record("during")))
         assert unclaimed["degraded"] == ["idempotency", "no_model"]
-    wait_for(lambda: one.make_up() or claims_published(store, "before", "during"), 10, "marks")
+    wait_for(lambda: one.idle() or claims_published(store, "before", "during"), 10, "marks")
     assert publish(one, record).repeats == ["stream"]
 
 
-def without_redis(one: Judge, *records: dict[str, Any]) -> Judged:
+def without_redis(one: BatchProcessor, *records: dict[str, Any]) -> BatchResult:
     """As ``publish``, where each call of Redis fails meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RedisClaims, "look_up", raising(StoreError("redis", "away")))
@@ -170,10 +171,10 @@ def without_redis(one: Judge, *records: dict[str, Any]) -> Judged:
         return publish(one, *records)
 
 
-def come_back(one: Judge) -> None:
+def come_back(one: BatchProcessor) -> None:
     """The worker makes up what it missed, once it asks Redis again."""
-    one._cool_down.answered("redis")
-    one.make_up()
+    one._claims._cool_down.answered("redis")
+    one.idle()
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["of the same body", "of another body"])
@@ -186,14 +187,14 @@ def test_the_claim_of_a_decision_that_is_not_published_publishes_nothing(
     other = record if same else stream.record("pay", amount=7)
     inline = stream.inline(other, decided=5, action="decline")
     store.set(OF.redis_claim("pay"), claims.pack(inline["decision"], appended=recorded))
-    assert [found["door"] for found in judging.decided(without_redis(one, record))] == ["stream"]
+    assert [found["door"] for found in batches.decided(without_redis(one, record))] == ["stream"]
     come_back(one)
     if recorded:
-        assert judging.decided(publish(one, inline)) == []
+        assert batches.decided(publish(one, inline)) == []
     publish(one, stream.record("newer"), stream.record("newest"))
-    one.make_up()
-    assert judging.decided(publish(one, other)) == []
-    assert (judging.claim(store, "pay").decision["decided"] == 5) == same
+    one.idle()
+    assert batches.decided(publish(one, other)) == []
+    assert (batches.claim(store, "pay").decision["decided"] == 5) == same
 
 
 @pytest.mark.parametrize("redis_away", [True, False])
@@ -205,26 +206,26 @@ def test_an_answer_that_another_claim_contradicts_is_the_only_one_published(
     held = stream.inline(record, decided=5)["decision"]
     store.set(OF.redis_claim("pay"), claims.pack(held, appended=False))
     answered = stream.inline(record, decided=6, degraded=["idempotency"] if redis_away else [])
-    judged = (without_redis if redis_away else publish)(one, answered)
-    assert [found["decided"] for found in judging.decided(judged)] == [6]
+    result = (without_redis if redis_away else publish)(one, answered)
+    assert [found["decided"] for found in batches.decided(result)] == [6]
     come_back(one)
     publish(one, stream.record("newer"), stream.record("newest"))
-    assert judging.decided(publish(one, record)) == []
+    assert batches.decided(publish(one, record)) == []
 
 
 def test_a_dropped_decision_is_told_once_the_published_one_is_certain(
     server: redis.Server, store: Any, stream: Stream
 ) -> None:
     """Dropped for one of its own batch, whose markers the broker may yet lose, its claim says nothing before the next commit."""
-    one, record = judging.judge(server), stream.record("pay")
+    one, record = batches.processor(server), stream.record("pay")
     held = stream.inline(record, decided=5)
     store.set(OF.redis_claim("pay"), claims.pack(held["decision"], appended=True))
     publish(one, stream.inline(record, decided=6), held)
-    newer = one.judge(judging.read(stream.record("newer")))
-    assert not judging.claim(store, "pay").published
+    newer = one.process(batches.read(stream.record("newer")))
+    assert not batches.claim(store, "pay").published
     one.committed(newer)
-    one.judge(judging.read(stream.record("newest")))
-    assert judging.claim(store, "pay").published
+    one.process(batches.read(stream.record("newest")))
+    assert batches.claim(store, "pay").published
 
 
 def test_an_unreadable_claim_of_a_published_decision_is_replaced(
@@ -233,11 +234,11 @@ def test_an_unreadable_claim_of_a_published_decision_is_replaced(
     """Found when Redis is back, it is as good as lost: a retry gets the published decision, and the id isn't published again."""
     one, record = forgetful(server), stream.record("pay")
     store.set(OF.redis_claim("pay"), b"hello")
-    [published] = judging.decided(without_redis(one, record))
+    [published] = batches.decided(without_redis(one, record))
     come_back(one)
-    assert judging.claim(store, "pay").decision["decided"] == published["decided"]
+    assert batches.claim(store, "pay").decision["decided"] == published["decided"]
     publish(one, stream.record("newer"))
-    assert judging.decided(publish(one, record)) == []
+    assert batches.decided(publish(one, record)) == []
 
 
 def raising(error: Exception) -> Callable[..., Any]:

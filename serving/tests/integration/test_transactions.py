@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from fraud_contracts.names import Identity
-from fraud_serving.worker.judge import Outgoing
+from fraud_serving.worker.batch import Outgoing
 from fraud_serving.worker.transactions import Transactions
 from fraud_testing import kafka
 from fraud_testing.required import require

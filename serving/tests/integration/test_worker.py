@@ -26,10 +26,10 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
 from fraud_serving import claims
-from fraud_serving.worker.judge import Judge
-from fraud_serving.worker.loop import Loop
-from fraud_serving.worker.recent import Recent
-from fraud_testing import detectors, judging, packages, redis, serving
+from fraud_serving.worker.loop import WorkerLoop
+from fraud_serving.worker.processor import BatchProcessor
+from fraud_serving.worker.published_ids import PublishedIds
+from fraud_testing import batches, detectors, packages, redis, serving
 from fraud_testing.feature_stream import Stream, exactly_once, feed
 from fraud_testing.kafka import Broker, wait_for
 
@@ -319,15 +319,15 @@ def test_an_older_process_of_the_ordinal_is_fenced(stream: Stream, worker: servi
 
 
 @contextmanager
-def forgetful(config: DetectorConfig, server: redis.Server) -> Iterator[Judge]:
+def forgetful(config: DetectorConfig, server: redis.Server) -> Iterator[BatchProcessor]:
     """A worker's loop in this process that remembers two published ids of a partition, where life's remembers 50,000."""
-    judge = judging.judge(server, config)
-    judge.recent = Recent(kept=2)
-    loop = Loop(config, 0, judge, lambda: None)
+    processor = batches.processor(server, config)
+    processor.published_ids = PublishedIds(kept=2)
+    loop = WorkerLoop(config, 0, processor, lambda: None)
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
-        yield judge
+        yield processor
     finally:
         loop.stopping = True
         thread.join(60)
@@ -342,14 +342,14 @@ def test_an_id_is_published_once_after_newer_ones_and_a_restart(stream: Stream) 
     record, inline = once.record("stream"), once.inline(once.record("inline"))
     store = redis_client.Redis.from_url(stack.redis.url)
     store.set(config.identity.redis_claim("inline"), claims.pack(inline["decision"], appended=True), ex=500)
-    with forgetful(config, stack.redis) as judge:
+    with forgetful(config, stack.redis) as processor:
         once.send(record, inline)
         once.wait("stream", "inline")
         once.send(once.record("newer-1"), once.record("newer-2"))
         once.wait("newer-2")
         once.send(record, inline, once.record("end-1"))
         once.wait("end-1")
-        wait_for(lambda: len(judge.recent) == 2, 10, "a memory of two")
+        wait_for(lambda: len(processor.published_ids) == 2, 10, "a memory of two")
     with forgetful(config, stack.redis):
         once.send(inline, record, once.record("end-2"))
         once.wait("end-2")

@@ -1,4 +1,4 @@
-"""How errors and silence of the Kafka client are judged."""
+"""How errors and silence of the Kafka client are taken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from fraud_contracts.names import Identity
 from fraud_serving.worker import transactions
-from fraud_serving.worker.judge import Outgoing
+from fraud_serving.worker.batch import Outgoing
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def platform(folder: Path, partitions: int = 2, policy: dict[str, Any] | None = 
         profiles.await_ready()
         ledger.await_ready()
         whole = Platform(config, broker, store, database, service, worker, profiles, ledger, folder)
-        # The stream is there once it has judged something.
+        # The stream is there once it has decided something.
         broker.produce(whole.topic("transactions"), [(None, b"{")])
         kafka.wait_for(
             lambda: broker.count(whole.topic("dead-letters")), 300, f"the stream, see {folder}/job.log"

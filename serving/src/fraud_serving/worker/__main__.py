@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from fraud_contracts import log, metrics, names
 from fraud_contracts.background import thread
-from fraud_contracts.config import METRICS_PORT, load_config
+from fraud_contracts.config import METRICS_PORT, DetectorConfig, load_config
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.sealing import Sealer
 from fraud_process.instruments import Instruments
@@ -26,9 +26,9 @@ from fraud_process.stopping import on_stop
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.releasing import ReleaseWatch
 from fraud_serving.worker.health import Health
-from fraud_serving.worker.judge import Judge
-from fraud_serving.worker.loop import FatalError, Loop
-from fraud_serving.worker.store import RedisClaims
+from fraud_serving.worker.loop import FatalError, WorkerLoop
+from fraud_serving.worker.processor import BatchProcessor
+from fraud_serving.worker.redis_claims import RedisClaims
 
 MODEL_SECONDS: Final = 2.0
 _log = logging.getLogger(__name__)
@@ -42,13 +42,13 @@ def ordinal(host: str) -> int:
     return int(found[1])
 
 
-def _watch(config: Any, judge: Judge) -> None:
+def _watch(config: DetectorConfig, processor: BatchProcessor) -> None:
     """Follows the release on a thread with an event loop of its own; taking one is a single assignment."""
 
     async def follow() -> None:
-        refused = judge.instruments(metrics.UNREADABLE, what="release").inc
+        refused = processor.instruments(metrics.UNREADABLE, what="release").inc
         watch = ReleaseWatch(
-            config.namespace, names.release_pointer(config.name), judge.release.take, refused=refused
+            config.namespace, names.release_pointer(config.name), processor.release.take, refused=refused
         )
         watch.start()
         await asyncio.Event().wait()
@@ -60,7 +60,7 @@ def run() -> None:
     config = load_config()
     registry_name = str(config.identity)
     instruments = Instruments(REGISTRY, detector=registry_name)
-    judge = Judge(
+    processor = BatchProcessor(
         config,
         Tokeniser.from_hex(os.environ["TOKEN_KEY"]),
         Sealer(os.environ["DEAD_LETTER_KEY"]),
@@ -70,12 +70,12 @@ def run() -> None:
     )
     me = ordinal(os.environ.get("HOSTNAME") or socket.gethostname())
     port = int(os.environ.get("FRAUD_METRICS_PORT", METRICS_PORT))
-    health = Health(port, REGISTRY, lambda: judge.release.name)
+    health = Health(port, REGISTRY, lambda: processor.release.name)
 
     def turned() -> None:
         health.turned = time.monotonic()
 
-    loop = Loop(config, me, judge, turned)
+    loop = WorkerLoop(config, me, processor, turned)
 
     def stop() -> None:
         """The batch in hand is committed first; where Kafka is away that may take longer than the Pod has."""
@@ -84,8 +84,8 @@ def run() -> None:
 
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # where a process that stands still stands
     on_stop(stop)
-    _watch(config, judge)
-    while judge.release.ruling is None and not loop.stopping:
+    _watch(config, processor)
+    while processor.release.ruling is None and not loop.stopping:
         turned()
         time.sleep(0.1)
     if not loop.stopping:

@@ -1,4 +1,4 @@
-"""Kafka side of the worker: a batch, its judgement, one transaction with the offsets; exactly once for committed readers.
+"""Kafka side of the worker: a batch, what is decided of it, one transaction with the offsets; exactly once for committed readers.
 
 A fatal error, or being fenced, ends the process; its successor has the same ordinal, hence the same transactional id.
 """
@@ -15,9 +15,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Source
 from fraud_serving import reading
-from fraud_serving.worker.incoming import Incoming, read
-from fraud_serving.worker.judge import Judge, Outgoing
-from fraud_serving.worker.recent import KEPT, Known
+from fraud_serving.worker.batch import Incoming, Outgoing, read_incoming
+from fraud_serving.worker.processor import BatchProcessor
+from fraud_serving.worker.published_ids import KEPT, DecisionStamp
 from fraud_serving.worker.transactions import FatalError, Transactions, past_use
 
 BATCH: Final = 64
@@ -27,11 +27,11 @@ TAIL_SECONDS: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Loop:
+class WorkerLoop:
     def __init__(
-        self, config: DetectorConfig, ordinal: int, judge: Judge, turned: Callable[[], None]
+        self, config: DetectorConfig, ordinal: int, processor: BatchProcessor, turned: Callable[[], None]
     ) -> None:
-        self._config, self._judge, self._turned = config, judge, turned
+        self._config, self._processor, self._turned = config, processor, turned
         self._of = config.identity
         self._id = self._of.transactional_id(ordinal)  # the static member's, too
         self._features, self._decisions = self._of.topic("features"), self._of.topic("decisions")
@@ -83,7 +83,7 @@ class Loop:
                     self._commit(consumer, batch)
                 else:
                     self._transactions.rest(consumer.consumer_group_metadata())
-                    self._judge.make_up()
+                    self._processor.idle()
         except KafkaException as error:
             raise FatalError(str(error)) from error
         # Only after a clean end: where something is broken, closing may wait for it for ever (seen after a killed broker),
@@ -92,16 +92,16 @@ class Loop:
 
     def _take(self, consumer: Consumer) -> list[Message]:
         """Blocks for a first record, waits out the pace, takes what is there."""
-        got = consumer.consume(1, 0.2)
-        if not got:
+        messages = consumer.consume(1, 0.2)
+        if not messages:
             return []
         rest = self._last + PACE - time.monotonic()
         if rest > 0:
             time.sleep(rest)
-        got += consumer.consume(BATCH - 1, 0)
+        messages += consumer.consume(BATCH - 1, 0)
         self._last = time.monotonic()
         good: list[Message] = []
-        for message in got:
+        for message in messages:
             error = message.error()
             if error is None:
                 # A rebalance between the two calls may have given a partition away.
@@ -118,7 +118,9 @@ class Loop:
         unreadable: list[Outgoing] = []
         for message in batch:
             try:
-                incoming.append(read(message.partition(), message.key() or b"", message.value() or b""))
+                incoming.append(
+                    read_incoming(message.partition(), message.key() or b"", message.value() or b"")
+                )
             except ValueError as error:
                 # Only the stream writes here, so this is a fault of ours; one record must not stop all that follow.
                 source: Source = {
@@ -127,32 +129,35 @@ class Loop:
                     "offset": message.offset(),
                 }
                 unreadable.append(
-                    self._judge.unreadable(message.value() or b"", source, message.timestamp()[1], error)
+                    self._processor.unreadable(message.value() or b"", source, message.timestamp()[1], error)
                 )
         self._turned()
-        judged = self._judge.judge(incoming)
-        judged.out += unreadable
+        result = self._processor.process(incoming)
+        result.outgoing += unreadable
         after: dict[int, int] = {}
         for message in batch:
             after[message.partition()] = max(message.offset() + 1, after.get(message.partition(), 0))
         offsets = [TopicPartition(self._features, partition, offset) for partition, offset in after.items()]
         group = consumer.consumer_group_metadata()
-        self._transactions.publish(judged.out, offsets, group)
-        self._judge.committed(judged)
+        self._transactions.publish(result.outgoing, offsets, group)
+        self._processor.committed(result)
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
             start = time.monotonic()
             self._read_tail(partition.partition)
-            told = {"partition": partition.partition, "known": len(self._judge.recent)}
-            told["seconds"] = round(time.monotonic() - start, 2)
-            _log.info("partition assigned", extra={"data": told})
+            tail: dict[str, Any] = {
+                "partition": partition.partition,
+                "known": len(self._processor.published_ids),
+                "seconds": round(time.monotonic() - start, 2),
+            }
+            _log.info("partition assigned", extra={"data": tail})
             self._assigned.add(partition.partition)
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
             self._assigned.discard(partition.partition)
-            self._judge.forget(partition.partition)
+            self._processor.forget(partition.partition)
 
     def _read_tail(self, partition: int) -> None:
         """Remembers the newest committed decisions of a partition, so that repeats are known before the first poll."""
@@ -189,7 +194,7 @@ class Loop:
             decision = reading.published(message.value())
         except ValueError as error:
             at = {"partition": message.partition(), "offset": message.offset()}
-            self._judge.instruments.unreadable("decision", **at, error=str(error))
+            self._processor.instruments.unreadable("decision", **at, error=str(error))
             return
-        known = Known(decision["hash"], decision["decided"])
-        self._judge.remember(message.partition(), [(decision["id"], known)])
+        stamp = DecisionStamp(decision["hash"], decision["decided"])
+        self._processor.remember(message.partition(), [(decision["id"], stamp)])

@@ -1,4 +1,4 @@
-"""The parity audit: was the inline vector what the stream makes of the same events?
+"""The parity audit: is the inline vector the one that the stream computes of the same events?
 
 Equal digests say that both sides had seen the same events; then every bit must agree, and a difference is a fault. Other
 digests say that one side had seen more: staleness, which is counted on its own. The metric tells how many; the log tells
@@ -32,7 +32,7 @@ def same_seen(one: Saw, other: Saw) -> bool:
     }
 
 
-def compare(decision: Decision, record: FeatureRecord) -> Result:
+def compare_vectors(decision: Decision, record: FeatureRecord) -> Result:
     inline, streamed = decision["vector"], record["vector"]
     if inline is None or streamed is None or decision["set"] != record["set"]:
         return "none"
@@ -43,7 +43,7 @@ def compare(decision: Decision, record: FeatureRecord) -> Result:
 
 def audited(decision: Decision, record: FeatureRecord) -> Decision:
     """The decision with its place in the stream, the verdict, and the streamed vector where it isn't the inline one."""
-    result = compare(decision, record)
+    result = compare_vectors(decision, record)
     streamed: dict[str, Any] | None = None
     if record["vector"] is not None and result != "equal":
         streamed = {"set": record["set"], "vector": record["vector"], "saw": record["saw"]}
@@ -56,7 +56,7 @@ def audited(decision: Decision, record: FeatureRecord) -> Decision:
     }
 
 
-class Samples:
+class ParitySamples:
     """Ids of decisions whose vectors differ, for the log: the first of each result, then one in a while with how many."""
 
     def __init__(self, names: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,7 +73,7 @@ class Samples:
         if now < self._next[result]:
             return
         inline, streamed = decision["vector"], other["vector"]
-        told = {
+        sample = {
             "id": decision["id"],
             "result": result,
             "count": self._since[result],
@@ -87,5 +87,5 @@ class Samples:
             ],
         }
         level = logging.ERROR if result == "mismatch" else logging.INFO
-        _log.log(level, "inline vector is not the streamed one", extra={"data": told})
+        _log.log(level, "inline vector is not the streamed one", extra={"data": sample})
         self._next[result], self._since[result] = now + EVERY[result], 0

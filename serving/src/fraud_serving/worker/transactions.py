@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.names import Identity
 from fraud_process.kafka import PARTITIONER
-from fraud_serving.worker.judge import Outgoing
+from fraud_serving.worker.batch import Outgoing
 
 TRANSACTION_MS: Final = 10_000
 CALL_SECONDS: Final = 10

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_serving.worker.parity import Samples, audited, compare
-from fraud_serving.worker.recent import Known, Recent
+from fraud_serving.worker.parity import ParitySamples, audited, compare_vectors
+from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
 
 SAW = {"customer": (1, 3, "aa"), "counterparty": (1, 9, "bb")}
 
@@ -36,7 +36,7 @@ def pair(inline: Any, streamed: Any, saw: Any = None, other_set: str = "s") -> t
 )
 def test_the_verdict_depends_on_what_was_seen_and_on_every_bit(made: tuple[Any, Any], result: str) -> None:
     """Equal digests demand equal bits, whatever epoch and sequence say; another digest is staleness."""
-    assert compare(*made) == result
+    assert compare_vectors(*made) == result
 
 
 def test_the_streamed_vector_is_kept_where_it_differs() -> None:
@@ -50,7 +50,7 @@ def test_differing_decisions_are_sampled_in_the_log(caplog: pytest.LogCaptureFix
     """A mismatch shows id and features at once and then once a second, staleness its entity once a minute; no equal one."""
     caplog.set_level("INFO")
     now = [0.0]
-    samples = Samples(("count", "sum"), lambda: now[0])
+    samples = ParitySamples(("count", "sum"), lambda: now[0])
     mismatch = pair([1.0, 2.0], [1.0, 3.0])
     stale = pair([1.0, 2.0], [2.0, 2.0], {**SAW, "customer": (1, 4, "ac")})
 
@@ -74,11 +74,11 @@ def test_differing_decisions_are_sampled_in_the_log(caplog: pytest.LogCaptureFix
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 3)), max_size=80))
 def test_the_newest_ids_are_kept_and_the_first_decision_stands(entries: list[tuple[int, int]]) -> None:
     """At most the bound stays, the newest; an id keeps its first decision while it is known."""
-    recent, kept = Recent(kept=10), []
+    recent, kept = PublishedIds(kept=10), []
     for number, decided in entries:
         before = recent.get(str(number))
-        recent.add(0, [(str(number), Known("h", decided))])
-        assert recent.get(str(number)) == (before or Known("h", decided))
+        recent.add(0, [(str(number), DecisionStamp("h", decided))])
+        assert recent.get(str(number)) == (before or DecisionStamp("h", decided))
         kept = [*(n for n in kept if n != number), number][-10:]
     assert len(recent) == len(kept)
     assert all(recent.get(str(number)) is not None for number in kept)
@@ -86,8 +86,8 @@ def test_the_newest_ids_are_kept_and_the_first_decision_stands(entries: list[tup
 
 def test_an_id_is_known_on_whichever_partition_it_lies() -> None:
     """Another body of an id may have another card, and so lie on another partition."""
-    recent = Recent()
-    recent.add(1, [("a", Known("h", 5))])
-    assert recent.get("a") == Known("h", 5)
+    recent = PublishedIds()
+    recent.add(1, [("a", DecisionStamp("h", 5))])
+    assert recent.get("a") == DecisionStamp("h", 5)
     recent.forget(1)
     assert recent.get("a") is None

@@ -1,7 +1,7 @@
 """The worker's claims: looking ids up, claiming what it decided, saying what is published. Nothing is decided here.
 
 Redis may be away at any time: then decisions say so (``idempotency``), and what it missed is kept until it is back. A claim is
-said to be published once the next batch is committed or there is nothing to judge. A crash before loses that; the successor says it of
+said to be published once the next batch is committed or there is nothing to process. A crash before loses that; the successor says it of
 the tail of ``decisions`` that it reads. So an id is known as published as long as its claim lives.
 """
 
@@ -22,10 +22,10 @@ from fraud_serving import claims
 from fraud_serving.claims import Own, Taking
 from fraud_serving.cooldown import CoolDown
 from fraud_serving.ruling import with_mark
-from fraud_serving.worker.incoming import Incoming
-from fraud_serving.worker.recent import KEPT, Known
+from fraud_serving.worker.batch import Incoming
+from fraud_serving.worker.published_ids import KEPT, DecisionStamp
 
-# What is made up at once, and for how long at a time: the loop has records to judge.
+# What is made up at once, and for how long at a time: the loop has records to process.
 _CHUNK: Final = 256
 _SECONDS: Final = 0.05
 _TRIES: Final = 3
@@ -40,11 +40,10 @@ class ClaimStore(Protocol):
     def claim(self, takings: list[Taking]) -> list[bytes | None]: ...
 
 
-class Claiming:
-    def __init__(
-        self, store: ClaimStore, of: Identity, instruments: Instruments, cool_down: CoolDown
-    ) -> None:
-        self._store, self._of, self._instruments, self._cool_down = store, of, instruments, cool_down
+class BatchClaims:
+    def __init__(self, store: ClaimStore, of: Identity, instruments: Instruments) -> None:
+        self._store, self._of, self._instruments = store, of, instruments
+        self._cool_down = CoolDown(failures=1)
         # Claims of what was published though Redis was away or held another; the oldest go first where they are too many.
         self._unclaimed: deque[Decision] = deque(maxlen=KEPT)
         # By partition, as many as are remembered of one: ids whose claims are yet to say that they are published.
@@ -88,10 +87,10 @@ class Claiming:
         for incoming in asked:
             _mark(incoming)
 
-    def published(self, partition: int, entries: Iterable[tuple[str, Known]]) -> None:
+    def published(self, partition: int, entries: Iterable[tuple[str, DecisionStamp]]) -> None:
         """Claims of these ids, where they hold these decisions, are to say that they are published."""
         unmarked = self._unmarked.setdefault(partition, deque(maxlen=KEPT))
-        unmarked.extend(Own(self._of.redis_claim(event_id), *known) for event_id, known in entries)
+        unmarked.extend(Own(self._of.redis_claim(event_id), *stamp) for event_id, stamp in entries)
 
     def unclaimed(self, decision: Decision) -> None:
         """A published decision whose claim may be missing: it is claimed as soon as may be, so that a retry gets it."""

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from fraud_serving.worker.incoming import read
-from fraud_testing import judging
+from fraud_serving.worker.batch import read_incoming
+from fraud_testing import batches
 from fraud_testing.feature_stream import Stream
 
 RECORD: Any = {
@@ -31,11 +31,11 @@ RECORD: Any = {
 def test_what_the_stream_did_without_marks_the_decision() -> None:
     """A vector made of a lost state is no ordinary one; records from before the stream said so hold no marks."""
     marked = {**RECORD, "degraded": ["profiles_incomplete"]}
-    assert read(0, b"k", orjson.dumps(marked)).degraded == ["profiles_incomplete"]
-    assert read(0, b"k", orjson.dumps(RECORD)).degraded == []
+    assert read_incoming(0, b"k", orjson.dumps(marked)).degraded == ["profiles_incomplete"]
+    assert read_incoming(0, b"k", orjson.dumps(RECORD)).degraded == []
 
 
-STREAM = Stream(SimpleNamespace(config=judging.CONFIG, digest="sha256:0"))  # type: ignore[arg-type]
+STREAM = Stream(SimpleNamespace(config=batches.CONFIG, digest="sha256:0"))  # type: ignore[arg-type]
 ANSWERED = orjson.dumps(STREAM.inline(STREAM.record("pay"), action="decline"))
 
 
@@ -58,12 +58,12 @@ def event(**changes: Any) -> dict[str, Any]:
 
 def published(record: dict[str, Any]) -> list[dict[str, Any]]:
     """What a worker without Redis publishes of one record."""
-    one = judging.judge(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]
-    judged = one.judge([read(0, b"k", orjson.dumps(record))])
-    one.committed(judged)
-    one.make_up()
-    assert [out.noun for out in judged.out] == ["decisions", "alerts"]
-    return judging.decided(judged)
+    one = batches.processor(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]
+    result = one.process([read_incoming(0, b"k", orjson.dumps(record))])
+    one.committed(result)
+    one.idle()
+    assert [out.noun for out in result.outgoing] == ["decisions", "alerts"]
+    return batches.decided(result)
 
 
 DAMAGED: dict[str, Callable[[], dict[str, Any]]] = {
@@ -118,8 +118,8 @@ def test_a_decision_that_can_not_be_published_is_a_letter_of_its_id(
     """It names the id, so that the id has an end; the letter's key is the id."""
     value = orjson.dumps(lost())
     with pytest.raises(ValueError) as refused:
-        read(0, b"k", value)
-    one = judging.judge(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]
+        read_incoming(0, b"k", value)
+    one = batches.processor(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]
     letter = one.unreadable(value, RECORD["source"], 1, refused.value)
     assert (letter.key, orjson.loads(letter.value)["id"]) == (b"pay", "pay")
 
@@ -129,7 +129,7 @@ def test_a_decision_that_can_not_be_published_is_a_letter_of_its_id(
 )
 def test_bytes_without_an_id_are_a_letter_without_one(value: bytes) -> None:
     """Whatever it is, it becomes a letter."""
-    one = judging.judge(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]
+    one = batches.processor(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]
     letter = one.unreadable(value, RECORD["source"], 1, ValueError("x"))
     assert (letter.key, orjson.loads(letter.value)["id"]) == (b"", None)
 
@@ -137,4 +137,4 @@ def test_bytes_without_an_id_are_a_letter_without_one(value: bytes) -> None:
 def test_a_damaged_record_without_a_decision_is_refused() -> None:
     """Nobody was answered, so nothing is made up."""
     with pytest.raises(ValueError, match="event"):
-        read(0, b"k", orjson.dumps({**RECORD, "event": {**RECORD["event"], "amount": 5.5}}))
+        read_incoming(0, b"k", orjson.dumps({**RECORD, "event": {**RECORD["event"], "amount": 5.5}}))

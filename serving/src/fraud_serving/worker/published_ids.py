@@ -12,36 +12,36 @@ from typing import Final, NamedTuple
 KEPT: Final = 50_000
 
 
-class Known(NamedTuple):
-    """Of a published decision: its body's hash, and when it was made, which tells it from another one of the same body."""
+class DecisionStamp(NamedTuple):
+    """What tells a decision from another one of its id: its body's hash, and when it was made (UTC ms)."""
 
     hash: str
     decided: int
 
 
-class Recent:
+class PublishedIds:
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
-        self._by_partition: dict[int, dict[str, Known]] = {}
+        self._by_partition: dict[int, dict[str, DecisionStamp]] = {}
 
-    def get(self, event_id: str) -> Known | None:
+    def get(self, event_id: str) -> DecisionStamp | None:
         """The published decision of an id, on any of our partitions: another body may lie on another one."""
-        for known in self._by_partition.values():
-            found = known.get(event_id)
-            if found is not None:
-                return found
+        for stamps in self._by_partition.values():
+            stamp = stamps.get(event_id)
+            if stamp is not None:
+                return stamp
         return None
 
-    def add(self, partition: int, entries: Iterable[tuple[str, Known]]) -> None:
+    def add(self, partition: int, entries: Iterable[tuple[str, DecisionStamp]]) -> None:
         """Of several decisions of an id the first stands."""
-        known = self._by_partition.setdefault(partition, {})
-        for event_id, entry in entries:
-            known[event_id] = known.pop(event_id, entry)
-        while len(known) > self._kept:
-            del known[next(iter(known))]
+        stamps = self._by_partition.setdefault(partition, {})
+        for event_id, stamp in entries:
+            stamps[event_id] = stamps.pop(event_id, stamp)
+        while len(stamps) > self._kept:
+            del stamps[next(iter(stamps))]
 
     def forget(self, partition: int) -> None:
         self._by_partition.pop(partition, None)
 
     def __len__(self) -> int:
-        return sum(len(known) for known in self._by_partition.values())
+        return sum(len(stamps) for stamps in self._by_partition.values())

@@ -1,4 +1,4 @@
-"""A worker's judgement in this process, by rules alone, over a real Redis: batches in, what would be published out."""
+"""A worker's batches in this process, by rules alone, over a real Redis: batches in, what would be published out."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from fraud_pipelines.sealing import Sealer
 from fraud_process.instruments import Instruments
 from fraud_serving import claims
 from fraud_serving.clients.blocking_model import BlockingModelClient
-from fraud_serving.worker import incoming
-from fraud_serving.worker.incoming import Incoming
-from fraud_serving.worker.judge import Judge, Judged
-from fraud_serving.worker.store import RedisClaims
+from fraud_serving.worker.batch import BatchResult, Incoming, read_incoming
+from fraud_serving.worker.processor import BatchProcessor
+from fraud_serving.worker.redis_claims import RedisClaims
 from fraud_testing import detectors, redis, serving
 
 CONFIG = detectors.detector("unused:9092")
 OF = CONFIG.identity
 
 
-def judge(server: redis.Server, config: DetectorConfig = CONFIG) -> Judge:
-    made = Judge(
+def processor(server: redis.Server, config: DetectorConfig = CONFIG) -> BatchProcessor:
+    batch_processor = BatchProcessor(
         config,
         Tokeniser.from_hex(serving.TOKEN_KEY),
         Sealer(serving.DEAD_LETTER_KEY),
@@ -34,16 +33,16 @@ def judge(server: redis.Server, config: DetectorConfig = CONFIG) -> Judge:
         BlockingModelClient(1.0),
         Instruments(CollectorRegistry(), detector=str(config.identity)),
     )
-    made.release.take(Release(name="r0", policy=Policy(), policy_revision=1))
-    return made
+    batch_processor.release.take(Release(name="r0", policy=Policy(), policy_revision=1))
+    return batch_processor
 
 
 def read(*records: dict[str, Any]) -> list[Incoming]:
-    return [incoming.read(0, b"k", orjson.dumps(record)) for record in records]
+    return [read_incoming(0, b"k", orjson.dumps(record)) for record in records]
 
 
-def decided(judged: Judged) -> list[dict[str, Any]]:
-    return [orjson.loads(out.value) for out in judged.out if out.noun == "decisions"]
+def decided(result: BatchResult) -> list[dict[str, Any]]:
+    return [orjson.loads(out.value) for out in result.outgoing if out.noun == "decisions"]
 
 
 def claim(store: Any, event_id: str) -> claims.Claim:

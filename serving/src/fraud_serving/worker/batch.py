@@ -1,0 +1,113 @@
+"""What goes through a batch: feature records in, what is to be published out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from fraud_contracts.records import Decision, FeatureRecord
+from fraud_serving import reading
+from fraud_serving.claims import Claim
+from fraud_serving.ruling import Case
+from fraud_serving.worker.parity import audited
+from fraud_serving.worker.published_ids import DecisionStamp
+
+
+@dataclass(slots=True)
+class Incoming:
+    """One feature record and what becomes of it.
+
+    ``decision`` is filled in while the batch is processed; ``claim`` is what Redis had under the id. ``instead_of`` are the
+    bytes that a claim of ours would replace: empty where there are none, None where nobody knows.
+    """
+
+    partition: int
+    key: bytes
+    record: FeatureRecord
+    decision: Decision | None = None
+    repeat: bool = False
+    conflict: bool = False
+    degraded: list[str] = field(default_factory=list)
+    claim: Claim | None = None
+    instead_of: bytes | None = None
+
+    @property
+    def claimed(self) -> DecisionStamp | None:
+        """Which decision lies in the id's claim."""
+        return None if self.claim is None else DecisionStamp(self.claim.hash, self.claim.decision["decided"])
+
+    @property
+    def published(self) -> DecisionStamp | None:
+        """What was published under the id, as far as its claim says."""
+        return self.claimed if self.claim is not None and self.claim.published else None
+
+    @property
+    def id(self) -> str:
+        return self.record["event"]["id"]
+
+    def case(self) -> Case:
+        record = self.record
+        return Case(
+            record["event"],
+            record["hash"],
+            record["set"],
+            record["vector"],
+            record["saw"],
+            "stream",
+            self.degraded,
+            record["source"],
+            record["appended"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to publish on the topic of ``noun``; without a partition the key chooses it."""
+
+    noun: str
+    partition: int | None
+    key: bytes
+    value: bytes
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What to publish, and what to remember and count once it is committed.
+
+    ``published`` and ``dropped`` are by partition of the features topic: the decisions in ``outgoing``, and other decisions of
+    published ids. ``unclaimed`` are published ones that aren't known to be in their claims. ``repeats`` holds the door of each
+    record that was met before; ``superseded`` counts inline answers that another decision of their id was published before.
+    """
+
+    outgoing: list[Outgoing] = field(default_factory=list)
+    published: dict[int, dict[str, DecisionStamp]] = field(default_factory=lambda: defaultdict(dict))
+    dropped: dict[int, list[tuple[str, DecisionStamp]]] = field(default_factory=lambda: defaultdict(list))
+    unclaimed: list[Decision] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    repeats: list[str] = field(default_factory=list)
+    conflicts: int = 0
+    superseded: int = 0
+
+
+def read_incoming(partition: int, key: bytes, value: bytes) -> Incoming:
+    """A feature record as read; ValueError where it isn't one."""
+    record = reading.features(value)
+    return Incoming(partition, key, record, degraded=list(record.get("degraded", ())))
+
+
+def take_claim(incoming: Incoming) -> None:
+    """An id that was claimed before: its decision stands, whichever door made it, and is published once.
+
+    What the inline door answered stands as well, unless another decision of the id is published already.
+    """
+    claim = incoming.claim
+    if claim is None or incoming.decision is not None:
+        return
+    if claim.hash != incoming.record["hash"]:
+        incoming.conflict = True
+    elif claim.published:
+        incoming.repeat = True
+    elif claim.decision["door"] == "inline":
+        incoming.decision = audited(claim.decision, incoming.record)
+    else:
+        incoming.decision = claim.decision

@@ -1,0 +1,188 @@
+"""A batch of feature records in, records to publish out. No Kafka in here; the loop commits what this returns.
+
+Processing a batch again after an abort gives the same decisions: those of the first time are found in the claims.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Sequence
+
+import orjson
+
+from fraud_contracts import metrics
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.errors import Degraded, Reason
+from fraud_contracts.records import Source
+from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.features import compile_detector
+from fraud_pipelines.sealing import Sealer
+from fraud_process.instruments import Instruments
+from fraud_serving import reading
+from fraud_serving.clients.blocking_model import BlockingModelClient
+from fraud_serving.policy import Tally
+from fraud_serving.release_in_use import ReleaseInUse
+from fraud_serving.ruling import Ruling
+from fraud_serving.worker import worker_letters
+from fraud_serving.worker.arm_scoring import ArmScorer
+from fraud_serving.worker.batch import BatchResult, Incoming, Outgoing, take_claim
+from fraud_serving.worker.batch_claims import BatchClaims, ClaimStore
+from fraud_serving.worker.batch_metrics import BatchMetrics
+from fraud_serving.worker.parity import audited
+from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
+
+_log = logging.getLogger(__name__)
+
+
+class BatchProcessor:
+    def __init__(
+        self,
+        config: DetectorConfig,
+        tokeniser: Tokeniser,
+        sealer: Sealer,
+        store: ClaimStore,
+        model: BlockingModelClient,
+        instruments: Instruments,
+    ) -> None:
+        self.instruments, self._sealer = instruments, sealer
+        names = compile_detector(config.spec).names
+        self.release = ReleaseInUse(config, names, tokeniser, instruments, "stream")
+        self.published_ids = PublishedIds()
+        # The batch committed last, as we were told. A killed broker may yet lose it (docs/decisions/0003), so its claims don't
+        # say so yet.
+        self._committed = BatchResult()
+        self._tally = Tally()
+        self._scorer = ArmScorer(config.name, model)
+        self._claims = BatchClaims(store, config.identity, instruments)
+        self._metrics = BatchMetrics(instruments, names)
+
+    def process(self, batch: Sequence[Incoming]) -> BatchResult:
+        """Decides what isn't decided, and says what to publish; ``committed`` is to be called once that is done."""
+        ruling = self.release.ruling
+        assert ruling is not None, "the loop starts after the first release"
+        unpublished = self._mark_repeats(batch)
+        self._claims.look_up(unpublished)
+        for incoming in unpublished:
+            take_claim(incoming)
+        undecided = [i for i in unpublished if i.decision is None and not i.repeat and not i.conflict]
+        self._decide(ruling, undecided, int(time.time() * 1000))
+        return self._results(ruling, batch)
+
+    def _mark_repeats(self, batch: Sequence[Incoming]) -> list[Incoming]:
+        """Marks repeats and conflicts among the undecided records; -> those that aren't remembered as published."""
+        unpublished: list[Incoming] = []
+        # An inline decision in this very batch counts before the stream's: the client acts on it.
+        in_batch = {i.id: i.record["hash"] for i in batch if i.record["decision"] is not None}
+        for incoming in batch:
+            stamp = self.published_ids.get(incoming.id)
+            if incoming.record["decision"] is not None:
+                incoming.decision = audited(incoming.record["decision"], incoming.record)
+                if stamp is None:
+                    unpublished.append(incoming)
+                continue
+            hash_before = stamp.hash if stamp is not None else in_batch.get(incoming.id)
+            if hash_before is None:
+                in_batch[incoming.id] = incoming.record["hash"]
+                unpublished.append(incoming)
+            elif hash_before == incoming.record["hash"]:
+                incoming.repeat = True
+            else:
+                incoming.conflict = True
+        return unpublished
+
+    def _decide(self, ruling: Ruling, undecided: list[Incoming], now: int) -> None:
+        """Decides, then claims; where another decision of an id was claimed meanwhile, that one stands."""
+        records = [incoming.record for incoming in undecided]
+        events = [record["event"] for record in records]
+        vectors = [ruling.readable_vector(record["set"], record["vector"]) for record in records]
+        for incoming, score in zip(undecided, self._scorer.score(ruling, events, vectors), strict=True):
+            case = incoming.case()
+            incoming.decision = ruling.judge(case, score, self._tally.counts(now), now)
+            self._tally.note(incoming.decision["action"], now)
+        self._claims.claim(undecided)
+        for incoming in undecided:
+            take_claim(incoming)
+
+    def _results(self, ruling: Ruling, batch: Sequence[Incoming]) -> BatchResult:
+        """Each id once: its first decision is published, other bodies of it become dead letters."""
+        result = BatchResult()
+        chosen: list[Incoming] = []
+        chosen_stamps: dict[str, DecisionStamp] = {}
+        for incoming in batch:
+            decision = incoming.decision
+            if incoming.repeat or (decision is None and not incoming.conflict):
+                result.repeats.append("stream")
+                continue
+            before = (
+                chosen_stamps.get(incoming.id) or self.published_ids.get(incoming.id) or incoming.published
+            )
+            own = None if decision is None else DecisionStamp(decision["hash"], decision["decided"])
+            if own is not None and before is not None and own != before:
+                # A claim that holds it must not have it published beside the other.
+                result.dropped[incoming.partition].append((incoming.id, own))
+            if decision is None or own is None or (before is not None and before.hash != own.hash):
+                result.conflicts += 1
+                letter = worker_letters.conflict(self._sealer, incoming.record)
+                result.outgoing.append(Outgoing("dead-letters", None, incoming.id.encode(), letter))
+            elif before is not None:
+                # Published once, whatever else was answered while no claim could be asked for; that is counted.
+                result.repeats.append(decision["door"])
+                result.superseded += decision["door"] == "inline" and own.decided != before.decided
+            else:
+                chosen_stamps[incoming.id] = result.published[incoming.partition][incoming.id] = own
+                chosen.append(incoming)
+        decisions = [incoming.decision for incoming in chosen if incoming.decision is not None]
+        result.decisions = self._scorer.add_shadow_scores(ruling, decisions)
+        for incoming, decision in zip(chosen, result.decisions, strict=True):
+            claimed = decision["door"] == "stream" or incoming.claimed == chosen_stamps[incoming.id]
+            if not claimed or Degraded.IDEMPOTENCY in decision["degraded"]:
+                result.unclaimed.append(decision)
+            value = orjson.dumps(decision)
+            result.outgoing.append(Outgoing("decisions", incoming.partition, incoming.key, value))
+            if decision["action"] != "approve":
+                result.outgoing.append(Outgoing("alerts", incoming.partition, incoming.key, value))
+        return result
+
+    def unreadable(self, value: bytes, source: Source, appended: int, error: Exception) -> Outgoing:
+        """The dead letter of a record that isn't a feature record."""
+        _log.error("unreadable record", extra={"data": {**source, "error": str(error)}})
+        self.instruments(metrics.DEAD_LETTERS, reason=str(Reason.INVALID_JSON)).inc()
+        event_id = reading.any_id(value)
+        letter = worker_letters.unreadable(self._sealer, event_id, value, source, appended, error)
+        return Outgoing("dead-letters", None, (event_id or "").encode(), letter)
+
+    def committed(self, result: BatchResult) -> None:
+        """The batch is in the log: remembers its ids, counts it."""
+        self._settle()
+        self._committed = result
+        for partition, stamps in result.published.items():
+            self.published_ids.add(partition, stamps.items())
+        self._metrics.count(result, time.time() * 1000)
+
+    def idle(self) -> None:
+        """To be called where there is nothing to process: claims get what they miss."""
+        self._settle()
+        self._claims.make_up()
+
+    def _settle(self) -> None:
+        """What was committed before now is published for certain: a broker that died since then was noticed."""
+        for partition, stamps in self._committed.published.items():
+            self._claims.published(partition, stamps.items())
+        for partition, dropped in self._committed.dropped.items():
+            self._claims.published(partition, dropped)
+        for decision in self._committed.unclaimed:
+            self._claims.unclaimed(decision)
+        self._committed = BatchResult()
+
+    def remember(self, partition: int, entries: Collection[tuple[str, DecisionStamp]]) -> None:
+        """Ids whose decisions are in the log, committed: a record of one that comes again is a repeat."""
+        self.published_ids.add(partition, entries)
+        self._claims.published(partition, entries)
+
+    def forget(self, partition: int) -> None:
+        """The partition is another worker's now."""
+        self.published_ids.forget(partition)
+        self._committed.published.pop(partition, None)
+        self._committed.dropped.pop(partition, None)
+        self._claims.forget(partition)
