@@ -84,6 +84,7 @@ lint: env-dev ## Format, lint, types, imports
 	@MYPYPATH=contracts/src $(DEV)/mypy contracts/src
 	@MYPYPATH=contracts/src:pipelines/src $(DEV)/mypy pipelines/src
 	@MYPYPATH=contracts/src:operator/src $(DEV)/mypy operator/src
+	@MYPYPATH=contracts/src:pipelines/src:serving/src $(DEV)/mypy serving/src
 	@MYPYPATH=contracts/src:local/src $(DEV)/mypy local/src
 	@MYPYPATH=contracts/src:pipelines/src:flink/src $(DEV)/mypy flink/src
 	@MYPYPATH=contracts/src:pipelines/src:ray/src $(DEV)/mypy ray/src

@@ -72,7 +72,7 @@ def outputs(scored: Scored) -> list[tuple[str, str, NDArray[Any]]]:
     return found
 
 
-class FraudModel(kserve.Model):  # type: ignore[misc]
+class FraudModel(kserve.Model):  # type: ignore[misc]  # kserve is untyped here
     """The stock routes' model; ``scorer`` is shared with the short way."""
 
     def __init__(self, name: str, folder: Path, instruments: Instruments) -> None:

@@ -84,7 +84,7 @@ def decision(value: bytes, event_id: str) -> Decision:
     if read["id"] != event_id or read["event"]["id"] != event_id:
         raise ValueError("the decision of another id")
     for name in ("streamed", "parity"):
-        read.pop(name, None)  # type: ignore[misc]
+        read.pop(name, None)  # type: ignore[misc]  # neither is a required key
     return read
 
 
@@ -129,11 +129,11 @@ def _rescued(value: bytes, error: ValueError) -> FeatureRecord:
     whole = {name: part for name, part in decision.items() if name not in _PARTS or _fits(name, decision)}
     for name in Decision.__required_keys__ - whole.keys():
         whole[name] = _LOST.get(name)
-    whole["hash"], whole["event"] = hashes[0], next(filter(_is_event, events), events[0])
+    whole["hash"], whole["event"] = hashes[0], next((one for one in events if _is_event(one)), events[0])
     if whole["decided"] is None:
         whole["decided"] = record["appended"]
     _log.error("a damaged decision is made whole", extra={"data": {"id": whole["id"], "error": str(error)}})
-    return {**record, "event": whole["event"], "hash": whole["hash"], "decision": whole}  # type: ignore[typeddict-item]
+    return {**record, "event": whole["event"], "hash": whole["hash"], "decision": whole}  # type: ignore[typeddict-item]  # checked part by part above
 
 
 def _json(value: bytes | None) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _fits(name: str, decision: dict[str, Any]) -> bool:
         return False
 
 
-def _is_event(event: dict[str, Any]) -> bool:
+def _is_event(event: Any) -> bool:
     return _fits("event", {"event": event})
 
 

@@ -26,9 +26,10 @@ from fraud_process.stopping import on_stop
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.releasing import ReleaseWatch
 from fraud_serving.worker.health import Health
-from fraud_serving.worker.loop import FatalError, WorkerLoop
+from fraud_serving.worker.loop import WorkerLoop
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.redis_claims import RedisClaims
+from fraud_serving.worker.transactions import FatalError
 
 MODEL_SECONDS: Final = 2.0
 _log = logging.getLogger(__name__)

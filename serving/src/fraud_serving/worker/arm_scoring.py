@@ -76,9 +76,10 @@ class ArmScorer:
                 continue
             rows = {i: v for i, v in enumerate(vectors) if v is not None and packages[i] is package}
             if rows:
-                answer = self._ask(ruling, package, list(rows.values()), explain)
-                for i, prediction in zip(rows, answer or [None] * len(rows), strict=True):
-                    predictions[i] = prediction
+                answers = self._ask(ruling, package, list(rows.values()), explain)
+                if answers is not None:
+                    for i, prediction in zip(rows, answers, strict=True):
+                        predictions[i] = prediction
         return predictions
 
     def _ask(
