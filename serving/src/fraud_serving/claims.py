@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from fraud_contracts.records import Decision
-from fraud_serving import reading
+from fraud_serving import stored_records
 
 TTL_SECONDS: Final = 86_400
 _MARKS: Final = (b"0", b"1")
@@ -103,7 +103,7 @@ class Taking(NamedTuple):
     instead_of: bytes = b""
 
 
-class Own(NamedTuple):
+class OwnClaim(NamedTuple):
     """Which claim to mark: its key, and what tells its decision from another one of the id."""
 
     key: str
@@ -122,7 +122,7 @@ def read(value: bytes | None, event_id: str) -> Claim | None:
         return None
     if value[:1] not in _MARKS:
         raise ValueError("no claim of this platform")
-    decision = reading.decision(value[1:], event_id)
+    decision = stored_records.read_decision(value[1:], event_id)
     appended = value[:1] == b"1"
     return Claim(decision["hash"], decision, appended, appended and value[-1:] == _PUBLISHED)
 
@@ -133,7 +133,7 @@ def take(takings: Sequence[Taking]) -> Command:
     return ("EVAL", _TAKE, len(takings), *(taking.key for taking in takings), TTL_SECONDS, *arguments)
 
 
-def mark(owns: Sequence[Own], published: bool) -> Command:
+def mark(owns: Sequence[OwnClaim], published: bool) -> Command:
     """Says in the claims that their records are in the log, or that they are published; they then live a day from here."""
     ending = _PUBLISHED if published else b""
     arguments = [argument for own in owns for argument in (own.hash, own.decided)]

@@ -26,24 +26,24 @@ _URI: Final = re.compile(r"mlflow://models/([^/#]+)/([1-9][0-9]*)(?:\?server=([^
 _RETRIES: Final = "4"
 
 
-class Source(NamedTuple):
+class ModelUri(NamedTuple):
     name: str
     version: str
     digest: str
     server: str | None
 
 
-def parse(uri: str) -> Source:
+def parse_model_uri(uri: str) -> ModelUri:
     """What the URI names; ValueError says what form is expected."""
     match = _URI.fullmatch(uri)
     if match is None:
         raise ValueError(f"{uri!r} is not of the form mlflow://models/<name>/<version>#sha256=<64 hex>")
-    return Source(match[1], match[2], match[4], unquote(match[3]) if match[3] else None)
+    return ModelUri(match[1], match[2], match[4], unquote(match[3]) if match[3] else None)
 
 
 def fetch(uri: str, target: Path) -> None:
     """Leaves the verified package in ``target``, or raises and leaves it as it was."""
-    name, version, digest, server = parse(uri)
+    name, version, digest, server = parse_model_uri(uri)
     if server is not None:
         os.environ["MLFLOW_TRACKING_URI"] = server
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
@@ -66,8 +66,8 @@ def fetch(uri: str, target: Path) -> None:
         for file in (*manifest["files"], model_package.MANIFEST):
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder / file, target / file)
-    told = {"uri": uri, "name": name, "version": version, "digest": f"sha256:{digest}"}
-    (target / SOURCE).write_text(json.dumps(told))
+    origin = {"uri": uri, "name": name, "version": version, "digest": f"sha256:{digest}"}
+    (target / SOURCE).write_text(json.dumps(origin))
 
 
 def main(arguments: list[str]) -> int:

@@ -32,7 +32,7 @@ from prometheus_client import REGISTRY
 
 from fraud_contracts import log, metrics
 from fraud_process.instruments import Instruments
-from fraud_serving.package import Scored, Scorer
+from fraud_serving.served_model import ModelOutput, ServedModel
 
 MAX_BODY: Final = 8 * 2**20
 MAX_ROWS: Final = 8192
@@ -65,11 +65,11 @@ def read_rows(body: bytes, width: int) -> tuple[NDArray[np.float32], dict[str, A
         raise _Refused(f"no V2 inference request: {type(error).__name__}") from error
 
 
-def outputs(scored: Scored) -> list[tuple[str, str, NDArray[Any]]]:
-    found: list[tuple[str, str, NDArray[Any]]] = [("probability", "FP32", scored.probability)]
+def outputs(scored: ModelOutput) -> list[tuple[str, str, NDArray[Any]]]:
+    tensors: list[tuple[str, str, NDArray[Any]]] = [("probability", "FP32", scored.probability)]
     if scored.reasons is not None and scored.contributions is not None:
-        found += [("reasons", "INT32", scored.reasons), ("contributions", "FP32", scored.contributions)]
-    return found
+        tensors += [("reasons", "INT32", scored.reasons), ("contributions", "FP32", scored.contributions)]
+    return tensors
 
 
 class FraudModel(kserve.Model):  # type: ignore[misc]  # kserve is untyped here
@@ -78,10 +78,10 @@ class FraudModel(kserve.Model):  # type: ignore[misc]  # kserve is untyped here
     def __init__(self, name: str, folder: Path, instruments: Instruments) -> None:
         super().__init__(name)
         self._folder, self.instruments = folder, instruments
-        self.scorer: Scorer | None = None
+        self.scorer: ServedModel | None = None
 
     def load(self) -> bool:
-        self.scorer = Scorer(self._folder)
+        self.scorer = ServedModel(self._folder)
         self.ready = True
         return True
 
@@ -90,7 +90,7 @@ class FraudModel(kserve.Model):  # type: ignore[misc]  # kserve is untyped here
         assert self.scorer is not None
         return {"model_version": self.scorer.version, "digest": self.scorer.digest}
 
-    def score(self, rows: NDArray[np.float32], explain: bool = True) -> Scored:
+    def score(self, rows: NDArray[np.float32], explain: bool = True) -> ModelOutput:
         """Scores and measures; both ways end here."""
         assert self.scorer is not None
         start = time.perf_counter()
@@ -126,7 +126,7 @@ class FraudModel(kserve.Model):  # type: ignore[misc]  # kserve is untyped here
         return InferResponse(payload.id or uuid.uuid4().hex, self.name, tensors, parameters=self.parameters)
 
 
-class ShortWay:
+class InferenceFastPath:
     """ASGI in front of KServe's application: answers JSON inference itself, passes everything else on."""
 
     def __init__(self, model: FraudModel, stock: Any) -> None:
@@ -205,10 +205,10 @@ def main() -> None:
     model = FraudModel(args.model_name, Path(args.model_dir), Instruments(REGISTRY))
     model.load()
     assert model.scorer is not None
-    told = {"model": args.model_name, **model.parameters, "features": model.scorer.width}
-    logging.getLogger(__name__).info("model loaded", extra={"data": told})
+    loaded = {"model": args.model_name, **model.parameters, "features": model.scorer.width}
+    logging.getLogger(__name__).info("model loaded", extra={"data": loaded})
     stock = app.build_middleware_stack
-    app.build_middleware_stack = lambda: ShortWay(model, stock())
+    app.build_middleware_stack = lambda: InferenceFastPath(model, stock())
     gc.collect()
     gc.freeze()
     # KServe asks for the current loop, then makes another with asyncio.run: both must be uvloop's.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fraud_serving.initializer import parse
-from fraud_serving.package import Scorer
+from fraud_serving.initializer import parse_model_uri
+from fraud_serving.served_model import ServedModel
 from fraud_testing import packages
 from fraud_testing.kafka import CACHE, free_port, wait_for
 from fraud_testing.required import require
@@ -88,7 +88,7 @@ def test_a_version_is_fetched_and_loads(tracking: str, version: tuple[str, str],
     number, digest = version
     code, last = run(f"mlflow://models/tests.cards/{number}#sha256={digest}", tmp_path / "models", tracking)
     assert code == 0, last
-    scorer = Scorer(tmp_path / "models")
+    scorer = ServedModel(tmp_path / "models")
     assert (scorer.version, scorer.digest) == (number, f"sha256:{digest}")
 
 
@@ -115,12 +115,12 @@ def test_a_missing_version_is_told(tracking: str, version: tuple[str, str], tmp_
 def test_only_fixed_versions_are_fetched(uri: str) -> None:
     """Aliases, missing digests and other schemes are refused before anything is asked."""
     with pytest.raises(ValueError, match="mlflow://models"):
-        parse(uri)
+        parse_model_uri(uri)
 
 
 def test_a_detectors_own_server_is_in_the_uri() -> None:
     """The server that a URI names is used; without one it is the platform's, from the environment."""
     digest = "a" * 64
-    own = parse(f"mlflow://models/n.d/3?server=http%3A%2F%2Fmine%3A5000%2Fml#sha256={digest}")
+    own = parse_model_uri(f"mlflow://models/n.d/3?server=http%3A%2F%2Fmine%3A5000%2Fml#sha256={digest}")
     assert own == ("n.d", "3", digest, "http://mine:5000/ml")
-    assert parse(f"mlflow://models/n.d/3#sha256={digest}").server is None
+    assert parse_model_uri(f"mlflow://models/n.d/3#sha256={digest}").server is None

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fraud_contracts import model_package
-from fraud_serving.package import PackageError, Scorer
+from fraud_serving.served_model import PackageError, ServedModel
 from fraud_testing import packages, serving
 
 pytestmark = pytest.mark.integration
@@ -64,7 +64,7 @@ def test_probabilities_are_the_native_models(server: serving.Process, package: P
     assert np.allclose(found["probability"]["data"], native, atol=1e-5)
     assert found["reasons"]["shape"] == [2, 5]
     assert found["reasons"]["data"][5] == 0  # the second row's first value is what makes it fraud
-    assert answer["parameters"]["digest"] == Scorer(package).digest
+    assert answer["parameters"]["digest"] == ServedModel(package).digest
 
 
 def test_only_what_is_asked_for_is_computed(server: serving.Process) -> None:
@@ -128,7 +128,7 @@ def test_binary_tensors_take_the_stock_route(server: serving.Process) -> None:
 
 def test_one_row_has_the_reasons_that_it_has_in_a_batch(package: Path) -> None:
     """The shorter way for single rows is the same function."""
-    scorer = Scorer(package)
+    scorer = ServedModel(package)
     rows = np.random.default_rng(3).lognormal(2, 2, (50, 6)).astype(np.float32)
     batch = scorer.score(rows)
     for i in range(len(rows)):
@@ -145,4 +145,4 @@ def test_a_changed_file_is_refused(package: Path, tmp_path: Path) -> None:
     shutil.copytree(package, copy)
     (copy / model_package.SERVING).write_bytes(b"{}")
     with pytest.raises(PackageError, match="changed"):
-        Scorer(copy)
+        ServedModel(copy)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from fraud_contracts.errors import Reason
 from fraud_pipelines.events import EventSchema
 from fraud_serving.dead_letters.__main__ import line, parser
-from fraud_serving.dead_letters.desk import MAX_METADATA, Position, pack, read_letter, unpack
 from fraud_serving.dead_letters.redrive import field_text, obstacle, refused
+from fraud_serving.dead_letters.topic import MAX_METADATA, Position, pack, read_letter, unpack
 from fraud_testing import detectors
 
 CONFIG = detectors.detector("unused:9092")

@@ -82,10 +82,10 @@ class KafkaLog:
 
         def ask() -> bool:
             try:
-                found = self._producer.list_topics(topic, seconds).topics.get(topic)
+                listing = self._producer.list_topics(topic, seconds).topics.get(topic)
             except KafkaException:
                 return False
-            return found is not None and found.error is None
+            return listing is not None and listing.error is None
 
         return await self._loop.run_in_executor(None, ask)
 

@@ -78,8 +78,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
-        head, found, body = self.buffer.partition(b"\r\n\r\n")
-        if not found or self.answer is None or self.answer.done():
+        head, complete, body = self.buffer.partition(b"\r\n\r\n")
+        if not complete or self.answer is None or self.answer.done():
             return
         length = keep = None
         lines = head.split(b"\r\n")

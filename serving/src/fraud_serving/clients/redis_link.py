@@ -105,24 +105,24 @@ class RedisLink:
         return self._wire is not None and self._wire.transport is not None
 
     async def _keep(self) -> None:
-        loop, pause, told = asyncio.get_running_loop(), _BACKOFF[0], False
+        loop, pause, logged = asyncio.get_running_loop(), _BACKOFF[0], False
         while True:
             try:
                 async with asyncio.timeout(_CONNECT):
                     _, wire = await loop.create_connection(_Wire, self._host, self._port, ssl=self._tls)
                 await self._greet(wire)
             except (OSError, TimeoutError, StoreError) as error:
-                if not told:
+                if not logged:
                     logging.getLogger(__name__).warning(
                         "redis is away", extra={"data": {"error": str(error)}}
                     )
-                    told = True
+                    logged = True
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _BACKOFF[1])
                 continue
-            if told:
+            if logged:
                 logging.getLogger(__name__).info("redis is back")
-            self._wire, pause, told = wire, _BACKOFF[0], False
+            self._wire, pause, logged = wire, _BACKOFF[0], False
             self._first.set()
             await wire.lost.wait()
             self._wire = None

@@ -17,9 +17,9 @@ from fraud_contracts.config import load_config
 from fraud_contracts.errors import Reason
 from fraud_contracts.records import DeadLetter
 from fraud_pipelines.sealing import Sealer, SealError
-from fraud_serving.dead_letters.desk import CommandError, Desk, Position
+from fraud_serving.dead_letters.id_states import MEANING, IdState, summary
 from fraud_serving.dead_letters.redrive import Redrive, now_ms, obstacle
-from fraud_serving.dead_letters.states import MEANING, State, summary
+from fraud_serving.dead_letters.topic import DeadLetterError, DeadLetterTopic, Position
 
 
 def line(at: Position, letter: DeadLetter) -> str:
@@ -38,12 +38,12 @@ def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def list_letters(desk: Desk, reason: str | None, since_ms: int | None, limit: int) -> None:
+def list_letters(topic: DeadLetterTopic, reason: str | None, since_ms: int | None, limit: int) -> None:
     """The newest letters, oldest first, then how many there are of each reason."""
     counts: Counter[str] = Counter()
     newest: list[tuple[int, Position, str]] = []
     oldest = 0 if since_ms is None else now_ms() - since_ms
-    for at, letter in desk.letters():
+    for at, letter in topic.letters():
         if letter is None:
             counts["(no dead letter)"] += 1
             continue
@@ -67,20 +67,20 @@ def list_letters(desk: Desk, reason: str | None, since_ms: int | None, limit: in
     _say(f"{sum(counts.values()):>8}  in all")
 
 
-def explain(desk: Desk, at: Position, show: bool, sealer: Sealer | None) -> None:
+def explain(topic: DeadLetterTopic, at: Position, show: bool, sealer: Sealer | None) -> None:
     """All of a letter, and what a redrive would make of it."""
-    letter = desk.letter(at)
+    letter = topic.letter(at)
     source = letter["source"]
-    why = obstacle(letter, desk.of, named=False)
+    why = obstacle(letter, topic.of, named=False)
     rows = {
-        "letter": f"{desk.topic} {at}",
+        "letter": f"{topic.name} {at}",
         "id": letter["id"] or "(none could be read)",
         "reason": letter["reason"],
         "message": letter["message"],
         "refused by": letter["stage"],
         "source": f"{source['topic']} {source['partition']}:{source['offset']}",
         "appended": _utc(letter["appended"]),
-        "redriven": "yes" if at.offset in desk.memory()[at.partition] else "no, as far as is remembered",
+        "redriven": "yes" if at.offset in topic.memory()[at.partition] else "no, as far as is remembered",
         "redrive": why or "is sent if the detector's spec accepts it now (redrive --dry-run)",
     }
     for name, value in rows.items():
@@ -99,45 +99,45 @@ def explain(desk: Desk, at: Position, show: bool, sealer: Sealer | None) -> None
 
 def redrive(run: Redrive, reason: str | None, only: list[Position] | None, dry: bool) -> bool:
     """-> whether everything that should be sent was."""
-    sendings = run.named(only) if only else run.all(reason)
-    sent, failed = len(sendings), Counter[str]()
+    records = run.named(only) if only else run.all(reason)
+    sent, failed = len(records), Counter[str]()
     if dry:
-        for sending in sendings:
-            _say(f"would send {sending.letter}{'' if sending.key is not None else ' (without a key)'}")
+        for record in records:
+            _say(f"would send {record.letter}{'' if record.key is not None else ' (without a key)'}")
     else:
-        sent, failed = run.send(sendings)
+        sent, failed = run.send(records)
     _say(f"{'would be sent' if dry else 'sent'}: {sent}")
     _say(f"skipped: {sum(run.skipped.values())}")
     for why, count in run.skipped.most_common():
         _say(f"{count:>8}  {why}")
     if failed:
-        _say(f"not sent: {len(sendings) - sent}")
+        _say(f"not sent: {len(records) - sent}")
         for why, count in failed.most_common():
             _say(f"{count:>8}  {why}")
-    if run.sealed:
+    if run.unopened:
         raise SealError(
-            f"letters skipped, since the payload was not sealed with this key, or was changed: {run.sealed}"
+            f"letters skipped, since the payload was not sealed with this key, or was changed: {run.unopened}"
         )
     return not failed
 
 
-def states(desk: Desk, id_field: str, ids: list[str] | None, show: list[str]) -> bool:
+def states(topic: DeadLetterTopic, id_field: str, ids: list[str] | None, show: list[str]) -> bool:
     """Each id's end, adding up; -> whether no id was decided twice."""
-    found = summary(desk, id_field, ids)
-    counts = found.counts()
-    for event_id, state in found.states.items():
+    ends = summary(topic, id_field, ids)
+    counts = ends.counts()
+    for event_id, state in ends.states.items():
         if state.value in show:
             _say(f"{state.value}\t{event_id}")
-    for state in State:
+    for state in IdState:
         _say(f"{counts[state]:>8}  {state.value:<24}{MEANING[state]}")
     _say(f"{sum(counts.values()):>8}  ids in all")
-    if ids is None and found.nameless:
+    if ids is None and ends.nameless:
         _say("")
-        for why, count in found.nameless.most_common():
+        for why, count in ends.nameless.most_common():
             _say(f"{count:>8}  without a readable id: {why}")
-    for event_id in found.doubled:
+    for event_id in ends.doubled:
         _say(f"decided more than once: {event_id}")
-    return not found.doubled
+    return not ends.doubled
 
 
 def _ids(path: str) -> list[str]:
@@ -226,7 +226,7 @@ def parser() -> argparse.ArgumentParser:
         "--show",
         nargs="+",
         default=[],
-        choices=[state.value for state in State],
+        choices=[state.value for state in IdState],
         metavar="STATE",
         help="also list the ids in these states",
     )
@@ -241,26 +241,26 @@ def main(arguments: list[str] | None = None) -> int:
         sealer = None
         if needs_key:
             if "DEAD_LETTER_KEY" not in os.environ:
-                raise CommandError("DEAD_LETTER_KEY isn't set: run this in a Pod of the detector")
+                raise DeadLetterError("DEAD_LETTER_KEY isn't set: run this in a Pod of the detector")
             sealer = Sealer(os.environ["DEAD_LETTER_KEY"])
-        desk = Desk(config)
+        topic = DeadLetterTopic(config)
         try:
             if given.command == "list":
-                list_letters(desk, given.reason, given.since, given.limit)
+                list_letters(topic, given.reason, given.since, given.limit)
             elif given.command == "explain":
-                explain(desk, given.position, given.show_payload, sealer)
+                explain(topic, given.position, given.show_payload, sealer)
             elif given.command == "states":
                 ids = None if given.ids is None else _ids(given.ids)
-                return 0 if states(desk, config.spec.event.id.field, ids, given.show) else 1
+                return 0 if states(topic, config.spec.event.id.field, ids, given.show) else 1
             elif sealer is not None:
                 return (
                     0
-                    if redrive(Redrive(desk, config, sealer), given.reason, given.only, given.dry_run)
+                    if redrive(Redrive(topic, config, sealer), given.reason, given.only, given.dry_run)
                     else 1
                 )
         finally:
-            desk.consumer.close()
-    except (CommandError, SealError, KafkaException, OSError, ValueError) as error:
+            topic.consumer.close()
+    except (DeadLetterError, SealError, KafkaException, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

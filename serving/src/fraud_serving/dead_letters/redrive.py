@@ -1,4 +1,4 @@
-"""What may be sent again, why the rest may not, and the sending itself."""
+"""What may be sent again, why the rest may not, and the record itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fraud_contracts.records import DeadLetter
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.sealing import Sealer, SealError
 from fraud_process.kafka import PARTITIONER
-from fraud_serving.dead_letters.desk import PATIENCE, Desk, Position
+from fraud_serving.dead_letters.topic import PATIENCE, DeadLetterTopic, Position
 
 HEADER: Final = "redriven-from"
 MAX_HELD: Final = (
@@ -27,7 +27,7 @@ MAX_HELD: Final = (
 BATCH: Final = 500
 
 
-class Sending(NamedTuple):
+class ResentRecord(NamedTuple):
     """A record to produce again, ordered as its originals were appended."""
 
     source: Position
@@ -75,28 +75,28 @@ def now_ms() -> int:
 
 
 class Redrive:
-    """One run: what to send, in the order in which it was first appended; the sending; the tally."""
+    """One run: what to send, in the order in which it was first appended; the record; the tally."""
 
-    def __init__(self, desk: Desk, config: DetectorConfig, sealer: Sealer) -> None:
-        self.desk, self._sealer = desk, sealer
+    def __init__(self, topic: DeadLetterTopic, config: DetectorConfig, sealer: Sealer) -> None:
+        self.topic, self._sealer = topic, sealer
         self._schema = EventSchema(config.spec.event, config.spec.entities)
         self._id, self._key = config.spec.event.id.field, config.spec.entities[0].field
         self.skipped: Counter[str] = Counter()
         self._sources: dict[Position, Position] = {}
         self.doubles: dict[Position, list[Position]] = {}
-        self.memory = desk.memory()
-        self.sealed = 0  # letters that this key doesn't open
+        self.memory = topic.memory()
+        self.unopened = 0  # letters that this key doesn't open
 
-    def named(self, positions: list[Position]) -> list[Sending]:
-        letters = [(at, self.desk.letter(at)) for at in dict.fromkeys(positions)]
-        return sorted(sending for at, letter in letters if (sending := self._take(at, letter, named=True)))
+    def named(self, positions: list[Position]) -> list[ResentRecord]:
+        letters = [(at, self.topic.letter(at)) for at in dict.fromkeys(positions)]
+        return sorted(record for at, letter in letters if (record := self._take(at, letter, named=True)))
 
-    def all(self, reason: str | None) -> list[Sending]:
+    def all(self, reason: str | None) -> list[ResentRecord]:
         """Everything not sent before, up to MAX_HELD bytes."""
-        kept = self.desk.memory_ms()
+        kept = self.topic.memory_ms()
         oldest = now_ms() - kept
-        held, sendings = 0, []
-        for at, letter in self.desk.letters():
+        held, records = 0, []
+        for at, letter in self.topic.letters():
             if letter is None:
                 self.skipped["no dead letter"] += 1
             elif reason is not None and letter["reason"] != reason:
@@ -109,13 +109,13 @@ class Redrive:
                 ] += 1
             elif held > MAX_HELD:
                 self.skipped["left for the next run"] += 1
-            elif (sending := self._take(at, letter, named=False)) is not None:
-                held += len(sending.value)
-                sendings.append(sending)
-        return sorted(sendings)
+            elif (record := self._take(at, letter, named=False)) is not None:
+                held += len(record.value)
+                records.append(record)
+        return sorted(records)
 
-    def _take(self, at: Position, letter: DeadLetter, named: bool) -> Sending | None:
-        why = obstacle(letter, self.desk.of, named)
+    def _take(self, at: Position, letter: DeadLetter, named: bool) -> ResentRecord | None:
+        why = obstacle(letter, self.topic.of, named)
         source = Position(letter["source"]["partition"], letter["source"]["offset"])
         if why is None and source in self._sources:
             # The stream's outputs repeat after a restore: two letters, one record.
@@ -128,7 +128,7 @@ class Redrive:
             except SealError as error:
                 if named:
                     raise
-                self.sealed += 1
+                self.unopened += 1
                 why = str(error)
             if payload is None and why is None:
                 why = "id_reused: the original is no longer in transactions"
@@ -139,21 +139,21 @@ class Redrive:
             return None
         self._sources[source] = at
         key = field_text(payload, self._key)
-        return Sending(source, at, key.encode() if key is not None else None, payload)
+        return ResentRecord(source, at, key.encode() if key is not None else None, payload)
 
     def _original(self, letter: DeadLetter, source: Position) -> bytes | None:
         """The client's bytes. The worker seals the tokenised event, which must not be tokenised again: fetch those."""
         if letter["stage"] != "worker":
             return self._sealer.open(letter["payload"])
-        found = self.desk.record(letter["source"]["topic"], source)
-        value = found.value() if found is not None else None
+        message = self.topic.record(letter["source"]["topic"], source)
+        value = message.value() if message is not None else None
         return value if value and field_text(value, self._id) == letter["id"] else None
 
-    def send(self, sendings: list[Sending]) -> tuple[int, Counter[str]]:
+    def send(self, records: list[ResentRecord]) -> tuple[int, Counter[str]]:
         """-> how many were acknowledged, and the errors of the others. Remembered batch by batch."""
         producer = Producer(
             {
-                **self.desk.settings,
+                **self.topic.settings,
                 "partitioner": PARTITIONER,
                 "acks": "all",
                 "enable.idempotence": True,
@@ -161,43 +161,45 @@ class Redrive:
             }
         )
         sent, failed = 0, Counter[str]()
-        for start in range(0, len(sendings), BATCH):
-            batch = sendings[start : start + BATCH]
-            touched = {at.partition for sending in batch for at in self._letters(sending)}
+        for start in range(0, len(records), BATCH):
+            batch = records[start : start + BATCH]
+            touched = {at.partition for record in batch for at in self._letters(record)}
             # Before anything is sent: what can't be remembered must not be sent.
             supposed = {p: offsets | self._offsets(batch, p) for p, offsets in self.memory.items()}
-            self.desk.packed(supposed, touched)
+            self.topic.packed(supposed, touched)
             done, errors = self._produce(producer, batch)
             failed += errors
             sent += len(done)
             for partition in touched:
                 self.memory[partition] |= self._offsets(done, partition)
             if done:
-                self.desk.remember(self.desk.packed(self.memory, touched))
+                self.topic.remember(self.topic.packed(self.memory, touched))
             if failed:
                 break  # later records of an entity must not overtake those that failed
         return sent, failed
 
-    def _produce(self, producer: Producer, batch: list[Sending]) -> tuple[list[Sending], Counter[str]]:
+    def _produce(
+        self, producer: Producer, batch: list[ResentRecord]
+    ) -> tuple[list[ResentRecord], Counter[str]]:
         """-> what all in-sync replicas have, and the errors of the rest; waits for both."""
-        done: list[Sending] = []
+        done: list[ResentRecord] = []
         failed: Counter[str] = Counter()
-        topic = self.desk.of.topic("transactions")
-        for sending in batch:
+        topic = self.topic.of.topic("transactions")
+        for record in batch:
 
-            def delivered(error: KafkaError | None, _: Message, of: Sending = sending) -> None:
+            def delivered(error: KafkaError | None, _: Message, of: ResentRecord = record) -> None:
                 if error is None:
                     done.append(of)
                 else:
                     failed[error.str()] += 1
 
-            headers = [(HEADER, str(sending.letter).encode())]
-            producer.produce(topic, sending.value, sending.key, headers=headers, on_delivery=delivered)
+            headers = [(HEADER, str(record.letter).encode())]
+            producer.produce(topic, record.value, record.key, headers=headers, on_delivery=delivered)
         producer.flush()
         return done, failed
 
-    def _letters(self, sending: Sending) -> list[Position]:
-        return [sending.letter, *self.doubles.get(sending.letter, ())]
+    def _letters(self, record: ResentRecord) -> list[Position]:
+        return [record.letter, *self.doubles.get(record.letter, ())]
 
-    def _offsets(self, sendings: list[Sending], partition: int) -> set[int]:
-        return {at.offset for s in sendings for at in self._letters(s) if at.partition == partition}
+    def _offsets(self, records: list[ResentRecord], partition: int) -> set[int]:
+        return {at.offset for s in records for at in self._letters(s) if at.partition == partition}

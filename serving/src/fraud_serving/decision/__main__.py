@@ -23,7 +23,7 @@ from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.app import Api
 from fraud_serving.decision.service import DecisionService
-from fraud_serving.releasing import ReleaseWatch
+from fraud_serving.release_watch import ReleaseWatch
 
 # Long enough for a leader election, short enough for a caller that waits.
 DELIVERY_SECONDS: Final = 2.0

@@ -23,16 +23,17 @@ from fraud_contracts import metrics
 from fraud_contracts.background import watched
 from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.errors import EventError, Reason, StoreError
-from fraud_serving.decision import labels, openapi
+from fraud_serving.decision import labels
 from fraud_serving.decision.errors import (
     NoReleaseError,
     OverloadedError,
-    RefusedError,
+    RequestRefusedError,
     UnauthenticatedError,
     UnknownIdError,
 )
+from fraud_serving.decision.openapi import openapi_document
 from fraud_serving.decision.service import DecisionService
-from fraud_serving.releasing import ReleaseWatch
+from fraud_serving.release_watch import ReleaseWatch
 
 MAX_IN_FLIGHT: Final = 512
 DRAIN_SECONDS: Final = 10.0
@@ -55,7 +56,7 @@ async def read_body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-class ShortWay:
+class DecisionFastPath:
     """ASGI in front of Starlette: the path that must be quick skips its layers, which cost more than a decision's features do."""
 
     def __init__(self, decide: Handler, app: ASGIApp) -> None:
@@ -79,9 +80,9 @@ class Api:
         self.ready = False
         self._closing = False
         self._reports = service.identity.topic("label-reports")
-        self._openapi = orjson.dumps(openapi.document(service.config.spec, str(service.identity)))
+        self._openapi = orjson.dumps(openapi_document(service.config.spec, str(service.identity)))
 
-    def application(self) -> ShortWay:
+    def application(self) -> DecisionFastPath:
         decide = self._guarded(self.decide)
         routes = [
             Route("/v1/decisions", decide, methods=["POST"]),
@@ -94,7 +95,9 @@ class Api:
             Route("/openapi.json", self.openapi, methods=["GET"]),
         ]
         errors = {HTTPException: self.astray}
-        return ShortWay(decide, Starlette(routes=routes, lifespan=self.lifespan, exception_handlers=errors))
+        return DecisionFastPath(
+            decide, Starlette(routes=routes, lifespan=self.lifespan, exception_handlers=errors)
+        )
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -119,13 +122,13 @@ class Api:
         """Ready once there is a release, Kafka has our topics and the code is warm."""
         service = self._service
         topics = (service.identity.topic("accepted"), self._reports)
-        told = False
+        logged = False
         while not (
             service.release.ruling is not None and all([await service.log.knows(topic) for topic in topics])
         ):
-            if not told:
+            if not logged:
                 _log.info("waiting for the release and for Kafka's topics")
-                told = True
+                logged = True
             await asyncio.sleep(0.5)
         await service.warm_up()
         self.ready = not self._closing
@@ -148,23 +151,23 @@ class Api:
                 return response
             except EventError as error:
                 status = 413 if error.reason is Reason.TOO_LARGE else 400
-                return self._refused(RefusedError(status, error.reason, error.message, error.field))
-            except RefusedError as error:
+                return self._refused(RequestRefusedError(status, error.reason, error.message, error.field))
+            except RequestRefusedError as error:
                 return self._refused(error)
             except StoreError as error:
                 code, message = f"{error.store}_unavailable", f"{error.store} is not available now"
-                return self._refused(RefusedError(503, code, message))
+                return self._refused(RequestRefusedError(503, code, message))
             except ClientDisconnect:
-                return self._refused(RefusedError(400, "disconnected", "the client went away"))
+                return self._refused(RequestRefusedError(400, "disconnected", "the client went away"))
             except Exception:  # the caller gets a code, the log the trace
                 _log.exception("request failed")
-                return self._refused(RefusedError(500, "internal", "an internal error; it was logged"))
+                return self._refused(RequestRefusedError(500, "internal", "an internal error; it was logged"))
             finally:
                 self._in_flight -= 1
 
         return guarded
 
-    def _refused(self, error: RefusedError) -> Response:
+    def _refused(self, error: RequestRefusedError) -> Response:
         self._service.instruments(metrics.REFUSED, reason=str(error.code)).inc()
         fault = {"code": error.code, "message": error.message, "field": error.field}
         headers = {"Retry-After": "1"} if error.status == 503 else None
@@ -174,13 +177,15 @@ class Api:
         return Response(await self._service.decide(await read_body(request)), 200, media_type=_JSON)
 
     async def find(self, request: Request) -> Response:
-        found = await self._service.find(request.path_params["id"])
-        if found is None:
+        stored = await self._service.find(request.path_params["id"])
+        if stored is None:
             raise UnknownIdError
-        return Response(found, 200, media_type=_JSON)
+        return Response(stored, 200, media_type=_JSON)
 
     async def label(self, request: Request) -> Response:
-        report = labels.parse(await read_body(request), self._service.config.spec, int(time.time() * 1000))
+        report = labels.parse_label(
+            await read_body(request), self._service.config.spec, int(time.time() * 1000)
+        )
         await self._service.log.append(self._reports, report["id"].encode(), orjson.dumps(report))
         return Response(orjson.dumps(report), 202, media_type=_JSON)
 
@@ -191,14 +196,14 @@ class Api:
         release = ruling.release
 
         def package(arm: str) -> dict[str, str] | None:
-            found = getattr(release, arm)
+            chosen = getattr(release, arm)
             return (
                 None
-                if found is None
-                else {"version": found.version, "digest": found.digest, "slot": found.slot}
+                if chosen is None
+                else {"version": chosen.version, "digest": chosen.digest, "slot": chosen.slot}
             )
 
-        told = {
+        document = {
             "name": release.name,
             "policy_revision": release.policy_revision,
             "stable": package("stable"),
@@ -207,14 +212,14 @@ class Api:
             "feature_set": self._service.features.hash,
             "problems": ruling.problems,
         }
-        return Response(orjson.dumps(told), 200, media_type=_JSON)
+        return Response(orjson.dumps(document), 200, media_type=_JSON)
 
     async def astray(self, _: Request, error: Exception) -> Response:
         """No such path or method, in the form of every other error."""
         status = error.status_code if isinstance(error, HTTPException) else 404
         code = "not_found" if status == 404 else "method_not_allowed"
         message = "there is no such path" if status == 404 else "not with this method"
-        return self._refused(RefusedError(status, code, message))
+        return self._refused(RequestRefusedError(status, code, message))
 
     async def healthz(self, _: Request) -> Response:
         return Response(b'{"alive":true}', 200, media_type=_JSON)

@@ -1,6 +1,6 @@
 """Answers other than a decision. Each has its HTTP status and a stable code; the tree:
 
-RefusedError
+RequestRefusedError
 ├── UnauthenticatedError  401  the API key is missing or wrong
 ├── UnknownIdError        404  no decision of this id
 ├── IdReusedError         409  the id was claimed with another body
@@ -16,7 +16,7 @@ from __future__ import annotations
 from fraud_contracts.errors import Degraded, Reason
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     """``field`` is the field at fault, if one is."""
 
     def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
@@ -24,34 +24,34 @@ class RefusedError(Exception):
         self.status, self.code, self.message, self.field = status, code, message, field
 
 
-class UnauthenticatedError(RefusedError):
+class UnauthenticatedError(RequestRefusedError):
     def __init__(self) -> None:
         super().__init__(401, "unauthenticated", "X-API-Key is missing or wrong")
 
 
-class UnknownIdError(RefusedError):
+class UnknownIdError(RequestRefusedError):
     def __init__(self) -> None:
         super().__init__(404, "not_found", "no decision of this id, or it is older than a day")
 
 
-class IdReusedError(RefusedError):
+class IdReusedError(RequestRefusedError):
     """``field`` is the transaction's id field."""
 
     def __init__(self, field: str) -> None:
         super().__init__(409, Reason.ID_REUSED, "this id was used with another body before", field)
 
 
-class NoReleaseError(RefusedError):
+class NoReleaseError(RequestRefusedError):
     def __init__(self) -> None:
         super().__init__(503, "no_release", "no release has arrived yet; retry in a moment")
 
 
-class OverloadedError(RefusedError):
+class OverloadedError(RequestRefusedError):
     def __init__(self) -> None:
         super().__init__(503, "overloaded", "too many requests at once; retry in a moment")
 
 
-class NotRecordedError(RefusedError):
+class NotRecordedError(RequestRefusedError):
     """The claim stands: the same request again is answered from it, once the record is in the log."""
 
     def __init__(self) -> None:

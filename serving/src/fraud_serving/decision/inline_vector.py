@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fraud_contracts.errors import Degraded
 from fraud_contracts.records import Event, Saw
 from fraud_pipelines.features import FeatureSet, Stage
-from fraud_serving import reading
+from fraud_serving import stored_records
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _observe(
     applied = computed.applied[stage.entity]
     for entry in pending:
         try:
-            earlier = reading.event(entry)
+            earlier = stored_records.read_event(entry)
         except ValueError:
             _note_unreadable(computed, "pending", stage.entity)
             applied.append(entry)  # to be taken out

@@ -95,19 +95,22 @@ def _decision() -> dict[str, Any]:
     }
 
 
-def document(spec: DetectorSpec, name: str) -> dict[str, Any]:
-    def told(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+def openapi_document(spec: DetectorSpec, name: str) -> dict[str, Any]:
+    def answered(text: str, schema: dict[str, Any]) -> dict[str, Any]:
         return {"description": text, "content": {"application/json": {"schema": schema}}}
 
     codes = ", ".join(str(code) for code in Reason)
     errors = {
-        "400": told(f"The body can't be used. Codes: {codes}.", _ERROR),
-        "401": told("X-API-Key is missing or wrong.", _ERROR),
-        "413": told("The body is too large.", _ERROR),
-        "503": told("Not possible now; the same request may be sent again.", _ERROR),
+        "400": answered(f"The body can't be used. Codes: {codes}.", _ERROR),
+        "401": answered("X-API-Key is missing or wrong.", _ERROR),
+        "413": answered("The body is too large.", _ERROR),
+        "503": answered("Not possible now; the same request may be sent again.", _ERROR),
     }
-    decided, missing = told("The decision.", _decision()), told("Unknown, or older than a day.", _ERROR)
-    reused = told("The id was used with another body.", _ERROR)
+    decided, missing = (
+        answered("The decision.", _decision()),
+        answered("Unknown, or older than a day.", _ERROR),
+    )
+    reused = answered("The id was used with another body.", _ERROR)
     report = {
         "type": "object",
         "required": ["id", "label", "source"],
@@ -148,8 +151,8 @@ def document(spec: DetectorSpec, name: str) -> dict[str, Any]:
                     "summary": "Report what a transaction turned out to be",
                     "requestBody": body(report),
                     "responses": {
-                        "202": told("Recorded.", {"type": "object"}),
-                        "422": told("Refused.", _ERROR),
+                        "202": answered("Recorded.", {"type": "object"}),
+                        "422": answered("Refused.", _ERROR),
                         **errors,
                     },
                 }
@@ -158,7 +161,7 @@ def document(spec: DetectorSpec, name: str) -> dict[str, Any]:
                 "get": {
                     "summary": "The release in use",
                     "responses": {
-                        "200": told("It.", {"type": "object"}),
+                        "200": answered("It.", {"type": "object"}),
                         "401": errors["401"],
                         "503": errors["503"],
                     },

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class RequestClaims:
     def __init__(self, redis: RedisLink, of: Identity, instruments: Instruments, id_field: str) -> None:
         self._redis, self._of, self._instruments, self._id_field = redis, of, instruments, id_field
-        self._appended: list[claims.Own] = []
+        self._appended: list[claims.OwnClaim] = []
 
     def read(self, event_id: str, value: bytes | None) -> tuple[Claim | None, list[str]]:
         """The claim in a stored value, and the marks of a decision that is made without it.
@@ -97,7 +97,7 @@ class RequestClaims:
         if not self._appended:
             asyncio.get_running_loop().call_later(_MARK_SECONDS, self.flush)
         key = self._of.redis_claim(decision["id"])
-        self._appended.append(claims.Own(key, decision["hash"], decision["decided"]))
+        self._appended.append(claims.OwnClaim(key, decision["hash"], decision["decided"]))
 
     def flush(self) -> None:
         """Sends the notes that wait."""

@@ -71,7 +71,7 @@ class DecisionService:
         self._tally = Tally()
 
     async def decide(self, raw: bytes) -> bytes:
-        """The answer to one transaction; EventError or RefusedError where there is none."""
+        """The answer to one transaction; EventError or RequestRefusedError where there is none."""
         timer, now = _StepTimer(self.instruments), int(time.time() * 1000)
         ruling = self.release.ruling
         if ruling is None:

@@ -24,7 +24,7 @@ from fraud_pipelines.sealing import Sealer
 from fraud_process.instruments import Instruments
 from fraud_process.stopping import on_stop
 from fraud_serving.clients.blocking_model import BlockingModelClient
-from fraud_serving.releasing import ReleaseWatch
+from fraud_serving.release_watch import ReleaseWatch
 from fraud_serving.worker.health import Health
 from fraud_serving.worker.loop import WorkerLoop
 from fraud_serving.worker.processor import BatchProcessor
@@ -37,10 +37,10 @@ _log = logging.getLogger(__name__)
 
 def ordinal(host: str) -> int:
     """The StatefulSet's ordinal, as its Pods' names end in it: a transactional id must be one process's, for ever."""
-    found = re.search(r"-([0-9]+)$", host)
-    if found is None:
+    match = re.search(r"-([0-9]+)$", host)
+    if match is None:
         raise ValueError(f"the host name {host!r} doesn't end in an ordinal, as a StatefulSet's Pod's does")
-    return int(found[1])
+    return int(match[1])
 
 
 def _watch(config: DetectorConfig, processor: BatchProcessor) -> None:

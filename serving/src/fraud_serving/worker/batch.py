@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from fraud_contracts.records import Decision, FeatureRecord
-from fraud_serving import reading
+from fraud_serving import stored_records
 from fraud_serving.claims import Claim
 from fraud_serving.ruling import Case
 from fraud_serving.worker.parity import audited
@@ -91,7 +91,7 @@ class BatchResult:
 
 def read_incoming(partition: int, key: bytes, value: bytes) -> Incoming:
     """A feature record as read; ValueError where it isn't one."""
-    record = reading.features(value)
+    record = stored_records.read_feature_record(value)
     return Incoming(partition, key, record, degraded=list(record.get("degraded", ())))
 
 

@@ -19,7 +19,7 @@ from fraud_contracts.names import Identity
 from fraud_contracts.records import Decision
 from fraud_process.instruments import Instruments
 from fraud_serving import claims
-from fraud_serving.claims import Own, Taking
+from fraud_serving.claims import OwnClaim, Taking
 from fraud_serving.cooldown import CoolDown
 from fraud_serving.ruling import with_mark
 from fraud_serving.worker.batch import Incoming
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 class ClaimStore(Protocol):
     """Redis as the worker needs it; StoreError where it fails."""
 
-    def look_up(self, published: list[Own], keys: list[str]) -> list[bytes | None]: ...
+    def look_up(self, published: list[OwnClaim], keys: list[str]) -> list[bytes | None]: ...
 
     def claim(self, takings: list[Taking]) -> list[bytes | None]: ...
 
@@ -47,7 +47,7 @@ class BatchClaims:
         # Claims of what was published though Redis was away or held another; the oldest go first where they are too many.
         self._unclaimed: deque[Decision] = deque(maxlen=KEPT)
         # By partition, as many as are remembered of one: ids whose claims are yet to say that they are published.
-        self._unmarked: dict[int, deque[Own]] = {}
+        self._unmarked: dict[int, deque[OwnClaim]] = {}
 
     def look_up(self, batch: Sequence[Incoming]) -> None:
         """Fills in what Redis has under each id; a record that can't know says so in ``degraded``."""
@@ -90,7 +90,7 @@ class BatchClaims:
     def published(self, partition: int, entries: Iterable[tuple[str, DecisionStamp]]) -> None:
         """Claims of these ids, where they hold these decisions, are to say that they are published."""
         unmarked = self._unmarked.setdefault(partition, deque(maxlen=KEPT))
-        unmarked.extend(Own(self._of.redis_claim(event_id), *stamp) for event_id, stamp in entries)
+        unmarked.extend(OwnClaim(self._of.redis_claim(event_id), *stamp) for event_id, stamp in entries)
 
     def unclaimed(self, decision: Decision) -> None:
         """A published decision whose claim may be missing: it is claimed as soon as may be, so that a retry gets it."""
@@ -130,7 +130,7 @@ class BatchClaims:
             Taking(self._of.redis_claim(decision["id"]), claims.pack(decision, appended=True, published=True))
             for decision in published
         ]
-        owns: list[Own] = []
+        owns: list[OwnClaim] = []
         others: list[tuple[Decision, Taking]] = []
         for decision, taking, value in zip(published, takings, self._store.claim(takings), strict=True):
             if value is None:
@@ -143,7 +143,7 @@ class BatchClaims:
             if claim is None or (claim.hash != decision["hash"] and not claim.published):
                 others.append((decision, taking._replace(instead_of=value)))
             else:
-                owns.append(Own(taking.key, claim.hash, claim.decision["decided"]))
+                owns.append(OwnClaim(taking.key, claim.hash, claim.decision["decided"]))
         if owns:
             self._store.look_up(owns, [])
         held = self._store.claim([taking for _, taking in others]) if others else []
@@ -151,8 +151,8 @@ class BatchClaims:
 
     def _ask(self, keys: list[str]) -> list[bytes | None] | None:
         """What lies under these keys, once some claims were told that they are published; None where Redis is away."""
-        owns: list[Own] = []
-        sent: list[tuple[deque[Own], int]] = []
+        owns: list[OwnClaim] = []
+        sent: list[tuple[deque[OwnClaim], int]] = []
         for unmarked in self._unmarked.values():
             some = list(islice(unmarked, _CHUNK - len(owns)))
             sent.append((unmarked, len(some)))

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Source
-from fraud_serving import reading
+from fraud_serving import stored_records
 from fraud_serving.worker.batch import Incoming, Outgoing, read_incoming
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.published_ids import KEPT, DecisionStamp
@@ -191,7 +191,7 @@ class WorkerLoop:
 
     def _remember(self, message: Message) -> None:
         try:
-            decision = reading.published(message.value())
+            decision = stored_records.read_published(message.value())
         except ValueError as error:
             at = {"partition": message.partition(), "offset": message.offset()}
             self._processor.instruments.unreadable("decision", **at, error=str(error))

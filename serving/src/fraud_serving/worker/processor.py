@@ -18,8 +18,7 @@ from fraud_contracts.records import Source
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.sealing import Sealer
-from fraud_process.instruments import Instruments
-from fraud_serving import reading
+from fraud_serving import stored_records
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.policy import Tally
 from fraud_serving.release_in_use import ReleaseInUse
@@ -148,7 +147,7 @@ class BatchProcessor:
         """The dead letter of a record that isn't a feature record."""
         _log.error("unreadable record", extra={"data": {**source, "error": str(error)}})
         self.instruments(metrics.DEAD_LETTERS, reason=str(Reason.INVALID_JSON)).inc()
-        event_id = reading.any_id(value)
+        event_id = stored_records.find_id(value)
         letter = worker_letters.unreadable(self._sealer, event_id, value, source, appended, error)
         return Outgoing("dead-letters", None, (event_id or "").encode(), letter)
 

@@ -20,7 +20,7 @@ class RedisClaims:
             url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
         )
 
-    def look_up(self, published: list[claims.Own], keys: list[str]) -> list[bytes | None]:
+    def look_up(self, published: list[claims.OwnClaim], keys: list[str]) -> list[bytes | None]:
         """Marks claims as published, then reads others: one round trip."""
         pipe = self._redis.pipeline(transaction=False)
         if published:

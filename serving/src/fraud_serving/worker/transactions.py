@@ -238,9 +238,9 @@ class Transactions:
     def _visible(self, topic: str, partition: int) -> set[bytes]:
         """The newest records of a partition, once no open transaction hides any."""
         low, high = self.watermarks(TopicPartition(topic, partition), "read_uncommitted")
-        found: set[bytes] = set()
+        values: set[bytes] = set()
         if low == high:
-            return found
+            return values
         settings = {**self._settings, "group.id": self._of.group("worker.tail"), "enable.partition.eof": True}
         reader = Consumer({**settings, "isolation.level": "read_committed", "fetch.wait.max.ms": 100})
         try:
@@ -251,9 +251,9 @@ class Transactions:
                 for message in reader.consume(1000, 0.1):
                     error = message.error()
                     if error is None:
-                        found.add(message.value())
+                        values.add(message.value())
                     elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
-                        return found
+                        return values
         finally:
             reader.close()
         # The broker is away again, or a transaction of another worker is open there.
@@ -265,13 +265,13 @@ class Transactions:
         reader = Consumer(
             {**self._settings, "group.id": self._of.group("worker.tail"), "isolation.level": isolation}
         )
-        found: list[tuple[int, int]] = []
+        ends: list[tuple[int, int]] = []
         try:
             self.persist(
                 "watermarks",
-                lambda: found.append(reader.get_watermark_offsets(place, CALL_SECONDS)),
+                lambda: ends.append(reader.get_watermark_offsets(place, CALL_SECONDS)),
                 reading=True,
             )
         finally:
             reader.close()
-        return found[-1]
+        return ends[-1]

@@ -15,12 +15,12 @@ from typing import Final
 from confluent_kafka import Message
 
 from fraud_contracts.errors import Reason
-from fraud_serving import reading
-from fraud_serving.dead_letters.desk import Desk, Position
+from fraud_serving import stored_records
 from fraud_serving.dead_letters.redrive import HEADER, field_text
+from fraud_serving.dead_letters.topic import DeadLetterTopic, Position
 
 
-class State(StrEnum):
+class IdState(StrEnum):
     """The text after each is what the command prints beside the count."""
 
     DECIDED = "decided"
@@ -33,44 +33,44 @@ class State(StrEnum):
 
 
 MEANING: Final = {
-    State.DECIDED: "decided, no letter",
-    State.REDRIVEN: "dead-lettered first, sent again, then decided",
-    State.CONFLICT: "decided; another record of this id is a dead letter",
-    State.DEAD: "dead-lettered, not sent again",
-    State.AGAIN: "dead-lettered, sent again, not decided",
-    State.UNDERWAY: "in transactions or accepted, neither decided nor dead-lettered yet",
-    State.NOWHERE: "in no topic: refused with an HTTP status, never sent, or older than the topics keep",
+    IdState.DECIDED: "decided, no letter",
+    IdState.REDRIVEN: "dead-lettered first, sent again, then decided",
+    IdState.CONFLICT: "decided; another record of this id is a dead letter",
+    IdState.DEAD: "dead-lettered, not sent again",
+    IdState.AGAIN: "dead-lettered, sent again, not decided",
+    IdState.UNDERWAY: "in transactions or accepted, neither decided nor dead-lettered yet",
+    IdState.NOWHERE: "in no topic: refused with an HTTP status, never sent, or older than the topics keep",
 }
 
 
 @dataclass(slots=True)
-class _Found:
+class _IdTrace:
     decisions: int = 0
     letters: list[Position] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)
     sent: bool = False
     again: bool = False
 
-    def state(self) -> State:
+    def state(self) -> IdState:
         if self.decisions:
             if not self.letters:
-                return State.DECIDED
+                return IdState.DECIDED
             # A reused id is refused because the id was decided: that letter is another payment's.
-            return State.REDRIVEN if self.again and self.reasons != {Reason.ID_REUSED} else State.CONFLICT
+            return IdState.REDRIVEN if self.again and self.reasons != {Reason.ID_REUSED} else IdState.CONFLICT
         if self.letters:
-            return State.AGAIN if self.again else State.DEAD
-        return State.UNDERWAY if self.sent else State.NOWHERE
+            return IdState.AGAIN if self.again else IdState.DEAD
+        return IdState.UNDERWAY if self.sent else IdState.NOWHERE
 
 
 @dataclass
-class Summary:
+class IdSummary:
     """``doubled``: ids with several decisions in ``decisions``; must be empty. ``nameless``: records refused without a readable id."""
 
-    states: dict[str, State]
+    states: dict[str, IdState]
     doubled: list[str]
     nameless: Counter[str]
 
-    def counts(self) -> Counter[State]:
+    def counts(self) -> Counter[IdState]:
         return Counter(self.states.values())
 
 
@@ -83,37 +83,37 @@ def _id(read: Callable[[bytes | None], str], message: Message, nameless: Counter
         return None
 
 
-def summary(desk: Desk, id_field: str, ids: Iterable[str] | None = None) -> Summary:
+def summary(topic: DeadLetterTopic, id_field: str, ids: Iterable[str] | None = None) -> IdSummary:
     """Of the given ids, or of all that the topics hold. Decisions and letters are read last, so that what ends meanwhile counts."""
     wanted = None if ids is None else set(ids)
-    found: defaultdict[str, _Found] = defaultdict(_Found)
+    traces: defaultdict[str, _IdTrace] = defaultdict(_IdTrace)
     for event_id in wanted or ():
-        found[event_id]
+        traces[event_id]
 
-    def of(event_id: str | None) -> _Found | None:
+    def of(event_id: str | None) -> _IdTrace | None:
         return (
-            None if event_id is None or (wanted is not None and event_id not in wanted) else found[event_id]
+            None if event_id is None or (wanted is not None and event_id not in wanted) else traces[event_id]
         )
 
     nameless: Counter[str] = Counter()
     letters_again: set[str] = set()
-    for message in desk.all(desk.of.topic("transactions")):
+    for message in topic.all(topic.of.topic("transactions")):
         headers = dict(message.headers() or [])
         if HEADER in headers:
             letters_again.add((headers[HEADER] or b"").decode(errors="replace"))
         if (one := of(field_text(message.value() or b"", id_field))) is not None:
             one.sent = True
-    for message in desk.all(desk.of.topic("accepted")):
-        if (one := of(_id(reading.accepted_id, message, nameless))) is not None:
+    for message in topic.all(topic.of.topic("accepted")):
+        if (one := of(_id(stored_records.read_accepted_id, message, nameless))) is not None:
             one.sent = True
     origins: set[tuple[str, int, int]] = set()
-    for at, letter in desk.letters():
+    for at, letter in topic.letters():
         if letter is None:
             nameless["(no dead letter)"] += 1
             continue
         source = letter["source"]
         place = (source["topic"], source["partition"], source["offset"])
-        again = str(at) in letters_again or at.offset in desk.remembered[at.partition]
+        again = str(at) in letters_again or at.offset in topic.remembered[at.partition]
         if letter["id"] is None:
             nameless[letter["reason"]] += place not in origins
         elif (one := of(letter["id"])) is not None:
@@ -121,11 +121,11 @@ def summary(desk: Desk, id_field: str, ids: Iterable[str] | None = None) -> Summ
             one.reasons.add(letter["reason"])
             one.again |= again
         origins.add(place)
-    for message in desk.all(desk.of.topic("decisions")):
-        if (one := of(_id(reading.decided_id, message, nameless))) is not None:
+    for message in topic.all(topic.of.topic("decisions")):
+        if (one := of(_id(stored_records.read_decided_id, message, nameless))) is not None:
             one.decisions += 1
-    return Summary(
-        {event_id: one.state() for event_id, one in sorted(found.items())},
-        sorted(event_id for event_id, one in found.items() if one.decisions > 1),
+    return IdSummary(
+        {event_id: one.state() for event_id, one in sorted(traces.items())},
+        sorted(event_id for event_id, one in traces.items() if one.decisions > 1),
         nameless,
     )

@@ -15,14 +15,14 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import DeadLetter
-from fraud_serving import reading
+from fraud_serving import stored_records
 
 MAX_METADATA: Final = 4096  # the broker's offset.metadata.max.bytes, where nobody changed it
 PATIENCE: Final = 30.0
 RETENTION: Final = "offsets.retention.minutes"
 
 
-class CommandError(Exception):
+class DeadLetterError(Exception):
     """What keeps the command from being done, for the person who gave it."""
 
 
@@ -67,17 +67,17 @@ def unpack(base: int, text: str) -> set[int]:
 def read_letter(value: bytes | None) -> DeadLetter | None:
     """The letter in a record; None for bytes that are none, which must not hide the others."""
     try:
-        return reading.letter(value)
+        return stored_records.read_dead_letter(value)
     except ValueError:
         return None
 
 
-class Desk:
+class DeadLetterTopic:
     """The topic as this command reads it, and the group that remembers what was redriven."""
 
     def __init__(self, config: DetectorConfig) -> None:
         self.of = config.identity
-        self.topic = self.of.topic("dead-letters")
+        self.name = self.of.topic("dead-letters")
         self.settings: dict[str, Any] = {
             "bootstrap.servers": config.kafka.bootstrap_servers,
             "log_level": 3,
@@ -93,31 +93,31 @@ class Desk:
                 "fetch.wait.max.ms": 50,  # the end of each partition is told so much later
             }
         )
-        found = self.consumer.list_topics(self.topic, 10)
-        if found.topics[self.topic].error is not None:
-            raise CommandError(f"{self.topic}: {found.topics[self.topic].error.str()}")
-        self.partitions = sorted(found.topics[self.topic].partitions)
-        self._broker = str(next(iter(found.brokers)))
+        listing = self.consumer.list_topics(self.name, 10)
+        if listing.topics[self.name].error is not None:
+            raise DeadLetterError(f"{self.name}: {listing.topics[self.name].error.str()}")
+        self.partitions = sorted(listing.topics[self.name].partitions)
+        self._broker = str(next(iter(listing.brokers)))
         admin = AdminClient(self.settings)  # kept by a name until the answer is there
-        described = admin.describe_topics(TopicCollection([self.topic]), request_timeout=10)
+        described = admin.describe_topics(TopicCollection([self.name]), request_timeout=10)
         # The zero UUID where the broker has no ids (before Kafka 2.8): then the name must do.
-        self._topic_id = str(described[self.topic].result(PATIENCE).topic_id)
+        self._topic_id = str(described[self.name].result(PATIENCE).topic_id)
 
     def letters(self) -> Iterator[tuple[Position, DeadLetter | None]]:
         """All letters of now, partition by partition."""
         for partition in self.partitions:
-            low, high = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), 10)
-            for message in self._from(self.topic, Position(partition, low)):
+            low, high = self.consumer.get_watermark_offsets(TopicPartition(self.name, partition), 10)
+            for message in self._from(self.name, Position(partition, low)):
                 if message.offset() >= high:
                     break
                 yield Position(partition, message.offset()), read_letter(message.value())
 
     def all(self, topic: str) -> Iterator[Message]:
         """The committed records of a topic as it is now, partition by partition."""
-        found = self.consumer.list_topics(topic, 10).topics[topic]
-        if found.error is not None:
-            raise CommandError(f"{topic}: {found.error.str()}")
-        for partition in sorted(found.partitions):
+        listing = self.consumer.list_topics(topic, 10).topics[topic]
+        if listing.error is not None:
+            raise DeadLetterError(f"{topic}: {listing.error.str()}")
+        for partition in sorted(listing.partitions):
             low, high = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)
             for message in self._from(topic, Position(partition, low)):
                 if message.offset() >= high:
@@ -138,12 +138,12 @@ class Desk:
         return None
 
     def letter(self, at: Position) -> DeadLetter:
-        message = self.record(self.topic, at) if at.partition in self.partitions else None
+        message = self.record(self.name, at) if at.partition in self.partitions else None
         if message is None:
-            raise CommandError(f"there is no letter at {at}: it has expired, or never was")
+            raise DeadLetterError(f"there is no letter at {at}: it has expired, or never was")
         letter = read_letter(message.value())
         if letter is None:
-            raise CommandError(f"the record at {at} is no dead letter")
+            raise DeadLetterError(f"the record at {at} is no dead letter")
         return letter
 
     def _from(self, topic: str, at: Position) -> Iterator[Message]:
@@ -167,35 +167,35 @@ class Desk:
             else:
                 continue
             until = time.monotonic() + PATIENCE
-        raise CommandError(f"nothing was read of {topic} [{at.partition}] for {PATIENCE:.0f} s")
+        raise DeadLetterError(f"nothing was read of {topic} [{at.partition}] for {PATIENCE:.0f} s")
 
     def memory(self) -> dict[int, set[int]]:
         """The redriven offsets by partition. What was remembered of an earlier topic of this name is of other letters;
         without a topic's id, as it was written before, it is of this one."""
-        asked = [TopicPartition(self.topic, partition) for partition in self.partitions]
-        found = self.consumer.committed(asked, PATIENCE)
-        for place in found:
+        asked = [TopicPartition(self.name, partition) for partition in self.partitions]
+        places = self.consumer.committed(asked, PATIENCE)
+        for place in places:
             if place.error is not None:
                 raise KafkaException(place.error)
         memory: dict[int, set[int]] = {}
-        for place in found:
+        for place in places:
             of, _, text = (place.metadata or "").rpartition(":")
             ours = place.offset >= 0 and of in ("", self._topic_id)
             memory[place.partition] = unpack(place.offset, text) if ours else set()
         return memory
 
     def packed(self, memory: Mapping[int, set[int]], partitions: set[int]) -> list[TopicPartition]:
-        """What to commit for these partitions. Expired letters are forgotten; CommandError where the rest is too much."""
+        """What to commit for these partitions. Expired letters are forgotten; DeadLetterError where the rest is too much."""
         places = []
         for partition in sorted(partitions):
-            base, _ = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), 10)
+            base, _ = self.consumer.get_watermark_offsets(TopicPartition(self.name, partition), 10)
             text = f"{self._topic_id}:{pack(base, memory[partition])}"
             if len(text) > MAX_METADATA:
-                raise CommandError(
+                raise DeadLetterError(
                     f"the group can't remember more redriven letters of partition {partition}: "
                     "let older ones expire; until then a letter sent could not be told from one that wasn't"
                 )
-            places.append(TopicPartition(self.topic, partition, base, text))
+            places.append(TopicPartition(self.name, partition, base, text))
         return places
 
     def remember(self, places: list[TopicPartition]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fraud_contracts import model_package
 from fraud_contracts.model_package import SOURCE, PackageError, ServingDocument
 from fraud_pipelines.leaf_table import REASONS, LeafTable, top_reasons
-from fraud_serving import explaining
+from fraud_serving.leaf_table_graph import leaf_table_graph
 
 # Margins by leaf table and by ONNX are the same sum in another order of additions.
 PARITY: Final = 1e-3
@@ -26,7 +26,7 @@ Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ModelOutput:
     """Per row: probability; up to five features that raised it (-1: none) and what each added to the log-odds."""
 
     probability: Rows
@@ -34,7 +34,7 @@ class Scored:
     contributions: Rows | None
 
 
-class Scorer:
+class ServedModel:
     """One thread for the session: a replica has one event loop, and load is spread over Pods."""
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +53,7 @@ class Scorer:
         self._leaves = LeafTable.load(folder / model_package.LEAF_TABLE)
         if self._leaves.contributions.shape[1] != self.width:
             raise PackageError("the leaf table and serving.json disagree about the number of features")
-        self._explainer = _session(explaining.graph(self._leaves))
+        self._explainer = _session(leaf_table_graph(self._leaves))
         self._check()
 
     @property
@@ -76,25 +76,25 @@ class Scorer:
         self.score(rows[:1])
 
     def probability(self, rows: Rows) -> Rows:
-        found = self._session.run([self._output], {self._input: rows})[0]
-        return np.ascontiguousarray(found[:, -1] if found.ndim == 2 else found, dtype=np.float32)
+        output = self._session.run([self._output], {self._input: rows})[0]
+        return np.ascontiguousarray(output[:, -1] if output.ndim == 2 else output, dtype=np.float32)
 
     def added(self, rows: Rows) -> NDArray[np.float64]:
         """What each feature added to the log-odds, [rows, features]."""
         return np.asarray(self._explainer.run(None, {"features": rows})[0], dtype=np.float64)
 
-    def score(self, rows: Rows, explain: bool = True) -> Scored:
+    def score(self, rows: Rows, explain: bool = True) -> ModelOutput:
         probability = self.probability(rows)
         if not explain:
-            return Scored(probability, None, None)
+            return ModelOutput(probability, None, None)
         if len(rows) == 1:
-            return Scored(probability, *_top_of_one(self.added(rows)[0].tolist()))
+            return ModelOutput(probability, *_top_of_one(self.added(rows)[0].tolist()))
         reasons, added = top_reasons(self.added(rows), REASONS)
         if reasons.shape[1] < REASONS:
             missing = ((0, 0), (0, REASONS - reasons.shape[1]))
             reasons = np.pad(reasons, missing, constant_values=-1)
             added = np.pad(added, missing)
-        return Scored(probability, reasons, added)
+        return ModelOutput(probability, reasons, added)
 
 
 def _top_of_one(added: list[float]) -> tuple[NDArray[np.int32], Rows]:

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
-from fraud_serving import releasing
-from fraud_serving.releasing import ReleaseWatch
+from fraud_serving import release_watch
+from fraud_serving.release_watch import ReleaseWatch
 
 
 def text(name: str) -> str:
@@ -55,7 +55,7 @@ def test_the_watch_brings_changes_and_an_old_mounted_copy_does_not_undo_them(
     account = tmp_path / "account"
     account.mkdir()
     (account / "token").write_text("secret")
-    monkeypatch.setattr(releasing, "ACCOUNT", account)
+    monkeypatch.setattr(release_watch, "ACCOUNT", account)
     asked: list[dict[str, str]] = []
 
     def item(name: str) -> dict[str, Any]:
@@ -137,8 +137,8 @@ def test_an_answer_of_another_shape_does_not_end_the_watch(
     """What isn't an API server's list is reported, and the list is asked for again."""
     (tmp_path / "token").write_text("secret")
     (tmp_path / "ca.crt").write_text("")
-    monkeypatch.setattr(releasing, "ACCOUNT", tmp_path)
-    monkeypatch.setattr(releasing, "_BACKOFF", (0.01, 0.02))
+    monkeypatch.setattr(release_watch, "ACCOUNT", tmp_path)
+    monkeypatch.setattr(release_watch, "_BACKOFF", (0.01, 0.02))
     monkeypatch.setattr(ssl, "create_default_context", lambda **_: False)
     asked = asyncio.Event()
     count = 0

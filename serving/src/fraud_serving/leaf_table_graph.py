@@ -15,7 +15,7 @@ from fraud_pipelines.leaf_table import LeafTable
 _OPSET, _ML_OPSET, _IR = 17, 3, 8
 
 
-def graph(table: LeafTable) -> bytes:
+def leaf_table_graph(table: LeafTable) -> bytes:
     """``features`` float32 [n, width] -> ``added`` float32 [n, width]."""
     count, width = len(table.feature), table.contributions.shape[1]
     starts = np.sort(table.roots)

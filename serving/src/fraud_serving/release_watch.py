@@ -128,15 +128,15 @@ class ReleaseWatch:
         async with aiohttp.ClientSession(headers=headers, timeout=timeout, read_bufsize=2**21) as session:
             async with session.get(url, params=chosen, ssl=tls) as answer:
                 answer.raise_for_status()
-                found = await answer.json()
-            for item in found["items"]:
+                listing = await answer.json()
+            for item in listing["items"]:
                 self._take_map(item)
             self._connected = True
             follow = {
                 **chosen,
                 "watch": "1",
                 "timeoutSeconds": str(WATCH_SECONDS),
-                "resourceVersion": found["metadata"]["resourceVersion"],
+                "resourceVersion": listing["metadata"]["resourceVersion"],
             }
             async with session.get(url, params=follow, ssl=tls) as answer:
                 answer.raise_for_status()

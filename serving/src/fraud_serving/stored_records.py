@@ -20,7 +20,7 @@ from fraud_contracts.records import DeadLetter, Decision, Event, FeatureRecord
 MAX_BYTES: Final = 4 * MAX_EVENT_BYTES
 
 
-class Published(TypedDict):
+class PublishedDecision(TypedDict):
     """What tells a published decision from another one of its id."""
 
     id: str
@@ -36,7 +36,7 @@ _DECISION: Final = TypeAdapter(Decision)
 _EVENT: Final = TypeAdapter(Event)
 _FEATURES: Final = TypeAdapter(FeatureRecord)
 _LETTER: Final = TypeAdapter(DeadLetter)
-_PUBLISHED: Final = TypeAdapter(Published)
+_PUBLISHED: Final = TypeAdapter(PublishedDecision)
 _NAMED: Final = TypeAdapter(_Named)
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def _whole(adapter: TypeAdapter[Any], value: bytes) -> Any:
     return orjson.loads(value)
 
 
-def decision(value: bytes, event_id: str) -> Decision:
+def read_decision(value: bytes, event_id: str) -> Decision:
     """The decision of that id, without its audit, which is made when it is published."""
     read: Decision = _whole(_DECISION, value)
     if read["id"] != event_id or read["event"]["id"] != event_id:
@@ -88,7 +88,7 @@ def decision(value: bytes, event_id: str) -> Decision:
     return read
 
 
-def event(value: bytes) -> Event:
+def read_event(value: bytes) -> Event:
     """A canonical event, with numbers as the engine can add them."""
     read: Event = _parts(_EVENT, value)
     numbers = (read["time"], read["amount"], *read["fields"].values())
@@ -97,7 +97,7 @@ def event(value: bytes) -> Event:
     return read
 
 
-def features(value: bytes) -> FeatureRecord:
+def read_feature_record(value: bytes) -> FeatureRecord:
     """What the stream computed for an event, with its decision where the inline door made one.
 
     Such a decision was acted on, so a damaged one comes whole, as far as it can be published.
@@ -165,7 +165,7 @@ def _publishable(event: Any, decision: dict[str, Any]) -> bool:
     return isinstance(tokens, dict) and all(one is None or isinstance(one, str) for one in tokens.values())
 
 
-def any_id(value: bytes | None) -> str | None:
+def find_id(value: bytes | None) -> str | None:
     """The id of the decision, or of the event, in whatever record that holds one."""
     record = _json(value)
     for part in (record.get("decision"), record.get("event")):
@@ -174,26 +174,26 @@ def any_id(value: bytes | None) -> str | None:
     return None
 
 
-def published(value: bytes | None) -> Published:
+def read_published(value: bytes | None) -> PublishedDecision:
     """Of a record of ``decisions``."""
-    read: Published = _parts(_PUBLISHED, value)
+    read: PublishedDecision = _parts(_PUBLISHED, value)
     return read
 
 
-def decided_id(value: bytes | None) -> str:
+def read_decided_id(value: bytes | None) -> str:
     """The id in a record of ``decisions``."""
     return str(_parts(_NAMED, value)["id"])
 
 
-def accepted_id(value: bytes | None) -> str:
+def read_accepted_id(value: bytes | None) -> str:
     """The id in a record of ``accepted``."""
-    found = any_id(value)
-    if found is None:
+    event_id = find_id(value)
+    if event_id is None:
         raise ValueError("no id")
-    return found
+    return event_id
 
 
-def letter(value: bytes | None) -> DeadLetter:
+def read_dead_letter(value: bytes | None) -> DeadLetter:
     """A dead letter, from a place that a topic can have and a time that can be shown."""
     read: DeadLetter = _parts(_LETTER, value)
     source = read["source"]
