@@ -17,9 +17,9 @@ from fraud_contracts.errors import Degraded, EventError, Reason
 from fraud_contracts.event_values import MAX_INTEGER
 from fraud_contracts.records import Label, Source
 from fraud_flink.elements import Element, EventElement, LabelElement, SeedElement
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import ProfileError, compile_detector
-from fraud_pipelines.sealing import Sealer
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ class DeadLetterRow:
 class Intake:
     """The first step of each input topic. Made once per subtask, since it holds keys and the compiled schema."""
 
-    def __init__(self, config: DetectorConfig, tokeniser: Tokeniser, sealer: Sealer) -> None:
+    def __init__(self, config: DetectorConfig, tokeniser: Tokeniser, cipher: DeadLetterCipher) -> None:
         spec = config.spec
         self._schema = EventSchema(spec.event, spec.entities)
-        self._tokeniser, self._sealer = tokeniser, sealer
+        self._tokeniser, self._cipher = tokeniser, cipher
         self._hash6 = config.hash6
         self._entities = tuple(entity.name for entity in spec.entities)
         self._stages = {stage.entity: stage for stage in compile_detector(spec).stages}
@@ -47,7 +47,9 @@ class Intake:
     @classmethod
     def from_environment(cls, config: DetectorConfig, environ: Mapping[str, str]) -> Intake:
         """With the keys of the detector's Secret; KeyError names the one that is missing."""
-        return cls(config, Tokeniser.from_hex(environ["TOKEN_KEY"]), Sealer(environ["DEAD_LETTER_KEY"]))
+        return cls(
+            config, Tokeniser.from_hex(environ["TOKEN_KEY"]), DeadLetterCipher(environ["DEAD_LETTER_KEY"])
+        )
 
     def take(
         self, noun: str, key: bytes | None, value: bytes | None, source: Source, appended: int
@@ -181,7 +183,7 @@ class Intake:
             "source": source,
             "appended": appended,
             # An oversized record keeps its first bytes: enough to find its sender, little enough to keep.
-            "payload": self._sealer.seal((value or b"")[:MAX_EVENT_BYTES]),
+            "payload": self._cipher.encrypt((value or b"")[:MAX_EVENT_BYTES]),
         }
         return DeadLetterRow((error.event_id or "").encode(), orjson.dumps(letter))
 

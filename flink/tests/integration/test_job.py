@@ -14,9 +14,9 @@ from fraud_contracts import profile_header
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.names import profile_key
 from fraud_contracts.records import body_hash
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import compile_detector
-from fraud_pipelines.sealing import Sealer
 from fraud_testing import detectors, kafka, stream
 
 pytestmark = [
@@ -268,8 +268,8 @@ def test_records_are_keyed_by_the_first_entity(outcome: Outcome) -> None:
 
 def test_a_dead_letter_opens_with_the_key(outcome: Outcome) -> None:
     """Each letter holds the bytes that came, sealed, and says where they lay."""
-    sealer = Sealer(stream.DEAD_LETTER_KEY)
-    opened = {sealer.open(letter["payload"]): letter for letter in outcome.letters}
+    cipher = DeadLetterCipher(stream.DEAD_LETTER_KEY)
+    opened = {cipher.decrypt(letter["payload"]): letter for letter in outcome.letters}
     for raw, reason in BAD.items():
         assert opened[raw]["reason"] == reason
         assert opened[raw]["source"]["topic"] == outcome.config.identity.topic("transactions")

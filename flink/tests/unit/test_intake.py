@@ -13,16 +13,16 @@ from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.names import profile_key
 from fraud_flink.elements import EventElement, LabelElement, SeedElement, entity_key
 from fraud_flink.intake import DeadLetterRow, Intake
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
-from fraud_pipelines.sealing import Sealer
 from fraud_testing import detectors
 
 NOW = 1_795_000_000_000
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 CONFIG = detectors.detector("unused:9092")
 SOURCE: Any = {"topic": "t", "partition": 3, "offset": 14}
-INTAKE = Intake(CONFIG, Tokeniser(b"0" * 32), Sealer(KEY))
+INTAKE = Intake(CONFIG, Tokeniser(b"0" * 32), DeadLetterCipher(KEY))
 RAW = {
     "id": "a",
     "time": NOW,
@@ -83,7 +83,7 @@ def test_a_bad_transaction_is_sealed(raw: bytes | None, reason: str) -> None:
     found = letter(INTAKE.transaction(raw, SOURCE, NOW))
     assert found["reason"] == reason
     assert (found["source"], found["stage"], found["appended"]) == (SOURCE, "stream", NOW)
-    assert Sealer(KEY).open(found["payload"]) == (raw or b"")[:MAX_EVENT_BYTES]
+    assert DeadLetterCipher(KEY).decrypt(found["payload"]) == (raw or b"")[:MAX_EVENT_BYTES]
 
 
 def test_another_currency_is_a_dead_letter() -> None:
@@ -92,7 +92,9 @@ def test_another_currency_is_a_dead_letter() -> None:
         **detectors.SPEC["event"],
         "amount": {"field": "amount", "currency": "EUR", "currencyField": "cur"},
     }
-    intake = Intake(detectors.detector("unused:9092", event=event), Tokeniser(b"0" * 32), Sealer(KEY))
+    intake = Intake(
+        detectors.detector("unused:9092", event=event), Tokeniser(b"0" * 32), DeadLetterCipher(KEY)
+    )
     dead = letter(intake.transaction(orjson.dumps({**RAW, "cur": "JPY"}), SOURCE, NOW))
     assert (dead["reason"], dead["message"]) == (
         "wrong_currency",
@@ -217,7 +219,7 @@ def test_a_seed_that_no_stage_can_read_is_a_dead_letter() -> None:
     for value in (good[:-1], b"rubbish", other):
         found = letter(INTAKE.take("seeds", key, value, SOURCE, NOW))
         assert (found["reason"], found["source"], found["id"]) == ("wrong_type", SOURCE, None)
-        assert Sealer(KEY).open(found["payload"]) == value
+        assert DeadLetterCipher(KEY).decrypt(found["payload"]) == value
 
 
 @pytest.mark.parametrize("name", ["time", "known"])

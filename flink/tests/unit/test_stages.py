@@ -12,14 +12,16 @@ from fraud_contracts import profile_header
 from fraud_flink.elements import EventElement
 from fraud_flink.intake import Intake
 from fraud_flink.stages import EntityStage
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
-from fraud_pipelines.sealing import Sealer
 from fraud_testing import detectors
 
 NOW = 1_795_000_000_000
 CONFIG = detectors.detector("unused:9092")
-INTAKE = Intake(CONFIG, Tokeniser(b"0" * 32), Sealer("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="))
+INTAKE = Intake(
+    CONFIG, Tokeniser(b"0" * 32), DeadLetterCipher("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+)
 CUSTOMER, COUNTERPARTY = EntityStage(CONFIG, 0, "run"), EntityStage(CONFIG, 1, "run")
 
 

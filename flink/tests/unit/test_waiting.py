@@ -13,14 +13,16 @@ import pytest
 from fraud_flink.elements import EventElement, Packed, unpack
 from fraud_flink.functions import PROFILES, WAIT_MS, WAITING_MAX, EntityFunction
 from fraud_flink.intake import Intake
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
-from fraud_pipelines.sealing import Sealer
 from fraud_testing import detectors
 
 NOW = 1_795_000_000_000
 CONFIG = detectors.detector("unused:9092")
-INTAKE = Intake(CONFIG, Tokeniser(b"0" * 32), Sealer("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="))
+INTAKE = Intake(
+    CONFIG, Tokeniser(b"0" * 32), DeadLetterCipher("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+)
 ENGINE = compile_detector(CONFIG.spec)
 
 

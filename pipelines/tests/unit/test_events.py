@@ -16,8 +16,8 @@ from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.errors import EventError, Reason
 from fraud_contracts.records import body_hash
+from fraud_pipelines.dead_letter_cipher import CipherError, DeadLetterCipher
 from fraud_pipelines.events import MAX_AMOUNT, EventSchema, Tokeniser
-from fraud_pipelines.sealing import Sealer, SealError
 
 NOW = 1_800_000_000_000
 KEY = bytes(range(32))
@@ -346,10 +346,10 @@ def test_tokens_depend_on_field_key_and_value() -> None:
 @given(st.binary(max_size=200))
 def test_a_sealed_payload_opens_only_with_its_key(payload: bytes) -> None:
     """What is sealed comes back whole under its key and not at all under another or after a change."""
-    sealer = Sealer(Sealer.new_key())
-    sealed = sealer.seal(payload)
-    assert sealer.open(sealed) == payload
-    with pytest.raises(SealError):
-        Sealer(Sealer.new_key()).open(sealed)
-    with pytest.raises(SealError):
-        sealer.open(sealed[:-8] + "AAAAAAAA")
+    cipher = DeadLetterCipher(DeadLetterCipher.new_key())
+    sealed = cipher.encrypt(payload)
+    assert cipher.decrypt(sealed) == payload
+    with pytest.raises(CipherError):
+        DeadLetterCipher(DeadLetterCipher.new_key()).decrypt(sealed)
+    with pytest.raises(CipherError):
+        cipher.decrypt(sealed[:-8] + "AAAAAAAA")

@@ -17,14 +17,14 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from fraud_contracts.config import DetectorConfig
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import EventSchema, Tokeniser
-from fraud_pipelines.sealing import Sealer
 from fraud_serving.worker import worker_letters
 from fraud_testing import detectors, kafka, serving
 from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
-SEALER = Sealer(serving.DEAD_LETTER_KEY)
+CIPHER = DeadLetterCipher(serving.DEAD_LETTER_KEY)
 TOKENISER = Tokeniser.from_hex(serving.TOKEN_KEY)
 NOW = int(time.time() * 1000)
 EARLY = NOW - 3_600_000  # appended an hour ago, so a time of now lay in the future then
@@ -113,7 +113,7 @@ def desk(broker: kafka.Broker, folder: Path, name: str, **topic: str) -> Desk:
         # The stream's first step imports nothing of Flink, so its real code makes the letters here.
         patch.syspath_prepend(str(FLINK))
         from fraud_flink.intake import Intake
-    return Desk(config, broker, folder, Intake(config, TOKENISER, SEALER))
+    return Desk(config, broker, folder, Intake(config, TOKENISER, CIPHER))
 
 
 def filled(broker: kafka.Broker, folder: Path, name: str) -> Desk:
@@ -140,8 +140,8 @@ def filled(broker: kafka.Broker, folder: Path, name: str) -> Desk:
         1,
         made.refuse(raw("early"), 10),
         made.refuse(raw("short", time=EARLY, amount=None), 13),
-        worker_letters.conflict(SEALER, record),
-        worker_letters.unreadable(SEALER, None, b"?", made.source(4, "features"), NOW, ValueError()),
+        worker_letters.conflict(CIPHER, record),
+        worker_letters.unreadable(CIPHER, None, b"?", made.source(4, "features"), NOW, ValueError()),
         made.refuse(b"[]", 5, "labels", appended=NOW),
     )
     return made
@@ -271,7 +271,7 @@ def test_another_key_opens_nothing(broker: kafka.Broker, tmp_path: Path) -> None
     """Under a wrong or missing DEAD_LETTER_KEY nothing is shown or sent, and the error says why."""
     made = desk(broker, tmp_path, "sealed")
     made.put(0, made.refuse(raw("late"), 1))
-    other = Sealer.new_key()
+    other = DeadLetterCipher.new_key()
     assert "not sealed with this key" in made.run("redrive", DEAD_LETTER_KEY=other)[2]
     code, _, err = made.run("explain", "0:0", "--show-payload", DEAD_LETTER_KEY=other)
     assert code == 1
@@ -284,7 +284,7 @@ def test_a_letter_of_another_key_keeps_no_other_from_being_sent(broker: kafka.Br
     """It is skipped with the reason, the others are sent, and the exit code is 1."""
     made = desk(broker, tmp_path, "mixed")
     foreign = orjson.loads(made.refuse(raw("foreign"), 1))
-    foreign["payload"] = Sealer(Sealer.new_key()).seal(raw("foreign"))
+    foreign["payload"] = DeadLetterCipher(DeadLetterCipher.new_key()).encrypt(raw("foreign"))
     made.put(0, orjson.dumps(foreign), made.refuse(raw("late"), 2))
     code, out, err = made.run("redrive")
     assert (code, "sent: 1" in out, "skipped: 1" in out) == (1, True, True)

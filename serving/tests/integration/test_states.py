@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from fraud_contracts.config import DetectorConfig
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
-from fraud_pipelines.sealing import Sealer
 from fraud_serving.dead_letters.__main__ import main
 from fraud_testing import detectors, serving
 from fraud_testing.kafka import wait_for
@@ -22,7 +22,7 @@ from fraud_testing.kafka import wait_for
 pytestmark = pytest.mark.integration
 FLINK = Path(__file__).parents[3] / "flink" / "src"
 NOW = int(time.time() * 1000)
-SEALER = Sealer(serving.DEAD_LETTER_KEY)
+CIPHER = DeadLetterCipher(serving.DEAD_LETTER_KEY)
 
 
 class Door:
@@ -43,7 +43,7 @@ class Door:
 
     def run(self, config: DetectorConfig) -> None:
         """Takes what is new in transactions under a spec, as the job would."""
-        intake = self.make(config, Tokeniser.from_hex(serving.TOKEN_KEY), SEALER)
+        intake = self.make(config, Tokeniser.from_hex(serving.TOKEN_KEY), CIPHER)
         letters, records = [], []
         for message in self.stack.broker.read(self.topic("transactions")):
             place = (message.partition(), message.offset())

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.release import Release
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
-from fraud_pipelines.sealing import Sealer
 from fraud_process.instruments import Instruments
 from fraud_serving import claims
 from fraud_serving.clients.blocking_model import BlockingModelClient
@@ -28,7 +28,7 @@ def processor(server: redis.Server, config: DetectorConfig = CONFIG) -> BatchPro
     batch_processor = BatchProcessor(
         config,
         Tokeniser.from_hex(serving.TOKEN_KEY),
-        Sealer(serving.DEAD_LETTER_KEY),
+        DeadLetterCipher(serving.DEAD_LETTER_KEY),
         RedisClaims(server.url),
         BlockingModelClient(1.0),
         Instruments(CollectorRegistry(), detector=str(config.identity)),

@@ -16,7 +16,7 @@ from fraud_contracts import durations
 from fraud_contracts.config import load_config
 from fraud_contracts.errors import Reason
 from fraud_contracts.records import DeadLetter
-from fraud_pipelines.sealing import Sealer, SealError
+from fraud_pipelines.dead_letter_cipher import CipherError, DeadLetterCipher
 from fraud_serving.dead_letters.id_states import MEANING, IdState, summary
 from fraud_serving.dead_letters.redrive import Redrive, now_ms, obstacle
 from fraud_serving.dead_letters.topic import DeadLetterError, DeadLetterTopic, Position
@@ -67,7 +67,7 @@ def list_letters(topic: DeadLetterTopic, reason: str | None, since_ms: int | Non
     _say(f"{sum(counts.values()):>8}  in all")
 
 
-def explain(topic: DeadLetterTopic, at: Position, show: bool, sealer: Sealer | None) -> None:
+def explain(topic: DeadLetterTopic, at: Position, show: bool, cipher: DeadLetterCipher | None) -> None:
     """All of a letter, and what a redrive would make of it."""
     letter = topic.letter(at)
     source = letter["source"]
@@ -85,10 +85,10 @@ def explain(topic: DeadLetterTopic, at: Position, show: bool, sealer: Sealer | N
     }
     for name, value in rows.items():
         _say(f"{name:<11} {value}")
-    if not show or sealer is None:
+    if not show or cipher is None:
         _say(f"{'payload':<11} sealed; --show-payload opens it")
         return
-    payload = sealer.open(letter["payload"])
+    payload = cipher.decrypt(letter["payload"])
     _say(
         f"{'payload':<11} {len(payload)} bytes. IT MAY HOLD SENSITIVE DATA: don't copy it into tickets or chats."
     )
@@ -115,7 +115,7 @@ def redrive(run: Redrive, reason: str | None, only: list[Position] | None, dry: 
         for why, count in failed.most_common():
             _say(f"{count:>8}  {why}")
     if run.unopened:
-        raise SealError(
+        raise CipherError(
             f"letters skipped, since the payload was not sealed with this key, or was changed: {run.unopened}"
         )
     return not failed
@@ -238,29 +238,29 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = load_config()
         needs_key = given.command == "redrive" or (given.command == "explain" and given.show_payload)
-        sealer = None
+        cipher = None
         if needs_key:
             if "DEAD_LETTER_KEY" not in os.environ:
                 raise DeadLetterError("DEAD_LETTER_KEY isn't set: run this in a Pod of the detector")
-            sealer = Sealer(os.environ["DEAD_LETTER_KEY"])
+            cipher = DeadLetterCipher(os.environ["DEAD_LETTER_KEY"])
         topic = DeadLetterTopic(config)
         try:
             if given.command == "list":
                 list_letters(topic, given.reason, given.since, given.limit)
             elif given.command == "explain":
-                explain(topic, given.position, given.show_payload, sealer)
+                explain(topic, given.position, given.show_payload, cipher)
             elif given.command == "states":
                 ids = None if given.ids is None else _ids(given.ids)
                 return 0 if states(topic, config.spec.event.id.field, ids, given.show) else 1
-            elif sealer is not None:
+            elif cipher is not None:
                 return (
                     0
-                    if redrive(Redrive(topic, config, sealer), given.reason, given.only, given.dry_run)
+                    if redrive(Redrive(topic, config, cipher), given.reason, given.only, given.dry_run)
                     else 1
                 )
         finally:
             topic.consumer.close()
-    except (DeadLetterError, SealError, KafkaException, OSError, ValueError) as error:
+    except (DeadLetterError, CipherError, KafkaException, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

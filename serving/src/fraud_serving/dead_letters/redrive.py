@@ -15,8 +15,8 @@ from fraud_contracts.errors import EventError, Reason
 from fraud_contracts.names import Identity
 from fraud_contracts.raw_json import decode
 from fraud_contracts.records import DeadLetter
+from fraud_pipelines.dead_letter_cipher import CipherError, DeadLetterCipher
 from fraud_pipelines.events import EventSchema, Tokeniser
-from fraud_pipelines.sealing import Sealer, SealError
 from fraud_process.kafka import PARTITIONER
 from fraud_serving.dead_letters.topic import PATIENCE, DeadLetterTopic, Position
 
@@ -77,8 +77,8 @@ def now_ms() -> int:
 class Redrive:
     """One run: what to send, in the order in which it was first appended; the record; the tally."""
 
-    def __init__(self, topic: DeadLetterTopic, config: DetectorConfig, sealer: Sealer) -> None:
-        self.topic, self._sealer = topic, sealer
+    def __init__(self, topic: DeadLetterTopic, config: DetectorConfig, cipher: DeadLetterCipher) -> None:
+        self.topic, self._cipher = topic, cipher
         self._schema = EventSchema(config.spec.event, config.spec.entities)
         self._id, self._key = config.spec.event.id.field, config.spec.entities[0].field
         self.skipped: Counter[str] = Counter()
@@ -125,7 +125,7 @@ class Redrive:
         if why is None:
             try:
                 payload = self._original(letter, source)
-            except SealError as error:
+            except CipherError as error:
                 if named:
                     raise
                 self.unopened += 1
@@ -144,7 +144,7 @@ class Redrive:
     def _original(self, letter: DeadLetter, source: Position) -> bytes | None:
         """The client's bytes. The worker seals the tokenised event, which must not be tokenised again: fetch those."""
         if letter["stage"] != "worker":
-            return self._sealer.open(letter["payload"])
+            return self._cipher.decrypt(letter["payload"])
         message = self.topic.record(letter["source"]["topic"], source)
         value = message.value() if message is not None else None
         return value if value and field_text(value, self._id) == letter["id"] else None

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from fraud_contracts import log, metrics, names
 from fraud_contracts.background import thread
 from fraud_contracts.config import METRICS_PORT, DetectorConfig, load_config
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
-from fraud_pipelines.sealing import Sealer
 from fraud_process.instruments import Instruments
 from fraud_process.stopping import on_stop
 from fraud_serving.clients.blocking_model import BlockingModelClient
@@ -64,7 +64,7 @@ def run() -> None:
     processor = BatchProcessor(
         config,
         Tokeniser.from_hex(os.environ["TOKEN_KEY"]),
-        Sealer(os.environ["DEAD_LETTER_KEY"]),
+        DeadLetterCipher(os.environ["DEAD_LETTER_KEY"]),
         RedisClaims(os.environ["REDIS_URL"]),
         BlockingModelClient(MODEL_SECONDS),
         instruments,

@@ -15,9 +15,10 @@ from fraud_contracts import metrics
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import Degraded, Reason
 from fraud_contracts.records import Source
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
-from fraud_pipelines.sealing import Sealer
+from fraud_process.instruments import Instruments
 from fraud_serving import stored_records
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.policy import Tally
@@ -39,12 +40,12 @@ class BatchProcessor:
         self,
         config: DetectorConfig,
         tokeniser: Tokeniser,
-        sealer: Sealer,
+        cipher: DeadLetterCipher,
         store: ClaimStore,
         model: BlockingModelClient,
         instruments: Instruments,
     ) -> None:
-        self.instruments, self._sealer = instruments, sealer
+        self.instruments, self._cipher = instruments, cipher
         names = compile_detector(config.spec).names
         self.release = ReleaseInUse(config, names, tokeniser, instruments, "stream")
         self.published_ids = PublishedIds()
@@ -122,7 +123,7 @@ class BatchProcessor:
                 result.dropped[incoming.partition].append((incoming.id, own))
             if decision is None or own is None or (before is not None and before.hash != own.hash):
                 result.conflicts += 1
-                letter = worker_letters.conflict(self._sealer, incoming.record)
+                letter = worker_letters.conflict(self._cipher, incoming.record)
                 result.outgoing.append(Outgoing("dead-letters", None, incoming.id.encode(), letter))
             elif before is not None:
                 # Published once, whatever else was answered while no claim could be asked for; that is counted.
@@ -148,7 +149,7 @@ class BatchProcessor:
         _log.error("unreadable record", extra={"data": {**source, "error": str(error)}})
         self.instruments(metrics.DEAD_LETTERS, reason=str(Reason.INVALID_JSON)).inc()
         event_id = stored_records.find_id(value)
-        letter = worker_letters.unreadable(self._sealer, event_id, value, source, appended, error)
+        letter = worker_letters.unreadable(self._cipher, event_id, value, source, appended, error)
         return Outgoing("dead-letters", None, (event_id or "").encode(), letter)
 
     def committed(self, result: BatchResult) -> None:

@@ -7,10 +7,10 @@ import orjson
 from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.errors import Reason
 from fraud_contracts.records import DeadLetter, FeatureRecord, Source
-from fraud_pipelines.sealing import Sealer
+from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 
 
-def conflict(sealer: Sealer, record: FeatureRecord) -> bytes:
+def conflict(cipher: DeadLetterCipher, record: FeatureRecord) -> bytes:
     """Of a record whose id was decided with another body."""
     letter: DeadLetter = {
         "id": record["event"]["id"],
@@ -19,13 +19,18 @@ def conflict(sealer: Sealer, record: FeatureRecord) -> bytes:
         "stage": "worker",
         "source": record["source"],
         "appended": record["appended"],
-        "payload": sealer.seal(orjson.dumps(record["event"])),
+        "payload": cipher.encrypt(orjson.dumps(record["event"])),
     }
     return orjson.dumps(letter)
 
 
 def unreadable(
-    sealer: Sealer, event_id: str | None, value: bytes, source: Source, appended: int, error: Exception
+    cipher: DeadLetterCipher,
+    event_id: str | None,
+    value: bytes,
+    source: Source,
+    appended: int,
+    error: Exception,
 ) -> bytes:
     """Of bytes on the features topic that are no feature record."""
     letter: DeadLetter = {
@@ -35,6 +40,8 @@ def unreadable(
         "stage": "worker",
         "source": source,
         "appended": appended,
-        "payload": sealer.seal(value[:MAX_EVENT_BYTES]),  # sealed, all of it might be too much for a record
+        "payload": cipher.encrypt(
+            value[:MAX_EVENT_BYTES]
+        ),  # sealed, all of it might be too much for a record
     }
     return orjson.dumps(letter)

@@ -7,12 +7,12 @@ import base64
 from cryptography.fernet import Fernet, InvalidToken
 
 
-class SealError(ValueError):
-    """Text that this key didn't seal, or that was changed since."""
+class CipherError(ValueError):
+    """Text that this key did not encrypt, or that was changed since."""
 
 
-class Sealer:
-    """Seals and opens bytes under the detector's DEAD_LETTER_KEY (a Fernet key: 32 bytes in URL-safe base64)."""
+class DeadLetterCipher:
+    """Encrypts and decrypts bytes under the detector's DEAD_LETTER_KEY (a Fernet key: 32 bytes in URL-safe base64)."""
 
     def __init__(self, key: str | bytes) -> None:
         try:
@@ -24,12 +24,12 @@ class Sealer:
     def new_key() -> str:
         return Fernet.generate_key().decode()
 
-    def seal(self, payload: bytes) -> str:
+    def encrypt(self, payload: bytes) -> str:
         """What a dead letter's ``payload`` holds: base64 of a Fernet token, itself base64 of ciphertext and tag."""
         return base64.b64encode(self._fernet.encrypt(payload)).decode()
 
-    def open(self, sealed: str) -> bytes:
+    def decrypt(self, sealed: str) -> bytes:
         try:
             return self._fernet.decrypt(base64.b64decode(sealed, validate=True))
         except (InvalidToken, ValueError) as error:
-            raise SealError("the payload was not sealed with this key, or was changed") from error
+            raise CipherError("the payload was not sealed with this key, or was changed") from error
