@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, get_args
 
 GROUP: Final = "fraudplatform.dev"
 VERSION: Final = "v1alpha1"
@@ -48,6 +48,10 @@ TOPICS: Final = (
     "decisions",
     "alerts",
 )
+
+# The places of a detector's predictors: one InferenceService each.
+Slot = Literal["a", "b"]
+SLOTS: Final[tuple[Slot, ...]] = get_args(Slot)
 
 MAX_NAME: Final = 30
 MAX_NAMESPACE: Final = 63
@@ -168,9 +172,9 @@ def ray_job_prefix(detector: str) -> str:
 
 
 def inference_service(detector: str, slot: str) -> str:
-    """KServe InferenceService of slot ``a`` or ``b``."""
-    if slot not in ("a", "b"):
-        raise ValueError(f"{slot!r} is no slot; a or b")
+    """KServe InferenceService of a slot, one of ``SLOTS``."""
+    if slot not in SLOTS:
+        raise ValueError(f"{slot!r} is no slot; {' or '.join(SLOTS)}")
     return f"{detector}-{slot}"
 
 

@@ -7,12 +7,13 @@ the decision service and the worker watch. Release 0 has no model: rules, else `
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from fraud_contracts.config import Mounted
 from fraud_contracts.detector_policy import Policy
+from fraud_contracts.names import Slot
 
 BUCKETS = 10_000
 
@@ -27,7 +28,7 @@ class ModelPackage(Mounted):
     version: str
     digest: str
     feature_set: str
-    slot: Literal["a", "b"]
+    slot: Slot
     url: str
     score_map: ScoreMap
 

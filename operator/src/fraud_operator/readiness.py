@@ -11,7 +11,6 @@ from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.rollout import RolloutFacts
-from fraud_operator.rollout_state import SLOTS
 
 Json = dict[str, Any]
 # Payments that come in meanwhile write profiles too, so with traffic the sink is never quite at the end.
@@ -138,6 +137,6 @@ def rollout_facts(detector: Detector, facts: Facts) -> RolloutFacts:
         rollback=annotations.get(names.ROLLBACK_ANNOTATION) or None,
         urls={
             slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
-            for slot in SLOTS
+            for slot in names.SLOTS
         },
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import Field
 
 from fraud_contracts.config import Mounted
 from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.names import SLOTS, Slot
 from fraud_contracts.release import BUCKETS, ModelPackage, Split
 
-SLOTS: Final[tuple[Literal["a", "b"], ...]] = ("a", "b")
 ROLLOUT_KEY: Final = "rollout.json"
 
 
@@ -81,7 +81,7 @@ def key(package: ModelPackage) -> tuple[str, str]:
     return package.name, package.version
 
 
-def free_slot(state: RolloutState) -> Literal["a", "b"] | None:
+def free_slot(state: RolloutState) -> Slot | None:
     used = {package.slot for package in state.packages()}
     return next((slot for slot in SLOTS if slot not in used), None)
 

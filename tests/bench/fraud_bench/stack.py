@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
 import redis as redis_client
@@ -17,6 +17,7 @@ import redis as redis_client
 from fraud_bench import measure
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector_policy import Policy
+from fraud_contracts.names import Slot
 from fraud_contracts.release import Release
 from fraud_pipelines.features import compile_detector
 from fraud_testing import detectors, kafka, packages, redis, serving, sinks, stream
@@ -128,7 +129,7 @@ def data_path() -> Iterator[Stack]:
         redis_client.Redis.from_url(store.url).set(mark, config.epoch)
         names = list(compile_detector(config.spec).names)
         models = []
-        slots: tuple[tuple[Literal["a", "b"], int], ...] = (("a", 1), ("b", 2))
+        slots: tuple[tuple[Slot, int], ...] = (("a", 1), ("b", 2))
         for slot, seed in slots:
             package = folder / f"package-{slot}"
             digest = packages.make(package, names, config.feature_set, seed, rounds=TREES)

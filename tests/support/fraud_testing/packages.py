@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Literal
 
 import lightgbm
 import numpy as np
 
 from fraud_contracts import model_package
+from fraud_contracts.names import Slot
 from fraud_contracts.release import ModelPackage
 
 # The exporter is training's; its other modules, and Ray, aren't needed for it.
@@ -47,7 +47,7 @@ def make(folder: Path, names: list[str], feature_set: str, seed: int = 1, rounds
 
 
 def release_package(
-    digest: str, feature_set: str, url: str, version: str = "1", slot: Literal["a", "b"] = "a"
+    digest: str, feature_set: str, url: str, version: str = "1", slot: Slot = "a"
 ) -> ModelPackage:
     """The package as a release names it."""
     return ModelPackage(
