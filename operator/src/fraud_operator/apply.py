@@ -17,7 +17,8 @@ from typing import Any, Final
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, LISTED_KINDS, Kind
 from fraud_operator.desired.child import Child
-from fraud_operator.kube import ApiError, ConflictError, Json, Kube, UnknownKindError
+from fraud_operator.kube import ApiError, ConflictError, Kube, UnknownKindError
+from fraud_operator.objects import Json
 
 Key = tuple[str, str]
 Memory = tuple[str, str, str]

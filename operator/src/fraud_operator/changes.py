@@ -14,7 +14,8 @@ from fraud_contracts import names
 from fraud_contracts.config import CONFIG_KEY
 from fraud_contracts.errors import SpecError
 from fraud_operator.apply import Key, wrote
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 
 
 def check(detector: Detector, children: Mapping[Key, Json]) -> list[SpecError]:

@@ -7,15 +7,13 @@ KServe's observedGeneration isn't its own, a Flink job can be RUNNING with the o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from fraud_contracts.names import MODEL_VERSION_ANNOTATION
-from fraud_operator.timestamps import to_ms
+from fraud_operator.objects import Json, to_ms
 
-Json = Mapping[str, Any]
 # Without any status after this time, the operator of that kind is missing or stuck.
 SILENT_MS: Final = 60_000
 # A changed spec that its operator hasn't looked at after this time: longer than a broker takes to roll.

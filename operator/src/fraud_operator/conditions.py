@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
@@ -16,10 +15,10 @@ from fraud_operator import child_status, readiness, training
 from fraud_operator.child_status import Level, Verdict
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
+from fraud_operator.objects import to_timestamp
 from fraud_operator.rollout import GONE_MS
 from fraud_operator.rollout_state import Phase, waiting
 
-Json = dict[str, Any]
 _BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.SILENT})
 
 
@@ -39,10 +38,6 @@ class Trouble:
 
     problems: Mapping[tuple[str, str], str] = field(default_factory=dict)
     conflicts: Mapping[tuple[str, str], str] = field(default_factory=dict)
-
-
-def stamp(now: int) -> str:
-    return datetime.fromtimestamp(now / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _from(verdict: Verdict, reason: str, what: str) -> ConditionState:
@@ -189,7 +184,7 @@ def rollout_healthy(detector: Detector, facts: Facts) -> ConditionState:
     if resolved is not None and (version := waiting(state, resolved.package())) is not None:
         kept = state.previous and state.previous_until
         why = (
-            f"version {state.previous.version} is kept until {stamp(kept)}"
+            f"version {state.previous.version} is kept until {to_timestamp(kept)}"
             if state.previous and kept
             else "none is free"
         )
@@ -216,7 +211,7 @@ def _candidate(detector: Detector, facts: Facts) -> ConditionState:
         return ConditionState(
             False,
             "CandidateGone",
-            f"no replica of version {state.candidate.version}'s predictor answers since {stamp(state.gone)}: the stable model "
+            f"no replica of version {state.candidate.version}'s predictor answers since {to_timestamp(state.gone)}: the stable model "
             f"answers in its place, and it is taken back after {GONE_MS // 1000} s",
             Level.DEGRADED,
         )

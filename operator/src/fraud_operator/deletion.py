@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, NAMESPACE
 from fraud_operator.apply import Report, is_ours
 from fraud_operator.desired.flink_deployment import SAVEPOINT_ON_DELETION
 from fraud_operator.kube import ApiError, Kube, RefusedError, UnknownKindError
-from fraud_operator.timestamps import to_ms
+from fraud_operator.objects import Json, to_ms
 
-Json = dict[str, Any]
 # How long a RUNNING job's savepoint may take, and then the job's end without one.
 SAVEPOINT_MS: Final = 120_000
 RELEASE_MS: Final = 120_000

@@ -20,10 +20,8 @@ from fraud_contracts.errors import SpecError
 from fraud_contracts.names import Identity
 from fraud_contracts.rule_names import RuleError
 from fraud_operator import training
+from fraud_operator.objects import to_ms
 from fraud_operator.settings import Platform
-from fraud_operator.timestamps import to_ms
-
-Json = dict[str, Any]
 
 # Parts of the spec that reach no data-path process through its document: a change in them must restart nothing.
 _NOT_IN_HASH: Final = ("policy", "rollout", "model", "components", "deletion_policy", "paused")

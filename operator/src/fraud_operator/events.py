@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
 from fraud_operator.kube import ApiError, Kube
+from fraud_operator.objects import Json, to_timestamp
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Recorder:
 
     def post_for(self, body: Json, reason: str, message: str, *, warning: bool = False) -> None:
         """An event that can't be written is logged: it never ends a pass."""
-        meta, moment = body["metadata"], datetime.now(UTC)
+        meta, now = body["metadata"], to_timestamp(int(time.time() * 1000))
         event = {
             "apiVersion": "v1",
             "kind": "Event",
@@ -42,8 +43,8 @@ class Recorder:
             "reason": reason,
             "message": message[:1024],
             "source": {"component": names.FIELD_MANAGER},
-            "firstTimestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "lastTimestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "firstTimestamp": now,
+            "lastTimestamp": now,
             "count": 1,
         }
         try:

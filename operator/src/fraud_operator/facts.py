@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from fraud_contracts.release import Release
 from fraud_contracts.training_end import TrainingFailure
+from fraud_operator.objects import Json
 from fraud_operator.registry import Version
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import RolloutState
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from kubernetes import client, config
 from fraud_contracts import names
 from fraud_contracts.child_kinds import Kind
 from fraud_contracts.errors import FraudError
+from fraud_operator.objects import Json
 
-Json = dict[str, Any]
 TIMEOUT: Final = (5.0, 30.0)
 
 

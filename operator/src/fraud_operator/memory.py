@@ -19,9 +19,10 @@ from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS, Detecto
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.release import Release, parse_release
 from fraud_operator.apply import wrote
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import Kube
+from fraud_operator.objects import Json
 from fraud_operator.rollout_state import Phase, RolloutState
 
 LOG: Final = logging.getLogger(__name__)

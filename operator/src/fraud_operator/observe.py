@@ -26,15 +26,15 @@ from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import readiness, training
 from fraud_operator.apply import snapshot, wrote
 from fraud_operator.desired.workloads import WORKLOADS
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.gates import Gates
 from fraud_operator.kube import Kube
 from fraud_operator.lags import LagReader
+from fraud_operator.objects import Json, to_ms
 from fraud_operator.registry import ModelNotFoundError, Registry, Version
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutState
-from fraud_operator.timestamps import to_ms
 
 LOG: Final = logging.getLogger(__name__)
 DATA_PATH: Final = {workload.label: workload for workload in WORKLOADS if workload.data_path}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from fraud_contracts import names
 from fraud_operator import child_status, training
@@ -10,9 +10,9 @@ from fraud_operator.child_status import Level, Verdict
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
+from fraud_operator.objects import Json
 from fraud_operator.rollout import RolloutFacts
 
-Json = dict[str, Any]
 # Payments that come in meanwhile write profiles too, so with traffic the sink is never quite at the end.
 PROFILES_BEHIND: Final = 500
 

@@ -24,11 +24,12 @@ from fraud_operator.conditions import Trouble
 from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
 from fraud_operator.desired.documents import build_release, build_release_pointer
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
 from fraud_operator.kube import ApiError, Kube, UnreachableError
 from fraud_operator.memory import Memory
+from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
 from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.settings import Platform

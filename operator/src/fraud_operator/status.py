@@ -11,11 +11,11 @@ from typing import Any, Final
 from fraud_contracts import names
 from fraud_contracts.errors import SpecError
 from fraud_operator import readiness
-from fraud_operator.conditions import ConditionState, Trouble, conditions, stamp
+from fraud_operator.conditions import ConditionState, Trouble, conditions
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
+from fraud_operator.objects import Json, to_timestamp
 
-Json = dict[str, Any]
 ORDER: Final = (
     "Ready", "Progressing", "Degraded", "Paused", "KafkaReady", "FeaturesWarm", "StreamingReady", "TrainingSucceeded",
     "ModelResolved", "ServingReady", "ReleasePropagated", "RolloutHealthy", "ValidationFailed",
@@ -40,7 +40,9 @@ def _listed(
                 "status": status,
                 "reason": condition.reason or "Unknown",
                 "message": condition.message[:1024],
-                "lastTransitionTime": stamp(now) if moved or old is None else old["lastTransitionTime"],
+                "lastTransitionTime": to_timestamp(now)
+                if moved or old is None
+                else old["lastTransitionTime"],
                 "observedGeneration": generation,
             }
         )
@@ -70,7 +72,7 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
             "phase": str(state.phase),
             "candidate": state.candidate.version if state.candidate else None,
             "share": split.share // 100 if split else None,
-            "since": stamp(state.since) if state.since else None,
+            "since": to_timestamp(state.since) if state.since else None,
             "gates": [
                 {"name": g.name, "result": str(g.result), "value": g.value or "", "bound": g.bound or ""}
                 for g in facts.gates

@@ -18,7 +18,7 @@ from croniter import croniter
 
 from fraud_contracts.detector import DetectorSpec, dump
 from fraud_contracts.training_end import EndReason, TrainingFailure
-from fraud_operator.timestamps import to_ms
+from fraud_operator.objects import to_ms
 
 # A failed run is tried again after this time: what it lacked (history, labels, room on a node) may have come since.
 RETRY_AFTER_MS: Final = 30 * 60_000

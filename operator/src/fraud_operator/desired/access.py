@@ -11,7 +11,8 @@ from fraud_contracts.detector import Component
 from fraud_operator.desired.child import Child, Wanted, any_pod, child, metadata
 from fraud_operator.desired.components import COMPONENTS
 from fraud_operator.desired.workloads import HTTP, WORKLOADS
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 
 RBAC: Final = "rbac.authorization.k8s.io/v1"
 ACCOUNTS: Final = tuple(dict.fromkeys(defaults.account for defaults in COMPONENTS.values()))

@@ -9,7 +9,8 @@ from typing import Any
 from fraud_contracts import names
 from fraud_contracts.release import Release
 from fraud_operator.desired.components import COMPONENTS
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 from fraud_operator.rollout_state import RolloutState
 
 

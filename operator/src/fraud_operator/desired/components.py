@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fraud_contracts.detector import Component
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from fraud_operator.desired.pod import (
     storage_env,
     volumes,
 )
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 
 API: Final = "flink.apache.org/v1beta1"
 LABEL: Final = COMPONENTS[Component.FEATURES].label

@@ -6,7 +6,8 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_operator.desired.child import Child, Wanted, child, metadata
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 
 API: Final = "kafka.strimzi.io/v1"
 CLUSTER_LABEL: Final = "strimzi.io/cluster"

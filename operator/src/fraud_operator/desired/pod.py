@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from fraud_contracts import config, names
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 
 USER: Final = 1000
 

@@ -17,7 +17,8 @@ from fraud_operator.desired.pod import (
     storage_env,
     volumes,
 )
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 
 API: Final = "ray.io/v1"
 LABEL: Final = COMPONENTS[Component.TRAINING].label

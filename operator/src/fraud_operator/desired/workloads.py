@@ -22,7 +22,8 @@ from fraud_operator.desired.pod import (
     storage_env,
     volumes,
 )
-from fraud_operator.detector import Detector, Json
+from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 from fraud_operator.settings import Images
 
 
