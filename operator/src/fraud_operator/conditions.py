@@ -17,7 +17,8 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.objects import to_timestamp
 from fraud_operator.rollout import GONE_MS
-from fraud_operator.rollout_state import Phase, waiting
+from fraud_operator.rollout_state import RolloutPhase, waiting
+from fraud_operator.training import TrainingPhase
 
 _BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.SILENT})
 
@@ -98,7 +99,7 @@ def training_succeeded(detector: Detector, facts: Facts) -> ConditionState:
     result = readiness.training_outcome(detector, facts)
     short = facts.revision[:8]
     job = names.ray_job(detector.name, facts.revision)
-    if result.phase is training.Phase.SUCCEEDED:
+    if result.phase is TrainingPhase.SUCCEEDED:
         version = f" and registered version {facts.models.trained}" if facts.models.trained else ""
         return ConditionState(True, "Succeeded", f"training revision {short} ended{version}")
     waits = training.waits_for(result)
@@ -110,7 +111,7 @@ def training_succeeded(detector: Detector, facts: Facts) -> ConditionState:
             f"{lacking}. It is looked for again every 30 minutes, or at once with another value in {names.TRAIN_ANNOTATION}",
             Level.PROGRESSING,
         )
-    if result.phase is training.Phase.FAILED:
+    if result.phase is TrainingPhase.FAILED:
         return ConditionState(
             False,
             "TrainingFailed",
@@ -124,9 +125,9 @@ def training_succeeded(detector: Detector, facts: Facts) -> ConditionState:
         if verdict.level is Level.SILENT:
             return _from(verdict, "", f"RayJob {job}")
     words = {
-        training.Phase.NONE: "is about to be made",
-        training.Phase.PENDING: f"waits for its cluster ({result.message})",
-        training.Phase.RUNNING: "is running",
+        TrainingPhase.NONE: "is about to be made",
+        TrainingPhase.PENDING: f"waits for its cluster ({result.message})",
+        TrainingPhase.RUNNING: "is running",
     }
     return ConditionState(False, "Training", f"RayJob {job} {words[result.phase]}", Level.PROGRESSING)
 
@@ -199,7 +200,7 @@ def rollout_healthy(detector: Detector, facts: Facts) -> ConditionState:
 
 def _candidate(detector: Detector, facts: Facts) -> ConditionState:
     state = facts.state
-    if state.phase is Phase.ROLLED_BACK:
+    if state.phase is RolloutPhase.ROLLED_BACK:
         bad = state.rejected[-1] if state.rejected else "?"
         return ConditionState(
             False,
@@ -221,14 +222,14 @@ def _candidate(detector: Detector, facts: Facts) -> ConditionState:
             "Paused",
             f"version {state.candidate.version} stays in {state.phase} while spec.rollout.paused",
         )
-    if state.phase in (Phase.SHADOW, Phase.RAMP) and state.candidate is not None:
+    if state.phase in (RolloutPhase.SHADOW, RolloutPhase.RAMP) and state.candidate is not None:
         open_gates = [f"{gate.name} {gate.result}" for gate in facts.gates if gate.result != "Pass"]
         hold = f"; waits for {', '.join(open_gates)}" if open_gates else ""
         hint = f"; approve with {names.APPROVE_ANNOTATION}: {state.candidate.version!r}" if open_gates else ""
         return ConditionState(
             True, str(state.phase), f"version {state.candidate.version} in {state.phase}{hold}{hint}"
         )
-    if state.phase is Phase.PREPARING and state.candidate is not None:
+    if state.phase is RolloutPhase.PREPARING and state.candidate is not None:
         message = f"version {state.candidate.version} is prepared in slot {state.candidate.slot}"
         verdict = readiness.predictor(detector, facts, state.candidate.slot, state.candidate.version)
         if verdict.level is Level.BLOCKED:

@@ -15,7 +15,7 @@ from fraud_contracts import metrics, names
 from fraud_contracts.errors import StoreError
 from fraud_operator.detector import Detector
 from fraud_operator.rollout import Gate, Result
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 
 WINDOW: Final = "5m"
 # Rows that a predictor must have scored in the window before its share of errors means anything.
@@ -46,7 +46,7 @@ class Gates:
 
     def judge(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
         """All gates of the candidate that is shadowing or ramping; none otherwise."""
-        if state.phase not in (Phase.SHADOW, Phase.RAMP) or state.candidate is None:
+        if state.phase not in (RolloutPhase.SHADOW, RolloutPhase.RAMP) or state.candidate is None:
             return ()
         pods = f"{names.predictor(names.inference_service(detector.name, state.candidate.slot))}-.*"
         chosen = f'namespace="{detector.namespace}",pod=~"{pods}"'

@@ -23,7 +23,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import Kube
 from fraud_operator.objects import Json
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 
 LOG: Final = logging.getLogger(__name__)
 Key = tuple[str, str]
@@ -79,7 +79,9 @@ class Memory:
         if text is None:
             return facts
         release = parse_release(text)
-        state = RolloutState(phase=Phase.PROMOTED if release.stable else Phase.IDLE, stable=release.stable)
+        state = RolloutState(
+            phase=RolloutPhase.PROMOTED if release.stable else RolloutPhase.IDLE, stable=release.stable
+        )
         return replace(facts, release=release, state=state)
 
     def keys(self, detector: Detector) -> dict[str, str] | None:

@@ -35,6 +35,7 @@ from fraud_operator.objects import Json, to_ms
 from fraud_operator.registry import ModelNotFoundError, Registry, Version
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutState
+from fraud_operator.training import TrainingPhase
 
 LOG: Final = logging.getLogger(__name__)
 DATA_PATH: Final = {workload.label: workload for workload in WORKLOADS if workload.data_path}
@@ -212,7 +213,7 @@ class Observer:
 def _failure(registry: Registry, detector: Detector, facts: Facts) -> TrainingFailure | None:
     """What the wanted run says of why it made no model, where its RayJob failed; a former try's word doesn't count."""
     job = readiness.training_job(detector, facts)
-    if job is None or facts.revision is None or training.outcome(job).phase is not training.Phase.FAILED:
+    if job is None or facts.revision is None or training.outcome(job).phase is not TrainingPhase.FAILED:
         return None
     stamp = job["metadata"].get("creationTimestamp")
     return registry.failure(detector.identity.experiment, facts.revision, to_ms(stamp) if stamp else 0)

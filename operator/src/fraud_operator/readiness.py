@@ -12,6 +12,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.objects import Json
 from fraud_operator.rollout import RolloutFacts
+from fraud_operator.training import TrainingPhase
 
 # Payments that come in meanwhile write profiles too, so with traffic the sink is never quite at the end.
 PROFILES_BEHIND: Final = 500
@@ -35,8 +36,8 @@ def training_job(detector: Detector, facts: Facts) -> Json | None:
 def training_outcome(detector: Detector, facts: Facts) -> training.Outcome:
     """The wanted run's, from its RayJob; from the registry where the RayJob is gone but its version is there."""
     result = training.outcome(training_job(detector, facts), facts.models.failure)
-    if result.phase is training.Phase.NONE and facts.models.trained is not None:
-        return training.Outcome(training.Phase.SUCCEEDED)
+    if result.phase is TrainingPhase.NONE and facts.models.trained is not None:
+        return training.Outcome(TrainingPhase.SUCCEEDED)
     return result
 
 
@@ -88,7 +89,7 @@ def features_warm(detector: Detector, facts: Facts) -> tuple[bool, str, str]:
         return False, "StreamingNotReady", f"the streaming job {streaming.message}"
     trained = (
         detector.spec.model.train is None
-        or training_outcome(detector, facts).phase is training.Phase.SUCCEEDED
+        or training_outcome(detector, facts).phase is TrainingPhase.SUCCEEDED
     )
     if not trained and facts.state.stable is None:
         return False, "SeedsNotWritten", "training writes the seeds; it hasn't succeeded yet"

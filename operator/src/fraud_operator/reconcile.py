@@ -33,6 +33,7 @@ from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
 from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.settings import Platform
+from fraud_operator.training import TrainingPhase
 
 LOG: Final = logging.getLogger(__name__)
 # Earlier releases that are kept, so that a decision's release can still be looked up.
@@ -389,4 +390,4 @@ def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:
 
 
 def _over(kind: str, child: Json) -> bool:
-    return kind != "RayJob" or training.outcome(child).phase is training.Phase.SUCCEEDED
+    return kind != "RayJob" or training.outcome(child).phase is TrainingPhase.SUCCEEDED

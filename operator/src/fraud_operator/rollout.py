@@ -28,7 +28,7 @@ from fraud_contracts import durations, names
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.detector_model import RolloutMode
 from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout_state import RESTING, Phase, RolloutState, free_slot, key
+from fraud_operator.rollout_state import RESTING, RolloutPhase, RolloutState, free_slot, key
 
 # A candidate of which no replica answers is taken back after this time: longer than a lost Pod takes to be there again.
 GONE_MS: Final = 60_000
@@ -112,7 +112,7 @@ def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutS
     state = _ask_again(state, facts)
     if state.phase in RESTING:
         after, more = _begin(state, facts, now)
-    elif state.phase is Phase.PREPARING:
+    elif state.phase is RolloutPhase.PREPARING:
         after, more = _prepare(state, facts, now)
     else:
         after, more = _advance(state, facts, now)
@@ -144,7 +144,7 @@ def _back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutSt
         return state, []
     why = _against(state, candidate, facts)
     gone = (now if state.gone is None else state.gone) if candidate.slot in facts.silent else None
-    if state.phase is Phase.PREPARING:
+    if state.phase is RolloutPhase.PREPARING:
         gone = None  # it isn't there yet
     if not why and gone is not None and now - gone >= GONE_MS:
         why = f"no replica of its predictor has answered for {(now - gone) // 1000} s"
@@ -160,9 +160,9 @@ def _against(state: RolloutState, candidate: ModelPackage, facts: RolloutFacts) 
     if facts.abort == candidate.version:
         return "aborted by annotation"
     if candidate.slot in facts.failed:
-        verb = "can't start" if state.phase is Phase.PREPARING else "failed"
+        verb = "can't start" if state.phase is RolloutPhase.PREPARING else "failed"
         return f"its predictor {verb}: {facts.failed[candidate.slot]}"
-    if state.phase is Phase.PREPARING:
+    if state.phase is RolloutPhase.PREPARING:
         return ""
     if state.stable is not None and facts.pinned(state.stable):
         return f"spec.model.pin names the live version {state.stable.version}"
@@ -218,7 +218,7 @@ def _begin(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutS
     if slot is None:
         return state, []
     candidate = wanted.model_copy(update={"slot": slot, "url": facts.urls.get(slot, wanted.url)})
-    after = _enter(state, Phase.PREPARING, now, candidate=candidate)
+    after = _enter(state, RolloutPhase.PREPARING, now, candidate=candidate)
     return after, [PostEvent("Preparing", f"model version {candidate.version} is prepared in slot {slot}")]
 
 
@@ -234,7 +234,7 @@ def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Rollou
         if not facts.warm:
             return state, []
         return _make_live(state, facts, now)
-    after = _enter(state, Phase.SHADOW, now)
+    after = _enter(state, RolloutPhase.SHADOW, now)
     return after, [PostEvent("Shadow", f"model version {candidate.version} shadows {state.stable.version}")]
 
 
@@ -247,13 +247,13 @@ def _advance(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Rollou
         return state, []
     if state.counted is None or candidate.slot not in facts.ready:
         return state, []
-    waits = not approved or state.phase is Phase.RAMP
+    waits = not approved or state.phase is RolloutPhase.RAMP
     if waits and now - state.counted < durations.to_ms(facts.spec.rollout.step_duration):
         return state, []
     step = state.step + 1
     if step >= len(facts.spec.rollout.steps):
         return _make_live(state, facts, now)
-    after = _enter(state, Phase.RAMP, now, step=step)
+    after = _enter(state, RolloutPhase.RAMP, now, step=step)
     percent = facts.spec.rollout.steps[step]
     return after, [
         PostEvent("Ramp", f"model version {candidate.version} answers {percent} % of the entities")
@@ -267,7 +267,7 @@ def _make_live(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Roll
     keep = durations.to_ms(facts.spec.rollout.keep_previous)
     after = _enter(
         state,
-        Phase.PROMOTED,
+        RolloutPhase.PROMOTED,
         now,
         stable=candidate,
         candidate=None,
@@ -281,7 +281,7 @@ def _withdraw(state: RolloutState, now: int, why: str) -> tuple[RolloutState, li
     """A candidate that nothing speaks against goes; it may be tried again."""
     candidate = state.candidate
     assert candidate is not None
-    after = _enter(state, Phase.IDLE, now, candidate=None, gone=None, retiring=candidate)
+    after = _enter(state, RolloutPhase.IDLE, now, candidate=None, gone=None, retiring=candidate)
     return after, [PostEvent("Superseded", f"model version {candidate.version} gives way: {why}")]
 
 
@@ -326,9 +326,11 @@ def _take_back(
     """Without a candidate, with the ``bad`` versions that aren't tried again; the last one is what people are told of."""
     rejections = _rejections([*state.rejections(), *map(key, bad)][-20:])
     pin = facts.spec.model.pin or ""
-    return _enter(state, Phase.ROLLED_BACK, now, candidate=None, gone=None, pin=pin, **rejections, **changes)
+    return _enter(
+        state, RolloutPhase.ROLLED_BACK, now, candidate=None, gone=None, pin=pin, **rejections, **changes
+    )
 
 
-def _enter(state: RolloutState, phase: Phase, now: int, **changes: object) -> RolloutState:
+def _enter(state: RolloutState, phase: RolloutPhase, now: int, **changes: object) -> RolloutState:
     """The one way into a phase: its time begins anew, and its step counts once every replica has its release."""
     return state.model_copy(update={"phase": phase, "since": now, "counted": None, "step": -1, **changes})

@@ -15,7 +15,7 @@ from fraud_contracts.release import BUCKETS, ModelPackage, Split
 ROLLOUT_KEY: Final = "rollout.json"
 
 
-class Phase(StrEnum):
+class RolloutPhase(StrEnum):
     IDLE = "Idle"
     PREPARING = "Preparing"
     SHADOW = "Shadow"
@@ -24,7 +24,7 @@ class Phase(StrEnum):
     ROLLED_BACK = "RolledBack"
 
 
-RESTING: Final = frozenset({Phase.IDLE, Phase.PROMOTED, Phase.ROLLED_BACK})
+RESTING: Final = frozenset({RolloutPhase.IDLE, RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK})
 
 
 class RolloutState(Mounted):
@@ -37,7 +37,7 @@ class RolloutState(Mounted):
     last of ``rejected``; of those that were stored without one any model's version is meant.
     """
 
-    phase: Phase = Phase.IDLE
+    phase: RolloutPhase = RolloutPhase.IDLE
     since: int = 0
     counted: int | None = None
     step: int = -1
@@ -66,11 +66,11 @@ class RolloutState(Mounted):
 
     def in_release(self) -> ModelPackage | None:
         """The candidate, where the release names it."""
-        return self.candidate if self.phase in (Phase.SHADOW, Phase.RAMP) else None
+        return self.candidate if self.phase in (RolloutPhase.SHADOW, RolloutPhase.RAMP) else None
 
     def split(self, spec: DetectorSpec) -> Split | None:
         """The buckets that the candidate answers; None while it only shadows."""
-        if self.phase is not Phase.RAMP or self.candidate is None:
+        if self.phase is not RolloutPhase.RAMP or self.candidate is None:
             return None
         percent = spec.rollout.steps[min(self.step, len(spec.rollout.steps) - 1)]
         salt = f"{self.candidate.version}:{self.candidate.digest[-8:]}"

@@ -29,7 +29,7 @@ _NOT_YET: Final[Mapping[str, str]] = {
 }
 
 
-class Phase(StrEnum):
+class TrainingPhase(StrEnum):
     NONE = "None"
     PENDING = "Pending"
     RUNNING = "Running"
@@ -41,7 +41,7 @@ class Phase(StrEnum):
 class Outcome:
     """``failure``: what the run itself said of why it made no model, where it could."""
 
-    phase: Phase
+    phase: TrainingPhase
     message: str = ""
     ended: int | None = None
     failure: TrainingFailure | None = None
@@ -81,22 +81,22 @@ def wanted_revision(
 def outcome(job: Mapping[str, Any] | None, failure: TrainingFailure | None = None) -> Outcome:
     """What a RayJob's status says, and the run itself. Complete alone isn't success: it also covers a job that was stopped."""
     if job is None:
-        return Outcome(Phase.NONE)
+        return Outcome(TrainingPhase.NONE)
     status = job.get("status") or {}
     deployment, run = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
     ended = to_ms(status["endTime"]) if status.get("endTime") else None
     if deployment == "Complete" and run == "SUCCEEDED":
-        return Outcome(Phase.SUCCEEDED, ended=ended)
+        return Outcome(TrainingPhase.SUCCEEDED, ended=ended)
     if deployment in ("Failed", "ValidationFailed") or (
         deployment == "Complete" and run in ("STOPPED", "FAILED")
     ):
         if failure is not None:
-            return Outcome(Phase.FAILED, f"{failure.reason}: {failure.message}", ended, failure)
+            return Outcome(TrainingPhase.FAILED, f"{failure.reason}: {failure.message}", ended, failure)
         message = " ".join(part for part in (status.get("reason", ""), status.get("message", "")) if part)
-        return Outcome(Phase.FAILED, message or f"the job ended as {deployment} {run}".strip(), ended)
+        return Outcome(TrainingPhase.FAILED, message or f"the job ended as {deployment} {run}".strip(), ended)
     if run in ("RUNNING", "PENDING"):
-        return Outcome(Phase.RUNNING, run.capitalize())
-    return Outcome(Phase.PENDING, deployment or "no status yet")
+        return Outcome(TrainingPhase.RUNNING, run.capitalize())
+    return Outcome(TrainingPhase.PENDING, deployment or "no status yet")
 
 
 def waits_for(result: Outcome) -> tuple[str, str] | None:
@@ -108,4 +108,8 @@ def waits_for(result: Outcome) -> tuple[str, str] | None:
 
 def due_again(result: Outcome, now: int) -> bool:
     """Whether a failed run is to be replaced by a new try."""
-    return result.phase is Phase.FAILED and result.ended is not None and now - result.ended >= RETRY_AFTER_MS
+    return (
+        result.phase is TrainingPhase.FAILED
+        and result.ended is not None
+        and now - result.ended >= RETRY_AFTER_MS
+    )

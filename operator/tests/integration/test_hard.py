@@ -21,7 +21,7 @@ from fraud_contracts.release import ModelPackage, Release
 from fraud_operator.apply import snapshot
 from fraud_operator.kube import Kube
 from fraud_operator.reconcile import new_keys
-from fraud_operator.rollout_state import ROLLOUT_KEY, Phase, RolloutState
+from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutPhase, RolloutState
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, install, render
 
@@ -122,7 +122,9 @@ def settled(kube: Kube, namespace: str, uid: str, at_least: int) -> dict[Key, di
 
 def with_both_slots(kube: Kube, namespace: str) -> dict[str, Any]:
     """A detector in the middle of a rollout: its pointer is there before it, as one that outlived an earlier detector."""
-    state = RolloutState(phase=Phase.SHADOW, since=1, stable=package("1", "a"), candidate=package("2", "b"))
+    state = RolloutState(
+        phase=RolloutPhase.SHADOW, since=1, stable=package("1", "a"), candidate=package("2", "b")
+    )
     body = detector(namespace)
     release = Release(
         name="payments-release-old", stable=state.stable, candidate=state.candidate,

@@ -21,7 +21,7 @@ from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import ApiError, Kube
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, Stores
 from fraud_testing.rollouts import Eyes, Shelf, nodes
 
@@ -82,8 +82,8 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
         assert found is not None
         return RolloutState.model_validate_json(found["data"]["rollout.json"])
 
-    def until(done: Callable[[], bool], make: Callable[[], Kube], most: int = 150) -> list[Phase]:
-        seen: list[Phase] = []
+    def until(done: Callable[[], bool], make: Callable[[], Kube], most: int = 150) -> list[RolloutPhase]:
+        seen: list[RolloutPhase] = []
         for _ in range(most):
             nodes(kube, NAMESPACE)
             try:
@@ -109,7 +109,7 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     annotations = {"metadata": {"annotations": {names.APPROVE_ANNOTATION: "2"}}}
     kube.merge(DETECTOR, NAMESPACE, "payments", annotations)
     phases = until(lambda: shelf.aliases["champion"] == "2", lambda: Dying(connection))
-    assert phases == [Phase.PREPARING, Phase.SHADOW, Phase.RAMP, Phase.PROMOTED]
+    assert phases == [RolloutPhase.PREPARING, RolloutPhase.SHADOW, RolloutPhase.RAMP, RolloutPhase.PROMOTED]
     after = state()
     assert after.stable is not None and after.stable.version == "2" and after.rejected == ()
     assert (

@@ -19,7 +19,7 @@ from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.reconcile import PassResult, Reconciler
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, Stores
 from fraud_testing.api_server import ADMIN, Server, binary
 from fraud_testing.rollouts import Eyes, Shelf, nodes
@@ -126,7 +126,7 @@ def two(server: Any, request: pytest.FixtureRequest) -> Cluster:
     made.settle(lambda: made.shelf.aliases.get("champion") == "2")
     made.change(approve="")
     made.passed()
-    assert made.live() == "2" and made.state().phase is Phase.PROMOTED
+    assert made.live() == "2" and made.state().phase is RolloutPhase.PROMOTED
     return made
 
 
@@ -139,7 +139,7 @@ def ramping(two: Cluster) -> None:
     )
     two.another_operator()
     two.change(approve="3")
-    two.settle(lambda: two.state().phase is Phase.RAMP)
+    two.settle(lambda: two.state().phase is RolloutPhase.RAMP)
 
 
 def kept_no_longer(state: RolloutState) -> str:
@@ -165,7 +165,7 @@ def test_a_paused_detector_is_rolled_back(two: Cluster) -> None:
     two.change(rollback="2")
     assert written(two.passed()) == RELEASES
     release, state = two.pointer()
-    assert two.live() == "1" and state.phase is Phase.ROLLED_BACK and release.policy == policy
+    assert two.live() == "1" and state.phase is RolloutPhase.ROLLED_BACK and release.policy == policy
     assert two.kube.get(BY_KIND["ConfigMap"], two.namespace, release.name) is not None
     assert two.kube.get(BY_KIND["Deployment"], two.namespace, "payments-console") is None
     assert any("taken back by annotation" in message for message in two.events("RolledBack"))
@@ -205,7 +205,7 @@ def test_a_paused_detectors_dead_candidate_is_taken_back(two: Cluster) -> None:
     assert two.condition("RolloutHealthy")["reason"] == "CandidateGone"
     later = 61_000
     blind()
-    assert two.state().phase is Phase.ROLLED_BACK and two.state().candidate is None
+    assert two.state().phase is RolloutPhase.ROLLED_BACK and two.state().candidate is None
     release = two.pointer()[0]
     assert release.candidate is None and release.split is None and two.live() == "2"
 
@@ -255,7 +255,7 @@ def test_an_invalid_spec_leaves_the_last_valid_one_at_work(two: Cluster, restart
     assert two.kube.get(BY_KIND["Deployment"], two.namespace, "payments-console") is not None
     two.change(rollback="2")
     two.passed()
-    assert two.live() == "1" and two.state().phase is Phase.ROLLED_BACK
+    assert two.live() == "1" and two.state().phase is RolloutPhase.ROLLED_BACK
 
     two.change({"policy": {"rules": []}, "components": []})
     two.passed()

@@ -15,7 +15,7 @@ from fraud_contracts.release import ModelPackage
 from fraud_operator.detector import Detector
 from fraud_operator.gates import Gates, service_health
 from fraud_operator.rollout import Result
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform
 
 SPEC: dict[str, Any] = {
@@ -26,7 +26,7 @@ DETECTOR = Detector("n", "d", "u", 1, 0, {}, parse_spec(SPEC), Platform())
 CANDIDATE = ModelPackage(
     name="n.d", version="2", digest="sha256:2", feature_set="f", slot="b", url="u", score_map=[(0.0, 0.0)]
 )
-SHADOW = RolloutState(phase=Phase.SHADOW, candidate=CANDIDATE)
+SHADOW = RolloutState(phase=RolloutPhase.SHADOW, candidate=CANDIDATE)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from fraud_operator.facts import Facts
 from fraud_operator.kube import ConflictError
 from fraud_operator.memory import Memory
 from fraud_operator.releases import with_tokens
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform
 
 SPEC = {
@@ -130,7 +130,7 @@ def test_keys_and_rollout_are_remembered() -> None:
     memory.fill(found, Facts(0, has_keys=True), {})
     release, state = (
         Release(name="r", policy=found.spec.policy, policy_revision=3),
-        RolloutState(phase=Phase.SHADOW),
+        RolloutState(phase=RolloutPhase.SHADOW),
     )
     memory.keep(found, release, state)
     assert not memory.secrets_differ("n", "d")
@@ -166,7 +166,11 @@ def test_an_operator_that_starts_anew_goes_on_from_the_live_release() -> None:
     release = Release(name="d-release-x", stable=live, policy=found.spec.policy, policy_revision=2)
     kube.objects["ConfigMap", "d-release-x"] = {"data": {RELEASE_KEY: release.to_json()}}
     filled = Memory(kube).fill(found, Facts(0, has_keys=True), {"release": {"name": "d-release-x"}})  # type: ignore[arg-type]
-    assert filled.release == release and filled.state.stable == live and filled.state.phase is Phase.PROMOTED
+    assert (
+        filled.release == release
+        and filled.state.stable == live
+        and filled.state.phase is RolloutPhase.PROMOTED
+    )
 
 
 def test_lists_of_sensitive_fields_are_sealed() -> None:

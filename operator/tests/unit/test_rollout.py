@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fraud_operator.rollout import Gate, PostEvent, Result, SetChampion, decide
-from fraud_operator.rollout_state import Phase, RolloutState, free_slot
+from fraud_operator.rollout_state import RolloutPhase, RolloutState, free_slot
 from fraud_testing.rollout_states import MINUTE, NOW, PASS, READY, facts, package, shadowing, spec
 
 
@@ -15,19 +15,24 @@ def test_nothing_happens_without_a_version() -> None:
 def test_the_first_version_goes_live_by_itself() -> None:
     """The first version is prepared in slot a and goes live once it is ready and the features are warm, not before."""
     state, told = decide(RolloutState(), facts(resolved=package("1")), NOW)
-    assert state.phase is Phase.PREPARING and state.candidate is not None and state.candidate.slot == "a"
+    assert (
+        state.phase is RolloutPhase.PREPARING and state.candidate is not None and state.candidate.slot == "a"
+    )
     assert isinstance(told[0], PostEvent)
-    assert decide(state, facts(resolved=package("1"), ready=frozenset("a")), NOW)[0].phase is Phase.PREPARING
-    assert decide(state, facts(resolved=package("1"), warm=True), NOW)[0].phase is Phase.PREPARING
+    assert (
+        decide(state, facts(resolved=package("1"), ready=frozenset("a")), NOW)[0].phase
+        is RolloutPhase.PREPARING
+    )
+    assert decide(state, facts(resolved=package("1"), warm=True), NOW)[0].phase is RolloutPhase.PREPARING
     live, told = decide(state, facts(resolved=package("1"), ready=frozenset("a"), warm=True), NOW)
-    assert live.phase is Phase.PROMOTED and live.stable is not None and live.stable.version == "1"
+    assert live.phase is RolloutPhase.PROMOTED and live.stable is not None and live.stable.version == "1"
     assert live.candidate is None and live.previous is None
     assert [action.reason for action in told if isinstance(action, PostEvent)] == ["ModelLive"]
 
 
 def test_champion_follows_propagation() -> None:
     """The champion alias is written only when every replica has the release, and only once."""
-    live = RolloutState(phase=Phase.PROMOTED, stable=package("1"))
+    live = RolloutState(phase=RolloutPhase.PROMOTED, stable=package("1"))
     assert decide(live, facts(resolved=package("1")), NOW)[1] == []
     assert decide(live, facts(resolved=package("1"), propagated=True), NOW)[1] == [SetChampion("n.d", "1")]
     assert decide(live, facts(resolved=package("1"), propagated=True, champion="1"), NOW)[1] == []
@@ -35,13 +40,13 @@ def test_champion_follows_propagation() -> None:
 
 def test_a_second_version_shadows_in_the_other_slot() -> None:
     """A later version is prepared beside the live one and then shadows; the live one keeps its slot."""
-    live = RolloutState(phase=Phase.PROMOTED, stable=package("1"))
+    live = RolloutState(phase=RolloutPhase.PROMOTED, stable=package("1"))
     known = {"propagated": True, "champion": "1", "resolved": package("2")}
     preparing, _ = decide(live, facts(**known), NOW)
     assert preparing.candidate is not None and preparing.candidate.slot == "b"
     assert preparing.in_release() is None
     shadow, _ = decide(preparing, facts(**known, ready=frozenset("ab")), NOW)
-    assert shadow.phase is Phase.SHADOW and shadow.in_release() == shadow.candidate
+    assert shadow.phase is RolloutPhase.SHADOW and shadow.in_release() == shadow.candidate
     assert shadow.split(spec()) is None and shadow.stable == package("1")
 
 
@@ -61,17 +66,17 @@ def test_passed_gates_move_on_step_by_step() -> None:
         split = state.split(spec())
         seen.append((state.phase, split.share if split else None))
     assert list(dict.fromkeys(seen)) == [
-        (Phase.SHADOW, None),
-        (Phase.RAMP, 500),
-        (Phase.RAMP, 5000),
-        (Phase.PROMOTED, None),
+        (RolloutPhase.SHADOW, None),
+        (RolloutPhase.RAMP, 500),
+        (RolloutPhase.RAMP, 5000),
+        (RolloutPhase.PROMOTED, None),
     ]
     assert state.stable == package("2", "b")
 
 
 def test_a_step_counts_from_its_propagation() -> None:
     """A step's time doesn't run while some replica still has the release before it."""
-    ramp = shadowing(phase=Phase.RAMP, step=0, counted=None)
+    ramp = shadowing(phase=RolloutPhase.RAMP, step=0, counted=None)
     late = NOW + 100 * MINUTE
     held, _ = decide(ramp, facts(**{**READY, "propagated": False}, gates=PASS), late)
     assert held.step == 0 and held.counted is None
@@ -83,13 +88,14 @@ def test_a_failed_gate_takes_the_candidate_back_for_good() -> None:
     """A failed gate rolls back; the version isn't tried again and its slot is kept until nobody refers to it."""
     bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
     back, told = decide(shadowing(), facts(**READY, gates=bad), NOW)
-    assert back.phase is Phase.ROLLED_BACK and back.rejected == ("2",) and back.stable == package("1")
+    assert back.phase is RolloutPhase.ROLLED_BACK and back.rejected == ("2",) and back.stable == package("1")
     assert back.retiring == package("2", "b") and free_slot(back) is None
     assert isinstance(told[0], PostEvent) and told[0].warning
     later, _ = decide(back, facts(**READY), NOW + MINUTE)
-    assert later.phase is Phase.ROLLED_BACK and later.candidate is None and later.retiring is None
+    assert later.phase is RolloutPhase.ROLLED_BACK and later.candidate is None and later.retiring is None
     assert (
-        decide(later, facts(**{**READY, "resolved": package("3")}), NOW + MINUTE)[0].phase is Phase.PREPARING
+        decide(later, facts(**{**READY, "resolved": package("3")}), NOW + MINUTE)[0].phase
+        is RolloutPhase.PREPARING
     )
 
 
@@ -98,18 +104,19 @@ def test_approval_stands_in_for_missing_data_but_not_for_failure() -> None:
     ramp, _ = decide(
         shadowing(), facts(**READY, approve="2", gates=(Gate("AlertRate", Result.NO_DATA),)), NOW
     )
-    assert ramp.phase is Phase.RAMP and ramp.step == 0
+    assert ramp.phase is RolloutPhase.RAMP and ramp.step == 0
     other, _ = decide(shadowing(), facts(**READY, approve="9"), NOW)
-    assert other.phase is Phase.SHADOW
+    assert other.phase is RolloutPhase.SHADOW
     bad, _ = decide(shadowing(), facts(**READY, approve="2", gates=(Gate("AlertRate", Result.FAIL),)), NOW)
-    assert bad.phase is Phase.ROLLED_BACK
+    assert bad.phase is RolloutPhase.ROLLED_BACK
 
 
 def test_manual_mode_waits_for_a_person() -> None:
     """In Manual mode passed gates alone move nothing."""
     manual = spec(mode="Manual")
     late = NOW + 100 * MINUTE
-    assert decide(shadowing(), facts(**READY, spec=manual, gates=PASS), late)[0].phase is Phase.SHADOW
+    assert decide(shadowing(), facts(**READY, spec=manual, gates=PASS), late)[0].phase is RolloutPhase.SHADOW
     assert (
-        decide(shadowing(), facts(**READY, spec=manual, gates=PASS, approve="2"), late)[0].phase is Phase.RAMP
+        decide(shadowing(), facts(**READY, spec=manual, gates=PASS, approve="2"), late)[0].phase
+        is RolloutPhase.RAMP
     )

@@ -9,7 +9,7 @@ import pytest
 
 from fraud_contracts.release import ModelPackage
 from fraud_operator.rollout import Gate, PostEvent, Result, SetChampion, back, decide
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_testing.rollout_states import (
     MINUTE,
     NOW,
@@ -26,7 +26,10 @@ from fraud_testing.rollout_states import (
 def test_rollback_returns_to_the_previous_version() -> None:
     """The rollback annotation names the version to leave; a repeat of it changes nothing."""
     live = RolloutState(
-        phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + MINUTE
+        phase=RolloutPhase.PROMOTED,
+        stable=package("2", "b"),
+        previous=package("1"),
+        previous_until=NOW + MINUTE,
     )
     back, _ = decide(live, facts(rollback="2", resolved=package("2", "b")), NOW)
     assert back.stable == package("1") and back.rejected == ("2",) and back.retiring == package("2", "b")
@@ -38,14 +41,17 @@ def test_rollback_returns_to_the_previous_version() -> None:
 
 def test_rollback_without_a_previous_version_leaves_rules() -> None:
     """With nothing to go back to, the release has no model: rules answer."""
-    back, _ = decide(RolloutState(phase=Phase.PROMOTED, stable=package("1")), facts(rollback="1"), NOW)
-    assert back.stable is None and back.phase is Phase.ROLLED_BACK
+    back, _ = decide(RolloutState(phase=RolloutPhase.PROMOTED, stable=package("1")), facts(rollback="1"), NOW)
+    assert back.stable is None and back.phase is RolloutPhase.ROLLED_BACK
 
 
 def test_the_previous_version_holds_its_slot() -> None:
     """While the previous version is kept no third one is prepared; after keepPrevious one is."""
     kept = RolloutState(
-        phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + MINUTE
+        phase=RolloutPhase.PROMOTED,
+        stable=package("2", "b"),
+        previous=package("1"),
+        previous_until=NOW + MINUTE,
     )
     known = {"propagated": True, "champion": "2", "resolved": package("3")}
     assert decide(kept, facts(**known), NOW)[0].candidate is None
@@ -55,27 +61,30 @@ def test_the_previous_version_holds_its_slot() -> None:
 
 def test_a_newer_version_replaces_one_that_is_only_prepared() -> None:
     """While nobody refers to a prepared version, a newer one takes its place without a rejection."""
-    preparing = RolloutState(phase=Phase.PREPARING, candidate=package("1"))
+    preparing = RolloutState(phase=RolloutPhase.PREPARING, candidate=package("1"))
     after, _ = decide(preparing, facts(resolved=package("2")), NOW)
-    assert after.phase is Phase.IDLE and after.candidate is None and after.rejected == ()
+    assert after.phase is RolloutPhase.IDLE and after.candidate is None and after.rejected == ()
 
 
 def test_a_predictor_that_cannot_start_is_rejected() -> None:
     """A version whose predictor fails to load is taken back with the reason."""
-    preparing = RolloutState(phase=Phase.PREPARING, candidate=package("1"))
+    preparing = RolloutState(phase=RolloutPhase.PREPARING, candidate=package("1"))
     after, told = decide(preparing, facts(resolved=package("1"), failed={"a": "digest differs"}), NOW)
-    assert after.phase is Phase.ROLLED_BACK and "digest differs" in told[0].message  # type: ignore[union-attr]
+    assert after.phase is RolloutPhase.ROLLED_BACK and "digest differs" in told[0].message  # type: ignore[union-attr]
 
 
 def test_paused_rollout_moves_only_back() -> None:
     """spec.rollout.paused holds every forward step; abort and rollback still work."""
     held = spec(paused=True)
-    assert decide(RolloutState(), facts(spec=held, resolved=package("1")), NOW)[0].phase is Phase.IDLE
-    assert decide(shadowing(), facts(**READY, spec=held, abort="2"), NOW)[0].phase is Phase.ROLLED_BACK
+    assert decide(RolloutState(), facts(spec=held, resolved=package("1")), NOW)[0].phase is RolloutPhase.IDLE
+    assert decide(shadowing(), facts(**READY, spec=held, abort="2"), NOW)[0].phase is RolloutPhase.ROLLED_BACK
 
 
 LIVE = RolloutState(
-    phase=Phase.PROMOTED, stable=package("2", "b"), previous=package("1"), previous_until=NOW + 10 * MINUTE
+    phase=RolloutPhase.PROMOTED,
+    stable=package("2", "b"),
+    previous=package("1"),
+    previous_until=NOW + 10 * MINUTE,
 )
 
 
@@ -83,7 +92,7 @@ def test_a_pin_to_the_previous_version_rolls_back_at_once() -> None:
     """model.pin to the version that is still kept makes it stable in the same pass; what was left isn't tried again."""
     pinned = spec_pinned("1")
     back, told = decide(LIVE, facts(spec=pinned, resolved=package("2"), propagated=True, champion="2"), NOW)
-    assert back.stable == package("1") and back.phase is Phase.ROLLED_BACK and back.candidate is None
+    assert back.stable == package("1") and back.phase is RolloutPhase.ROLLED_BACK and back.candidate is None
     assert back.retiring == package("2", "b") and back.rejected == ("2",)
     assert (
         isinstance(told[0], PostEvent)
@@ -114,7 +123,7 @@ def test_a_new_pin_asks_for_a_version_that_was_taken_back() -> None:
     state, _ = decide(shadowing(), facts(**{**READY, "spec": pinned}, gates=bad), NOW)
     for _ in range(3):
         state, _ = decide(state, facts(**known, spec=pinned), NOW + MINUTE)
-    assert state.phase is Phase.ROLLED_BACK and state.candidate is None
+    assert state.phase is RolloutPhase.ROLLED_BACK and state.candidate is None
     state, _ = decide(state, facts(**known), NOW + MINUTE)
     assert state.candidate is None, "without a pin it stays away"
     state, _ = decide(state, facts(**known, spec=pinned), NOW + MINUTE)
@@ -123,14 +132,16 @@ def test_a_new_pin_asks_for_a_version_that_was_taken_back() -> None:
 
 def test_a_state_from_before_pins_were_noted_retries_nothing() -> None:
     """Of a stored state that doesn't say under which pin a version was taken back, the pin that is there asks for nothing."""
-    old = RolloutState(phase=Phase.ROLLED_BACK, stable=package("1"), rejected=("2",))
+    old = RolloutState(phase=RolloutPhase.ROLLED_BACK, stable=package("1"), rejected=("2",))
     known = {"propagated": True, "champion": "1", "resolved": package("2"), "spec": spec_pinned("2")}
     for _ in range(3):
         old, _ = decide(old, facts(**known), NOW)
     assert old.candidate is None and old.rejected == ("2",)
 
 
-@pytest.mark.parametrize("state", [shadowing(), shadowing(phase=Phase.RAMP, step=0)], ids=["shadow", "ramp"])
+@pytest.mark.parametrize(
+    "state", [shadowing(), shadowing(phase=RolloutPhase.RAMP, step=0)], ids=["shadow", "ramp"]
+)
 def test_a_pin_to_the_live_version_takes_the_candidate_back(state: RolloutState) -> None:
     """Who pins what is live wants no other version: the candidate goes in the same pass."""
     after, _ = decide(state, facts(**READY, spec=spec_pinned("1")), NOW)
@@ -138,28 +149,30 @@ def test_a_pin_to_the_live_version_takes_the_candidate_back(state: RolloutState)
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
-@pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.RAMP])
-def test_a_candidate_whose_predictor_fails_is_taken_back(phase: Phase, held: bool) -> None:
+@pytest.mark.parametrize("phase", [RolloutPhase.SHADOW, RolloutPhase.RAMP])
+def test_a_candidate_whose_predictor_fails_is_taken_back(phase: RolloutPhase, held: bool) -> None:
     """In Shadow and Ramp a failed predictor takes its version back at once, with the reason, also while paused."""
-    state = shadowing(phase=phase, step=0 if phase is Phase.RAMP else -1)
+    state = shadowing(phase=phase, step=0 if phase is RolloutPhase.RAMP else -1)
     known = {**READY, "ready": frozenset("a"), "spec": spec(paused=held), "failed": {"b": "CrashLoopBackOff"}}
     after, told = decide(state, facts(**known), NOW)
-    assert after.phase is Phase.ROLLED_BACK and after.candidate is None and after.stable == package("1")
+    assert (
+        after.phase is RolloutPhase.ROLLED_BACK and after.candidate is None and after.stable == package("1")
+    )
     assert isinstance(told[0], PostEvent) and "CrashLoopBackOff" in told[0].message
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
-@pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.RAMP])
-def test_a_candidate_that_is_gone_is_taken_back_after_a_minute(phase: Phase, held: bool) -> None:
+@pytest.mark.parametrize("phase", [RolloutPhase.SHADOW, RolloutPhase.RAMP])
+def test_a_candidate_that_is_gone_is_taken_back_after_a_minute(phase: RolloutPhase, held: bool) -> None:
     """With no replica left a candidate has a minute to come back; one that does is judged anew."""
-    state = shadowing(phase=phase, step=0 if phase is Phase.RAMP else -1)
+    state = shadowing(phase=phase, step=0 if phase is RolloutPhase.RAMP else -1)
     gone = facts(**{**READY, "ready": frozenset("a"), "silent": frozenset("b")}, spec=spec(paused=held))
     waiting, told = decide(state, gone, NOW)
     assert waiting.gone == NOW and waiting.candidate == state.candidate and told == []
     waiting, _ = decide(waiting, gone, NOW + MINUTE - 1)
     assert waiting.gone == NOW and waiting.candidate == state.candidate
     after, told = decide(waiting, gone, NOW + MINUTE)
-    assert after.phase is Phase.ROLLED_BACK and after.candidate is None and after.gone is None
+    assert after.phase is RolloutPhase.ROLLED_BACK and after.candidate is None and after.gone is None
     assert isinstance(told[0], PostEvent) and "no replica" in told[0].message
     again, _ = decide(waiting, facts(**READY, spec=spec(paused=held)), NOW + MINUTE)
     assert again.gone is None and again.candidate == state.candidate
@@ -176,15 +189,15 @@ def states() -> list[RolloutState]:
     one, two = package("1"), package("2", "b")
     kept = {"previous": one, "previous_until": NOW + MINUTE}
     on_its_way = [
-        RolloutState(phase=phase, since=NOW, counted=counted, step=0 if phase is Phase.RAMP else -1, stable=stable, candidate=two)
-        for phase in (Phase.PREPARING, Phase.SHADOW, Phase.RAMP)
+        RolloutState(phase=phase, since=NOW, counted=counted, step=0 if phase is RolloutPhase.RAMP else -1, stable=stable, candidate=two)
+        for phase in (RolloutPhase.PREPARING, RolloutPhase.SHADOW, RolloutPhase.RAMP)
         for counted in (None, NOW)
         for stable in (one, None)
-        if stable is not None or phase is Phase.PREPARING
+        if stable is not None or phase is RolloutPhase.PREPARING
     ]  # fmt: skip
     resting = [
         RolloutState(phase=phase, since=NOW, **more)
-        for phase in (Phase.IDLE, Phase.PROMOTED, Phase.ROLLED_BACK)
+        for phase in (RolloutPhase.IDLE, RolloutPhase.PROMOTED, RolloutPhase.ROLLED_BACK)
         for more in ({}, {"stable": one}, {"stable": two, **kept}, {"stable": one, "retiring": two},
                      {"stable": one, "rejected": ("2",)})
     ]  # fmt: skip
@@ -207,7 +220,7 @@ def test_a_version_can_be_taken_back_from_every_state(ask: str, held: bool) -> N
     asked = 0
     for state, world in itertools.product(states(), WORLD):
         stable, candidate = state.stable, state.candidate
-        running = candidate is not None and state.phase is not Phase.PREPARING
+        running = candidate is not None and state.phase is not RolloutPhase.PREPARING
         given: dict[str, Any] = {**world, "spec": spec(paused=held)}
         leaves = False
         if ask == "rollback" and stable:
@@ -230,7 +243,7 @@ def test_a_version_can_be_taken_back_from_every_state(ask: str, held: bool) -> N
             continue
         asked += 1
         for after, told in (decide(state, facts(**given), NOW), back(state, facts(**given), NOW)):
-            assert after.phase is Phase.ROLLED_BACK and after.candidate is None, state
+            assert after.phase is RolloutPhase.ROLLED_BACK and after.candidate is None, state
             assert after.stable == (state.previous if leaves else stable)
             assert after.rejected and [action.reason for action in told if isinstance(action, PostEvent)] == [
                 "RolledBack"
@@ -251,7 +264,7 @@ def test_a_paused_rollout_never_moves_forward() -> None:
                 assert after.candidate in (at.candidate, None)
                 assert after.stable in (at.stable, at.previous, None)
                 assert after.step <= at.step
-                assert after.phase in (at.phase, Phase.ROLLED_BACK) or after.candidate is None
+                assert after.phase in (at.phase, RolloutPhase.ROLLED_BACK) or after.candidate is None
                 at = after
 
 
@@ -262,14 +275,14 @@ def test_state_survives_its_json() -> None:
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
-@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.SHADOW, Phase.RAMP])
-def test_a_pin_to_a_third_version_withdraws_the_candidate(phase: Phase, held: bool) -> None:
+@pytest.mark.parametrize("phase", [RolloutPhase.PREPARING, RolloutPhase.SHADOW, RolloutPhase.RAMP])
+def test_a_pin_to_a_third_version_withdraws_the_candidate(phase: RolloutPhase, held: bool) -> None:
     """Who pins another version wants the candidate no more, paused or not; unpinned it may be tried again."""
-    state = shadowing(phase=phase, step=0 if phase is Phase.RAMP else -1)
+    state = shadowing(phase=phase, step=0 if phase is RolloutPhase.RAMP else -1)
     pinned = {**READY, "gates": PASS, "resolved": None, "spec": spec_pinned("3", paused=held)}
     after, told = decide(state, facts(**pinned), NOW + 10 * MINUTE)
     assert after.candidate is None and after.stable == package("1") and after.rejected == ()
-    assert after.retiring == package("2", "b") and after.phase is Phase.IDLE
+    assert after.retiring == package("2", "b") and after.phase is RolloutPhase.IDLE
     assert [action.reason for action in told if isinstance(action, PostEvent)] == ["Superseded"]
     later, _ = decide(after, facts(**{**READY, "spec": spec_pinned("3"), "resolved": package("3")}), NOW)
     later, _ = decide(later, facts(**{**READY, "spec": spec_pinned("3"), "resolved": package("3")}), NOW)
@@ -328,14 +341,16 @@ def of(model: str, version: str, slot: Any = "a") -> ModelPackage:
 
 def test_versions_are_compared_within_their_model() -> None:
     """After model.registered.name changed, the same number is another version: it becomes a candidate, whatever was rejected."""
-    live = RolloutState(phase=Phase.PROMOTED, stable=package("1"), rejected=("2",), rejected_of=("n.d",))
+    live = RolloutState(
+        phase=RolloutPhase.PROMOTED, stable=package("1"), rejected=("2",), rejected_of=("n.d",)
+    )
     known = {"model": "other", "propagated": True}
     for version in ("1", "2"):
         state, told = decide(live, facts(**known, resolved=of("other", version)), NOW)
         assert state.candidate is not None and state.candidate.name == "other"
         assert not any(isinstance(action, SetChampion) for action in told)
     assert decide(live, facts(propagated=True, resolved=package("2")), NOW)[0].candidate is None
-    preparing = RolloutState(phase=Phase.PREPARING, stable=package("7"), candidate=package("1", "b"))
+    preparing = RolloutState(phase=RolloutPhase.PREPARING, stable=package("7"), candidate=package("1", "b"))
     state, _ = decide(preparing, facts(**known, resolved=of("other", "1")), NOW)
     assert state.candidate is None and state.rejected == ()
 
@@ -346,7 +361,7 @@ def test_a_pin_names_a_version_of_the_specs_model() -> None:
     assert decide(LIVE, facts(**known), NOW)[0].stable == LIVE.stable
     shadow = shadowing(candidate=of("other", "1", "b"))
     ready = {"ready": frozenset("ab"), "propagated": True}
-    assert decide(shadow, facts(**known, **ready), NOW)[0].phase is Phase.RAMP
+    assert decide(shadow, facts(**known, **ready), NOW)[0].phase is RolloutPhase.RAMP
 
 
 def test_a_version_is_rejected_with_its_model() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import training
-from fraud_operator.training import Outcome, Phase
+from fraud_operator.training import Outcome, TrainingPhase
 
 HOUR = 3_600_000
 # Monday, 24 November 2025, 00:00 UTC.
@@ -76,19 +76,19 @@ def job(deployment: str, run: str = "", **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("found", "phase"),
     [
-        (None, Phase.NONE),
-        ({}, Phase.PENDING),
-        (job("Initializing"), Phase.PENDING),
-        (job("Running", "PENDING"), Phase.RUNNING),
-        (job("Running", "RUNNING"), Phase.RUNNING),
-        (job("Complete", "SUCCEEDED"), Phase.SUCCEEDED),
-        (job("Complete", "STOPPED"), Phase.FAILED),
-        (job("Failed", "FAILED"), Phase.FAILED),
-        (job("ValidationFailed"), Phase.FAILED),
-        (job("Retrying"), Phase.PENDING),
+        (None, TrainingPhase.NONE),
+        ({}, TrainingPhase.PENDING),
+        (job("Initializing"), TrainingPhase.PENDING),
+        (job("Running", "PENDING"), TrainingPhase.RUNNING),
+        (job("Running", "RUNNING"), TrainingPhase.RUNNING),
+        (job("Complete", "SUCCEEDED"), TrainingPhase.SUCCEEDED),
+        (job("Complete", "STOPPED"), TrainingPhase.FAILED),
+        (job("Failed", "FAILED"), TrainingPhase.FAILED),
+        (job("ValidationFailed"), TrainingPhase.FAILED),
+        (job("Retrying"), TrainingPhase.PENDING),
     ],
 )
-def test_outcomes(found: Any, phase: Phase) -> None:
+def test_outcomes(found: Any, phase: TrainingPhase) -> None:
     """Complete is success only with SUCCEEDED: it also covers a run that was stopped."""
     assert training.outcome(found).phase is phase
 
@@ -120,7 +120,7 @@ def test_a_failed_run_is_due_after_half_an_hour() -> None:
     failed = training.outcome(
         job("Failed", "FAILED", reason="AppFailed", message="no history", endTime="2025-11-24T00:00:00Z")
     )
-    assert failed == Outcome(Phase.FAILED, "AppFailed no history", MONDAY)
+    assert failed == Outcome(TrainingPhase.FAILED, "AppFailed no history", MONDAY)
     assert not training.due_again(failed, MONDAY + HOUR // 4)
     assert training.due_again(failed, MONDAY + HOUR)
-    assert not training.due_again(Outcome(Phase.SUCCEEDED, ended=MONDAY), MONDAY + HOUR)
+    assert not training.due_again(Outcome(TrainingPhase.SUCCEEDED, ended=MONDAY), MONDAY + HOUR)

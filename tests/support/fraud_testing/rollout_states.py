@@ -7,7 +7,7 @@ from typing import Any
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
 from fraud_operator.rollout import Gate, Result, RolloutFacts
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 
 MINUTE = 60_000
 NOW = 1_764_000_000_000
@@ -47,7 +47,7 @@ PASS = (Gate("AlertRate", Result.PASS), Gate("ServiceHealth", Result.PASS))
 def shadowing(**more: Any) -> RolloutState:
     return RolloutState(
         **{
-            "phase": Phase.SHADOW,
+            "phase": RolloutPhase.SHADOW,
             "since": NOW,
             "counted": NOW,
             "stable": package("1"),

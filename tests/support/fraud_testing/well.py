@@ -14,7 +14,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.registry import Version
 from fraud_operator.releases import make_release
-from fraud_operator.rollout_state import Phase, RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, Stores
 
 NOW = 1_764_014_500_000
@@ -58,7 +58,7 @@ def well(found: Detector) -> Facts:
         url="u",
         score_map=[(0, 0)],
     )
-    state = RolloutState(phase=Phase.PROMOTED, stable=package)
+    state = RolloutState(phase=RolloutPhase.PROMOTED, stable=package)
     release = make_release(found, state, None, found.spec.policy)
     children: dict[tuple[str, str], Any] = {
         ("Kafka", "d"): strimzi,
