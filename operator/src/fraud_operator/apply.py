@@ -49,7 +49,7 @@ def covers(live: Any, wanted: Any) -> bool:
 
 
 @dataclass
-class Report:
+class ApplyReport:
     """What a pass wrote and what it couldn't. ``problems`` maps (kind, name) to a message for a person.
 
     ``repaired`` tells of fields that someone had changed by hand and that were put back.
@@ -75,7 +75,7 @@ class Applier:
     _seen: dict[Memory, str] = field(default_factory=dict)
     _forced: dict[Memory, list[float]] = field(default_factory=dict)
 
-    def apply(self, child: Child, live: Json | None, report: Report) -> None:
+    def apply(self, child: Child, live: Json | None, report: ApplyReport) -> None:
         """``live`` is None where it isn't among our children; whatever else has its name is looked at and left alone."""
         kind, body = BY_KIND[child.kind], child.body
         if live is None:
@@ -113,7 +113,7 @@ class Applier:
         if after["metadata"].get("resourceVersion") != before:
             report.written.append((child.kind, child.name, "created" if live is None else "changed"))
 
-    def _disown(self, kind: Kind, body: Json, live: Json, report: Report) -> None:
+    def _disown(self, kind: Kind, body: Json, live: Json, report: ApplyReport) -> None:
         """Takes our owner reference off what is to outlive the detector now; applying leaves alone what it doesn't name."""
         owners = live["metadata"].get("ownerReferences") or []
         others = [owner for owner in owners if owner.get("kind") != names.KIND]
@@ -127,7 +127,7 @@ class Applier:
             return
         report.written.append((kind.kind, meta["name"], "changed"))
 
-    def _put(self, kind: Kind, body: Json, report: Report) -> Json:
+    def _put(self, kind: Kind, body: Json, report: ApplyReport) -> Json:
         """Applies; takes back what was changed by hand, and nothing that another manager declared."""
         try:
             return self.kube.apply(kind, body)
@@ -147,7 +147,7 @@ class Applier:
             report.repaired.append(f"{kind.kind} {name}: {told}")
             return after
 
-    def delete(self, live: Json, report: Report) -> None:
+    def delete(self, live: Json, report: ApplyReport) -> None:
         meta = live["metadata"]
         if meta.get("deletionTimestamp"):
             return

@@ -13,7 +13,7 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, NAMESPACE
-from fraud_operator.apply import Report, is_ours
+from fraud_operator.apply import ApplyReport, is_ours
 from fraud_operator.desired.flink_deployment import SAVEPOINT_ON_DELETION
 from fraud_operator.kube import ApiError, Kube, RefusedError, UnknownKindError
 from fraud_operator.objects import Json, to_ms
@@ -100,7 +100,7 @@ class Removal:
     terminating: bool
     now: int
     tell: EventPoster
-    report: Report = field(default_factory=Report)
+    report: ApplyReport = field(default_factory=ApplyReport)
 
     def look(self) -> bool:
         """Whether nothing is left to wait for; what is left over for good is in ``report.problems``.

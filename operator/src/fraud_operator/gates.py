@@ -14,7 +14,7 @@ import requests
 from fraud_contracts import metrics, names
 from fraud_contracts.errors import StoreError
 from fraud_operator.detector import Detector
-from fraud_operator.rollout import Gate, Result
+from fraud_operator.rollout import Gate, GateResult
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 
 WINDOW: Final = "5m"
@@ -28,12 +28,12 @@ def service_health(rows: float | None, errors: float | None) -> Gate:
     """Share of requests that the candidate's predictor answered with an error."""
     bound = f"{MAX_ERRORS:.0%} errors"
     if rows is None:
-        return Gate("ServiceHealth", Result.NO_DATA, None, bound)
+        return Gate("ServiceHealth", GateResult.NO_DATA, None, bound)
     bad = errors or 0.0
     if rows + bad < MIN_ROWS:
-        return Gate("ServiceHealth", Result.NOT_ENOUGH, f"{rows + bad:.0f} of {MIN_ROWS} rows", bound)
+        return Gate("ServiceHealth", GateResult.NOT_ENOUGH, f"{rows + bad:.0f} of {MIN_ROWS} rows", bound)
     share = bad / (rows + bad)
-    result = Result.PASS if share <= MAX_ERRORS else Result.FAIL
+    result = GateResult.PASS if share <= MAX_ERRORS else GateResult.FAIL
     return Gate("ServiceHealth", result, f"{share:.2%} errors", bound)
 
 
@@ -50,12 +50,12 @@ class Gates:
             return ()
         pods = f"{names.predictor(names.inference_service(detector.name, state.candidate.slot))}-.*"
         chosen = f'namespace="{detector.namespace}",pod=~"{pods}"'
-        alerts = Gate("AlertRate", Result.NO_DATA, None, "the stable arm's")
+        alerts = Gate("AlertRate", GateResult.NO_DATA, None, "the stable arm's")
         try:
             rows = self._sum(metrics.PREDICT_ROWS.name, chosen)
             errors = self._sum(metrics.PREDICT_ERRORS.name, chosen)
         except StoreError as error:
-            return (Gate("ServiceHealth", Result.NO_DATA, str(error)[:200]), alerts)
+            return (Gate("ServiceHealth", GateResult.NO_DATA, str(error)[:200]), alerts)
         return (service_health(rows, errors), alerts)
 
     def _sum(self, metric: str, chosen: str) -> float | None:

@@ -19,7 +19,7 @@ from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
 from fraud_operator import changes, deletion, readiness, rollout, status, training
 from fraud_operator import detector as detectors
-from fraud_operator.apply import Applier, Report, surplus
+from fraud_operator.apply import Applier, ApplyReport, surplus
 from fraud_operator.conditions import Trouble
 from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
@@ -111,7 +111,7 @@ class Reconciler:
         refused = errors and (detectors.check(detector) or changes.check(detector, facts.children))
         holds = detector.spec.paused or bool(refused)
         facts = self.memory.fill(detector, facts, previous)
-        report = Report()
+        report = ApplyReport()
         facts = (self._hold if holds else self._act)(detector, facts, report)
         self._end_streams(detector, facts, report)
         return self._tell(detector, body, facts, report, previous, errors)
@@ -148,7 +148,7 @@ class Reconciler:
         }
         return Detector.parse(document, self.platform)
 
-    def _act(self, detector: Detector, facts: Facts, report: Report) -> Facts:
+    def _act(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
         """Decides and applies. The facts that come back hold the new rollout, so the status tells of this pass."""
         state, actions = rollout.decide(facts.state, readiness.rollout_facts(detector, facts), facts.now)
         keys = self._keys(detector, facts, report)
@@ -170,7 +170,7 @@ class Reconciler:
             self._do(detector, action, report)
         return replace(facts, state=state, release=release, missing=facts.missing | report.missing)
 
-    def _hold(self, detector: Detector, facts: Facts, report: Report) -> Facts:
+    def _hold(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
         """While paused a version is still taken back: by the release documents, with the policy that is live, and nothing else."""
         if facts.release is None:
             return facts
@@ -190,12 +190,12 @@ class Reconciler:
             self._do(detector, action, report)
         return replace(facts, state=state, release=release)
 
-    def _apply(self, child: Child, facts: Facts, report: Report) -> None:
+    def _apply(self, child: Child, facts: Facts, report: ApplyReport) -> None:
         if child.kind in facts.missing:
             return  # asking for it again in each pass would tell nothing new; listing it will tell when it is there
         self.applier.apply(child, facts.child(child.kind, child.name), report)
 
-    def _end_streams(self, detector: Detector, facts: Facts, report: Report) -> None:
+    def _end_streams(self, detector: Detector, facts: Facts, report: ApplyReport) -> None:
         """Of an old feature set, or deleted by hand: no streaming job waits for ever for a savepoint that can't be taken."""
         for (kind, name), child in facts.children.items():
             if kind != "FlinkDeployment" or deletion.ordered_at(child) is None:
@@ -210,7 +210,7 @@ class Reconciler:
                 report.written.append((kind, name, "changed"))
                 self.recorder.post(detector, "NoSavepoint", told, warning=True)
 
-    def _keys(self, detector: Detector, facts: Facts, report: Report) -> Mapping[str, str] | None:
+    def _keys(self, detector: Detector, facts: Facts, report: ApplyReport) -> Mapping[str, str] | None:
         """What the Secret holds, or held before it went; new values only for a detector that has begun nothing."""
         secret, pointer = names.keys(detector.name), names.release_pointer(detector.name)
         if facts.has_keys:
@@ -243,7 +243,7 @@ class Reconciler:
         self.applier.forget(namespace, name)
         self.memory.forget(namespace, name)
 
-    def _training(self, detector: Detector, facts: Facts, report: Report) -> str | None:
+    def _training(self, detector: Detector, facts: Facts, report: ApplyReport) -> str | None:
         """The revision whose RayJob is to be there; None takes a failed one away, and the next pass makes it anew."""
         if facts.revision is None:
             return None
@@ -255,7 +255,7 @@ class Reconciler:
             return None
         return facts.revision
 
-    def _do(self, detector: Detector, action: rollout.Action, report: Report) -> None:
+    def _do(self, detector: Detector, action: rollout.RolloutAction, report: ApplyReport) -> None:
         if isinstance(action, rollout.PostEvent):
             self.recorder.post(detector, action.reason, action.message, warning=action.warning)
             return
@@ -272,7 +272,7 @@ class Reconciler:
         detector: Detector,
         body: Json,
         facts: Facts,
-        report: Report,
+        report: ApplyReport,
         previous: Json,
         errors: list[SpecError],
     ) -> PassResult:

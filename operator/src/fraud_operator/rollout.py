@@ -34,7 +34,7 @@ from fraud_operator.rollout_state import RESTING, RolloutPhase, RolloutState, fr
 GONE_MS: Final = 60_000
 
 
-class Result(StrEnum):
+class GateResult(StrEnum):
     PASS = "Pass"  # noqa: S105 - a gate's result, no password
     FAIL = "Fail"
     NO_DATA = "NoData"
@@ -44,7 +44,7 @@ class Result(StrEnum):
 @dataclass(frozen=True)
 class Gate:
     name: str
-    result: Result
+    result: GateResult
     value: str | None = None
     bound: str | None = None
 
@@ -93,10 +93,10 @@ class PostEvent:
     warning: bool = False
 
 
-Action = SetChampion | PostEvent
+RolloutAction = SetChampion | PostEvent
 
 
-def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
+def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     """The next state and what to do about it. At most one transition a pass, so each is seen and told."""
     state, actions = back(state, facts, now)
     if actions:
@@ -119,7 +119,7 @@ def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutS
     return after, actions + more
 
 
-def back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
+def back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     """Takes a version back where a person or a failure asks for it. With no action the state says at most ``gone``, and
     that the annotation ``rollback`` is no more."""
     seen, state = state.rollback, state.model_copy(update={"rollback": facts.rollback})
@@ -134,7 +134,7 @@ def back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutSta
     return after, actions
 
 
-def _back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
+def _back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     stable, candidate, previous, pin = state.stable, state.candidate, state.previous, facts.spec.model.pin
     # The registry isn't asked: what was live an hour ago is known, and its predictor is there.
     fits = stable is not None and previous is not None and previous.feature_set == stable.feature_set
@@ -166,7 +166,7 @@ def _against(state: RolloutState, candidate: ModelPackage, facts: RolloutFacts) 
         return ""
     if state.stable is not None and facts.pinned(state.stable):
         return f"spec.model.pin names the live version {state.stable.version}"
-    failing = next((gate for gate in facts.gates if gate.result is Result.FAIL), None)
+    failing = next((gate for gate in facts.gates if gate.result is GateResult.FAIL), None)
     return f"gate {failing.name} failed: {failing.value} is past {failing.bound}" if failing else ""
 
 
@@ -206,7 +206,7 @@ def _let_go(state: RolloutState, facts: RolloutFacts, now: int) -> RolloutState:
     return state
 
 
-def _begin(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
+def _begin(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     wanted = facts.resolved
     if wanted is None or state.rejects(wanted):
         return state, []
@@ -222,7 +222,7 @@ def _begin(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutS
     return after, [PostEvent("Preparing", f"model version {candidate.version} is prepared in slot {slot}")]
 
 
-def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
+def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     candidate = state.candidate
     assert candidate is not None
     if facts.resolved is not None and key(facts.resolved) != key(candidate):
@@ -238,11 +238,11 @@ def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Rollou
     return after, [PostEvent("Shadow", f"model version {candidate.version} shadows {state.stable.version}")]
 
 
-def _advance(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
+def _advance(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     candidate = state.candidate
     assert candidate is not None
     approved = facts.approve == candidate.version or facts.pinned(candidate)
-    passed = bool(facts.gates) and all(gate.result is Result.PASS for gate in facts.gates)
+    passed = bool(facts.gates) and all(gate.result is GateResult.PASS for gate in facts.gates)
     if not approved and (facts.spec.rollout.mode is RolloutMode.MANUAL or not passed):
         return state, []
     if state.counted is None or candidate.slot not in facts.ready:
@@ -260,7 +260,9 @@ def _advance(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Rollou
     ]
 
 
-def _make_live(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[Action]]:
+def _make_live(
+    state: RolloutState, facts: RolloutFacts, now: int
+) -> tuple[RolloutState, list[RolloutAction]]:
     """The candidate becomes the stable version, which answers; the one before is kept for ``keepPrevious``."""
     candidate, old = state.candidate, state.stable
     assert candidate is not None
@@ -277,7 +279,7 @@ def _make_live(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Roll
     return after, [PostEvent("ModelLive", f"model version {candidate.version} is live")]
 
 
-def _withdraw(state: RolloutState, now: int, why: str) -> tuple[RolloutState, list[Action]]:
+def _withdraw(state: RolloutState, now: int, why: str) -> tuple[RolloutState, list[RolloutAction]]:
     """A candidate that nothing speaks against goes; it may be tried again."""
     candidate = state.candidate
     assert candidate is not None
@@ -287,7 +289,7 @@ def _withdraw(state: RolloutState, now: int, why: str) -> tuple[RolloutState, li
 
 def _reject(
     state: RolloutState, facts: RolloutFacts, now: int, why: str
-) -> tuple[RolloutState, list[Action]]:
+) -> tuple[RolloutState, list[RolloutAction]]:
     candidate = state.candidate
     assert candidate is not None
     after = _take_back(state, facts, now, [candidate], retiring=candidate)
@@ -298,7 +300,7 @@ def _reject(
 
 def _leave_stable(
     state: RolloutState, facts: RolloutFacts, now: int, why: str
-) -> tuple[RolloutState, list[Action]]:
+) -> tuple[RolloutState, list[RolloutAction]]:
     """Back to the previous version, or to policy without a model where there is none. The policy stays as it is."""
     bad = state.stable
     assert bad is not None

@@ -30,7 +30,7 @@ class Images(_Part):
     console: str = "fraud-platform/serving:dev"
 
 
-class Flink(_Part):
+class FlinkSettings(_Part):
     version: str = "v2_2"
     jar: str = "local:///opt/flink/opt/flink-python.jar"
     python: str = "python"
@@ -39,19 +39,19 @@ class Flink(_Part):
     cluster_role: str = "fraud-platform-flink"
 
 
-class Ray(_Part):
+class RaySettings(_Part):
     version: str = "2.60.0"
     deadline_seconds: int = 7200
 
 
-class Kafka(_Part):
+class KafkaSettings(_Part):
     """``ephemeral`` keeps a broker's data in its Pod: for a trial only."""
 
     ephemeral: bool = False
     storage_class: str | None = None
 
 
-class Stores(_Part):
+class StoreAddresses(_Part):
     """Defaults for detectors whose ``spec.stores`` leaves one out; empty where the platform has none."""
 
     redis_url: str = ""
@@ -68,17 +68,17 @@ class Platform(_Part):
     storage_container: str = "fraud-mlflow"
     prometheus_url: str = ""
     monitor_labels: dict[str, str] = Field(default_factory=dict)
-    flink: Flink = Field(default_factory=Flink)
-    ray: Ray = Field(default_factory=Ray)
-    kafka: Kafka = Field(default_factory=Kafka)
-    stores: Stores = Field(default_factory=Stores)
+    flink: FlinkSettings = Field(default_factory=FlinkSettings)
+    ray: RaySettings = Field(default_factory=RaySettings)
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    stores: StoreAddresses = Field(default_factory=StoreAddresses)
 
 
 def load_platform(environ: Mapping[str, str] | None = None) -> Platform:
     """The mounted file named by FRAUD_PLATFORM with the stores of the environment; FileNotFoundError if it isn't there."""
     env = os.environ if environ is None else environ
     platform = Platform.model_validate_json(Path(env.get(PLATFORM_ENV, PLATFORM_PATH)).read_bytes())
-    stores = Stores(
+    stores = StoreAddresses(
         redis_url=env.get("REDIS_URL", ""),
         postgres_dsn=env.get("POSTGRES_DSN", ""),
         mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI", ""),

@@ -26,7 +26,7 @@ from fraud_operator.events import Recorder
 from fraud_operator.kube import ApiError, Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.settings import Platform, Stores
+from fraud_operator.settings import Platform, StoreAddresses
 from fraud_testing.api_server import OPERATOR
 from fraud_testing.deleting_operators import (
     FLINK,
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = Platform(
     storage_uri="file:///s",
-    stores=Stores(
+    stores=StoreAddresses(
         redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
     ),
 )

@@ -21,13 +21,13 @@ from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.settings import Platform, Stores
+from fraud_operator.settings import Platform, StoreAddresses
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = Platform(
     storage_uri="file:///s",
-    stores=Stores(
+    stores=StoreAddresses(
         redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
     ),
 )

@@ -22,13 +22,13 @@ from fraud_operator.events import Recorder
 from fraud_operator.kube import ApiError, Kube
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
-from fraud_operator.settings import Platform, Stores
+from fraud_operator.settings import Platform, StoreAddresses
 from fraud_testing.rollouts import Eyes, Shelf, nodes
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "one-change-a-life"
-STORES = Stores(
+STORES = StoreAddresses(
     redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
 )
 PLATFORM = Platform(storage_uri="file:///s", stores=STORES)

@@ -14,14 +14,14 @@ from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.settings import Kafka, Platform, Stores
+from fraud_operator.settings import KafkaSettings, Platform, StoreAddresses
 from fraud_testing.recorded import sequence, strimzi
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "recorded"
 # Nobody listens at either: what the stores would say has no part in this.
-STORES = Stores(
+STORES = StoreAddresses(
     redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
 )
 ERROR = 'pods "payments-f-0-1" is forbidden: violates PodSecurity "baseline:latest": hostPath volumes (volume "storage")'
@@ -37,7 +37,7 @@ def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
     kube.create(DETECTOR, body)
 
     def operator(*, ephemeral: bool) -> Reconciler:
-        platform = Platform(storage_uri="file:///s", stores=STORES, kafka=Kafka(ephemeral=ephemeral))
+        platform = Platform(storage_uri="file:///s", stores=STORES, kafka=KafkaSettings(ephemeral=ephemeral))
         return Reconciler(kube, platform, Observer(kube), Recorder(kube))
 
     usual = operator(ephemeral=False)

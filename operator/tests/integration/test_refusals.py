@@ -17,7 +17,7 @@ from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.settings import Platform, Stores
+from fraud_operator.settings import Platform, StoreAddresses
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -286,7 +286,9 @@ def test_the_operator_names_field_and_remedy(kube: Kube, case: str) -> None:
     # No storage of the platform's own, so that a detector without any has none.
     platform = Platform(
         storage_uri="",
-        stores=Stores(redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://x"),
+        stores=StoreAddresses(
+            redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://x"
+        ),
     )
     outcome = Reconciler(kube, platform, Observer(kube), Recorder(kube)).reconcile(NAMESPACE, name)
     assert outcome.written == ()

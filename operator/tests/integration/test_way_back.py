@@ -20,13 +20,13 @@ from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.reconcile import PassResult, Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
-from fraud_operator.settings import Platform, Stores
+from fraud_operator.settings import Platform, StoreAddresses
 from fraud_testing.api_server import ADMIN, Server, binary
 from fraud_testing.rollouts import Eyes, Shelf, nodes
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
-STORES = Stores(
+STORES = StoreAddresses(
     redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
 )
 PLATFORM = Platform(storage_uri="file:///s", stores=STORES)
@@ -302,7 +302,7 @@ def test_what_a_stricter_platform_refuses_is_still_rolled_back(two: Cluster) -> 
     """Where even the last valid spec is refused now, nothing is changed, but the annotation takes the version back."""
     before = versions(two)
     two.another_operator()
-    two.operator.platform = PLATFORM.model_copy(update={"stores": Stores()})
+    two.operator.platform = PLATFORM.model_copy(update={"stores": StoreAddresses()})
     assert two.passed().written == () and versions(two) == before
     assert "spec.stores.redis" in two.condition("ValidationFailed")["message"]
     generation = two.body()["metadata"]["generation"]

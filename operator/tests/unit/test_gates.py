@@ -14,7 +14,7 @@ from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
 from fraud_operator.detector import Detector
 from fraud_operator.gates import Gates, service_health
-from fraud_operator.rollout import Result
+from fraud_operator.rollout import GateResult
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform
 
@@ -32,15 +32,15 @@ SHADOW = RolloutState(phase=RolloutPhase.SHADOW, candidate=CANDIDATE)
 @pytest.mark.parametrize(
     ("rows", "errors", "result"),
     [
-        (None, None, Result.NO_DATA),
-        (10.0, 0.0, Result.NOT_ENOUGH),
-        (1000.0, None, Result.PASS),
-        (1000.0, 5.0, Result.PASS),
-        (1000.0, 50.0, Result.FAIL),
-        (0.0, 500.0, Result.FAIL),
+        (None, None, GateResult.NO_DATA),
+        (10.0, 0.0, GateResult.NOT_ENOUGH),
+        (1000.0, None, GateResult.PASS),
+        (1000.0, 5.0, GateResult.PASS),
+        (1000.0, 50.0, GateResult.FAIL),
+        (0.0, 500.0, GateResult.FAIL),
     ],
 )
-def test_service_health(rows: float | None, errors: float | None, result: Result) -> None:
+def test_service_health(rows: float | None, errors: float | None, result: GateResult) -> None:
     """Up to one per cent of errors passes; too few rows never do, and no series is no data."""
     assert service_health(rows, errors).result is result
 
@@ -48,7 +48,7 @@ def test_service_health(rows: float | None, errors: float | None, result: Result
 def test_without_prometheus_everything_holds() -> None:
     """No Prometheus, or one that gives no answer, is NoData."""
     for url in ("", "http://127.0.0.1:9"):
-        assert {gate.result for gate in Gates(url).judge(DETECTOR, SHADOW)} == {Result.NO_DATA}
+        assert {gate.result for gate in Gates(url).judge(DETECTOR, SHADOW)} == {GateResult.NO_DATA}
 
 
 def test_nobody_is_judged_without_a_candidate() -> None:
@@ -79,6 +79,6 @@ def test_prometheus_is_asked_for_the_candidates_pods() -> None:
         health, alerts = Gates(f"http://127.0.0.1:{server.server_port}").judge(DETECTOR, SHADOW)
     finally:
         server.shutdown()
-    assert health.result is Result.PASS and health.value == "0.30% errors"
-    assert alerts.result is Result.NO_DATA
+    assert health.result is GateResult.PASS and health.value == "0.30% errors"
+    assert alerts.result is GateResult.NO_DATA
     assert all('pod=~"d-b-predictor-.*"' in query for query in asked)

@@ -13,7 +13,7 @@ from fraud_contracts.config import RELEASE_KEY
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage, Release
 from fraud_contracts.tokens import token
-from fraud_operator.apply import FIGHT, Applier, Report
+from fraud_operator.apply import FIGHT, Applier, ApplyReport
 from fraud_operator.child_status import SILENT_MS, STUCK_MS, Level, flink, kafka
 from fraud_operator.desired.child import Child
 from fraud_operator.detector import Detector
@@ -56,11 +56,11 @@ class FakeKube:
         return self.objects.get((kind.kind, name))
 
 
-def applied(kube: FakeKube, times: int = 1) -> Report:
-    applier, report = Applier(kube), Report()  # type: ignore[arg-type]
+def applied(kube: FakeKube, times: int = 1) -> ApplyReport:
+    applier, report = Applier(kube), ApplyReport()  # type: ignore[arg-type]
     live = {**BODY, "spec": {"replicas": 7}, "metadata": {**BODY["metadata"], "resourceVersion": "0"}}  # type: ignore[dict-item]
     for _ in range(times):
-        report = Report()
+        report = ApplyReport()
         applier.apply(Child(BODY), live, report)
     return report
 
@@ -103,7 +103,7 @@ def test_what_is_made_once_keeps_its_content_and_its_owner() -> None:
         "spec": {"replicas": 7},
         "metadata": {"name": "d", "namespace": "n", "ownerReferences": [owner]},
     }
-    Applier(kube).apply(Child(wanted, once=True), live, Report())  # type: ignore[arg-type]
+    Applier(kube).apply(Child(wanted, once=True), live, ApplyReport())  # type: ignore[arg-type]
     assert kube.calls == [("merge", {"metadata": {"ownerReferences": []}}), ("apply", "d")]
 
 

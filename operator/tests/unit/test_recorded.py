@@ -13,7 +13,7 @@ from fraud_contracts import names
 from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_operator import child_status
 from fraud_operator.child_status import Level
-from fraud_operator.settings import Kafka
+from fraud_operator.settings import KafkaSettings
 from fraud_testing.recorded import sequence, strimzi
 from fraud_testing.well import NOW, detector, told, well
 
@@ -49,7 +49,7 @@ def test_recorded_sequences(name: str, kind: str, expected: list[Level]) -> None
 def conditions(kafka: Any, *, ephemeral: bool = False, topic: Any = None) -> dict[str, dict[str, Any]]:
     """The detector's conditions where all is well but for what Strimzi says."""
     found = detector()
-    platform = found.platform.model_copy(update={"kafka": Kafka(ephemeral=ephemeral)})
+    platform = found.platform.model_copy(update={"kafka": KafkaSettings(ephemeral=ephemeral)})
     found = replace(found, platform=platform)
     facts = well(found)
     children = {**facts.children, ("Kafka", "d"): kafka}

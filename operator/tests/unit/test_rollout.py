@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fraud_operator.rollout import Gate, PostEvent, Result, SetChampion, decide
+from fraud_operator.rollout import Gate, GateResult, PostEvent, SetChampion, decide
 from fraud_operator.rollout_state import RolloutPhase, RolloutState, free_slot
 from fraud_testing.rollout_states import MINUTE, NOW, PASS, READY, facts, package, shadowing, spec
 
@@ -52,7 +52,7 @@ def test_a_second_version_shadows_in_the_other_slot() -> None:
 
 def test_no_data_holds() -> None:
     """Without measured gates a candidate shadows for ever, however long it has been there."""
-    for gates in ((), (Gate("AlertRate", Result.NO_DATA),), (PASS[0], Gate("X", Result.NOT_ENOUGH))):
+    for gates in ((), (Gate("AlertRate", GateResult.NO_DATA),), (PASS[0], Gate("X", GateResult.NOT_ENOUGH))):
         assert decide(shadowing(), facts(**READY, gates=gates), NOW + 10**9)[0] == shadowing()
 
 
@@ -86,7 +86,7 @@ def test_a_step_counts_from_its_propagation() -> None:
 
 def test_a_failed_gate_takes_the_candidate_back_for_good() -> None:
     """A failed gate rolls back; the version isn't tried again and its slot is kept until nobody refers to it."""
-    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    bad = (Gate("AlertRate", GateResult.FAIL, "3 %", "1 %"),)
     back, told = decide(shadowing(), facts(**READY, gates=bad), NOW)
     assert back.phase is RolloutPhase.ROLLED_BACK and back.rejected == ("2",) and back.stable == package("1")
     assert back.retiring == package("2", "b") and free_slot(back) is None
@@ -102,12 +102,14 @@ def test_a_failed_gate_takes_the_candidate_back_for_good() -> None:
 def test_approval_stands_in_for_missing_data_but_not_for_failure() -> None:
     """A person's approval moves a candidate on without data; a failed gate still takes it back."""
     ramp, _ = decide(
-        shadowing(), facts(**READY, approve="2", gates=(Gate("AlertRate", Result.NO_DATA),)), NOW
+        shadowing(), facts(**READY, approve="2", gates=(Gate("AlertRate", GateResult.NO_DATA),)), NOW
     )
     assert ramp.phase is RolloutPhase.RAMP and ramp.step == 0
     other, _ = decide(shadowing(), facts(**READY, approve="9"), NOW)
     assert other.phase is RolloutPhase.SHADOW
-    bad, _ = decide(shadowing(), facts(**READY, approve="2", gates=(Gate("AlertRate", Result.FAIL),)), NOW)
+    bad, _ = decide(
+        shadowing(), facts(**READY, approve="2", gates=(Gate("AlertRate", GateResult.FAIL),)), NOW
+    )
     assert bad.phase is RolloutPhase.ROLLED_BACK
 
 

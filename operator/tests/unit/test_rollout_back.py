@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout import Gate, PostEvent, Result, SetChampion, back, decide
+from fraud_operator.rollout import Gate, GateResult, PostEvent, SetChampion, back, decide
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_testing.rollout_states import (
     MINUTE,
@@ -119,7 +119,7 @@ def test_after_the_pin_is_gone_the_bad_version_stays_away() -> None:
 def test_a_new_pin_asks_for_a_version_that_was_taken_back() -> None:
     """A version under whose pin it was taken back isn't tried again; a pin that comes later asks for it."""
     pinned, known = spec_pinned("2"), {"propagated": True, "champion": "1", "resolved": package("2")}
-    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    bad = (Gate("AlertRate", GateResult.FAIL, "3 %", "1 %"),)
     state, _ = decide(shadowing(), facts(**{**READY, "spec": pinned}, gates=bad), NOW)
     for _ in range(3):
         state, _ = decide(state, facts(**known, spec=pinned), NOW + MINUTE)
@@ -180,7 +180,7 @@ def test_a_candidate_that_is_gone_is_taken_back_after_a_minute(phase: RolloutPha
 
 def test_a_failing_gate_takes_back_while_paused() -> None:
     """spec.rollout.paused holds no rollback: a failed gate still takes the candidate back."""
-    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    bad = (Gate("AlertRate", GateResult.FAIL, "3 %", "1 %"),)
     assert decide(shadowing(), facts(**READY, spec=spec(paused=True), gates=bad), NOW)[0].candidate is None
 
 
@@ -208,7 +208,7 @@ WORLD = [
     {"propagated": propagated, "ready": frozenset(ready), "warm": True, "resolved": resolved, "gates": gates, "champion": "1"}
     for propagated, ready, resolved, gates in itertools.product(
         (False, True), ("", "a", "ab"), (None, package("1"), package("2"), package("3")),
-        ((), PASS, (Gate("X", Result.NO_DATA),)),
+        ((), PASS, (Gate("X", GateResult.NO_DATA),)),
     )
 ]  # fmt: skip
 
@@ -234,7 +234,7 @@ def test_a_version_can_be_taken_back_from_every_state(ask: str, held: bool) -> N
         elif ask == "failed" and candidate:
             given["failed"] = {candidate.slot: "x"}
         elif ask == "gate" and running:
-            given["gates"] = (Gate("X", Result.FAIL),)
+            given["gates"] = (Gate("X", GateResult.FAIL),)
         elif ask == "gone" and running and candidate:
             given["silent"] = frozenset(candidate.slot)
             given["ready"] = given["ready"] - given["silent"]
@@ -293,7 +293,7 @@ def test_a_pin_to_a_third_version_withdraws_the_candidate(phase: RolloutPhase, h
 
 def test_a_pin_elsewhere_covers_no_failure() -> None:
     """What a gate speaks against is rejected, also where the pin names another version."""
-    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    bad = (Gate("AlertRate", GateResult.FAIL, "3 %", "1 %"),)
     assert decide(shadowing(), facts(**READY, spec=spec_pinned("3"), gates=bad), NOW)[0].rejected == ("2",)
 
 
@@ -366,7 +366,7 @@ def test_a_pin_names_a_version_of_the_specs_model() -> None:
 
 def test_a_version_is_rejected_with_its_model() -> None:
     """What is taken back keeps its model's name, and a stored rejection without one counts for any."""
-    bad = (Gate("AlertRate", Result.FAIL, "3 %", "1 %"),)
+    bad = (Gate("AlertRate", GateResult.FAIL, "3 %", "1 %"),)
     old = shadowing(rejected=("9",))
     state, _ = decide(old, facts(**READY, gates=bad), NOW)
     assert state.rejections() == [("", "9"), ("n.d", "2")]

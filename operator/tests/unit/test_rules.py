@@ -12,12 +12,14 @@ import yaml
 from fraud_contracts import rule_names, rules
 from fraud_contracts.detector import parse_spec
 from fraud_operator.detector import Detector, check
-from fraud_operator.settings import Platform, Stores
+from fraud_operator.settings import Platform, StoreAddresses
 
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = Platform(
     storage_uri="file:///x",
-    stores=Stores(redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://x"),
+    stores=StoreAddresses(
+        redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://x"
+    ),
 )
 FIELDS = [
     {"name": "category", "type": "string"},

@@ -6,7 +6,7 @@ from typing import Any
 
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage
-from fraud_operator.rollout import Gate, Result, RolloutFacts
+from fraud_operator.rollout import Gate, GateResult, RolloutFacts
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 
 MINUTE = 60_000
@@ -41,7 +41,7 @@ def facts(**given: Any) -> RolloutFacts:
     return RolloutFacts(spec=given.pop("spec", None) or spec(), **given)
 
 
-PASS = (Gate("AlertRate", Result.PASS), Gate("ServiceHealth", Result.PASS))
+PASS = (Gate("AlertRate", GateResult.PASS), Gate("ServiceHealth", GateResult.PASS))
 
 
 def shadowing(**more: Any) -> RolloutState:

@@ -15,7 +15,7 @@ from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.registry import Version
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
-from fraud_operator.settings import Platform, Stores
+from fraud_operator.settings import Platform, StoreAddresses
 
 NOW = 1_764_014_500_000
 SPEC: dict[str, Any] = {
@@ -23,7 +23,7 @@ SPEC: dict[str, Any] = {
     "entities": [{"name": "customer", "field": "c"}],
     "kafka": {"managed": {"replicas": 1}, "partitions": 1},
 }
-STORES = Stores(redis_url="redis://r", postgres_dsn="postgresql://p", mlflow_tracking_uri="http://m")
+STORES = StoreAddresses(redis_url="redis://r", postgres_dsn="postgresql://p", mlflow_tracking_uri="http://m")
 
 
 def detector(**spec: Any) -> Detector:
