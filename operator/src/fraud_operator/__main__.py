@@ -22,7 +22,7 @@ from fraud_contracts.config import METRICS_PORT
 from fraud_operator import handlers, targets
 from fraud_operator.events import Recorder
 from fraud_operator.kube import ApiError, Kube, load_client
-from fraud_operator.meters import Meters
+from fraud_operator.meters import OperatorMeters
 from fraud_operator.observe import Observer
 from fraud_operator.passes import Passes
 from fraud_operator.reconcile import Reconciler
@@ -54,12 +54,14 @@ class Pulse:
 
 
 def health_server(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -> HealthServer:
-    """With /targets, on threads of its own so that a stalled loop can be told."""
+    """Metrics, probes and /targets, on threads of its own: they answer while the event loop stalls."""
 
     def targets_page() -> Page:
         try:
             pods = [
-                pod for one in (namespaces or (None,)) for pod in kube.list(POD, one, targets.PLATFORM_PODS)
+                pod
+                for namespace in (namespaces or (None,))
+                for pod in kube.list(POD, namespace, targets.PLATFORM_PODS)
             ]
         except ApiError as error:
             return Page(503, TEXT, f"{error}\n".encode())
@@ -80,15 +82,15 @@ async def operate(
     kube: Kube, platform: Platform, namespaces: Sequence[str], pulse: Pulse, stop: asyncio.Event
 ) -> None:
     """Runs until ``stop`` is set."""
-    meters = Meters()
+    meters = OperatorMeters()
     reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
     passes = Passes(reconciler.reconcile, meters, reconciler.secrets_differ)
     beat = watched(asyncio.create_task(pulse.beat(), name="pulse"))
     # kopf's stream may come late where a kind is missing; what is there already is taken up at once.
     scopes: Sequence[str | None] = namespaces or (None,)
     for namespace in scopes:
-        for found in await asyncio.to_thread(kube.list, DETECTOR, namespace):
-            passes.ask(found["metadata"]["namespace"], found["metadata"]["name"])
+        for body in await asyncio.to_thread(kube.list, DETECTOR, namespace):
+            passes.ask(body["metadata"]["namespace"], body["metadata"]["name"])
     loop = asyncio.get_running_loop()
 
     def ask(namespace: str, name: str) -> None:

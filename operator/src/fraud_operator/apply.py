@@ -1,7 +1,8 @@
 """The one verb: ``apply(desired | None)``. It writes only what differs and deletes what is no longer wanted.
 
-A field of ours that someone changed by hand is put back. One that another manager declares (server-side apply, or a
-subresource, as an autoscaler does) would only be set again, so it is left alone and told: two controllers never fight.
+A field of ours that someone changed by hand is put back. One that another manager declares (by server-side apply, or
+through a subresource, as an autoscaler does) would only be set again: it is left alone and reported, so two
+controllers never fight.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from fraud_operator.desired.child import Child
 from fraud_operator.kube import ApiError, ConflictError, Kube, UnknownKindError
 from fraud_operator.objects import Json
 
-Key = tuple[str, str]
-Memory = tuple[str, str, str]
+# (kind, name) of a detector's child, and (kind, namespace, name) of any object.
+ChildKey = tuple[str, str]
+ObjectKey = tuple[str, str, str]
 _HOLDS_DATA: Final = frozenset(kind.kind for kind in LISTED_KINDS if kind.holds_data)
 # So many repairs of one child in so many seconds are a fight with something that never gives up.
 FIGHT: Final = 5
 FIGHT_SECONDS: Final = 600.0
-IN_ITS_PLACE: Final = (
+NAME_TAKEN: Final = (
     "has the name of a child and was made by someone else, so it is left alone: rename or remove it, then the operator "
     "makes its own, which may bear labels and annotations of yours"
 )
@@ -52,19 +54,19 @@ def covers(live: Any, wanted: Any) -> bool:
 class ApplyReport:
     """What a pass wrote and what it couldn't. ``problems`` maps (kind, name) to a message for a person.
 
-    ``repaired`` tells of fields that someone had changed by hand and that were put back.
+    ``repaired`` names the fields that someone had changed by hand and that were put back.
     """
 
     written: list[tuple[str, str, str]] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
-    problems: dict[Key, str] = field(default_factory=dict)
-    conflicts: dict[Key, str] = field(default_factory=dict)
+    problems: dict[ChildKey, str] = field(default_factory=dict)
+    conflicts: dict[ChildKey, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
 
 
 @dataclass
 class Applier:
-    """Remembers what it wrote last, to tell a settled child from a changed one without asking the server to compare.
+    """Remembers a digest of what it wrote last: an unchanged child isn't sent to the server again.
 
     The memory is only a shortcut: without it (a new process) each child is applied once, and the server leaves an
     unchanged object's resourceVersion as it is.
@@ -72,8 +74,8 @@ class Applier:
 
     kube: Kube
     clock: Callable[[], float] = time.monotonic
-    _seen: dict[Memory, str] = field(default_factory=dict)
-    _forced: dict[Memory, list[float]] = field(default_factory=dict)
+    _digests: dict[ObjectKey, str] = field(default_factory=dict)
+    _forced: dict[ObjectKey, list[float]] = field(default_factory=dict)
 
     def apply(self, child: Child, live: Json | None, report: ApplyReport) -> None:
         """``live`` is None where it isn't among our children; whatever else has its name is looked at and left alone."""
@@ -84,17 +86,17 @@ class Applier:
             except ApiError as error:
                 report.problems[child.kind, child.name] = error.message
                 return
-            if live is not None and not _may_take(child, live):
-                report.problems[child.kind, child.name] = IN_ITS_PLACE
+            if live is not None and not _may_write(child, live):
+                report.problems[child.kind, child.name] = NAME_TAKEN
                 return
         if live is not None and live["metadata"].get("deletionTimestamp"):
             return  # nothing stays of what is written now; another one is made once it is gone
         if child.once and live is not None:
-            body = _belonging(body)
+            body = _metadata_only(body)
             self._disown(kind, body, live, report)
-        memory = (child.kind, body["metadata"]["namespace"], child.name)
+        key = (child.kind, body["metadata"]["namespace"], child.name)
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        if live is not None and covers(live, body) and (child.once or self._seen.get(memory) == digest):
+        if live is not None and covers(live, body) and (child.once or self._digests.get(key) == digest):
             return
         try:
             once = live is None and child.once
@@ -103,12 +105,12 @@ class Applier:
             report.missing.add(child.kind)
             return
         except ConflictError as error:
-            report.conflicts[child.kind, child.name] = _in_the_way(error)
+            report.conflicts[child.kind, child.name] = _conflict_message(error)
             return
         except ApiError as error:
             report.problems[child.kind, child.name] = error.message
             return
-        self._seen[memory] = digest
+        self._digests[key] = digest
         before = None if live is None else live["metadata"].get("resourceVersion")
         if after["metadata"].get("resourceVersion") != before:
             report.written.append((child.kind, child.name, "created" if live is None else "changed"))
@@ -136,15 +138,15 @@ class Applier:
             if not owners or any(owner.declared for owner in owners):
                 raise
             name, now = body["metadata"]["name"], self.clock()
-            memory = (kind.kind, body["metadata"]["namespace"], name)
-            lately = [moment for moment in self._forced.get(memory, ()) if now - moment < FIGHT_SECONDS]
+            key = (kind.kind, body["metadata"]["namespace"], name)
+            lately = [moment for moment in self._forced.get(key, ()) if now - moment < FIGHT_SECONDS]
             if len(lately) >= FIGHT:
                 # Whoever it is sets it again each time: that is no slip of a hand, so a person has to decide.
                 raise
-            self._forced[memory] = [*lately, now]
+            self._forced[key] = [*lately, now]
             after = self.kube.apply(kind, body, force=True)
-            told = ", ".join(f"{owner.field} (by {owner.manager})" for owner in owners)
-            report.repaired.append(f"{kind.kind} {name}: {told}")
+            fields = ", ".join(f"{owner.field} (by {owner.manager})" for owner in owners)
+            report.repaired.append(f"{kind.kind} {name}: {fields}")
             return after
 
     def delete(self, live: Json, report: ApplyReport) -> None:
@@ -156,20 +158,21 @@ class Applier:
                 report.written.append((live["kind"], meta["name"], "deleted"))
         except ApiError as error:
             report.problems[live["kind"], meta["name"]] = error.message
-        self._seen.pop((live["kind"], meta["namespace"], meta["name"]), None)
+        self._digests.pop((live["kind"], meta["namespace"], meta["name"]), None)
 
     def forget(self, namespace: str, detector: str) -> None:
         """Drops the memory of a detector's children once it is gone."""
-        for known in (self._seen, self._forced):
-            for memory in [m for m in known if m[1] == namespace and m[2].startswith(detector)]:
-                del known[memory]
+        for memory in (self._digests, self._forced):
+            for key in [key for key in memory if key[1] == namespace and key[2].startswith(detector)]:
+                del memory[key]
 
 
-def _may_take(child: Child, live: Json) -> bool:
-    """Whether what has a child's name is ours to write: this detector's, or one's of the same name before it that kept it.
+def _may_write(child: Child, live: Json) -> bool:
+    """Whether an object that has a child's name is ours to write.
 
-    Either bears an entry of our field manager, also where a hand took our labels off. Keys and pointer are put back from a
-    backup by hand, which leaves no proof of whose they are.
+    It is if this detector made it, or an earlier one of the same name that left it: our field manager has an
+    entry in it, even where someone took our labels off. Keys and pointer are always ours: a person may put them
+    back from a backup, which leaves no such proof.
     """
     labels = child.body["metadata"]["labels"]
     detector = labels[names.DETECTOR_LABEL]
@@ -186,12 +189,12 @@ def _may_take(child: Child, live: Json) -> bool:
     )
 
 
-def _belonging(body: Json) -> Json:
-    """Of what is made once: what it holds stays as it was made, to whom it belongs is ours to keep right."""
+def _metadata_only(body: Json) -> Json:
+    """For a child that is written once: its content stays as it is, its labels and owner are kept right."""
     return {key: body[key] for key in ("apiVersion", "kind", "metadata")}
 
 
-def _in_the_way(error: ConflictError) -> str:
+def _conflict_message(error: ConflictError) -> str:
     owners = [f"{owner.field} is owned by {owner.manager!r}" for owner in error.owners]
     return "; ".join(owners) or error.message
 
@@ -229,7 +232,7 @@ def wrote(child: Json, *path: str) -> bool:
 
 def snapshot(
     kube: Kube, namespace: str, uid: str, pool: Executor | None = None
-) -> tuple[dict[Key, Json], set[str]]:
+) -> tuple[dict[ChildKey, Json], set[str]]:
     """All children of the detector that are ours, and the kinds that the API server doesn't know.
 
     Secrets aren't listed: the operator may get them by name only.
@@ -243,17 +246,17 @@ def snapshot(
 
     answers = list(pool.map(listed, LISTED_KINDS) if pool is not None else map(listed, LISTED_KINDS))
 
-    found = {
+    children = {
         (kind.kind, item["metadata"]["name"]): item
         for kind, items in zip(LISTED_KINDS, answers, strict=True)
         for item in items or []
         if is_ours(item, uid)
     }
-    return found, {kind.kind for kind, items in zip(LISTED_KINDS, answers, strict=True) if items is None}
+    return children, {kind.kind for kind, items in zip(LISTED_KINDS, answers, strict=True) if items is None}
 
 
 def surplus(
-    live: Mapping[Key, Json], uid: str, desired: Iterable[Child], keep: Iterable[Key] = ()
+    live: Mapping[ChildKey, Json], uid: str, desired: Iterable[Child], keep: Iterable[ChildKey] = ()
 ) -> list[Json]:
     """Children of ours that nobody wants any more, in a stable order; none that holds data, whatever a spec says."""
     wanted = {(child.kind, child.name) for child in desired} | set(keep)

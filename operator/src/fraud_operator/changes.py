@@ -1,7 +1,7 @@
 """Edits that would destroy what a live detector holds, or leave it behind. The CRD's transition rules refuse most of them.
 
-This is the operator's own look at what is there: for an object stored past the rules (under an older CRD, or by a
-restore), and for what no rule can see, as a default of the platform's.
+This is the operator's own check against the live children: for an object that was stored past the rules (under
+an older CRD, or by a restore), and for what no rule can see, as a default of the platform's.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any
 from fraud_contracts import names
 from fraud_contracts.config import CONFIG_KEY
 from fraud_contracts.errors import SpecError
-from fraud_operator.apply import Key, wrote
+from fraud_operator.apply import ChildKey, wrote
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
 
-def check(detector: Detector, children: Mapping[Key, Json]) -> list[SpecError]:
-    """What can't be changed any more; ``children`` are those that are there. Empty where all is well."""
+def check(detector: Detector, children: Mapping[ChildKey, Json]) -> list[SpecError]:
+    """What the spec may not change any more; ``children`` are the live ones. Empty where all is well."""
     before = _document(detector, children)
-    spec, found = detector.spec, []
+    spec, errors = detector.spec, []
     old_spec = before.get("spec") or {}
     old_kafka, old_event = old_spec.get("kafka") or {}, old_spec.get("event") or {}
     old_amount = old_event.get("amount") or {}
     was_managed = ("Kafka", names.kafka(detector.name)) in children or "managed" in old_kafka
     if not detector.managed_kafka and was_managed:
-        told = "the detector has a managed Kafka, whose topics hold its data: write managed again, or make a new detector"
-        found.append(SpecError("spec.kafka.external", told))
+        message = "the detector has a managed Kafka, whose topics hold its data: write managed again, or make a new detector"
+        errors.append(SpecError("spec.kafka.external", message))
     if detector.managed_kafka and "external" in old_kafka:
         address = old_kafka["external"].get("bootstrapServers")
-        told = (
+        message = (
             f"the detector's data is in the Kafka at {address}: write external again, or make a new detector"
         )
-        found.append(SpecError("spec.kafka.managed", told))
+        errors.append(SpecError("spec.kafka.managed", message))
     fixed: list[tuple[str, Any, Any]] = [
         ("spec.kafka.partitions", old_kafka.get("partitions"), spec.kafka.partitions),
         ("spec.event.id.field", old_event.get("id", {}).get("field"), spec.event.id.field),
@@ -49,9 +49,9 @@ def check(detector: Detector, children: Mapping[Key, Json]) -> list[SpecError]:
     ]  # fmt: skip
     for path, old, new in fixed:
         if old not in (None, "") and old != new:
-            told = f"is {old} for the data that is there: write that again, or make a new detector"
-            found.append(SpecError(path, told))
-    return found
+            message = f"is {old} for the data that is there: write that again, or make a new detector"
+            errors.append(SpecError(path, message))
+    return errors
 
 
 def _keys(entities: Sequence[Mapping[str, Any]], sensitive: Collection[str]) -> str:
@@ -62,7 +62,7 @@ def _keys(entities: Sequence[Mapping[str, Any]], sensitive: Collection[str]) -> 
     )
 
 
-def _document(detector: Detector, children: Mapping[Key, Json]) -> Mapping[str, Any]:
+def _document(detector: Detector, children: Mapping[ChildKey, Json]) -> Mapping[str, Any]:
     """The detector document as we wrote it last; nothing where there is none, or where a hand has changed it since."""
     body = children.get(("ConfigMap", names.config(detector.name)))
     if body is None or not wrote(body, "f:data", f"f:{CONFIG_KEY}"):

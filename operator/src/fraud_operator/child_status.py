@@ -22,7 +22,7 @@ JOB_NOT_RUNNING: Final = "JobNotRunning"
 
 
 class Level(StrEnum):
-    """BLOCKED is a failure that lies outside the child: its Pods may not be made. Kubernetes tries again by itself."""
+    """BLOCKED: the child's Pods are refused, for a reason outside it; Kubernetes tries again by itself."""
 
     READY = "Ready"
     DEGRADED = "Degraded"
@@ -62,7 +62,7 @@ def _all(status: Json, kind: str) -> list[Json]:
     ]
 
 
-def _told(condition: Json) -> str:
+def _reason_and_message(condition: Json) -> str:
     return ": ".join(
         part for part in (str(condition.get("reason", "")), str(condition.get("message", ""))) if part
     )
@@ -73,18 +73,21 @@ def _current(child: Json, status: Json) -> bool:
 
 
 def silent(child: Json, now: int, operator: str) -> Verdict:
-    """No status at all: fresh, or nobody looks after it. Tells a moment, not an age: a settled status never changes."""
-    made = child["metadata"].get("creationTimestamp")
-    if made is None or now - to_ms(made) < SILENT_MS:
+    """For a child without any status: it is new, or no operator looks after it.
+
+    The message names a time and not an age, so that it stays the same from pass to pass.
+    """
+    created = child["metadata"].get("creationTimestamp")
+    if created is None or now - to_ms(created) < SILENT_MS:
         return Verdict(Level.PROGRESSING, "waits for its operator")
     return Verdict(
         Level.SILENT,
-        f"has had no status since it was made at {made}: is {operator} running and watching this namespace?",
+        f"has had no status since it was made at {created}: is {operator} running and watching this namespace?",
     )
 
 
 def overlooked(child: Json, now: int, operator: str) -> Verdict | None:
-    """Where the spec was changed and its operator hasn't said that it looked: what to do once that takes too long."""
+    """For a child whose changed spec its operator hasn't observed; None before that takes too long."""
     times = [str(entry["time"]) for entry in child["metadata"].get("managedFields") or [] if entry.get("time")
              and not entry.get("subresource")]  # fmt: skip
     changed = max(times, default=None)
@@ -107,15 +110,15 @@ def kafka(child: Json | None, now: int, *, ephemeral: bool = False) -> Verdict:
     ready, not_ready = conditions.get("Ready"), conditions.get("NotReady")
     if not_ready is not None and not_ready.get("status") == "True":
         creating = not_ready.get("reason") == "Creating"
-        return Verdict(Level.PROGRESSING if creating else Level.FAILED, _told(not_ready))
+        return Verdict(Level.PROGRESSING if creating else Level.FAILED, _reason_and_message(not_ready))
     if ready is not None and ready.get("status") == "False":
-        return Verdict(Level.FAILED, _told(ready))
+        return Verdict(Level.FAILED, _reason_and_message(ready))
     if ready is None or not _current(child, status):
         stuck = overlooked(child, now, "the Strimzi operator")
         return stuck or Verdict(Level.PROGRESSING, "is being reconciled")
     warnings = [w for w in _all(status, "Warning") if not (ephemeral and w.get("reason") == "KafkaStorage")]
     if warnings:
-        return Verdict(Level.DEGRADED, "; ".join(dict.fromkeys(map(_told, warnings))))
+        return Verdict(Level.DEGRADED, "; ".join(dict.fromkeys(map(_reason_and_message, warnings))))
     return Verdict(Level.READY)
 
 
@@ -179,7 +182,7 @@ def workload(child: Json | None, now: int) -> Verdict:
             and progressing is not None
             and progressing.get("reason") == "ProgressDeadlineExceeded"
         ):
-            return Verdict(Level.FAILED, _told(progressing))
+            return Verdict(Level.FAILED, _reason_and_message(progressing))
     updated = status.get("updatedReplicas", 0)
     if child["kind"] == "StatefulSet" and status.get("updateRevision") == status.get("currentRevision"):
         # Kubernetes leaves updatedReplicas out once nothing is being updated.
@@ -195,14 +198,14 @@ def workload(child: Json | None, now: int) -> Verdict:
 def _blocked(child: Json, now: int) -> str:
     """Why Pods of a workload can't be made (a quota, Pod security, an account that is missing); empty where they can.
 
-    A StatefulSet has no condition that tells. Ours makes all its Pods at once, so that some are lacking for a while must do.
+    A StatefulSet has no condition for it. Ours makes all Pods at once: if some lack for a while, they are refused.
     """
     status, meta = child.get("status") or {}, child["metadata"]
     failures = _all(status, "ReplicaFailure")
     if failures:
-        return "; ".join(map(_told, failures))
-    made, wanted = status.get("replicas", 0), child["spec"].get("replicas", 1)
-    if child["kind"] != "StatefulSet" or not _current(child, status) or made >= wanted:
+        return "; ".join(map(_reason_and_message, failures))
+    pods, wanted = status.get("replicas", 0), child["spec"].get("replicas", 1)
+    if child["kind"] != "StatefulSet" or not _current(child, status) or pods >= wanted:
         return ""
     times = [str(entry["time"]) for entry in meta.get("managedFields") or [] if entry.get("time")
              and entry.get("subresource") == "status"]  # fmt: skip
@@ -210,7 +213,7 @@ def _blocked(child: Json, now: int) -> str:
     if since is None or now - to_ms(since) < SILENT_MS:
         return ""
     command = f"kubectl -n {meta['namespace']} describe statefulset {meta['name']}"
-    return f"only {made} Pods could be made: {command} tells why"
+    return f"only {pods} Pods could be made: {command} tells why"
 
 
 def answers(deployment: Json | None) -> bool:
@@ -233,7 +236,7 @@ def predictor(child: Json | None, deployment: Json | None, version: str, now: in
     predictor_ready = conditions.get("PredictorReady", {})
     blocked = _blocked(deployment, now) if deployment is not None else ""
     if predictor_ready.get("reason") == "ProgressDeadlineExceeded" and not blocked:
-        return Verdict(Level.FAILED, _told(predictor_ready))
+        return Verdict(Level.FAILED, _reason_and_message(predictor_ready))
     if not conditions:
         return silent(child, now, "KServe")
     if deployment is None:
@@ -248,7 +251,7 @@ def predictor(child: Json | None, deployment: Json | None, version: str, now: in
         return rollout
     ready = conditions.get("Ready", {})
     if ready.get("status") != "True":
-        return Verdict(Level.PROGRESSING, _told(ready) or "not ready yet")
+        return Verdict(Level.PROGRESSING, _reason_and_message(ready) or "not ready yet")
     if (model.get("copies") or {}).get("failedCopies", 0) > 0:
         return Verdict(Level.DEGRADED, "some copies failed to load the model")
     return Verdict(Level.READY)

@@ -168,8 +168,8 @@ def release_propagated(facts: Facts) -> ConditionState:
         return ConditionState(
             False, "NoRelease", "the first release is about to be written", Level.PROGRESSING
         )
-    there = sum(replica.release == facts.release.name for replica in facts.replicas)
-    message = f"{there} of {len(facts.replicas)} replicas use {facts.release.name}"
+    updated = sum(replica.release == facts.release.name for replica in facts.replicas)
+    message = f"{updated} of {len(facts.replicas)} replicas use {facts.release.name}"
     if readiness.propagated(facts):
         return ConditionState(True, "Propagated", message)
     mute = [replica.pod for replica in facts.replicas if replica.release is None]
@@ -179,7 +179,7 @@ def release_propagated(facts: Facts) -> ConditionState:
 
 
 def rollout_healthy(detector: Detector, facts: Facts) -> ConditionState:
-    """How the candidate gets on, and what of people's wishes waits."""
+    """The candidate's state, a version that waits for a slot, a rollback annotation that is spent."""
     candidate, state, resolved = _candidate(detector, facts), facts.state, facts.models.resolved
     notes = [candidate.message]
     if resolved is not None and (version := waiting(state, resolved.package())) is not None:

@@ -1,8 +1,8 @@
 """How a detector ends: its streaming job while all that a savepoint needs is there, then its topics, Kafka, the rest.
 
-Each look does what can be done now and says whether anything is left to wait for. All state is in the objects, so an
-operator that starts anew goes on where the last one was. Every wait has an end: a finalizer that nobody takes off would
-hold a whole namespace.
+Each step does what can be done now and says whether anything is left to wait for. All state is in the objects, so
+an operator that starts anew goes on where the last one was. Every wait has an end: a finalizer that nobody takes
+off would hold a whole namespace.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def ordered_at(body: Json) -> int | None:
 def is_orphaning(kube: Kube, body: Json) -> bool:
     """Whether the deletion is to leave all children where they are.
 
-    The garbage collector takes the owner off each of them and then its own mark off the detector, maybe before we look: a
-    document that is always owned, and has no owner, tells of it then.
+    The garbage collector takes the owner off each child and then its own mark off the detector, maybe before we
+    look. Then a document that normally has an owner, and has none, is the sign.
     """
     meta = body["metadata"]
     if ORPHAN in meta.get("finalizers", []):
@@ -93,22 +93,25 @@ def end_without_savepoint(kube: Kube, job: Json, now: int, hurry: str = "") -> s
 
 @dataclass
 class Removal:
-    """One look at a detector that is being deleted, or whose namespace is. ``tell`` takes reason, message, warning."""
+    """The end of a detector that is being deleted, or whose namespace is, step by step.
+
+    ``post_event`` takes reason, message and whether it is a warning.
+    """
 
     kube: Kube
     body: Json
     terminating: bool
     now: int
-    tell: EventPoster
+    post_event: EventPoster
     report: ApplyReport = field(default_factory=ApplyReport)
 
-    def look(self) -> bool:
-        """Whether nothing is left to wait for; what is left over for good is in ``report.problems``.
+    def advance(self) -> bool:
+        """Does what can be done now; True once nothing is left to wait for. ``report.problems`` says what can't go.
 
-        ApiError where the API server can't be asked now: look again.
+        ApiError where the API server gives no answer: call it again.
         """
         if not (self._all_goes or self.terminating):
-            self._free_kept()
+            self._disown_kept()
         # The namespace takes the rest by itself, and maybe our rights to it first.
         gone = self._streams_are_gone() and self._topics_are_gone()
         return gone and (self.terminating or self._rest_is_ordered())
@@ -128,8 +131,8 @@ class Removal:
             if ordered_at(job) is None:
                 if not self._delete(job):
                     continue
-                told = "before all that a savepoint needs: account, rights, documents, Kafka"
-                self.tell("StreamStopping", f"FlinkDeployment {name} is deleted {told}", False)
+                order = "before all that a savepoint needs: account, rights, documents, Kafka"
+                self.post_event("StreamStopping", f"FlinkDeployment {name} is deleted {order}", False)
                 again = self.kube.get(BY_KIND["FlinkDeployment"], self._namespace, name)
                 if again is None:
                     continue
@@ -145,14 +148,14 @@ class Removal:
             hurry = "the detector is deleted in the foreground, which takes the job's account and documents at once"
         name = job["metadata"]["name"]
         try:
-            told = end_without_savepoint(self.kube, job, self.now, hurry)
-            if told:
-                self.tell("NoSavepoint", told, True)
+            message = end_without_savepoint(self.kube, job, self.now, hurry)
+            if message:
+                self.post_event("NoSavepoint", message, True)
         except RefusedError as error:
             self.report.problems["FlinkDeployment", name] = error.message
         if self._waited(job) < SAVEPOINT_MS + RELEASE_MS:
             return True
-        self._left_over(job, "is the Flink Kubernetes operator running?")
+        self._report_left_over(job, "is the Flink Kubernetes operator running?")
         return False
 
     def _topics_are_gone(self) -> bool:
@@ -161,26 +164,26 @@ class Removal:
         fresh = [topic for topic in self._list("KafkaTopic") if ordered_at(topic) is None]
         deleted = [topic for topic in fresh if self._delete(topic)]
         if deleted:
-            self.tell("TopicsDeleted", f"{len(deleted)} KafkaTopics are deleted, before Kafka", False)
+            self.post_event("TopicsDeleted", f"{len(deleted)} KafkaTopics are deleted, before Kafka", False)
         topics = [topic for topic in self._list("KafkaTopic") if ordered_at(topic) is not None]
         waited = min(map(self._waited, topics), default=0)
-        why = self._alone(waited)
+        why = self._stuck_reason(waited)
         if not topics or not why:
             return not topics
         held = [topic for topic in topics if TOPIC_FINALIZER in topic["metadata"].get("finalizers", [])]
         for topic in held:
             self._release(topic)
         if held:
-            self.tell("FinalizersRemoved", f"{TOPIC_FINALIZER} of {len(held)} KafkaTopics: {why}", True)
+            self.post_event("FinalizersRemoved", f"{TOPIC_FINALIZER} of {len(held)} KafkaTopics: {why}", True)
             topics = [topic for topic in self._list("KafkaTopic") if ordered_at(topic) is not None]
         if topics and waited < 2 * TOPICS_MS:
             return False
         for topic in topics:
-            self._left_over(topic, "who put them there?")
+            self._report_left_over(topic, "who put them there?")
         return True
 
-    def _alone(self, waited: int) -> str:
-        """Why Strimzi's topic operator won't let go of the topics; empty while it may."""
+    def _stuck_reason(self, waited: int) -> str:
+        """Why Strimzi's topic operator won't take its finalizers off the topics; empty while it still may."""
         if self.terminating:
             return "the namespace takes the topic operator with it"
         if all(ordered_at(kafka) is not None for kafka in self._list("Kafka")):
@@ -194,16 +197,16 @@ class Removal:
         for kind in _KEPT_KINDS:
             for child in self._list(kind):
                 if ordered_at(child) is None and self._delete(child) and kind == "Kafka":
-                    self.tell("KafkaDeleted", f"Kafka {child['metadata']['name']} is deleted", False)
+                    self.post_event("KafkaDeleted", f"Kafka {child['metadata']['name']} is deleted", False)
         keys = self._keys()
         if keys is not None:
             self._delete(keys)
         return True
 
-    def _free_kept(self) -> None:
-        """What Retain keeps has no owner; but a policy changed while the operator was paused or away left it one.
+    def _disown_kept(self) -> None:
+        """Takes the owner off what Retain keeps; a policy changed while the operator was away leaves one.
 
-        Before all else: whatever happens to the detector then takes nothing of it along.
+        It comes first: afterwards nothing that happens to the detector takes these along.
         """
         release = names.release_pointer(str(self.body["metadata"]["name"]))
         kept = [child for kind in (*_KEPT_KINDS, "KafkaTopic") for child in self._list(kind)]
@@ -223,25 +226,25 @@ class Removal:
 
     def _keys(self) -> Json | None:
         meta = self.body["metadata"]
-        found = self.kube.get(BY_KIND["Secret"], self._namespace, names.keys(str(meta["name"])))
-        return found if found is not None and is_ours(found, str(meta["uid"])) else None
+        secret = self.kube.get(BY_KIND["Secret"], self._namespace, names.keys(str(meta["name"])))
+        return secret if secret is not None and is_ours(secret, str(meta["uid"])) else None
 
     def _waited(self, child: Json) -> int:
-        """Since we may have asked for it: a person may have deleted the child long before the detector."""
+        """Ms since both were ordered to go: a person may have deleted the child long before the detector."""
         asked = (ordered_at(child), ordered_at(self.body))
         return self.now - max((moment for moment in asked if moment is not None), default=self.now)
 
     def _list(self, kind: str) -> list[Json]:
-        """Ours of a kind; none where the kind isn't installed. A list that is refused isn't an empty one: look again."""
+        """Our children of a kind, none where it isn't installed; ApiError where the list is refused."""
         uid = str(self.body["metadata"]["uid"])
         try:
-            found = self.kube.list(BY_KIND[kind], self._namespace, f"{names.UID_LABEL}={uid}")
+            children = self.kube.list(BY_KIND[kind], self._namespace, f"{names.UID_LABEL}={uid}")
         except UnknownKindError:
             return []
-        return [child for child in found if is_ours(child, uid)]
+        return [child for child in children if is_ours(child, uid)]
 
     def _delete(self, child: Json) -> bool:
-        """Whether it goes; what the API server refuses is told and left."""
+        """Whether it goes; a refusal of the API server becomes a problem, and the child stays."""
         kind, meta = str(child["kind"]), child["metadata"]
         try:
             if self.kube.delete(BY_KIND[kind], meta["namespace"], meta["name"], meta.get("uid")):
@@ -262,8 +265,8 @@ class Removal:
             if error.status not in (404, 409):
                 self.report.problems["KafkaTopic", meta["name"]] = error.message
 
-    def _left_over(self, child: Json, question: str) -> None:
+    def _report_left_over(self, child: Json, question: str) -> None:
         kind, meta = str(child["kind"]), child["metadata"]
         held = ", ".join(meta.get("finalizers", [])) or "nothing"
-        told = f"still held by {held} after {self._waited(child) // 1000} s; {question}"
-        self.report.problems.setdefault((kind, meta["name"]), told)
+        message = f"still held by {held} after {self._waited(child) // 1000} s; {question}"
+        self.report.problems.setdefault((kind, meta["name"]), message)

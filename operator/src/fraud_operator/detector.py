@@ -23,6 +23,9 @@ from fraud_operator import training
 from fraud_operator.objects import to_ms
 from fraud_operator.settings import Platform
 
+# (namespace, name): what the operator's queue and memory are keyed by.
+DetectorKey = tuple[str, str]
+
 # Parts of the spec that reach no data-path process through its document: a change in them must restart nothing.
 _NOT_IN_HASH: Final = ("policy", "rollout", "model", "components", "deletion_policy", "paused")
 
@@ -150,26 +153,26 @@ class Detector:
 
 def check(detector: Detector) -> list[SpecError]:
     """What is wrong with a spec that its schema let pass. Empty where all is well."""
-    spec, found = detector.spec, list(feature_set.check(detector.spec))
+    spec, errors = detector.spec, list(feature_set.check(detector.spec))
     readable = rules.names(spec)
     for i, rule in enumerate(spec.policy.rules):
         try:
             rules.compile_rule(rule.when, readable, cel.compile)
         except RuleError as error:
-            found.append(SpecError(f"spec.policy.rules[{i}].when", f"rule {rule.name!r} {error}"))
+            errors.append(SpecError(f"spec.policy.rules[{i}].when", f"rule {rule.name!r} {error}"))
     if spec.event.amount.currency_field is not None and spec.event.amount.currency is None:
         # The schema says it, too; an object may have been stored before it did.
-        found.append(
+        errors.append(
             SpecError("spec.event.amount.currency", "currencyField is checked against it; give it too")
         )
     if spec.kafka.external is not None and spec.kafka.external.secret_ref is not None:
-        found.append(
+        errors.append(
             SpecError(
                 "spec.kafka.external.secretRef",
                 "clients don't log in yet; give a listener that needs no credentials, and leave it out",
             )
         )
-    known = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
+    fields = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
     for i, listed in enumerate(spec.policy.lists):
         for j, entry in enumerate(listed.entries):
             try:
@@ -178,9 +181,9 @@ def check(detector: Detector) -> list[SpecError]:
                 zone = None
             if not zone:
                 path = f"spec.policy.lists[{i}].entries[{j}].expires"
-                found.append(SpecError(path, "is no time; write RFC 3339, as in 2027-01-31T00:00:00Z"))
-        if listed.field not in known:
-            found.append(
+                errors.append(SpecError(path, "is no time; write RFC 3339, as in 2027-01-31T00:00:00Z"))
+        if listed.field not in fields:
+            errors.append(
                 SpecError(
                     f"spec.policy.lists[{i}].field",
                     f"{listed.field!r} is no entity or declared field; name one, or add it to spec.event.fields",
@@ -189,26 +192,26 @@ def check(detector: Detector) -> list[SpecError]:
     for i, override in enumerate(spec.components):
         if override.name is Component.PREDICTOR and override.replicas == 0 and spec.model.none is None:
             path = f"spec.components[{i}].replicas"
-            told = "a predictor without replicas answers nothing; write at least 1, or spec.model.none for rules alone"
-            found.append(SpecError(path, told))
+            message = "a predictor without replicas answers nothing; write at least 1, or spec.model.none for rules alone"
+            errors.append(SpecError(path, message))
     train = spec.model.train
     if train is not None and train.schedule is not None:
         try:
             training.last_tick(train.schedule, detector.created, detector.created)
         except ValueError as error:
-            found.append(SpecError("spec.model.train.schedule", str(error)))
+            errors.append(SpecError("spec.model.train.schedule", str(error)))
     steps = spec.rollout.steps
     if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
-        found.append(SpecError("spec.rollout.steps", "each step must be larger than the one before"))
+        errors.append(SpecError("spec.rollout.steps", "each step must be larger than the one before"))
     if not detector.storage_uri:
-        found.append(
+        errors.append(
             SpecError("spec.storage.uri", "the platform has no default storage; give s3:// or file://")
         )
-    for store, given in (
+    for store, configured in (
         ("redis", spec.stores.redis is not None or detector.platform.stores.redis_url),
         ("postgres", spec.stores.postgres is not None or detector.platform.stores.postgres_dsn),
         ("mlflow", detector.mlflow_uri),
     ):
-        if not given:
-            found.append(SpecError(f"spec.stores.{store}", "the platform has no default for it; give one"))
-    return found
+        if not configured:
+            errors.append(SpecError(f"spec.stores.{store}", "the platform has no default for it; give one"))
+    return errors

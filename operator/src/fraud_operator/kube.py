@@ -35,8 +35,8 @@ class ApiError(FraudError):
         self.status, self.message, self.details = status, message, dict(details or {})
 
 
-# How the API server writes a manager that it found in the way; "using" marks one that wrote without declaring anything.
-_IN_THE_WAY: Final = re.compile(r'conflict with "([^"]*)"(?: with subresource "([^"]*)")?( using)?')
+# How the API server names a field's manager; "using" marks one that wrote without declaring anything.
+_CONFLICT: Final = re.compile(r'conflict with "([^"]*)"(?: with subresource "([^"]*)")?( using)?')
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Owner:
 
 
 class ConflictError(ApiError):
-    """``owners`` names what others own of what we want."""
+    """``owners`` are the fields that we want and others own."""
 
     @property
     def owners(self) -> list[Owner]:
-        found = []
+        owners = []
         for cause in self.details.get("causes", []):
-            match = _IN_THE_WAY.search(str(cause.get("message", "")))
+            match = _CONFLICT.search(str(cause.get("message", "")))
             manager, part, by_hand = match.groups() if match else ("unknown", None, None)
             declared = part is not None or by_hand is None
-            found.append(Owner(str(cause.get("field", "")), manager, declared))
-        return found
+            owners.append(Owner(str(cause.get("field", "")), manager, declared))
+        return owners
 
 
 class UnknownKindError(ApiError):

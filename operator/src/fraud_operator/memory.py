@@ -1,8 +1,8 @@
-"""What a running operator knows of a detector beside what the cluster holds, so that a deleted child comes back as it was.
+"""What the operator remembers of a detector between passes, so that a deleted child comes back as it was.
 
-Two children can't be derived from the spec: the keys, which are random, and the release pointer, which says how far the
-rollout is. Everything here is a help: an operator that starts anew reads both from the cluster, and where the pointer is
-gone by then it goes on from the release that the status names.
+Two children can't be derived from the spec: the keys, which are random, and the release pointer, which says how far
+the rollout is. An operator that starts anew reads both from the cluster, and where the pointer is gone by then it
+goes on from the release that the status names.
 """
 
 from __future__ import annotations
@@ -19,60 +19,61 @@ from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS, Detecto
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.release import Release, parse_release
 from fraud_operator.apply import wrote
-from fraud_operator.detector import Detector
+from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Facts
 from fraud_operator.kube import Kube
 from fraud_operator.objects import Json
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 
 LOG: Final = logging.getLogger(__name__)
-Key = tuple[str, str]
 SECRET: Final = BY_KIND["Secret"]
 TOKEN: Final = "TOKEN_KEY"  # noqa: S105 - the name of a key, not the key
-
-SHORTEST: Final = 16
+MIN_TOKEN_KEY_BYTES: Final = 16
 
 
 @dataclass
-class Memory:
-    """By namespace and name. ``_keys`` and ``_rollout`` hold the detector's UID too: a namesake made later begins anew."""
+class DetectorMemory:
+    """By namespace and name. All but the Secrets' versions hold the UID: a later namesake begins anew."""
 
     kube: Kube
-    _keys: dict[Key, tuple[str, dict[str, str]]] = field(default_factory=dict)
-    _rollout: dict[Key, tuple[str, Release, RolloutState]] = field(default_factory=dict)
-    _versions: dict[Key, dict[str, str | None]] = field(default_factory=dict)
-    _valid: dict[Key, tuple[str, DetectorSpec]] = field(default_factory=dict)
+    _keys: dict[DetectorKey, tuple[str, dict[str, str]]] = field(default_factory=dict)
+    _rollout: dict[DetectorKey, tuple[str, Release, RolloutState]] = field(default_factory=dict)
+    _secret_versions: dict[DetectorKey, dict[str, str | None]] = field(default_factory=dict)
+    _valid_specs: dict[DetectorKey, tuple[str, DetectorSpec]] = field(default_factory=dict)
 
-    def fill(self, detector: Detector, facts: Facts, previous: Mapping[str, Any]) -> Facts:
-        """The facts, with the rollout as this operator left it: nobody else writes it. Takes note of the Secrets."""
+    def restore(self, detector: Detector, facts: Facts, previous: Mapping[str, Any]) -> Facts:
+        """The facts with the rollout as this operator left it, since nobody else writes it.
+
+        Also remembers the Secrets, and puts keys that were damaged back into theirs.
+        """
         key = (detector.namespace, detector.name)
-        found = self._look(*key)
-        self._versions[key] = {name: _version(secret) for name, secret in found.items()}
-        values = (found[names.keys(detector.name)] or {}).get("data") or {}
-        known, before = _decoded(values), self.keys(detector)
-        if before is not None and values and (known is None or known[TOKEN] != before[TOKEN]):
-            known = {**before, **(known or {}), TOKEN: before[TOKEN]}
-            self._put_back(detector, known)
-        if known is not None:
-            self._keys[key] = detector.uid, known
+        secrets = self._read_secrets(*key)
+        self._secret_versions[key] = {name: _resource_version(secret) for name, secret in secrets.items()}
+        values = (secrets[names.keys(detector.name)] or {}).get("data") or {}
+        keys, before = _decoded(values), self.keys(detector)
+        if before is not None and values and (keys is None or keys[TOKEN] != before[TOKEN]):
+            keys = {**before, **(keys or {}), TOKEN: before[TOKEN]}
+            self._put_back(detector, keys)
+        if keys is not None:
+            self._keys[key] = detector.uid, keys
         if not facts.has_keys and self.keys(detector) is None:
             return facts
         uid, release, state = self._rollout.get(key) or ("", None, RolloutState())
         if uid == detector.uid and release is not None:
             if (facts.release, facts.state) != (release, state):
-                told = {"detector": str(detector.identity)}
-                LOG.warning("release pointer is not as it was written", extra={"data": told})
+                data = {"detector": str(detector.identity)}
+                LOG.warning("release pointer is not as it was written", extra={"data": data})
             return replace(facts, release=release, state=state)
         return facts if facts.release is not None else self._from_status(detector, facts, previous)
 
-    def _put_back(self, detector: Detector, known: Mapping[str, str]) -> None:
-        """The other two may be replaced; with another token key no stored profile, claim or decision would ever match."""
+    def _put_back(self, detector: Detector, keys: Mapping[str, str]) -> None:
+        """A new token key would match no stored profile, claim or decision; the other two may be replaced."""
         LOG.warning("the keys were damaged; put back", extra={"data": {"detector": str(detector.identity)}})
-        data = {name: base64.b64encode(value.encode()).decode() for name, value in known.items()}
+        data = {name: base64.b64encode(value.encode()).decode() for name, value in keys.items()}
         self.kube.merge(SECRET, detector.namespace, names.keys(detector.name), {"data": data})
 
     def _from_status(self, detector: Detector, facts: Facts, previous: Mapping[str, Any]) -> Facts:
-        """Of a pointer deleted while no operator ran: what was live goes on; what was on its way begins again."""
+        """For a pointer deleted while no operator ran: the live version goes on, a candidate begins again."""
         name = (previous.get("release") or {}).get("name")
         body = self.kube.get(BY_KIND["ConfigMap"], detector.namespace, name) if name else None
         text = ((body or {}).get("data") or {}).get(RELEASE_KEY)
@@ -88,21 +89,21 @@ class Memory:
         uid, values = self._keys.get((detector.namespace, detector.name)) or ("", {})
         return values if uid == detector.uid and values else None
 
-    def keep(self, detector: Detector, release: Release, state: RolloutState) -> None:
+    def keep_rollout(self, detector: Detector, release: Release, state: RolloutState) -> None:
         self._rollout[detector.namespace, detector.name] = detector.uid, release, state
 
-    def note(self, detector: Detector) -> None:
-        """This spec could be built."""
-        self._valid[detector.namespace, detector.name] = detector.uid, detector.spec
+    def keep_valid_spec(self, detector: Detector) -> None:
+        self._valid_specs[detector.namespace, detector.name] = detector.uid, detector.spec
 
     def last_valid(self, meta: Json) -> DetectorSpec | None:
-        """The last spec of this object that could be built, read from the documents that it made by an operator that starts anew.
+        """The last spec of this object that could be built.
 
-        Those hold it whole: the policy's lists, with tokens, stand in the release, all else in the configuration.
+        An operator that starts anew reads it from two documents: the release has the policy, its lists with
+        tokens, and the configuration has all else.
         """
         namespace, name, uid = meta["namespace"], meta["name"], meta.get("uid", "")
-        noted, spec = self._valid.get((namespace, name)) or ("", None)
-        if noted == uid and spec is not None:
+        spec_uid, spec = self._valid_specs.get((namespace, name)) or ("", None)
+        if spec_uid == uid and spec is not None:
             return spec
         try:
             config = DetectorConfig.model_validate_json(
@@ -113,28 +114,29 @@ class Memory:
             return None
         if config.uid != uid:
             return None
-        # Read once: what the newest spec holds back, though it can't be built, is written into the configuration next.
+        # Remembered, not read again: the configuration written next may hold a pause of the newest spec.
         spec = config.spec.model_copy(update={"policy": release.policy})
-        self._valid[namespace, name] = uid, spec
+        self._valid_specs[namespace, name] = uid, spec
         return spec
 
     def _written(self, namespace: str, document: str, key: str) -> str:
         """As we wrote it last; empty where it is gone or a hand has changed it since."""
-        found = self.kube.get(BY_KIND["ConfigMap"], namespace, document)
-        text = (((found or {}).get("data")) or {}).get(key, "")
-        return str(text) if found is not None and wrote(found, "f:data", f"f:{key}") else ""
+        body = self.kube.get(BY_KIND["ConfigMap"], namespace, document)
+        text = (((body or {}).get("data")) or {}).get(key, "")
+        return str(text) if body is not None and wrote(body, "f:data", f"f:{key}") else ""
 
     def secrets_differ(self, namespace: str, name: str) -> bool:
-        known = self._versions.get((namespace, name))
-        if known is None:
+        versions = self._secret_versions.get((namespace, name))
+        if versions is None:
             return False
-        return {n: _version(secret) for n, secret in self._look(namespace, name).items()} != known
+        secrets = self._read_secrets(namespace, name)
+        return {secret: _resource_version(body) for secret, body in secrets.items()} != versions
 
     def forget(self, namespace: str, name: str) -> None:
-        for known in (self._keys, self._rollout, self._versions, self._valid):
-            known.pop((namespace, name), None)
+        for memory in (self._keys, self._rollout, self._secret_versions, self._valid_specs):
+            memory.pop((namespace, name), None)
 
-    def _look(self, namespace: str, name: str) -> dict[str, Json | None]:
+    def _read_secrets(self, namespace: str, name: str) -> dict[str, Json | None]:
         wanted = (names.keys(name), names.stores(name))
         return {secret: self.kube.get(SECRET, namespace, secret) for secret in wanted}
 
@@ -142,11 +144,11 @@ class Memory:
 def _decoded(values: Mapping[str, str]) -> dict[str, str] | None:
     """The three keys in plain; None where one is missing or the token key is no key."""
     try:
-        known = {name: base64.b64decode(values[name]).decode() for name in SECRET_KEYS}
-        return known if len(bytes.fromhex(known[TOKEN])) >= SHORTEST else None
+        keys = {name: base64.b64decode(values[name]).decode() for name in SECRET_KEYS}
+        return keys if len(bytes.fromhex(keys[TOKEN])) >= MIN_TOKEN_KEY_BYTES else None
     except (KeyError, ValueError):
         return None
 
 
-def _version(secret: Json | None) -> str | None:
+def _resource_version(secret: Json | None) -> str | None:
     return None if secret is None else str(secret["metadata"].get("resourceVersion"))

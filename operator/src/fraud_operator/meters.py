@@ -12,7 +12,7 @@ from fraud_process.instruments import Instruments
 
 
 @dataclass
-class Meters:
+class OperatorMeters:
     registry: CollectorRegistry = field(default_factory=lambda: REGISTRY)
 
     def __post_init__(self) -> None:

@@ -84,16 +84,18 @@ class Observer:
         if "InferenceService" in missing:
             return
         for _, name in [key for key in children if key[0] == "InferenceService"]:
-            found = self.kube.get(BY_KIND["Deployment"], detector.namespace, names.predictor(name))
-            if found is not None and _controller(found).get("uid") == _uid(
+            deployment = self.kube.get(BY_KIND["Deployment"], detector.namespace, names.predictor(name))
+            if deployment is not None and _controller(deployment).get("uid") == _uid(
                 children["InferenceService", name]
             ):
-                children["Deployment", names.predictor(name)] = found
+                children["Deployment", names.predictor(name)] = deployment
 
     def _pointer(self, detector: Detector) -> tuple[Release | None, RolloutState]:
         """By name, not by label: a pointer that outlived an earlier detector of this name is continued from."""
-        found = self.kube.get(BY_KIND["ConfigMap"], detector.namespace, names.release_pointer(detector.name))
-        data: Mapping[str, str] = (found or {}).get("data") or {}
+        pointer = self.kube.get(
+            BY_KIND["ConfigMap"], detector.namespace, names.release_pointer(detector.name)
+        )
+        data: Mapping[str, str] = (pointer or {}).get("data") or {}
         try:
             release = parse_release(data[RELEASE_KEY]) if RELEASE_KEY in data else None
             state = (
@@ -140,12 +142,12 @@ class Observer:
         return self._registries[key]
 
     def _log_in(self, registry: Registry, namespace: str, secret: str) -> None:
-        found = self.kube.get(BY_KIND["Secret"], namespace, secret)
-        if found is None:
+        body = self.kube.get(BY_KIND["Secret"], namespace, secret)
+        if body is None:
             raise StoreError(
                 "mlflow", f"spec.stores.mlflow.secretRef: there is no Secret {secret} in {namespace}"
             )
-        data = {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
+        data = {key: base64.b64decode(value).decode() for key, value in (body.get("data") or {}).items()}
         if "MLFLOW_TRACKING_TOKEN" in data:
             registry.session.headers["Authorization"] = f"Bearer {data['MLFLOW_TRACKING_TOKEN']}"
         elif "MLFLOW_TRACKING_USERNAME" in data:
@@ -168,15 +170,15 @@ class Observer:
                 name, model.registered.alias if model.registered else CHALLENGER
             )
             if wanted is None:
-                return Models(None, _nothing_yet(detector, name), champion, trained, failure)
-            found = registry.version(name, wanted)
+                return Models(None, _no_version_yet(detector, name), champion, trained, failure)
+            version = registry.version(name, wanted)
         except StoreError as error:
             return Models(problem=("RegistryUnavailable", f"{error}. What is live goes on unchanged"))
         except (ModelNotFoundError, PackageError) as error:
             reason = "VersionNotFound" if isinstance(error, ModelNotFoundError) else "PackageRefused"
             return Models(None, (reason, str(error)), champion, trained, failure)
-        problem = _unfit(detector, found)
-        return Models(None if problem else found, problem, champion, trained, failure)
+        problem = _feature_set_problem(detector, version)
+        return Models(None if problem else version, problem, champion, trained, failure)
 
     def _lags(self, detector: Detector, facts: Facts) -> Lags:
         if detector.managed_kafka and not readiness.kafka(detector, facts).usable:
@@ -211,7 +213,7 @@ class Observer:
 
 
 def _failure(registry: Registry, detector: Detector, facts: Facts) -> TrainingFailure | None:
-    """What the wanted run says of why it made no model, where its RayJob failed; a former try's word doesn't count."""
+    """The wanted run's own record of why it made no model, where its RayJob failed; never an earlier try's."""
     job = readiness.training_job(detector, facts)
     if job is None or facts.revision is None or training.outcome(job).phase is not TrainingPhase.FAILED:
         return None
@@ -274,7 +276,7 @@ def release_in(text: str) -> str | None:
     return None
 
 
-def _nothing_yet(detector: Detector, name: str) -> tuple[str, str]:
+def _no_version_yet(detector: Detector, name: str) -> tuple[str, str]:
     if detector.spec.model.registered is not None:
         alias = detector.spec.model.registered.alias
         return (
@@ -284,11 +286,11 @@ def _nothing_yet(detector: Detector, name: str) -> tuple[str, str]:
     return "NoVersionYet", f"training has registered no version of {name!r} yet"
 
 
-def _unfit(detector: Detector, found: Version) -> tuple[str, str] | None:
-    if found.feature_set != detector.feature_set:
+def _feature_set_problem(detector: Detector, version: Version) -> tuple[str, str] | None:
+    if version.feature_set != detector.feature_set:
         return (
             "FeatureSetMismatch",
-            f"version {found.version} was trained on feature set {found.feature_set[:6]}, the spec declares "
+            f"version {version.version} was trained on feature set {version.feature_set[:6]}, the spec declares "
             f"{detector.hash6}: train again, or register a version of this set",
         )
     return None

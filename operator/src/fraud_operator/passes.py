@@ -12,15 +12,15 @@ from typing import Final
 
 from fraud_contracts.background import watched
 from fraud_contracts.errors import FraudError
-from fraud_operator.meters import Meters
+from fraud_operator.detector import DetectorKey
+from fraud_operator.meters import OperatorMeters
 from fraud_operator.reconcile import PassResult
 
 LOG: Final = logging.getLogger(__name__)
-Key = tuple[str, str]
 
-# While something is on its way it is looked at often: not everything that we wait for sends us an event (lags, replicas).
+# Between passes while something is on its way, since lags and replicas send no events.
 SOON: Final = 3.0
-# Where looks find nothing new they come less often, up to this.
+# Passes that change nothing come less and less often, up to this.
 SELDOM: Final = 12.0
 # A settled detector's children send events; this is for what was missed nevertheless.
 RESYNC: Final = 60.0
@@ -38,12 +38,12 @@ class Passes:
     """``run`` and ``glance`` are synchronous and go to a thread; passes of one detector never overlap."""
 
     run: Callable[[str, str], PassResult]
-    meters: Meters
+    meters: OperatorMeters
     glance: Callable[[str, str], bool]
     # Passes wait for answers far more than they compute: a Kafka that gives none must not hold up the other detectors.
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "pass"))
-    _wake: dict[Key, asyncio.Event] = field(default_factory=dict)
-    _tasks: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
+    _wake: dict[DetectorKey, asyncio.Event] = field(default_factory=dict)
+    _tasks: dict[DetectorKey, asyncio.Task[None]] = field(default_factory=dict)
     alive: float = field(default_factory=time.monotonic)
 
     def ask(self, namespace: str, name: str) -> None:
@@ -55,7 +55,7 @@ class Passes:
                 asyncio.get_running_loop().create_task(self._serve(key), name=f"passes {namespace}/{name}")
             )
 
-    async def _serve(self, key: Key) -> None:
+    async def _serve(self, key: DetectorKey) -> None:
         wake, failures, started, look = self._wake[key], 0, time.monotonic() - APART, SOON
         while True:
             await asyncio.sleep(max(QUIET, started + APART - time.monotonic()))
@@ -86,7 +86,7 @@ class Passes:
             look = SOON if outcome.changed else min(SELDOM, look * 1.5)
             await self._rest(key, wake, RESYNC if outcome.settled else look)
 
-    async def _rest(self, key: Key, wake: asyncio.Event, seconds: float) -> None:
+    async def _rest(self, key: DetectorKey, wake: asyncio.Event, seconds: float) -> None:
         """Until something comes, a Secret differs or the time is over."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:

@@ -28,7 +28,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
 from fraud_operator.kube import ApiError, Kube, UnreachableError
-from fraud_operator.memory import Memory
+from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
 from fraud_operator.releases import make_release, with_tokens
@@ -72,13 +72,13 @@ class Reconciler:
     recorder: Recorder
     clock: Callable[[], int] = _now
     applier: Applier = field(init=False)
-    memory: Memory = field(init=False)
+    memory: DetectorMemory = field(init=False)
     # Since when the API server has answered a detector's deletion with errors, by uid.
     _troubled: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.applier = Applier(self.kube)
-        self.memory = Memory(self.kube)
+        self.memory = DetectorMemory(self.kube)
 
     def secrets_differ(self, namespace: str, name: str) -> bool:
         """Whether a Secret of the detector was changed or deleted since its last pass: no event tells of that."""
@@ -104,17 +104,17 @@ class Reconciler:
                 return self._refuse(body, errors, previous)
             facts = self.observer.observe(detector, self.clock())
         else:
-            self.memory.note(detector)
+            self.memory.keep_valid_spec(detector)
         if names.FINALIZER not in body["metadata"].get("finalizers", []):
             self._set_finalizer(body, present=True)
-        # A last valid spec that this platform or this version of the operator refuses too is kept from harm, no more.
+        # Where this platform or this operator's version refuses the last valid spec too, nothing is changed.
         refused = errors and (detectors.check(detector) or changes.check(detector, facts.children))
         holds = detector.spec.paused or bool(refused)
-        facts = self.memory.fill(detector, facts, previous)
+        facts = self.memory.restore(detector, facts, previous)
         report = ApplyReport()
         facts = (self._hold if holds else self._act)(detector, facts, report)
         self._end_streams(detector, facts, report)
-        return self._tell(detector, body, facts, report, previous, errors)
+        return self._publish(detector, body, facts, report, previous, errors)
 
     def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
         try:
@@ -149,7 +149,7 @@ class Reconciler:
         return Detector.parse(document, self.platform)
 
     def _act(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
-        """Decides and applies. The facts that come back hold the new rollout, so the status tells of this pass."""
+        """Decides and applies. Gives the facts with the new rollout, so that the status is this pass's."""
         state, actions = rollout.decide(facts.state, readiness.rollout_facts(detector, facts), facts.now)
         keys = self._keys(detector, facts, report)
         release = make_release(detector, state, facts.release, self._policy(detector, facts, keys))
@@ -165,13 +165,16 @@ class Reconciler:
             self._apply(child, facts, report)
         for left in surplus(facts.children, detector.uid, children, _kept(detector, facts)):
             self.applier.delete(left, report)
-        self.memory.keep(detector, release, state)
+        self.memory.keep_rollout(detector, release, state)
         for action in actions:
-            self._do(detector, action, report)
+            self._carry_out(detector, action, report)
         return replace(facts, state=state, release=release, missing=facts.missing | report.missing)
 
     def _hold(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
-        """While paused a version is still taken back: by the release documents, with the policy that is live, and nothing else."""
+        """While paused a version may be taken back, and nothing else: only the release documents change.
+
+        The live policy stays.
+        """
         if facts.release is None:
             return facts
         state, actions = rollout.back(facts.state, readiness.rollout_facts(detector, facts), facts.now)
@@ -185,43 +188,43 @@ class Reconciler:
             self._apply(child, facts, report)
         if report.problems or report.conflicts:
             return facts  # the next pass tries again
-        self.memory.keep(detector, release, state)
+        self.memory.keep_rollout(detector, release, state)
         for action in actions:
-            self._do(detector, action, report)
+            self._carry_out(detector, action, report)
         return replace(facts, state=state, release=release)
 
     def _apply(self, child: Child, facts: Facts, report: ApplyReport) -> None:
         if child.kind in facts.missing:
-            return  # asking for it again in each pass would tell nothing new; listing it will tell when it is there
+            return  # its API isn't installed; the next pass's list shows when it is
         self.applier.apply(child, facts.child(child.kind, child.name), report)
 
     def _end_streams(self, detector: Detector, facts: Facts, report: ApplyReport) -> None:
-        """Of an old feature set, or deleted by hand: no streaming job waits for ever for a savepoint that can't be taken."""
+        """Streaming jobs that are being deleted end without a savepoint where none can be taken."""
         for (kind, name), child in facts.children.items():
             if kind != "FlinkDeployment" or deletion.ordered_at(child) is None:
                 continue
             try:
-                told = deletion.end_without_savepoint(self.kube, child, facts.now)
+                message = deletion.end_without_savepoint(self.kube, child, facts.now)
             except ApiError as error:
                 if error.status != 404:
                     report.problems[kind, name] = error.message
                 continue
-            if told:
+            if message:
                 report.written.append((kind, name, "changed"))
-                self.recorder.post(detector, "NoSavepoint", told, warning=True)
+                self.recorder.post(detector, "NoSavepoint", message, warning=True)
 
     def _keys(self, detector: Detector, facts: Facts, report: ApplyReport) -> Mapping[str, str] | None:
-        """What the Secret holds, or held before it went; new values only for a detector that has begun nothing."""
+        """The Secret's values, the remembered ones where it is gone, new ones before the first release."""
         secret, pointer = names.keys(detector.name), names.release_pointer(detector.name)
         if facts.has_keys:
             usable = self.memory.keys(detector)
             if usable is None:
-                told = "lacks one of the three keys, or TOKEN_KEY isn't 32 random bytes in hexadecimal"
-                report.problems["Secret", secret] = f"{told}: put it in"
+                fault = "lacks one of the three keys, or TOKEN_KEY isn't 32 random bytes in hexadecimal"
+                report.problems["Secret", secret] = f"{fault}: put it in"
             return usable
-        known = self.memory.keys(detector)
-        if known is not None:
-            return known
+        remembered = self.memory.keys(detector)
+        if remembered is not None:
+            return remembered
         if facts.release is None:
             return new_keys()
         report.problems["Secret", secret] = (
@@ -231,10 +234,10 @@ class Reconciler:
         return None
 
     def _policy(self, detector: Detector, facts: Facts, keys: Mapping[str, str] | None) -> Policy:
-        """With tokens for what is sensitive in it; what is live goes on where their key is lost."""
-        known = keys or self.memory.keys(detector)
-        if known is not None:
-            return with_tokens(detector.spec, known["TOKEN_KEY"])
+        """The spec's policy with tokens for sensitive values; without their key the live policy stays."""
+        keys = keys or self.memory.keys(detector)
+        if keys is not None:
+            return with_tokens(detector.spec, keys["TOKEN_KEY"])
         if facts.release is not None:
             return facts.release.policy
         return detector.spec.policy.model_copy(update={"lists": []})
@@ -244,7 +247,7 @@ class Reconciler:
         self.memory.forget(namespace, name)
 
     def _training(self, detector: Detector, facts: Facts, report: ApplyReport) -> str | None:
-        """The revision whose RayJob is to be there; None takes a failed one away, and the next pass makes it anew."""
+        """The revision whose RayJob is wanted; None also after a failed one was deleted to be made anew."""
         if facts.revision is None:
             return None
         job = readiness.training_job(detector, facts)
@@ -255,7 +258,7 @@ class Reconciler:
             return None
         return facts.revision
 
-    def _do(self, detector: Detector, action: rollout.RolloutAction, report: ApplyReport) -> None:
+    def _carry_out(self, detector: Detector, action: rollout.RolloutAction, report: ApplyReport) -> None:
         if isinstance(action, rollout.PostEvent):
             self.recorder.post(detector, action.reason, action.message, warning=action.warning)
             return
@@ -267,7 +270,7 @@ class Reconciler:
             return
         self.recorder.post(detector, "Champion", f"champion of {name} is version {action.version}")
 
-    def _tell(
+    def _publish(
         self,
         detector: Detector,
         body: Json,
@@ -286,8 +289,8 @@ class Reconciler:
             self.recorder.post(detector, reason, message, warning=False)
         for what in report.repaired:
             self.recorder.post(detector, "DriftRepaired", f"put back: {what}", warning=True)
-        found = {c["type"]: c["status"] == "True" for c in after["conditions"]}
-        waits = found["Progressing"] or facts.state.gone is not None
+        states = {c["type"]: c["status"] == "True" for c in after["conditions"]}
+        waits = states["Progressing"] or facts.state.gone is not None
         settled = not report.written and not report.problems and not waits
         LOG.info(
             "pass",
@@ -296,13 +299,13 @@ class Reconciler:
                     "detector": str(detector.identity),
                     "generation": detector.generation,
                     "written": len(report.written),
-                    "ready": found["Ready"],
+                    "ready": states["Ready"],
                     "phase": str(facts.state.phase),
                     "problems": [f"{kind} {name}: {text}" for (kind, name), text in report.problems.items()],
                 }
             },
         )
-        return PassResult(settled, found["Ready"], tuple(report.written), wrote or bool(report.written))
+        return PassResult(settled, states["Ready"], tuple(report.written), wrote or bool(report.written))
 
     def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> PassResult:
         after = status.invalid(errors, body["metadata"].get("generation", 1), previous, self.clock())
@@ -311,10 +314,10 @@ class Reconciler:
         return PassResult(settled=True, ready=False)
 
     def _warn(self, body: Json, errors: list[SpecError], previous: Json) -> None:
-        """Once for each set of faults."""
+        """An event for each new set of faults."""
         message = "; ".join(map(str, errors))
-        told = [c["message"] for c in previous.get("conditions") or [] if c["type"] == "ValidationFailed"]
-        if errors and not any(old.startswith(message[:900]) for old in told):
+        earlier = [c["message"] for c in previous.get("conditions") or [] if c["type"] == "ValidationFailed"]
+        if errors and not any(old.startswith(message[:900]) for old in earlier):
             self.recorder.post_for(body, "ValidationFailed", message, warning=True)
 
     def _write_status(self, body: Json, after: Json, previous: Json) -> bool:
@@ -334,23 +337,23 @@ class Reconciler:
         body["metadata"] = after["metadata"]
 
     def _finalize(self, body: Json, terminating: bool) -> PassResult:
-        """The finalizer goes once nothing is left to wait for; what is left over is told, and never waited for."""
+        """Takes the finalizer off once nothing is left to wait for; what can't be deleted gets an event."""
         meta = body["metadata"]
         if names.FINALIZER not in meta.get("finalizers", []):
             return PassResult(settled=True, ready=False)
 
-        def tell(reason: str, message: str, warning: bool) -> None:
+        def post_event(reason: str, message: str, warning: bool) -> None:
             self.recorder.post_for(body, reason, message, warning=warning)
 
         now, uid = self.clock(), str(meta["uid"])
-        removal = deletion.Removal(self.kube, body, terminating, now, tell)
+        removal = deletion.Removal(self.kube, body, terminating, now, post_event)
         problems = removal.report.problems
         try:
             if not terminating and deletion.is_orphaning(self.kube, body):
-                told = "deleted with --cascade=orphan: all children stay as they are, and the streaming job goes on running"
-                tell("Orphaned", told, True)
-                return self._let_go(body)
-            if not removal.look():
+                message = "deleted with --cascade=orphan: all children stay as they are, and the streaming job goes on running"
+                post_event("Orphaned", message, True)
+                return self._remove_finalizer(body)
+            if not removal.advance():
                 self._troubled.pop(uid, None)
                 return PassResult(settled=False, ready=False, written=tuple(removal.report.written))
         except UnreachableError:
@@ -360,10 +363,10 @@ class Reconciler:
                 raise
             problems[names.KIND, meta["name"]] = f"its children can't be looked after: {error.message}"
         for (kind, name), text in problems.items():
-            tell("NotDeleted", f"{kind} {name} is left over: {text}", True)
-        return self._let_go(body, tuple(removal.report.written))
+            post_event("NotDeleted", f"{kind} {name} is left over: {text}", True)
+        return self._remove_finalizer(body, tuple(removal.report.written))
 
-    def _let_go(self, body: Json, written: tuple[tuple[str, str, str], ...] = ()) -> PassResult:
+    def _remove_finalizer(self, body: Json, written: tuple[tuple[str, str, str], ...] = ()) -> PassResult:
         meta = body["metadata"]
         self._set_finalizer(body, present=False)
         self._troubled.pop(str(meta["uid"]), None)
@@ -378,12 +381,12 @@ def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:
     """
 
     def latest(kind: str, prefix: str, count: int) -> list[tuple[str, str]]:
-        made = sorted(
+        live = sorted(
             (child["metadata"].get("creationTimestamp", ""), name)
-            for (found, name), child in facts.children.items()
-            if found == kind and name.startswith(prefix) and _over(kind, child)
+            for (child_kind, name), child in facts.children.items()
+            if child_kind == kind and name.startswith(prefix) and _over(kind, child)
         )
-        return [(kind, name) for _, name in made[-count:]]
+        return [(kind, name) for _, name in live[-count:]]
 
     releases = latest("ConfigMap", names.release_prefix(detector.name), KEPT_RELEASES)
     return releases + latest("RayJob", names.ray_job_prefix(detector.name), KEPT_RUNS)

@@ -12,7 +12,7 @@ features are warm. Every later one shadows first; it moves on only when all gate
 the approve annotation. ``NoData`` and ``NotEnough`` hold; ``Fail`` rolls back. What was rolled back isn't retried, unless
 ``model.pin`` asks for it anew; a candidate that only gives way to another version may be.
 
-``back`` is the way back, and nothing holds it: no pause, no invalid spec. ``decide`` takes it first, then what moves on.
+``back`` takes versions back, and nothing holds it: no pause, no invalid spec. ``decide`` calls it first.
 
 The state is kept beside the release in the pointer ConfigMap, so an operator that starts anew goes on from there.
 """
@@ -51,11 +51,16 @@ class Gate:
 
 @dataclass(frozen=True)
 class RolloutFacts:
-    """``model`` is the name of the registered model that the spec asks for: versions are numbered within one, and ``spec.model.pin``
-    and ``champion`` are of it. ``resolved`` is the version that the registry (or the pin) names, already checked, with slot and url left open.
+    """What the rollout decides from.
 
-    ``ready`` holds the slots whose predictor runs exactly the version that the state puts there, ``silent`` those of which no
-    replica is there at all.
+    - ``model``: the registered model that the spec asks for; ``spec.model.pin`` and ``champion`` are its versions.
+    - ``resolved``: the version that the registry or the pin names, checked, with slot and url left open.
+    - ``warm``: the features have taken in all history.
+    - ``ready``: slots whose predictor runs exactly the version that the state puts there.
+    - ``silent``: slots whose predictor has no replica at all; ``failed`` why a slot's predictor failed.
+    - ``propagated``: every replica uses the release.
+    - ``approve``, ``abort``, ``rollback``: the annotations' values.
+    - ``urls``: the predictor's address by slot.
     """
 
     spec: DetectorSpec
@@ -97,13 +102,13 @@ RolloutAction = SetChampion | PostEvent
 
 
 def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
-    """The next state and what to do about it. At most one transition a pass, so each is seen and told."""
+    """The next state and what to do about it. At most one transition a pass, so each shows in events and status."""
     state, actions = back(state, facts, now)
     if actions:
         return state, actions
-    state = _let_go(state, facts, now)
+    state = _free_slots(state, facts, now)
     stable = state.stable
-    # Of another model than the spec's it was set when that was the spec's; its alias isn't read any more.
+    # The alias of a model that the spec no longer names isn't read any more, so it stays as it is.
     ours = stable is not None and stable.name == facts.model
     if ours and stable is not None and facts.propagated and facts.champion != stable.version:
         actions.append(SetChampion(stable.name, stable.version))
@@ -120,10 +125,12 @@ def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutS
 
 
 def back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
-    """Takes a version back where a person or a failure asks for it. With no action the state says at most ``gone``, and
-    that the annotation ``rollback`` is no more."""
-    seen, state = state.rollback, state.model_copy(update={"rollback": facts.rollback})
-    ordered = facts.rollback is not None and facts.rollback != seen
+    """Takes a version back where a person or a failure asks for it.
+
+    Without an action only ``gone`` and ``rollback`` of the state may change.
+    """
+    last_order, state = state.rollback, state.model_copy(update={"rollback": facts.rollback})
+    ordered = facts.rollback is not None and facts.rollback != last_order
     if ordered and state.stable is not None and facts.rollback == state.stable.version:
         return _leave_stable(state, facts, now, "by annotation")
     after, actions = _back(state, facts, now)
@@ -136,7 +143,7 @@ def back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutSta
 
 def _back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     stable, candidate, previous, pin = state.stable, state.candidate, state.previous, facts.spec.model.pin
-    # The registry isn't asked: what was live an hour ago is known, and its predictor is there.
+    # The registry isn't asked: the previous version was live, and its predictor still runs.
     fits = stable is not None and previous is not None and previous.feature_set == stable.feature_set
     if fits and facts.pinned(previous):
         return _leave_stable(state, facts, now, f"since spec.model.pin names version {pin}")
@@ -190,7 +197,7 @@ def _rejections(kept: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _let_go(state: RolloutState, facts: RolloutFacts, now: int) -> RolloutState:
+def _free_slots(state: RolloutState, facts: RolloutFacts, now: int) -> RolloutState:
     """Frees the slots that nothing refers to any more."""
     if facts.propagated and state.retiring is not None:
         state = state.model_copy(update={"retiring": None})
@@ -280,7 +287,7 @@ def _make_live(
 
 
 def _withdraw(state: RolloutState, now: int, why: str) -> tuple[RolloutState, list[RolloutAction]]:
-    """A candidate that nothing speaks against goes; it may be tried again."""
+    """Drops a candidate that has no fault; it may be tried again."""
     candidate = state.candidate
     assert candidate is not None
     after = _enter(state, RolloutPhase.IDLE, now, candidate=None, gone=None, retiring=candidate)
@@ -325,7 +332,7 @@ def _leave_stable(
 def _take_back(
     state: RolloutState, facts: RolloutFacts, now: int, bad: Sequence[ModelPackage], **changes: object
 ) -> RolloutState:
-    """Without a candidate, with the ``bad`` versions that aren't tried again; the last one is what people are told of."""
+    """Drops the candidate and rejects the ``bad`` versions; the condition names the last of these."""
     rejections = _rejections([*state.rejections(), *map(key, bad)][-20:])
     pin = facts.spec.model.pin or ""
     return _enter(

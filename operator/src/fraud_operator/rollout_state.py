@@ -28,13 +28,17 @@ RESTING: Final = frozenset({RolloutPhase.IDLE, RolloutPhase.PROMOTED, RolloutPha
 
 
 class RolloutState(Mounted):
-    """``counted`` is when every replica first had this step's release: a step's time runs from there, not from the order.
+    """Times are UTC ms. ``since`` is when the phase began.
 
-    ``retiring`` keeps a slot's predictor while replicas may still ask it; ``previous`` keeps it for a fast way back.
-    ``gone`` is since when no replica of the candidate's predictor answers. ``pin`` is what model.pin named when a version was
-    last taken back or since ("" for nothing): only another one asks for that version again. ``rollback`` is the value of
-    its annotation that was obeyed, or that named no live version: it strikes once, not what goes live later. ``rejected_of`` are the models of the
-    last of ``rejected``; of those that were stored without one any model's version is meant.
+    - ``counted``: when every replica first had this step's release; a step's time runs from there.
+    - ``retiring``: keeps a slot's predictor while replicas may still ask it.
+    - ``previous``: keeps the former stable version, until ``previous_until``, for a fast way back.
+    - ``rejected``: versions that were taken back; ``rejected_of`` the models of the last of them. A version that
+      was stored without its model stands for that version of any model.
+    - ``gone``: since when no replica of the candidate's predictor answers.
+    - ``pin``: what model.pin named when a version was last taken back, or since ("" for nothing). Only another
+      pin asks for that version again.
+    - ``rollback``: the annotation's value that was acted on already; it takes back nothing that goes live later.
     """
 
     phase: RolloutPhase = RolloutPhase.IDLE

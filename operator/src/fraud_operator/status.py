@@ -53,7 +53,7 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
     """The whole status; None values stand for fields that a merge patch takes away."""
     state, release = facts.state, facts.release
     states = conditions(detector, facts, trouble)
-    there = sum(r.release == release.name for r in facts.replicas) if release else 0
+    updated = sum(r.release == release.name for r in facts.replicas) if release else 0
     split = release.split if release else None
     result = readiness.training_outcome(detector, facts)
     return {
@@ -66,7 +66,7 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
             "digest": state.stable.digest if state.stable else None,
             "featureSet": state.stable.feature_set[:6] if state.stable else None,
             "policyRevision": release.policy_revision if release else None,
-            "propagated": f"{there}/{len(facts.replicas)}",
+            "propagated": f"{updated}/{len(facts.replicas)}",
         },
         "rollout": {
             "phase": str(state.phase),

@@ -21,7 +21,7 @@ _COPIED: Final = {
 
 def targets(pods: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One group a Pod that runs and asks to be scraped; labels as the dashboards use them."""
-    found = []
+    groups = []
     for pod in pods:
         meta, status = pod["metadata"], pod.get("status", {})
         annotations = meta.get("annotations", {})
@@ -36,10 +36,10 @@ def targets(pods: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         labels |= {
             name: meta["labels"][key] for name, key in _COPIED.items() if key in meta.get("labels", {})
         }
-        found.append(
+        groups.append(
             {
                 "targets": [f"{status['podIP']}:{annotations.get(names.SCRAPE_PORT_ANNOTATION, '9090')}"],
                 "labels": labels,
             }
         )
-    return found
+    return groups

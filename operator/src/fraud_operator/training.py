@@ -22,7 +22,7 @@ from fraud_operator.objects import to_ms
 
 # A failed run is tried again after this time: what it lacked (history, labels, room on a node) may have come since.
 RETRY_AFTER_MS: Final = 30 * 60_000
-# What a run ended with that isn't wrong but not there yet, and the condition's reason for it.
+# Ends of a run that are no fault, as what it needs hasn't come yet, and the condition's reason for each.
 _NOT_YET: Final[Mapping[str, str]] = {
     EndReason.NO_HISTORY: "WaitingForHistory",
     EndReason.TOO_FEW_LABELS: "WaitingForLabels",
@@ -39,7 +39,7 @@ class TrainingPhase(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """``failure``: what the run itself said of why it made no model, where it could."""
+    """``failure`` is the run's own record of why it made no model, where it left one."""
 
     phase: TrainingPhase
     message: str = ""
@@ -79,7 +79,7 @@ def wanted_revision(
 
 
 def outcome(job: Mapping[str, Any] | None, failure: TrainingFailure | None = None) -> Outcome:
-    """What a RayJob's status says, and the run itself. Complete alone isn't success: it also covers a job that was stopped."""
+    """From a RayJob's status and the run's own record. Complete alone isn't success: a stopped job is, too."""
     if job is None:
         return Outcome(TrainingPhase.NONE)
     status = job.get("status") or {}
@@ -100,7 +100,7 @@ def outcome(job: Mapping[str, Any] | None, failure: TrainingFailure | None = Non
 
 
 def waits_for(result: Outcome) -> tuple[str, str] | None:
-    """(condition's reason, what the run said) of a run that found too little to learn from; time or the user brings it."""
+    """(condition's reason, the run's message) for a run that lacked history or labels; None for any other."""
     if result.failure is None or result.failure.reason not in _NOT_YET:
         return None
     return _NOT_YET[result.failure.reason], result.failure.message

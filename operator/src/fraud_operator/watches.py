@@ -44,17 +44,17 @@ class Watches:
         self._stop.set()
 
     def _follow(self, kind: Kind, namespace: str | None) -> None:
-        pause, told = FIRST_PAUSE, False
+        pause, warned = FIRST_PAUSE, False
         while not self._stop.is_set():
             try:
                 for _, child in self.kube.watch(kind, namespace, names.UID_LABEL, SECONDS):
-                    pause, told = FIRST_PAUSE, False
-                    self._tell(child["metadata"])
+                    pause, warned = FIRST_PAUSE, False
+                    self._notify(child["metadata"])
             except ApiError as error:
                 # A kind that isn't installed yet (404), an API server that restarts: each ends by itself.
-                if not told:
+                if not warned:
                     LOG.warning("watch broke", extra={"data": {"kind": kind.kind, "error": str(error)}})
-                    told = True
+                    warned = True
             except Exception:
                 # What a broken stream may hold is anyone's guess; without this thread a kind would go unwatched.
                 LOG.exception("watch failed", extra={"data": {"kind": kind.kind}})
@@ -62,7 +62,7 @@ class Watches:
                 return
             pause = min(LONGEST_PAUSE, pause * 2)
 
-    def _tell(self, meta: dict[str, object]) -> None:
+    def _notify(self, meta: dict[str, object]) -> None:
         labels = meta.get("labels")
         owner = labels.get(names.DETECTOR_LABEL) if isinstance(labels, dict) else None
         if isinstance(owner, str) and not self._stop.is_set():

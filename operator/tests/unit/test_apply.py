@@ -68,6 +68,6 @@ FOREIGN = {
 def test_only_what_is_provably_ours_is_surplus(case: str) -> None:
     """Ours is what our owner reference or our field manager's entry for the label proves; the label alone proves nothing."""
     live = {**OURS, **FOREIGN}[case]
-    found = surplus({("any", "one"): live}, UID, [])
-    assert found == ([live] if case in OURS else [])
+    children = surplus({("any", "one"): live}, UID, [])
+    assert children == ([live] if case in OURS else [])
     assert surplus({("any", "one"): live}, UID, [], [("any", "one")]) == []

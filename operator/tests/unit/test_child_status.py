@@ -10,14 +10,14 @@ from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_operator import child_status
 from fraud_operator.child_status import Level
 
-MADE = "2025-11-24T20:00:00Z"
+CREATED = "2025-11-24T20:00:00Z"
 SOON, LATE = 1_764_014_410_000, 1_764_014_500_000
 
 
 def kafka(*conditions: dict[str, str], observed: int = 2) -> dict[str, Any]:
     return {
         "kind": "Kafka",
-        "metadata": {"generation": 2, "creationTimestamp": MADE},
+        "metadata": {"generation": 2, "creationTimestamp": CREATED},
         "status": {"observedGeneration": observed, "conditions": list(conditions)},
     }
 
@@ -58,7 +58,7 @@ def flink(lifecycle: str, state: str | None, error: str | None = None, observed:
         "error": error,
         "observedGeneration": observed,
     }
-    return {"metadata": {"generation": 3, "creationTimestamp": MADE}, "status": status}
+    return {"metadata": {"generation": 3, "creationTimestamp": CREATED}, "status": status}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def deployment(version: str = "1", ready: int = 1, generation: int = 1) -> dict[
 
 def service(**model: Any) -> dict[str, Any]:
     return {
-        "metadata": {"creationTimestamp": MADE},
+        "metadata": {"creationTimestamp": CREATED},
         "status": {
             "conditions": [{"type": "Ready", **TRUE}, {"type": "PredictorReady", **TRUE}],
             "modelStatus": model,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fraud_operator import passes
-from fraud_operator.meters import Meters
+from fraud_operator.meters import OperatorMeters
 
 
 @dataclass
@@ -38,7 +38,7 @@ def test_a_glance_that_breaks_costs_no_later_pass(monkeypatch: pytest.MonkeyPatc
                 loop.call_soon_threadsafe(again.set)
             return Settled()
 
-        queue = passes.Passes(run, Meters(), glance)
+        queue = passes.Passes(run, OperatorMeters(), glance)
         monkeypatch.setattr(queue.meters, "observed", lambda *_: None)
         queue.ask("tests", "cards")
         async with asyncio.timeout(20):

@@ -14,11 +14,11 @@ from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_operator import child_status
 from fraud_operator.child_status import Level
 from fraud_operator.settings import KafkaSettings
+from fraud_testing.healthy import NOW, conditions_of, healthy_facts, make_detector
 from fraud_testing.recorded import sequence, strimzi
-from fraud_testing.well import NOW, detector, told, well
 
 UP, READY, DEGRADED = Level.PROGRESSING, Level.READY, Level.DEGRADED
-MADE = "2025-11-24T20:01:00Z"
+CREATED = "2025-11-24T20:01:00Z"
 
 
 def levels(name: str, kind: str) -> list[Level]:
@@ -26,7 +26,7 @@ def levels(name: str, kind: str) -> list[Level]:
     read = child_status.flink if kind == "FlinkDeployment" else child_status.kafka
     changes = sequence(name, kind)
     for change in changes:
-        change["metadata"]["creationTimestamp"] = MADE
+        change["metadata"]["creationTimestamp"] = CREATED
     return [level for level, _ in itertools.groupby(read(change, NOW).level for change in changes)]
 
 
@@ -48,14 +48,14 @@ def test_recorded_sequences(name: str, kind: str, expected: list[Level]) -> None
 
 def conditions(kafka: Any, *, ephemeral: bool = False, topic: Any = None) -> dict[str, dict[str, Any]]:
     """The detector's conditions where all is well but for what Strimzi says."""
-    found = detector()
-    platform = found.platform.model_copy(update={"kafka": KafkaSettings(ephemeral=ephemeral)})
-    found = replace(found, platform=platform)
-    facts = well(found)
+    detector = make_detector()
+    platform = detector.platform.model_copy(update={"kafka": KafkaSettings(ephemeral=ephemeral)})
+    detector = replace(detector, platform=platform)
+    facts = healthy_facts(detector)
     children = {**facts.children, ("Kafka", "d"): kafka}
     if topic is not None:
         children["KafkaTopic", names.kafka_topic("d", "decisions")] = topic
-    return told(found, replace(facts, children=children))
+    return conditions_of(detector, replace(facts, children=children))
 
 
 def test_several_warnings_are_all_told() -> None:
@@ -79,7 +79,7 @@ def test_ephemeral_brokers_are_no_warning_where_the_platform_wants_them() -> Non
 
 
 def test_a_topic_tells_its_failure_and_its_warnings() -> None:
-    """A topic that is not ready is named with its message; what a ready one warns of is shown too."""
+    """A topic that is not ready is named with its message; what a ready one warns of is states too."""
     kafka, topic = strimzi()
     failed = copy.deepcopy(topic)
     failed["status"]["conditions"] = [
@@ -124,21 +124,25 @@ def no_pods(kind: str, name: str) -> dict[str, Any]:
 )
 def test_pods_that_may_not_be_made_are_told(kind: str, name: str, condition: str, message: str) -> None:
     """ReplicaFailure, and a StatefulSet without Pods, are failures: Degraded, with the message or where it stands."""
-    found = detector()
-    facts = well(found)
-    got = told(found, replace(facts, children={**facts.children, (kind, name): no_pods(kind, name)}))
-    assert got[condition]["status"] == "False" and message in got[condition]["message"]
-    assert got["Degraded"]["status"] == "True" and message in got["Degraded"]["message"]
+    detector = make_detector()
+    facts = healthy_facts(detector)
+    states = conditions_of(
+        detector, replace(facts, children={**facts.children, (kind, name): no_pods(kind, name)})
+    )
+    assert states[condition]["status"] == "False" and message in states[condition]["message"]
+    assert states["Degraded"]["status"] == "True" and message in states["Degraded"]["message"]
 
 
 def test_a_young_stateful_set_without_pods_is_on_its_way() -> None:
     """Right after it was made, or while its status still changes, a StatefulSet without Pods is progress."""
     child = no_pods("StatefulSet", "d-worker")
-    child["metadata"]["managedFields"] = [{"subresource": "status", "time": MADE}]
-    found = detector()
-    facts = well(found)
-    got = told(found, replace(facts, children={**facts.children, ("StatefulSet", "d-worker"): child}))
-    assert got["ServingReady"]["reason"] == "Progressing" and got["Degraded"]["status"] == "False"
+    child["metadata"]["managedFields"] = [{"subresource": "status", "time": CREATED}]
+    detector = make_detector()
+    facts = healthy_facts(detector)
+    states = conditions_of(
+        detector, replace(facts, children={**facts.children, ("StatefulSet", "d-worker"): child})
+    )
+    assert states["ServingReady"]["reason"] == "Progressing" and states["Degraded"]["status"] == "False"
 
 
 def test_pods_that_may_not_be_made_stay_blocked_past_the_deadline() -> None:

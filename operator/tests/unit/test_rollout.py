@@ -14,20 +14,20 @@ def test_nothing_happens_without_a_version() -> None:
 
 def test_the_first_version_goes_live_by_itself() -> None:
     """The first version is prepared in slot a and goes live once it is ready and the features are warm, not before."""
-    state, told = decide(RolloutState(), facts(resolved=package("1")), NOW)
+    state, actions = decide(RolloutState(), facts(resolved=package("1")), NOW)
     assert (
         state.phase is RolloutPhase.PREPARING and state.candidate is not None and state.candidate.slot == "a"
     )
-    assert isinstance(told[0], PostEvent)
+    assert isinstance(actions[0], PostEvent)
     assert (
         decide(state, facts(resolved=package("1"), ready=frozenset("a")), NOW)[0].phase
         is RolloutPhase.PREPARING
     )
     assert decide(state, facts(resolved=package("1"), warm=True), NOW)[0].phase is RolloutPhase.PREPARING
-    live, told = decide(state, facts(resolved=package("1"), ready=frozenset("a"), warm=True), NOW)
+    live, actions = decide(state, facts(resolved=package("1"), ready=frozenset("a"), warm=True), NOW)
     assert live.phase is RolloutPhase.PROMOTED and live.stable is not None and live.stable.version == "1"
     assert live.candidate is None and live.previous is None
-    assert [action.reason for action in told if isinstance(action, PostEvent)] == ["ModelLive"]
+    assert [action.reason for action in actions if isinstance(action, PostEvent)] == ["ModelLive"]
 
 
 def test_champion_follows_propagation() -> None:
@@ -41,11 +41,11 @@ def test_champion_follows_propagation() -> None:
 def test_a_second_version_shadows_in_the_other_slot() -> None:
     """A later version is prepared beside the live one and then shadows; the live one keeps its slot."""
     live = RolloutState(phase=RolloutPhase.PROMOTED, stable=package("1"))
-    known = {"propagated": True, "champion": "1", "resolved": package("2")}
-    preparing, _ = decide(live, facts(**known), NOW)
+    observed = {"propagated": True, "champion": "1", "resolved": package("2")}
+    preparing, _ = decide(live, facts(**observed), NOW)
     assert preparing.candidate is not None and preparing.candidate.slot == "b"
     assert preparing.in_release() is None
-    shadow, _ = decide(preparing, facts(**known, ready=frozenset("ab")), NOW)
+    shadow, _ = decide(preparing, facts(**observed, ready=frozenset("ab")), NOW)
     assert shadow.phase is RolloutPhase.SHADOW and shadow.in_release() == shadow.candidate
     assert shadow.split(spec()) is None and shadow.stable == package("1")
 
@@ -58,14 +58,14 @@ def test_no_data_holds() -> None:
 
 def test_passed_gates_move_on_step_by_step() -> None:
     """With all gates passed a candidate takes each step for its whole duration and is then promoted."""
-    state, seen = shadowing(), []
+    state, steps = shadowing(), []
     now = NOW
     for _ in range(20):
         now += MINUTE // 2
         state, _ = decide(state, facts(**READY, gates=PASS), now)
         split = state.split(spec())
-        seen.append((state.phase, split.share if split else None))
-    assert list(dict.fromkeys(seen)) == [
+        steps.append((state.phase, split.share if split else None))
+    assert list(dict.fromkeys(steps)) == [
         (RolloutPhase.SHADOW, None),
         (RolloutPhase.RAMP, 500),
         (RolloutPhase.RAMP, 5000),
@@ -87,10 +87,10 @@ def test_a_step_counts_from_its_propagation() -> None:
 def test_a_failed_gate_takes_the_candidate_back_for_good() -> None:
     """A failed gate rolls back; the version isn't tried again and its slot is kept until nobody refers to it."""
     bad = (Gate("AlertRate", GateResult.FAIL, "3 %", "1 %"),)
-    back, told = decide(shadowing(), facts(**READY, gates=bad), NOW)
+    back, actions = decide(shadowing(), facts(**READY, gates=bad), NOW)
     assert back.phase is RolloutPhase.ROLLED_BACK and back.rejected == ("2",) and back.stable == package("1")
     assert back.retiring == package("2", "b") and free_slot(back) is None
-    assert isinstance(told[0], PostEvent) and told[0].warning
+    assert isinstance(actions[0], PostEvent) and actions[0].warning
     later, _ = decide(back, facts(**READY), NOW + MINUTE)
     assert later.phase is RolloutPhase.ROLLED_BACK and later.candidate is None and later.retiring is None
     assert (

@@ -53,9 +53,9 @@ def test_the_previous_version_holds_its_slot() -> None:
         previous=package("1"),
         previous_until=NOW + MINUTE,
     )
-    known = {"propagated": True, "champion": "2", "resolved": package("3")}
-    assert decide(kept, facts(**known), NOW)[0].candidate is None
-    after, _ = decide(kept, facts(**known), NOW + 2 * MINUTE)
+    observed = {"propagated": True, "champion": "2", "resolved": package("3")}
+    assert decide(kept, facts(**observed), NOW)[0].candidate is None
+    after, _ = decide(kept, facts(**observed), NOW + 2 * MINUTE)
     assert after.previous is None and after.candidate is not None and after.candidate.slot == "a"
 
 
@@ -69,8 +69,8 @@ def test_a_newer_version_replaces_one_that_is_only_prepared() -> None:
 def test_a_predictor_that_cannot_start_is_rejected() -> None:
     """A version whose predictor fails to load is taken back with the reason."""
     preparing = RolloutState(phase=RolloutPhase.PREPARING, candidate=package("1"))
-    after, told = decide(preparing, facts(resolved=package("1"), failed={"a": "digest differs"}), NOW)
-    assert after.phase is RolloutPhase.ROLLED_BACK and "digest differs" in told[0].message  # type: ignore[union-attr]
+    after, actions = decide(preparing, facts(resolved=package("1"), failed={"a": "digest differs"}), NOW)
+    assert after.phase is RolloutPhase.ROLLED_BACK and "digest differs" in actions[0].message  # type: ignore[union-attr]
 
 
 def test_paused_rollout_moves_only_back() -> None:
@@ -91,13 +91,15 @@ LIVE = RolloutState(
 def test_a_pin_to_the_previous_version_rolls_back_at_once() -> None:
     """model.pin to the version that is still kept makes it stable in the same pass; what was left isn't tried again."""
     pinned = spec_pinned("1")
-    back, told = decide(LIVE, facts(spec=pinned, resolved=package("2"), propagated=True, champion="2"), NOW)
+    back, actions = decide(
+        LIVE, facts(spec=pinned, resolved=package("2"), propagated=True, champion="2"), NOW
+    )
     assert back.stable == package("1") and back.phase is RolloutPhase.ROLLED_BACK and back.candidate is None
     assert back.retiring == package("2", "b") and back.rejected == ("2",)
     assert (
-        isinstance(told[0], PostEvent)
-        and told[0].warning
-        and "spec.model.pin names version 1" in told[0].message
+        isinstance(actions[0], PostEvent)
+        and actions[0].warning
+        and "spec.model.pin names version 1" in actions[0].message
     )
 
 
@@ -118,24 +120,24 @@ def test_after_the_pin_is_gone_the_bad_version_stays_away() -> None:
 
 def test_a_new_pin_asks_for_a_version_that_was_taken_back() -> None:
     """A version under whose pin it was taken back isn't tried again; a pin that comes later asks for it."""
-    pinned, known = spec_pinned("2"), {"propagated": True, "champion": "1", "resolved": package("2")}
+    pinned, observed = spec_pinned("2"), {"propagated": True, "champion": "1", "resolved": package("2")}
     bad = (Gate("AlertRate", GateResult.FAIL, "3 %", "1 %"),)
     state, _ = decide(shadowing(), facts(**{**READY, "spec": pinned}, gates=bad), NOW)
     for _ in range(3):
-        state, _ = decide(state, facts(**known, spec=pinned), NOW + MINUTE)
+        state, _ = decide(state, facts(**observed, spec=pinned), NOW + MINUTE)
     assert state.phase is RolloutPhase.ROLLED_BACK and state.candidate is None
-    state, _ = decide(state, facts(**known), NOW + MINUTE)
+    state, _ = decide(state, facts(**observed), NOW + MINUTE)
     assert state.candidate is None, "without a pin it stays away"
-    state, _ = decide(state, facts(**known, spec=pinned), NOW + MINUTE)
+    state, _ = decide(state, facts(**observed, spec=pinned), NOW + MINUTE)
     assert state.candidate is not None and state.candidate.version == "2" and state.rejected == ()
 
 
 def test_a_state_from_before_pins_were_noted_retries_nothing() -> None:
     """Of a stored state that doesn't say under which pin a version was taken back, the pin that is there asks for nothing."""
     old = RolloutState(phase=RolloutPhase.ROLLED_BACK, stable=package("1"), rejected=("2",))
-    known = {"propagated": True, "champion": "1", "resolved": package("2"), "spec": spec_pinned("2")}
+    observed = {"propagated": True, "champion": "1", "resolved": package("2"), "spec": spec_pinned("2")}
     for _ in range(3):
-        old, _ = decide(old, facts(**known), NOW)
+        old, _ = decide(old, facts(**observed), NOW)
     assert old.candidate is None and old.rejected == ("2",)
 
 
@@ -153,12 +155,17 @@ def test_a_pin_to_the_live_version_takes_the_candidate_back(state: RolloutState)
 def test_a_candidate_whose_predictor_fails_is_taken_back(phase: RolloutPhase, held: bool) -> None:
     """In Shadow and Ramp a failed predictor takes its version back at once, with the reason, also while paused."""
     state = shadowing(phase=phase, step=0 if phase is RolloutPhase.RAMP else -1)
-    known = {**READY, "ready": frozenset("a"), "spec": spec(paused=held), "failed": {"b": "CrashLoopBackOff"}}
-    after, told = decide(state, facts(**known), NOW)
+    observed = {
+        **READY,
+        "ready": frozenset("a"),
+        "spec": spec(paused=held),
+        "failed": {"b": "CrashLoopBackOff"},
+    }
+    after, actions = decide(state, facts(**observed), NOW)
     assert (
         after.phase is RolloutPhase.ROLLED_BACK and after.candidate is None and after.stable == package("1")
     )
-    assert isinstance(told[0], PostEvent) and "CrashLoopBackOff" in told[0].message
+    assert isinstance(actions[0], PostEvent) and "CrashLoopBackOff" in actions[0].message
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["running", "paused"])
@@ -167,13 +174,13 @@ def test_a_candidate_that_is_gone_is_taken_back_after_a_minute(phase: RolloutPha
     """With no replica left a candidate has a minute to come back; one that does is judged anew."""
     state = shadowing(phase=phase, step=0 if phase is RolloutPhase.RAMP else -1)
     gone = facts(**{**READY, "ready": frozenset("a"), "silent": frozenset("b")}, spec=spec(paused=held))
-    waiting, told = decide(state, gone, NOW)
-    assert waiting.gone == NOW and waiting.candidate == state.candidate and told == []
+    waiting, actions = decide(state, gone, NOW)
+    assert waiting.gone == NOW and waiting.candidate == state.candidate and actions == []
     waiting, _ = decide(waiting, gone, NOW + MINUTE - 1)
     assert waiting.gone == NOW and waiting.candidate == state.candidate
-    after, told = decide(waiting, gone, NOW + MINUTE)
+    after, actions = decide(waiting, gone, NOW + MINUTE)
     assert after.phase is RolloutPhase.ROLLED_BACK and after.candidate is None and after.gone is None
-    assert isinstance(told[0], PostEvent) and "no replica" in told[0].message
+    assert isinstance(actions[0], PostEvent) and "no replica" in actions[0].message
     again, _ = decide(waiting, facts(**READY, spec=spec(paused=held)), NOW + MINUTE)
     assert again.gone is None and again.candidate == state.candidate
 
@@ -221,33 +228,33 @@ def test_a_version_can_be_taken_back_from_every_state(ask: str, held: bool) -> N
     for state, world in itertools.product(states(), WORLD):
         stable, candidate = state.stable, state.candidate
         running = candidate is not None and state.phase is not RolloutPhase.PREPARING
-        given: dict[str, Any] = {**world, "spec": spec(paused=held)}
+        observed: dict[str, Any] = {**world, "spec": spec(paused=held)}
         leaves = False
         if ask == "rollback" and stable:
-            given["rollback"], leaves = stable.version, True
+            observed["rollback"], leaves = stable.version, True
         elif ask == "abort" and candidate:
-            given["abort"] = candidate.version
+            observed["abort"] = candidate.version
         elif ask == "pin previous" and state.previous:
-            given["spec"], leaves = spec_pinned(state.previous.version, paused=held), True
+            observed["spec"], leaves = spec_pinned(state.previous.version, paused=held), True
         elif ask == "pin live" and running and stable:
-            given["spec"] = spec_pinned(stable.version, paused=held)
+            observed["spec"] = spec_pinned(stable.version, paused=held)
         elif ask == "failed" and candidate:
-            given["failed"] = {candidate.slot: "x"}
+            observed["failed"] = {candidate.slot: "x"}
         elif ask == "gate" and running:
-            given["gates"] = (Gate("X", GateResult.FAIL),)
+            observed["gates"] = (Gate("X", GateResult.FAIL),)
         elif ask == "gone" and running and candidate:
-            given["silent"] = frozenset(candidate.slot)
-            given["ready"] = given["ready"] - given["silent"]
+            observed["silent"] = frozenset(candidate.slot)
+            observed["ready"] = observed["ready"] - observed["silent"]
             state = state.model_copy(update={"gone": NOW - MINUTE})
         else:
             continue
         asked += 1
-        for after, told in (decide(state, facts(**given), NOW), back(state, facts(**given), NOW)):
+        for after, actions in (decide(state, facts(**observed), NOW), back(state, facts(**observed), NOW)):
             assert after.phase is RolloutPhase.ROLLED_BACK and after.candidate is None, state
             assert after.stable == (state.previous if leaves else stable)
-            assert after.rejected and [action.reason for action in told if isinstance(action, PostEvent)] == [
-                "RolledBack"
-            ]
+            assert after.rejected and [
+                action.reason for action in actions if isinstance(action, PostEvent)
+            ] == ["RolledBack"]
             # What was taken back keeps its predictor while a replica may still ask it.
             assert after.retiring == (stable if leaves else candidate)
     assert asked >= len(WORLD)
@@ -259,8 +266,8 @@ def test_a_paused_rollout_never_moves_forward() -> None:
         for pin, approve in itertools.product((None, "1", "2", "3"), (None, "2")):
             at = state
             for number in range(3):
-                known = {**world, "spec": spec_pinned(pin, paused=True), "approve": approve}
-                after, _ = decide(at, facts(**known), NOW + number * MINUTE)
+                observed = {**world, "spec": spec_pinned(pin, paused=True), "approve": approve}
+                after, _ = decide(at, facts(**observed), NOW + number * MINUTE)
                 assert after.candidate in (at.candidate, None)
                 assert after.stable in (at.stable, at.previous, None)
                 assert after.step <= at.step
@@ -280,10 +287,10 @@ def test_a_pin_to_a_third_version_withdraws_the_candidate(phase: RolloutPhase, h
     """Who pins another version wants the candidate no more, paused or not; unpinned it may be tried again."""
     state = shadowing(phase=phase, step=0 if phase is RolloutPhase.RAMP else -1)
     pinned = {**READY, "gates": PASS, "resolved": None, "spec": spec_pinned("3", paused=held)}
-    after, told = decide(state, facts(**pinned), NOW + 10 * MINUTE)
+    after, actions = decide(state, facts(**pinned), NOW + 10 * MINUTE)
     assert after.candidate is None and after.stable == package("1") and after.rejected == ()
     assert after.retiring == package("2", "b") and after.phase is RolloutPhase.IDLE
-    assert [action.reason for action in told if isinstance(action, PostEvent)] == ["Superseded"]
+    assert [action.reason for action in actions if isinstance(action, PostEvent)] == ["Superseded"]
     later, _ = decide(after, facts(**{**READY, "spec": spec_pinned("3"), "resolved": package("3")}), NOW)
     later, _ = decide(later, facts(**{**READY, "spec": spec_pinned("3"), "resolved": package("3")}), NOW)
     assert later.candidate is not None and later.candidate.version == "3"
@@ -303,23 +310,23 @@ def test_a_pin_to_the_candidate_leaves_it() -> None:
 
 
 def test_a_stale_rollback_strikes_nothing_that_goes_live_later() -> None:
-    """rollback: "1", misread as back to 1, does nothing, once told; the pin that makes 1 live isn't undone by it."""
-    state, told = decide(LIVE, facts(rollback="1", resolved=package("2", "b")), NOW)
+    """rollback: "1", misread as back to 1, does nothing but post one event; it doesn't undo the pin that makes 1 live."""
+    state, actions = decide(LIVE, facts(rollback="1", resolved=package("2", "b")), NOW)
     assert state.stable == LIVE.stable and state.phase is LIVE.phase
-    assert [action.reason for action in told if isinstance(action, PostEvent)] == ["RollbackIgnored"]
-    assert "'1' isn't live" in told[0].message  # type: ignore[union-attr]
-    state, told = decide(state, facts(rollback="1", resolved=package("2", "b")), NOW)
-    assert told == []
+    assert [action.reason for action in actions if isinstance(action, PostEvent)] == ["RollbackIgnored"]
+    assert "'1' isn't live" in actions[0].message  # type: ignore[union-attr]
+    state, actions = decide(state, facts(rollback="1", resolved=package("2", "b")), NOW)
+    assert actions == []
     for _ in range(4):
         pinned = facts(
             rollback="1", spec=spec_pinned("1"), resolved=package("1"), propagated=True, champion="1"
         )
-        state, told = decide(state, pinned, NOW)
+        state, actions = decide(state, pinned, NOW)
         assert state.stable == package("1")
 
 
 def test_a_rollback_and_a_pin_in_one_edit_leave_a_model() -> None:
-    """The annotation counts as seen in the pass in which the pin acts."""
+    """The annotation counts as acted on in the pass in which the pin acts."""
     state = LIVE
     for _ in range(4):
         state, _ = decide(state, facts(rollback="1", spec=spec_pinned("1"), resolved=package("1")), NOW)
@@ -330,8 +337,8 @@ def test_a_rollback_that_is_given_anew_is_obeyed() -> None:
     """Taken away and set again, the same order takes the version back that has gone live since."""
     obeyed = LIVE.model_copy(update={"rollback": "2"})
     assert decide(obeyed, facts(rollback="2"), NOW)[0].stable == LIVE.stable
-    gone, told = decide(obeyed, facts(), NOW)
-    assert gone.rollback is None and told == []
+    gone, actions = decide(obeyed, facts(), NOW)
+    assert gone.rollback is None and actions == []
     assert decide(gone, facts(rollback="2"), NOW)[0].stable == package("1")
 
 
@@ -344,24 +351,24 @@ def test_versions_are_compared_within_their_model() -> None:
     live = RolloutState(
         phase=RolloutPhase.PROMOTED, stable=package("1"), rejected=("2",), rejected_of=("n.d",)
     )
-    known = {"model": "other", "propagated": True}
+    observed = {"model": "other", "propagated": True}
     for version in ("1", "2"):
-        state, told = decide(live, facts(**known, resolved=of("other", version)), NOW)
+        state, actions = decide(live, facts(**observed, resolved=of("other", version)), NOW)
         assert state.candidate is not None and state.candidate.name == "other"
-        assert not any(isinstance(action, SetChampion) for action in told)
+        assert not any(isinstance(action, SetChampion) for action in actions)
     assert decide(live, facts(propagated=True, resolved=package("2")), NOW)[0].candidate is None
     preparing = RolloutState(phase=RolloutPhase.PREPARING, stable=package("7"), candidate=package("1", "b"))
-    state, _ = decide(preparing, facts(**known, resolved=of("other", "1")), NOW)
+    state, _ = decide(preparing, facts(**observed, resolved=of("other", "1")), NOW)
     assert state.candidate is None and state.rejected == ()
 
 
 def test_a_pin_names_a_version_of_the_specs_model() -> None:
     """It is no way back to a version of the same number of another model, and no approval of one."""
-    known = {"model": "other", "spec": spec_pinned("1"), "resolved": of("other", "1")}
-    assert decide(LIVE, facts(**known), NOW)[0].stable == LIVE.stable
+    observed = {"model": "other", "spec": spec_pinned("1"), "resolved": of("other", "1")}
+    assert decide(LIVE, facts(**observed), NOW)[0].stable == LIVE.stable
     shadow = shadowing(candidate=of("other", "1", "b"))
     ready = {"ready": frozenset("ab"), "propagated": True}
-    assert decide(shadow, facts(**known, **ready), NOW)[0].phase is RolloutPhase.RAMP
+    assert decide(shadow, facts(**observed, **ready), NOW)[0].phase is RolloutPhase.RAMP
 
 
 def test_a_version_is_rejected_with_its_model() -> None:

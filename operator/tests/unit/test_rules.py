@@ -33,17 +33,17 @@ FIELDS = [
 
 
 def body(*when: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
-    found["metadata"]["namespace"] = "tests"
-    found["spec"]["event"]["fields"] = FIELDS
-    found["spec"]["event"]["sensitive"].append("pin")
-    found["spec"]["policy"]["rules"] = [
+    detector: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
+    detector["metadata"]["namespace"] = "tests"
+    detector["spec"]["event"]["fields"] = FIELDS
+    detector["spec"]["event"]["sensitive"].append("pin")
+    detector["spec"]["policy"]["rules"] = [
         {"name": f"rule-{i}", "when": text, "action": "Decline"} for i, text in enumerate(when)
     ]
-    return found
+    return detector
 
 
-def told(*when: str) -> list[str]:
+def problems(*when: str) -> list[str]:
     """What is wrong, as the condition shows it."""
     return [str(error) for error in check(Detector.parse(body(*when), PLATFORM))]
 
@@ -206,7 +206,7 @@ TAKEN = [
 @pytest.mark.parametrize(("when", "message"), REFUSED)
 def test_a_rule_that_would_never_fire_is_refused(when: str, message: str) -> None:
     """The path, the name or type at fault, and what to write."""
-    [problem] = told("true", when)
+    [problem] = problems("true", when)
     assert problem.startswith("spec.policy.rules[1].when: rule 'rule-1' ")
     assert message in problem, problem
 
@@ -214,7 +214,7 @@ def test_a_rule_that_would_never_fire_is_refused(when: str, message: str) -> Non
 @pytest.mark.parametrize("when", TAKEN)
 def test_a_sound_rule_is_taken(when: str) -> None:
     """What can be true of some event is no error, whatever else its words look like."""
-    assert told(when) == []
+    assert problems(when) == []
 
 
 def test_currency_is_there_where_it_is_declared() -> None:
@@ -242,7 +242,7 @@ def test_a_rule_that_grows_without_bound_is_refused() -> None:
     deep = "[" * 10 + "event.fields.items" + "][0]" * 10 + " == 1"
     wide = " && ".join(["[" * 7 + "event.fields.items" + "][0]" * 7 + " == 1"] * 14)
     for grown in (when, deep, wide):
-        [problem] = told(grown)
+        [problem] = problems(grown)
         assert "make several rules of it" in problem
 
 
@@ -294,7 +294,7 @@ def nested(depth: int, macro: str = "all", inner: str = "event.amount >= 0") -> 
 )
 def test_a_rule_that_multiplies_is_refused(when: str) -> None:
     """Lists within lists multiply, in steps as in memory, and so do counts in a pattern: it is refused before anything runs."""
-    [problem] = told(when)
+    [problem] = problems(when)
     assert "takes more than 1,000 steps" in problem and "shorten the lists" in problem, problem
 
 
@@ -312,7 +312,7 @@ def test_a_rule_that_multiplies_is_refused(when: str) -> None:
 )
 def test_a_rule_with_lists_of_a_sound_length_is_taken(when: str) -> None:
     """Two levels of ten, a list of ninety, patterns with counts as account numbers have them."""
-    assert told(when) == []
+    assert problems(when) == []
 
 
 @pytest.mark.parametrize(
@@ -323,4 +323,4 @@ def test_a_rule_with_lists_of_a_sound_length_is_taken(when: str) -> None:
 )  # fmt: skip
 def test_a_rule_that_is_nested_too_deep_is_refused(when: str) -> None:
     """However deep a thousand characters nest: an answer in words, and no crash."""
-    assert all("rule 'rule-0' " in problem for problem in told(when))
+    assert all("rule 'rule-0' " in problem for problem in problems(when))

@@ -22,7 +22,7 @@ from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.rollout_state import RolloutState
 from fraud_operator.settings import Platform
-from fraud_testing.well import NOW, SPEC, detector, told, well
+from fraud_testing.healthy import NOW, SPEC, conditions_of, healthy_facts, make_detector
 
 
 def without(facts: Facts, **changed: Any) -> Facts:
@@ -31,8 +31,8 @@ def without(facts: Facts, **changed: Any) -> Facts:
 
 def test_a_fresh_detector_tells_what_it_waits_for() -> None:
     """Right after apply nothing is Ready, everything is progressing and nothing is called broken."""
-    found = detector()
-    conditions = told(found, Facts(now=NOW, revision="0" * 16))
+    detector = make_detector()
+    conditions = conditions_of(detector, Facts(now=NOW, revision="0" * 16))
     assert conditions["Ready"]["status"] == "False" and conditions["Ready"]["reason"] == "NotKafkaReady"
     assert conditions["Progressing"]["status"] == "True"
     assert conditions["Degraded"]["status"] == "False"
@@ -41,8 +41,8 @@ def test_a_fresh_detector_tells_what_it_waits_for() -> None:
 
 def test_all_well() -> None:
     """With everything ready each condition is in its good state and Ready names version and address."""
-    found = detector()
-    conditions = told(found, well(found))
+    detector = make_detector()
+    conditions = conditions_of(detector, healthy_facts(detector))
     bad = {
         name
         for name, c in conditions.items()
@@ -57,8 +57,8 @@ def test_all_well() -> None:
 
 def test_a_missing_operator_is_named_with_the_remedy() -> None:
     """Where the API server doesn't know a kind, the condition says what to install."""
-    found = detector()
-    conditions = told(found, without(well(found), missing=frozenset({"Kafka"})))
+    detector = make_detector()
+    conditions = conditions_of(detector, without(healthy_facts(detector), missing=frozenset({"Kafka"})))
     assert (
         conditions["KafkaReady"]["reason"] == "OperatorMissing"
         and "Strimzi" in conditions["KafkaReady"]["message"]
@@ -68,20 +68,20 @@ def test_a_missing_operator_is_named_with_the_remedy() -> None:
 
 def test_a_replica_that_lags_holds_propagation() -> None:
     """One replica with another release, or without an answer, is enough for ReleasePropagated to be False."""
-    found = detector()
-    facts = well(found)
+    detector = make_detector()
+    facts = healthy_facts(detector)
     assert facts.release is not None
     old = without(facts, replicas=(Replica("p0", facts.release.name), Replica("p1", "d-release-old")))
-    assert told(found, old)["ReleasePropagated"]["status"] == "False"
-    mute = told(found, without(facts, replicas=(Replica("p0", None),)))["ReleasePropagated"]
+    assert conditions_of(detector, old)["ReleasePropagated"]["status"] == "False"
+    mute = conditions_of(detector, without(facts, replicas=(Replica("p0", None),)))["ReleasePropagated"]
     assert mute["status"] == "False" and "p0" in mute["message"]
-    assert told(found, without(facts, replicas=()))["ReleasePropagated"]["status"] == "False"
+    assert conditions_of(detector, without(facts, replicas=()))["ReleasePropagated"]["status"] == "False"
 
 
 def test_seeds_on_their_way_keep_features_cold() -> None:
     """FeaturesWarm waits for every seed and says how many are left."""
-    found = detector()
-    conditions = told(found, without(well(found), lags=Lags(12, 0, 40)))
+    detector = make_detector()
+    conditions = conditions_of(detector, without(healthy_facts(detector), lags=Lags(12, 0, 40)))
     assert (
         conditions["FeaturesWarm"]["reason"] == "SeedsLag"
         and "12 seeds" in conditions["FeaturesWarm"]["message"]
@@ -93,31 +93,35 @@ def test_seeds_on_their_way_keep_features_cold() -> None:
 
 def test_an_unreachable_registry_degrades_and_stops_nothing() -> None:
     """Without the registry what is live goes on: Degraded, but Ready."""
-    found = detector()
-    facts = without(well(found), models=Models(problem=("RegistryUnavailable", "mlflow: no answer")))
-    conditions = told(found, without(facts, models=Models(problem=facts.models.problem, trained="7")))
+    detector = make_detector()
+    facts = without(
+        healthy_facts(detector), models=Models(problem=("RegistryUnavailable", "mlflow: no answer"))
+    )
+    conditions = conditions_of(
+        detector, without(facts, models=Models(problem=facts.models.problem, trained="7"))
+    )
     assert conditions["ModelResolved"]["status"] == "False" and conditions["Degraded"]["status"] == "True"
     assert conditions["Ready"]["status"] == "True"
 
 
 def test_a_failed_training_says_how_to_go_on() -> None:
     """A failed run gives the job's own words and the annotation that starts another one."""
-    found = detector()
-    facts = well(found)
+    detector = make_detector()
+    facts = healthy_facts(detector)
     assert facts.revision is not None
     job = {
         "status": {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "no rows in history/"}
     }
     children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision)): job}
-    failed = told(found, without(facts, children=children, models=Models()))["TrainingSucceeded"]
+    failed = conditions_of(detector, without(facts, children=children, models=Models()))["TrainingSucceeded"]
     assert failed["reason"] == "TrainingFailed" and "no rows in history/" in failed["message"]
     assert names.TRAIN_ANNOTATION in failed["message"]
 
 
 def test_training_without_enough_labels_holds_and_degrades_nothing() -> None:
     """Too few mature labels are waited for: the condition counts them, and nothing is Degraded."""
-    found = detector()
-    facts = well(found)
+    detector = make_detector()
+    facts = healthy_facts(detector)
     assert facts.revision is not None
     message = "7 fraud labels are mature; model.train.minLabels asks for 500"
     failure = TrainingFailure(reason=EndReason.TOO_FEW_LABELS, message=message, ended=NOW)
@@ -125,7 +129,7 @@ def test_training_without_enough_labels_holds_and_degrades_nothing() -> None:
         "status": {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "the end of the log"}
     }
     children = {**facts.children, ("RayJob", names.ray_job("d", facts.revision)): job}
-    conditions = told(found, without(facts, children=children, models=Models(failure=failure)))
+    conditions = conditions_of(detector, without(facts, children=children, models=Models(failure=failure)))
     waiting = conditions["TrainingSucceeded"]
     assert waiting["reason"] == "WaitingForLabels" and "7 fraud labels are mature" in waiting["message"]
     assert conditions["Degraded"]["status"] == "False"
@@ -133,10 +137,10 @@ def test_training_without_enough_labels_holds_and_degrades_nothing() -> None:
 
 def test_a_conflict_degrades() -> None:
     """Another manager's field is told, with the remedy."""
-    found = detector()
-    conditions = told(
-        found,
-        well(found),
+    detector = make_detector()
+    conditions = conditions_of(
+        detector,
+        healthy_facts(detector),
         Trouble(conflicts={("Deployment", "d-decision"): "another manager owns .spec.replicas"}),
     )
     assert (
@@ -147,13 +151,13 @@ def test_a_conflict_degrades() -> None:
 
 def test_times_move_only_with_the_status() -> None:
     """A message may change without the condition's transition time moving; an unchanged status isn't written."""
-    found = detector()
-    first = status.compute(found, well(found), Trouble(), {})
-    later = without(well(found), now=NOW + 60_000)
-    second = status.compute(found, later, Trouble(), first)
+    detector = make_detector()
+    first = status.compute(detector, healthy_facts(detector), Trouble(), {})
+    later = without(healthy_facts(detector), now=NOW + 60_000)
+    second = status.compute(detector, later, Trouble(), first)
     assert second["conditions"] == first["conditions"]
     assert not status.changed(second, first)
-    third = status.compute(found, without(later, replicas=()), Trouble(), second)
+    third = status.compute(detector, without(later, replicas=()), Trouble(), second)
     before = {c["type"]: c["lastTransitionTime"] for c in second["conditions"]}
     after = {c["type"]: c["lastTransitionTime"] for c in third["conditions"]}
     assert {name for name in after if after[name] != before[name]} == {
@@ -166,29 +170,29 @@ def test_times_move_only_with_the_status() -> None:
 
 def test_rules_alone_can_be_ready() -> None:
     """A detector that wants no model is Ready with rules."""
-    found = detector(model={"none": {}})
-    facts = without(well(found), state=RolloutState(), revision=None, models=Models())
-    facts = without(facts, release=make_release(found, RolloutState(), None, found.spec.policy))
+    detector = make_detector(model={"none": {}})
+    facts = without(healthy_facts(detector), state=RolloutState(), revision=None, models=Models())
+    facts = without(facts, release=make_release(detector, RolloutState(), None, detector.spec.policy))
     assert facts.release is not None
     facts = without(facts, replicas=(Replica("p", facts.release.name),))
-    assert told(found, facts)["Ready"]["message"].startswith("rules alone")
+    assert conditions_of(detector, facts)["Ready"]["message"].startswith("rules alone")
 
 
 def test_validation_names_each_fault() -> None:
     """A spec that can't be built gives ValidationFailed with every path, and Ready is False."""
-    made = status.invalid([SpecError("spec.a", "x"), SpecError("spec.b", "y")], 4, {}, NOW)
-    conditions = {c["type"]: c for c in made["conditions"]}
+    computed = status.invalid([SpecError("spec.a", "x"), SpecError("spec.b", "y")], 4, {}, NOW)
+    conditions = {c["type"]: c for c in computed["conditions"]}
     assert conditions["ValidationFailed"]["message"] == "spec.a: x; spec.b: y"
     assert conditions["Ready"]["observedGeneration"] == 4
 
 
 def test_a_refused_spec_stands_beside_what_the_last_valid_one_is() -> None:
     """Ready of the spec at work keeps its generation; ValidationFailed and Degraded carry the newest one's and its fault."""
-    found = detector()
-    made = status.compute(found, well(found), Trouble(), {})
-    status.add_refusal(made, [SpecError("spec.a", "x; write y")], 4, {}, NOW)
-    conditions = {c["type"]: c for c in made["conditions"]}
-    assert made["observedGeneration"] == 3
+    detector = make_detector()
+    computed = status.compute(detector, healthy_facts(detector), Trouble(), {})
+    status.add_refusal(computed, [SpecError("spec.a", "x; write y")], 4, {}, NOW)
+    conditions = {c["type"]: c for c in computed["conditions"]}
+    assert computed["observedGeneration"] == 3
     assert (conditions["Ready"]["status"], conditions["Ready"]["observedGeneration"]) == ("True", 3)
     for name in ("ValidationFailed", "Degraded"):
         assert conditions[name]["status"] == "True" and conditions[name]["observedGeneration"] == 4
@@ -199,27 +203,27 @@ def test_a_refused_spec_stands_beside_what_the_last_valid_one_is() -> None:
 def test_the_documents_hold_the_whole_valid_spec() -> None:
     """The configuration and the release give the spec back as it was, with tokens in the policy's lists: the children are the same."""
     lists = [{"name": "bad", "field": "customer", "action": "Decline", "entries": [{"value": "4000001"}]}]
-    found = detector(
+    detector = make_detector(
         policy={"lists": lists, "rules": [{"name": "r", "when": "event.amount > 3", "action": "Review"}]},
         rollout={"steps": [5, 50], "paused": True},
         model={"train": {"trials": 7}, "pin": "3"},
         components=[{"name": "Worker", "replicas": 3}],
         deletionPolicy="Delete",
     )
-    policy = with_tokens(found.spec, "ab" * 32)
-    read = DetectorConfig.model_validate_json(found.config.to_json()).spec
-    again = replace(found, spec=read.model_copy(update={"policy": policy}))
-    assert again.spec == found.spec.model_copy(update={"policy": policy})
+    policy = with_tokens(detector.spec, "ab" * 32)
+    read = DetectorConfig.model_validate_json(detector.config.to_json()).spec
+    again = replace(detector, spec=read.model_copy(update={"policy": policy}))
+    assert again.spec == detector.spec.model_copy(update={"policy": policy})
     assert with_tokens(again.spec, "ab" * 32) == policy
-    release = make_release(found, RolloutState(), None, policy)
+    release = make_release(detector, RolloutState(), None, policy)
     assert build_children(again, Wanted(release, RolloutState(), "r" * 16)) == build_children(
-        found, Wanted(release, RolloutState(), "r" * 16)
+        detector, Wanted(release, RolloutState(), "r" * 16)
     )
 
 
 def test_what_cel_and_the_schema_cannot_say_is_checked() -> None:
     """Rules over unknown variables, lists over unknown fields, falling steps and a bad schedule are all found."""
-    found = detector(
+    detector = make_detector(
         policy={
             "rules": [{"name": "r", "when": "customer.age > 3", "action": "Review"}],
             "lists": [{"name": "l", "field": "nowhere", "action": "Decline"}],
@@ -227,7 +231,7 @@ def test_what_cel_and_the_schema_cannot_say_is_checked() -> None:
         rollout={"steps": [50, 5]},
         model={"train": {"schedule": "0 99 * * *"}},
     )
-    assert [error.path for error in check(found)] == [
+    assert [error.path for error in check(detector)] == [
         "spec.policy.rules[0].when",
         "spec.policy.lists[0].field",
         "spec.model.train.schedule",
@@ -245,10 +249,10 @@ def test_stores_and_storage_must_come_from_somewhere() -> None:
 
 def test_policy_revision_rises_with_the_policy_only() -> None:
     """The same policy keeps its revision and name; another one gets the next number."""
-    found = detector()
-    first = make_release(found, RolloutState(), None, found.spec.policy)
-    assert make_release(found, RolloutState(), first, found.spec.policy) == first
-    other = detector(policy={"bands": {"review": 1, "decline": 2}})
+    detector = make_detector()
+    first = make_release(detector, RolloutState(), None, detector.spec.policy)
+    assert make_release(detector, RolloutState(), first, detector.spec.policy) == first
+    other = make_detector(policy={"bands": {"review": 1, "decline": 2}})
     second = make_release(other, RolloutState(), first, other.spec.policy)
     assert second.policy_revision == first.policy_revision + 1 and second.name != first.name
 
@@ -257,12 +261,12 @@ def test_policy_revision_rises_with_the_policy_only() -> None:
 @pytest.mark.parametrize("lifecycle", ["STABLE", "ROLLED_BACK"])
 def test_a_job_that_does_not_run_is_not_ready(lifecycle: str, state: str | None) -> None:
     """While a lost JobManager or TaskManager keeps the job from running, nobody who waits for Ready gets it; it is Degraded."""
-    found = detector()
-    facts = well(found)
+    detector = make_detector()
+    facts = healthy_facts(detector)
     key = next(key for key in facts.children if key[0] == "FlinkDeployment")
     job = copy.deepcopy(facts.children[key])
     job["status"] |= {"lifecycleState": lifecycle, "jobStatus": {"state": state}}
-    conditions = told(found, without(facts, children={**facts.children, key: job}))
+    conditions = conditions_of(detector, without(facts, children={**facts.children, key: job}))
     streaming = conditions["StreamingReady"]
     assert (streaming["status"], streaming["reason"]) == ("False", "JobNotRunning")
     assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("False", "NotStreamingReady")
@@ -271,39 +275,41 @@ def test_a_job_that_does_not_run_is_not_ready(lifecycle: str, state: str | None)
 
 def test_a_version_that_waits_for_a_slot_is_told() -> None:
     """While the version before is kept both slots are in use: who wants a third one reads for how long."""
-    found = detector()
-    facts = well(found)
+    detector = make_detector()
+    facts = healthy_facts(detector)
     assert facts.state.stable is not None and facts.models.resolved is not None
     before = facts.state.stable.model_copy(update={"version": "6", "slot": "b"})
     kept = facts.state.model_copy(update={"previous": before, "previous_until": NOW})
     models = replace(facts.models, resolved=replace(facts.models.resolved, version="8"))
-    told_of = told(found, without(facts, state=kept, models=models))["RolloutHealthy"]
+    rollout = conditions_of(detector, without(facts, state=kept, models=models))["RolloutHealthy"]
     assert (
-        told_of["status"] == "True" and "version 8 waits for a slot: version 6 is kept" in told_of["message"]
+        rollout["status"] == "True" and "version 8 waits for a slot: version 6 is kept" in rollout["message"]
     )
-    assert "waits" not in told(found, facts)["RolloutHealthy"]["message"]
+    assert "waits" not in conditions_of(detector, facts)["RolloutHealthy"]["message"]
 
 
 def test_a_spent_rollback_annotation_is_told() -> None:
     """Where it names the live version and was obeyed before that went live again: how to roll back all the same."""
-    found = replace(detector(), annotations={names.ROLLBACK_ANNOTATION: "7"})
-    facts = well(found)
+    detector = replace(make_detector(), annotations={names.ROLLBACK_ANNOTATION: "7"})
+    facts = healthy_facts(detector)
     spent = without(facts, state=facts.state.model_copy(update={"rollback": "7"}))
-    assert "remove it and set it again" in told(found, spent)["RolloutHealthy"]["message"]
+    assert "remove it and set it again" in conditions_of(detector, spent)["RolloutHealthy"]["message"]
 
 
 @pytest.mark.parametrize(("component", "refused"), [("Predictor", True), ("LakeSink", False)])
 def test_a_predictor_without_replicas_is_refused(component: str, refused: bool) -> None:
     """No version could ever answer there: a candidate would be taken back for good for what the spec asks for."""
     spec = {**SPEC, "components": [{"name": component, "replicas": 0}]}
-    found = [
-        error for error in check(replace(detector(), spec=parse_spec(spec))) if "components" in error.path
+    errors = [
+        error
+        for error in check(replace(make_detector(), spec=parse_spec(spec)))
+        if "components" in error.path
     ]
-    assert [error.path for error in found] == (["spec.components[0].replicas"] if refused else [])
-    assert all("spec.model.none" in error.message for error in found)
+    assert [error.path for error in errors] == (["spec.components[0].replicas"] if refused else [])
+    assert all("spec.model.none" in error.message for error in errors)
 
 
 def test_an_empty_order_is_none() -> None:
     """An annotation that was emptied asks for nothing, and nothing is told of it."""
-    found = replace(detector(), annotations={names.ROLLBACK_ANNOTATION: ""})
-    assert readiness.rollout_facts(found, well(found)).rollback is None
+    detector = replace(make_detector(), annotations={names.ROLLBACK_ANNOTATION: ""})
+    assert readiness.rollout_facts(detector, healthy_facts(detector)).rollback is None

@@ -21,9 +21,9 @@ def pod(phase: str = "Running", **annotations: str) -> dict[str, Any]:
 
 def test_a_running_pod_that_asks_for_it_is_a_target() -> None:
     """Address, path and component come from the Pod itself."""
-    (found,) = targets([pod(scrape="true", port="9249", path="/")])
-    assert found["targets"] == ["10.0.0.7:9249"]
-    assert found["labels"] == {
+    (group,) = targets([pod(scrape="true", port="9249", path="/")])
+    assert group["targets"] == ["10.0.0.7:9249"]
+    assert group["labels"] == {
         "namespace": "payments",
         "pod": "p-0",
         "__metrics_path__": "/",

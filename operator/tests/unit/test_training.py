@@ -74,7 +74,7 @@ def job(deployment: str, run: str = "", **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("found", "phase"),
+    ("status", "phase"),
     [
         (None, TrainingPhase.NONE),
         ({}, TrainingPhase.PENDING),
@@ -88,9 +88,9 @@ def job(deployment: str, run: str = "", **more: Any) -> dict[str, Any]:
         (job("Retrying"), TrainingPhase.PENDING),
     ],
 )
-def test_outcomes(found: Any, phase: TrainingPhase) -> None:
+def test_outcomes(status: Any, phase: TrainingPhase) -> None:
     """Complete is success only with SUCCEEDED: it also covers a run that was stopped."""
-    assert training.outcome(found).phase is phase
+    assert training.outcome(status).phase is phase
 
 
 def test_too_little_to_learn_from_is_no_failure() -> None:
@@ -110,9 +110,9 @@ def test_too_little_to_learn_from_is_no_failure() -> None:
 def test_a_run_that_said_nothing_is_told_as_its_job_tells_it() -> None:
     """Without the run's own document the RayJob's words are shown and nothing is read out of them."""
     failed = job("Failed", "FAILED", message="training failed: NoHistory: no history")
-    found = training.outcome(failed)
-    assert found.message == "training failed: NoHistory: no history"
-    assert training.waits_for(found) is None
+    outcome = training.outcome(failed)
+    assert outcome.message == "training failed: NoHistory: no history"
+    assert training.waits_for(outcome) is None
 
 
 def test_a_failed_run_is_due_after_half_an_hour() -> None:

@@ -35,10 +35,10 @@ def package(version: str, slot: Any = "a") -> ModelPackage:
     )
 
 
-def facts(**given: Any) -> RolloutFacts:
-    given.setdefault("urls", {"a": "http://a", "b": "http://b"})
-    given.setdefault("model", "n.d")
-    return RolloutFacts(spec=given.pop("spec", None) or spec(), **given)
+def facts(**changes: Any) -> RolloutFacts:
+    changes.setdefault("urls", {"a": "http://a", "b": "http://b"})
+    changes.setdefault("model", "n.d")
+    return RolloutFacts(spec=changes.pop("spec", None) or spec(), **changes)
 
 
 PASS = (Gate("AlertRate", GateResult.PASS), Gate("ServiceHealth", GateResult.PASS))

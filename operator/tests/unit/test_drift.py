@@ -19,7 +19,7 @@ from fraud_operator.desired.child import Child
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import ConflictError
-from fraud_operator.memory import Memory
+from fraud_operator.memory import DetectorMemory
 from fraud_operator.releases import with_tokens
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform
@@ -66,7 +66,7 @@ def applied(kube: FakeKube, times: int = 1) -> ApplyReport:
 
 
 def test_a_field_changed_by_hand_is_put_back() -> None:
-    """An edit (no declared owner) is taken back by force, and who made it is told."""
+    """An edit (no declared owner) is taken back by force, and the report names who made it."""
     kube = FakeKube('conflict with "kubectl-edit" using apps/v1 at 2026-01-01T00:00:00Z')
     report = applied(kube)
     assert [verb for verb, _ in kube.calls] == ["apply", "force"]
@@ -81,8 +81,8 @@ def test_a_declared_field_is_left_to_its_owner(owner: str) -> None:
     kube = FakeKube(f"conflict with {owner}")
     report = applied(kube)
     assert [verb for verb, _ in kube.calls] == ["apply"]
-    told = report.conflicts["Deployment", "d"]
-    assert ".spec.replicas" in told and owner.split('"')[1] in told
+    message = report.conflicts["Deployment", "d"]
+    assert ".spec.replicas" in message and owner.split('"')[1] in message
 
 
 def test_a_fight_is_given_up_and_told() -> None:
@@ -107,7 +107,7 @@ def test_what_is_made_once_keeps_its_content_and_its_owner() -> None:
     assert kube.calls == [("merge", {"metadata": {"ownerReferences": []}}), ("apply", "d")]
 
 
-def detector(**spec: Any) -> Detector:
+def make_detector(**spec: Any) -> Detector:
     meta = {"name": "d", "namespace": "n", "uid": "u"}
     return Detector.parse({"metadata": meta, "spec": {**SPEC, **spec}}, Platform())
 
@@ -124,35 +124,35 @@ KEYS = {"TOKEN_KEY": "ab" * 32, "DEAD_LETTER_KEY": "k", "API_KEY": "k"}
 
 def test_keys_and_rollout_are_remembered() -> None:
     """Keys that are gone come back as they were, a changed token key is put back, and the rollout is as it was left."""
-    kube, found = FakeKube(), detector()
-    memory = Memory(kube)  # type: ignore[arg-type]
+    kube, detector = FakeKube(), make_detector()
+    memory = DetectorMemory(kube)  # type: ignore[arg-type]
     kube.objects["Secret", "d-keys"] = _secret(**KEYS)
-    memory.fill(found, Facts(0, has_keys=True), {})
+    memory.restore(detector, Facts(0, has_keys=True), {})
     release, state = (
-        Release(name="r", policy=found.spec.policy, policy_revision=3),
+        Release(name="r", policy=detector.spec.policy, policy_revision=3),
         RolloutState(phase=RolloutPhase.SHADOW),
     )
-    memory.keep(found, release, state)
+    memory.keep_rollout(detector, release, state)
     assert not memory.secrets_differ("n", "d")
     del kube.objects["Secret", "d-keys"]
     assert memory.secrets_differ("n", "d")
-    filled = memory.fill(found, Facts(0), {})
-    assert memory.keys(found) == KEYS and (filled.release, filled.state) == (release, state)
+    restored = memory.restore(detector, Facts(0), {})
+    assert memory.keys(detector) == KEYS and (restored.release, restored.state) == (release, state)
     kube.objects["Secret", "d-keys"] = _secret(**{**KEYS, "TOKEN_KEY": "cd" * 32, "API_KEY": "new"})
-    memory.fill(found, Facts(0, has_keys=True), {})
+    memory.restore(detector, Facts(0, has_keys=True), {})
     put_back = kube.calls[-1][1]["data"]["TOKEN_KEY"]
     assert base64.b64decode(put_back).decode() == KEYS["TOKEN_KEY"]
-    assert memory.keys(found) == {**KEYS, "API_KEY": "new"}
+    assert memory.keys(detector) == {**KEYS, "API_KEY": "new"}
     kube.objects["Secret", "d-keys"] = _secret(TOKEN_KEY="no key")
-    memory.fill(found, Facts(0, has_keys=True), {})
-    assert set(kube.calls[-1][1]["data"]) == set(KEYS) and memory.keys(found) == {**KEYS, "API_KEY": "new"}
+    memory.restore(detector, Facts(0, has_keys=True), {})
+    assert set(kube.calls[-1][1]["data"]) == set(KEYS) and memory.keys(detector) == {**KEYS, "API_KEY": "new"}
     memory.forget("n", "d")
-    assert memory.keys(found) is None and not memory.secrets_differ("n", "d")
+    assert memory.keys(detector) is None and not memory.secrets_differ("n", "d")
 
 
 def test_an_operator_that_starts_anew_goes_on_from_the_live_release() -> None:
     """With the pointer gone and no memory, what the status names as live stays live."""
-    kube, found = FakeKube(), detector()
+    kube, detector = FakeKube(), make_detector()
     kube.objects["Secret", "d-keys"] = _secret(**KEYS)
     live = ModelPackage(
         name="m",
@@ -163,17 +163,18 @@ def test_an_operator_that_starts_anew_goes_on_from_the_live_release() -> None:
         url="u",
         score_map=[(0.0, 0.0)],
     )
-    release = Release(name="d-release-x", stable=live, policy=found.spec.policy, policy_revision=2)
+    release = Release(name="d-release-x", stable=live, policy=detector.spec.policy, policy_revision=2)
     kube.objects["ConfigMap", "d-release-x"] = {"data": {RELEASE_KEY: release.to_json()}}
-    filled = Memory(kube).fill(found, Facts(0, has_keys=True), {"release": {"name": "d-release-x"}})  # type: ignore[arg-type]
+    memory = DetectorMemory(kube)  # type: ignore[arg-type]
+    restored = memory.restore(detector, Facts(0, has_keys=True), {"release": {"name": "d-release-x"}})
     assert (
-        filled.release == release
-        and filled.state.stable == live
-        and filled.state.phase is RolloutPhase.PROMOTED
+        restored.release == release
+        and restored.state.stable == live
+        and restored.state.phase is RolloutPhase.PROMOTED
     )
 
 
-def test_lists_of_sensitive_fields_are_sealed() -> None:
+def test_lists_of_sensitive_fields_are_tokenised() -> None:
     """A list's values of a sensitive field become the tokens that events carry; tokens and other fields' values stay."""
     ready = "t_" + "0" * 32
     lists = [
@@ -186,16 +187,20 @@ def test_lists_of_sensitive_fields_are_sealed() -> None:
         {"name": "shops", "field": "shop", "action": "Review", "entries": [{"value": "4539"}]},
     ]
     spec = parse_spec({**SPEC, "policy": {"lists": lists}})
-    made = with_tokens(spec, KEYS["TOKEN_KEY"])
-    values = [[entry.value for entry in found.entries] for found in made.lists]
+    policy = with_tokens(spec, KEYS["TOKEN_KEY"])
+    values = [[entry.value for entry in tokenised.entries] for tokenised in policy.lists]
     assert values == [[token(bytes.fromhex(KEYS["TOKEN_KEY"]), "card", "4539"), ready], ["4539"]]
-    assert "4539" not in detector(policy={"lists": lists[:1]}).config.to_json()
+    assert "4539" not in make_detector(policy={"lists": lists[:1]}).config.to_json()
 
 
 def test_a_changed_spec_that_nobody_looks_at_is_told() -> None:
     """An operator that has stopped since leaves a status of an older generation: after a while the condition says so."""
-    made, now = "2026-01-01T00:00:00Z", 1_767_225_600_000
-    meta = {"generation": 2, "creationTimestamp": made, "managedFields": [{"manager": "m", "time": made}]}
+    created, now = "2026-01-01T00:00:00Z", 1_767_225_600_000
+    meta = {
+        "generation": 2,
+        "creationTimestamp": created,
+        "managedFields": [{"manager": "m", "time": created}],
+    }
     for judge, status, who in (
         (kafka, {"conditions": [{"type": "Ready", "status": "True"}], "observedGeneration": 1}, "Strimzi"),
         (
@@ -207,11 +212,11 @@ def test_a_changed_spec_that_nobody_looks_at_is_told() -> None:
         child = {"metadata": meta, "status": status}
         assert judge(child, now + STUCK_MS - 1).level is Level.PROGRESSING
         stuck = judge(child, now + STUCK_MS)
-        assert stuck.level is Level.SILENT and who in stuck.message and made in stuck.message
+        assert stuck.level is Level.SILENT and who in stuck.message and created in stuck.message
 
 
 def test_a_silent_childs_message_never_changes() -> None:
-    """Telling an age would write the status in each pass; it tells the moment instead."""
+    """An age would change the status in each pass; the message names the moment instead."""
     child = {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}
     now = 1_767_225_600_000 + SILENT_MS
     assert kafka(child, now) == kafka(child, now + 3_600_000)

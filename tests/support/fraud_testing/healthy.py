@@ -1,4 +1,4 @@
-"""A detector as the operator knows it, with all its children well: what a test changes one thing of."""
+"""A detector and the facts of it with all children healthy, of which a test changes one thing."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ SPEC: dict[str, Any] = {
 STORES = StoreAddresses(redis_url="redis://r", postgres_dsn="postgresql://p", mlflow_tracking_uri="http://m")
 
 
-def detector(**spec: Any) -> Detector:
+def make_detector(**spec: Any) -> Detector:
     platform = Platform(storage_uri="file:///s", stores=STORES)
     return Detector("n", "d", "u", 3, 0, {}, parse_spec({**SPEC, **spec}), platform)
 
 
-def told(found: Detector, facts: Facts, trouble: Trouble | None = None) -> dict[str, dict[str, Any]]:
-    made = status.compute(found, facts, trouble or Trouble(), {})
-    return {c["type"]: c for c in made["conditions"]}
+def conditions_of(
+    detector: Detector, facts: Facts, trouble: Trouble | None = None
+) -> dict[str, dict[str, Any]]:
+    """The conditions of the detector's status, by type."""
+    computed = status.compute(detector, facts, trouble or Trouble(), {})
+    return {c["type"]: c for c in computed["conditions"]}
 
 
 def workload(kind: str, **annotations: str) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def workload(kind: str, **annotations: str) -> dict[str, Any]:
     }
 
 
-def well(found: Detector) -> Facts:
+def healthy_facts(detector: Detector) -> Facts:
     """All children ready, one version live everywhere."""
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "observedGeneration": 1}
     strimzi = {"metadata": {"generation": 1}, "status": ready}
@@ -53,17 +56,17 @@ def well(found: Detector) -> Facts:
         name="n.d",
         version="7",
         digest="sha256:" + "1" * 64,
-        feature_set=found.feature_set,
+        feature_set=detector.feature_set,
         slot="a",
         url="u",
         score_map=[(0, 0)],
     )
     state = RolloutState(phase=RolloutPhase.PROMOTED, stable=package)
-    release = make_release(found, state, None, found.spec.policy)
+    release = make_release(detector, state, None, detector.spec.policy)
     children: dict[tuple[str, str], Any] = {
         ("Kafka", "d"): strimzi,
         **{("KafkaTopic", names.kafka_topic("d", noun)): strimzi for noun in names.TOPICS},
-        ("FlinkDeployment", names.flink_deployment("d", found.hash6)): {
+        ("FlinkDeployment", names.flink_deployment("d", detector.hash6)): {
             "metadata": {"generation": 1},
             "status": {
                 "lifecycleState": "STABLE",
@@ -77,13 +80,13 @@ def well(found: Detector) -> Facts:
     }
     for name in ("d-decision", "d-console", "d-profile-sink", "d-ledger-sink", "d-lake-sink"):
         children["Deployment", name] = workload("Deployment")
-    resolved = Version("n.d", "7", package.digest, found.feature_set, "r", "run", 5, [(0.0, 0.0)])
+    resolved = Version("n.d", "7", package.digest, detector.feature_set, "r", "run", 5, [(0.0, 0.0)])
     return Facts(
         now=NOW,
         children=children,
         release=release,
         state=state,
-        revision=training.wanted_revision(found.spec, found.feature_set, None, 0, NOW),
+        revision=training.wanted_revision(detector.spec, detector.feature_set, None, 0, NOW),
         models=Models(resolved, champion="7", trained="7"),
         lags=Lags(0, 0, 5),
         replicas=(Replica("p0", release.name), Replica("p1", release.name)),
