@@ -125,8 +125,8 @@ def test_the_operator_runs_with_the_charts_rights(
     body["metadata"]["namespace"] = namespace
     uid = kube.create(DETECTOR, body)["metadata"]["uid"]
     wait_for(lambda: len(snapshot(kube, namespace, uid)[0]) >= 40, 60, "children")
-    found = wait_for(lambda: (kube.get(DETECTOR, namespace, "payments") or {}).get("status"), 60, "status")
-    degraded = next(c for c in found["conditions"] if c["type"] == "Degraded")
+    status = wait_for(lambda: (kube.get(DETECTOR, namespace, "payments") or {}).get("status"), 60, "status")
+    degraded = next(c for c in status["conditions"] if c["type"] == "Degraded")
     assert degraded["reason"] not in ("ApplyRefused", "ApplyConflict"), degraded
     console = ("Deployment", "payments-console")
     kube.delete(BY_KIND["Deployment"], namespace, console[1])

@@ -1,6 +1,6 @@
 """A detector's end, and its namespace's, beside engines that behave as the real ones were recorded: they hold on.
 
-The operator is a new one at each look, as if it had been killed in between. A namespace's end and what owners leave behind
+The operator is a new one at each step, as if it had been killed in between. A namespace's end and what owners leave behind
 are Kubernetes' own controllers' doing.
 """
 
@@ -58,12 +58,12 @@ class World:
     ahead: int = 0
 
     def operator(self, kube: Kube | None = None) -> Reconciler:
-        made = kube or self.kube
+        kube = kube or self.kube
         return Reconciler(
-            made,
+            kube,
             PLATFORM,
-            Observer(made),
-            Recorder(made),
+            Observer(kube),
+            Recorder(kube),
             clock=lambda: int(time.time() * 1000) + self.ahead,
         )
 
@@ -72,9 +72,9 @@ class World:
         body["metadata"]["namespace"] = self.namespace
         body["spec"] |= {"deletionPolicy": self.policy, **spec}
         self.kube.create(DETECTOR, body)
-        self.look()
+        self.step()
 
-    def look(self, kube: Kube | None = None) -> None:
+    def step(self, kube: Kube | None = None) -> None:
         """A pass of a new operator, then the engines' operators."""
         self.operator(kube).reconcile(self.namespace, "payments")
         self.flink.act()
@@ -84,27 +84,27 @@ class World:
         jobs = self.kube.list(FLINK, self.namespace)
         return jobs[0] if jobs else None
 
-    def there(self) -> bool:
+    def exists(self) -> bool:
         return self.kube.get(DETECTOR, self.namespace, "payments") is not None
 
-    def ends(self, looks: int = 8) -> bool:
-        for _ in range(looks):
-            if not self.there():
+    def ends(self, steps: int = 8) -> bool:
+        for _ in range(steps):
+            if not self.exists():
                 return True
-            self.look()
-        return not self.there()
+            self.step()
+        return not self.exists()
 
-    def told(self, reason: str) -> list[str]:
-        events = self.kube.list(BY_KIND["Event"], self.namespace)
-        return [event["message"] for event in events if event["reason"] == reason]
+    def events(self, reason: str) -> list[str]:
+        posted = self.kube.list(BY_KIND["Event"], self.namespace)
+        return [event["message"] for event in posted if event["reason"] == reason]
 
     def left(self) -> set[tuple[str, str]]:
-        found = {
+        children = {
             (kind.kind, item["metadata"]["name"])
             for kind in CHILD_KINDS
             for item in self.kube.list(kind, self.namespace)
         }
-        return found - {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
+        return children - {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
 
 
 @pytest.fixture(params=["Retain", "Delete"])
@@ -122,10 +122,10 @@ def test_a_running_job_is_stopped_with_a_savepoint(world: World) -> None:
     world.kube.delete(DETECTOR, world.namespace, "payments")
     world.operator().reconcile(world.namespace, "payments")
     job = world.job()
-    assert world.there() and job is not None and job["metadata"]["deletionTimestamp"]
+    assert world.exists() and job is not None and job["metadata"]["deletionTimestamp"]
     assert world.ends() and len(world.flink.savepoints) == 1
-    assert len(world.told("StreamStopping")) == 1 and not world.told("NoSavepoint")
-    assert not world.told("NotDeleted")
+    assert len(world.events("StreamStopping")) == 1 and not world.events("NoSavepoint")
+    assert not world.events("NotDeleted")
     stays = (
         {"Kafka", "KafkaNodePool", "KafkaTopic", "ConfigMap", "Secret"} if world.policy == "Retain" else set()
     )
@@ -139,8 +139,8 @@ def test_a_job_that_does_not_run_holds_nothing_up(world: World, state: str | Non
     world.start()
     world.kube.delete(DETECTOR, world.namespace, "payments")
     assert world.ends() and world.job() is None
-    [told] = world.told("NoSavepoint")
-    assert "not RUNNING" in told and not world.told("NotDeleted")
+    [message] = world.events("NoSavepoint")
+    assert "not RUNNING" in message and not world.events("NotDeleted")
 
 
 def test_a_savepoint_that_never_comes_is_given_up(world: World) -> None:
@@ -151,7 +151,7 @@ def test_a_savepoint_that_never_comes_is_given_up(world: World) -> None:
     assert not world.ends(4)
     world.ahead = SAVEPOINT_MS
     assert world.ends() and world.flink.savepoints == []
-    assert "none came within 120 s" in world.told("NoSavepoint")[0]
+    assert "none came within 120 s" in world.events("NoSavepoint")[0]
 
 
 def test_a_flink_operator_that_is_gone_holds_nothing_up(world: World) -> None:
@@ -162,7 +162,7 @@ def test_a_flink_operator_that_is_gone_holds_nothing_up(world: World) -> None:
     assert not world.ends(3)
     world.ahead = SAVEPOINT_MS + deletion.RELEASE_MS
     assert world.ends()
-    assert FLINK_FINALIZER in world.told("NotDeleted")[0]
+    assert FLINK_FINALIZER in world.events("NotDeleted")[0]
 
 
 def test_topics_go_before_kafka(world: World) -> None:
@@ -175,10 +175,10 @@ def test_topics_go_before_kafka(world: World) -> None:
         return
     assert not world.ends(5)
     assert world.kube.get(BY_KIND["Kafka"], world.namespace, "payments") is not None
-    assert len(world.told("TopicsDeleted")) == 1
+    assert len(world.events("TopicsDeleted")) == 1
     world.ahead = TOPICS_MS
     assert world.ends() and world.kube.list(TOPIC, world.namespace) == []
-    assert len(world.told("FinalizersRemoved")) == len(world.told("KafkaDeleted")) == 1
+    assert len(world.events("FinalizersRemoved")) == len(world.events("KafkaDeleted")) == 1
 
 
 @pytest.mark.parametrize("world", ["Delete"], indirect=True)
@@ -187,7 +187,7 @@ def test_a_policy_changed_while_paused_is_kept_to(world: World) -> None:
     world.start()
     spec = {"deletionPolicy": "Retain", "paused": True}
     world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": spec})
-    world.look()
+    world.step()
     world.kube.delete(DETECTOR, world.namespace, "payments")
     assert world.ends()
     stays = {"Kafka", "KafkaNodePool", "KafkaTopic", "ConfigMap", "Secret"}
@@ -197,13 +197,13 @@ def test_a_policy_changed_while_paused_is_kept_to(world: World) -> None:
 
 @pytest.mark.parametrize("world", ["Delete"], indirect=True)
 def test_what_is_kept_is_free_before_anything_is_waited_for(world: World) -> None:
-    """What Retain keeps loses its owner at the first look: a detector that goes in the foreground, or after trouble, takes it not along."""
+    """What Retain keeps loses its owner in the first pass: a detector that goes in the foreground, or after trouble, takes it not along."""
     world.start()
     spec = {"deletionPolicy": "Retain", "paused": True}
     world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": spec})
     world.kube.delete(DETECTOR, world.namespace, "payments")
     world.operator().reconcile(world.namespace, "payments")
-    assert world.there()
+    assert world.exists()
     kept = [
         item
         for kind in ("Kafka", "KafkaNodePool", "KafkaTopic", "ConfigMap", "Secret")
@@ -222,7 +222,7 @@ def test_a_namespace_goes_whole(world: World) -> None:
 
     def gone() -> bool:
         try:
-            world.look()
+            world.step()
             world.kube._call("GET", path)
         except ApiError as error:
             return error.status == 404
@@ -241,7 +241,7 @@ def test_a_watched_namespace_goes_whole(world: World, own_server: Any) -> None:
     install(world.kube, [d for d in of_operator if d["metadata"].get("namespace") in (None, world.namespace)])
     mine: Kube = own_server.kube(OPERATOR)
     world.start()
-    world.look(mine)
+    world.step(mine)
     path = f"/api/v1/namespaces/{world.namespace}"
     world.kube._call("DELETE", path)
     binding = BY_KIND["RoleBinding"], world.namespace, "fraud-platform-operator"
@@ -251,7 +251,7 @@ def test_a_watched_namespace_goes_whole(world: World, own_server: Any) -> None:
 
     def gone() -> bool:
         try:
-            world.look(mine)
+            world.step(mine)
             world.kube._call("GET", path)
         except ApiError as error:
             refusals.append(error.message)
@@ -279,11 +279,11 @@ def test_an_orphaning_deletion_deletes_nothing(world: World, late: bool) -> None
 
     if late:
         wait_for(over, 30, "the children are orphaned")
-    world.look()
-    wait_for(lambda: not world.there(), 30, "the detector is gone")
+    world.step()
+    wait_for(lambda: not world.exists(), 30, "the detector is gone")
     job = world.job()
     assert world.left() == before and job is not None and not job["metadata"].get("deletionTimestamp")
-    assert "stay" in world.told("Orphaned")[0] and not world.told("StreamStopping")
+    assert "stay" in world.events("Orphaned")[0] and not world.events("StreamStopping")
     world.start()
     again = world.kube.get(DETECTOR, world.namespace, "payments")
     assert again is not None
@@ -313,10 +313,10 @@ def test_an_old_feature_sets_job_ends(world: World) -> None:
     extra = [{"name": "mine", "entity": "customer", "aggregate": "Count", "window": "2h"}]
     world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": {"features": {"extra": extra}}})
     for _ in range(4):
-        world.look()
+        world.step()
     [job] = world.kube.list(FLINK, world.namespace)
     assert old is not None and job["metadata"]["name"] != old["metadata"]["name"]
-    assert len(world.told("NoSavepoint")) == 1
+    assert len(world.events("NoSavepoint")) == 1
 
 
 class Refusing(Kube):
@@ -355,12 +355,12 @@ def test_errors_hold_nothing_up_for_ever(
             operator.reconcile(world.namespace, "payments")
         except ApiError:
             failed += 1
-        if not world.there():
+        if not world.exists():
             break
         world.ahead += TROUBLE_MS // 5
-    assert not world.there()
+    assert not world.exists()
     assert (failed > 0) is (refuses[0] == "GET" and refuses[2] != 404)
-    assert bool(world.told("NotDeleted")) is (refuses[2] != 404)
+    assert bool(world.events("NotDeleted")) is (refuses[2] != 404)
 
 
 @pytest.mark.parametrize("world", ["Delete"], indirect=True)
@@ -376,7 +376,7 @@ def test_a_refusal_in_passing_costs_no_savepoint(world: World, own_server: Any) 
     with suppress(RefusedError):
         world.operator(kube).reconcile(world.namespace, "payments")
     topics = world.kube.list(TOPIC, world.namespace)
-    assert world.there() and not any(topic["metadata"].get("deletionTimestamp") for topic in topics)
+    assert world.exists() and not any(topic["metadata"].get("deletionTimestamp") for topic in topics)
     assert world.ends() and len(world.flink.savepoints) == 1
 
 
@@ -390,5 +390,5 @@ def test_a_pause_holds_up_no_job_that_is_going(world: World) -> None:
     world.operator().reconcile(world.namespace, "payments")
     world.kube.merge(DETECTOR, world.namespace, "payments", {"spec": {"paused": True}})
     for _ in range(3):
-        world.look()
-    assert len(world.kube.list(FLINK, world.namespace)) == 1 and len(world.told("NoSavepoint")) == 1
+        world.step()
+    assert len(world.kube.list(FLINK, world.namespace)) == 1 and len(world.events("NoSavepoint")) == 1

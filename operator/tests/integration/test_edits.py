@@ -36,10 +36,10 @@ class Edited(Kube):
     edit: dict[str, Any]
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any] | None:
-        found = super().get(kind, namespace, name)
-        if kind is DETECTOR and found is not None:
-            found["spec"] |= copy.deepcopy(self.edit)
-        return found
+        body = super().get(kind, namespace, name)
+        if kind is DETECTOR and body is not None:
+            body["spec"] |= copy.deepcopy(self.edit)
+        return body
 
 
 def operator(server: Any, edit: dict[str, Any], platform: Platform = PLATFORM) -> Reconciler:
@@ -51,7 +51,7 @@ def operator(server: Any, edit: dict[str, Any], platform: Platform = PLATFORM) -
     return Reconciler(kube, platform, Observer(kube), Recorder(kube))
 
 
-def made(server: Any, namespace: str, **spec: Any) -> str:
+def create(server: Any, namespace: str, **spec: Any) -> str:
     body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["metadata"]["namespace"] = namespace
     body["spec"] |= spec
@@ -64,9 +64,9 @@ def refused(server: Any, namespace: str, outcome: PassResult) -> str:
     """The message of ValidationFailed; nothing was written."""
     assert outcome.written == ()
     body = server.kube().get(DETECTOR, namespace, "payments")
-    [told] = [c for c in body["status"]["conditions"] if c["type"] == "ValidationFailed"]
-    assert told["status"] == "True"
-    return str(told["message"])
+    [failed] = [c for c in body["status"]["conditions"] if c["type"] == "ValidationFailed"]
+    assert failed["status"] == "True"
+    return str(failed["message"])
 
 
 EVENT: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())["spec"][
@@ -105,10 +105,10 @@ def test_an_edit_takes_no_data_away(server: Any, case: str, policy: str) -> None
     """Whatever the deletionPolicy, an edit that would leave data behind or take it away is ValidationFailed; all stays."""
     edit, path, remedy = EDITS[case]
     namespace = server.namespace(f"edit-{list(EDITS).index(case)}-{policy.lower()}")
-    uid = made(server, namespace, deletionPolicy=policy)
+    uid = create(server, namespace, deletionPolicy=policy)
     before, _ = snapshot(server.kube(), namespace, uid)
-    told = refused(server, namespace, operator(server, edit).reconcile(namespace, "payments"))
-    assert path in told and remedy in told
+    message = refused(server, namespace, operator(server, edit).reconcile(namespace, "payments"))
+    assert path in message and remedy in message
     after, _ = snapshot(server.kube(), namespace, uid)
     assert after.keys() == before.keys()
     assert [kind for kind, _ in after].count("KafkaTopic") == len(names.TOPICS)
@@ -117,10 +117,10 @@ def test_an_edit_takes_no_data_away(server: Any, case: str, policy: str) -> None
 def test_external_does_not_become_managed(server: Any) -> None:
     """A detector at a Kafka of one's own gets no empty one in its place."""
     namespace = server.namespace("edit-back")
-    made(server, namespace, kafka=EXTERNAL)
+    create(server, namespace, kafka=EXTERNAL)
     edit = {"kafka": {"managed": {"replicas": 1}, "partitions": 2, "external": None}}
-    told = refused(server, namespace, operator(server, edit).reconcile(namespace, "payments"))
-    assert "spec.kafka.managed" in told and "127.0.0.1:9" in told
+    message = refused(server, namespace, operator(server, edit).reconcile(namespace, "payments"))
+    assert "spec.kafka.managed" in message and "127.0.0.1:9" in message
     assert server.kube().get(BY_KIND["Kafka"], namespace, "payments") is None
 
 
@@ -134,9 +134,9 @@ def test_another_default_storage_is_refused(server: Any) -> None:
     kube.create(DETECTOR, body)
     operator(server, {}).reconcile(namespace, "payments")
     moved = PLATFORM.model_copy(update={"storage_uri": "file:///t"})
-    told = refused(server, namespace, operator(server, {}, moved).reconcile(namespace, "payments"))
+    message = refused(server, namespace, operator(server, {}, moved).reconcile(namespace, "payments"))
     where = f"file:///s/{namespace}.payments"
-    assert "spec.storage.uri" in told and where in told
+    assert "spec.storage.uri" in message and where in message
     kube.merge(DETECTOR, namespace, "payments", {"spec": {"storage": {"uri": where}}})
     operator(server, {}, moved).reconcile(namespace, "payments")
     after = kube.get(DETECTOR, namespace, "payments")
@@ -148,7 +148,7 @@ def test_another_default_storage_is_refused(server: Any) -> None:
 def test_a_hand_in_the_document_is_no_past(server: Any) -> None:
     """A detector document that a hand changed is put back, and not taken for what the detector was."""
     namespace = server.namespace("edit-hand")
-    made(server, namespace)
+    create(server, namespace)
     kube: Kube = server.kube()
     data = {"detector.json": '{"storage_uri": "file:///elsewhere"}'}
     kube._call(
@@ -163,7 +163,7 @@ def test_a_hand_in_the_document_is_no_past(server: Any) -> None:
 def test_more_brokers_leave_the_copies_alone(server: Any, life: str) -> None:
     """Strimzi can't change how many copies a topic has, so topics and Kafka's settings keep those that they were made with."""
     namespace = server.namespace(f"edit-brokers-{len(life)}")
-    made(server, namespace, kafka={"managed": {"replicas": 1}, "partitions": 2})
+    create(server, namespace, kafka={"managed": {"replicas": 1}, "partitions": 2})
     kube: Kube = server.kube()
     kafka = {"managed": {"replicas": 3}, "partitions": 2}
     if life == "the same detector":
@@ -175,7 +175,7 @@ def test_more_brokers_leave_the_copies_alone(server: Any, life: str) -> None:
                 kube.delete(kind, namespace, item["metadata"]["name"])
         operator(server, {}).reconcile(namespace, "payments")
         assert kube.get(DETECTOR, namespace, "payments") is None
-        made(server, namespace, kafka=kafka)
+        create(server, namespace, kafka=kafka)
     kube.delete(BY_KIND["KafkaTopic"], namespace, names.kafka_topic("payments", "alerts"))
     operator(server, {}).reconcile(namespace, "payments")
     topics = kube.list(BY_KIND["KafkaTopic"], namespace)

@@ -35,8 +35,8 @@ PLATFORM = Platform(
 
 @pytest.fixture(scope="module")
 def kube(server: Any) -> Kube:
-    made: Kube = server.kube()
-    return made
+    kube: Kube = server.kube()
+    return kube
 
 
 def detector(namespace: str, **spec: Any) -> dict[str, Any]:
@@ -64,11 +64,11 @@ def recorded(kube: Kube, namespace: str, uid: str) -> list[dict[str, Any]]:
         meta["labels"][names.UID_LABEL] = uid
         for owner in meta["ownerReferences"]:
             if owner["kind"] in ("Kafka", "KafkaNodePool"):
-                found = kube.get(
+                live = kube.get(
                     BY_KIND[owner["kind"]], namespace, owner["name"].replace("nodes-935087", pool)
                 )
-                assert found is not None
-                owner |= {"name": found["metadata"]["name"], "uid": found["metadata"]["uid"]}
+                assert live is not None
+                owner |= {"name": live["metadata"]["name"], "uid": live["metadata"]["uid"]}
     return objects
 
 
@@ -79,7 +79,7 @@ def copies(kube: Kube, namespace: str, uid: str) -> list[dict[str, Any]]:
     flink = next(child for (kind, _), child in children.items() if kind == "FlinkDeployment")
     ray = next(child for (kind, _), child in children.items() if kind == "RayJob")
 
-    def made(kind: str, name: str, owner: dict[str, Any] | None, **rest: Any) -> dict[str, Any]:
+    def build(kind: str, name: str, owner: dict[str, Any] | None, **rest: Any) -> dict[str, Any]:
         meta: dict[str, Any] = {"name": name, "namespace": namespace, "labels": labels}
         if owner is not None:
             reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "controller": True}
@@ -97,14 +97,14 @@ def copies(kube: Kube, namespace: str, uid: str) -> list[dict[str, Any]]:
     pod = {"spec": {"containers": [{"name": "c", "image": "i"}]}}
     template = {"metadata": {"labels": {"app": "c"}}, **pod}
     return [
-        made("Service", "pay-a-predictor", predictor, **port),
-        made("Service", "pay-f-rest", flink, **port),
-        made("ConfigMap", "flink-config-pay", flink, data={}),
-        made("Service", "pay-head-svc", ray, **port),
-        made("Deployment", "my-copy", None, spec={"selector": {"matchLabels": {"app": "c"}}, "template": template}),
-        made("Service", "my-way-in", None, **port),
-        made("ConfigMap", "pay-release-notes", None, data={"notes": "by hand"}),
-        made("Pod", "pay-decision-debug", None, **pod),
+        build("Service", "pay-a-predictor", predictor, **port),
+        build("Service", "pay-f-rest", flink, **port),
+        build("ConfigMap", "flink-config-pay", flink, data={}),
+        build("Service", "pay-head-svc", ray, **port),
+        build("Deployment", "my-copy", None, spec={"selector": {"matchLabels": {"app": "c"}}, "template": template}),
+        build("Service", "my-way-in", None, **port),
+        build("ConfigMap", "pay-release-notes", None, data={"notes": "by hand"}),
+        build("Pod", "pay-decision-debug", None, **pod),
     ]  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_nothing_foreign_is_deleted(server: Any, kube: Kube, policy: str) -> Non
     assert gone() == set()
 
 
-IN_THE_WAY: dict[tuple[str, str], dict[str, Any]] = {
+SQUATTERS: dict[tuple[str, str], dict[str, Any]] = {
     ("ConfigMap", "pay-config"): {"data": {"mine": "1"}},
     ("ServiceAccount", "pay-training"): {},
     ("Secret", "pay-stores"): {"stringData": {"mine": "1"}},
@@ -154,7 +154,7 @@ IN_THE_WAY: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def test_nothing_foreign_is_taken_over(server: Any, kube: Kube) -> None:
-    """What someone else made under a child's name stays as it is and is told; once it is handed over or removed ours is made."""
+    """An object of someone else under a child's name stays and is reported; once handed over or removed, ours is made."""
     namespace = server.namespace("foreign-names")
     reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
 
@@ -163,25 +163,25 @@ def test_nothing_foreign_is_taken_over(server: Any, kube: Kube) -> None:
         assert body is not None, name
         return body
 
-    for (kind, name), rest in IN_THE_WAY.items():
+    for (kind, name), rest in SQUATTERS.items():
         meta = {"name": name, "namespace": namespace, "annotations": {"cloud/role": "training"}}
         post(kube, {"apiVersion": BY_KIND[kind].api_version, "kind": kind, "metadata": meta, **rest})
-    before = {key: live(*key) for key in IN_THE_WAY}
+    before = {key: live(*key) for key in SQUATTERS}
     uid = kube.create(DETECTOR, detector(namespace))["metadata"]["uid"]
     for _ in range(2):
         outcome = reconciler.reconcile(namespace, "pay")
     assert not outcome.settled
-    assert {key: live(*key) for key in IN_THE_WAY} == before
+    assert {key: live(*key) for key in SQUATTERS} == before
     conditions = live("FraudDetector", "pay")["status"]["conditions"]
     degraded = next(c for c in conditions if c["type"] == "Degraded")
     assert degraded["reason"] == "ApplyRefused"
     assert "KafkaTopic pay-labels" in degraded["message"] and "remove it" in degraded["message"]
     handed = BY_KIND["ServiceAccount"]
     kube.merge(handed, namespace, "pay-training", {"metadata": {"labels": {names.DETECTOR_LABEL: "pay"}}})
-    for kind, name in IN_THE_WAY.keys() - {("ServiceAccount", "pay-training")}:
+    for kind, name in SQUATTERS.keys() - {("ServiceAccount", "pay-training")}:
         kube.delete(BY_KIND[kind], namespace, name)
     reconciler.reconcile(namespace, "pay")
-    assert all(is_ours(live(*key), uid) for key in IN_THE_WAY)
+    assert all(is_ours(live(*key), uid) for key in SQUATTERS)
     assert live("ServiceAccount", "pay-training")["metadata"]["annotations"] == {"cloud/role": "training"}
 
 
@@ -224,9 +224,9 @@ def test_what_is_foreign_is_not_read_as_ours(server: Any, kube: Kube) -> None:
         spec = {"containers": [{"name": "c", "image": "i"}]}
         post(kube, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
     assert snapshot(kube, namespace, uid)[0].keys() == before.keys()
-    found = kube.get(DETECTOR, namespace, "pay")
-    assert found is not None
-    facts = reconciler.observer.observe(Detector.parse(found, PLATFORM), 0)
+    body = kube.get(DETECTOR, namespace, "pay")
+    assert body is not None
+    facts = reconciler.observer.observe(Detector.parse(body, PLATFORM), 0)
     assert facts.children.keys() == before.keys()
     assert [replica.pod for replica in facts.replicas] == ["real"]
 
@@ -244,10 +244,10 @@ def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 def _selectors(value: Any, key: str = "") -> list[dict[str, Any]]:
     """All label selectors anywhere inside: those with matchLabels, and a Service's plain map."""
     if isinstance(value, dict):
-        found = [value] if "matchLabels" in value or "matchExpressions" in value else []
-        if key == "selector" and not found and all(isinstance(item, str) for item in value.values()):
-            found = [{"matchLabels": value}]
-        return found + [s for k, item in value.items() for s in _selectors(item, k)]
+        selectors = [value] if "matchLabels" in value or "matchExpressions" in value else []
+        if key == "selector" and not selectors and all(isinstance(item, str) for item in value.values()):
+            selectors = [{"matchLabels": value}]
+        return selectors + [s for k, item in value.items() for s in _selectors(item, k)]
     return [s for item in value for s in _selectors(item)] if isinstance(value, list) else []
 
 
@@ -259,13 +259,13 @@ def test_no_selector_of_ours_takes_in_a_broker(server: Any, kube: Kube) -> None:
     reconciler.reconcile(namespace, "pay")
     pod = next(body for body in recorded(kube, namespace, uid) if body["kind"] == "Pod")
     children, _ = snapshot(kube, namespace, uid)
-    found = {
+    too_wide = {
         key: selector
         for key, child in children.items()
         for selector in _selectors(child.get("spec", {}))
         if _selects(selector, pod["metadata"]["labels"])
     }
-    assert found == {}
+    assert too_wide == {}
     policies = [child for (kind, _), child in children.items() if kind == "NetworkPolicy"]
     worker = next(child for (kind, _), child in children.items() if kind == "StatefulSet")
     labels = worker["spec"]["template"]["metadata"]["labels"]

@@ -51,31 +51,31 @@ def package(version: str, slot: Any) -> ModelPackage:
 
 
 def children(kube: Kube, namespace: str, uid: str) -> dict[Key, dict[str, Any]]:
-    """All of the detector's, the Secrets too; what controllers of ours-to-be make of them is none of them."""
-    found = dict(snapshot(kube, namespace, uid)[0])
+    """All of the detector's, the Secrets too; not what other controllers make of them."""
+    own = dict(snapshot(kube, namespace, uid)[0])
     for name in (names.keys("payments"), names.stores("payments")):
         secret = kube.get(BY_KIND["Secret"], namespace, name)
         if secret is not None:
-            found["Secret", name] = {"kind": "Secret", **secret}
-    return found
+            own["Secret", name] = {"kind": "Secret", **secret}
+    return own
 
 
 def versions(kube: Kube, namespace: str, uid: str) -> dict[Key, str]:
-    found = {
+    versions = {
         key: child["metadata"]["resourceVersion"] for key, child in children(kube, namespace, uid).items()
     }
     body = kube.get(DETECTOR, namespace, "payments")
     assert body is not None
-    return found | {("FraudDetector", "payments"): body["metadata"]["resourceVersion"]}
+    return versions | {("FraudDetector", "payments"): body["metadata"]["resourceVersion"]}
 
 
 @pytest.fixture(scope="module")
 def kube(own_server: Any) -> Kube:
-    made: Kube = own_server.kube()
+    kube: Kube = own_server.kube()
     for name in ["fraud-platform", *IDLE, *WORK]:
         own_server.namespace(name)
-    install(made, render())
-    return made
+    install(kube, render())
+    return kube
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -182,27 +182,31 @@ def test_a_kind_that_is_missing_is_named(kube: Kube, operator: OperatorProcess) 
     crd = kube._call("GET", name)
     kube._call("DELETE", name)
     try:
-        wait_for(lambda: not _there(kube, name), 120, "the kind is gone")
+        wait_for(lambda: not _is_served(kube, name), 120, "the kind is gone")
         kube.create(DETECTOR, detector("lacking"))
 
-        def told() -> Any:
+        def training() -> Any:
             body = kube.get(DETECTOR, "lacking", "payments") or {}
-            found = {c["type"]: c for c in body.get("status", {}).get("conditions", [])}
-            return found.get("TrainingSucceeded")
+            conditions = {c["type"]: c for c in body.get("status", {}).get("conditions", [])}
+            return conditions.get("TrainingSucceeded")
 
-        wait_for(told, 120, "a status")
-        assert told()["reason"] == "OperatorMissing" and "install the KubeRay operator" in told()["message"]
+        wait_for(training, 120, "a status")
+        condition = training()
+        assert (
+            condition["reason"] == "OperatorMissing"
+            and "install the KubeRay operator" in condition["message"]
+        )
     finally:
         crd["metadata"] = {
             key: crd["metadata"][key] for key in ("name", "annotations") if key in crd["metadata"]
         }
         crd.pop("status", None)
         kube._call("POST", name.rpartition("/")[0], None, crd)
-    wait_for(lambda: _there(kube, "/apis/ray.io/v1/rayjobs"), 60, "the kind is served")
+    wait_for(lambda: _is_served(kube, "/apis/ray.io/v1/rayjobs"), 60, "the kind is served")
     wait_for(lambda: kube.list(BY_KIND["RayJob"], "lacking"), 40, "a RayJob")
 
 
-def _there(kube: Kube, path: str) -> bool:
+def _is_served(kube: Kube, path: str) -> bool:
     try:
         kube._call("GET", path)
     except Exception:
@@ -226,12 +230,12 @@ def test_each_edited_child_comes_back(kube: Kube, operator: OperatorProcess) -> 
             started[key] = time.monotonic()
 
         def back(key: Key) -> bool:
-            found = kube.get(BY_KIND[key[0]], "drift", key[1])
+            live = kube.get(BY_KIND[key[0]], "drift", key[1])
             parts = ("spec", "data", "rules", "subjects")
             return (
-                found is not None
-                and found["metadata"]["labels"] == before[key]["metadata"]["labels"]
-                and all(found.get(part) == before[key].get(part) for part in parts)
+                live is not None
+                and live["metadata"]["labels"] == before[key]["metadata"]["labels"]
+                and all(live.get(part) == before[key].get(part) for part in parts)
             )
 
         for key, moment in started.items():
@@ -252,8 +256,8 @@ def test_each_deleted_child_comes_back(kube: Kube, operator: OperatorProcess) ->
             started[key] = time.monotonic()
 
         def back(key: Key) -> bool:
-            found = kube.get(BY_KIND[key[0]], "gone", key[1])
-            return found is not None and found["metadata"]["uid"] != before[key]["metadata"]["uid"]
+            live = kube.get(BY_KIND[key[0]], "gone", key[1])
+            return live is not None and live["metadata"]["uid"] != before[key]["metadata"]["uid"]
 
         for key, moment in started.items():
             wait_for(lambda key=key: back(key), REPAIR_SECONDS, f"{key} is back")  # type: ignore[misc]
@@ -267,12 +271,12 @@ def test_each_deleted_child_comes_back(kube: Kube, operator: OperatorProcess) ->
 
 def left(kube: Kube, namespace: str) -> set[Key]:
     """Everything in a namespace of the kinds that a detector is made of; Kubernetes' own two are in every namespace."""
-    found = {
+    objects = {
         (kind.kind, item["metadata"]["name"])
         for kind in (*CHILD_KINDS, DETECTOR)
         for item in kube.list(kind, namespace)
     }
-    return found - {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
+    return objects - {("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")}
 
 
 def test_retain_leaves_the_log_the_keys_and_the_releases(kube: Kube, operator: OperatorProcess) -> None:
@@ -324,9 +328,9 @@ def test_killed_in_the_middle_of_a_first_apply(kube: Kube, operator: OperatorPro
         secret = kube.get(BY_KIND["Secret"], "killed", "payments-keys")
         keys += [secret["data"]] if secret else []
         operator.start(ready=False)
-    found = settled(kube, "killed", uid, 42)
-    assert [kind for kind, _ in found].count("RayJob") == 1
-    assert all(known == found["Secret", "payments-keys"]["data"] for known in keys)
+    after = settled(kube, "killed", uid, 42)
+    assert [kind for kind, _ in after].count("RayJob") == 1
+    assert all(earlier == after["Secret", "payments-keys"]["data"] for earlier in keys)
 
 
 def test_an_api_server_that_dies_is_outlived(own_server: Any, kube: Kube, operator: OperatorProcess) -> None:
@@ -336,11 +340,9 @@ def test_an_api_server_that_dies_is_outlived(own_server: Any, kube: Kube, operat
     own_server.restart_api()
     settled(kube, "outage", uid, 42)
     assert operator.alive
-    kube.delete(BY_KIND["Service"], "outage", "payments-decision")
-    there = BY_KIND["Service"]
-    wait_for(
-        lambda: kube.get(there, "outage", "payments-decision"), 2 * REPAIR_SECONDS, "a child after the outage"
-    )
+    service = (BY_KIND["Service"], "outage", "payments-decision")
+    kube.delete(*service)
+    wait_for(lambda: kube.get(*service), 2 * REPAIR_SECONDS, "a child after the outage")
     kube.delete(DETECTOR, "outage", "payments")
     wait_for(
         lambda: kube.get(DETECTOR, "outage", "payments") is None,
@@ -377,8 +379,8 @@ def test_twenty_idle_detectors_write_nothing(own_server: Any, kube: Kube, idle: 
     spaces = set(IDLE)
 
     def writes() -> list[tuple[float, str]]:
-        found = [w for w in own_server.api.writes() if (w.get("objectRef") or {}).get("namespace") in spaces]
-        return [(_seconds(w["requestReceivedTimestamp"]), f"{w['verb']} {w['requestURI']}") for w in found]
+        mine = [w for w in own_server.api.writes() if (w.get("objectRef") or {}).get("namespace") in spaces]
+        return [(_seconds(w["requestReceivedTimestamp"]), f"{w['verb']} {w['requestURI']}") for w in mine]
 
     last = max(moment for moment, _ in writes())
     while time.time() - last < IDLE_SECONDS:

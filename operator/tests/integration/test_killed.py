@@ -54,8 +54,8 @@ class Dying(Kube):
 
     def _version(self, path: str) -> str | None:
         try:
-            found: str = super()._call("GET", path)["metadata"].get("resourceVersion")
-            return found
+            version: str = super()._call("GET", path)["metadata"].get("resourceVersion")
+            return version
         except ApiError:
             return None
 
@@ -66,10 +66,10 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     server.namespace(NAMESPACE)
     shelf = Shelf()
 
-    def operator(made: Kube) -> Reconciler:
-        eyes = Eyes(made)
+    def operator(kube: Kube) -> Reconciler:
+        eyes = Eyes(kube)
         eyes.shelf = shelf
-        return Reconciler(made, PLATFORM, eyes, Recorder(made))
+        return Reconciler(kube, PLATFORM, eyes, Recorder(kube))
 
     body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["metadata"]["namespace"] = NAMESPACE
@@ -78,12 +78,12 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     uid = kube.create(DETECTOR, body)["metadata"]["uid"]
 
     def state() -> RolloutState:
-        found = kube.get(BY_KIND["ConfigMap"], NAMESPACE, names.release_pointer("payments"))
-        assert found is not None
-        return RolloutState.model_validate_json(found["data"]["rollout.json"])
+        body = kube.get(BY_KIND["ConfigMap"], NAMESPACE, names.release_pointer("payments"))
+        assert body is not None
+        return RolloutState.model_validate_json(body["data"]["rollout.json"])
 
     def until(done: Callable[[], bool], make: Callable[[], Kube], most: int = 150) -> list[RolloutPhase]:
-        seen: list[RolloutPhase] = []
+        phases: list[RolloutPhase] = []
         for _ in range(most):
             nodes(kube, NAMESPACE)
             try:
@@ -92,10 +92,10 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
                 pass
             if kube.get(BY_KIND["ConfigMap"], NAMESPACE, names.release_pointer("payments")) is not None:
                 phase = state().phase
-                seen += [phase] if not seen or seen[-1] is not phase else []
+                phases += [phase] if not phases or phases[-1] is not phase else []
             if done():
-                return seen
-        raise AssertionError(f"not done after {most} lives; {seen}, {Dying.deaths}")
+                return phases
+        raise AssertionError(f"not done after {most} lives; {phases}, {Dying.deaths}")
 
     until(lambda: state().stable is not None and shelf.aliases.get("champion") == "1", lambda: kube)
     keys = kube.get(BY_KIND["Secret"], NAMESPACE, "payments-keys")
@@ -119,12 +119,14 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     )
     assert sum(Dying.deaths.values()) >= 10, Dying.deaths
 
-    found, _ = snapshot(kube, NAMESPACE, uid)
-    pointer = parse_release(found["ConfigMap", "payments-release"]["data"]["release.json"])
-    releases = [name for kind, name in found if kind == "ConfigMap" and name.startswith("payments-release-")]
+    children, _ = snapshot(kube, NAMESPACE, uid)
+    pointer = parse_release(children["ConfigMap", "payments-release"]["data"]["release.json"])
+    releases = [
+        name for kind, name in children if kind == "ConfigMap" and name.startswith("payments-release-")
+    ]
     # Rules alone, 1, 1 with 2 in its shadow, the two steps, 2: each once, though made by processes that never knew it.
     assert len(releases) == 6 and pointer.name in releases
-    assert Counter(kind for kind, _ in found)["InferenceService"] == 2
+    assert Counter(kind for kind, _ in children)["InferenceService"] == 2
     again = kube.get(BY_KIND["Secret"], NAMESPACE, "payments-keys")
     assert again is not None and again["data"] == keys["data"]
 

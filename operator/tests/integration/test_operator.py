@@ -46,8 +46,8 @@ def namespace(server: Any, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def kube(server: Any) -> Kube:
-    made: Kube = server.kube()
-    return made
+    kube: Kube = server.kube()
+    return kube
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_all_children_are_accepted_by_the_real_schemas(
     server.post(
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     )
-    made = kube.create(DETECTOR, example(name, namespace))
+    created = kube.create(DETECTOR, example(name, namespace))
     started = time.monotonic()
     outcome = reconciler.reconcile(namespace, name)
     assert time.monotonic() - started < 10
@@ -77,7 +77,7 @@ def test_all_children_are_accepted_by_the_real_schemas(
     assert condition(body, "Degraded").get("reason") not in ("ApplyRefused", "ApplyConflict"), condition(
         body, "Degraded"
     )
-    children, missing = snapshot(kube, namespace, made["metadata"]["uid"])
+    children, missing = snapshot(kube, namespace, created["metadata"]["uid"])
     assert not missing, f"CRDs that this test lacks: {missing}"
     assert len(outcome.written) >= len(children)
     kinds = {kind for kind, _ in children}
@@ -99,8 +99,8 @@ def test_a_settled_pass_writes_nothing(kube: Kube, namespace: str, reconciler: R
     reconciler.reconcile(namespace, "payments")
 
     def versions() -> dict[tuple[str, str], str]:
-        found, _ = snapshot(kube, namespace, uid)
-        return {key: child["metadata"]["resourceVersion"] for key, child in found.items()}
+        children, _ = snapshot(kube, namespace, uid)
+        return {key: child["metadata"]["resourceVersion"] for key, child in children.items()}
 
     before, detector = versions(), kube.get(DETECTOR, namespace, "payments")
     assert reconciler.reconcile(namespace, "payments").written == ()
@@ -133,9 +133,9 @@ def test_drift_is_repaired(kube: Kube, namespace: str, reconciler: Reconciler) -
     kube.merge(BY_KIND["StatefulSet"], namespace, "payments-worker", gone)
     outcome = reconciler.reconcile(namespace, "payments")
     assert ("StatefulSet", "payments-worker", "changed") in outcome.written
-    found = kube.get(BY_KIND["StatefulSet"], namespace, "payments-worker")
+    worker = kube.get(BY_KIND["StatefulSet"], namespace, "payments-worker")
     assert (
-        found is not None and CONFIG_HASH_ANNOTATION in found["spec"]["template"]["metadata"]["annotations"]
+        worker is not None and CONFIG_HASH_ANNOTATION in worker["spec"]["template"]["metadata"]["annotations"]
     )
 
 
@@ -162,8 +162,8 @@ def test_a_conflict_is_told_and_not_forced(
     assert body is not None
     degraded = condition(body, "Degraded")
     assert degraded["reason"] == "ApplyConflict" and "spec.replicas" in degraded["message"]
-    found = kube.get(BY_KIND["StatefulSet"], namespace, "payments-worker")
-    assert found is not None and found["spec"]["replicas"] == 4
+    worker = kube.get(BY_KIND["StatefulSet"], namespace, "payments-worker")
+    assert worker is not None and worker["spec"]["replicas"] == 4
 
 
 def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:

@@ -44,9 +44,9 @@ def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
 
     def passed(reconciler: Reconciler = usual) -> dict[str, dict[str, Any]]:
         reconciler.reconcile(NAMESPACE, "payments")
-        found = kube.get(DETECTOR, NAMESPACE, "payments")
-        assert found is not None
-        return {c["type"]: c for c in found["status"]["conditions"]}
+        detector = kube.get(DETECTOR, NAMESPACE, "payments")
+        assert detector is not None
+        return {c["type"]: c for c in detector["status"]["conditions"]}
 
     def write(kind: str, name: str, change: dict[str, Any]) -> None:
         """As their operators do: the whole status at once; generations are those of this cluster."""
@@ -61,23 +61,26 @@ def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
 
     passed()
     job = next(item["metadata"]["name"] for item in kube.list(BY_KIND["FlinkDeployment"], NAMESPACE))
-    seen = []
+    states = []
     for change in sequence("payments", "FlinkDeployment"):
         if change["status"] and change["metadata"]["generation"] < 3:  # from there on it was being deleted
             write("FlinkDeployment", job, change)
-            got = passed()
-            state = (got["StreamingReady"]["status"], got["Degraded"]["status"])
-            seen += [state] if not seen or seen[-1] != state else []
+            conditions = passed()
+            state = (conditions["StreamingReady"]["status"], conditions["Degraded"]["status"])
+            states += [state] if not states or states[-1] != state else []
     # up; the TaskManager lost; back; the JobManager lost; back; upgraded; up
     up, well, lost = ("False", "False"), ("True", "False"), ("False", "True")
-    assert seen == [up, well, lost, well, lost, well, up, well]
+    assert states == [up, well, lost, well, lost, well, up, well]
 
     forbidden = sequence("payments", "FlinkDeployment")[1]
     forbidden["status"] |= {"jobManagerDeploymentStatus": "ERROR", "error": ERROR}
     write("FlinkDeployment", job, forbidden)
-    got = passed()
-    assert got["StreamingReady"]["reason"] == "Failed" and ERROR in got["StreamingReady"]["message"]
-    assert got["Degraded"]["status"] == "True" and ERROR in got["Degraded"]["message"]
+    conditions = passed()
+    assert (
+        conditions["StreamingReady"]["reason"] == "Failed"
+        and ERROR in conditions["StreamingReady"]["message"]
+    )
+    assert conditions["Degraded"]["status"] == "True" and ERROR in conditions["Degraded"]["message"]
 
     write("FlinkDeployment", job, sequence("payments", "FlinkDeployment")[4])
     assert passed()["KafkaReady"]["reason"] == "Progressing"
@@ -87,8 +90,8 @@ def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
     for change in sequence("pay2", "Kafka"):
         if change["status"]:
             write("Kafka", "payments", change)
-            got = passed()
-    warned = got["KafkaReady"]["message"]
-    assert got["KafkaReady"]["status"] == "True" and got["Degraded"]["status"] == "True"
+            conditions = passed()
+    warned = conditions["KafkaReady"]["message"]
+    assert conditions["KafkaReady"]["status"] == "True" and conditions["Degraded"]["status"] == "True"
     assert "single broker node" in warned and "single controller node" in warned
     assert passed(operator(ephemeral=True))["Degraded"]["status"] == "False"

@@ -1,4 +1,4 @@
-"""Detectors that can't be meant: each is refused by a real API server or told as ValidationFailed, with field and remedy.
+"""Detectors that can't be meant: a real API server refuses them, or they are ValidationFailed; field and remedy are named.
 
 `test_operator.py` holds the first few; these are the rest of what a hand-written resource gets wrong.
 """
@@ -189,7 +189,7 @@ IMMUTABLE: dict[str, tuple[Change, str, str]] = {
 }  # fmt: skip
 
 # What no schema can say: (change, path in the condition, remedy in the condition)
-TOLD: dict[str, tuple[Change, str, str]] = {
+INVALID: dict[str, tuple[Change, str, str]] = {
     "rule that is no CEL": ({f"{POLICY}.rules.0.when": "event.amount > 5 and"}, f"{POLICY}.rules[0].when", "no CEL"),
     "rule reads the world": ({f"{POLICY}.rules.0.when": "world.ends"}, f"{POLICY}.rules[0].when", "may read event"),
     "rule reads an unknown feature": (
@@ -242,16 +242,16 @@ def kube(server: Any) -> Kube:
     server.post(
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     )
-    made: Kube = server.kube()
+    kube: Kube = server.kube()
     whole = {"spec.kafka.managed": {"replicas": 3}, "spec.storage": {"uri": "file:///s"}}
-    made._call("POST", DETECTOR.path(NAMESPACE), STRICT, changed(whole))
-    return made
+    kube._call("POST", DETECTOR.path(NAMESPACE), STRICT, changed(whole))
+    return kube
 
 
 def causes(error: RefusedError) -> list[str]:
     """Each cause with its field; the message where the answer has no causes, as for an unknown field."""
-    found = error.details.get("causes") or []
-    return [f"{cause.get('field')}: {cause['message']}" for cause in found] or [error.message]
+    entries = error.details.get("causes") or []
+    return [f"{cause.get('field')}: {cause['message']}" for cause in entries] or [error.message]
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -261,8 +261,8 @@ def test_the_api_server_names_field_and_remedy(kube: Kube, case: str) -> None:
     body = changed({"metadata.name": "never", **change})
     with pytest.raises(RefusedError) as refused:
         kube._call("POST", DETECTOR.path(NAMESPACE), STRICT, body)
-    told = causes(refused.value)
-    assert any(field in cause and remedy in cause for cause in told), told
+    listed = causes(refused.value)
+    assert any(field in cause and remedy in cause for cause in listed), listed
 
 
 @pytest.mark.parametrize("case", IMMUTABLE)
@@ -272,16 +272,16 @@ def test_what_others_are_keyed_by_stays(kube: Kube, case: str) -> None:
     before = kube.get(DETECTOR, NAMESPACE, "payments")
     with pytest.raises(RefusedError) as refused:
         kube.merge(DETECTOR, NAMESPACE, "payments", {"spec": change})
-    told = causes(refused.value)
-    assert any(field in cause and remedy in cause for cause in told), told
+    listed = causes(refused.value)
+    assert any(field in cause and remedy in cause for cause in listed), listed
     assert kube.get(DETECTOR, NAMESPACE, "payments") == before
 
 
-@pytest.mark.parametrize("case", TOLD)
+@pytest.mark.parametrize("case", INVALID)
 def test_the_operator_names_field_and_remedy(kube: Kube, case: str) -> None:
     """A detector that the schema lets pass becomes ValidationFailed, with its path and what to write, and isn't ready."""
-    change, path, remedy = TOLD[case]
-    name = f"told-{list(TOLD).index(case)}"
+    change, path, remedy = INVALID[case]
+    name = f"invalid-{list(INVALID).index(case)}"
     kube._call("POST", DETECTOR.path(NAMESPACE), STRICT, changed({"metadata.name": name, **change}))
     # No storage of the platform's own, so that a detector without any has none.
     platform = Platform(
@@ -297,5 +297,5 @@ def test_the_operator_names_field_and_remedy(kube: Kube, case: str) -> None:
     conditions = {condition["type"]: condition for condition in body["status"]["conditions"]}
     failed = conditions["ValidationFailed"]
     assert failed["status"] == "True" and conditions["Ready"]["status"] == "False"
-    told = failed["message"].split("; spec.")
-    assert any(f"{path}: ".removeprefix("spec.") in part and remedy in part for part in told), told
+    faults = failed["message"].split("; spec.")
+    assert any(f"{path}: ".removeprefix("spec.") in part and remedy in part for part in faults), faults

@@ -67,8 +67,8 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def _post(url: str, path: str, **body: object) -> dict[str, object]:
     answer = requests.post(f"{url}/api/2.0/mlflow/{path}", json=body, timeout=20)
     assert answer.ok, answer.text
-    made: dict[str, object] = answer.json()
-    return made
+    content: dict[str, object] = answer.json()
+    return content
 
 
 def publish(url: str, revision: str, *, tamper: bool = False) -> str:
@@ -86,7 +86,7 @@ def publish(url: str, revision: str, *, tamper: bool = False) -> str:
         assert requests.put(path, data=data, timeout=20).ok
     requests.post(f"{url}/api/2.0/mlflow/registered-models/create", json={"name": MODEL}, timeout=20)
     tags = {"digest": digest, "feature_set": "ab" * 32, "training_revision": revision, "seeds": "12"}
-    made = _post(
+    created = _post(
         url,
         "model-versions/create",
         name=MODEL,
@@ -94,7 +94,7 @@ def publish(url: str, revision: str, *, tamper: bool = False) -> str:
         run_id=info["run_id"],
         tags=[{"key": key, "value": value} for key, value in tags.items()],
     )
-    version = str(made["model_version"]["version"])  # type: ignore[index]
+    version = str(created["model_version"]["version"])  # type: ignore[index]
     _post(url, "registered-models/alias", name=MODEL, alias="challenger", version=version)
     return version
 
@@ -107,9 +107,9 @@ def test_an_alias_becomes_a_checked_version(mlflow: str) -> None:
     version = publish(mlflow, "r1")
     assert registry.alias(MODEL, "challenger") == version
     assert registry.trained(MODEL, "r1") == version and registry.trained(MODEL, "r2") is None
-    found = registry.version(MODEL, version)
-    assert found.score_map == [(0.0, 0.0), (0.5, 700.0), (1.0, 1000.0)]
-    assert (found.feature_set, found.training_revision, found.seeds) == ("ab" * 32, "r1", 12)
+    checked = registry.version(MODEL, version)
+    assert checked.score_map == [(0.0, 0.0), (0.5, 700.0), (1.0, 1000.0)]
+    assert (checked.feature_set, checked.training_revision, checked.seeds) == ("ab" * 32, "r1", 12)
     assert registry.alias(MODEL, "champion") is None
     registry.set_champion(MODEL, version)
     assert registry.alias(MODEL, "champion") == version
@@ -133,8 +133,8 @@ def test_a_failed_run_says_why(mlflow: str) -> None:
         failure = TrainingFailure(reason="NoHistory", message=message, ended=100 * start)
         tags = [{"key": key, "value": value} for key, value in failure.to_tags(revision).items()]
         _post(mlflow, "runs/create", experiment_id=experiment, start_time=start, tags=tags)
-    found = registry.failure("payments.training", "r9", 200)
-    assert found == TrainingFailure(reason="NoHistory", message="second", ended=200)
+    failure = registry.failure("payments.training", "r9", 200)
+    assert failure == TrainingFailure(reason="NoHistory", message="second", ended=200)
     assert registry.failure("payments.training", "r9", 201) is None
     assert registry.failure("payments.training", "r7", 0) is None
 

@@ -52,9 +52,9 @@ class Cluster:
         return self.operator
 
     def body(self) -> dict[str, Any]:
-        found = self.kube.get(DETECTOR, self.namespace, "payments")
-        assert found is not None
-        return found
+        body = self.kube.get(DETECTOR, self.namespace, "payments")
+        assert body is not None
+        return body
 
     def change(self, spec: dict[str, Any] | None = None, **orders: str) -> None:
         """Of the spec, and orders by annotation."""
@@ -92,9 +92,9 @@ class Cluster:
         raise AssertionError(f"{self.state()}, {self.body()['status']}")
 
     def pointer(self) -> tuple[Release, RolloutState]:
-        found = self.kube.get(BY_KIND["ConfigMap"], self.namespace, POINTER)
-        assert found is not None
-        data = found["data"]
+        body = self.kube.get(BY_KIND["ConfigMap"], self.namespace, POINTER)
+        assert body is not None
+        data = body["data"]
         return parse_release(data["release.json"]), RolloutState.model_validate_json(data["rollout.json"])
 
     def state(self) -> RolloutState:
@@ -114,20 +114,20 @@ class Cluster:
 def two(server: Any, request: pytest.FixtureRequest) -> Cluster:
     """Version 2 is live, version 1 is kept; no approval is left."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[-60:].strip("-")
-    made = Cluster(server, server.kube(), server.namespace(name))
+    cluster = Cluster(server, server.kube(), server.namespace(name))
     body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
-    body["metadata"]["namespace"] = made.namespace
+    body["metadata"]["namespace"] = cluster.namespace
     body["spec"]["model"] = {"registered": {"name": "m"}}
     body["spec"]["rollout"] = {"steps": [5, 50], "stepDuration": "1ms", "keepPrevious": "1h"}
-    made.kube.create(DETECTOR, body)
-    made.settle(lambda: made.shelf.aliases.get("champion") == "1")
-    made.shelf.aliases["challenger"] = "2"
-    made.change(approve="2")
-    made.settle(lambda: made.shelf.aliases.get("champion") == "2")
-    made.change(approve="")
-    made.passed()
-    assert made.live() == "2" and made.state().phase is RolloutPhase.PROMOTED
-    return made
+    cluster.kube.create(DETECTOR, body)
+    cluster.settle(lambda: cluster.shelf.aliases.get("champion") == "1")
+    cluster.shelf.aliases["challenger"] = "2"
+    cluster.change(approve="2")
+    cluster.settle(lambda: cluster.shelf.aliases.get("champion") == "2")
+    cluster.change(approve="")
+    cluster.passed()
+    assert cluster.live() == "2" and cluster.state().phase is RolloutPhase.PROMOTED
+    return cluster
 
 
 def ramping(two: Cluster) -> None:

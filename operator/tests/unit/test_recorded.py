@@ -79,7 +79,7 @@ def test_ephemeral_brokers_are_no_warning_where_the_platform_wants_them() -> Non
 
 
 def test_a_topic_tells_its_failure_and_its_warnings() -> None:
-    """A topic that is not ready is named with its message; what a ready one warns of is states too."""
+    """A topic that is not ready is named with its message; what a ready one warns of is shown too."""
     kafka, topic = strimzi()
     failed = copy.deepcopy(topic)
     failed["status"]["conditions"] = [
