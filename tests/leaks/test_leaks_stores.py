@@ -22,7 +22,7 @@ import redis
 from confluent_kafka import Producer
 
 from fraud_contracts.config import DetectorConfig
-from fraud_local.demo.leaks import Needles, Report
+from fraud_local.demo.leaks import LeakReport, Needles
 from fraud_local.demo.leaks_stores import lake, scan
 from fraud_testing import detectors, kafka, postgres
 from fraud_testing import redis as redis_servers
@@ -165,7 +165,7 @@ def test_a_file_that_vanishes_from_the_lake_leaves_the_others_to_be_searched(
 
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr(os, "scandir", scandir)
-    report = Report()
+    report = LeakReport()
     lake(Needles([CARD]), f"file://{tmp_path}", report)
     assert [hit["where"] for hit in report.hits] == ["b/part.parquet"]
     assert report.unread == []

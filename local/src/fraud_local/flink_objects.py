@@ -140,11 +140,11 @@ def task_managers(spec: Json) -> int:
 
 def megabytes(memory: str) -> int:
     """Flink's sizes (1024m, 2g, 2gb) and Kubernetes' (1Gi, 512Mi) in MiB."""
-    found = re.fullmatch(r"([\d.]+)\s*([a-zA-Z]*)", memory.strip())
-    if not found:
+    size = re.fullmatch(r"([\d.]+)\s*([a-zA-Z]*)", memory.strip())
+    if not size:
         raise ValueError(f"{memory!r} is no size")
-    unit = found[2].lower().removesuffix("b").removesuffix("i")
-    return int(float(found[1]) * {"": 1 / 2**20, "k": 1 / 1024, "m": 1, "g": 1024, "t": 2**20}[unit])
+    unit = size[2].lower().removesuffix("b").removesuffix("i")
+    return int(float(size[1]) * {"": 1 / 2**20, "k": 1 / 1024, "m": 1, "g": 1024, "t": 2**20}[unit])
 
 
 def configuration(name: str, namespace: str, spec: Json) -> dict[str, str]:

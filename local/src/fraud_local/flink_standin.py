@@ -49,7 +49,7 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-class Standin:
+class FlinkStandin:
     def __init__(self, kube: ApiClient) -> None:
         self._kube = kube
         self._running: dict[str, Future[None]] = {}
@@ -375,4 +375,4 @@ def _brief(status: Json) -> dict[str, Any]:
 if __name__ == "__main__":
     log.setup()
     threading.current_thread().name = "main"
-    Standin(ApiClient("flink-standin")).run()
+    FlinkStandin(ApiClient("flink-standin")).run()

@@ -44,7 +44,7 @@ class Run:
     done: bool = False
 
 
-class Standin:
+class StrimziStandin:
     """State between passes is lost with the process, as Strimzi's is: all is reconciled again."""
 
     def __init__(self, kube: ApiClient) -> None:
@@ -177,4 +177,4 @@ def rolled_out(workload: Json | None) -> bool:
 
 if __name__ == "__main__":
     log.setup()
-    Standin(ApiClient("strimzi-standin")).run()
+    StrimziStandin(ApiClient("strimzi-standin")).run()

@@ -27,12 +27,13 @@ def condition(kind: str, status: str, reason: str | None = None, message: str | 
 
 def settled(old: Json | None, new: Json) -> Json:
     """``new`` with the old times of the conditions that say the same, so that an unchanged status is an equal one."""
-    earlier = {_said(one): one for one in (old or {}).get("conditions", [])}
-    conditions = [earlier.get(_said(one), one) for one in new.get("conditions", [])]
+    earlier = {_content(one): one for one in (old or {}).get("conditions", [])}
+    conditions = [earlier.get(_content(one), one) for one in new.get("conditions", [])]
     return {**new, "conditions": conditions}
 
 
-def _said(one: Json) -> tuple[Any, ...]:
+def _content(one: Json) -> tuple[Any, ...]:
+    """All of a condition but its time."""
     return tuple(one.get(key) for key in ("type", "status", "reason", "message"))
 
 
@@ -82,7 +83,7 @@ def ready(kafka: Json, pools: Sequence[Json], cluster_id: str) -> Json:
     cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
     host = f"{cluster}-kafka-bootstrap.{namespace}.svc"
     return {
-        # Warnings first: who looks at the first condition, or at one of each type, doesn't see that it is ready, or all of them.
+        # Warnings come first, as Strimzi writes them: Ready is neither the first condition nor the only one.
         "conditions": [*warnings(kafka, pools), condition("Ready", "True")],
         "clusterSecurity": {
             "authentication": {"type": "strimzi-mtls"},
@@ -125,7 +126,7 @@ def pool_status(kafka: Json, pool: Json, ids: list[int], cluster_id: str) -> Jso
 
 
 def write(kube: ApiClient, thing: Json, status: Json) -> None:
-    """Replaces the status where it says something else, and tells of it."""
+    """Replaces the status where it says something else, and logs that."""
     status = settled(thing.get("status"), status)
     if status == thing.get("status"):
         return

@@ -1,7 +1,7 @@
 """Acts as the topic operator that Strimzi's entity operator runs: KafkaTopic objects to topics of a real cluster.
 
-It is there as long as its Deployment has a Pod and its account and rights exist, and it does what that Deployment's environment says.
-Once it is gone nobody takes its finalizer off a KafkaTopic, as with the original.
+It works as long as its Deployment has a Pod and its account and rights exist, by the settings in that Deployment's
+environment. Once it is gone nobody takes its finalizer off a KafkaTopic, as with the original.
 """
 
 from __future__ import annotations
@@ -24,33 +24,36 @@ TOPIC_INTERVAL = 120.0
 
 
 @dataclass
-class Seen:
-    """A topic that was made as it is wanted: its name in Kafka, of which generation, when."""
+class ReconciledTopic:
+    """A topic that is as its KafkaTopic wants it: its name in Kafka, of which generation, since when (s)."""
 
     topic: str
     generation: int
-    looked: float
+    at: float
 
 
 class TopicOperator:
-    """What it has seen is lost with the process, as the original's is with its Pod: a topic deleted meanwhile without a finalizer stays."""
+    """Its memory ends with the process, as the original's does with its Pod.
+
+    A KafkaTopic without a finalizer that is deleted meanwhile leaves its topic behind.
+    """
 
     def __init__(self, kube: ApiClient, connect: Callable[[str], topics.Topics] = topics.Topics) -> None:
         self._kube, self._connect = kube, connect
         self._connections: dict[tuple[str, str], topics.Topics] = {}
-        self._seen: dict[tuple[str, str], dict[str, Seen]] = {}
+        self._reconciled: dict[tuple[str, str], dict[str, ReconciledTopic]] = {}
 
     def once(self, now: float) -> None:
-        topics_asked = self._kube.list(objects.API, "KafkaTopic")
-        clusters: dict[tuple[str, str], list[Json]] = {cluster: [] for cluster in self._seen}
-        for topic in topics_asked:
+        wanted_topics = self._kube.list(objects.API, "KafkaTopic")
+        clusters: dict[tuple[str, str], list[Json]] = {cluster: [] for cluster in self._reconciled}
+        for topic in wanted_topics:
             cluster = (topic["metadata"].get("labels") or {}).get(objects.CLUSTER_LABEL)
             if cluster:
                 clusters.setdefault((topic["metadata"]["namespace"], cluster), []).append(topic)
         for key, own in clusters.items():
             environment = self._environment(*key)
             if environment is None:
-                self._seen.pop(key, None)
+                self._reconciled.pop(key, None)
                 self._connections.pop(key, None)
                 continue
             try:
@@ -83,17 +86,17 @@ class TopicOperator:
         if key not in self._connections:
             host, _, port = environment[entity.BOOTSTRAP].partition(":")
             self._connections[key] = self._connect(f"{host}.{namespace}.svc.cluster.local:{port}")
-        connection, seen = self._connections[key], self._seen.setdefault(key, {})
+        connection, reconciled = self._connections[key], self._reconciled.setdefault(key, {})
         finalizers = environment.get(entity.FINALIZERS, "true") == "true"
-        for name in seen.keys() - {topic["metadata"]["name"] for topic in own}:
-            connection.delete(seen[name].topic)  # deleted without a finalizer
-            seen.pop(name)
+        for name in reconciled.keys() - {topic["metadata"]["name"] for topic in own}:
+            connection.delete(reconciled[name].topic)  # deleted without a finalizer
+            reconciled.pop(name)
         for topic in own:
             if topic["metadata"].get("deletionTimestamp"):
                 self._deleted(connection, topic)
-                seen.pop(topic["metadata"]["name"], None)
+                reconciled.pop(topic["metadata"]["name"], None)
             else:
-                self._wanted(connection, topic, seen, finalizers, now)
+                self._wanted(connection, topic, reconciled, finalizers, now)
 
     def _deleted(self, connection: topics.Topics, topic: Json) -> None:
         finalizers = topic["metadata"].get("finalizers") or []
@@ -103,7 +106,12 @@ class TopicOperator:
             self._kube.set_finalizers(topic, [one for one in finalizers if one != topics.FINALIZER])
 
     def _wanted(
-        self, connection: topics.Topics, topic: Json, seen: dict[str, Seen], finalizers: bool, now: float
+        self,
+        connection: topics.Topics,
+        topic: Json,
+        reconciled: dict[str, ReconciledTopic],
+        finalizers: bool,
+        now: float,
     ) -> None:
         meta = topic["metadata"]
         kept = [one for one in meta.get("finalizers") or [] if one != topics.FINALIZER]
@@ -111,16 +119,16 @@ class TopicOperator:
         if sorted(wanted) != sorted(meta.get("finalizers") or []):
             self._kube.set_finalizers(topic, wanted)
         if not topics.managed(topic):
-            seen.pop(meta["name"], None)
+            reconciled.pop(meta["name"], None)
             statuses.write(
                 self._kube, topic, topics.status(topic, [statuses.condition("Unmanaged", "True")], None)
             )
             return
-        before = seen.get(meta["name"])
+        before = reconciled.get(meta["name"])
         unchanged = before is not None and before.generation == meta["generation"] and topic.get("status")
-        if before is not None and unchanged and now - before.looked < TOPIC_INTERVAL:
+        if before is not None and unchanged and now - before.at < TOPIC_INTERVAL:
             return
         status = connection.reconcile(topic, connection.existing())
         statuses.write(self._kube, topic, status)
         if status["conditions"][0]["status"] == "True":
-            seen[meta["name"]] = Seen(topics.topic_name(topic), meta["generation"], now)
+            reconciled[meta["name"]] = ReconciledTopic(topics.topic_name(topic), meta["generation"], now)

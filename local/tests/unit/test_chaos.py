@@ -33,16 +33,16 @@ def test_a_jobmanager_is_told_from_its_taskmanagers(tmp_path: Path) -> None:
     """Its name begins theirs."""
     place = OnePlace(pod("p-f-1-abc", "jm"), pod("p-f-1-taskmanager-abc", "tm"))
     one = chaos.Chaos(place, "p", "ns", "platform", print)  # type: ignore[arg-type]
-    found = {
+    killed = {
         fault.name: [item["metadata"]["name"] for item in one._pods(fault)]
         for fault in chaos.faults("p", "ns", "platform", "p-f-1")[:2]
     }
-    assert found == {"taskmanager": ["p-f-1-taskmanager-abc"], "jobmanager": ["p-f-1-abc"]}
+    assert killed == {"taskmanager": ["p-f-1-taskmanager-abc"], "jobmanager": ["p-f-1-abc"]}
 
 
 def test_a_victim_is_back_when_another_container_of_it_is_ready() -> None:
     """The old container still shown as ready is not a recovery."""
-    fault = chaos.Fault("worker", "ns", "p-worker-")
+    fault = chaos.PodKill("worker", "ns", "p-worker-")
     place = OnePlace(pod("p-worker-0", "old"))
     one = chaos.Chaos(place, "p", "ns", "platform", print)  # type: ignore[arg-type]
     before = one._pods(fault)

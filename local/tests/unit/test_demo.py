@@ -24,7 +24,7 @@ SPEC: dict[str, Any] = {
 SHAPE = data.Shape.of(SPEC)
 
 
-def row(number: int) -> data.Row:
+def row(number: int) -> data.CsvRow:
     return {"id": f"t{number}", "at": str(1_700_000_000 + number * 60), "amt": "8.27", "card": "0042", "shop": "s1", "age": "7", "kind": "x", "is_fraud": "0"}  # fmt: skip
 
 
@@ -84,11 +84,11 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         ("id,at,amt,card,shop,age,is_fraud\nt1,1,2,3,a,old,1\n", "h.csv line 2: age is no number"),
     ],
 )
-def test_a_file_is_read_as_training_reads_it_or_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_is_read_as_training_reads_it_or_refused(tmp_path: Path, text: str, message: str) -> None:
     """No cell moves to another column in what goes live; the error names the line or the column."""
     path = tmp_path / "h.csv"
     path.write_text(text)
-    with pytest.raises(data.DataError, match=told):
+    with pytest.raises(data.DataError, match=message):
         data.read_rows(path, SHAPE)
 
 

@@ -42,7 +42,7 @@ class Kube:
 
 
 @pytest.mark.parametrize(
-    ("seen", "reason"),
+    ("body", "reason"),
     [
         (CRASHED, "Running, kafka CrashLoopBackOff, kafka restarted 3 times"),
         (READY, None),
@@ -51,8 +51,8 @@ class Kube:
         ({"metadata": {"name": "new"}}, "Unknown"),
     ],
 )
-def test_a_pod_that_is_not_ready_says_why(seen: dict[str, Any], reason: str | None) -> None:
-    assert failure.unready(seen) == reason
+def test_a_pod_that_is_not_ready_says_why(body: dict[str, Any], reason: str | None) -> None:
+    assert failure.unready(body) == reason
 
 
 def test_logs_of_every_pod_are_kept_and_those_of_unready_ones_shown(
@@ -61,14 +61,15 @@ def test_logs_of_every_pod_are_kept_and_those_of_unready_ones_shown(
     (tmp_path / "node").mkdir()
     (tmp_path / "node" / "kubelet.log").write_text("started")
     monkeypatch.setattr(paths, "LOGS", tmp_path / "node")
-    said: list[str] = []
-    failure.keep(Kube(), ("payments", "away"), tmp_path / "kept", said.append)  # type: ignore[arg-type]  # answers as kubectl does
+    lines: list[str] = []
+    failure.keep(Kube(), ("payments", "away"), tmp_path / "kept", lines.append)  # type: ignore[arg-type]  # answers as kubectl does
     kept = {path.name for path in (tmp_path / "kept").iterdir()}
     assert kept == {"payments.describe.txt", "payments.kafka-0.log", "payments.mlflow-0.log", "node"}
     assert (tmp_path / "kept" / "node" / "kubelet.log").read_text() == "started"
     assert (
-        said[0] == "not ready: Pod payments/kafka-0: Running, kafka CrashLoopBackOff, kafka restarted 3 times"
+        lines[0]
+        == "not ready: Pod payments/kafka-0: Running, kafka CrashLoopBackOff, kafka restarted 3 times"
     )
-    assert "  last line of kafka-0" in said
-    assert "Pods of away: the server was asked too often" in said
-    assert not any("mlflow" in line for line in said)
+    assert "  last line of kafka-0" in lines
+    assert "Pods of away: the server was asked too often" in lines
+    assert not any("mlflow" in line for line in lines)

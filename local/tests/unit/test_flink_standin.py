@@ -97,13 +97,13 @@ class Place:
 
     def turn(self) -> None:
         """One pass; raises what the stand-in would log and try again."""
-        seen = len(self.cluster.statuses)
+        before = len(self.cluster.statuses)
         fd = copy.deepcopy(self.fd)
         try:
             Deployment(self.cluster, fd, self.rest, self.unanswered).reconcile()  # type: ignore[arg-type]
         finally:
             self.written += [
-                self.line(fd["metadata"]["generation"], status) for status in self.cluster.statuses[seen:]
+                self.line(fd["metadata"]["generation"], status) for status in self.cluster.statuses[before:]
             ]
 
     @staticmethod
@@ -182,13 +182,13 @@ def test_nobody_is_told_of_a_deletion_that_is_stuck(place: Place) -> None:
     place.run()
     place.delete()
     place.rest.refuses = "Savepoint Error"
-    told = [place.now()]
+    statuses = [place.now()]
     for _ in range(3):
         with pytest.raises(FlinkError, match="Savepoint Error"):
             place.turn()
     place.without_savepoint()
-    told.append(place.now())
-    assert told == story("a first deployment")[6:]
+    statuses.append(place.now())
+    assert statuses == story("a first deployment")[6:]
     assert place.fd["metadata"]["finalizers"] == [FINALIZER]
     assert place.cluster.names("Deployment") == {"f", "f-taskmanager"}
     place.turn()
@@ -316,16 +316,16 @@ def test_the_jobmanager_is_the_operators(place: Place) -> None:
     """Labels, selector and owner are those that were recorded of native mode."""
     place.turn()
     place.turn()
-    made = place.cluster.objects["Deployment", "n", "f"]
+    deployment = place.cluster.objects["Deployment", "n", "f"]
     labels = {"app": "f", "component": "jobmanager", "type": "flink-native-kubernetes"}
-    assert made["metadata"]["labels"] == made["spec"]["selector"]["matchLabels"] == labels
-    assert made["metadata"]["ownerReferences"] == [
+    assert deployment["metadata"]["labels"] == deployment["spec"]["selector"]["matchLabels"] == labels
+    assert deployment["metadata"]["ownerReferences"] == [
         {
             "apiVersion": "flink.apache.org/v1beta1", "kind": "FlinkDeployment", "name": "f", "uid": "u",
             "controller": False, "blockOwnerDeletion": True,
         }
     ]  # fmt: skip
-    assert "strategy" not in made["spec"]
+    assert "strategy" not in deployment["spec"]
 
 
 def test_cluster_info_counts_cores_and_bytes(place: Place) -> None:

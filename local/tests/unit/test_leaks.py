@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fraud_local.demo.leaks import Needles, Report, files, luhn, mask, planted
+from fraud_local.demo.leaks import LeakReport, Needles, files, luhn, mask, planted
 from fraud_local.demo.leaks_cluster import cluster
 
 CARD, OTHER = "4539578763621486", "4539578763721486"
@@ -44,8 +44,8 @@ def test_a_number_is_found_however_it_is_written(data: bytes, form: str | None) 
 
 def test_a_report_holds_no_number() -> None:
     """The place of a finding is told with long numbers masked, and the report's text holds none."""
-    report = Report()
-    report.look(NEEDLES, "redis", f"key {CARD}", TEXT)
+    report = LeakReport()
+    report.search(NEEDLES, "redis", f"key {CARD}", TEXT)
     report.miss("kafka", ValueError(f"bad value {CARD}"))
     assert report.count == 1 and report.hits == [{"place": "redis", "where": "key …", "form": "plain"}]
     assert CARD not in json.dumps(report.document())
@@ -54,11 +54,11 @@ def test_a_report_holds_no_number() -> None:
 
 def test_many_pieces_are_told_apart() -> None:
     """Of pieces searched in one go the one at fault is named, and two halves of a number in two pieces are no finding."""
-    report = Report()
-    report.look_at_all(NEEDLES, "t", [("a", b"x"), ("b", TEXT), ("c", b"y")])
+    report = LeakReport()
+    report.search_all(NEEDLES, "t", [("a", b"x"), ("b", TEXT), ("c", b"y")])
     assert [hit["where"] for hit in report.hits] == ["b"]
-    halves = Report()
-    halves.look_at_all(NEEDLES, "t", [("a", TEXT[:8]), ("b", TEXT[8:])])
+    halves = LeakReport()
+    halves.search_all(NEEDLES, "t", [("a", TEXT[:8]), ("b", TEXT[8:])])
     assert halves.count == 0 and halves.searched["t"] > 0
 
 
@@ -195,8 +195,8 @@ def test_what_vanishes_during_the_search_is_none(tmp_path: Path, monkeypatch: py
 
 def test_reports_join() -> None:
     """What the Pod found and what the host found are one report."""
-    inside, outside = Report(), Report()
-    inside.look(NEEDLES, "redis", "k", TEXT)
-    outside.look(NEEDLES, "logs", "p", b"clean")
-    both = Report.of(json.loads(json.dumps(inside.document()))).join(outside).document()
+    inside, outside = LeakReport(), LeakReport()
+    inside.search(NEEDLES, "redis", "k", TEXT)
+    outside.search(NEEDLES, "logs", "p", b"clean")
+    both = LeakReport.of(json.loads(json.dumps(inside.document()))).join(outside).document()
     assert both["count"] == 1 and set(both["searched"]) == {"redis", "logs"}

@@ -42,35 +42,35 @@ def test_every_object_is_made_by_its_name() -> None:
 @pytest.mark.parametrize("key", list(OBJECTS), ids="/".join)
 def test_labels_and_owners_are_strimzis(key: tuple[str, str]) -> None:
     """Our Kafka's labels stand on all of it but for ``app.kubernetes.io/*``, and nobody is its controller."""
-    made = _built()[("StatefulSet", SET[1]) if key == SET else key]["metadata"]
+    meta = _built()[("StatefulSet", SET[1]) if key == SET else key]["metadata"]
     recorded = OBJECTS[key]["metadata"]
     owners = [
         {**one, "uid": {"Kafka": KAFKA, "KafkaNodePool": POOL}[one["kind"]]["metadata"]["uid"]}
         for one in recorded["ownerReferences"]
     ]
-    assert (made["labels"], made["ownerReferences"]) == (recorded["labels"], owners)
+    assert (meta["labels"], meta["ownerReferences"]) == (recorded["labels"], owners)
 
 
 @pytest.mark.parametrize("key", PLAIN, ids="/".join)
 def test_rights_policies_budgets_and_services_are_strimzis(key: tuple[str, str]) -> None:
     """What they say is equal: ports with their names, selectors, rules, who may reach what."""
-    made, recorded = _built()[key], OBJECTS[key]
-    assert {k: v for k, v in made.items() if k not in ("metadata",)} == {
+    built, recorded = _built()[key], OBJECTS[key]
+    assert {k: v for k, v in built.items() if k not in ("metadata",)} == {
         k: v for k, v in recorded.items() if k != "metadata"
     }
 
 
 def test_a_node_needs_its_account_and_its_own_settings() -> None:
     """The Pod's account, its ConfigMap, its ports and labels are Strimzi's; it is as bare of security settings."""
-    made = _built()["StatefulSet", SET[1]]["spec"]
+    built = _built()["StatefulSet", SET[1]]["spec"]
     recorded = OBJECTS[SET]["spec"]["pods"][0]
     labels = {
         key: value for key, value in recorded["metadata"]["labels"].items() if key != "strimzi.io/pod-name"
     }
-    pod, (container,) = made["template"]["spec"], made["template"]["spec"]["containers"]
-    assert made["template"]["metadata"]["labels"] == labels
-    assert made["selector"] == OBJECTS[SET]["spec"]["selector"]
-    assert (pod["serviceAccountName"], made["serviceName"]) == (
+    pod, (container,) = built["template"]["spec"], built["template"]["spec"]["containers"]
+    assert built["template"]["metadata"]["labels"] == labels
+    assert built["selector"] == OBJECTS[SET]["spec"]["selector"]
+    assert (pod["serviceAccountName"], built["serviceName"]) == (
         recorded["spec"]["serviceAccountName"],
         recorded["spec"]["subdomain"],
     )
@@ -83,15 +83,15 @@ def test_a_node_needs_its_account_and_its_own_settings() -> None:
 
 def test_the_topic_operator_is_a_deployment_with_its_account() -> None:
     """Selector, strategy, labels, account and what the environment says of names and addresses are Strimzi's."""
-    made, recorded = (which["Deployment", "pay-entity-operator"]["spec"] for which in (_built(), OBJECTS))
-    assert (made["selector"], made["strategy"]) == (recorded["selector"], recorded["strategy"])
-    assert made["template"]["metadata"]["labels"] == recorded["template"]["metadata"]["labels"]
+    built, recorded = (which["Deployment", "pay-entity-operator"]["spec"] for which in (_built(), OBJECTS))
+    assert (built["selector"], built["strategy"]) == (recorded["selector"], recorded["strategy"])
+    assert built["template"]["metadata"]["labels"] == recorded["template"]["metadata"]["labels"]
     assert (
-        made["template"]["spec"]["serviceAccountName"] == recorded["template"]["spec"]["serviceAccountName"]
+        built["template"]["spec"]["serviceAccountName"] == recorded["template"]["spec"]["serviceAccountName"]
     )
     (container,) = recorded["template"]["spec"]["containers"]
-    told = {one["name"]: one["value"] for one in container["env"]}
-    assert entity.environment({"spec": made}).items() <= told.items()
+    variables = {one["name"]: one["value"] for one in container["env"]}
+    assert entity.environment({"spec": built}).items() <= variables.items()
 
 
 def test_templates_are_followed() -> None:
@@ -122,17 +122,17 @@ def _timeless(status: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_ready_kafka_says_what_strimzi_says() -> None:
     """Two warnings of one type, then Ready; every field is there. Only the Kafka that runs is another one."""
-    made = _timeless(statuses.ready(KAFKA, [POOL], KAFKA["status"]["clusterId"]))
-    version = {key: made[key] for key in ("kafkaVersion", "kafkaMetadataVersion")}
-    assert made == _timeless(KAFKA["status"]) | version
+    status = _timeless(statuses.ready(KAFKA, [POOL], KAFKA["status"]["clusterId"]))
+    version = {key: status[key] for key in ("kafkaVersion", "kafkaMetadataVersion")}
+    assert status == _timeless(KAFKA["status"]) | version
 
 
 def test_pools_and_topics_say_what_strimzi_says() -> None:
     """A pool has no readiness of its own; a topic has one condition, its name and its id."""
     assert statuses.pool_status(KAFKA, POOL, [0], POOL["status"]["clusterId"]) == POOL["status"]
     topic = RECORDED["topic"]
-    made = topics.status(topic, [statuses.condition("Ready", "True")], topic["status"]["topicId"])
-    assert _timeless(made) == _timeless(topic["status"])
+    status = topics.status(topic, [statuses.condition("Ready", "True")], topic["status"]["topicId"])
+    assert _timeless(status) == _timeless(topic["status"])
     assert topic["metadata"]["finalizers"] == [topics.FINALIZER]
 
 

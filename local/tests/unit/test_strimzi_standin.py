@@ -48,7 +48,7 @@ class Place:
         kafka = _new("kafka")
         kafka["spec"]["entityOperator"] = {"topicOperator": {}, **entity}
         self.cluster = Cluster(kafka, _new("pool"), _new("topic"))
-        self.standin = standins.Standin(self.cluster)  # type: ignore[arg-type]
+        self.standin = standins.StrimziStandin(self.cluster)  # type: ignore[arg-type]
         self.broker = Broker()
         self.standin._topics = topic_operator.TopicOperator(self.cluster, lambda _: self.broker)  # type: ignore[arg-type, return-value]
         self.now = 1000.0

@@ -32,8 +32,8 @@ from fraud_testing.deleting_operators import (
     FLINK,
     FLINK_FINALIZER,
     TOPIC,
-    FlinkOperator,
-    TopicOperator,
+    DeletingFlinkOperator,
+    DeletingTopicOperator,
 )
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import install, render
@@ -52,8 +52,8 @@ PLATFORM = Platform(
 class World:
     kube: Kube
     namespace: str
-    flink: FlinkOperator
-    topics: TopicOperator
+    flink: DeletingFlinkOperator
+    topics: DeletingTopicOperator
     policy: str
     ahead: int = 0
 
@@ -112,7 +112,7 @@ def world(own_server: Any, request: pytest.FixtureRequest) -> Iterator[World]:
     kube: Kube = own_server.kube()
     plain = request.node.name.replace("_", "-").replace("[", "-").replace("]", "").lower()
     namespace = own_server.namespace(plain.removeprefix("test-")[:56].strip("-"))
-    flink, topics = FlinkOperator(kube, namespace), TopicOperator(kube, namespace)
+    flink, topics = DeletingFlinkOperator(kube, namespace), DeletingTopicOperator(kube, namespace)
     yield World(kube, namespace, flink, topics, request.param)
 
 

@@ -28,7 +28,7 @@ def set_finalizers(kube: Kube, body: dict[str, Any], wanted: list[str]) -> None:
 
 
 @dataclass
-class FlinkOperator:
+class DeletingFlinkOperator:
     """Keeps a deleted FlinkDeployment until its savepoint is there; throws, and tries again, of a job that isn't RUNNING."""
 
     kube: Kube
@@ -67,7 +67,7 @@ class FlinkOperator:
 
 
 @dataclass
-class TopicOperator:
+class DeletingTopicOperator:
     """Lives as long as Kafka does, and lets go of a deleted topic; with finalizers, as under an earlier Kafka of ours."""
 
     kube: Kube

@@ -28,10 +28,10 @@ from fraud_local.demo import (
     checks,
     container_logs,
     data,
+    demo_cluster,
     failure,
     leaks_cluster,
     observe,
-    place,
     pod,
     summary,
 )
@@ -82,7 +82,7 @@ class Demo:
         self.shape = data.Shape.of(self.resource["spec"])
         self.evidence = BUILD / "evidence"
         self.kube: Kubectl
-        self.node: place.Place
+        self.cluster: demo_cluster.DemoCluster
         self.logs = container_logs.Follower(paths.STATE / "podlogs", BUILD / "podlogs")
         self.seconds = CHAOS_SECONDS if options.chaos else options.duration
 
@@ -101,9 +101,9 @@ class Demo:
         self.evidence.mkdir(parents=True)
         memory_before = observe.memory_used_mib()
         with self.clock.phase("cluster"):
-            self.node = place.up()
-            self.kube = Kubectl(self.node.kubeconfig, self.node.tools)
-            self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
+            self.cluster = demo_cluster.up()
+            self.kube = Kubectl(self.cluster.kubeconfig, self.cluster.tools)
+            self.clock.say(f"export KUBECONFIG={self.cluster.kubeconfig}")
         self.logs.start()
         self.refuse_another()
         with self.clock.phase("install"):
@@ -129,7 +129,7 @@ class Demo:
             )
 
     def install(self) -> None:
-        values = [part for path in self.node.values for part in ("-f", str(path))]
+        values = [part for path in self.cluster.values for part in ("-f", str(path))]
         self.kube.helm(
             "upgrade", "--install", PLATFORM, str(ROOT / "charts" / "fraud-platform"), "--namespace", PLATFORM,
             "--create-namespace", "--wait", "--timeout", "5m", *values, timeout=330,
@@ -150,7 +150,7 @@ class Demo:
         constant = data.shift(rows, self.shape, int(time.time() * 1000))
         storage = self.storage()
         data.write_history(rows[:-live], storage / self.shape.history_path / "demo.csv.gz")
-        folder = self.node.storage / "demo"
+        folder = self.cluster.storage / "demo"
         bad, within = BAD_RECORDS, live
         if self.options.chaos:
             bad, within = CHAOS_BAD_RECORDS, int(CHAOS_BAD_WITHIN * self.options.rate)
@@ -168,7 +168,7 @@ class Demo:
         uri = (
             self.resource["spec"]
             .get("storage", {})
-            .get("uri", f"file://{self.node.storage}/{self.namespace}.{self.name}")
+            .get("uri", f"file://{self.cluster.storage}/{self.namespace}.{self.name}")
         )
         if not uri.startswith("file://"):
             raise DemoError(f"spec.storage.uri is {uri}; the demo writes history to file:// storage only")
@@ -193,32 +193,33 @@ class Demo:
     def wait_ready(self) -> None:
         """Follows the conditions until Ready; shows each change, and every minute what is still not true."""
         deadline = time.monotonic() + self.options.timeout
-        seen: dict[str, tuple[str, str]] = {}
+        states: dict[str, tuple[str, str]] = {}
         reminder = time.monotonic() + REMIND_SECONDS
         while True:
             conditions = self.kube.get(*self.fd).get("status", {}).get("conditions", [])
             remind = time.monotonic() > reminder
             for condition in conditions:
                 kind, state = condition["type"], (condition["status"], condition["reason"])
-                if seen.get(kind) != state or (remind and kind in GATES and state[0] != "True"):
-                    seen[kind], reminder = state, time.monotonic() + REMIND_SECONDS
+                if states.get(kind) != state or (remind and kind in GATES and state[0] != "True"):
+                    states[kind], reminder = state, time.monotonic() + REMIND_SECONDS
                     self.clock.say(f"{kind:<18} {state[0]:<8} {state[1]:<22} {condition['message'][:140]}")
-            if all(seen.get(gate, ("",))[0] == "True" for gate in GATES):
+            if all(states.get(gate, ("",))[0] == "True" for gate in GATES):
                 return
-            if seen.get("TrainingSucceeded", ("", ""))[1] in NO_MODEL:
+            if states.get("TrainingSucceeded", ("", ""))[1] in NO_MODEL:
                 logs = failure.last_logs(self.kube, self.namespace, "-l", "ray.io/node-type=head")
                 raise DemoError(f"training failed: {logs}")
             if time.monotonic() > deadline:
-                waiting = [gate for gate in GATES if seen.get(gate, ("",))[0] != "True"]
+                waiting = [gate for gate in GATES if states.get(gate, ("",))[0] != "True"]
                 raise DemoError(f"not true within {self.options.timeout:.0f} s: {', '.join(waiting)}")
             time.sleep(1)
 
     def traffic(self) -> None:
         """Sends the live rows from a Pod of the cluster and follows it to its end, with faults where asked for."""
-        settle = 600.0 if self.options.chaos else 180.0
+        rate, chaos = self.options.rate, self.options.chaos
+        settle = 600.0 if chaos else 180.0
         objects = [
             pod.code(self.namespace),
-            pod.manifest(self.name, self.namespace, self.node, self.options.rate, settle, self.options.chaos),
+            pod.manifest(self.name, self.namespace, self.cluster, rate, settle, chaos),
         ]
         manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.kube.kubectl("apply", "-f", "-", stdin=manifest)
@@ -229,7 +230,7 @@ class Demo:
         else:
             self.follow()
         phase = self.phase()
-        left = self.node.storage / "demo" / "evidence"
+        left = self.cluster.storage / "demo" / "evidence"
         for path in sorted(left.iterdir()) if left.exists() else ():
             shutil.copyfile(path, self.evidence / path.name)
         if phase not in ("Succeeded", "Running"):
@@ -264,7 +265,7 @@ class Demo:
         try:
             breaking.run()
         finally:
-            (self.node.storage / "demo" / pod.STOP).touch()
+            (self.cluster.storage / "demo" / pod.STOP).touch()
             breaking.write(self.evidence / "faults.json")
         follower.join()
 
@@ -291,7 +292,7 @@ class Demo:
     def passes(self, memory: dict[str, int | None]) -> bool:
         """Gathers the evidence, shows each check of its summary, and says whether all of them hold."""
         least = min(10_000, int(self.options.rate * self.options.duration))
-        facts = observe.cluster_facts(self.kube, self.node, self.name, self.namespace, PLATFORM)
+        facts = observe.cluster_facts(self.kube, self.cluster, self.name, self.namespace, PLATFORM)
         facts |= {
             "memory_mib": memory,
             "least": least,
@@ -316,7 +317,7 @@ class Demo:
         return checks.demo_passes(result["checks"])
 
     def search(self) -> None:
-        live = self.node.storage / "demo" / "live.jsonl.gz"
+        live = self.cluster.storage / "demo" / "live.jsonl.gz"
         # The demo's own traffic, and the history that the user gives, hold the numbers by right.
         own = (live.parent, self.storage() / self.shape.history_path)
         self.logs.stop()
@@ -325,7 +326,7 @@ class Demo:
             live,
             self.kube.kubectl,
             BUILD / "podlogs",
-            {"storage": (self.node.storage, own)},
+            {"storage": (self.cluster.storage, own)},
         )
         for gap in report.gaps:
             self.clock.say(f"not searched: {gap}")
@@ -333,7 +334,7 @@ class Demo:
     def stay(self) -> None:
         service = names.decision_service(self.name)
         self.clock.say("the platform stays up; Ctrl-C takes it down")
-        self.clock.say(f"export KUBECONFIG={self.node.kubeconfig}")
+        self.clock.say(f"export KUBECONFIG={self.cluster.kubeconfig}")
         self.clock.say(
             f"kubectl -n {self.namespace} get fd; kubectl -n {self.namespace} describe fd {self.name}"
         )
@@ -391,7 +392,7 @@ def main() -> None:
         try:
             demo.logs.stop()
         finally:
-            place.take_down(demo.clock.say)
+            demo_cluster.take_down(demo.clock.say)
     sys.exit(0 if passed else 1)
 
 

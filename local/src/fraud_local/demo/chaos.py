@@ -34,15 +34,15 @@ class ChaosError(FraudError):
 
 
 @dataclass(frozen=True)
-class Fault:
-    """SIGKILL of every container of the Pods of ``namespace`` whose name begins with ``prefix``."""
+class PodKill:
+    """A fault: SIGKILL of every container of the Pods of ``namespace`` whose name begins with ``prefix``."""
 
     name: str
     namespace: str
     prefix: str
 
 
-def faults(detector: str, namespace: str, platform: str, flink: str) -> list[Fault]:
+def faults(detector: str, namespace: str, platform: str, flink: str) -> list[PodKill]:
     """What is killed, in order; ``flink`` is the FlinkDeployment's name. FLUSHALL and the API server come after."""
     own = (
         ("taskmanager", f"{flink}-taskmanager-"),
@@ -57,10 +57,10 @@ def faults(detector: str, namespace: str, platform: str, flink: str) -> list[Fau
         *((f"{store} sink", f"{names.sink(detector, store)}-") for store in ("profile", "ledger", "lake")),
     )
     return [
-        *(Fault(name, namespace, prefix) for name, prefix in own),
-        *(Fault(name, platform, prefix) for name, prefix in shared),
-        *(Fault(name, namespace, prefix) for name, prefix in rest),
-        Fault("operator", platform, f"{platform}-operator-"),
+        *(PodKill(name, namespace, prefix) for name, prefix in own),
+        *(PodKill(name, platform, prefix) for name, prefix in shared),
+        *(PodKill(name, namespace, prefix) for name, prefix in rest),
+        PodKill("operator", platform, f"{platform}-operator-"),
     ]
 
 
@@ -116,7 +116,7 @@ class Chaos:
         if processes.recorded(API_SERVER) is not None:
             self._fault("API server", self._kill_api_server, self._api_ready)
         else:
-            system = Fault("API server", "kube-system", API_SERVER)
+            system = PodKill("API server", "kube-system", API_SERVER)
             before = self._pods(system)
             self._fault(system.name, partial(self._kill, system, before), self._api_ready)
 
@@ -154,7 +154,7 @@ class Chaos:
 
     # Pods -----------------------------------------------------------------------------------------------------------
 
-    def _pods(self, fault: Fault) -> list[dict[str, Any]]:
+    def _pods(self, fault: PodKill) -> list[dict[str, Any]]:
         """Ready Pods of a fault. A JobManager's prefix is also its TaskManagers': the longer name is told apart."""
         items = self._kube.get("-n", fault.namespace, "pods").get("items", [])
         pods = [item for item in items if item["metadata"]["name"].startswith(fault.prefix)]
@@ -168,7 +168,7 @@ class Chaos:
             and len(container_ids(item)) == len(item["spec"]["containers"])
         ]
 
-    def _kill(self, fault: Fault, pods: list[dict[str, Any]]) -> None:
+    def _kill(self, fault: PodKill, pods: list[dict[str, Any]]) -> None:
         victims = members([one for pod in pods for one in container_ids(pod)])
         if not victims:
             raise ChaosError(
@@ -180,7 +180,7 @@ class Chaos:
             except ProcessLookupError:
                 continue  # it went with its parent
 
-    def _back(self, fault: Fault, before: list[dict[str, Any]]) -> bool:
+    def _back(self, fault: PodKill, before: list[dict[str, Any]]) -> bool:
         """As many Ready Pods as before, and none of their containers one of those that were killed."""
         try:
             now = self._pods(fault)

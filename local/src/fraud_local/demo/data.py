@@ -17,7 +17,7 @@ from typing import Any
 
 from fraud_contracts import csv_rows
 
-Row = dict[str, str]
+CsvRow = dict[str, str]
 
 MALFORMED_KINDS = (
     "cut_json", "not_an_object", "missing_id", "empty_id", "text_amount", "negative_amount",
@@ -63,10 +63,10 @@ class Shape:
         return (self.id_field, self.time_field, self.amount_field, self.label_field, *self.entity_fields)
 
 
-def read_rows(path: Path, shape: Shape) -> list[Row]:
+def read_rows(path: Path, shape: Shape) -> list[CsvRow]:
     """All rows of a CSV file (plain or gzip) in time order; DataError names a missing column, or the line of a bad row."""
     opener = gzip.open if path.suffix == ".gz" else open
-    rows: list[Row] = []
+    rows: list[CsvRow] = []
     try:
         with opener(path, "rt", newline="", encoding=csv_rows.ENCODING) as stream:
             for line, row in csv_rows.rows(stream, shape.needed()):
@@ -84,7 +84,7 @@ def read_rows(path: Path, shape: Shape) -> list[Row]:
     return rows
 
 
-def _fault(row: Row, shape: Shape) -> str | None:
+def _fault(row: CsvRow, shape: Shape) -> str | None:
     """Why a row can't go live; its further entities and fields may be empty."""
     needed = (shape.id_field, shape.time_field, shape.amount_field, shape.entity_fields[0])
     for name in needed:
@@ -108,14 +108,14 @@ def check_outside(path: Path, emptied: Path) -> None:
         raise DataError(f"{path} lies in {emptied}, which is emptied first: give a copy from elsewhere")
 
 
-def time_ms(row: Row, shape: Shape) -> int:
+def time_ms(row: CsvRow, shape: Shape) -> int:
     text = row[shape.time_field]
     if shape.time_unit == "rfc3339":
         return int(datetime.fromisoformat(text).timestamp() * 1000)
     return int(text) * (1000 if shape.time_unit == "s" else 1)
 
 
-def shift(rows: list[Row], shape: Shape, now_ms: int) -> int:
+def shift(rows: list[CsvRow], shape: Shape, now_ms: int) -> int:
     """Moves all times in place so that the last row is at ``now_ms``; gives the constant in ms (whole seconds)."""
     constant = (now_ms - time_ms(rows[-1], shape)) // 1000 * 1000
     for row in rows:
@@ -129,7 +129,7 @@ def shift(rows: list[Row], shape: Shape, now_ms: int) -> int:
     return constant
 
 
-def write_history(rows: list[Row], path: Path) -> None:
+def write_history(rows: list[CsvRow], path: Path) -> None:
     """Writes rows as gzip CSV, through a neighbour file so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
@@ -141,7 +141,7 @@ def write_history(rows: list[Row], path: Path) -> None:
     part.rename(path)
 
 
-def payload(row: Row, shape: Shape) -> dict[str, Any]:
+def payload(row: CsvRow, shape: Shape) -> dict[str, Any]:
     """The row as a client would send it: typed JSON, without empty cells and the label that nobody knows yet."""
     out: dict[str, Any] = {}
     for name, text in row.items():
@@ -184,7 +184,7 @@ def malformed(kind: str, good: dict[str, Any], shape: Shape, number: int) -> byt
     return text
 
 
-def write_live(rows: list[Row], shape: Shape, bad: int, within: int, path: Path) -> None:
+def write_live(rows: list[CsvRow], shape: Shape, bad: int, within: int, path: Path) -> None:
     """Writes what the Pod sends, one JSON line each: door, id (null where malformed), kind, raw text in latin-1.
 
     Good rows go to the doors in turn; ``bad`` malformed ones lie evenly among the first ``within``, half for each door.

@@ -23,7 +23,7 @@ from fraud_contracts.config import DetectorConfig
 Say = Callable[..., None]
 
 
-class Reader:
+class TopicReader:
     """Reads a topic as a committed reader would, from its first record; a later call goes on where the last one ended."""
 
     def __init__(self, config: DetectorConfig, noun: str) -> None:
@@ -61,7 +61,7 @@ def read_topic(
     config: DetectorConfig, noun: str
 ) -> Iterator[tuple[int, int, bytes | None, bytes | None, int]]:
     """(partition, offset, key, value, append time) of every committed record of a topic."""
-    reader = Reader(config, noun)
+    reader = TopicReader(config, noun)
     try:
         yield from reader.rows()
     finally:
@@ -78,11 +78,11 @@ def placed_rows(config: DetectorConfig, noun: str) -> Iterator[dict[str, Any]]:
             yield {**json.loads(value), "decision": None, "at": [stamp, partition, offset]}
 
 
-class Counter:
+class TopicCounter:
     """Ids, or records where they have none, that have reached a topic so far."""
 
     def __init__(self, config: DetectorConfig, noun: str) -> None:
-        self._reader = Reader(config, noun)
+        self._reader = TopicReader(config, noun)
         self.ids: set[str] = set()
         self.records = 0
 
@@ -175,7 +175,7 @@ def collect(
 ) -> None:
     """Waits for the last record's final state in each store, then dumps every store."""
     deadline = time.monotonic() + settle_seconds
-    decisions, letters = Counter(config, "decisions"), Counter(config, "dead-letters")
+    decisions, letters = TopicCounter(config, "decisions"), TopicCounter(config, "dead-letters")
 
     def decided() -> int:
         decisions.refresh()

@@ -1,4 +1,4 @@
-"""Looks for planted card numbers where none may be: the finding itself, and files.
+"""Searches for planted card numbers where none may be: the search itself, and files.
 
 A number counts as found in any form that a program makes of it by accident: its digits in a row or in fours with spaces or
 dashes between, as UTF-16, in hexadecimal, in base64 (also within base64), in gzip or zip files. What is reported says where and
@@ -76,7 +76,7 @@ class Needles:
 
 
 @dataclass
-class Report:
+class LeakReport:
     """``searched``: bytes by place. ``unread``: what couldn't be looked at, which is no proof of anything.
 
     ``gaps``: logs that the cluster forgot when their container ended, before they were read.
@@ -88,7 +88,7 @@ class Report:
     count: int = 0
     gaps: list[str] = field(default_factory=list)
 
-    def look(self, needles: Needles, place: str, where: str, data: bytes) -> None:
+    def search(self, needles: Needles, place: str, where: str, data: bytes) -> None:
         self.searched[place] = self.searched.get(place, 0) + len(data)
         form = needles.find(data)
         if form is not None:
@@ -96,14 +96,14 @@ class Report:
             if len(self.hits) < _MOST_WHERE:
                 self.hits.append({"place": place, "where": mask(where), "form": form})
 
-    def look_at_all(self, needles: Needles, place: str, items: list[tuple[str, bytes]]) -> None:
+    def search_all(self, needles: Needles, place: str, items: list[tuple[str, bytes]]) -> None:
         """Many small pieces in one go; one by one only where something is found."""
         whole = b"\n".join(data for _, data in items)
         if needles.find(whole) is None:
             self.searched[place] = self.searched.get(place, 0) + len(whole)
             return
         for where, data in items:
-            self.look(needles, place, where, data)
+            self.search(needles, place, where, data)
 
     def visit(self, place: str) -> None:
         """A place that was looked into, though it may be empty."""
@@ -117,7 +117,7 @@ class Report:
         self.visit(place.partition("/")[0])
         self.gaps.append(mask(f"{place}: ended before its log was read"))
 
-    def join(self, other: Report) -> Report:
+    def join(self, other: LeakReport) -> LeakReport:
         """Both as one."""
         for place, size in other.searched.items():
             self.searched[place] = self.searched.get(place, 0) + size
@@ -137,7 +137,7 @@ class Report:
         }
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> Report:
+    def of(cls, document: dict[str, Any]) -> LeakReport:
         return cls(**{key: document[key] for key in ("searched", "hits", "unread", "count", "gaps")})
 
 
@@ -192,7 +192,7 @@ def _contents(path: Path) -> Iterator[bytes]:
                     yield from pieces(member)
 
 
-def walk(report: Report, place: str, root: Path) -> list[Path]:
+def walk(report: LeakReport, place: str, root: Path) -> list[Path]:
     """Every file below a folder. Folders that vanish meanwhile, as those of Flink's old checkpoints do, are none."""
 
     def note(error: OSError) -> None:
@@ -203,18 +203,18 @@ def walk(report: Report, place: str, root: Path) -> list[Path]:
     return sorted(Path(folder) / name for folder, _, names in folders for name in names)
 
 
-def files(needles: Needles, place: str, root: Path, beside: Iterable[Path] = ()) -> Report:
+def files(needles: Needles, place: str, root: Path, beside: Iterable[Path] = ()) -> LeakReport:
     """Every file below a folder but for those in, or being, one of ``beside``. Files that vanish meanwhile are none."""
-    report, passed = Report(), [path.resolve() for path in beside]
+    report, passed = LeakReport(), [path.resolve() for path in beside]
     report.visit(place)
     for path in walk(report, place, root):
         if path.is_symlink() or not path.is_file() or any(path.resolve().is_relative_to(p) for p in passed):
             continue
         where = str(path.relative_to(root))
-        report.look(needles, place, where, where.encode())
+        report.search(needles, place, where, where.encode())
         try:
             for data in _contents(path):
-                report.look(needles, place, where, data)
+                report.search(needles, place, where, data)
         except FileNotFoundError:
             continue
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:

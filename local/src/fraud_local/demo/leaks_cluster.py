@@ -14,7 +14,7 @@ from typing import Any
 
 from fraud_contracts.child_kinds import DETECTOR, LISTED_KINDS
 from fraud_local.demo.container_logs import kept
-from fraud_local.demo.leaks import Needles, Report, files, pieces, planted
+from fraud_local.demo.leaks import LeakReport, Needles, files, pieces, planted
 
 # Every kind of object in which a program could leave a message: the children's, and what their operators make of them.
 # A cluster may do without a Prometheus operator.
@@ -24,12 +24,12 @@ SEARCHED = (
 )
 
 
-def cluster(needles: Needles, kubectl: Callable[..., str], followed: Path) -> Report:
+def cluster(needles: Needles, kubectl: Callable[..., str], followed: Path) -> LeakReport:
     """What kubectl shows: the objects of all namespaces, and the logs of all containers, ended and restarted ones too.
 
     ``followed`` is the folder of ``container_logs.Follower``: what it has kept, the cluster may forget.
     """
-    report = Report()
+    report = LeakReport()
     for kind in SEARCHED:
         try:
             text = kubectl("get", kind, "-A", "-o", "json", "--ignore-not-found")
@@ -41,7 +41,7 @@ def cluster(needles: Needles, kubectl: Callable[..., str], followed: Path) -> Re
         for item in json.loads(text or '{"items": []}').get("items", []):
             meta = item["metadata"]
             where = f"{kind} {meta.get('namespace', '')}/{meta['name']}"
-            report.look(needles, "objects", where, json.dumps(item, ensure_ascii=False).encode())
+            report.search(needles, "objects", where, json.dumps(item, ensure_ascii=False).encode())
             if kind == "pods":
                 _logs(needles, kubectl, item, followed, report)
     return report
@@ -53,7 +53,7 @@ def _statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _logs(
-    needles: Needles, kubectl: Callable[..., str], pod: dict[str, Any], followed: Path, report: Report
+    needles: Needles, kubectl: Callable[..., str], pod: dict[str, Any], followed: Path, report: LeakReport
 ) -> None:
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     for container in _statuses(pod):
@@ -75,7 +75,7 @@ def _logs(
                     report.miss(f"logs/{where}", error)
                 continue
             for data in pieces(io.BytesIO(text.encode())):
-                report.look(needles, "logs", where, data)
+                report.search(needles, "logs", where, data)
 
 
 def _ended(kubectl: Callable[..., str], pod: dict[str, Any], listed: dict[str, Any]) -> bool:
@@ -104,10 +104,10 @@ def complete(
     kubectl: Callable[..., str],
     followed: Path,
     folders: Mapping[str, tuple[Path, Iterable[Path]]],
-) -> Report:
+) -> LeakReport:
     """Adds to what the Pod found in the stores what only this side sees: objects, logs, folders (each with those left out)."""
     needles = planted(live)
-    report = Report.of(json.loads(path.read_text())).join(cluster(needles, kubectl, followed))
+    report = LeakReport.of(json.loads(path.read_text())).join(cluster(needles, kubectl, followed))
     for place, (root, beside) in {**folders, "podlogs": (followed, ())}.items():
         if root.exists():
             report.join(files(needles, place, root, beside))

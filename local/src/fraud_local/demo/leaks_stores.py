@@ -21,17 +21,17 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from psycopg import sql
 
 from fraud_contracts.config import DetectorConfig
-from fraud_local.demo.leaks import Needles, Report, planted, walk
+from fraud_local.demo.leaks import LeakReport, Needles, planted, walk
 
 _BATCH = 500
 _TIMEOUT = 30
 
 
 def scan(config: DetectorConfig, live: Path, environ: dict[str, str] | None = None) -> dict[str, Any]:
-    """The whole search, as ``Report.document`` gives it, with the number of planted cards beside."""
+    """The whole search, as ``LeakReport.document`` gives it, with the number of planted cards beside."""
     env = dict(os.environ) if environ is None else environ
     needles = planted(live)
-    report = Report()
+    report = LeakReport()
     parts: dict[str, Callable[[], None]] = {
         "kafka": lambda: kafka(needles, config, report),
         "redis": lambda: redis_server(needles, env["REDIS_URL"], report),
@@ -49,7 +49,7 @@ def scan(config: DetectorConfig, live: Path, environ: dict[str, str] | None = No
     return {"planted": len(needles.numbers), **report.document()}
 
 
-def kafka(needles: Needles, config: DetectorConfig, report: Report) -> None:
+def kafka(needles: Needles, config: DetectorConfig, report: LeakReport) -> None:
     """All topics of the detector that the broker has, whatever they are called, but for the clients' raw one."""
     consumer = Consumer(
         {
@@ -89,13 +89,13 @@ def kafka(needles: Needles, config: DetectorConfig, report: Report) -> None:
                     pieces.append(
                         (where, b"\n".join((message.key() or b"", message.value() or b"", headers)))
                     )
-                report.look_at_all(needles, f"kafka/{topic}", pieces)
+                report.search_all(needles, f"kafka/{topic}", pieces)
             consumer.unassign()
     finally:
         consumer.close()
 
 
-def redis_server(needles: Needles, url: str, report: Report) -> None:
+def redis_server(needles: Needles, url: str, report: LeakReport) -> None:
     """Every database of the server; values by DUMP would be compressed, so each type is read in its own way."""
     first = redis.Redis.from_url(url, socket_timeout=_TIMEOUT)
     numbers = sorted({int(name[2:]) for name in first.info("keyspace")} | {0})
@@ -123,7 +123,7 @@ _READ: dict[bytes, Callable[[Any, bytes], Any]] = {
 }
 
 
-def _keys(needles: Needles, client: Any, number: int, keys: list[bytes], report: Report) -> None:
+def _keys(needles: Needles, client: Any, number: int, keys: list[bytes], report: LeakReport) -> None:
     if not keys:
         return
     pipe = client.pipeline(transaction=False)
@@ -140,7 +140,7 @@ def _keys(needles: Needles, client: Any, number: int, keys: list[bytes], report:
         (f"db {number} {key!r}", b"\n".join((key, *_flat(value))))
         for (key, _), value in zip(readable, pipe.execute(), strict=True)
     ]
-    report.look_at_all(needles, "redis", pieces)
+    report.search_all(needles, "redis", pieces)
 
 
 def _flat(value: Any) -> Iterator[bytes]:
@@ -157,7 +157,7 @@ def _flat(value: Any) -> Iterator[bytes]:
         yield str(value).encode()
 
 
-def postgres(needles: Needles, dsn: str, report: Report) -> None:
+def postgres(needles: Needles, dsn: str, report: LeakReport) -> None:
     """Every table of every schema that isn't PostgreSQL's own, row by row as text, and what its statistics keep of them."""
     with psycopg.connect(dsn) as connection:
         tables = connection.execute(
@@ -172,14 +172,14 @@ def postgres(needles: Needles, dsn: str, report: Report) -> None:
                 number = 0
                 while batch := rows.fetchmany(2000):
                     pieces = [(f"row {number + at}", text.encode()) for at, (text,) in enumerate(batch)]
-                    report.look_at_all(needles, place, pieces)
+                    report.search_all(needles, place, pieces)
                     number += len(batch)
         report.visit("postgres/pg_stats")
         for (text,) in connection.execute("SELECT s::text FROM pg_stats s"):
-            report.look(needles, "postgres/pg_stats", "a column's statistics", text.encode())
+            report.search(needles, "postgres/pg_stats", "a column's statistics", text.encode())
 
 
-def mlflow(needles: Needles, uri: str, report: Report) -> None:
+def mlflow(needles: Needles, uri: str, report: LeakReport) -> None:
     """What its REST API tells of experiments, runs and models, and every artifact of every run."""
     session = requests.Session()
     base = uri.rstrip("/")
@@ -189,7 +189,7 @@ def mlflow(needles: Needles, uri: str, report: Report) -> None:
         url = f"{base}/api/2.0/mlflow/{path}"
         answer = session.request(method, url, params=query, json=document, timeout=_TIMEOUT)
         answer.raise_for_status()
-        report.look(needles, "mlflow", path, answer.content)
+        report.search(needles, "mlflow", path, answer.content)
         result: dict[str, Any] = answer.json()
         return result
 
@@ -211,7 +211,7 @@ def mlflow(needles: Needles, uri: str, report: Report) -> None:
                 f"{base}/get-artifact", params={"run_id": run, "path": entry["path"]}, timeout=_TIMEOUT
             )
             answer.raise_for_status()
-            report.look(needles, "mlflow/artifacts", entry["path"], answer.content)
+            report.search(needles, "mlflow/artifacts", entry["path"], answer.content)
 
     report.visit("mlflow/artifacts")
     experiments = [e["experiment_id"] for e in pages("POST", "experiments/search", "experiments")]
@@ -222,7 +222,7 @@ def mlflow(needles: Needles, uri: str, report: Report) -> None:
         artifacts(run["info"]["run_id"], "")
 
 
-def lake(needles: Needles, storage_uri: str, report: Report) -> None:
+def lake(needles: Needles, storage_uri: str, report: LeakReport) -> None:
     """Parquet below the detector's storage, decoded: its pages are compressed and its strings are in dictionaries."""
     root = Path(storage_uri.removeprefix("file://"))
     report.visit("lake")
@@ -235,4 +235,4 @@ def lake(needles: Needles, storage_uri: str, report: Report) -> None:
             continue  # it went since the folder was listed
         for batch in batches:
             data = json.dumps(batch.to_pylist(), default=str, ensure_ascii=False).encode()
-            report.look(needles, "lake", str(path.relative_to(root)), data)
+            report.search(needles, "lake", str(path.relative_to(root)), data)

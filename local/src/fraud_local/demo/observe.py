@@ -10,8 +10,8 @@ from typing import Any
 from fraud_contracts import names
 from fraud_contracts.child_kinds import CHILD_KINDS
 from fraud_local import paths
+from fraud_local.demo.demo_cluster import DemoCluster
 from fraud_local.demo.kubectl import Kubectl, KubectlError
-from fraud_local.demo.place import Place
 
 
 def memory_used_mib() -> int:
@@ -31,7 +31,9 @@ def node_memory_mib() -> int | None:
     return None
 
 
-def cluster_facts(kube: Kubectl, node: Place, detector: str, namespace: str, platform: str) -> dict[str, Any]:
+def cluster_facts(
+    kube: Kubectl, cluster: DemoCluster, detector: str, namespace: str, platform: str
+) -> dict[str, Any]:
     resource = kube.get("-n", namespace, f"{names.PLURAL}.{names.GROUP}", detector)
     status = resource.get("status", {})
     release = status.get("release", {})
@@ -39,7 +41,7 @@ def cluster_facts(kube: Kubectl, node: Place, detector: str, namespace: str, pla
         "pods": [
             _pod(item) for ns in (namespace, platform) for item in kube.get("-n", ns, "pods").get("items", [])
         ],
-        "operators": list(node.operators),
+        "operators": list(cluster.operators),
         "conditions": [
             {key: c[key] for key in ("type", "status", "reason", "message", "lastTransitionTime")}
             for c in status.get("conditions", [])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fraud_contracts import config, names
-from fraud_local.demo.place import Place
+from fraud_local.demo.demo_cluster import DemoCluster
 
 NAME = "demo-traffic"
 CODE = "/opt/demo"
@@ -27,10 +27,10 @@ def code(namespace: str) -> dict[str, Any]:
 
 
 def manifest(
-    detector: str, namespace: str, node: Place, rate: float, settle: float, until_stopped: bool
+    detector: str, namespace: str, cluster: DemoCluster, rate: float, settle: float, until_stopped: bool
 ) -> dict[str, Any]:
     """A Pod of the serving image with the detector's own configuration and Secrets; it ends by itself."""
-    storage = str(node.storage)
+    storage = str(cluster.storage)
     arguments = [
         "--input", f"{storage}/demo/live.jsonl.gz", "--out", f"{storage}/demo/evidence",
         "--rate", str(rate), "--settle", str(settle), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",

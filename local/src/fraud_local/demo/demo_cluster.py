@@ -1,4 +1,4 @@
-"""The cluster under the demo, as the rest of it needs to know it: where its kubeconfig, tools and storage are."""
+"""The cluster that the demo runs on: kind or the native node, with its kubeconfig, tools and storage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fraud_local import cluster, down, kind, paths
 
 
 @dataclass(frozen=True)
-class Place:
+class DemoCluster:
     """``operators`` are objects with name, version and kind (``real`` or ``stand-in``)."""
 
     kubeconfig: Path
@@ -29,7 +29,7 @@ def _module_version(module: str) -> str:
     return match[1] if match else "unknown"
 
 
-def up() -> Place:
+def up() -> DemoCluster:
     """Makes the cluster: kind where a Docker engine answers, else this machine as a node."""
     native = not kind.docker_answers()
     cluster.up(native)
@@ -46,9 +46,9 @@ def up() -> Place:
         {"name": name, "version": version, "kind": sort} for name, version, sort in (*real, *rest)
     )
     if native:
-        return Place(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators)
+        return DemoCluster(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators)
     upstream = paths.CLONE / "charts" / "fraud-platform" / "upstream-images.yaml"
-    return Place(kind.kubeconfig(), Path("/usr/local/bin"), paths.STORAGE, operators, (upstream,))
+    return DemoCluster(kind.kubeconfig(), Path("/usr/local/bin"), paths.STORAGE, operators, (upstream,))
 
 
 def take_down(say: Callable[[str], None]) -> None:
