@@ -32,7 +32,7 @@ class OnePlace:
 def test_a_jobmanager_is_told_from_its_taskmanagers(tmp_path: Path) -> None:
     """Its name begins theirs."""
     place = OnePlace(pod("p-f-1-abc", "jm"), pod("p-f-1-taskmanager-abc", "tm"))
-    one = chaos.Chaos(place, "p", "ns", "platform", print)  # type: ignore[arg-type]
+    one = chaos.Chaos(place, "p", "ns", "platform", print)  # type: ignore[arg-type]  # a fake of Kubectl
     killed = {
         fault.name: [item["metadata"]["name"] for item in one._pods(fault)]
         for fault in chaos.faults("p", "ns", "platform", "p-f-1")[:2]
@@ -44,7 +44,7 @@ def test_a_victim_is_back_when_another_container_of_it_is_ready() -> None:
     """The old container still shown as ready is not a recovery."""
     fault = chaos.PodKill("worker", "ns", "p-worker-")
     place = OnePlace(pod("p-worker-0", "old"))
-    one = chaos.Chaos(place, "p", "ns", "platform", print)  # type: ignore[arg-type]
+    one = chaos.Chaos(place, "p", "ns", "platform", print)  # type: ignore[arg-type]  # a fake of Kubectl
     before = one._pods(fault)
     assert not one._back(fault, before)
     place.pods = [pod("p-worker-0", "new", ready=False)]

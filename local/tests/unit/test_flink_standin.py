@@ -76,7 +76,7 @@ class JobManager:
         return f"{folder}/1"
 
 
-class Place:
+class FlinkWorld:
     """A FlinkDeployment ``n/f``, its JobManager, and every status that was written of it."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Place:
         before = len(self.cluster.statuses)
         fd = copy.deepcopy(self.fd)
         try:
-            Deployment(self.cluster, fd, self.rest, self.unanswered).reconcile()  # type: ignore[arg-type]
+            Deployment(self.cluster, fd, self.rest, self.unanswered).reconcile()  # type: ignore[arg-type]  # fakes of ApiClient and JobManager
         finally:
             self.written += [
                 self.line(fd["metadata"]["generation"], status) for status in self.cluster.statuses[before:]
@@ -159,164 +159,164 @@ def in_order(expected: list[str], written: Iterator[str]) -> bool:
 
 
 @pytest.fixture
-def place() -> Place:
-    return Place()
+def world() -> FlinkWorld:
+    return FlinkWorld()
 
 
-def test_a_first_deployment_passes_through_what_was_recorded(place: Place) -> None:
+def test_a_first_deployment_passes_through_what_was_recorded(world: FlinkWorld) -> None:
     """UPGRADING and MISSING without a job's state comes first; while it waits for Kafka the job restarts."""
-    place.turn()
-    place.turn()
-    place.come_up(None)
-    place.turn()
-    place.turn()
+    world.turn()
+    world.turn()
+    world.come_up(None)
+    world.turn()
+    world.turn()
     for state in ("CREATED", "RESTARTING", "RUNNING"):
-        place.become(state)
+        world.become(state)
     expected = story("a first deployment")[:6]
-    assert in_order(expected, iter(place.written)), place.written
-    assert not any("Job Not Found" in line for line in place.written)
+    assert in_order(expected, iter(world.written)), world.written
+    assert not any("Job Not Found" in line for line in world.written)
 
 
-def test_nobody_is_told_of_a_deletion_that_is_stuck(place: Place) -> None:
+def test_nobody_is_told_of_a_deletion_that_is_stuck(world: FlinkWorld) -> None:
     """The status stays as it was, with the old generation, however often the savepoint fails; without one it ends."""
-    place.run()
-    place.delete()
-    place.rest.refuses = "Savepoint Error"
-    statuses = [place.now()]
+    world.run()
+    world.delete()
+    world.rest.refuses = "Savepoint Error"
+    statuses = [world.now()]
     for _ in range(3):
         with pytest.raises(FlinkError, match="Savepoint Error"):
-            place.turn()
-    place.without_savepoint()
-    statuses.append(place.now())
+            world.turn()
+    world.without_savepoint()
+    statuses.append(world.now())
     assert statuses == story("a first deployment")[6:]
-    assert place.fd["metadata"]["finalizers"] == [FINALIZER]
-    assert place.cluster.names("Deployment") == {"f", "f-taskmanager"}
-    place.turn()
-    assert place.gone and place.cluster.names("Deployment") == set()
-    assert place.rest.savepoints == 0
+    assert world.fd["metadata"]["finalizers"] == [FINALIZER]
+    assert world.cluster.names("Deployment") == {"f", "f-taskmanager"}
+    world.turn()
+    assert world.gone and world.cluster.names("Deployment") == set()
+    assert world.rest.savepoints == 0
 
 
-def test_losses_and_an_upgrade_pass_through_what_was_recorded(place: Place) -> None:
+def test_losses_and_an_upgrade_pass_through_what_was_recorded(world: FlinkWorld) -> None:
     """STABLE and READY stay through a lost TaskManager and a lost JobManager; after an upgrade the job is not found at first."""
-    place.run()
-    place.become("CREATED")
-    place.become("RUNNING")
-    place.rest.up = False  # the JobManager's container is killed
-    place.cluster.objects["Deployment", "n", "f"]["status"] = {"availableReplicas": 0}
-    place.turn()
-    place.come_up(None)
-    place.turn()
-    place.become("INITIALIZING")
-    place.become("RUNNING")
-    place.fd["spec"]["image"] = "other"
-    place.fd["metadata"]["generation"] = 2
-    place.turn()
-    place.come_up(None)
-    place.turn()
-    place.turn()
+    world.run()
+    world.become("CREATED")
+    world.become("RUNNING")
+    world.rest.up = False  # the JobManager's container is killed
+    world.cluster.objects["Deployment", "n", "f"]["status"] = {"availableReplicas": 0}
+    world.turn()
+    world.come_up(None)
+    world.turn()
+    world.become("INITIALIZING")
+    world.become("RUNNING")
+    world.fd["spec"]["image"] = "other"
+    world.fd["metadata"]["generation"] = 2
+    world.turn()
+    world.come_up(None)
+    world.turn()
+    world.turn()
     for state in ("CREATED", "RUNNING"):
-        place.become(state)
-    assert in_order(story("a TaskManager lost"), iter(place.written)), place.written
-    assert not any(line.startswith("1 1 STABLE DEPLOYING") for line in place.written)
+        world.become(state)
+    assert in_order(story("a TaskManager lost"), iter(world.written)), world.written
+    assert not any(line.startswith("1 1 STABLE DEPLOYING") for line in world.written)
 
 
-def test_a_namespace_that_ends_leaves_it_as_recorded(place: Place) -> None:
+def test_a_namespace_that_ends_leaves_it_as_recorded(world: FlinkWorld) -> None:
     """The JobManager and its records go first; then it is FAILED and MISSING, and keeps its finalizer."""
-    place.run()
-    place.become("RESTARTING")
-    for key in [key for key in place.cluster.objects if key[0] in ("Deployment", "ConfigMap")]:
-        del place.cluster.objects[key]
-    place.delete()
+    world.run()
+    world.become("RESTARTING")
+    for key in [key for key in world.cluster.objects if key[0] in ("Deployment", "ConfigMap")]:
+        del world.cluster.objects[key]
+    world.delete()
     with pytest.raises(FlinkError, match="Unexpected job status: RECONCILING"):
-        place.turn()
-    assert in_order(story("its namespace deleted"), iter(place.written)), place.written
-    assert place.fd["metadata"]["finalizers"] == [FINALIZER]
-    place.without_savepoint()
-    place.turn()
-    assert place.gone
+        world.turn()
+    assert in_order(story("its namespace deleted"), iter(world.written)), world.written
+    assert world.fd["metadata"]["finalizers"] == [FINALIZER]
+    world.without_savepoint()
+    world.turn()
+    assert world.gone
 
 
 @pytest.mark.parametrize("state", ["INITIALIZING", "CREATED", "RESTARTING", "FAILING"])
-def test_a_job_that_does_not_run_keeps_the_finalizer(place: Place, state: str) -> None:
+def test_a_job_that_does_not_run_keeps_the_finalizer(world: FlinkWorld, state: str) -> None:
     """The operator throws at each try, until it is told to ask for no savepoint."""
-    place.run()
-    place.become(state)
-    place.delete()
+    world.run()
+    world.become(state)
+    world.delete()
     for _ in range(2):
         with pytest.raises(FlinkError, match=f"Unexpected job status: {state}"):
-            place.turn()
-    assert place.fd["metadata"]["finalizers"] == [FINALIZER]
-    place.without_savepoint()
-    place.turn()
-    assert place.gone
+            world.turn()
+    assert world.fd["metadata"]["finalizers"] == [FINALIZER]
+    world.without_savepoint()
+    world.turn()
+    assert world.gone
 
 
-def test_a_running_job_is_stopped_with_a_savepoint(place: Place) -> None:
+def test_a_running_job_is_stopped_with_a_savepoint(world: FlinkWorld) -> None:
     """Where JobManager, account, rights and documents are there, deletion ends at once."""
-    place.run()
-    place.delete()
-    place.turn()
-    assert (place.gone, place.rest.savepoints) == (True, 1)
+    world.run()
+    world.delete()
+    world.turn()
+    assert (world.gone, world.rest.savepoints) == (True, 1)
 
 
 @pytest.mark.parametrize("state", ["FINISHED", "FAILED", "CANCELED"])
-def test_a_job_that_has_ended_needs_no_savepoint(place: Place, state: str) -> None:
+def test_a_job_that_has_ended_needs_no_savepoint(world: FlinkWorld, state: str) -> None:
     """Its deletion ends at once."""
-    place.run()
-    place.become(state)
-    place.delete()
-    place.turn()
-    assert (place.gone, place.rest.savepoints) == (True, 0)
+    world.run()
+    world.become(state)
+    world.delete()
+    world.turn()
+    assert (world.gone, world.rest.savepoints) == (True, 0)
 
 
-def test_what_was_never_deployed_is_deleted_at_once(place: Place) -> None:
+def test_what_was_never_deployed_is_deleted_at_once(world: FlinkWorld) -> None:
     """There is no job to stop."""
-    place.turn()
-    place.delete()
-    place.turn()
-    assert place.gone
+    world.turn()
+    world.delete()
+    world.turn()
+    assert world.gone
 
 
-def test_a_pod_that_may_not_be_made_is_an_error_with_its_message(place: Place) -> None:
+def test_a_pod_that_may_not_be_made_is_an_error_with_its_message(world: FlinkWorld) -> None:
     """The Deployment says why, and the operator says it after it; it is not FAILED."""
-    place.turn()
-    place.turn()
+    world.turn()
+    world.turn()
     message = 'pods "f-1" is forbidden: violates PodSecurity "restricted:latest"'
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
-    place.cluster.objects["Deployment", "n", "f"]["status"] = {"conditions": [failure]}
-    place.turn()
-    status = place.fd["status"]
+    world.cluster.objects["Deployment", "n", "f"]["status"] = {"conditions": [failure]}
+    world.turn()
+    status = world.fd["status"]
     assert (status["jobManagerDeploymentStatus"], status["lifecycleState"]) == ("ERROR", "DEPLOYED")
     assert json.loads(status["error"])["message"] == message
 
 
-def test_a_jobmanager_that_stays_away_is_told(place: Place) -> None:
+def test_a_jobmanager_that_stays_away_is_told(world: FlinkWorld) -> None:
     """After a minute it is DEPLOYING again."""
-    place.run()
-    place.rest.up = False
-    place.turn()
-    place.unanswered["u"] = time.monotonic() - UNANSWERED - 1
-    place.turn()
-    assert place.now() == "1 1 STABLE DEPLOYING RECONCILING DEPLOYED -"
+    world.run()
+    world.rest.up = False
+    world.turn()
+    world.unanswered["u"] = time.monotonic() - UNANSWERED - 1
+    world.turn()
+    assert world.now() == "1 1 STABLE DEPLOYING RECONCILING DEPLOYED -"
 
 
-def test_a_lost_deployment_is_made_again_from_its_records(place: Place) -> None:
+def test_a_lost_deployment_is_made_again_from_its_records(world: FlinkWorld) -> None:
     """As long as Flink's own records are there; what else somebody deletes is not."""
-    place.run()
-    del place.cluster.objects["ConfigMap", "n", "flink-config-f"]
-    place.turn()
-    assert "flink-config-f" not in place.cluster.names("ConfigMap")
-    del place.cluster.objects["Deployment", "n", "f"]
-    place.turn()
-    assert {"flink-config-f"} < place.cluster.names("ConfigMap")
-    assert place.cluster.names("Deployment") == {"f", "f-taskmanager"}
+    world.run()
+    del world.cluster.objects["ConfigMap", "n", "flink-config-f"]
+    world.turn()
+    assert "flink-config-f" not in world.cluster.names("ConfigMap")
+    del world.cluster.objects["Deployment", "n", "f"]
+    world.turn()
+    assert {"flink-config-f"} < world.cluster.names("ConfigMap")
+    assert world.cluster.names("Deployment") == {"f", "f-taskmanager"}
 
 
-def test_the_jobmanager_is_the_operators(place: Place) -> None:
+def test_the_jobmanager_is_the_operators(world: FlinkWorld) -> None:
     """Labels, selector and owner are those that were recorded of native mode."""
-    place.turn()
-    place.turn()
-    deployment = place.cluster.objects["Deployment", "n", "f"]
+    world.turn()
+    world.turn()
+    deployment = world.cluster.objects["Deployment", "n", "f"]
     labels = {"app": "f", "component": "jobmanager", "type": "flink-native-kubernetes"}
     assert deployment["metadata"]["labels"] == deployment["spec"]["selector"]["matchLabels"] == labels
     assert deployment["metadata"]["ownerReferences"] == [
@@ -328,8 +328,8 @@ def test_the_jobmanager_is_the_operators(place: Place) -> None:
     assert "strategy" not in deployment["spec"]
 
 
-def test_cluster_info_counts_cores_and_bytes(place: Place) -> None:
+def test_cluster_info_counts_cores_and_bytes(world: FlinkWorld) -> None:
     """One JobManager and two TaskManagers."""
-    place.run()
-    info = place.fd["status"]["clusterInfo"]
+    world.run()
+    info = world.fd["status"]["clusterInfo"]
     assert (info["total-cpu"], info["total-memory"]) == ("1.1", str(5120 * 2**20))

@@ -41,16 +41,16 @@ class Broker:
         self.topics.discard(name)
 
 
-class Place:
+class StrimziWorld:
     """A namespace with a Kafka, its pool and one topic; Pods come when the test says so, time passes as it says."""
 
     def __init__(self, **entity: Any) -> None:
         kafka = _new("kafka")
         kafka["spec"]["entityOperator"] = {"topicOperator": {}, **entity}
         self.cluster = Cluster(kafka, _new("pool"), _new("topic"))
-        self.standin = standins.StrimziStandin(self.cluster)  # type: ignore[arg-type]
+        self.standin = standins.StrimziStandin(self.cluster)  # type: ignore[arg-type]  # a fake of ApiClient
         self.broker = Broker()
-        self.standin._topics = topic_operator.TopicOperator(self.cluster, lambda _: self.broker)  # type: ignore[arg-type, return-value]
+        self.standin._topics = topic_operator.TopicOperator(self.cluster, lambda _: self.broker)  # type: ignore[arg-type, return-value]  # fakes of ApiClient and Topics
         self.now = 1000.0
 
     def turn(self, seconds: float = 2.0) -> None:
@@ -89,17 +89,17 @@ class Place:
 
 def test_a_kafka_comes_up_in_strimzis_order() -> None:
     """First a status of generation 0, then the nodes, then the entity operator, then Ready behind its warnings."""
-    place = Place()
-    place.turn()
-    assert (place.conditions(), place.kafka["status"]["observedGeneration"]) == (["NotReady"], 0)
-    assert place.cluster.names("Deployment") == set()
-    place.start(NODES)
-    place.turn()
-    assert place.cluster.names("Deployment") == {"pay-entity-operator"}
-    assert place.conditions() == ["NotReady"]
-    place.start(OPERATOR)
-    place.turn()
-    assert (place.conditions(), place.kafka["status"]["observedGeneration"]) == (
+    world = StrimziWorld()
+    world.turn()
+    assert (world.conditions(), world.kafka["status"]["observedGeneration"]) == (["NotReady"], 0)
+    assert world.cluster.names("Deployment") == set()
+    world.start(NODES)
+    world.turn()
+    assert world.cluster.names("Deployment") == {"pay-entity-operator"}
+    assert world.conditions() == ["NotReady"]
+    world.start(OPERATOR)
+    world.turn()
+    assert (world.conditions(), world.kafka["status"]["observedGeneration"]) == (
         ["Warning", "Warning", "Ready"],
         1,
     )
@@ -108,55 +108,55 @@ def test_a_kafka_comes_up_in_strimzis_order() -> None:
 @pytest.mark.parametrize("kind", ["ServiceAccount", "Role", "RoleBinding", "Service", "ConfigMap"])
 def test_what_somebody_deletes_is_missed(kind: str) -> None:
     """It isn't made again before the next reconciliation, two minutes after the one before; until then nothing comes up."""
-    place = Place()
-    place.turn()
-    for key in [key for key in place.cluster.objects if key[0] == kind]:
-        del place.cluster.objects[key]
-    place.turn(100.0)
-    assert place.cluster.names(kind) == set()
-    place.turn(201.0)  # the nodes' Pods never came: this reconciliation has failed
-    assert place.kafka["status"]["conditions"][0]["reason"] == "TimeoutException"
-    place.turn()
-    assert place.cluster.names(kind) != set()
+    world = StrimziWorld()
+    world.turn()
+    for key in [key for key in world.cluster.objects if key[0] == kind]:
+        del world.cluster.objects[key]
+    world.turn(100.0)
+    assert world.cluster.names(kind) == set()
+    world.turn(201.0)  # the nodes' Pods never came: this reconciliation has failed
+    assert world.kafka["status"]["conditions"][0]["reason"] == "TimeoutException"
+    world.turn()
+    assert world.cluster.names(kind) != set()
 
 
 def test_a_settled_kafka_is_left_alone_for_two_minutes() -> None:
     """Nothing is applied again but for a changed spec, and Ready stays while a broker restarts."""
-    place = Place()
-    place.run()
-    place.cluster.applied.clear()
-    place.cluster.objects[NODES]["status"]["readyReplicas"] = 0
-    place.turn(60.0)
-    assert (place.cluster.applied, place.conditions()[-1]) == ([], "Ready")
-    place.kafka["metadata"]["generation"] = 2
-    place.turn()
-    assert NODES in place.cluster.applied
-    assert place.conditions()[-1] == "Ready"
+    world = StrimziWorld()
+    world.run()
+    world.cluster.applied.clear()
+    world.cluster.objects[NODES]["status"]["readyReplicas"] = 0
+    world.turn(60.0)
+    assert (world.cluster.applied, world.conditions()[-1]) == ([], "Ready")
+    world.kafka["metadata"]["generation"] = 2
+    world.turn()
+    assert NODES in world.cluster.applied
+    assert world.conditions()[-1] == "Ready"
 
 
 def test_a_namespace_that_ends_keeps_no_other_kafka_waiting() -> None:
     """What the API server refuses fails this Kafka's reconciliation and no other."""
-    place = Place()
+    world = StrimziWorld()
     other = json.loads(json.dumps(_new("kafka")).replace("pay2", "else"))
     other["metadata"]["uid"] = "else"
-    place.cluster.put(other)
-    place.cluster.put(json.loads(json.dumps(_new("pool")).replace("pay2", "else")))
-    place.cluster.ending.add("pay2")
-    place.turn()
-    assert place.kafka["status"]["conditions"][0]["reason"] == "KubernetesClientException"
-    assert ("StatefulSet", "else", "pay-nodes-935087") in place.cluster.objects
+    world.cluster.put(other)
+    world.cluster.put(json.loads(json.dumps(_new("pool")).replace("pay2", "else")))
+    world.cluster.ending.add("pay2")
+    world.turn()
+    assert world.kafka["status"]["conditions"][0]["reason"] == "KubernetesClientException"
+    assert ("StatefulSet", "else", "pay-nodes-935087") in world.cluster.objects
 
 
 def test_a_topic_has_a_finalizer_until_its_topic_is_deleted() -> None:
     """In a cluster that stays, deletion takes the topic first and then the finalizer."""
-    place = Place()
-    place.run()
-    name = topics.topic_name(place.topic)
-    assert (place.topic["metadata"]["finalizers"], place.broker.topics) == ([topics.FINALIZER], {name})
-    place.topic["metadata"].update(DELETED)
-    place.turn()
-    assert place.broker.topics == set()
-    assert place.cluster.names("KafkaTopic") == set()
+    world = StrimziWorld()
+    world.run()
+    name = topics.topic_name(world.topic)
+    assert (world.topic["metadata"]["finalizers"], world.broker.topics) == ([topics.FINALIZER], {name})
+    world.topic["metadata"].update(DELETED)
+    world.turn()
+    assert world.broker.topics == set()
+    assert world.cluster.names("KafkaTopic") == set()
 
 
 @pytest.mark.parametrize(
@@ -170,33 +170,33 @@ def test_a_topic_has_a_finalizer_until_its_topic_is_deleted() -> None:
 )
 def test_the_finalizer_stays_once_the_topic_operator_is_gone(kind: str, name: str) -> None:
     """Without it, its account or its rights nobody takes the finalizer off, with the Kafka or without."""
-    place = Place()
-    place.run()
-    del place.cluster.objects[kind, "pay2", name]
-    place.topic["metadata"].update(DELETED)
-    place.turn()
-    del place.cluster.objects["Kafka", "pay2", "pay"]
-    place.turn()
-    assert place.topic["metadata"]["finalizers"] == [topics.FINALIZER]
+    world = StrimziWorld()
+    world.run()
+    del world.cluster.objects[kind, "pay2", name]
+    world.topic["metadata"].update(DELETED)
+    world.turn()
+    del world.cluster.objects["Kafka", "pay2", "pay"]
+    world.turn()
+    assert world.topic["metadata"]["finalizers"] == [topics.FINALIZER]
 
 
 def test_topics_without_finalizers_are_deleted_all_the_same() -> None:
     """Where the topic operator is told to use none, a namespace can end, and in one that stays the topic still goes."""
     off = {"name": "STRIMZI_USE_FINALIZERS", "value": "false"}
-    place = Place(template={"topicOperatorContainer": {"env": [off]}})
-    place.topic["metadata"]["finalizers"] = [topics.FINALIZER]  # from before the setting
-    place.run()
-    assert place.topic["metadata"]["finalizers"] == []
-    assert len(place.broker.topics) == 1
-    del place.cluster.objects["KafkaTopic", "pay2", "pay-accepted"]
-    place.turn()
-    assert place.broker.topics == set()
+    world = StrimziWorld(template={"topicOperatorContainer": {"env": [off]}})
+    world.topic["metadata"]["finalizers"] = [topics.FINALIZER]  # from before the setting
+    world.run()
+    assert world.topic["metadata"]["finalizers"] == []
+    assert len(world.broker.topics) == 1
+    del world.cluster.objects["KafkaTopic", "pay2", "pay-accepted"]
+    world.turn()
+    assert world.broker.topics == set()
 
 
 def test_a_paused_kafka_says_so() -> None:
     """Nothing is made of it."""
-    place = Place()
-    place.kafka["metadata"]["annotations"] = {standins.PAUSE: "true"}
-    place.turn()
-    assert place.conditions() == ["ReconciliationPaused"]
-    assert place.cluster.list(objects.API, "StatefulSet") == []
+    world = StrimziWorld()
+    world.kafka["metadata"]["annotations"] = {standins.PAUSE: "true"}
+    world.turn()
+    assert world.conditions() == ["ReconciliationPaused"]
+    assert world.cluster.list(objects.API, "StatefulSet") == []

@@ -14,11 +14,11 @@ def registry(passes: Passes) -> kopf.OperatorRegistry:
     """Handlers bound to one queue; kopf waits by itself for a kind that isn't installed yet."""
     handlers = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=handlers)  # type: ignore[untyped-decorator]
+    @kopf.on.login(registry=handlers)  # type: ignore[untyped-decorator]  # kopf is untyped
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
-    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=handlers)  # type: ignore[untyped-decorator]
+    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=handlers)  # type: ignore[untyped-decorator]  # kopf is untyped
     async def detector_changed(namespace: str | None, name: str | None, **_: Any) -> None:
         if namespace and name:
             passes.ask(namespace, name)

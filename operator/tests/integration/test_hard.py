@@ -239,7 +239,7 @@ def test_each_edited_child_comes_back(kube: Kube, operator: OperatorProcess) -> 
             )
 
         for key, moment in started.items():
-            wait_for(lambda key=key: back(key), REPAIR_SECONDS, f"{key} is as it was")  # type: ignore[misc]
+            wait_for(lambda key=key: back(key), REPAIR_SECONDS, f"{key} is as it was")  # type: ignore[misc]  # mypy infers no lambda default
             took[key] = time.monotonic() - moment
     print(f"{len(took)} children edited; slowest repair {max(took.values()):.1f} s")
 
@@ -260,7 +260,7 @@ def test_each_deleted_child_comes_back(kube: Kube, operator: OperatorProcess) ->
             return live is not None and live["metadata"]["uid"] != before[key]["metadata"]["uid"]
 
         for key, moment in started.items():
-            wait_for(lambda key=key: back(key), REPAIR_SECONDS, f"{key} is back")  # type: ignore[misc]
+            wait_for(lambda key=key: back(key), REPAIR_SECONDS, f"{key} is back")  # type: ignore[misc]  # mypy infers no lambda default
             took[key] = time.monotonic() - moment
     after = settled(kube, "gone", uid, len(before))
     assert after.keys() == before.keys()
@@ -288,9 +288,9 @@ def test_retain_leaves_the_log_the_keys_and_the_releases(kube: Kube, operator: O
     kept |= {key for key in before if key[0] == "ConfigMap" and key[1].startswith("payments-release")}
     wait_for(lambda: left(kube, "kept") == kept, 60, "only what is kept is left")
     pool = next(key for key in kept if key[0] == "KafkaNodePool")
-    volumes = kube.get(BY_KIND["KafkaNodePool"], "kept", pool[1])["spec"]["storage"]["volumes"]  # type: ignore[index]
+    volumes = kube.get(BY_KIND["KafkaNodePool"], "kept", pool[1])["spec"]["storage"]["volumes"]  # type: ignore[index]  # it exists
     assert not any(volume.get("deleteClaim") for volume in volumes)
-    keys = kube.get(BY_KIND["Secret"], "kept", "payments-keys")["data"]  # type: ignore[index]
+    keys = kube.get(BY_KIND["Secret"], "kept", "payments-keys")["data"]  # type: ignore[index]  # it exists
     again = kube.create(DETECTOR, detector("kept", deletionPolicy="Retain"))["metadata"]["uid"]
     after = settled(kube, "kept", again, len(before))
     assert after["Secret", "payments-keys"]["data"] == keys, "a detector made again goes on with its keys"
@@ -323,7 +323,7 @@ def test_killed_in_the_middle_of_a_first_apply(kube: Kube, operator: OperatorPro
     uid = kube.create(DETECTOR, detector("killed"))["metadata"]["uid"]
     keys = []
     for count in (2, 14, 26, 38):
-        wait_for(lambda count=count: len(children(kube, "killed", uid)) >= count, 120, f"{count} children")  # type: ignore[misc]
+        wait_for(lambda count=count: len(children(kube, "killed", uid)) >= count, 120, f"{count} children")  # type: ignore[misc]  # mypy infers no lambda default
         operator.kill()
         secret = kube.get(BY_KIND["Secret"], "killed", "payments-keys")
         keys += [secret["data"]] if secret else []
@@ -354,7 +354,7 @@ def test_an_api_server_that_dies_is_outlived(own_server: Any, kube: Kube, operat
 def test_fifty_applies_change_nothing(kube: Kube, operator: OperatorProcess) -> None:
     """The same resource applied fifty times changes no resourceVersion, and makes the operator write nothing."""
     body = detector("drift")
-    uid = kube.get(DETECTOR, "drift", "payments")["metadata"]["uid"]  # type: ignore[index]
+    uid = kube.get(DETECTOR, "drift", "payments")["metadata"]["uid"]  # type: ignore[index]  # it exists
     kube._call(
         "PATCH", DETECTOR.path("drift", "payments"), {"fieldManager": "kubectl", "force": "true"}, body,
         "application/apply-patch+yaml",

@@ -79,7 +79,7 @@ def publish(url: str, revision: str, *, tamper: bool = False) -> str:
     name = f"e-{revision}"
     experiment = str(_post(url, "experiments/create", name=name)["experiment_id"])
     run = _post(url, "runs/create", experiment_id=experiment, start_time=0)["run"]
-    info = run["info"]  # type: ignore[index]
+    info = run["info"]  # type: ignore[index]  # JSON of the server
     root = str(info["artifact_uri"]).partition("mlflow-artifacts:/")[2].lstrip("/")
     for file, data in (("manifest.json", manifest), ("serving.json", serving + (b" " if tamper else b""))):
         path = f"{url}/api/2.0/mlflow-artifacts/artifacts/{root}/package/{file}"
@@ -94,7 +94,7 @@ def publish(url: str, revision: str, *, tamper: bool = False) -> str:
         run_id=info["run_id"],
         tags=[{"key": key, "value": value} for key, value in tags.items()],
     )
-    version = str(created["model_version"]["version"])  # type: ignore[index]
+    version = str(created["model_version"]["version"])  # type: ignore[index]  # JSON of the server
     _post(url, "registered-models/alias", name=MODEL, alias="challenger", version=version)
     return version
 

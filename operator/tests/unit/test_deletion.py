@@ -37,5 +37,5 @@ def test_a_job_that_its_savepoint_has_ended_is_left_to_go(
 ) -> None:
     """FINISHED is what a stop with a savepoint leaves; nobody is told that there was none, unless it doesn't go."""
     api = Api()
-    reason = end_without_savepoint(api, _job(state), NOW + waited)  # type: ignore[arg-type]
+    reason = end_without_savepoint(api, _job(state), NOW + waited)  # type: ignore[arg-type]  # a fake of Kube
     assert (bool(reason), bool(api.merged)) == (without, without)

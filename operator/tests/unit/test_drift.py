@@ -28,14 +28,16 @@ SPEC = {
     "event": {"id": {"field": "i"}, "time": {"field": "t"}, "amount": {"field": "a"}, "sensitive": ["card"]},
     "entities": [{"name": "customer", "field": "card"}, {"name": "shop", "field": "shop_id"}],
 }
-BODY = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"replicas": 2}}  # fmt: skip
+BODY: dict[str, Any] = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}, "spec": {"replicas": 2}}  # fmt: skip
 
 
 class FakeKube:
     """Answers as the API server does; every call is written down."""
 
     def __init__(self, conflict: str = "") -> None:
-        self.conflict, self.calls, self.objects = conflict, [], {}  # type: ignore[var-annotated]
+        self.conflict = conflict
+        self.calls: list[tuple[str, Any]] = []
+        self.objects: dict[tuple[str, str], Any] = {}
 
     def apply(self, kind: Kind, body: Any, *, force: bool = False) -> Any:
         self.calls.append(("force" if force else "apply", body["metadata"]["name"]))
@@ -57,8 +59,8 @@ class FakeKube:
 
 
 def applied(kube: FakeKube, times: int = 1) -> ApplyReport:
-    applier, report = Applier(kube), ApplyReport()  # type: ignore[arg-type]
-    live = {**BODY, "spec": {"replicas": 7}, "metadata": {**BODY["metadata"], "resourceVersion": "0"}}  # type: ignore[dict-item]
+    applier, report = Applier(kube), ApplyReport()  # type: ignore[arg-type]  # a fake of Kube
+    live = {**BODY, "spec": {"replicas": 7}, "metadata": {**BODY["metadata"], "resourceVersion": "0"}}
     for _ in range(times):
         report = ApplyReport()
         applier.apply(Child(BODY), live, report)
@@ -96,14 +98,14 @@ def test_a_fight_is_given_up_and_told() -> None:
 def test_what_is_made_once_keeps_its_content_and_its_owner() -> None:
     """Of a child that is made once only labels and owners are repaired; our owner reference goes where it must outlive us."""
     kube = FakeKube()
-    wanted = {**BODY, "metadata": {**BODY["metadata"], "labels": {"a": "b"}}}  # type: ignore[dict-item]
+    wanted = {**BODY, "metadata": {**BODY["metadata"], "labels": {"a": "b"}}}
     owner = {"kind": names.KIND, "name": "d"}
     live = {
         **BODY,
         "spec": {"replicas": 7},
         "metadata": {"name": "d", "namespace": "n", "ownerReferences": [owner]},
     }
-    Applier(kube).apply(Child(wanted, once=True), live, ApplyReport())  # type: ignore[arg-type]
+    Applier(kube).apply(Child(wanted, once=True), live, ApplyReport())  # type: ignore[arg-type]  # a fake of Kube
     assert kube.calls == [("merge", {"metadata": {"ownerReferences": []}}), ("apply", "d")]
 
 
@@ -125,7 +127,7 @@ KEYS = {"TOKEN_KEY": "ab" * 32, "DEAD_LETTER_KEY": "k", "API_KEY": "k"}
 def test_keys_and_rollout_are_remembered() -> None:
     """Keys that are gone come back as they were, a changed token key is put back, and the rollout is as it was left."""
     kube, detector = FakeKube(), make_detector()
-    memory = DetectorMemory(kube)  # type: ignore[arg-type]
+    memory = DetectorMemory(kube)  # type: ignore[arg-type]  # a fake of Kube
     kube.objects["Secret", "d-keys"] = _secret(**KEYS)
     memory.restore(detector, Facts(0, has_keys=True), {})
     release, state = (
@@ -165,7 +167,7 @@ def test_an_operator_that_starts_anew_goes_on_from_the_live_release() -> None:
     )
     release = Release(name="d-release-x", stable=live, policy=detector.spec.policy, policy_revision=2)
     kube.objects["ConfigMap", "d-release-x"] = {"data": {RELEASE_KEY: release.to_json()}}
-    memory = DetectorMemory(kube)  # type: ignore[arg-type]
+    memory = DetectorMemory(kube)  # type: ignore[arg-type]  # a fake of Kube
     restored = memory.restore(detector, Facts(0, has_keys=True), {"release": {"name": "d-release-x"}})
     assert (
         restored.release == release

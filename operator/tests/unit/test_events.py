@@ -20,7 +20,7 @@ class Terminating:
 
 def test_an_event_that_cannot_be_written_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """The log line holds which object, the reason and the whole message, not only why it wasn't written."""
-    recorder = Recorder(Terminating())  # type: ignore[arg-type]
+    recorder = Recorder(Terminating())  # type: ignore[arg-type]  # a fake of Kube
     with caplog.at_level(logging.WARNING):
         recorder.post_for({"metadata": {"name": "d", "namespace": "n"}}, "NotDeleted", "Kafka d is left over")
     [record] = caplog.records

@@ -70,7 +70,7 @@ def test_a_predictor_that_cannot_start_is_rejected() -> None:
     """A version whose predictor fails to load is taken back with the reason."""
     preparing = RolloutState(phase=RolloutPhase.PREPARING, candidate=package("1"))
     after, actions = decide(preparing, facts(resolved=package("1"), failed={"a": "digest differs"}), NOW)
-    assert after.phase is RolloutPhase.ROLLED_BACK and "digest differs" in actions[0].message  # type: ignore[union-attr]
+    assert after.phase is RolloutPhase.ROLLED_BACK and "digest differs" in actions[0].message  # type: ignore[union-attr]  # it is a PostEvent
 
 
 def test_paused_rollout_moves_only_back() -> None:
@@ -314,7 +314,7 @@ def test_a_stale_rollback_strikes_nothing_that_goes_live_later() -> None:
     state, actions = decide(LIVE, facts(rollback="1", resolved=package("2", "b")), NOW)
     assert state.stable == LIVE.stable and state.phase is LIVE.phase
     assert [action.reason for action in actions if isinstance(action, PostEvent)] == ["RollbackIgnored"]
-    assert "'1' isn't live" in actions[0].message  # type: ignore[union-attr]
+    assert "'1' isn't live" in actions[0].message  # type: ignore[union-attr]  # it is a PostEvent
     state, actions = decide(state, facts(rollback="1", resolved=package("2", "b")), NOW)
     assert actions == []
     for _ in range(4):
