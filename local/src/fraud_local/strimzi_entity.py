@@ -115,6 +115,6 @@ def _deployment(kafka: Json) -> Json:
 
 
 def environment(deployment: Json) -> dict[str, str]:
-    """What the topic operator was told, by its Deployment."""
+    """The topic operator's environment variables, from its Deployment."""
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     return {one["name"]: one.get("value", "") for one in container.get("env") or []}

@@ -97,7 +97,7 @@ class StrimziStandin:
             self._begin(kafka, pools, generations, now)
         run = self._runs[kafka["metadata"]["uid"]]
         if not run.done:
-            self._judge(kafka, pools, run, now)
+            self._check_progress(kafka, pools, run, now)
 
     def _begin(self, kafka: Json, pools: list[Json], generations: list[int], now: float) -> None:
         """Makes everything that the nodes need, and the nodes."""
@@ -126,8 +126,8 @@ class StrimziStandin:
         for thing in (*objects.build(kafka, pods), *brokers.build(kafka, pools, ids, cluster_id)):
             self._kube.apply(thing)
 
-    def _judge(self, kafka: Json, pools: list[Json], run: Run, now: float) -> None:
-        """Ready when the nodes are and then the entity operator; what was written before stays until then."""
+    def _check_progress(self, kafka: Json, pools: list[Json], run: Run, now: float) -> None:
+        """Ready once the nodes and then the entity operator are; until then the earlier status stays."""
         namespace = kafka["metadata"]["namespace"]
         run.waits_for = [
             (kind, name)

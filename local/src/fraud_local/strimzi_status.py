@@ -83,7 +83,7 @@ def ready(kafka: Json, pools: Sequence[Json], cluster_id: str) -> Json:
     cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
     host = f"{cluster}-kafka-bootstrap.{namespace}.svc"
     return {
-        # Warnings come first, as Strimzi writes them: Ready is neither the first condition nor the only one.
+        # Warnings come first, as Strimzi writes them: a reader must not take the first condition for Ready.
         "conditions": [*warnings(kafka, pools), condition("Ready", "True")],
         "clusterSecurity": {
             "authentication": {"type": "strimzi-mtls"},

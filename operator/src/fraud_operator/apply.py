@@ -78,7 +78,7 @@ class Applier:
     _forced: dict[ObjectKey, list[float]] = field(default_factory=dict)
 
     def apply(self, child: Child, live: Json | None, report: ApplyReport) -> None:
-        """``live`` is None where it isn't among our children; whatever else has its name is looked at and left alone."""
+        """``live`` is the child as it is now, None where we have none; another's object of its name is left alone."""
         kind, body = BY_KIND[child.kind], child.body
         if live is None:
             try:
@@ -116,7 +116,7 @@ class Applier:
             report.written.append((child.kind, child.name, "created" if live is None else "changed"))
 
     def _disown(self, kind: Kind, body: Json, live: Json, report: ApplyReport) -> None:
-        """Takes our owner reference off what is to outlive the detector now; applying leaves alone what it doesn't name."""
+        """Takes our owner reference off a child that is to outlive the detector; applying alone wouldn't."""
         owners = live["metadata"].get("ownerReferences") or []
         others = [owner for owner in owners if owner.get("kind") != names.KIND]
         if "ownerReferences" in body["metadata"] or len(others) == len(owners):

@@ -50,11 +50,11 @@ ABSENT: Final = Verdict(Level.ABSENT, "not there yet")
 
 
 def _conditions(status: Json) -> dict[str, Json]:
-    """By type, in whatever order they come; of a type that may come several times, as Strimzi's Warning, see _all."""
+    """By type. A type that may come several times, as Strimzi's Warning, is for _all_true."""
     return {str(condition.get("type")): condition for condition in status.get("conditions") or []}
 
 
-def _all(status: Json, kind: str) -> list[Json]:
+def _all_true(status: Json, kind: str) -> list[Json]:
     return [
         condition
         for condition in status.get("conditions") or []
@@ -116,7 +116,9 @@ def kafka(child: Json | None, now: int, *, ephemeral: bool = False) -> Verdict:
     if ready is None or not _current(child, status):
         stuck = overlooked(child, now, "the Strimzi operator")
         return stuck or Verdict(Level.PROGRESSING, "is being reconciled")
-    warnings = [w for w in _all(status, "Warning") if not (ephemeral and w.get("reason") == "KafkaStorage")]
+    warnings = [
+        w for w in _all_true(status, "Warning") if not (ephemeral and w.get("reason") == "KafkaStorage")
+    ]
     if warnings:
         return Verdict(Level.DEGRADED, "; ".join(dict.fromkeys(map(_reason_and_message, warnings))))
     return Verdict(Level.READY)
@@ -178,7 +180,7 @@ def workload(child: Json | None, now: int) -> Verdict:
         progressing = _conditions(status).get("Progressing")
         # Pods that may not be made let the deadline pass too, and the condition stays when they may.
         if (
-            not _all(status, "ReplicaFailure")
+            not _all_true(status, "ReplicaFailure")
             and progressing is not None
             and progressing.get("reason") == "ProgressDeadlineExceeded"
         ):
@@ -201,7 +203,7 @@ def _blocked(child: Json, now: int) -> str:
     A StatefulSet has no condition for it. Ours makes all Pods at once: if some lack for a while, they are refused.
     """
     status, meta = child.get("status") or {}, child["metadata"]
-    failures = _all(status, "ReplicaFailure")
+    failures = _all_true(status, "ReplicaFailure")
     if failures:
         return "; ".join(map(_reason_and_message, failures))
     pods, wanted = status.get("replicas", 0), child["spec"].get("replicas", 1)

@@ -66,7 +66,9 @@ def is_orphaning(kube: Kube, body: Json) -> bool:
 
 
 def end_without_savepoint(kube: Kube, job: Json, now: int, hurry: str = "") -> str:
-    """Lets a FlinkDeployment that is being deleted end without a savepoint where none will come; the reason, or nothing.
+    """Lets a FlinkDeployment that is being deleted end without a savepoint where none will come.
+
+    Gives a message with the reason, or an empty one where the savepoint is still waited for.
 
     The Flink operator takes a savepoint of a RUNNING job only, which leaves it FINISHED, and tries again for ever of any
     other. ``hurry`` is a reason not to wait at all.

@@ -1,4 +1,4 @@
-"""By what a candidate is judged. What can't be measured is NoData, which holds a rollout and never lets it pass.
+"""Measures the gates of a candidate. What can't be measured is NoData, which holds a rollout and never lets it pass.
 
 ServiceHealth asks Prometheus how the candidate's predictor does. AlertRate compares the arms by entity, which the ledger
 alone can tell; the operator doesn't read the ledger yet, so it holds until a person approves.
@@ -44,7 +44,7 @@ class Gates:
     url: str
     session: requests.Session = field(default_factory=requests.Session)
 
-    def judge(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
+    def measure(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
         """All gates of the candidate that is shadowing or ramping; none otherwise."""
         if state.phase not in (RolloutPhase.SHADOW, RolloutPhase.RAMP) or state.candidate is None:
             return ()

@@ -72,7 +72,7 @@ class Observer:
             copies=self._copies(detector, children, missing),
             revision=revision,
             replicas=self._replicas(detector, children),
-            gates=self._judge(detector, state),
+            gates=self._measure_gates(detector, state),
         )
         models = self._models(detector, base)
         return Facts(**{**vars(base), "models": models, "lags": self._lags(detector, base)})
@@ -124,10 +124,10 @@ class Observer:
                 return int(value)
         return None
 
-    def _judge(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
+    def _measure_gates(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
         if self._gates is None:
             self._gates = Gates(detector.platform.prometheus_url)
-        return self._gates.judge(detector, state)
+        return self._gates.measure(detector, state)
 
     def registry(self, detector: Detector) -> Registry:
         """One for each server and set of credentials; a session keeps its connection and what it has checked."""

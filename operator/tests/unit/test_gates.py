@@ -48,12 +48,12 @@ def test_service_health(rows: float | None, errors: float | None, result: GateRe
 def test_without_prometheus_everything_holds() -> None:
     """No Prometheus, or one that gives no answer, is NoData."""
     for url in ("", "http://127.0.0.1:9"):
-        assert {gate.result for gate in Gates(url).judge(DETECTOR, SHADOW)} == {GateResult.NO_DATA}
+        assert {gate.result for gate in Gates(url).measure(DETECTOR, SHADOW)} == {GateResult.NO_DATA}
 
 
 def test_nobody_is_judged_without_a_candidate() -> None:
     """Outside Shadow and Ramp there is nothing to judge."""
-    assert Gates("").judge(DETECTOR, RolloutState()) == ()
+    assert Gates("").measure(DETECTOR, RolloutState()) == ()
 
 
 def test_prometheus_is_asked_for_the_candidates_pods() -> None:
@@ -76,7 +76,7 @@ def test_prometheus_is_asked_for_the_candidates_pods() -> None:
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        health, alerts = Gates(f"http://127.0.0.1:{server.server_port}").judge(DETECTOR, SHADOW)
+        health, alerts = Gates(f"http://127.0.0.1:{server.server_port}").measure(DETECTOR, SHADOW)
     finally:
         server.shutdown()
     assert health.result is GateResult.PASS and health.value == "0.30% errors"

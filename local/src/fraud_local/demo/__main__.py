@@ -121,7 +121,7 @@ class Demo:
             return self.passes(memory)
 
     def refuse_another(self) -> None:
-        """What an earlier demo left would be counted as this one's: the ids are the same."""
+        """DemoError where an earlier demo's detector is left: its records have the same ids as this one's."""
         crd = self.kube.get("crd", f"{names.PLURAL}.{names.GROUP}")
         if crd and self.kube.get(*self.fd):
             raise DemoError(

@@ -144,7 +144,7 @@ class Traffic:
         task.add_done_callback(tasks.discard)
 
     async def _post(self, session: aiohttp.ClientSession, path: str, raw: bytes) -> dict[str, Any]:
-        """The last answer: what a payment system does, the same again until it is told something final."""
+        """The final answer; until there is one the same is sent again, as a payment system does."""
         begun = time.perf_counter()
         record: dict[str, Any] = {"at": int(time.time() * 1000), "attempts": 0}
         while True:

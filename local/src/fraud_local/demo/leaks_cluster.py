@@ -35,7 +35,7 @@ def cluster(needles: Needles, kubectl: Callable[..., str], followed: Path) -> Le
             text = kubectl("get", kind, "-A", "-o", "json", "--ignore-not-found")
         except (
             Exception
-        ) as error:  # a kind that this cluster lacks, or a server that gives no answer: both are told
+        ) as error:  # a kind that this cluster lacks, or a server that gives no answer: both are reported
             report.miss(f"objects/{kind}", error)
             continue
         for item in json.loads(text or '{"items": []}').get("items", []):

@@ -39,12 +39,12 @@ def scan(config: DetectorConfig, live: Path, environ: dict[str, str] | None = No
         "mlflow": lambda: mlflow(needles, env["MLFLOW_TRACKING_URI"], report),
         "lake": lambda: lake(needles, config.storage_uri, report),
     }
-    for place, look in parts.items():
+    for place, search in parts.items():
         try:
-            look()
+            search()
         except (
             Exception
-        ) as error:  # one store that is gone must not keep the others from being searched; it is told
+        ) as error:  # one store that is gone must not keep the others from being searched; it is reported
             report.miss(place, error)
     return {"planted": len(needles.numbers), **report.document()}
 

@@ -47,7 +47,7 @@ def build_release_pointer(detector: Detector, wanted: Wanted) -> list[Child]:
 
 
 def build_keys(detector: Detector, wanted: Wanted) -> list[Child]:
-    """Made once and never rewritten: tokens of every stored profile and decision depend on TOKEN_KEY. None where they are lost."""
+    """Made once and never rewritten: tokens of every stored profile and decision depend on TOKEN_KEY. Nothing where they are lost."""
     values = wanted.keys
     if values is None:
         return []
@@ -66,7 +66,7 @@ def build_keys(detector: Detector, wanted: Wanted) -> list[Child]:
 
 
 def build_stores(detector: Detector, _: Wanted) -> list[Child]:
-    """The platform's addresses of the stores that the spec leaves out; None where it gives all three."""
+    """The platform's addresses of the stores that the spec leaves out; nothing where it gives all three."""
     stores, platform = detector.spec.stores, detector.platform.stores
     data: dict[str, str] = {}
     if stores.redis is None:

@@ -19,7 +19,7 @@ LABEL: Final = COMPONENTS[Component.PREDICTOR].label
 
 
 def storage_uri(package: ModelPackage, server: str | None = None) -> str:
-    """``server`` is the detector's own MLflow: the initializer belongs to the platform and knows the platform's alone."""
+    """``server``: the detector's own MLflow, where it has one; the platform's initializer knows the platform's only."""
     where = f"?server={quote(server, safe='')}" if server else ""
     digest = package.digest.removeprefix("sha256:")
     return f"mlflow://models/{package.name}/{package.version}{where}#sha256={digest}"

@@ -14,7 +14,7 @@ CLUSTER_LABEL: Final = "strimzi.io/cluster"
 
 
 def copies(detector: Detector, wanted: Wanted) -> int:
-    """Of each record. Strimzi can't change it later: what is there keeps the number that it was made with."""
+    """How many of each record. Strimzi can't change that later, so an existing Kafka keeps its number."""
     managed = detector.spec.kafka.managed
     return wanted.copies or (min(3, managed.replicas) if managed is not None else 1)
 

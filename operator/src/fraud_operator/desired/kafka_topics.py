@@ -43,7 +43,7 @@ TOPIC_RETENTION: Final[dict[str, dict[str, str]]] = {
 
 
 def build_kafka_topics(detector: Detector, wanted: Wanted) -> list[Child]:
-    """Of a managed Kafka: one for each noun, all with the same number of partitions: an entity's records then share a partition number."""
+    """For a managed Kafka, one for each noun, all with as many partitions: an entity's records share a number."""
     if not detector.managed_kafka:
         return []
     return [

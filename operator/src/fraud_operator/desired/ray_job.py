@@ -45,7 +45,7 @@ def _pod(detector: Detector, container: Json) -> Json:
 
 
 def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
-    """None where no run is wanted now."""
+    """Nothing where no run is wanted now."""
     revision = wanted.training_revision
     if revision is None:
         return []

@@ -151,7 +151,7 @@ def build_workload(detector: Detector, workload: Workload) -> list[Child]:
 
 
 def _service(detector: Detector, workload: Workload) -> Child:
-    """Of a StatefulSet without an address of its own: it gives each Pod a name."""
+    """For a StatefulSet it is headless, which gives each Pod a name."""
     port = workload.port
     return child(
         "v1",
