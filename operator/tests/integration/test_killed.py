@@ -23,7 +23,7 @@ from fraud_operator.kube import ApiError, Kube
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, StoreAddresses
-from fraud_testing.rollouts import Eyes, Shelf, nodes
+from fraud_testing.rollouts import FakeObserver, FakeRegistry, nodes
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,12 +64,12 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     """Version 2 takes over from 1 step by step and nothing is made twice, lost or tried again; then Delete takes all away."""
     kube: Kube = server.kube()
     server.namespace(NAMESPACE)
-    shelf = Shelf()
+    models = FakeRegistry()
 
     def operator(kube: Kube) -> Reconciler:
-        eyes = Eyes(kube)
-        eyes.shelf = shelf
-        return Reconciler(kube, PLATFORM, eyes, Recorder(kube))
+        observer = FakeObserver(kube)
+        observer.models = models
+        return Reconciler(kube, PLATFORM, observer, Recorder(kube))
 
     body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["metadata"]["namespace"] = NAMESPACE
@@ -97,7 +97,7 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
                 return phases
         raise AssertionError(f"not done after {most} lives; {phases}, {Dying.deaths}")
 
-    until(lambda: state().stable is not None and shelf.aliases.get("champion") == "1", lambda: kube)
+    until(lambda: state().stable is not None and models.aliases.get("champion") == "1", lambda: kube)
     keys = kube.get(BY_KIND["Secret"], NAMESPACE, "payments-keys")
     assert keys is not None
 
@@ -105,10 +105,10 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     settings.host, settings.verify_ssl = server.url, False
     settings.api_key = {"BearerToken": "Bearer admin-token"}
     connection = client.ApiClient(settings)
-    shelf.aliases["challenger"] = "2"
+    models.aliases["challenger"] = "2"
     annotations = {"metadata": {"annotations": {names.APPROVE_ANNOTATION: "2"}}}
     kube.merge(DETECTOR, NAMESPACE, "payments", annotations)
-    phases = until(lambda: shelf.aliases["champion"] == "2", lambda: Dying(connection))
+    phases = until(lambda: models.aliases["champion"] == "2", lambda: Dying(connection))
     assert phases == [RolloutPhase.PREPARING, RolloutPhase.SHADOW, RolloutPhase.RAMP, RolloutPhase.PROMOTED]
     after = state()
     assert after.stable is not None and after.stable.version == "2" and after.rejected == ()

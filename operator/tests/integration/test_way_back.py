@@ -22,7 +22,7 @@ from fraud_operator.reconcile import PassResult, Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, StoreAddresses
 from fraud_testing.api_server import ADMIN, Server, binary
-from fraud_testing.rollouts import Eyes, Shelf, nodes
+from fraud_testing.rollouts import FakeObserver, FakeRegistry, nodes
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,15 +40,15 @@ class Cluster:
     server: Server
     kube: Kube
     namespace: str
-    shelf: Shelf = field(default_factory=Shelf)
+    models: FakeRegistry = field(default_factory=FakeRegistry)
 
     def __post_init__(self) -> None:
         self.operator = self.another_operator()
 
     def another_operator(self) -> Reconciler:
-        eyes = Eyes(self.kube)
-        eyes.shelf = self.shelf
-        self.operator = Reconciler(self.kube, PLATFORM, eyes, Recorder(self.kube))
+        observer = FakeObserver(self.kube)
+        observer.models = self.models
+        self.operator = Reconciler(self.kube, PLATFORM, observer, Recorder(self.kube))
         return self.operator
 
     def body(self) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def two(server: Any, request: pytest.FixtureRequest) -> Cluster:
     body["spec"]["model"] = {"registered": {"name": "m"}}
     body["spec"]["rollout"] = {"steps": [5, 50], "stepDuration": "1ms", "keepPrevious": "1h"}
     cluster.kube.create(DETECTOR, body)
-    cluster.settle(lambda: cluster.shelf.aliases.get("champion") == "1")
-    cluster.shelf.aliases["challenger"] = "2"
+    cluster.settle(lambda: cluster.models.aliases.get("champion") == "1")
+    cluster.models.aliases["challenger"] = "2"
     cluster.change(approve="2")
-    cluster.settle(lambda: cluster.shelf.aliases.get("champion") == "2")
+    cluster.settle(lambda: cluster.models.aliases.get("champion") == "2")
     cluster.change(approve="")
     cluster.passed()
     assert cluster.live() == "2" and cluster.state().phase is RolloutPhase.PROMOTED
@@ -133,7 +133,7 @@ def two(server: Any, request: pytest.FixtureRequest) -> Cluster:
 def ramping(two: Cluster) -> None:
     """Version 3 answers a share of the payments beside version 2."""
     two.change({"rollout": {"stepDuration": "1h", "keepPrevious": "1ms"}})
-    two.shelf.aliases["challenger"] = "3"
+    two.models.aliases["challenger"] = "3"
     two.kube.merge(
         BY_KIND["ConfigMap"], two.namespace, POINTER, {"data": {"rollout.json": kept_no_longer(two.state())}}
     )
@@ -171,7 +171,7 @@ def test_a_paused_detector_is_rolled_back(two: Cluster) -> None:
     assert any("taken back by annotation" in message for message in two.events("RolledBack"))
     assert two.passed().written == () and two.condition("Paused")["status"] == "True"
     two.change({"paused": False})
-    two.settle(lambda: two.shelf.aliases["champion"] == "1")
+    two.settle(lambda: two.models.aliases["champion"] == "1")
     assert two.live() == "1" and two.pointer()[0].policy != policy
     assert two.kube.get(BY_KIND["Deployment"], two.namespace, "payments-console") is not None
 
@@ -286,7 +286,7 @@ def test_a_pause_and_retain_hold_though_the_spec_is_invalid(two: Cluster) -> Non
 def test_a_paused_rollout_holds_though_the_spec_is_invalid(two: Cluster) -> None:
     """Of a spec that can't be built, rollout.paused: true counts all the same: no version is prepared."""
     two.change({"rollout": {"paused": True, "keepPrevious": "1ms"}, "policy": {"rules": BROKEN}})
-    two.shelf.aliases["challenger"] = "3"
+    two.models.aliases["challenger"] = "3"
     two.kube.merge(
         BY_KIND["ConfigMap"], two.namespace, POINTER, {"data": {"rollout.json": kept_no_longer(two.state())}}
     )

@@ -1,4 +1,4 @@
-"""A rollout without engines: a registry of one shelf, replicas that follow the pointer, predictors that come up at once."""
+"""A rollout without engines: a fake registry, replicas that follow the pointer, predictors that come up at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fraud_operator.observe import Observer
 from fraud_operator.registry import Version
 
 
-class Shelf:
+class FakeRegistry:
     """The registry's answers: two versions, an alias that a person moves, the champion that the operator sets."""
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class Shelf:
     feature_set = ""
 
 
-class Eyes(Observer):
-    """Sees the cluster as it is; the registry is the shelf, every replica follows the pointer, the features are warm."""
+class FakeObserver(Observer):
+    """Observes the real cluster, with ``models`` as its registry: replicas follow the pointer, features are warm."""
 
-    shelf: Shelf
+    models: FakeRegistry
 
     def registry(self, detector: Detector) -> Any:
-        self.shelf.feature_set = detector.feature_set
-        return self.shelf
+        self.models.feature_set = detector.feature_set
+        return self.models
 
     def _lags(self, detector: Detector, facts: Facts) -> Lags:
         return Lags(0, 0, 1)
