@@ -54,14 +54,14 @@ def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dic
 
     ``lines`` keep their ends (``newline=""``). Empty lines are passed over, before the header also those of spaces and commas.
     """
-    held: list[str] = []
+    raw_lines: list[str] = []
 
-    def noted() -> Iterator[str]:
+    def recorded() -> Iterator[str]:
         for line in lines:
-            held.append(line)
+            raw_lines.append(line)
             yield line
 
-    reader = csv.reader(noted(), strict=True)
+    reader = csv.reader(recorded(), strict=True)
     try:
         header = next((cells for cells in reader if any(cell.strip() for cell in cells)), None)
     except csv.Error as error:
@@ -71,7 +71,7 @@ def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dic
     check_columns(header, needed)
     width = len(header)
     while True:
-        held.clear()
+        raw_lines.clear()
         first = reader.line_num + 1
         problem: tuple[str, str] | None = None
         try:
@@ -83,14 +83,14 @@ def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dic
         else:
             if not cells:
                 continue
-            if any("\0" in line for line in held):
+            if any("\0" in line for line in raw_lines):
                 problem = "nul_byte", "it holds a NUL byte"
             elif len(cells) != width:
                 reason = "surplus_cells" if len(cells) > width else "missing_cells"
                 problem = reason, f"{len(cells)} cells where the header has {width}"
-            elif len(held) > 1 and _holds_rows(cells):
+            elif len(raw_lines) > 1 and _holds_rows(cells):
                 problem = "broken_quotes", "a quoted cell holds what may be whole rows"
         if problem is None:
             yield first, dict(zip(header, cells, strict=True))
         else:
-            yield first, RefusedLines(*problem, max(1, len(held)))
+            yield first, RefusedLines(*problem, max(1, len(raw_lines)))

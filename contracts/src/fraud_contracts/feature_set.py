@@ -82,26 +82,26 @@ def check(spec: DetectorSpec) -> list[SpecError]:
             message = f"{entity.field!r} is another entity's field too; give each its own"
             errors.append(SpecError(f"spec.entities[{i}].field", message))
     preset = Features(preset=spec.features.preset)
-    taken = {AMOUNT, *all_names(preset, spec.entities)}
+    declared = {AMOUNT, *all_names(preset, spec.entities)}
     for i, feature in enumerate(spec.features.extra):
         path = f"spec.features.extra[{i}]"
-        faults = _faults(feature, taken, entities, fields)
+        faults = _faults(feature, declared, entities, fields)
         errors += [SpecError(f"{path}.{part}" if part else path, message) for part, message in faults]
-        taken.add(feature.name)
+        declared.add(feature.name)
     return errors
 
 
 def _faults(
-    feature: Feature, taken: set[str], entities: Mapping[str, Entity], fields: Mapping[str, FieldType]
+    feature: Feature, declared: set[str], entities: Mapping[str, Entity], fields: Mapping[str, FieldType]
 ) -> list[Fault]:
     faults: list[Fault] = []
-    if feature.name in taken:
+    if feature.name in declared:
         message = f"{feature.name!r} is taken, by the preset or an earlier feature; choose another"
         faults.append(("name", message))
     if feature.aggregate is not None and feature.transform is None:
         faults += _of_aggregate(feature, feature.aggregate, entities, fields)
     elif feature.transform is not None and feature.aggregate is None:
-        faults += _of_transform(feature, feature.transform, taken)
+        faults += _of_transform(feature, feature.transform, declared)
     else:
         faults.append(("", "give aggregate or transform, exactly one"))
     return faults + _of_where(feature, fields)
@@ -134,7 +134,7 @@ def _of_aggregate(
     return faults
 
 
-def _of_transform(feature: Feature, transform: Transform, taken: set[str]) -> list[Fault]:
+def _of_transform(feature: Feature, transform: Transform, declared: set[str]) -> list[Fault]:
     entry, args = transform.entry, feature.args or []
     faults: list[Fault] = []
     for part, value in (("entity", feature.entity), ("of", feature.of), ("window", feature.window)):
@@ -145,7 +145,7 @@ def _of_transform(feature: Feature, transform: Transform, taken: set[str]) -> li
     elif len(args) != entry.args:
         faults.append(("args", f"{transform} needs two args"))
     for arg in args if entry.args else []:
-        if arg not in taken:
+        if arg not in declared:
             faults.append(("args", f"{arg!r} is neither amount nor a feature declared before this one"))
     if entry.needs_where and feature.where is None:
         faults.append(("where", f"{transform} needs where: write field and equals"))

@@ -67,26 +67,26 @@ def following(table: Any, application: str, topic: str, partition: int, topic_id
 
 def manifest(table: Any, name: str, application: str, topic: str, partitions: int) -> Manifest:
     """Of an open table, at the version at which it is open. ``application`` is the sink's group."""
-    found: list[LakeFile] = []
+    files: list[LakeFile] = []
     actions = table.get_add_actions(flatten=True)
     columns = [actions.column(column).to_pylist() for column in ("path", "num_records", "size_bytes")]
     for path, rows, size in sorted(zip(*columns, strict=True)):
-        found.append({"path": path, "rows": rows, "bytes": size})
+        files.append({"path": path, "rows": rows, "bytes": size})
     read_to = {
         place(topic, partition, topic_id): at
         for topic_id in topic_ids(table, topic) or [""]
         for partition in range(partitions)
         if (at := following(table, application, topic, partition, topic_id)) is not None
     }
-    rows = sum(one["rows"] for one in found)
+    rows = sum(one["rows"] for one in files)
     return {
         "table": name,
         "version": table.version(),
         "rows": rows,
-        "bytes": sum(one["bytes"] for one in found),
+        "bytes": sum(one["bytes"] for one in files),
         "read_to": read_to,
         "digest": digest(name, rows, read_to),
-        "files": found,
+        "files": files,
     }
 
 

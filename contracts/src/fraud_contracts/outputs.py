@@ -7,5 +7,5 @@ from pathlib import Path
 
 def in_the_way(path: Path) -> Path | None:
     """What stands where a folder above ``path`` would have to be: a file, or a link that leads to no folder."""
-    there = next(folder for folder in path.absolute().parents if folder.is_symlink() or folder.exists())
-    return None if there.is_dir() else there
+    ancestor = next(folder for folder in path.absolute().parents if folder.is_symlink() or folder.exists())
+    return None if ancestor.is_dir() else ancestor

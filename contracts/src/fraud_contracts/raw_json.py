@@ -20,10 +20,10 @@ class _DuplicateKeyError(ValueError):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         raise _DuplicateKeyError
-    return found
+    return mapping
 
 
 def reread(raw: bytes) -> Any:
@@ -62,24 +62,24 @@ def decode(raw: bytes) -> tuple[dict[str, Any], bool]:
     if len(raw) > MAX_EVENT_BYTES:
         raise EventError(Reason.TOO_LARGE, f"the event is larger than {MAX_EVENT_BYTES} bytes")
     try:
-        found = orjson.loads(raw)
+        document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if "depth limit" in str(error) or "ecursion" in str(error):
             raise EventError(Reason.TOO_DEEP, f"the event nests deeper than {MAX_DEPTH} levels") from None
         raise EventError(Reason.INVALID_JSON, "the event is no valid JSON in UTF-8") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise EventError(Reason.NOT_AN_OBJECT, "the event is no JSON object")
-    colons = raw.count(b":") - len(found)
+    colons = raw.count(b":") - len(document)
     flat = b"\\" not in raw
-    for key, value in found.items():
+    for key, value in document.items():
         if value.__class__ is str:
             colons -= value.count(":")
         elif value.__class__ is dict or value.__class__ is list:
             flat = False
         if ":" in key:
             flat = False
-    if not flat and _depth(found) > MAX_DEPTH:
+    if not flat and _depth(document) > MAX_DEPTH:
         raise EventError(Reason.TOO_DEEP, f"the event nests deeper than {MAX_DEPTH} levels")
     if colons or not flat:
         return reread(raw), True
-    return found, False
+    return document, False

@@ -1,4 +1,4 @@
-"""What a policy rule may name: the values below ``event`` and ``features``, CEL's functions, and what is said of others."""
+"""What a policy rule may name: the values below ``event`` and ``features`` and CEL's functions; and the errors for other names."""
 
 from __future__ import annotations
 
@@ -71,25 +71,26 @@ Path = tuple[str, ...]
 """As ``("event", "fields", "category")``: a field's name may hold a dot."""
 
 
-def some(known: Iterable[str]) -> str:
-    listed = sorted(known)
+def first_dozen(names: Iterable[str]) -> str:
+    """The first twelve names in alphabetical order, for an error's text."""
+    listed = sorted(names)
     return ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")
 
 
 def unknown_name(path: str, key: str, level: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(key, level, 3)
-    meant = f"did you mean {' or '.join(close)}?" if close else f"there are: {some(level) or 'none'}."
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {first_dozen(level) or 'none'}."
     remedy = {
         "event": " Currency is there where spec.event.amount.currency is." if key == "currency" else "",
         "event.fields": " Else declare it in spec.event.fields",
         "event.entities": " Else declare it in spec.entities",
         "features": " Else add it to spec.features.extra",
     }
-    return f"reads {path}.{key}, which isn't there; {meant}{remedy[path]}"
+    return f"reads {path}.{key}, which isn't there; {hint}{remedy[path]}"
 
 
 def unknown_function(name: str) -> str:
-    known = {*FUNCTIONS, *OVER_LISTS}
-    close = difflib.get_close_matches(name, known, 3)
-    meant = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(sorted(known))}"
-    return f"calls {name}, which CEL hasn't; {meant}"
+    functions = {*FUNCTIONS, *OVER_LISTS}
+    close = difflib.get_close_matches(name, functions, 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(sorted(functions))}"
+    return f"calls {name}, which CEL hasn't; {hint}"

@@ -22,7 +22,7 @@ from fraud_contracts.rule_names import (
     Names,
     Path,
     RuleError,
-    some,
+    first_dozen,
     unknown_function,
     unknown_name,
 )
@@ -46,12 +46,13 @@ _PLAIN_STRING: Final = re.compile(r"""(["'])([^\\"']*)\1""")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the expression: what is to be evaluated in its place, and the conditions under which that is null.
+    """A piece of the expression: the text that is evaluated in its place, and the conditions under which its value is null.
 
-    ``bound`` are the variables in it of macros around it, each with what it goes through. ``truth``: it is true or false,
-    never null. ``tokens`` are the raw fields whose tokens it may be or list: "" for a token written out, None for what is none.
-    ``size`` is how many plain values it may hold, ``item`` the same of its largest element; ``steps`` what macros and matches()
-    in it cost. ``unfiltered``: the same list as it was before filter() took from it.
+    ``bound`` maps each variable of a surrounding macro that the piece uses to the list that the macro goes through.
+    ``truth``: its value is true or false, never null. ``tokens`` are the raw fields whose tokens the value may be or hold: ""
+    stands for a token that the rule writes out, None for a plain value. ``size`` is the number of plain values that it may
+    hold, ``item`` the number that its largest element may hold; ``steps`` is the cost of the macros and matches() in it.
+    ``unfiltered`` is the text of the same list before filter().
     """
 
     text: str
@@ -133,11 +134,11 @@ def _compared(left: Part, operator: str, right: Part) -> Part:
 
 
 class Parser:
-    """CEL's grammar, by descent; the library has found the syntax right before."""
+    """CEL's grammar, by recursive descent. The CEL library has checked the syntax before."""
 
-    def __init__(self, source: str, known: Names) -> None:
+    def __init__(self, source: str, readable: Names) -> None:
         self._tokens: list[tuple[str, str]] = []
-        self._at, self._known, self._scope = 0, known, [dict[str, Part]()]
+        self._at, self._readable, self._scope = 0, readable, [dict[str, Part]()]
         self.comparisons: list[tuple[Part, str, Part]] = []
         self.truths: list[Part] = []
         self.branches: list[tuple[Part, Part]] = []
@@ -198,16 +199,16 @@ class Parser:
         self._expect(":")
         second = self._choice()
         self.branches.append((first, second))
-        found = _joined(f"({condition.text} ? {first.text} : {second.text})", condition, first, second)
+        choice = _joined(f"({condition.text} ? {first.text} : {second.text})", condition, first, second)
         nulls: tuple[str, ...] = ()
         if first.nulls or second.nulls:
             either = [" || ".join(branch.nulls) or "false" for branch in (first, second)]
             nulls = (f"({condition.text} ? {either[0]} : {either[1]})",)
         truth = first.truth and second.truth
-        found = replace(found, nulls=nulls, truth=truth, choice=(condition.text, first, second))
+        choice = replace(choice, nulls=nulls, truth=truth, choice=(condition.text, first, second))
         # The condition stands twice: in the value and in what asks whether it is null.
-        steps = found.steps + condition.steps
-        return _costing(found, size=max(first.size, second.size), item=found.item, steps=steps)
+        steps = choice.steps + condition.steps
+        return _costing(choice, size=max(first.size, second.size), item=choice.item, steps=steps)
 
     def _logic(self, sign: str = "||") -> Part:
         def inner() -> Part:
@@ -292,21 +293,21 @@ class Parser:
             bound = {**over.bound, text: over}
             part = Part(text, (f"{text} == null",), over.paths, bound, tokens=over.tokens)
             return replace(part, size=over.item, item=over.item)
-        if text in self._known:
+        if text in self._readable:
             return self._path(text)
         if self._accept("("):
             return self._call(text, text)
         if text in TYPE_NAMES:
             return Part(text)
-        raise RuleError(f"reads {text}; it may read {' and '.join(sorted(self._known))} only")
+        raise RuleError(f"reads {text}; it may read {' and '.join(sorted(self._readable))} only")
 
     def _path(self, root: str) -> Part:
         path: Path = (root,)
-        level, text = self._known[root], root
+        level, text = self._readable[root], root
         while not isinstance(level, Name):
             key, written = self._key()
             if key is None:
-                raise RuleError(f"reads {text} as a whole; name one of its values: {some(level)}")
+                raise RuleError(f"reads {text} as a whole; name one of its values: {first_dozen(level)}")
             if key not in level:
                 raise RuleError(unknown_name(".".join(path), key, level))
             path, text, level = (*path, key), text + written, level[key]
@@ -343,7 +344,7 @@ class Parser:
     def _macro(self, over: Part, name: str) -> Part:
         kind, variable = self._take()
         # A list around it that depends on an outer variable of this name couldn't be evaluated any more.
-        taken = variable in self._known or any(variable in o.bound for o in (over, *self._scope[-1].values()))
+        taken = variable in self._readable or any(variable in o.bound for o in (over, *self._scope[-1].values()))
         if kind != "name" or taken or self._accept(",") is None:
             raise RuleError(f"calls {name}; write it as list.{name}(x, …), with a name of its own")
         self._scope.append(self._scope[-1] | {variable: over})
@@ -353,25 +354,25 @@ class Parser:
             _embedded(body) if name == "map" and i == len(bodies) - 1 else self.truth(body).text
             for i, body in enumerate(bodies)
         ]
-        found = _joined(f"{over.text}.{name}({variable}, {', '.join(texts)})", over, *bodies)
-        outer = {name: one for name, one in found.bound.items() if name != variable}
+        macro = _joined(f"{over.text}.{name}({variable}, {', '.join(texts)})", over, *bodies)
+        outer = {name: one for name, one in macro.bound.items() if name != variable}
         before = over.unfiltered or over.text
         unfiltered = {"filter": before, "map": f"{before}.map({variable}, {texts[-1]})"}.get(name, "")
-        found = replace(found, nulls=over.nulls, bound=outer, unfiltered=unfiltered)
+        macro = replace(macro, nulls=over.nulls, bound=outer, unfiltered=unfiltered)
         size, item = {
             "map": (over.size * bodies[-1].size if bodies else 1, bodies[-1].size if bodies else 1),
             "filter": (over.size, over.item),
         }.get(name, (1, 1))
         steps = over.steps + rule_costs.macro(over.size, texts, sum(body.steps for body in bodies))
-        return _costing(found, size=size, item=item, steps=steps)
+        return _costing(macro, size=size, item=item, steps=steps)
 
     def _list(self, end: str) -> list[Part]:
-        found: list[Part] = []
+        parts: list[Part] = []
         while self._accept(end) is None:
-            found.append(self._choice())
+            parts.append(self._choice())
             if self._peek() != end:
                 self._expect(",")
-        return found
+        return parts
 
     def _literal(self, start: str) -> Part:
         """A list or a map. Nulls in it are elements like others: no comparison with them is true."""

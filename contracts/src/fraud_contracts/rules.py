@@ -1,7 +1,7 @@
 """A policy rule: CEL over ``event`` and ``features``, checked whole, and compiled so that a comparison with a null is false.
 
-The operator checks with this code at admission and the doors compile with it, so what one lets pass the others run. CEL
-itself is the library's; its ``compile`` comes as an argument, as this package needs no more than pydantic. Types show only
+The operator checks rules with this code at admission and the doors compile them with it, so each rule that is admitted
+compiles. The CEL library's ``compile`` comes as an argument, as this package needs no more than pydantic. Types show only
 when CEL runs, so each comparison is tried alone on sample events of the declared types: ``&&`` would hide a wrong one from a
 trial of the whole.
 """
@@ -79,17 +79,18 @@ def names(spec: DetectorSpec) -> Names:
     return {"event": event, "features": features}
 
 
-def compile_rule(when: str, known: Names, cel_compile: Compile) -> CompiledRule:
-    """The rule made ready; RuleError says what is wrong with it.
+def compile_rule(when: str, readable: Names, cel_compile: Compile) -> CompiledRule:
+    """The rule, checked and compiled; RuleError says what is wrong with it.
 
-    The program gives true or false on ``{"event": …, "features": …}`` in which every known name has its type's value or
-    null. It can still raise where a value decides, as in ``int(event.fields.code)`` or a division by a field.
+    ``readable`` are the names that it may read. The program gives true or false on ``{"event": …, "features": …}`` in which
+    each of them has a value of its type or null. It can still raise where a value decides, as in
+    ``int(event.fields.code)`` or a division by a field.
     """
     try:
         cel_compile(when)
-        parser = Parser(when, known)
+        parser = Parser(when, readable)
         whole = parser.truth(parser.whole())
-        trial = _Trial(known, cel_compile, parser.strings())
+        trial = _Trial(readable, cel_compile, parser.strings())
         for left, operator, right in parser.comparisons:
             trial.comparison(left, operator, right)
         for part in parser.truths:
@@ -110,8 +111,8 @@ def compile_rule(when: str, known: Names, cel_compile: Compile) -> CompiledRule:
 class _Trial:
     """Evaluates parts on sample events of the declared types."""
 
-    def __init__(self, known: Names, cel_compile: Compile, strings: list[str]) -> None:
-        self._known, self._compile = known, functools.cache(cel_compile)
+    def __init__(self, readable: Names, cel_compile: Compile, strings: list[str]) -> None:
+        self._readable, self._compile = readable, functools.cache(cel_compile)
         # With a rule's own strings, as they may be the keys of a map in it.
         self._strings = (*_SAMPLES[str], *strings)
 
@@ -119,10 +120,10 @@ class _Trial:
         """The parts' values on each sample that they can be evaluated on; RuleError where there is none."""
         paths = frozenset().union(*(part.paths for part in parts))
         bound = {variable: over for part in parts for variable, over in part.bound.items()}
-        found: list[tuple[Any, ...]] = []
+        by_sample: list[tuple[Any, ...]] = []
         problem = ""
         for number in range(len(self._strings)):
-            if number >= len(_SAMPLES[str]) and (found or not problem):
+            if number >= len(_SAMPLES[str]) and (by_sample or not problem):
                 break
             scope, text = self._sample(paths, number, nulls), ""
             try:
@@ -137,7 +138,7 @@ class _Trial:
                     for part in parts:
                         text = part.text
                         values.append(self._compile(text).execute(scope))
-                    found.append(tuple(values))
+                    by_sample.append(tuple(values))
             except RuleError:
                 raise
             except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
@@ -147,9 +148,9 @@ class _Trial:
                     raise RuleError(
                         f"can't be evaluated at {text}: write {call[1]} as {FUNCTIONS[call[1]]}{in_ms}"
                     ) from error
-        if problem and not found:
+        if problem and not by_sample:
             raise RuleError(problem)
-        return found
+        return by_sample
 
     def _elements(self, over: Part, value: Any) -> list[Any]:
         """What a macro goes through, all of one kind."""
@@ -164,17 +165,17 @@ class _Trial:
 
     def _sample(self, paths: Iterable[Path], number: int, nulls: bool) -> dict[str, Any]:
         """An event with these values and no others: handing values to CEL costs more than evaluating."""
-        found: dict[str, Any] = {}
+        sample: dict[str, Any] = {}
         for path in paths:
-            level: Any = self._known
-            at = found
+            level: Any = self._readable
+            level_values = sample
             for key in path[:-1]:
-                level, at = level[key], at.setdefault(key, {})
+                level, level_values = level[key], level_values.setdefault(key, {})
             name: Name = level[path[-1]]
             values = self._strings if name.kind is str else _SAMPLES[name.kind]
             value = values[number % len(values)] if name.token_of is None else _NO_VALUE
-            at[path[-1]] = None if nulls and name.nullable else value
-        return found
+            level_values[path[-1]] = None if nulls and name.nullable else value
+        return sample
 
     def comparison(self, left: Part, operator: str, right: Part) -> None:
         shown = f"{left.text} {operator} {right.text}"
