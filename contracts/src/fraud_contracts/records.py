@@ -36,7 +36,7 @@ class Source(TypedDict):
     offset: int
 
 
-class Reasoned(TypedDict):
+class DecisionReason(TypedDict):
     """A reason with its stable code: a feature's name, a rule (``rule:<name>``), a list or a limit."""
 
     code: str
@@ -64,7 +64,7 @@ class Decision(TypedDict):
     action: Literal["approve", "review", "decline"]
     score: int | None
     probability: float | None
-    reasons: list[Reasoned]
+    reasons: list[DecisionReason]
     release: str
     model_version: str | None
     model_digest: str | None

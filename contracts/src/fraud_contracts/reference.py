@@ -31,7 +31,7 @@ RECORDS: Final[dict[str, type | None]] = {
     "decisions": records.Decision,
     "alerts": records.Decision,
 }
-_PARTS: Final = (records.Event, records.Source, records.Reasoned)
+_PARTS: Final = (records.Event, records.Source, records.DecisionReason)
 
 
 def pages() -> dict[str, str]:

@@ -34,7 +34,7 @@ FIELDS: Final = {
         "partition": "Its partition.",
         "offset": "Its offset.",
     },
-    "Reasoned": {
+    "DecisionReason": {
         "code": "Stable: a feature's name, or rule:, list:, limit: or fallback: with a name.",
         "text": "The same in words.",
         "contribution": "What the feature added to the model's log-odds.",

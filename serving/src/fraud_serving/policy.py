@@ -37,7 +37,7 @@ from fraud_contracts.detector_policy import (
     RuleMode,
 )
 from fraud_contracts.errors import Degraded
-from fraud_contracts.records import Event, Reasoned
+from fraud_contracts.records import DecisionReason, Event
 from fraud_contracts.rule_names import RuleError
 from fraud_pipelines.events import Tokeniser
 from fraud_serving.reasons import declines_limit_reason, list_reason, reviews_limit_reason, rule_reason
@@ -56,7 +56,7 @@ def strictest(*actions: Action) -> Action:
 class Match:
     """A list or an enforced rule that applies: the reason it gives and the action it asks for."""
 
-    reason: Reasoned
+    reason: DecisionReason
     action: Action
     of_list: bool
 
@@ -243,7 +243,7 @@ def combine(matches: Matches, proposal: Proposal) -> Action:
 
 def apply_limits(
     action: Action, matches: Matches, limits: Limits, declines: int, reviews: int
-) -> tuple[Action, Reasoned | None]:
+) -> tuple[Action, DecisionReason | None]:
     """The action after the limits, and the reason of the limit that changed it."""
     if matches.listed:
         return action, None

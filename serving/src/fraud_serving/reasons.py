@@ -7,38 +7,38 @@ from collections.abc import Sequence
 from typing import Final
 
 from fraud_contracts.detector_policy import Action
-from fraud_contracts.records import Reasoned
+from fraud_contracts.records import DecisionReason
 
 MAX_FEATURE_REASONS: Final = 3
 
 
-def list_reason(name: str, field: str) -> Reasoned:
+def list_reason(name: str, field: str) -> DecisionReason:
     return {"code": f"list:{name}", "text": f"{field} is on the list {name}"}
 
 
-def rule_reason(name: str) -> Reasoned:
+def rule_reason(name: str) -> DecisionReason:
     return {"code": f"rule:{name}", "text": f"the rule {name} applies"}
 
 
-def declines_limit_reason(per_minute: int) -> Reasoned:
+def declines_limit_reason(per_minute: int) -> DecisionReason:
     text = f"more than {per_minute} declines a minute: held for review"
     return {"code": "limit:declinesPerMinute", "text": text}
 
 
-def reviews_limit_reason(per_day: int) -> Reasoned:
+def reviews_limit_reason(per_day: int) -> DecisionReason:
     return {"code": "limit:reviewsPerDay", "text": f"more than {per_day} reviews a day: let pass"}
 
 
-def fallback_reason(lost: str, action: Action) -> Reasoned:
+def fallback_reason(lost: str, action: Action) -> DecisionReason:
     """``lost`` is what the fallback stands in for: a mark of ``degraded``, or ``profiles``."""
     return {"code": f"fallback:{lost}", "text": f"the policy's fallback: {action.value}"}
 
 
 def feature_reasons(
     contributions: Sequence[tuple[int, float]], names: Sequence[str], vector: Sequence[float | None]
-) -> list[Reasoned]:
+) -> list[DecisionReason]:
     """The features that raised a score most. ``contributions`` are (column, what it added to the log-odds), greatest first."""
-    reasons: list[Reasoned] = []
+    reasons: list[DecisionReason] = []
     for column, contribution in contributions[:MAX_FEATURE_REASONS]:
         if 0 <= column < len(names):
             value = vector[column]
