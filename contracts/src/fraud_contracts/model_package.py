@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from fraud_contracts.errors import FraudError
-from fraud_contracts.release import ScoreMap
 
 # Folder of a run's artifacts that holds the package.
 PACKAGE_FOLDER: Final = "package"
@@ -29,20 +28,24 @@ FILES: Final = (MANIFEST, ONNX, NATIVE, SERVING, LEAF_TABLE, CARD)
 SOURCE: Final = "source.json"
 
 
+ScoreKnots = list[tuple[float, float]]
+"""Knots (probability, score 0-1000), both ascending; between knots the score is linear in the probability."""
+
+
 class PackageError(FraudError):
     """A package that must not be served: it is not what its digest or manifest says, or it can't be read."""
 
 
 @dataclass(frozen=True)
 class ServingDocument:
-    """``serving.json``: how the model is asked, and how its answer becomes a score.
+    """``serving.json``: the features that the model takes, and how its probability becomes a score.
 
-    ``score_map`` has (probability, score) per knot; ``base`` is the margin of the leaf table before any split.
+    ``base`` is the margin of the leaf table before any split.
     """
 
     feature_set: str
     feature_names: list[str]
-    score_map: ScoreMap
+    score_map: ScoreKnots
     base: float
     calibration: dict[str, float] | None = None
 

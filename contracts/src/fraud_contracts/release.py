@@ -13,12 +13,10 @@ from pydantic import Field
 
 from fraud_contracts.config import Mounted
 from fraud_contracts.detector_policy import Policy
+from fraud_contracts.model_package import ScoreKnots
 from fraud_contracts.names import Slot
 
 BUCKETS = 10_000
-
-ScoreMap = list[tuple[float, float]]
-"""Knots (probability, score 0-1000), both ascending; between knots the score is linear in the probability."""
 
 
 class ModelPackage(Mounted):
@@ -30,7 +28,7 @@ class ModelPackage(Mounted):
     feature_set: str
     slot: Slot
     url: str
-    score_map: ScoreMap
+    score_map: ScoreKnots
 
 
 class Split(Mounted):

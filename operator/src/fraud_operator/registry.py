@@ -14,12 +14,13 @@ from fraud_contracts.model_package import (
     PACKAGE_FOLDER,
     SERVING,
     PackageError,
+    ScoreKnots,
     ServingDocument,
     check_listed,
     read_manifest,
 )
 from fraud_contracts.model_version import CHAMPION, VersionTags
-from fraud_contracts.release import ModelPackage, ScoreMap
+from fraud_contracts.release import ModelPackage
 from fraud_contracts.training_end import REVISION_TAG, TrainingFailure
 
 TIMEOUT: Final = (3.0, 10.0)
@@ -44,7 +45,7 @@ class Version:
     training_revision: str
     run_id: str
     seeds: int
-    score_map: ScoreMap
+    score_map: ScoreKnots
 
     def package(self) -> ModelPackage:
         """Slot and url are the rollout's to fill in."""
@@ -121,7 +122,7 @@ class Registry:
             raise PackageError(f"{folder}/{name} of run {run_id} can't be read: HTTP {answer.status_code}")
         return answer.content
 
-    def _score_map(self, run_id: str, source: str, digest: str) -> ScoreMap:
+    def _score_map(self, run_id: str, source: str, digest: str) -> ScoreKnots:
         """The score map of a package, once its manifest gives the digest and serving.json is what the manifest says."""
         folder = source.rstrip("/").rsplit("/", 1)[-1] if source else PACKAGE_FOLDER
         manifest = read_manifest(self._artifact(run_id, folder, MANIFEST), digest)

@@ -15,6 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud_contracts.model_package import ScoreKnots
+
 # (score, share of payments that reach it). Frozen: thresholds in users' specs refer to it.
 ALERT_RATES: Final = (
     (200, 0.5),
@@ -27,10 +29,9 @@ ALERT_RATES: Final = (
     (900, 0.002),
     (950, 0.001),
 )
-Knots = list[tuple[float, float]]
 
 
-def fit(probabilities: NDArray[np.floating]) -> Knots:
+def fit(probabilities: NDArray[np.floating]) -> ScoreKnots:
     """Knots (probability, score) with both ascending, from (0, 0) to (1, 1000).
 
     A rate is never exceeded on the data given: where many payments share one probability, the lower score holds.
@@ -38,7 +39,7 @@ def fit(probabilities: NDArray[np.floating]) -> Knots:
     ranked = np.sort(np.asarray(probabilities, dtype=np.float64))
     if len(ranked) == 0 or not np.isfinite(ranked).all() or ranked[0] < 0 or ranked[-1] > 1:
         raise ValueError("a score map needs probabilities between 0 and 1")
-    knots: Knots = [(0.0, 0.0)]
+    knots: ScoreKnots = [(0.0, 0.0)]
     for score, rate in ALERT_RATES:
         allowed = int(rate * len(ranked))
         if allowed == 0:

@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud_contracts.model_package import ScoreKnots
 from fraud_pipelines import evaluation
-from fraud_pipelines.score_map import Knots, ScoreMap
+from fraud_pipelines.score_map import ScoreMap
 from fraud_ray import baselines
 from fraud_ray.dataset import Dataset, Split
 
@@ -147,7 +148,7 @@ def make(
     data: Dataset,
     split: Split,
     probabilities: dict[str, NDArray[np.float64]],
-    knots: Knots,
+    knots: ScoreKnots,
     seed: int,
 ) -> dict[str, Any]:
     """``probabilities`` of the parts valid and test, as served."""
