@@ -80,7 +80,7 @@ def at_budget(
     y, s = _both(labels, scores)
     count = int(rate * len(y))
     top = np.argsort(-s, kind="stable")[:count]
-    found: dict[str, float] = {
+    measures: dict[str, float] = {
         "alert_rate": rate,
         "alerts": count,
         "precision": float(y[top].mean()) if count else float("nan"),
@@ -88,8 +88,8 @@ def at_budget(
     }
     if amounts is not None:
         money = np.asarray(amounts, dtype=np.float64) * y
-        found["money_recall"] = float(money[top].sum() / money.sum()) if money.sum() else float("nan")
-    return found
+        measures["money_recall"] = float(money[top].sum() / money.sum()) if money.sum() else float("nan")
+    return measures
 
 
 def card_precision_at(
@@ -173,7 +173,7 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """A percentile interval; whole groups (customers) are drawn where given, since one's payments stand or fall together.
+    """A percentile interval. With ``groups`` (customers) whole groups are drawn, as one customer's payments are not independent.
 
     Draws are counts used as weights, so the data is never copied.
     """
@@ -183,7 +183,7 @@ def bootstrap(
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Another score on the same rows and the same draws: its own interval, and that of what the first is ahead by."""
 
     value: Interval
@@ -199,7 +199,7 @@ def compare(
     rounds: int = 200,
     seed: int = 0,
     level: float = 0.95,
-) -> dict[str, Compared]:
+) -> dict[str, Comparison]:
     """``scores`` against each of ``others``, paired: a draw that is hard for one is as hard for the other.
 
     With the same groups, rounds and seed the draws are those of ``bootstrap``.
@@ -208,14 +208,14 @@ def compare(
     draws = _draws(_units(len(y), groups), rounds, seed)
     first = [measure(y, s, weights) for weights in draws]
     value = measure(y, s, None)
-    found = {}
+    comparisons = {}
     for name, other in others.items():
         _, o = _both(labels, other)
         second = [measure(y, o, weights) for weights in draws]
         alone = measure(y, o, None)
         ahead = [a - b for a, b in zip(first, second, strict=True)]
-        found[name] = Compared(_interval(alone, second, level), _interval(value - alone, ahead, level))
-    return found
+        comparisons[name] = Comparison(_interval(alone, second, level), _interval(value - alone, ahead, level))
+    return comparisons
 
 
 def by_alerts_per_day(
@@ -228,17 +228,17 @@ def by_alerts_per_day(
     _, first, size = np.unique(day[order], return_index=True, return_counts=True)
     rank = np.arange(len(y)) - np.repeat(first, size)
     fraud = y[order]
-    found = []
+    rows = []
     for n in alerts:
         top = rank < n
-        found.append(
+        rows.append(
             {
                 "alerts_per_day": n,
                 "recall": float(fraud[top].sum() / y.sum()) if y.sum() else float("nan"),
                 "precision": float(fraud[top].mean()) if top.any() else float("nan"),
             }
         )
-    return found
+    return rows
 
 
 def distribution(labels: ArrayLike, scores: ArrayLike, edges: Sequence[float]) -> list[dict[str, float]]:

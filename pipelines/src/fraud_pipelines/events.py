@@ -87,24 +87,24 @@ class EventSchema:
 
         ``now_ms`` is the append or arrival time that ``maxFutureSkew`` is measured from.
         """
-        found, exact = decode(raw)
+        document, exact = decode(raw)
         if not exact:
             # Flat and without escapes here, so a field's name in quotes and a colon is that field and no text.
             for field, literal in self._decimals:
-                if found.get(field).__class__ is float:
+                if document.get(field).__class__ is float:
                     match = literal.search(raw)
                     if match is None or len(match[1]) > _SHORT_NUMBER:
-                        found = reread(raw)
+                        document = reread(raw)
                         break
-        if "decision" in found:
-            event_id = identifier(found.get(self._id), self._id)
+        if "decision" in document:
+            event_id = identifier(document.get(self._id), self._id)
             raise EventError(
                 Reason.CARRIES_DECISION,
                 "the transaction carries a decision; only the decision service may add one",
                 "decision",
                 event_id,
             )
-        event = self._event(found, tokeniser, now_ms)
+        event = self._event(document, tokeniser, now_ms)
         return event, self.hash(event)
 
     def canonical(self, row: Mapping[str, Any], tokeniser: Tokeniser, now_ms: int) -> Event:
@@ -120,9 +120,9 @@ class EventSchema:
             return hashlib.sha256(orjson.dumps(event, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
         return body_hash(event)
 
-    def _event(self, found: Mapping[str, Any], tokeniser: Tokeniser, now_ms: int) -> Event:
-        event_id = identifier(found.get(self._id), self._id)
-        time = self._time_ms(found.get(self._time), event_id)
+    def _event(self, document: Mapping[str, Any], tokeniser: Tokeniser, now_ms: int) -> Event:
+        event_id = identifier(document.get(self._id), self._id)
+        time = self._time_ms(document.get(self._time), event_id)
         if time < MIN_TIME:
             _fail(
                 Reason.INVALID_TIME, self._time, f"is before 2000-01-01; its unit is {self._unit}", event_id
@@ -136,7 +136,7 @@ class EventSchema:
             )
         # Before the amount: another currency has other decimals, too.
         if self._currency_field is not None and (
-            self._currency is None or found.get(self._currency_field) != self._currency
+            self._currency is None or document.get(self._currency_field) != self._currency
         ):
             _fail(
                 Reason.WRONG_CURRENCY,
@@ -146,10 +146,10 @@ class EventSchema:
                 else "can't be checked: the detector lacks event.amount.currency",
                 event_id,
             )
-        amount = self._minor(found.get(self._amount), event_id)
+        amount = self._minor(document.get(self._amount), event_id)
         entities: dict[str, str | None] = {}
         for name, field, sensitive, required in self._entities:
-            value = found.get(field)
+            value = document.get(field)
             if value is None and not required:
                 entities[name] = None
                 continue
@@ -157,7 +157,7 @@ class EventSchema:
             entities[name] = tokeniser.token(field, text) if sensitive else text
         fields: dict[str, Scalar] = {}
         for field, kind, sensitive in self._fields:
-            value = found.get(field)
+            value = document.get(field)
             if value is not None:
                 value = _scalar(value, field, kind, event_id)
                 if sensitive:
@@ -263,16 +263,16 @@ class EventSchema:
 
     def _typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """History cells as the JSON values that they stand for; what can't be read stays text and is refused later."""
-        found = {key: None if value == "" else value for key, value in row.items()}
+        cells = {key: None if value == "" else value for key, value in row.items()}
         kinds = {name: kind for name, kind, _ in self._fields}
         kinds[self._amount] = FieldType.NUMBER
         if self._unit is not TimeUnit.RFC3339:
             kinds[self._time] = FieldType.INTEGER if self._unit is TimeUnit.MS else FieldType.NUMBER
         for field, kind in kinds.items():
-            value = found.get(field)
+            value = cells.get(field)
             if isinstance(value, str):
-                found[field] = _from_text(value, kind)
-        return found
+                cells[field] = _from_text(value, kind)
+        return cells
 
 
 def _literal(field: str) -> re.Pattern[bytes]:
@@ -283,24 +283,24 @@ def _literal(field: str) -> re.Pattern[bytes]:
 
 def _scalar(value: Any, field: str, kind: FieldType, event_id: str) -> Scalar:
     """A declared field's value in its one form; numbers become floats, so that 5 and 5.0 are the same body."""
-    given = value.__class__
+    value_type = value.__class__
     if kind is FieldType.STRING:
-        if given is str:
+        if value_type is str:
             if len(value) > MAX_FIELD_TEXT:
                 _fail(Reason.WRONG_TYPE, field, f"is longer than {MAX_FIELD_TEXT} characters", event_id)
             return str(value)
         _fail(Reason.WRONG_TYPE, field, "must be a string", event_id)
     if kind is FieldType.INTEGER:
-        if given is int and -MAX_INTEGER <= value <= MAX_INTEGER:
+        if value_type is int and -MAX_INTEGER <= value <= MAX_INTEGER:
             return int(value)
         _fail(Reason.WRONG_TYPE, field, "must be an integer below 2^53", event_id)
     if kind is FieldType.NUMBER:
-        if given in (int, float, Decimal):
+        if value_type in (int, float, Decimal):
             number = float(value) if abs(value) < 1e300 else float("inf")
             if number == number and abs(number) != float("inf"):
                 return number + 0.0  # -0.0 and 0.0 are one value
         _fail(Reason.WRONG_TYPE, field, "must be a finite number", event_id)
-    if given is bool:
+    if value_type is bool:
         return bool(value)
     _fail(Reason.WRONG_TYPE, field, "must be true or false", event_id)
 

@@ -1,7 +1,7 @@
-"""Features of history: the same stages over events and labels in time order, with decoded states kept in memory.
+"""Features of history: the stream's stages, run over events and labels in time order with decoded states in memory.
 
-A label that was known at ``t`` goes before the event at ``t``, as the stream would have had it. The last states are the
-seeds that a stream starts from.
+A label that became known at ``t`` is applied before an event at ``t``, as in the stream. The last states are the seeds that
+a stream starts from.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Replay:
                 if repeat:
                     values[i] = state.peek(event)
                     continue
-                taken = state.observe(event, key)
-                if taken is None:
-                    taken = state.read(event)
+                new_values = state.observe(event, key)
+                if new_values is None:
+                    new_values = state.read(event)
                     repeat = i == 0
                     self.repeats += repeat
-                values[i] = taken
+                values[i] = new_values
             yield event, assemble(event, *values)
         while label is not None:
             self.label(label)

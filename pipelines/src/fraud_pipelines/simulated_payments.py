@@ -45,7 +45,7 @@ class Row(TypedDict):
 
 
 class Payments:
-    """Draws transactions between two times; a method that adds a case says how many rows it made."""
+    """Draws transactions between two times. A method that adds a case returns how many rows that are."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class Payments:
         return np.asarray(np.exp(self.p.log_amount[who] + self.p.price[where] + noise), dtype=np.float64)
 
     def customer(self) -> int:
-        """By activity; a search in the sums costs less than a weighted choice, which is made thousands of times."""
-        found = int(np.searchsorted(self._whose, self.rng.random()))
-        return min(found, self.p.customers - 1)
+        """A customer drawn by activity. A search in the running sums: thousands of weighted choices would cost more."""
+        index = int(np.searchsorted(self._whose, self.rng.random()))
+        return min(index, self.p.customers - 1)
 
     def moment(self, tail_ms: float = 0.0) -> int:
         """A time that leaves room for a case of that length."""
@@ -206,16 +206,16 @@ class Payments:
         return self.add(when, who, where, amount, rng.random(count) < self.p.online[who], "slow_mimicry")
 
     def frauds(self, count: int) -> int:
-        """``count`` fraudulent rows or up to a case more, of the six patterns in about even parts."""
-        made = 0
+        """Adds at least ``count`` fraudulent rows, the six patterns in about even parts; -> how many it added."""
+        total = 0
         for number, pattern in enumerate(FRAUDS, start=1):
-            case: Callable[[], int] = getattr(self, pattern)
-            while made < count * number / len(FRAUDS):
-                made += case()
-        return made
+            add_case: Callable[[], int] = getattr(self, pattern)
+            while total < count * number / len(FRAUDS):
+                total += add_case()
+        return total
 
     def rows(self, prefix: str) -> list[Row]:
-        """Everything made so far in order of time, inside the period."""
+        """All rows added so far, in order of time, inside the period."""
         when, who, where, amount = (np.concatenate([part[i] for part in self.parts]) for i in range(4))
         online = np.concatenate([part[4] for part in self.parts])
         patterns = [pattern for *part, pattern in self.parts for _ in range(len(part[0]))]

@@ -70,9 +70,10 @@ class FeatureSet:
     def observe(
         self, states: Mapping[str, bytes | None], event: Event, epoch: int = 0
     ) -> tuple[list[float], dict[str, bytes], dict[str, Saw]]:
-        """All stages at once: -> (vector, new states by entity, what each had seen before).
+        """Applies an event to all stages: -> (vector, new states by entity, per entity what its stage had seen before).
 
-        A repeat, found by the first stage, gets a vector and changes nothing: the states are the given objects.
+        The first stage tells whether the id is repeated. A repeat gets a vector and changes nothing: the states that come
+        back are the objects that came in.
         """
         values: dict[str, Sequence[float] | None] = {}
         new: dict[str, bytes] = {}
@@ -84,10 +85,10 @@ class FeatureSet:
             state = states.get(stage.entity)
             key = stage.open(state, epoch)
             saw[stage.entity] = key.saw
-            taken = key.observe(event)
-            repeat = repeat or (i == 0 and taken is None)
-            values[stage.entity] = key.read(event) if taken is None else taken
-            if taken is not None and not repeat:
+            new_values = key.observe(event)
+            repeat = repeat or (i == 0 and new_values is None)
+            values[stage.entity] = key.read(event) if new_values is None else new_values
+            if new_values is not None and not repeat:
                 new[stage.entity] = key.dump()
             elif state is not None:
                 new[stage.entity] = state

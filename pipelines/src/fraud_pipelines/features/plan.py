@@ -33,7 +33,8 @@ def hash64(text: str) -> int:
 def integer(event: Event, of: str) -> int | None:
     """Amount or a declared integer field; None where it is null."""
     if of == AMOUNT:
-        return event["amount"]  # type: ignore[no-any-return]
+        amount: int = event["amount"]
+        return amount
     value = event["fields"].get(of)
     return value if value.__class__ is int else None
 
@@ -63,18 +64,18 @@ class FraudPlan:
                 n = end - bisect_right(ts, until - window, 0, end)
                 out += (0, 0.0 if n else NAN)
             return
-        seen, known_since = main.count_to(end), frauds.peaks[0]
+        count_to_end, known_at = main.count_to(end), frauds.peaks[0]
         fraud_end = bisect_right(fts, until)
         for window in self.windows:
-            n = seen - main.count_to(bisect_right(ts, until - window, 0, end))
+            n = count_to_end - main.count_to(bisect_right(ts, until - window, 0, end))
             first = bisect_right(fts, until - window, 0, fraud_end)
             x = 0
             if first < fraud_end:
-                if max(known_since[first:fraud_end]) <= t:
+                if max(known_at[first:fraud_end]) <= t:
                     x = frauds.count_to(fraud_end) - frauds.count_to(first)
                 else:  # a late transaction may not see what became known after it
                     for i in range(first, fraud_end):
-                        if known_since[i] <= t:
+                        if known_at[i] <= t:
                             x += frauds.count_to(i + 1) - frauds.count_to(i)
             out += (x, float(x) / float(n) if n else NAN)
 

@@ -48,9 +48,9 @@ def event_hash_v1(event: Event, key: int) -> int:
     return mixed & MASK
 
 
-def label_hash(event_id: str, known: int) -> int:
+def label_hash(event_id: str, known_at: int) -> int:
     """What a label adds to the digest; its person keeps it apart from the hash of its event."""
-    text = f"{known}:{event_id}".encode()
+    text = f"{known_at}:{event_id}".encode()
     return int.from_bytes(blake2b(text, digest_size=8, person=b"label").digest(), "little")
 
 
@@ -161,7 +161,7 @@ class KeyState:
         frauds = self.frauds
         if frauds is None:
             return False
-        event_id, t, known = label["id"], label["time"], label["known"]
+        event_id, t, known_at = label["id"], label["time"], label["known"]
         tag = hash64(event_id) & TAG
         row = frauds.find(t, tag)
         if not label["fraud"]:
@@ -171,16 +171,16 @@ class KeyState:
             frauds.remove(row)
         elif row >= 0:
             before = frauds.peaks[0][row]
-            if before <= known:
+            if before <= known_at:
                 return False
-            self.digest = self.digest - label_hash(event_id, before) + label_hash(event_id, known) & MASK
-            frauds.peaks[0][row] = known
+            self.digest = self.digest - label_hash(event_id, before) + label_hash(event_id, known_at) & MASK
+            frauds.peaks[0][row] = known_at
         else:
             if self.is_too_late(t):
                 return False
-            if frauds.add(t, tag, (), (known,)) == TOO_OLD:
+            if frauds.add(t, tag, (), (known_at,)) == TOO_OLD:
                 return False
-            self.digest = self.digest + label_hash(event_id, known) & MASK
+            self.digest = self.digest + label_hash(event_id, known_at) & MASK
         self.seq += 1
         return True
 
