@@ -135,8 +135,8 @@ def test_what_the_engine_cannot_compute_is_found_before_it_starts(extra: dict[st
         **SMALLEST["event"],
         "fields": [{"name": "items", "type": "integer"}, {"name": "online", "type": "boolean"}],
     }
-    found = check(parse_spec(changed(features={"extra": [extra]}, event=event)))
-    assert [error.path for error in found] == [f"spec.features.extra[0].{path}"]
+    faults = check(parse_spec(changed(features={"extra": [extra]}, event=event)))
+    assert [error.path for error in faults] == [f"spec.features.extra[0].{path}"]
 
 
 def test_operands_may_be_the_presets_features_and_earlier_ones() -> None:

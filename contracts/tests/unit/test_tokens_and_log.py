@@ -45,9 +45,9 @@ def test_a_trace_quotes_nothing_that_was_sent() -> None:
         except ValueError as error:
             raise KeyError(CARD) from error
     except KeyError as error:
-        told = _logged(error)
-    assert CARD not in told and "ValueError: invalid literal" in told and "KeyError" in told
-    assert "test_a_trace_quotes_nothing" in told
+        logged = _logged(error)
+    assert CARD not in logged and "ValueError: invalid literal" in logged and "KeyError" in logged
+    assert "test_a_trace_quotes_nothing" in logged
     assert "4539 5787" not in _logged(TypeError("got 4539 5787 6362 1486, smith"))
     assert "smith" not in _logged(ValueError("what is 'smith'?"))
 

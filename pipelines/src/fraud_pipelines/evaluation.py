@@ -214,7 +214,9 @@ def compare(
         second = [measure(y, o, weights) for weights in draws]
         alone = measure(y, o, None)
         ahead = [a - b for a, b in zip(first, second, strict=True)]
-        comparisons[name] = Comparison(_interval(alone, second, level), _interval(value - alone, ahead, level))
+        comparisons[name] = Comparison(
+            _interval(alone, second, level), _interval(value - alone, ahead, level)
+        )
     return comparisons
 
 

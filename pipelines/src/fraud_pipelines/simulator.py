@@ -48,8 +48,8 @@ _SUSPECTED: Final = 0.002  # of the honest payments; an analyst looks at them
 _QUICK: Final = ("card_testing", "account_takeover", "velocity_burst", "amount_anomaly")
 
 
-class Told(TypedDict):
-    """A label report, as ``POST /v1/labels`` takes it, and when it is sent."""
+class SentReport(TypedDict):
+    """A label report, as ``POST /v1/labels`` takes it, with the time at which it is sent."""
 
     id: str
     label: str
@@ -74,13 +74,13 @@ def simulate(
     """Exactly ``rows`` transactions over ``days`` from ``start_ms``, sorted by time, about ``fraud_rate`` of them fraud."""
     people = people or population(seed, rows, days)
     maker = Payments(people, np.random.default_rng([seed, 2]), start_ms, start_ms + days * DAY, drift)
-    left = rows - maker.frauds(max(1, min(rows // 2, round(rows * fraud_rate))))
+    rows_left = rows - maker.frauds(max(1, min(rows // 2, round(rows * fraud_rate))))
     for share, case in ((0.04, maker.spree), (0.03, maker.sale)):
-        wanted = left * share
-        while wanted > 0 and left > 100:
-            made = case()
-            wanted, left = wanted - made, left - made
-    maker.habits(max(0, left))
+        wanted_rows = rows_left * share
+        while wanted_rows > 0 and rows_left > 100:
+            added = case()
+            wanted_rows, rows_left = wanted_rows - added, rows_left - added
+    maker.habits(max(0, rows_left))
     return maker.rows(f"s{seed}")[:rows]
 
 
@@ -89,50 +89,50 @@ def live(
 ) -> Iterator[Row]:
     """Traffic at ``rate`` per second from ``start_ms``; honest customers take turns, so that none pays in a hurry.
 
-    When all known customers have paid, new ones follow, without a past. Fraud is of the patterns that last minutes to
-    hours, pressed into the time. ``run`` tells ids of two runs apart.
+    When all customers of ``people`` have paid, new ones without a past follow. Of the frauds there are the patterns that
+    last minutes to hours, compressed into the time. ``run`` tells ids of two runs apart.
     """
     end_ms = start_ms + max(1, round(seconds * 1000))
     total = max(1, round(rate * seconds))
     maker = Payments(people, np.random.default_rng([people.seed, 3, run]), start_ms, end_ms)
     rng = maker.rng
-    made = 0
-    while made < round(total * fraud_rate):
-        made += int(getattr(maker, _QUICK[int(rng.integers(0, len(_QUICK)))])())
+    fraud_rows = 0
+    while fraud_rows < round(total * fraud_rate):
+        fraud_rows += int(getattr(maker, _QUICK[int(rng.integers(0, len(_QUICK)))])())
     for i, (when, *rest, pattern) in enumerate(maker.parts):
         scale = min(1.0, 0.5 * (end_ms - start_ms) / max(1, int(when[-1] - when[0])))
         pressed = when[0] + (when - when[0]) * scale
         maker.parts[i] = (np.minimum(pressed.astype(np.int64), end_ms - 1), *rest, pattern)
-    count = max(0, total - made)
+    count = max(0, total - fraud_rows)
     turn = np.concatenate(
         [rng.permutation(people.customers), np.arange(people.customers, max(count, people.customers))]
     )[:count]
-    known = turn % people.customers  # a new customer has some known one's habits
-    where = people.favourites[known, rng.integers(0, people.favourites.shape[1], count)]
+    habits_of = turn % people.customers  # a new customer has the habits of an earlier one
+    where = people.favourites[habits_of, rng.integers(0, people.favourites.shape[1], count)]
     maker.add(
         rng.integers(start_ms, end_ms, count),
         turn,
         where,
-        maker.amounts(known, where),
-        rng.random(count) < people.online[known],
+        maker.amounts(habits_of, where),
+        rng.random(count) < people.online[habits_of],
         "habit",
     )
     yield from maker.rows(f"l{people.seed}-{run}")
 
 
-def reports(rows: Sequence[Row], seed: int, delays: Mapping[str, float] = DELAYS) -> list[Told]:
-    """What analysts and card holders say of the rows, in the order in which it is sent, each source after its own delay.
+def reports(rows: Sequence[Row], seed: int, delays: Mapping[str, float] = DELAYS) -> list[SentReport]:
+    """The reports of analysts and card holders on the rows, in the order in which they are sent, each after its source's delay.
 
-    Some frauds nobody reports. An analyst errs at times; a second report then says what was so.
+    Some frauds nobody reports. An analyst errs at times; a second report then corrects the first.
     """
     rng = np.random.default_rng([seed, 4])
-    told: list[Told] = []
+    sent_reports: list[SentReport] = []
 
-    def tell(row: Row, fraud: bool, source: str, since: int) -> int:
+    def send(row: Row, fraud: bool, source: str, since: int) -> int:
         wait = delays[source] * float(np.exp(rng.normal(0.0, _DELAY_SPREAD)))
         sent = since + max(1, round(wait * DAY))
         label = "fraud" if fraud else "legitimate"
-        told.append(
+        sent_reports.append(
             {
                 "id": row["transaction_id"],
                 "label": label,
@@ -150,38 +150,40 @@ def reports(rows: Sequence[Row], seed: int, delays: Mapping[str, float] = DELAYS
         if fraud and drawn < _NEVER:
             continue
         if fraud and drawn >= _NEVER + _BY_ANALYST:
-            tell(row, True, "chargeback", when)
+            send(row, True, "chargeback", when)
             continue
         right = rng.random() >= _MISJUDGED
-        first = tell(row, fraud == right, "analyst", when)
+        first = send(row, fraud == right, "analyst", when)
         if not right:
-            tell(row, fraud, "chargeback" if fraud else "analyst", first)
-    return sorted(told, key=lambda one: (one["sent"], one["id"]))
+            send(row, fraud, "chargeback" if fraud else "analyst", first)
+    return sorted(sent_reports, key=lambda one: (one["sent"], one["id"]))
 
 
-def as_known(rows: Sequence[Row], told: Sequence[Told], at_ms: int) -> list[dict[str, Any]]:
-    """The rows as a bank's history has them at a time: the label that stands by then, and since when it is known."""
-    standing: dict[str, Told] = {}
-    for one in told:
+def labelled_as_of(
+    rows: Sequence[Row], sent_reports: Sequence[SentReport], at_ms: int
+) -> list[dict[str, Any]]:
+    """The rows as a bank's history has them at ``at_ms``: with the label that stands by then, and when it became known."""
+    standing: dict[str, SentReport] = {}
+    for one in sent_reports:
         if one["sent"] <= at_ms:
             before = standing.get(one["id"])
             if before is None or before["label"] != one["label"]:
                 standing[one["id"]] = one
-    found = []
+    labelled = []
     for row in rows:
         label = standing.get(row["transaction_id"])
         fraud = label is not None and label["label"] == "fraud"
-        known = label["sent"] if label is not None and fraud else ""
-        found.append({**row, "is_fraud": int(fraud), KNOWN: known})
-    return found
+        known_at = label["sent"] if label is not None and fraud else ""
+        labelled.append({**row, "is_fraud": int(fraud), KNOWN: known_at})
+    return labelled
 
 
 def write_csv(
-    rows: Sequence[Mapping[str, Any]], path: Path, known: bool = False, patterns: bool = False
+    rows: Sequence[Mapping[str, Any]], path: Path, known_times: bool = False, patterns: bool = False
 ) -> None:
     """The history file that training imports; gzip without a time stamp, so that equal rows give equal bytes."""
     text = io.StringIO(newline="")
-    fields = [*FIELDS, *([KNOWN] if known else []), *([PATTERN] if patterns else [])]
+    fields = [*FIELDS, *([KNOWN] if known_times else []), *([PATTERN] if patterns else [])]
     writer = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     if patterns:
@@ -211,8 +213,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--patterns", action="store_true", help=f"add the column {PATTERN}, to judge by")
     parser.add_argument("--reports", type=Path, help="write the label reports here, one JSON object a line")
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(argv)
-    for path in (given.out, given.reports):
+    options = parser.parse_args(argv)
+    for path in (options.out, options.reports):
         if path is None:
             continue
         if path.exists() or path.is_symlink():
@@ -220,25 +222,27 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         file = outputs.in_the_way(path)
         if file is not None:
             parser.error(f"{file} is no folder")
-    if given.reports is not None and given.reports.resolve() == given.out.resolve():
-        parser.error(f"{given.out} can't be both: give --reports another name")
-    return given
+    if options.reports is not None and options.reports.resolve() == options.out.resolve():
+        parser.error(f"{options.out} can't be both: give --reports another name")
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = _options(argv)
-    end_ms = given.end_ms if given.end_ms is not None else int(time.time() * 1000)
-    start_ms = end_ms - given.days * DAY
-    drift = Drift(start_ms + round(given.drift_at * given.days * DAY), given.drift)
-    rows = simulate(given.rows, given.seed, given.days, start_ms, given.fraud_rate, drift=drift)
-    told = reports(rows, given.seed)
-    written: Sequence[Mapping[str, Any]] = as_known(rows, told, end_ms) if given.as_known else rows
-    write_csv(written, given.out, known=given.as_known, patterns=given.patterns)
-    if given.reports is not None:
-        given.reports.parent.mkdir(parents=True, exist_ok=True)
-        given.reports.write_text("".join(json.dumps(one) + "\n" for one in told))
+    options = _options(argv)
+    end_ms = options.end_ms if options.end_ms is not None else int(time.time() * 1000)
+    start_ms = end_ms - options.days * DAY
+    drift = Drift(start_ms + round(options.drift_at * options.days * DAY), options.drift)
+    rows = simulate(options.rows, options.seed, options.days, start_ms, options.fraud_rate, drift=drift)
+    sent_reports = reports(rows, options.seed)
+    history: Sequence[Mapping[str, Any]] = (
+        labelled_as_of(rows, sent_reports, end_ms) if options.as_known else rows
+    )
+    write_csv(history, options.out, known_times=options.as_known, patterns=options.patterns)
+    if options.reports is not None:
+        options.reports.parent.mkdir(parents=True, exist_ok=True)
+        options.reports.write_text("".join(json.dumps(one) + "\n" for one in sent_reports))
     frauds = sum(row["is_fraud"] for row in rows)
-    sys.stdout.write(f"{given.out}: {len(rows)} rows, {frauds} fraudulent, {given.days} days\n")
+    sys.stdout.write(f"{options.out}: {len(rows)} rows, {frauds} fraudulent, {options.days} days\n")
     return 0
 
 

@@ -54,28 +54,28 @@ class Stream:
         self.records: list[dict[str, Any]] = []
         self.run = "1"
 
-    def key(self, entity: str, made: dict[str, Any]) -> str:
-        return profile_key(ENGINE.hash6, entity, made["entities"][entity])
+    def key(self, entity: str, body: dict[str, Any]) -> str:
+        return profile_key(ENGINE.hash6, entity, body["entities"][entity])
 
-    def apply(self, made: dict[str, Any], emit: bool = True) -> None:
+    def apply(self, body: dict[str, Any], emit: bool = True) -> None:
         vector, new, saw = ENGINE.observe(
             {
-                entity: self.states[self.key(entity, made)]
-                for entity, token in made["entities"].items()
-                if token is not None and self.key(entity, made) in self.states
+                entity: self.states[self.key(entity, body)]
+                for entity, token in body["entities"].items()
+                if token is not None and self.key(entity, body) in self.states
             },
-            made,
+            body,
         )
-        self.states.update({self.key(entity, made): state for entity, state in new.items()})
+        self.states.update({self.key(entity, body): state for entity, state in new.items()})
         if emit:
-            self.records.append(record(made, vector, saw, len(self.records), self.run))
+            self.records.append(record(body, vector, saw, len(self.records), self.run))
 
     def label(self, body: dict[str, Any]) -> None:
         stage, key = ENGINE.stage("counterparty"), self.key("counterparty", body)
         self.states[key] = stage.label(self.states.get(key), body)
 
 
-def told(vector: list[float]) -> list[float | None]:
+def with_nulls(vector: list[float]) -> list[float | None]:
     return [None if value != value else value for value in vector]
 
 
@@ -83,28 +83,28 @@ def shown(saw: dict[str, tuple[int, int, int]]) -> dict[str, list[Any]]:
     return {entity: [epoch, seq, f"{digest:016x}"] for entity, (epoch, seq, digest) in saw.items()}
 
 
-def record(made: dict[str, Any], vector: list[float], saw: Any, offset: int, run: str) -> dict[str, Any]:
+def record(body: dict[str, Any], vector: list[float], saw: Any, offset: int, run: str) -> dict[str, Any]:
     return {
-        "event": made,
+        "event": body,
         "set": ENGINE.hash,
-        "vector": told(vector),
+        "vector": with_nulls(vector),
         "saw": shown(saw),
         "repeat": False,
         "reason": None,
         "run": run,
-        "source": {"topic": "t", "partition": 0, "offset": int(made["id"][1:])},
+        "source": {"topic": "t", "partition": 0, "offset": int(body["id"][1:])},
         "at": [START + offset, 0, offset],
     }
 
 
 def first_decided(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first emission of each id, as the worker would decide it."""
-    found: dict[str, dict[str, Any]] = {}
+    first: dict[str, dict[str, Any]] = {}
     for one in records:
-        found.setdefault(one["event"]["id"], one)
+        first.setdefault(one["event"]["id"], one)
     return [
         {"id": name, "door": "stream", **{k: one[k] for k in ("event", "set", "vector", "saw", "source")}}
-        for name, one in found.items()
+        for name, one in first.items()
     ]
 
 
@@ -116,13 +116,13 @@ def seeded() -> tuple[Stream, dict[str, list[bytes]]]:
 
 
 def label(number: int, offset: int, fraud: bool = True) -> dict[str, Any]:
-    made = event(number)
+    body = event(number)
     return {
-        **{name: made[name] for name in ("id", "time", "entities")},
+        **{name: body[name] for name in ("id", "time", "entities")},
         "fraud": fraud,
         "source": "chargeback",
         "claimed": 0,
-        "known": made["time"] + 30 * MINUTE,
+        "known": body["time"] + 30 * MINUTE,
         "at": [START + offset, 0, offset],
     }
 
@@ -160,14 +160,14 @@ def test_after_a_restore_in_another_order_each_first_emission_is_made_again(seed
     stream, seeds = seeded()
     labels: list[dict[str, Any]] = []
 
-    def play(numbers: list[int], known: list[dict[str, Any]], swallowed: float) -> None:
-        waiting = list(known)
+    def play(numbers: list[int], label_records: list[dict[str, Any]], swallowed: float) -> None:
+        waiting = list(label_records)
         for number in numbers:
             while waiting and dice.random() < 0.3:
                 stream.label(waiting.pop(0))
             stream.apply(event(number), emit=dice.random() >= swallowed)
-        for left in waiting:
-            stream.label(left)
+        for unsent in waiting:
+            stream.label(unsent)
 
     for n, number in enumerate((3, 5, 8, 31, 32)):
         labels.append(label(number, n))
@@ -279,8 +279,8 @@ def test_decisions_from_before_and_after_an_update_are_made_again() -> None:
 
 def as_version_1(profile: bytes, digest: int | None = None) -> bytes:
     """The profile as version 1 wrote it, with this digest."""
-    made = bytearray(profile)
-    struct.pack_into("<H", made, 2, 1)
+    changed = bytearray(profile)
+    struct.pack_into("<H", changed, 2, 1)
     if digest is not None:
-        struct.pack_into("<Q", made, 20, digest)
-    return bytes(made)
+        struct.pack_into("<Q", changed, 20, digest)
+    return bytes(changed)

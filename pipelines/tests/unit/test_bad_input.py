@@ -42,7 +42,7 @@ def test_look_alikes_are_other_ids() -> None:
 def test_the_page_says_the_same() -> None:
     """Every case is a row of docs/bad-input.md with its outcome, and the page has no other rows."""
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    told = [tuple(cell.strip().strip("`") for cell in row.strip("|").split("|")[:2]) for row in rows]
-    wanted = [(case.name, case.outcome) for case in CASES]
-    wanted += [(name, code or "taken") for name, _, code in LABELS]
-    assert sorted(row for row in told if row[0] not in ("what", "---")) == sorted(wanted)
+    listed = [tuple(cell.strip().strip("`") for cell in row.strip("|").split("|")[:2]) for row in rows]
+    expected = [(case.name, case.outcome) for case in CASES]
+    expected += [(name, code or "taken") for name, _, code in LABELS]
+    assert sorted(row for row in listed if row[0] not in ("what", "---")) == sorted(expected)

@@ -86,7 +86,7 @@ def bits(vector: list[float]) -> list[bytes]:
     return [struct.pack("<d", NAN if value != value else value) for value in vector]
 
 
-def told(names: tuple[str, ...], got: list[float], want: list[float]) -> dict[str, tuple[float, float]]:
+def differing(names: tuple[str, ...], got: list[float], want: list[float]) -> dict[str, tuple[float, float]]:
     """The features that differ: what a failing test shows."""
     return {
         name: (a, b)
@@ -133,7 +133,7 @@ STEPS = st.one_of(st.lists(STEP, min_size=1, max_size=20), st.lists(STEP, min_si
 
 def story(steps: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """Steps as events and labels: ('event' | 'repeat' | 'label', body)."""
-    told_story: list[tuple[str, dict[str, Any]]] = []
+    entries: list[tuple[str, dict[str, Any]]] = []
     events: list[dict[str, Any]] = []
     now = START
     for n, step in enumerate(steps):
@@ -149,9 +149,9 @@ def story(steps: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
                 "fields": {"category": step["category"], "items": step["items"]},
             }
             events.append(event)
-            told_story.append(("event", event))
+            entries.append(("event", event))
         elif step["do"] == "early":
-            told_story.append(
+            entries.append(
                 (
                     "label",
                     label_of(
@@ -168,14 +168,14 @@ def story(steps: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
         elif events:
             event = events[step["which"] % len(events)]
             if step["do"] == "repeat":
-                told_story.append(("repeat", event))
+                entries.append(("repeat", event))
             else:
-                known = max(event["time"], now) + step["delay"]
-                told_story.append(("label", label_of(event, step["fraud"], known)))
-    return told_story
+                known_at = max(event["time"], now) + step["delay"]
+                entries.append(("label", label_of(event, step["fraud"], known_at)))
+    return entries
 
 
-def label_of(event: dict[str, Any], fraud: bool, known: int) -> dict[str, Any]:
+def label_of(event: dict[str, Any], fraud: bool, known_at: int) -> dict[str, Any]:
     return {
         "id": event["id"],
         "time": event["time"],
@@ -183,7 +183,7 @@ def label_of(event: dict[str, Any], fraud: bool, known: int) -> dict[str, Any]:
         "fraud": fraud,
         "source": "chargeback",
         "claimed": event["time"],
-        "known": known,
+        "known": known_at,
     }
 
 
@@ -231,7 +231,7 @@ def test_vectors_are_the_definition_while_a_key_holds_at_most_k_events(steps: li
         }
         vector, _, _ = stream.observe(body)
         want = oracle.observe(body)
-        assert not told(stream.features.names, vector, want)
+        assert not differing(stream.features.names, vector, want)
         assert bits(stream.features.vector(body, peeked)) == bits(vector)
 
 

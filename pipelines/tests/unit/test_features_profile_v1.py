@@ -17,8 +17,8 @@ from fraud_testing.profiles import HOUR, START, event, payments, summed
 def stored() -> dict[str, dict[str, str]]:
     """Profiles that version 1 wrote, and the bits that it read off them; never to be made anew."""
     path = Path(__file__).parent / "data" / "profiles-v1.json"
-    found: dict[str, dict[str, str]] = json.loads(path.read_text())
-    return found
+    profiles: dict[str, dict[str, str]] = json.loads(path.read_text())
+    return profiles
 
 
 @pytest.mark.parametrize("entity", ["customer", "counterparty"])

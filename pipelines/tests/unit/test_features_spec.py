@@ -199,9 +199,11 @@ def test_the_identity_of_the_preset_never_changes() -> None:
 
 def test_another_engine_setting_is_another_set() -> None:
     """K and lateness decide bits, so a set with others never passes for the declared one."""
-    given = declared({}).spec
-    other = FeatureSetSpec(given.preset, given.entities, given.features, given.fields, given.identity, k=64)
-    assert FeatureSet(other).hash != FeatureSet(given).hash
+    default = declared({}).spec
+    other = FeatureSetSpec(
+        default.preset, default.entities, default.features, default.fields, default.identity, k=64
+    )
+    assert FeatureSet(other).hash != FeatureSet(default).hash
 
 
 def test_a_set_without_features_still_keeps_states() -> None:

@@ -45,11 +45,11 @@ def test_a_score_map_keeps_alert_rates(probabilities: list[float], other: float)
     """On its own data no score is reached by more than its share; scores rise with probability and stay within 0 to 1000."""
     knots = score_map.fit(np.array(probabilities))
     scores = score_map.ScoreMap(knots)
-    given_scores = np.array([scores.score(p) for p in probabilities])
+    reached = np.array([scores.score(p) for p in probabilities])
     in_knots = {score for _, score in knots}
     for score, rate in score_map.ALERT_RATES:
         if score in in_knots:
-            assert (given_scores >= score).mean() <= rate
+            assert (reached >= score).mean() <= rate
     assert scores.score(0.0) == 0
     assert scores.score(1.0) == 1000
     assert scores.score(min(other, 0.5)) <= scores.score(max(other, 0.5))
@@ -59,9 +59,9 @@ def test_a_score_stands_for_its_share() -> None:
     """With distinct probabilities a score is reached by exactly its share of the payments."""
     probabilities = np.random.default_rng(1).beta(0.3, 9, 20_000)
     scores = score_map.ScoreMap(score_map.fit(probabilities))
-    given_scores = np.array([scores.score(p) for p in probabilities])
+    reached = np.array([scores.score(p) for p in probabilities])
     for score, rate in score_map.ALERT_RATES:
-        assert (given_scores >= score).sum() == int(rate * 20_000)
+        assert (reached >= score).sum() == int(rate * 20_000)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_roc_auc_is_its_definition(pairs: list[tuple[int, int]]) -> None:
 
 def test_a_budget_of_alerts() -> None:
     """Precision, recall and recovered money of the riskiest share."""
-    found = evaluation.at_budget([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 0.5, [100, 1, 300, 1])
-    assert found == {"alert_rate": 0.5, "alerts": 2, "precision": 0.5, "recall": 0.5, "money_recall": 0.25}
+    measures = evaluation.at_budget([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 0.5, [100, 1, 300, 1])
+    assert measures == {"alert_rate": 0.5, "alerts": 2, "precision": 0.5, "recall": 0.5, "money_recall": 0.25}
 
 
 def test_precision_per_card_and_day() -> None:

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from fraud_pipelines.labels import KNOWN, PATTERN
+from fraud_pipelines.simulated_payments import Row
 from fraud_pipelines.simulated_people import Drift, card_number
 from fraud_pipelines.simulator import (
     FIELDS,
     FRAUDS,
-    as_known,
+    labelled_as_of,
     live,
     main,
     population,
@@ -109,7 +110,7 @@ def test_drift_changes_what_comes_after_it() -> None:
     at = START + 30 * DAY
     calm, moved = (simulate(30_000, 3, 60, START, 0.02, drift=Drift(at, f)) for f in (0.0, 1.0))
 
-    def mean(rows: list, after: bool) -> float:  # type: ignore[type-arg]
+    def mean(rows: list[Row], after: bool) -> float:
         sums = [r["amount"] for r in rows if r["pattern"] == "habit" and (r["timestamp"] >= at) == after]
         return float(np.mean(sums))
 
@@ -120,31 +121,32 @@ def test_drift_changes_what_comes_after_it() -> None:
 def test_labels_come_late_and_are_corrected() -> None:
     """Each source has its own delay; most frauds are reported in the end; a wrong first word is followed by the true one."""
     rows = simulate(20_000, 1, 60, START, fraud_rate=0.05)
-    told = reports(rows, 1)
-    assert told == reports(rows, 1)
-    assert [one["sent"] for one in told] == sorted(one["sent"] for one in told)
+    sent_reports = reports(rows, 1)
+    assert sent_reports == reports(rows, 1)
+    assert [one["sent"] for one in sent_reports] == sorted(one["sent"] for one in sent_reports)
     when = {row["transaction_id"]: row["timestamp"] for row in rows}
     wait = {
-        source: np.median([one["sent"] - when[one["id"]] for one in told if one["source"] == source]) / DAY
+        source: np.median([one["sent"] - when[one["id"]] for one in sent_reports if one["source"] == source])
+        / DAY
         for source in ("analyst", "chargeback")
     }
     assert 0.1 < wait["analyst"] < 0.6
     assert 2 < wait["chargeback"] < 4
-    standing = {one["id"]: one["label"] == "fraud" for one in told}
+    standing = {one["id"]: one["label"] == "fraud" for one in sent_reports}
     truth = {row["transaction_id"]: bool(row["is_fraud"]) for row in rows}
     assert all(truth[event_id] == fraud for event_id, fraud in standing.items())
     assert 0.9 < sum(standing.values()) / sum(truth.values()) < 1
-    assert any(n > 1 for n in Counter(one["id"] for one in told).values())
+    assert any(n > 1 for n in Counter(one["id"] for one in sent_reports).values())
 
 
-def test_a_history_knows_what_was_told_by_then() -> None:
+def test_a_history_holds_the_labels_reported_by_then() -> None:
     """Frauds not yet reported look honest; the known time lies between the payment and the moment of the export."""
     rows = simulate(20_000, 1, 60, START, fraud_rate=0.05)
     end = START + 60 * DAY
-    known = as_known(rows, reports(rows, 1), end)
-    late = sum(a["is_fraud"] and not b["is_fraud"] for a, b in zip(rows, known, strict=True))
+    labelled = labelled_as_of(rows, reports(rows, 1), end)
+    late = sum(a["is_fraud"] and not b["is_fraud"] for a, b in zip(rows, labelled, strict=True))
     assert 0 < late < 0.15 * sum(row["is_fraud"] for row in rows)
-    assert all(row["timestamp"] < row[KNOWN] <= end for row in known if row["is_fraud"])
+    assert all(row["timestamp"] < row[KNOWN] <= end for row in labelled if row["is_fraud"])
 
 
 def test_honest_customers_do_not_hurry_in_live_traffic() -> None:
@@ -177,13 +179,16 @@ def test_the_file_is_what_training_reads(tmp_path: Path) -> None:
 
 def test_what_is_to_judge_by_is_written_only_on_request(tmp_path: Path) -> None:
     """The pattern is a column of its own and in no file that doesn't ask for it; reports are JSON lines."""
-    out, told = tmp_path / "h.csv", tmp_path / "r.jsonl"
+    out, report_file = tmp_path / "h.csv", tmp_path / "r.jsonl"
     arguments = ["--rows", "12000", "--end-ms", str(START), "--patterns", "--as-known"]
-    assert main([*arguments, "--reports", str(told), "--out", str(out)]) == 0
+    assert main([*arguments, "--reports", str(report_file), "--out", str(out)]) == 0
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
     assert tuple(rows[0]) == (*FIELDS, KNOWN, PATTERN)
     assert {row[PATTERN] for row in rows} == {"", *FRAUDS}
-    assert {json.loads(line)["source"] for line in told.read_text().splitlines()} == {"analyst", "chargeback"}
+    assert {json.loads(line)["source"] for line in report_file.read_text().splitlines()} == {
+        "analyst",
+        "chargeback",
+    }
 
 
 @pytest.mark.parametrize("option", ["--out", "--reports"])
@@ -219,7 +224,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
 
 def test_folders_of_both_files_are_made(tmp_path: Path) -> None:
     """That of the reports, too."""
-    out, told = tmp_path / "a" / "h.csv", tmp_path / "b" / "r.jsonl"
-    assert main(["--rows", "100", "--end-ms", str(START), "--reports", str(told), "--out", str(out)]) == 0
+    out, report_file = tmp_path / "a" / "h.csv", tmp_path / "b" / "r.jsonl"
+    assert (
+        main(["--rows", "100", "--end-ms", str(START), "--reports", str(report_file), "--out", str(out)]) == 0
+    )
     assert out.exists()
-    assert told.exists()
+    assert report_file.exists()
