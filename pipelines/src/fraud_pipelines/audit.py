@@ -1,18 +1,19 @@
 """Checks decided vectors against the engine, offline: ``python -m fraud_pipelines.audit EVIDENCE_DIR > audit.json``.
 
-**The rule.** A vector says, per entity, the set of events and labels that its stage had applied before it (``saw``: epoch,
-seq, digest). The audit finds that set in the evidence, applies it to the seed that training's replay wrote, then looks with
-the event. What comes out must equal the recorded vector bit for bit; a difference is *differing* and must be 0. It finds
-the set by following digests from emission to emission of the topic ``features``, and where an emission is lacking (a
-stage had applied an event whose record a kill swallowed; an inline vector had seen pending events) by solving for the
-events and labels between two digests (``sets_seen``). So nothing depends on the order in which a stage applied its events,
-which may differ between the first time and the one after a restore, and vectors of both doors are checked, stale ones too.
+**The rule.** A vector names, per entity, the set of events and labels that its stage had applied before it (``saw``: epoch,
+seq, digest). The audit applies that set to the seed that training's replay wrote and computes the event's vector from the
+result. It must equal the recorded one bit for bit; the number of those that are *differing* must be 0.
+
+``state_reconstruction`` finds the set in the evidence. It follows digests from emission to emission of the topic
+``features``. Where an emission is missing (a stage had applied an event whose record a kill swallowed, or an inline vector
+had seen pending events), it solves for the events and labels between two digests. So nothing depends on the order in which
+a stage applied its events, which may be another one after a restore. Vectors of both doors are checked, stale ones too.
 
 **Emitted twice.** After a restore the stream emits records again, perhaps with other values. They are counted by their
 source (topic, partition, offset), and the first emission must be the one that was decided on: ``first_emission``.
 
-**Unreproducible** is a vector whose set isn't in the evidence; it is counted with why, and is no agreement: ``share`` is
-the part of the *known* events (those whose entities all had a seed) whose streamed vector was made again.
+**Unreproducible** is a vector whose set isn't in the evidence. It is counted by its reason and doesn't count as equal:
+``share`` is the part of the *known* events (those whose entities all had a seed) whose streamed vector came out equal.
 
 The folder holds detector.json and, as one JSON object a line, seeds, decisions, features and labels (.jsonl.gz).
 """
@@ -32,7 +33,7 @@ from typing import Any
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.names import profile_key
 from fraud_pipelines.features import FeatureSet, compile_detector
-from fraud_pipelines.sets_seen import KeyStates, Look, Place, name_of
+from fraud_pipelines.state_reconstruction import Lookup, StateId, StateReconstruction, hash_of
 
 Record = dict[str, Any]
 Vector = Sequence[float | None]
@@ -62,13 +63,13 @@ def vectors(decision: Record) -> Iterator[tuple[str, Vector | None, Mapping[str,
         )
 
 
-def place(saw: Sequence[Any]) -> Place:
+def state_id(saw: Sequence[Any]) -> StateId:
     return int(saw[2], 16), int(saw[1])
 
 
 def source(record: Record) -> tuple[Any, ...] | None:
-    found = record.get("source")
-    return None if not found else (found["topic"], found["partition"], found["offset"])
+    origin = record.get("source")
+    return None if not origin else (origin["topic"], origin["partition"], origin["offset"])
 
 
 class Audit:
@@ -88,20 +89,20 @@ class Audit:
         self._other_set = len(decisions) - len(self._decisions)
         self._features = sorted(mine, key=lambda one: one["at"][1:])
         self._labels = sorted(labels, key=lambda one: one["at"])
-        self._values: dict[tuple[str, str, Place, int], Any] = {}  # entity, token, place, event -> values
-        self._lost: dict[tuple[str, str, Place], str] = {}
+        self._values: dict[tuple[str, str, StateId, int], Any] = {}  # entity, token, state, event -> values
+        self._lost: dict[tuple[str, str, StateId], str] = {}
         self._solved = 0
 
     def _replay(self) -> None:
-        """Makes every state that a record or a decision looked at."""
+        """Reconstructs every state that a record's or a decision's vector saw."""
         for stage in self._engine.stages:
             entity = stage.entity
-            looks: dict[str, list[Look]] = defaultdict(list)
+            lookups: dict[str, list[Lookup]] = defaultdict(list)
 
             def note(event: Record, saw: Mapping[str, Any], applied: bool) -> None:
                 if entity in saw:  # noqa: B023  # called within this turn only
-                    look = Look(place(saw[entity]), event, applied)  # noqa: B023
-                    looks[event["entities"][entity]].append(look)  # noqa: B023
+                    lookup = Lookup(state_id(saw[entity]), event, applied)  # noqa: B023
+                    lookups[event["entities"][entity]].append(lookup)  # noqa: B023
 
             for record in self._features:
                 note(record["event"], record["saw"], not record["repeat"])
@@ -113,29 +114,30 @@ class Audit:
                 token = label["entities"].get(entity)
                 if token is not None:
                     labels[token].append(label)
-            for token, mine in looks.items():
+            for token, mine in lookups.items():
                 seeds = self._seeds.get(profile_key(self._engine.hash6, entity, token), ())
-                states = KeyStates(stage, seeds, mine, labels.get(token, ()))
-                self._solved += states.solved
-                for (at, name), values in states.values.items():
+                reconstruction = StateReconstruction(stage, seeds, mine, labels.get(token, ()))
+                self._solved += reconstruction.solved
+                for (at, name), values in reconstruction.values.items():
                     self._values[entity, token, at, name] = values
-                for at, why in states.lost.items():
+                for at, why in reconstruction.lost.items():
                     self._lost[entity, token, at] = why
 
-    def _made(self, event: Record, saw: Mapping[str, Any]) -> list[float] | str:
-        """The vector that the engine makes of what ``saw`` names, or why it can't be made."""
+    def _recompute(self, event: Record, saw: Mapping[str, Any]) -> list[float] | str:
+        """The vector that the engine computes from the states that ``saw`` names, or why it can't."""
         values: dict[str, Any] = {}
         for entity, token in event["entities"].items():
             if token is None or entity not in saw:
                 continue
-            at = place(saw[entity])
+            at = state_id(saw[entity])
             why = self._lost.get((entity, token, at))
             if why is not None:
                 return f"{entity}: {why}"
-            values[entity] = self._values[entity, token, at, name_of(event)]
+            values[entity] = self._values[entity, token, at, hash_of(event)]
         return self._engine.vector(event, values)
 
-    def _known(self, event: Record) -> bool:
+    def _has_seeds(self, event: Record) -> bool:
+        """Whether each entity of the event had a seed; the result calls such an event *known*."""
         hash6 = self._engine.hash6
         return all(
             token is None or profile_key(hash6, entity, token) in self._seeds
@@ -150,27 +152,27 @@ class Audit:
         unreproducible: list[str] = []
         for decision in self._decisions:
             event = decision["event"]
-            known = self._known(event)
+            seeded = self._has_seeds(event)
             for door, vector, saw in vectors(decision):
                 if vector is None:
                     counts["without_vector"] += 1
                     continue
-                counts["known"] += known and door == "stream"
-                made = self._made(event, saw)
-                if isinstance(made, str):
-                    lost[made] += 1
+                counts["known"] += seeded and door == "stream"
+                recomputed = self._recompute(event, saw)
+                if isinstance(recomputed, str):
+                    lost[recomputed] += 1
                     unreproducible.append(decision["id"])
                     continue
                 counts["compared"] += 1
-                if bits(made) == bits(vector):
+                if bits(recomputed) == bits(vector):
                     counts["equal"] += 1
-                    counts["known_equal"] += known and door == "stream"
+                    counts["known_equal"] += seeded and door == "stream"
                 else:
                     differing.append(decision["id"])
-        known_count = counts["known"]
+        seeded_count = counts["known"]
         return {
-            "share": counts["known_equal"] / known_count if known_count else None,
-            "known": known_count,
+            "share": counts["known_equal"] / seeded_count if seeded_count else None,
+            "known": seeded_count,
             "compared": counts["compared"],
             "equal": counts["equal"],
             "differing": len(differing),
@@ -193,20 +195,22 @@ class Audit:
             if first.setdefault(source(record) or (), record) is not record:
                 again += 1
                 other += bits(record["vector"] or ()) != bits(first[source(record) or ()]["vector"] or ())
-        stands: Counter[str] = Counter()
+        first_emissions: Counter[str] = Counter()
         for decision in self._decisions:
-            found = first.get(source(decision) or ())
+            emission = first.get(source(decision) or ())
             *_, (_, vector, _) = vectors(decision)
-            if found is None:
-                stands["unknown"] += 1
+            if emission is None:
+                first_emissions["unknown"] += 1
             else:
-                stands["kept" if bits(found["vector"] or ()) == bits(vector or ()) else "other"] += 1
+                first_emissions[
+                    "kept" if bits(emission["vector"] or ()) == bits(vector or ()) else "other"
+                ] += 1
         return {
             "emitted": len(self._features),
             "emitted_twice": again,
             "emitted_twice_with_other_values": other,
             "runs": len({record["run"] for record in self._features}),
-            "first_emission": dict(stands),
+            "first_emission": dict(first_emissions),
         }
 
 

@@ -15,7 +15,7 @@ from fraud_pipelines.audit import audit
 from fraud_pipelines.features import compile_detector, read_header
 from fraud_pipelines.features.plan import hash64
 from fraud_pipelines.features.stage import event_hash_v1
-from fraud_pipelines.sets_seen import solve
+from fraud_pipelines.state_reconstruction import solve
 
 SPEC = parse_spec(
     {
