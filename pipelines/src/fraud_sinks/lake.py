@@ -4,9 +4,9 @@ Every commit of the table carries, as Delta's own ``txn`` actions, the offset af
 Data and offsets are thus one atomic write: a restart begins where the table says. Kafka's committed offsets only show the
 lag. A table that is gone is written from the beginning, and so is a topic that was made anew: its id is part of the place.
 
-A table is keyed: a record whose key is there adds nothing, be it read again or published again. Of two decisions of one id
-the one stands that the log took first, as in the ledger; the other is counted as refused. Commits of one topic exclude each
-other by a ``txn`` of its own, so that what was looked up still holds when it is written.
+A table is keyed: a record whose key it has adds no row, whether it was read again or published again. Of two decisions of
+one id the one stands that the log took first, as in the ledger; the other is counted as refused. Commits of one topic
+exclude each other by a ``txn`` of the topic, so that the rows that a batch looked up are still the same when it commits.
 
 What the tables hold is in ``lake_tables``.
 """
@@ -81,12 +81,12 @@ class LakeWriter:
             table = self._open()
             data = self._new(table, self._arrow(records))
             following = {record.place: record.offset + 1 for record in records}
-            have = {place: self._following(table, place) for place in following}
-            # All before these records has been written by now: a sink that starts on a table built again goes on from here.
+            recorded = {place: self._following(table, place) for place in following}
+            # Everything before these records is written by now: a sink that starts on a rebuilt table goes on from here.
             moved = {
                 place: at
                 for place, at in following.items()
-                if (at > (have[place] or 0) if self._rebuild else at != have[place])
+                if (at > (recorded[place] or 0) if self._rebuild else at != recorded[place])
             }
             if not data.num_rows and not moved:
                 return 0
@@ -111,10 +111,10 @@ class LakeWriter:
             table = self._open()
             sizes = table.get_add_actions(flatten=True).column("size_bytes").to_pylist()
             if sum(size < SMALL_BYTES for size in sizes) >= SMALL_FILES:
-                done = table.optimize.compact(target_size=TARGET_BYTES)
+                metrics = table.optimize.compact(target_size=TARGET_BYTES)
                 table.create_checkpoint()
-                told = {name: done[name] for name in ("numFilesAdded", "numFilesRemoved")}
-                log.info("files put together", extra={"data": {"table": self._kind.name, **told}})
+                counts = {name: metrics[name] for name in ("numFilesAdded", "numFilesRemoved")}
+                log.info("files put together", extra={"data": {"table": self._kind.name, **counts}})
             if now - self._swept >= SWEEP_SECONDS:
                 table.vacuum(retention_hours=KEEP_HOURS, dry_run=False)
                 table.cleanup_metadata()
@@ -126,7 +126,7 @@ class LakeWriter:
         self._table = None
 
     def _open(self) -> DeltaTable:
-        """The table as it is now; made when this process finds none at its start, missed when it goes later."""
+        """The table as it is now. It is created where there is none at the process's start; StoreLostError where it vanishes later."""
         if self._table is not None:
             try:
                 self._table.update_incremental()
@@ -153,25 +153,25 @@ class LakeWriter:
         return self._table
 
     def _widen(self, table: DeltaTable) -> None:
-        """A table that an older version made gets the columns that came since; its rows have nulls there."""
-        had = {field.name for field in table.schema().fields}
-        new = [field for field in Schema.from_arrow(self._kind.schema).fields if field.name not in had]
+        """Adds the columns that a table of an older version lacks; its rows have nulls there."""
+        columns = {field.name for field in table.schema().fields}
+        new = [field for field in Schema.from_arrow(self._kind.schema).fields if field.name not in columns]
         if new:
             table.alter.add_columns(new)
 
     def _name_topic(self, table: DeltaTable, topic: str, topic_id: str) -> None:
-        """Notes a topic's id beside those that its name has had. Places of before the first one are that one's."""
-        had = lake_snapshot.topic_ids(table, topic)
-        if not topic_id or topic_id in had:
+        """Notes a topic's id beside those that its name has had. Places from before the first id count as that topic's."""
+        ids = lake_snapshot.topic_ids(table, topic)
+        if not topic_id or topic_id in ids:
             return
-        named = {lake_snapshot.topic_ids_property(topic): ",".join([*had, topic_id])}
+        named = {lake_snapshot.topic_ids_property(topic): ",".join([*ids, topic_id])}
         table.alter.set_table_properties(named, raise_if_not_exists=False)
         table.update_incremental()
-        if had:
+        if ids:
             self._meters.reread("the topic was made anew", {"topic": topic, "topic_id": topic_id})
 
     def _topic_id(self, table: DeltaTable, place: Place) -> str:
-        """A broker that tells no ids is taken for one with the newest topic of the name."""
+        """The place's topic id; where the broker has no ids, that of the newest topic of the name."""
         return place.topic_id or next(reversed(lake_snapshot.topic_ids(table, place.topic)), "")
 
     def _app(self, table: DeltaTable, place: Place) -> str:
@@ -183,12 +183,12 @@ class LakeWriter:
         return lake_snapshot.following(table, self._application, place.topic, place.partition, topic_id)
 
     def _arrow(self, records: Sequence[Record]) -> pa.Table:
-        """The rows of a batch. Only where that fails is each record tried alone."""
+        """A batch as rows. Where one of its records doesn't fit, each is tried alone and those that don't fit are refused."""
         row, schema = self._kind.row, self._kind.schema
         try:
             return pa.Table.from_pylist([row(record) for record in records], schema)
         except _UNFIT:
-            pass  # at least one record is to blame: found below
+            pass  # at least one record doesn't fit; below shows which
         rows = []
         for record in records:
             try:
@@ -203,24 +203,24 @@ class LakeWriter:
         return pa.Table.from_pylist(rows, schema)
 
     def _new(self, table: DeltaTable, data: pa.Table) -> pa.Table:
-        """The rows whose key the table lacks. Takes out of the table those that an older record comes before."""
+        """The rows to append: those whose key the table lacks, and those that replace a stored row, which is deleted."""
         kind = self._kind
         columns = list(dict.fromkeys(("date", "id", *kind.key, *kind.same, *ORIGIN, "appended")))
         rows = data.select(columns).to_pylist()
         around = [timedelta(days=days) for days in range(-kind.reach, kind.reach + 1)]
         days = {day + step for day in {row["date"] for row in rows} for step in around}
-        there = self._ids.rows(table, days, {row["id"] for row in rows}, columns)
-        standing = {self._key(row): row for row in sorted(there, key=_age, reverse=True)}
+        stored = self._ids.rows(table, days, {row["id"] for row in rows}, columns)
+        standing_rows = {self._key(row): row for row in sorted(stored, key=_age, reverse=True)}
         new: dict[tuple[Any, ...], int] = {}
         later = []
         for at, row in sorted(enumerate(rows), key=lambda one: _age(one[1])):
             key = self._key(row)
-            stands = standing.get(key)
-            if stands is not None and not self._before(row, stands):
+            current = standing_rows.get(key)
+            if current is not None and not self._replaces(row, current):
                 continue
-            if stands is not None:
-                later.append(stands)
-            standing[key], new[key] = row, at
+            if current is not None:
+                later.append(current)
+            standing_rows[key], new[key] = row, at
         for row in later:
             quoted = row["id"].replace("'", "''")
             table.delete(f"date = '{row['date']}' AND id = '{quoted}'")
@@ -229,15 +229,15 @@ class LakeWriter:
     def _key(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(row[name] for name in self._kind.key)
 
-    def _before(self, row: Mapping[str, Any], stands: Mapping[str, Any]) -> bool:
-        """Whether a row takes the place of the one that has its key: never where it is the same record read again, or
-        its repeat. Any other is counted, whichever of the two stands."""
-        again = all(stands[name] in (None, row[name]) for name in ORIGIN)
-        if again or all(row[name] == stands[name] for name in self._kind.same):
+    def _replaces(self, row: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
+        """Whether ``row`` replaces ``current``, which has the same key: the older one stands. The same record read again, or
+        its repeat, replaces nothing; any other pair is counted as refused, whichever of the two stands."""
+        again = all(current[name] in (None, row[name]) for name in ORIGIN)
+        if again or all(row[name] == current[name] for name in self._kind.same):
             return False
         self._meters.refused.inc()
         log.error("another one of this id is there", extra={"data": {name: row[name] for name in ORIGIN}})
-        return _age(row) < _age(stands)
+        return _age(row) < _age(current)
 
 
 def _age(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -252,18 +252,18 @@ class LakeTables:
         self._by_topic = by_topic
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
-        found: dict[Place, int] = {}
+        starts: dict[Place, int] = {}
         for topic, writer in self._by_topic.items():
-            found.update(writer.start([place for place in places if place.topic == topic]))
-        return found
+            starts.update(writer.start([place for place in places if place.topic == topic]))
+        return starts
 
     def write(self, records: Sequence[Record]) -> int:
-        """A failure after the first table's commit is tried again with both; the first then finds nothing fresh."""
-        done = 0
+        """A failure after the first table's commit is retried with both tables; the first then has nothing new to write."""
+        rows = 0
         for topic, writer in self._by_topic.items():
             mine = [record for record in records if record.topic == topic]
-            done += writer.write(mine) if mine else 0
-        return done
+            rows += writer.write(mine) if mine else 0
+        return rows
 
     def caught_up(self, place: Place, following: int) -> None:
         self._by_topic[place.topic].caught_up(place, following)

@@ -1,8 +1,8 @@
 """Which rows a lake table holds of some ids, without reading the table again for each batch.
 
-A data file never changes, so what was read of it once holds: a 64-bit hash of each id, 8 bytes a row, of the files of the
-days around the batch. Delta's own merge reads all columns of those days each time: at 2 million rows a batch took minutes
-and 6 GB of memory.
+A data file never changes, so its ids are read once and kept as 64-bit hashes (8 bytes a row), for the files of the days
+around the batch. Delta's own merge reads all columns of those days each time: at 2 million rows a batch took minutes and
+6 GB of memory.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class IdsInLake:
     def rows(
         self, table: DeltaTable, days: Collection[date], ids: Collection[str], columns: list[str]
     ) -> list[dict[str, Any]]:
-        """These columns of the rows of these ids on these days. Days that aren't asked for are forgotten."""
-        wanted = _hashes(ids)
+        """``columns`` of the rows that have one of ``ids`` on one of ``days``. Hashes of other days are dropped."""
+        hashes = _hashes(ids)
         on_days = [("date", "in", sorted(str(day) for day in days))]
         whole = table.to_pyarrow_dataset(file_pruning_predicate=on_days)
-        had, self._by_file = self._by_file, {}
-        found: list[dict[str, Any]] = []
+        previous, self._by_file = self._by_file, {}
+        rows: list[dict[str, Any]] = []
         for fragment in whole.get_fragments():
-            hashes = had.get(fragment.path)
-            if hashes is None:
-                hashes = _hashes(fragment.to_table(columns=[ID]).column(ID).to_pylist())
-            self._by_file[fragment.path] = hashes
-            at = np.searchsorted(hashes, wanted)
-            if len(hashes) and np.any(hashes[np.minimum(at, len(hashes) - 1)] == wanted):
+            file_hashes = previous.get(fragment.path)
+            if file_hashes is None:
+                file_hashes = _hashes(fragment.to_table(columns=[ID]).column(ID).to_pylist())
+            self._by_file[fragment.path] = file_hashes
+            at = np.searchsorted(file_hashes, hashes)
+            if len(file_hashes) and np.any(file_hashes[np.minimum(at, len(file_hashes) - 1)] == hashes):
                 one_of = pads.field(ID).isin(sorted(ids))
-                rows = fragment.to_table(schema=whole.schema, columns=columns, filter=one_of)
-                found += rows.to_pylist()
-        return found
+                matches = fragment.to_table(schema=whole.schema, columns=columns, filter=one_of)
+                rows += matches.to_pylist()
+        return rows

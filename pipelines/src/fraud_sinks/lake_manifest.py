@@ -39,15 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     config = load_config()
     for kind in (DECISIONS, LABELS):
         try:
-            found = read(config, kind.name)
+            snapshot = read(config, kind.name)
         except TableNotFoundError:
             log.warning("not there yet", extra={"data": {"table": kind.name}})
             continue
         except (DeltaError, OSError) as error:
             log.error("not readable", extra={"data": {"table": kind.name, "error": str(error)}})
             return 1
-        told = {**found, "files": found["files"] if files else len(found["files"])}
-        sys.stdout.write(orjson.dumps(told).decode() + "\n")
+        document = {**snapshot, "files": snapshot["files"] if files else len(snapshot["files"])}
+        sys.stdout.write(orjson.dumps(document).decode() + "\n")
     return 0
 
 

@@ -76,11 +76,11 @@ _SAME: Final = (
 
 def _decision(record: Record) -> dict[str, Any]:
     """A decision as a row; ValueError or another lookup error where the record is none."""
-    found = orjson.loads(record.value or b"")
-    event = found["event"]
+    decision = orjson.loads(record.value or b"")
+    event = decision["event"]
     return {
-        **{name: found.get(name) for name in _SAME},
-        "date": _day(found["decided"]),
+        **{name: decision.get(name) for name in _SAME},
+        "date": _day(decision["decided"]),
         "id": _id(event["id"]),
         "time": event["time"],
         "amount": event["amount"],
@@ -92,16 +92,16 @@ def _decision(record: Record) -> dict[str, Any]:
 
 
 def _label(record: Record) -> dict[str, Any]:
-    found = orjson.loads(record.value or b"")
+    label = orjson.loads(record.value or b"")
     return {
-        "date": _day(found["known"]),
-        "id": _id(found["id"]),
-        "fraud": found["fraud"],
-        "source": found["source"],
-        "claimed": found["claimed"],
-        "known": found["known"],
-        "time": found["time"],
-        "entities": list(found["entities"].items()),
+        "date": _day(label["known"]),
+        "id": _id(label["id"]),
+        "fraud": label["fraud"],
+        "source": label["source"],
+        "claimed": label["claimed"],
+        "known": label["known"],
+        "time": label["time"],
+        "entities": list(label["entities"].items()),
         **_origin(record),
     }
 

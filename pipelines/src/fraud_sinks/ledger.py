@@ -1,13 +1,13 @@
 """``python -m fraud_sinks.ledger``: decisions and label reports to PostgreSQL, joined labels back to Kafka.
 
-Order of a batch: one transaction stores decisions, reports, labels and how far the topics were read; labels marked unpublished (the outbox) are
-produced and awaited; they are marked published; then the loop commits the offsets. A crash anywhere repeats the rest of
-that order: rows are written by key, and a label may be on its topic twice, which the feature engine ignores. A database
-that lost everything lost its progress too, so the topics are read from the beginning.
+Order of a batch: one transaction stores decisions, reports, labels and how far the topics were read; labels marked
+unpublished (the outbox) are produced and awaited; they are marked published; then the loop commits the offsets. After a
+crash the rest of that order is done again: rows are written by key, and a label may be on its topic twice, which the feature
+engine ignores. A database that lost everything lost its progress too, so the topics are read from the beginning.
 
 Of several decisions of one id the one stands that the log took first; the others go to ``decision_conflicts`` and are
-counted. What can't be stored at all goes to ``rejected``, a decision as bytes: one bad record must neither stop the ledger nor vanish.
-Every row follows from the topics alone, so a ledger that is built again from them is the same, row by row.
+counted. What can't be stored at all goes to ``rejected``, a decision as bytes: one bad record must neither stop the ledger
+nor vanish. Every row follows from the topics alone, so a ledger that is rebuilt from them is the same, row by row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.label_report import source_kinds
 from fraud_sinks import run
 from fraud_sinks.database import RECORD_ERRORS, Database, migrate
-from fraud_sinks.ledger_conflicts import Told, settle
+from fraud_sinks.ledger_conflicts import DecisionEntry, settle
 from fraud_sinks.ledger_labels import LabelProducer
 from fraud_sinks.ledger_records import (
     DecisionRow,
@@ -51,7 +51,7 @@ FROM unnest(%s::text[], %s::bytea[], %s::jsonb[], %s::bytea[], %s::text[], %s::t
 ON CONFLICT (id) DO NOTHING
 """
 _PLACES: Final = 'SELECT id, content, topic, lineage, partition, "offset" FROM decisions WHERE id = ANY(%s)'
-_TOLD: Final = """
+_ENTRIES: Final = """
 SELECT content, hash, (extract(epoch FROM written) * 1000)::bigint, topic, lineage, partition, "offset", record::text, raw,
     entity
 FROM decisions WHERE id = %s
@@ -143,26 +143,26 @@ class LedgerWriter:
         self._decisions = config.identity.topic("decisions")
         self._first_entity = config.spec.entities[0].name
         self._kinds = source_kinds(config.spec.labels)
-        # What this process knows to be committed. A database that has less was put back to an earlier state.
+        # What this process has committed. A database that has less was put back to an earlier state.
         self._following: dict[Spot, int] = {}
         self._lineages: dict[tuple[str, str], int] = {}
-        # A database that is written from the beginning doesn't know what was published. Until it has caught up nothing
-        # is: it would go through every former label again. Then what the topic holds already isn't sent.
+        # A database that is written from the beginning doesn't know which labels were published. None is until it has caught
+        # up: it would publish every former label again. Then only those go out that the topic lacks.
         self._filling: set[Place] = set()
-        # In progress: nothing of the past is unpublished.
+        # A row in ``progress`` which says that the labels from before the database was filled are published.
         self._filled = Spot(config.identity.topic("labels"), 0, -1)
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
-        """As the database says. A crash may have left labels unpublished."""
+        """Begins where the database's progress says, and publishes labels that a crash left unpublished."""
         with self._database.transaction() as cursor:
             for topic, topic_id in sorted({(place.topic, place.topic_id) for place in places}):
                 self._lineages[topic, topic_id] = self._lineage(cursor, topic, topic_id)
-            known = self._known(cursor)
+            progress = self._progress(cursor)
         if not self._rebuild:
-            self._following = {spot: known[spot] for spot in map(self._spot, places) if spot in known}
-        self._filling = set(places) if self._rebuild or self._filled not in known else set()
+            self._following = {spot: progress[spot] for spot in map(self._spot, places) if spot in progress}
+        self._filling = set(places) if self._rebuild or self._filled not in progress else set()
         self._publish()
-        return {place: known.get(self._spot(place), 0) for place in places}
+        return {place: progress.get(self._spot(place), 0) for place in places}
 
     def write(self, records: Sequence[Record]) -> int:
         written = self._store(records)
@@ -172,9 +172,9 @@ class LedgerWriter:
     def caught_up(self, place: Place, following: int) -> None:
         """The ledger keeps no mark. One that was filled anew publishes the labels that the topic lacks."""
         if self._filling == {place}:
-            sent, unreadable = self._labels.last()
+            published, unreadable = self._labels.last()
             self._meters.refused.inc(unreadable)
-            self._send(sent)
+            self._send(published)
             if not self._rebuild:
                 with self._database.transaction() as cursor:
                     cursor.execute(_ADVANCE, (*self._filled, 0))
@@ -221,13 +221,13 @@ class LedgerWriter:
         return written
 
     def _lineage(self, cursor: psycopg.Cursor[Any], topic: str, topic_id: str) -> int:
-        """Of this topic among those of its name. Without an id it is taken for the newest one."""
-        had: dict[str, int] = dict(cursor.execute(_TOPICS, (topic,)).fetchall())
-        newest = max(had.values(), default=-1)
-        if topic_id in had or not topic_id:
-            return had.get(topic_id, max(newest, 0))
+        """The topic's number among the topics of its name, added where it is new. Without an id it counts as the newest."""
+        lineages: dict[str, int] = dict(cursor.execute(_TOPICS, (topic,)).fetchall())
+        newest = max(lineages.values(), default=-1)
+        if topic_id in lineages or not topic_id:
+            return lineages.get(topic_id, max(newest, 0))
         cursor.execute(_NEW_TOPIC, (topic, topic_id, newest + 1))
-        if had:
+        if lineages:
             self._meters.reread("the topic was made anew", {"topic": topic, "topic_id": topic_id})
         return newest + 1
 
@@ -236,14 +236,15 @@ class LedgerWriter:
         return Spot(place.topic, lineage, place.partition)
 
     @staticmethod
-    def _known(cursor: psycopg.Cursor[Any]) -> dict[Spot, int]:
+    def _progress(cursor: psycopg.Cursor[Any]) -> dict[Spot, int]:
         cursor.execute(_PROGRESS)
         return {Spot(*spot): following for *spot, following in cursor.fetchall()}
 
     def _check(self, cursor: psycopg.Cursor[Any]) -> None:
-        """A restored backup, or a replica promoted without the last transactions: what lies between must be read again."""
-        known = self._known(cursor)
-        if any(known.get(spot, 0) < following for spot, following in self._following.items()):
+        """StoreLostError where the database has less than this process committed: a restored backup, or a replica promoted
+        without the last transactions. What is missing must be read again."""
+        progress = self._progress(cursor)
+        if any(progress.get(spot, 0) < following for spot, following in self._following.items()):
             raise StoreLostError("postgres", "the database was put back to an earlier state")
 
     def _rows(self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow], reports: list[Report]) -> int:
@@ -251,11 +252,20 @@ class LedgerWriter:
         ids = {row.id for row in decisions} | {one.id for one in reports}
         if decisions:
             # The oldest first: of several of one id in a batch that one is inserted.
-            decisions = sorted(decisions, key=lambda one: one.told.age)
+            decisions = sorted(decisions, key=lambda one: one.entry.age)
             columns = [
-                (d.id, t.content, t.record, t.raw, t.entity, *t.spot, t.offset, t.written)
+                (
+                    d.id,
+                    entry.content,
+                    entry.record,
+                    entry.raw,
+                    entry.entity,
+                    *entry.spot,
+                    entry.offset,
+                    entry.written,
+                )
                 for d in decisions
-                for t in (d.told,)
+                for entry in (d.entry,)
             ]
             cursor.execute(_INSERT_DECISIONS, [list(column) for column in zip(*columns, strict=True)])
             written += cursor.rowcount
@@ -272,23 +282,23 @@ class LedgerWriter:
 
     def _conflicts(self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow]) -> None:
         cursor.execute(_PLACES, ([row.id for row in decisions],))
-        stored = {found[0]: (bytes(found[1]), found[2:]) for found in cursor.fetchall()}
+        stored = {row[0]: (bytes(row[1]), row[2:]) for row in cursor.fetchall()}
         more: dict[str, list[DecisionRow]] = {}
         for row in decisions:
             content, (*spot, offset) = stored[row.id]
-            here = tuple(spot) == row.told.spot
-            if here and content == row.told.content and offset <= row.told.offset:
+            here = tuple(spot) == row.entry.spot
+            if here and content == row.entry.content and offset <= row.entry.offset:
                 continue  # the record that stands, read again, or its repeat
             more.setdefault(row.id, []).append(row)
         for event_id, rows in more.items():
             self._settle(cursor, event_id, rows)
 
     def _settle(self, cursor: psycopg.Cursor[Any], event_id: str, rows: list[DecisionRow]) -> None:
-        cursor.execute(_TOLD, (event_id, event_id))
-        had = [Told(*found) for found in cursor.fetchall()]
-        stood, known = had[0], {bytes(one.content) for one in had}
-        standing, others = settle([*had, *(row.told for row in rows)])
-        if standing.age != stood.age:
+        cursor.execute(_ENTRIES, (event_id, event_id))
+        entries = [DecisionEntry(*row) for row in cursor.fetchall()]
+        before, contents = entries[0], {bytes(one.content) for one in entries}
+        standing, others = settle([*entries, *(row.entry for row in rows)])
+        if standing.age != before.age:
             cursor.execute(
                 _REPLACE,
                 (
@@ -303,9 +313,9 @@ class LedgerWriter:
                 _INSERT_CONFLICT,
                 (*one.spot, one.offset, event_id, kind, one.record, one.raw, one.content, one.written),
             )
-        for row in {row.told.content: row for row in rows if row.told.content not in known}.values():
+        for row in {row.entry.content: row for row in rows if row.entry.content not in contents}.values():
             self._meters.conflict(row.door)
-            where = {"partition": row.told.partition, "offset": row.told.offset}
+            where = {"partition": row.entry.partition, "offset": row.entry.offset}
             log.warning("decision conflicts with the stored one", extra={"data": where})
 
     @staticmethod
@@ -342,7 +352,7 @@ class LedgerWriter:
         if not self._filling:
             self._send()
 
-    def _send(self, sent: Mapping[str, bytes] | None = None) -> None:
+    def _send(self, published: Mapping[str, bytes] | None = None) -> None:
         """Empties the outbox. A label that changed meanwhile has another revision and stays in it."""
         while True:
             with self._database.transaction() as cursor:
@@ -354,7 +364,7 @@ class LedgerWriter:
             if len(fit) < len(rows):
                 self._meters.refused.inc(len(rows) - len(fit))
                 log.error("labels of unreadable entities", extra={"data": {"count": len(rows) - len(fit)}})
-            self._labels.send(fit, sent)
+            self._labels.send(fit, published)
             with self._database.transaction() as cursor:
                 cursor.execute(_PUBLISHED, ([row["id"] for row in rows], [row["revision"] for row in rows]))
 

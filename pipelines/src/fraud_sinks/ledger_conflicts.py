@@ -1,7 +1,7 @@
 """Which of several decisions of one id stands. No I/O.
 
-The one that the log took first stands; every other one is a conflict, once. The rule knows nothing of the order in which
-partitions were read, so a rebuild ends with the same rows.
+The one that the log took first stands; every other one is a conflict, listed once. The rule doesn't depend on the order in
+which partitions are read, so a rebuild ends with the same rows.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 
-class Told(NamedTuple):
-    """One decision of an id. ``content`` is its digest without what the audit adds; ``age`` orders records of a topic."""
+class DecisionEntry(NamedTuple):
+    """One of the decisions of an id, as the ledger keeps it, standing or in conflict.
+
+    ``content`` is a digest of the decision without what the audit adds; ``age`` orders entries by when the log took them.
+    """
 
     content: bytes
     hash: str | None
@@ -33,10 +36,13 @@ class Told(NamedTuple):
         return self.written, *self.spot, self.offset
 
 
-def settle(told: Iterable[Told]) -> tuple[Told, list[tuple[Told, str]]]:
-    """-> the standing one, and the others, oldest first, with the kind: another ``body`` or another ``decision`` of it."""
-    first: dict[bytes, Told] = {}
-    for one in sorted(told, key=lambda one: one.age):
+def settle(entries: Iterable[DecisionEntry]) -> tuple[DecisionEntry, list[tuple[DecisionEntry, str]]]:
+    """-> (the entry that stands, the conflicting ones, oldest first, each with its kind).
+
+    The kind is ``body`` where the event has another body, ``decision`` where the same body was decided otherwise.
+    """
+    first: dict[bytes, DecisionEntry] = {}
+    for one in sorted(entries, key=lambda one: one.age):
         first.setdefault(one.content, one)
     standing, *others = first.values()
     return standing, [(one, "decision" if one.hash == standing.hash else "body") for one in others]

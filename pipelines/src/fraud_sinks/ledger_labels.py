@@ -20,10 +20,10 @@ SILENCE_SECONDS: Final = 30.0
 
 
 def _id(value: bytes | None) -> str:
-    found = orjson.loads(value or b"")["id"]
-    if not isinstance(found, str):
+    event_id = orjson.loads(value or b"")["id"]
+    if not isinstance(event_id, str):
         raise TypeError("an id is text")
-    return found
+    return event_id
 
 
 def _digest(value: bytes) -> bytes:
@@ -31,7 +31,7 @@ def _digest(value: bytes) -> bytes:
 
 
 class LabelProducer:
-    """Sends labels and waits for the broker's word on each. Hashes keys as Java clients do, as Flink expects of a keyed topic."""
+    """Sends labels and awaits the broker's acknowledgement of each. Keys are hashed as Java clients do, which Flink expects."""
 
     def __init__(self, bootstrap: str, topic: str, counterparty: str) -> None:
         self._bootstrap, self._topic, self._counterparty = bootstrap, topic, counterparty
@@ -39,8 +39,8 @@ class LabelProducer:
             producer_settings(bootstrap, delivery_timeout_ms=int(PUBLISH_SECONDS * 1000), linger_ms=2)
         )
 
-    def send(self, rows: Iterable[dict[str, Any]], sent: Mapping[str, bytes] | None = None) -> None:
-        """``sent``: what ``last`` gave; a label that the topic ends with already isn't sent again."""
+    def send(self, rows: Iterable[dict[str, Any]], published: Mapping[str, bytes] | None = None) -> None:
+        """``published``: what ``last`` gave; a label that is its id's newest in the topic already isn't sent again."""
         failed: list[str] = []
 
         def delivered(error: Any, _: Any) -> None:
@@ -50,7 +50,7 @@ class LabelProducer:
         try:
             for row in rows:
                 value = orjson.dumps(label(row))
-                if sent is not None and sent.get(row["id"]) == _digest(value):
+                if published is not None and published.get(row["id"]) == _digest(value):
                     continue
                 key = row["entities"].get(self._counterparty) or row["id"]
                 self._producer.produce(self._topic, value, key.encode(), on_delivery=delivered)
@@ -61,8 +61,10 @@ class LabelProducer:
             raise StoreError("kafka", f"labels not published: {failed[:1] or waiting}")
 
     def last(self) -> tuple[dict[str, bytes], int]:
-        """By id the digest of its newest label in the topic, for a database that knows nothing of what was published; and how
-        many records are no labels."""
+        """-> (by id the digest of its newest label in the topic, how many records are no labels), read from its beginning.
+
+        For a database that doesn't know what was published.
+        """
         reader = Consumer(
             {
                 "bootstrap.servers": self._bootstrap,
@@ -72,28 +74,28 @@ class LabelProducer:
                 "enable.partition.eof": True,
             }
         )
-        found: dict[str, bytes] = {}
+        digests: dict[str, bytes] = {}
         unreadable = 0
         try:
-            known = reader.list_topics(self._topic, timeout=10).topics.get(self._topic)
-            left = set(known.partitions) if known is not None and known.error is None else set()
-            reader.assign([TopicPartition(self._topic, partition, 0) for partition in left])
+            metadata = reader.list_topics(self._topic, timeout=10).topics.get(self._topic)
+            unread = set(metadata.partitions) if metadata is not None and metadata.error is None else set()
+            reader.assign([TopicPartition(self._topic, partition, 0) for partition in unread])
             until = time.monotonic() + SILENCE_SECONDS
-            while left:
+            while unread:
                 for message in reader.consume(1_000, 0.2):
                     error = message.error()
                     if error is None:
                         try:
-                            found[_id(message.value())] = _digest(message.value())
+                            digests[_id(message.value())] = _digest(message.value())
                         except (ValueError, TypeError, KeyError):
                             unreadable += 1
                         until = time.monotonic() + SILENCE_SECONDS
                     elif error.code() == KafkaError._PARTITION_EOF:
-                        left.discard(message.partition())
+                        unread.discard(message.partition())
                 if time.monotonic() > until:
                     raise StoreError("kafka", f"{self._topic} can't be read to its end")
         except KafkaException as error:
             raise StoreError("kafka", f"{self._topic}: {error}") from error
         finally:
             reader.close()
-        return found, unreadable
+        return digests, unreadable

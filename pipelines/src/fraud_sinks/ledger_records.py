@@ -1,4 +1,4 @@
-"""What the ledger reads: decisions and label reports, judged and put in the form of its rows. No I/O."""
+"""What the ledger reads: decisions and label reports, checked and turned into its rows. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fraud_contracts.errors import EventError
 from fraud_contracts.event_values import identifier
 from fraud_contracts.label_report import ReportError, parse_report
 from fraud_contracts.records import Label
-from fraud_sinks.ledger_conflicts import Told
+from fraud_sinks.ledger_conflicts import DecisionEntry
 from fraud_sinks.records import Record
 from fraud_sinks.standing_label import Report
 
@@ -22,25 +22,25 @@ _AUDIT: Final = frozenset({"shadow", "streamed", "parity", "source", "appended"}
 
 
 class UnfitError(ValueError):
-    """A record that the ledger can't hold as what its topic promises; it is kept as bytes with this reason."""
+    """A record that is not what its topic promises; the message is the reason with which it is kept in ``rejected``."""
 
 
 class DecisionRow(NamedTuple):
-    """``told.record`` is JSON text; ``told.raw`` the original bytes where PostgreSQL's jsonb can't hold them (U+0000)."""
+    """``entry.record`` is JSON text; ``entry.raw`` the original bytes where PostgreSQL's jsonb can't hold them (U+0000)."""
 
     id: str
     door: str
-    told: Told
+    entry: DecisionEntry
 
 
 def _object(record: Record) -> dict[str, Any]:
     try:
-        found = orjson.loads(record.value or b"")
+        document = orjson.loads(record.value or b"")
     except orjson.JSONDecodeError as error:
         raise UnfitError("no valid JSON") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise UnfitError("no JSON object")
-    return found
+    return document
 
 
 def _id(value: Any) -> str:
@@ -51,26 +51,26 @@ def _id(value: Any) -> str:
 
 
 def decision(record: Record, first_entity: str, lineage: int = 0) -> DecisionRow:
-    found = _object(record)
-    event = found.get("event")
+    document = _object(record)
+    event = document.get("event")
     if not isinstance(event, dict) or not isinstance(event.get("entities"), dict):
         raise UnfitError("no decision: event.entities is missing")
     if not readable(event["entities"]):
         raise UnfitError("no decision: event.entities must be text or null")
     for name in ("action", "decided", "door"):
-        if found.get(name) is None:
+        if document.get(name) is None:
             raise UnfitError(f"no decision: {name} is missing")
     assert record.value is not None
-    decided = {name: value for name, value in found.items() if name not in _AUDIT}
+    decided = {name: value for name, value in document.items() if name not in _AUDIT}
     text, raw = record.value.decode(), None
     if "\\u0000" in text:
-        raw, text = record.value, orjson.dumps(_without_nul(found)).decode()
+        raw, text = record.value, orjson.dumps(_without_nul(document)).decode()
     return DecisionRow(
-        _id(found.get("id")),
-        str(found["door"]),
-        Told(
+        _id(document.get("id")),
+        str(document["door"]),
+        DecisionEntry(
             content=hashlib.sha256(orjson.dumps(decided, option=orjson.OPT_SORT_KEYS)).digest(),
-            hash=found.get("hash"),
+            hash=document.get("hash"),
             written=record.appended,
             topic=record.topic,
             lineage=lineage,

@@ -40,7 +40,7 @@ _DELETE: Final = sql.SQL("DELETE FROM {} WHERE ctid = ANY(ARRAY({} LIMIT %(batch
 
 def prune(database: Database, before: int, dry_run: bool = False, batch: int = BATCH) -> dict[str, int]:
     """Takes out, table by table, what is older than ``before`` (ms); -> how many rows of each."""
-    done = dict.fromkeys(_OLD, 0)
+    counts = dict.fromkeys(_OLD, 0)
     for table, old in _OLD.items():
         last = batch
         while last == batch:
@@ -48,12 +48,12 @@ def prune(database: Database, before: int, dry_run: bool = False, batch: int = B
                 values = {"before": before, "batch": batch}
                 if dry_run:
                     cursor.execute(_COUNT.format(sql.SQL(old)), values)
-                    found = cursor.fetchone()
-                    done[table], last = (found[0] if found else 0), 0
+                    row = cursor.fetchone()
+                    counts[table], last = (row[0] if row else 0), 0
                 else:
                     cursor.execute(_DELETE.format(sql.Identifier(table), sql.SQL(old)), values)
-                    done[table], last = done[table] + cursor.rowcount, cursor.rowcount
-    return done
+                    counts[table], last = counts[table] + cursor.rowcount, cursor.rowcount
+    return counts
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,19 +62,19 @@ def main(argv: list[str] | None = None) -> int:
         "--older-than", required=True, metavar="DURATION", help=f"such as 400d; at least {LEAST}"
     )
     parser.add_argument("--dry-run", action="store_true", help="count only")
-    given = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     logs.setup()
     try:
-        age = durations.to_ms(given.older_than)
+        age = durations.to_ms(options.older_than)
         if age < durations.to_ms(LEAST):
             raise ValueError(f"--older-than must be at least {LEAST}: a rebuild would bring those rows back")
         dsn, schema = os.environ["POSTGRES_DSN"], load_config().identity.database_schema
         migrate(dsn, schema)
-        done = prune(Database(dsn, schema), int(time.time() * 1000) - age, given.dry_run)
+        counts = prune(Database(dsn, schema), int(time.time() * 1000) - age, options.dry_run)
     except (ValueError, StoreError) as error:
         log.error("not pruned", extra={"data": {"error": str(error)}})
         return 1
-    log.info("would prune" if given.dry_run else "pruned", extra={"data": done})
+    log.info("would prune" if options.dry_run else "pruned", extra={"data": counts})
     return 0
 
 

@@ -54,16 +54,16 @@ class TopicIds:
     def _describe(self, topics: Collection[str]) -> dict[str, Future[Any]]:
         if not topics:
             return {}
-        wanted = TopicCollection(sorted(topics))
-        return dict(self._admin.describe_topics(wanted, request_timeout=SECONDS))
+        collection = TopicCollection(sorted(topics))
+        return dict(self._admin.describe_topics(collection, request_timeout=SECONDS))
 
     def _note(self, topic: str, future: Future[Any]) -> None:
         try:
-            found = str(future.result(SECONDS + 1).topic_id)
+            topic_id = str(future.result(SECONDS + 1).topic_id)
         except TimeoutError as error:
             raise StoreError("kafka", f"no answer about topic {topic}") from error
-        found = "" if found == NO_ID else found
-        if self._ids.setdefault(topic, found) != found:
+        topic_id = "" if topic_id == NO_ID else topic_id
+        if self._ids.setdefault(topic, topic_id) != topic_id:
             raise TopicRemadeError(
-                "kafka", f"topic {topic} was made anew: it was {self._ids[topic]}, is {found}"
+                "kafka", f"topic {topic} was made anew: it was {self._ids[topic]}, is {topic_id}"
             )

@@ -176,18 +176,18 @@ def test_of_two_decisions_the_one_that_the_log_took_first_stands(make: Make) -> 
         Record("t", 0, 7, DAY + 1, None, decision("it's")),
         Record("t", 1, 3, DAY + 2, None, decision("it's", DAY - 86_400_000)),
     ]
-    found = []
+    rows_by_order = []
     for order in (records, records[::-1]):
         config = make(1)
         writer = LakeWriter(f"{config.storage_uri}/lake/decisions", "app", Meters("d", "lake"))
         for record in order:
             writer.write([Record("t", 2, 0, DAY, None, decision("other"))])
             writer.write([record])
-        found.append(table(config).select(["id", "partition", "decided"]).sort_by("id").to_pylist())
+        rows_by_order.append(table(config).select(["id", "partition", "decided"]).sort_by("id").to_pylist())
         shutil.rmtree(Path(config.storage_uri.removeprefix("file://")) / "lake")
-    assert found[0] == found[1]
-    assert found[0][0] == {"id": "it's", "partition": 0, "decided": DAY}
-    assert len(found[0]) == 2
+    assert rows_by_order[0] == rows_by_order[1]
+    assert rows_by_order[0][0] == {"id": "it's", "partition": 0, "decided": DAY}
+    assert len(rows_by_order[0]) == 2
 
 
 def test_of_two_writers_at_one_offset_one_fails(make: Make) -> None:
@@ -242,11 +242,11 @@ def test_a_record_that_is_no_row_is_refused(make: Make, change: dict[str, object
     assert meters.refused._value.get() == 1
 
 
-def label(event_id: str, fraud: bool, known: int) -> bytes:
+def label(event_id: str, fraud: bool, known_at: int) -> bytes:
     entities = {"customer": f"t_{event_id}", "counterparty": None}
     return orjson.dumps(
         {"id": event_id, "time": DAY - 5, "entities": entities, "fraud": fraud, "source": "analyst"}
-        | {"claimed": known - 1, "known": known}
+        | {"claimed": known_at - 1, "known": known_at}
     )
 
 
@@ -260,9 +260,9 @@ def test_a_label_published_twice_is_there_once(make: Make) -> None:
     more = [Record("t", 0, 3 + at, DAY, None, value) for at, value in enumerate(values)]
     assert writer.write(more) == 1
     assert writer.write(more) == 0
-    rows = DeltaTable(uri).to_pyarrow_table().to_pylist()
-    found = sorted((row["id"], row["fraud"], row["known"], row["offset"]) for row in rows)
-    assert found == [("a", False, DAY + 86_400_000, 4), ("a", True, DAY, 0), ("b", True, DAY, 1)]
+    table_rows = DeltaTable(uri).to_pyarrow_table().to_pylist()
+    labels = sorted((row["id"], row["fraud"], row["known"], row["offset"]) for row in table_rows)
+    assert labels == [("a", False, DAY + 86_400_000, 4), ("a", True, DAY, 0), ("b", True, DAY, 1)]
 
 
 def test_small_files_become_few_and_the_snapshot_stays(make: Make, tmp_path: Path) -> None:
@@ -282,8 +282,8 @@ def test_small_files_become_few_and_the_snapshot_stays(make: Make, tmp_path: Pat
     assert writer.start([Place(topic, 0)]) == {Place(topic, 0): lake_sink.SMALL_FILES}
     writer.write([Record(topic, 0, lake_sink.SMALL_FILES, DAY, None, decision("later"))])
     assert lake_manifest.read(config, "decisions")["digest"] != after["digest"]
-    found = table(config).sort_by("offset").to_pylist()
-    snapshot = [row for row in found if lake_snapshot.within(after["read_to"], row)]
+    stored = table(config).sort_by("offset").to_pylist()
+    snapshot = [row for row in stored if lake_snapshot.within(after["read_to"], row)]
     assert snapshot == rows.to_pylist()
     # As in tables of before ids were keyed.
     again = [{**row, "offset": row["offset"] + 100, "appended": row["appended"] + 1} for row in snapshot]
@@ -300,8 +300,8 @@ def test_a_table_of_an_older_version_gets_the_new_columns(make: Make) -> None:
     write_deltalake(uri, rows, partition_by=["date"], commit_properties=commit)
     writer = LakeWriter(uri, "app", Meters("d", "lake"))
     assert writer.write([first, Record("t", 0, 1, DAY, None, decision("new"))]) == 1
-    found = DeltaTable(uri).to_pyarrow_table().sort_by("offset")
-    assert found.select(["id", "appended"]).to_pylist() == [
+    widened = DeltaTable(uri).to_pyarrow_table().sort_by("offset")
+    assert widened.select(["id", "appended"]).to_pylist() == [
         {"id": "old", "appended": None},
         {"id": "new", "appended": DAY},
     ]

@@ -50,12 +50,14 @@ def test_killed_amid_a_backlog_it_has_every_row_once(
         with psycopg.connect(database.dsn, autocommit=True) as connection:
             for least in (1, 3_000):
 
-                def some(least: int = least) -> bool:
-                    there = connection.execute("SELECT to_regclass(%s)", (f"{schema}.progress",)).fetchone()
+                def has_rows(least: int = least) -> bool:
+                    progress = connection.execute(
+                        "SELECT to_regclass(%s)", (f"{schema}.progress",)
+                    ).fetchone()
                     query = f"SELECT count(*) >= {least} FROM {schema}.decisions"
-                    return there != (None,) and connection.execute(query).fetchone() == (True,)
+                    return progress != (None,) and connection.execute(query).fetchone() == (True,)
 
-                wait_for(some, 30, f"{least} rows")
+                wait_for(has_rows, 30, f"{least} rows")
                 running.stop(signal.SIGKILL)
                 running.start()
         running.await_ready()

@@ -206,12 +206,12 @@ def test_what_redis_loses_comes_back_while_the_sink_runs(
         """All profiles, and the mark: read together, so that a mark without its profiles would be seen."""
         names = sorted(want)
         try:
-            found, *values = redis.mget(mark, *names)
+            stored_mark, *values = redis.mget(mark, *names)
         except client.RedisError:
             return False
-        right = dict(zip(names, values, strict=True)) == want
-        assert found is None or right or number in late, "marked as complete without being so"
-        return found == b"1" and right
+        equal = dict(zip(names, values, strict=True)) == want
+        assert stored_mark is None or equal or number in late, "marked as complete without being so"
+        return stored_mark == b"1" and equal
 
     late: set[int] = set()  # profiles that were produced after the mark was set may come after it
     with (

@@ -79,12 +79,12 @@ def rows(ledger: Ledger) -> dict[str, list[Any]]:
 
 
 def lake(config: DetectorConfig) -> dict[str, list[Any]]:
-    found = {}
+    rows_by_table = {}
     for name in ("decisions", "labels"):
         table = DeltaTable(f"{config.storage_uri}/lake/{name}").to_pyarrow_table()
         order = [(column, "ascending") for column in ("topic", "partition", "offset")]
-        found[name] = table.sort_by(order).to_pylist()
-    return found
+        rows_by_table[name] = table.sort_by(order).to_pylist()
+    return rows_by_table
 
 
 def test_rebuilt_stores_equal_the_originals(
@@ -121,17 +121,20 @@ def test_rebuilt_stores_equal_the_originals(
         wait_for(lambda: all(one.metric("fraud_sink_lag_records") == 0 for one in sinks), 60, "no lag")
         for one in sinks:
             assert one.stop() == 0
-        was, had, held = keys(store), rows(ledger), lake(config)
+        former_keys, former_rows, former_lake = keys(store), rows(ledger), lake(config)
         sent = broker.count(labels)
-        assert len(was) == 2 * 200 + 2  # profiles, the mark of completeness, the progress
-        assert len(had["decisions"]) == COUNT + WAVES
-        assert len(had["decision_conflicts"]) == COUNT // 150 * 2
-        assert (len(had["rejected"]), len(had["label_reports"])) == (2 * WAVES, 150 + 2 * 37 + WAVES)
-        assert sum(row[0]["fraud"] for row in had["labels"]) == 150 - 37
-        assert all(row[0]["published"] for row in had["labels"])
-        assert sorted((row["id"], row["partition"], row["offset"]) for row in held["decisions"]) == sorted(
-            ledger.rows('SELECT id, partition, "offset" FROM decisions')
+        assert len(former_keys) == 2 * 200 + 2  # profiles, the mark of completeness, the progress
+        assert len(former_rows["decisions"]) == COUNT + WAVES
+        assert len(former_rows["decision_conflicts"]) == COUNT // 150 * 2
+        assert (len(former_rows["rejected"]), len(former_rows["label_reports"])) == (
+            2 * WAVES,
+            150 + 2 * 37 + WAVES,
         )
+        assert sum(row[0]["fraud"] for row in former_rows["labels"]) == 150 - 37
+        assert all(row[0]["published"] for row in former_rows["labels"])
+        assert sorted(
+            (row["id"], row["partition"], row["offset"]) for row in former_lake["decisions"]
+        ) == sorted(ledger.rows('SELECT id, partition, "offset" FROM decisions'))
 
         client.Redis.from_url(store.url).flushall()
         ledger.connection.execute(f"DROP SCHEMA {config.identity.database_schema} CASCADE")
@@ -140,23 +143,23 @@ def test_rebuilt_stores_equal_the_originals(
             one.start("--rebuild")
         for one in sinks:
             assert one.wait(120) == 0, one.tail()
-        assert keys(store) == was
+        assert keys(store) == former_keys
         again = rows(ledger)
         assert again.pop("progress") == []  # a rebuild may run beside a sink, whose progress it is
-        assert again == {table: found for table, found in had.items() if table != "progress"}
-        assert lake(config) == held
+        assert again == {table: kept for table, kept in former_rows.items() if table != "progress"}
+        assert lake(config) == former_lake
 
         for one in sinks:
             one.start()
         for one in sinks:
             one.await_ready()
             assert one.stop() == 0
-        assert keys(store) == was
-        assert rows(ledger) == had
-        assert lake(config) == held
+        assert keys(store) == former_keys
+        assert rows(ledger) == former_rows
+        assert lake(config) == former_lake
         assert broker.count(labels) == sent
         assert {orjson.loads(m.value())["id"] for m in broker.read(labels)} == {
-            row[0]["id"] for row in had["labels"]
+            row[0]["id"] for row in former_rows["labels"]
         }
 
 

@@ -193,14 +193,14 @@ def test_profiles_of_a_topic_made_anew_are_all_read(
     )
 
     def put(names: Sequence[str], seq: int) -> dict[bytes, bytes]:
-        made = {
+        profiles = {
             profile_key(config.hash6, "customer", name): profile_header.pack(
                 Header(1, config.feature_set[:8], 1, seq, 7)
             )
             for name in names
         }
-        broker.produce(topic, list(made.items()))
-        return {config.identity.redis_profile(key).encode(): value for key, value in made.items()}
+        broker.produce(topic, list(profiles.items()))
+        return {config.identity.redis_profile(key).encode(): value for key, value in profiles.items()}
 
     put(named("lost", 10), 1)
     redis.hset(progress, "0", 10)

@@ -43,7 +43,7 @@ def make_report(value: object, appended: int = 100) -> Record:
 
 def test_a_row_is_keyed_by_the_first_entity() -> None:
     """The entity column holds the token that the split is made on."""
-    assert decision(make_decision(), "card").told.entity == "t_1"
+    assert decision(make_decision(), "card").entry.entity == "t_1"
 
 
 def test_what_the_audit_adds_does_not_change_a_decisions_content() -> None:
@@ -51,15 +51,15 @@ def test_what_the_audit_adds_does_not_change_a_decisions_content() -> None:
     audited = make_decision(
         parity="stale", streamed={"vector": [1.0]}, source={"offset": 3}, shadow={"score": 3}
     )
-    assert decision(audited, "card").told.content == decision(make_decision(), "card").told.content
+    assert decision(audited, "card").entry.content == decision(make_decision(), "card").entry.content
 
 
 @pytest.mark.parametrize("change", [{"hash": "other"}, {"action": "decline"}, {"decided": 8}])
 def test_another_decision_of_one_id_has_another_content(change: dict[str, object]) -> None:
     """Body, action and time of decision belong to the content."""
     assert (
-        decision(make_decision(**change), "card").told.content
-        != decision(make_decision(), "card").told.content
+        decision(make_decision(**change), "card").entry.content
+        != decision(make_decision(), "card").entry.content
     )
 
 
@@ -67,8 +67,8 @@ def test_a_nul_character_keeps_the_original_bytes() -> None:
     """PostgreSQL's jsonb can't hold U+0000: the row shows a replacement and the bytes stay beside it."""
     record = make_decision(release="a\0b")
     row = decision(record, "card")
-    assert row.told.raw == record.value
-    assert orjson.loads(row.told.record)["release"] == "a\ufffdb"
+    assert row.entry.raw == record.value
+    assert orjson.loads(row.entry.record)["release"] == "a\ufffdb"
 
 
 @pytest.mark.parametrize(

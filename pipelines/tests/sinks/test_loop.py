@@ -112,5 +112,5 @@ def test_a_commit_waits_for_no_coordinator() -> None:
     consumer = Coordinator(1)
     for offset in (7, 8):
         loop._pending = [Record("t", 0, offset, 0, b"k", b"v")]
-        loop._flush(consumer)  # type: ignore[arg-type]
+        loop._flush(consumer)  # type: ignore[arg-type]  # a fake of Consumer
     assert (pauses, consumer.committed) == ([], [9])
