@@ -1,9 +1,9 @@
 """One consumer loop for every sink: gather a batch, write it, then commit its offsets.
 
-A crash at any point re-reads what was not committed, so a writer must be idempotent; one that records offsets in its
-store gives them in ``start`` and is exact by itself. A store that fails is retried with backoff for some two minutes, as
-a restart of a database takes; then the process ends with an error and Kubernetes starts it anew, which also re-reads
-the configuration. A store that lost data (StoreLostError) ends this loop; ``run`` starts another in the same process.
+After a crash the records that were not committed are read again, so a writer must be idempotent; one that records offsets
+in its store returns them from ``start`` and is exact by itself. A store that fails is retried with backoff for some two
+minutes, as long as a database takes to restart; then the process ends with an error, and Kubernetes restarts it, which also
+re-reads the configuration. A store that lost data (StoreLostError) ends this loop; ``run`` starts another in the same process.
 
 Membership is static (``group.instance.id``), so a container that restarts in its Pod gets its partitions back at once;
 the session is short, because a *replaced* Pod has another name and must wait for the old session to end.
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -133,7 +134,7 @@ class Loop:
                     on_lost=self._on_lost,
                 )
             ticked = time.monotonic()
-            while not self._done():
+            while not self._finished():
                 self._gather(consumer)
                 self._raise_failure()
                 if self._due():
@@ -143,7 +144,7 @@ class Loop:
                 if self._beat - ticked >= self.reading.tick:
                     ticked = self._beat
                     self._ids.look()
-                    self._retried(self.writer.tick)
+                    self._with_retries(self.writer.tick)
                     self._measure(consumer)
             self._flush(consumer)
             self._announce()
@@ -178,20 +179,20 @@ class Loop:
         return settings
 
     def _await_topics(self, consumer: Consumer) -> None:
-        """Topics are made by the operator, perhaps after this Pod; minutes without them are an error to show."""
+        """The operator creates the topics, perhaps after this Pod starts; after minutes without them StoreError says so."""
 
         def present() -> None:
             try:
-                known = consumer.list_topics(timeout=10).topics
+                topics = consumer.list_topics(timeout=10).topics
             except KafkaException as error:
                 raise StoreError("kafka", str(error)) from error
-            absent = [topic for topic in self.reading.topics if topic not in known]
+            absent = [topic for topic in self.reading.topics if topic not in topics]
             if absent:
                 raise StoreError("kafka", f"no topic {', '.join(absent)} yet")
 
-        self._retried(present)
+        self._with_retries(present)
 
-    def _done(self) -> bool:
+    def _finished(self) -> bool:
         if self._stop.is_set():
             return True
         return self.reading.rebuild and not self._pending and self.ready()
@@ -199,7 +200,7 @@ class Loop:
     # Assignment -----------------------------------------------------------------------------------------------------
 
     def _assign_all(self, consumer: Consumer) -> None:
-        topics = self._asked(lambda: consumer.list_topics(timeout=KAFKA_SECONDS)).topics
+        topics = self._ask_broker(lambda: consumer.list_topics(timeout=KAFKA_SECONDS)).topics
         partitions = [
             TopicPartition(name, p) for name in self.reading.topics for p in topics[name].partitions
         ]
@@ -212,15 +213,15 @@ class Loop:
             self._failure = error  # raised by the loop: an exception must not cross librdkafka's callback
 
     def _begin(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        ids = self._asked(lambda: self._ids.ask({p.topic for p in partitions}))
+        ids = self._ask_broker(lambda: self._ids.ask({p.topic for p in partitions}))
         places = [Place(p.topic, p.partition, ids[p.topic]) for p in partitions]
-        known = self._retried(lambda: self.writer.start(places))
+        stored_starts = self._with_retries(lambda: self.writer.start(places))
         starts = []
         for place in places:
-            low, high = self._asked(
-                lambda at=place: consumer.get_watermark_offsets(TopicPartition(*at[:2]), KAFKA_SECONDS)  # type: ignore[misc]
+            low, high = self._ask_broker(
+                partial(consumer.get_watermark_offsets, TopicPartition(*place[:2]), KAFKA_SECONDS)
             )
-            begin = 0 if self.reading.rebuild else known.get(place, 0)
+            begin = 0 if self.reading.rebuild else stored_starts.get(place, 0)
             where = {**place._asdict(), "wanted": begin, "low": low, "high": high}
             if 0 < begin < low:
                 log.error("records were deleted before this sink had read them", extra={"data": where})
@@ -237,7 +238,7 @@ class Loop:
         )
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Partitions go in good order: what is in hand is written and committed while we still own them."""
+        """An orderly revocation: the batch in hand is written and committed while we still own the partitions."""
         try:
             self._flush(consumer)
         except (StoreError, KafkaException) as error:
@@ -245,23 +246,23 @@ class Loop:
         self._forget(partitions)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Another member may own them already: nothing in hand may be written for them."""
+        """Another member may own the partitions already, so what is in hand of them is dropped and not written."""
         self._forget(partitions)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
-        gone = {self._ids.place(p.topic, p.partition) for p in partitions}
-        self._pending = [record for record in self._pending if record.place not in gone]
-        for place in gone:
+        places = {self._ids.place(p.topic, p.partition) for p in partitions}
+        self._pending = [record for record in self._pending if record.place not in places]
+        for place in places:
             self._progress.pop(place, None)
 
     # Batches --------------------------------------------------------------------------------------------------------
 
     def _gather(self, consumer: Consumer) -> None:
-        """Takes what is there: ``consume`` waits its whole timeout unless the count is reached, so the first record is
-        awaited alone and the rest for what remains of the linger."""
+        """Takes the records that have arrived. ``consume`` waits its whole timeout unless it reaches the count, so the first
+        record is awaited alone, and the others for the rest of the linger."""
         if self._pending:
-            left = max(0.0, self._first + self.reading.linger - time.monotonic())
-            messages = consumer.consume(self.reading.batch - len(self._pending), min(POLL_SECONDS, left))
+            remaining = max(0.0, self._first + self.reading.linger - time.monotonic())
+            messages = consumer.consume(self.reading.batch - len(self._pending), min(POLL_SECONDS, remaining))
         else:
             messages = consumer.consume(1, POLL_SECONDS)
         for message in messages:
@@ -312,7 +313,7 @@ class Loop:
         if not self._pending:
             return
         batch = self._pending
-        self.meters.rows.inc(self._retried(lambda: self.writer.write(batch)))
+        self.meters.rows.inc(self._with_retries(lambda: self.writer.write(batch)))
         self._pending = []
         ends: dict[Place, int] = {}
         for record in batch:
@@ -333,15 +334,15 @@ class Loop:
                     raise StoreError("kafka", f"committing offsets: {cause.str()}") from error
                 log.warning("offsets not committed", extra={"data": {"error": cause.str()}})
 
-        self._retried(commit)
+        self._with_retries(commit)
 
     def _announce(self) -> None:
-        """Tells the writer of partitions that have been written up to where they ended at assignment."""
+        """Tells the writer which partitions have been written up to their end at assignment."""
         for place, progress in self._progress.items():
             if progress.caught_up or progress.written < progress.following:
                 continue
             if progress.written >= progress.end or progress.at_end >= progress.written:
-                self._retried(lambda at=place, to=progress.written: self.writer.caught_up(at, to))  # type: ignore[misc]
+                self._with_retries(partial(self.writer.caught_up, place, progress.written))
                 progress.caught_up = True
         if not self._ready.is_set() and self._progress and all(p.caught_up for p in self._progress.values()):
             log.info("caught up", extra={"data": {"partitions": len(self._progress)}})
@@ -354,8 +355,8 @@ class Loop:
         for place, progress in self._progress.items():
             _, high = consumer.get_watermark_offsets(TopicPartition(*place[:2]), cached=True)
             # At the end of a partition only transaction markers may lie between the last record and the watermark.
-            seen = progress.at_end if progress.written >= progress.following else -1
-            lag += max(0, high - max(progress.written, seen))
+            end_reached = progress.at_end if progress.written >= progress.following else -1
+            lag += max(0, high - max(progress.written, end_reached))
         self.meters.lag.set(lag)
 
     def _raise_failure(self) -> None:
@@ -363,8 +364,8 @@ class Loop:
             failure, self._failure = self._failure, None
             raise failure
 
-    def _asked(self, call: Callable[[], T]) -> T:
-        """A question to the broker, repeated while it is away."""
+    def _ask_broker(self, call: Callable[[], T]) -> T:
+        """The broker's answer; the question is repeated while the broker can't be reached."""
 
         def ask() -> T:
             try:
@@ -372,9 +373,10 @@ class Loop:
             except KafkaException as error:
                 raise StoreError("kafka", str(error)) from error
 
-        return self._retried(ask)
+        return self._with_retries(ask)
 
-    def _retried(self, call: Callable[[], T], attempts: int = ATTEMPTS) -> T:
+    def _with_retries(self, call: Callable[[], T], attempts: int = ATTEMPTS) -> T:
+        """The call's result; repeated with longer and longer pauses while it raises StoreError."""
         pause = FIRST_PAUSE
         for attempt in range(1, attempts + 1):
             try:

@@ -51,7 +51,7 @@ def test_a_store_that_comes_back_is_waited_for() -> None:
     """Pauses double up to a bound, so a restart of a database, a minute and more, is bridged."""
     loop, pauses = make()
     call, _ = failing(ATTEMPTS - 1, StoreError("redis", "down"))
-    assert loop._retried(call) == "done"
+    assert loop._with_retries(call) == "done"
     assert pauses == sorted(pauses)
     assert max(pauses) <= LONGEST_PAUSE
     assert 100 < sum(pauses) < 150
@@ -62,7 +62,7 @@ def test_a_store_that_stays_away_ends_the_loop() -> None:
     loop, _ = make()
     call, calls = failing(100, StoreError("redis", "down"))
     with pytest.raises(StoreError):
-        loop._retried(call)
+        loop._with_retries(call)
     assert len(calls) == ATTEMPTS
 
 
@@ -71,7 +71,7 @@ def test_lost_data_are_not_retried() -> None:
     loop, pauses = make()
     call, calls = failing(100, StoreLostError("redis", "empty"))
     with pytest.raises(StoreLostError):
-        loop._retried(call)
+        loop._with_retries(call)
     assert (len(calls), pauses) == (1, [])
 
 
@@ -81,7 +81,7 @@ def test_a_stop_cuts_the_retries_short() -> None:
     loop.stop()
     call, calls = failing(100, StoreError("redis", "down"))
     with pytest.raises(StoreError):
-        loop._retried(call)
+        loop._with_retries(call)
     assert len(calls) == 1
 
 
