@@ -43,7 +43,10 @@ def connect(dsn: str) -> psycopg.Connection[Any]:
 
 
 def migrate(dsn: str, schema: str, version: str = "head") -> None:
-    """Brings a detector's schema to the newest version, or, for a test of migrations, to an older one. A lock lets one process do it; the others find it done."""
+    """Migrates a detector's schema to the newest version, or, for a test of migrations, to an older one.
+
+    A lock lets one process do it at a time; the next ones then have nothing to do.
+    """
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS)
     )

@@ -34,8 +34,11 @@ _ENTITIES: Final = pa.map_(pa.string(), pa.string())
 
 @dataclass(frozen=True)
 class LakeTable:
-    """``key``: of what there is one row, whatever the topic carries, within ``reach`` days of a row's own; ``same``: in what
-    a second record of the key is only a repeat of the first."""
+    """A table's columns and keys.
+
+    ``key``: columns of which each combination is in one row only, within ``reach`` days around that row's. ``same``: columns
+    in which a second record of a key equals the first where it is a repeat of it; else the two are in conflict.
+    """
 
     name: str
     schema: pa.Schema
@@ -75,7 +78,7 @@ _SAME: Final = (
 
 
 def _decision(record: Record) -> dict[str, Any]:
-    """A decision as a row; ValueError or another lookup error where the record is none."""
+    """A decision as a row; KeyError, TypeError, ValueError or AttributeError where the record is none."""
     decision = orjson.loads(record.value or b"")
     event = decision["event"]
     return {
@@ -137,11 +140,11 @@ DECISIONS: Final = LakeTable(
     _decision,
     key=("id",),
     same=_SAME,
-    # A claim lives a day: while it does, a resend has the first decision and its day. Two days more catch what was decided
-    # anew after it went; what comes later is among the ledger's conflicts, and readers take the first.
+    # A claim lives for a day: until then a resend has the first decision and its day. Two days of reach also cover an id that
+    # was decided again after its claim expired. A later one is among the ledger's conflicts, and readers take the first.
     reach=2,
 )
-# The ledger publishes a label again after a crash between its broker and its database; the table holds it once.
+# After a crash between broker and database the ledger publishes a label again; the table holds it once.
 LABELS: Final = LakeTable(
     lake.LABELS,
     pa.schema(

@@ -143,7 +143,7 @@ class Loop:
                 self._beat = time.monotonic()
                 if self._beat - ticked >= self.reading.tick:
                     ticked = self._beat
-                    self._ids.look()
+                    self._ids.check()
                     self._with_retries(self.writer.tick)
                     self._measure(consumer)
             self._flush(consumer)

@@ -3,10 +3,10 @@
 A profile never goes back in time: a stored one with a higher ``(epoch, seq)`` stays, so repeats after a restore of the
 stream, a rebuild beside the running sink and a second replica all do no harm. The comparison is made inside Redis.
 
-Redis may lose everything, or what it took in last (a restart from an older file). Beside the profiles it holds how far
-each partition has been written, so what is lost is known: the sink begins there, or at the beginning where that is gone
-too. The mark says that all profiles are there; without it the decision service calls a miss ``profiles_incomplete`` and
-no new customer. The loss is noticed within a second, whether or not records come.
+Redis may lose everything, or only the newest writes (a restart from an older file). It holds the progress of each partition
+beside the profiles, so the sink begins where Redis's own progress says, or at the beginning where that is lost too. The
+mark says that all profiles are written; without it the decision service takes a missing profile for
+``profiles_incomplete`` and not for a new customer. A loss is noticed within a second, whether or not records come.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ for i, key in ipairs(KEYS) do
 end
 return written
 """
-# Progress and mark change only where Redis still has what this process put there: else an emptied Redis would be taken
-# for a whole one. What is no number is gone, too. KEYS: progress. ARGV: the partition's field, what it must be at least ("" where nothing is expected), the new value.
+# Progress and mark change only where Redis still has what this process put there: else an emptied Redis would count as
+# complete. A value that is no number counts as lost, too.
+# KEYS: progress. ARGV: the partition's field, what it must be at least ("" where nothing is expected), the new value.
 _KEPT: Final = """
 local function kept(key, field, least)
   local have = tonumber(redis.call('HGET', key, field))
@@ -79,8 +80,9 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
 )
-# KEYS: progress of this process, written partitions, mark, progress. ARGV: field, least, offset it has caught up to, epoch, partitions in all.
-# 0: data are gone; 1: noted; 2: all partitions are there, marked.
+# KEYS: progress of this process, written partitions, mark, progress.
+# ARGV: field, least, offset it has caught up to, epoch, partitions in all.
+# 0: data are lost; 1: the partition is noted; 2: all partitions are, and the mark is set.
 _CAUGHT_UP: Final = (
     _KEPT
     + """
@@ -93,7 +95,7 @@ redis.call('DEL', KEYS[2])
 return 2
 """
 )
-_GONE: Final = "data are gone; profiles must be written again"
+_LOST: Final = "data are gone; profiles must be written again"
 _LAYOUT: Final = (
     profile_header.MAGIC,
     profile_header.HEADER.size,
@@ -105,7 +107,8 @@ _LAYOUT: Final = (
 class ProfileWriter:
     """Writes profiles and keeps the mark that says that all of them have been written.
 
-    ``rebuild``: another process owns the progress; this one notes its own elsewhere, and the common one where it is missing.
+    ``rebuild``: another process owns the progress. This one keeps its own under another key, and fills the common one where
+    it is missing.
     """
 
     def __init__(
@@ -122,70 +125,76 @@ class ProfileWriter:
         self._set_newer = client.register_script(_SET_NEWER)
         self._advance, self._note = client.register_script(_ADVANCE), client.register_script(_CAUGHT_UP)
         self._identity, self._meters = identity, meters
-        self._mark, self._written = identity.redis_complete(hash6), identity.redis_written(hash6)
-        self._progress = self._own = identity.redis_progress(hash6)
+        self._mark_key, self._written_key = identity.redis_complete(hash6), identity.redis_written(hash6)
+        self._progress_key = self._own_progress_key = identity.redis_progress(hash6)
         if rebuild:
-            self._own = f"{self._progress}:rebuild:{uuid.uuid4().hex}"
+            self._own_progress_key = f"{self._progress_key}:rebuild:{uuid.uuid4().hex}"
         self._epoch, self._partitions = epoch, partitions
         # What Redis must have of each of our partitions, by field, unless it lost something.
         self._following: dict[str, int] = {}
         self._marked = False
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
-        """Where Redis says that it is: the group's offsets outlive what Redis lost."""
-        mark, whole, have = self._noted()
+        """Begins where Redis's own progress says: the group's offsets know nothing of what Redis lost."""
+        mark, complete, progress = self._stored_progress()
         self._marked = mark is not None and mark >= self._epoch
-        anew = [place for place in places if _remade(place, have)]
-        for topic, topic_id in sorted({(place.topic, place.topic_id) for place in anew}):
+        recreated = [place for place in places if _is_recreated(place, progress)]
+        for topic, topic_id in sorted({(place.topic, place.topic_id) for place in recreated}):
             self._meters.reread("the topic was made anew", {"topic": topic, "topic_id": topic_id})
-        if anew or (not self._marked and mark is not None):  # all of it speaks of the old topic or epoch
-            self._call(lambda: self._redis.delete(self._mark, self._written, self._progress))
-            self._marked, whole, have = False, set(), {}
+        if recreated or (not self._marked and mark is not None):  # all of it is of the old topic or epoch
+            self._call(lambda: self._redis.delete(self._mark_key, self._written_key, self._progress_key))
+            self._marked, complete, progress = False, set(), {}
         self._following = {}
-        if self._own != self._progress:
+        if self._own_progress_key != self._progress_key:
             return dict.fromkeys(places, 0)
         begin = {}
         for place in places:
             field, before = _field(place), str(place.partition)
-            if field not in have and before in have:
-                self._adopt(field, before, have[before], before in whole)
-                have[field] = have[before]
-                whole |= {field} if before in whole else set()
-            if field in have and (self._marked or field in whole):
-                self._following[field] = begin[place] = have[field]
+            if field not in progress and before in progress:
+                self._adopt(field, before, progress[before], before in complete)
+                progress[field] = progress[before]
+                complete |= {field} if before in complete else set()
+            if field in progress and (self._marked or field in complete):
+                self._following[field] = begin[place] = progress[field]
             else:
                 begin[place] = 0
         return begin
 
-    def _noted(self) -> tuple[int | None, set[str], dict[str, int]]:
-        """The mark, the fields of the partitions written so far, and the progress. What can't be read is taken out and
-        counted: it is as if Redis had lost it."""
+    def _stored_progress(self) -> tuple[int | None, set[str], dict[str, int]]:
+        """The mark, the fields of the partitions written so far, and the offset by field. What can't be read is deleted and
+        counted, as if Redis had lost it."""
         try:
             mark, members, progress = self._call(
                 lambda: (
                     self._redis.pipeline(transaction=False)
-                    .get(self._mark)
-                    .smembers(self._written)
-                    .hgetall(self._progress)
+                    .get(self._mark_key)
+                    .smembers(self._written_key)
+                    .hgetall(self._progress_key)
                     .execute()
                 )
             )
             numbers = {field: _number(following) for field, following in progress.items()}
             if (mark is None or _number(mark) is not None) and None not in numbers.values():
-                have = {field.decode(errors="replace"): at for field, at in numbers.items() if at is not None}
-                return _number(mark), {member.decode(errors="replace") for member in members}, have
+                offsets = {
+                    field.decode(errors="replace"): at for field, at in numbers.items() if at is not None
+                }
+                return _number(mark), {member.decode(errors="replace") for member in members}, offsets
         except StoreLostError:
             pass  # of another type than it was written as
         self._meters.refused.inc()
-        log.error("mark or progress unreadable: written anew", extra={"data": {"mark": self._mark}})
-        self._call(lambda: self._redis.delete(self._mark, self._written, self._progress))
+        log.error("mark or progress unreadable: written anew", extra={"data": {"mark": self._mark_key}})
+        self._call(lambda: self._redis.delete(self._mark_key, self._written_key, self._progress_key))
         return None, set(), {}
 
-    def _adopt(self, field: str, before: str, following: int, whole: bool) -> None:
-        """Progress from before topics' ids were kept is of the topic as it is now."""
-        pipe = self._redis.pipeline().hsetnx(self._progress, field, following).hdel(self._progress, before)
-        if whole:
-            pipe = pipe.sadd(self._written, field).srem(self._written, before)
+    def _adopt(self, field: str, before: str, following: int, complete: bool) -> None:
+        """Moves progress from before topic ids were kept to the field of the present topic."""
+        pipe = (
+            self._redis.pipeline()
+            .hsetnx(self._progress_key, field, following)
+            .hdel(self._progress_key, before)
+        )
+        if complete:
+            pipe = pipe.sadd(self._written_key, field).srem(self._written_key, before)
         self._call(pipe.execute)
 
     def write(self, records: Sequence[Record]) -> int:
@@ -212,64 +221,66 @@ class ProfileWriter:
             names = [self._identity.redis_profile(key.decode()) for key in chunk]
             values = [newest[key][1] for key in chunk]
             written += self._call(lambda n=names, v=values: self._set_newer(keys=n, args=[*_LAYOUT, *v]))
-        self._moved(records)
+        self._advance_progress(records)
         if self._marked:  # while it catches up the age of a record says nothing
             now = time.time() * 1000
             for record in records:
                 self._meters.freshness.observe(max(0.0, now - record.appended) / 1000)
         return written
 
-    def _moved(self, records: Sequence[Record]) -> None:
+    def _advance_progress(self, records: Sequence[Record]) -> None:
         ends = {_field(record.place): record.offset + 1 for record in records}
         for field, following in ends.items():
             arguments = [field, self._following.get(field, ""), following]
-            if not self._call(lambda a=arguments: self._advance(keys=[self._own], args=a)):
-                raise StoreLostError("redis", _GONE)
+            if not self._call(lambda a=arguments: self._advance(keys=[self._own_progress_key], args=a)):
+                raise StoreLostError("redis", _LOST)
             self._following[field] = following
-        if self._own != self._progress:  # goes by itself if the rebuild is killed
-            self._call(lambda: self._redis.expire(self._own, 86_400))
+        if self._own_progress_key != self._progress_key:  # goes by itself if the rebuild is killed
+            self._call(lambda: self._redis.expire(self._own_progress_key, 86_400))
 
     def caught_up(self, place: Place, following: int) -> None:
         if self._marked or self._check():
             return
         field = _field(place)
         least = self._following.get(field, "")
-        noted = self._call(
+        outcome = self._call(
             lambda: self._note(
-                keys=[self._own, self._written, self._mark, self._progress],
+                keys=[self._own_progress_key, self._written_key, self._mark_key, self._progress_key],
                 args=[field, least, following, self._epoch, self._partitions],
             )
         )
-        if not noted:
-            raise StoreLostError("redis", _GONE)
-        if self._own == self._progress:
+        if not outcome:
+            raise StoreLostError("redis", _LOST)
+        if self._own_progress_key == self._progress_key:
             self._following.setdefault(field, following)
-        if noted == 2:
+        if outcome == 2:
             self._marked = True
-            log.info("complete", extra={"data": {"mark": self._mark, "epoch": self._epoch}})
+            log.info("complete", extra={"data": {"mark": self._mark_key, "epoch": self._epoch}})
 
     def tick(self) -> None:
         self._check()
 
     def _check(self) -> bool:
-        """Whether the mark is there. Redis has less than this process wrote, or no mark any more: it lost data."""
+        """Whether the mark is set. StoreLostError where Redis has less than this process wrote, or no mark any more."""
         ours = sorted(self._following)
-        pipe = self._redis.pipeline(transaction=False).get(self._mark)
+        pipe = self._redis.pipeline(transaction=False).get(self._mark_key)
         for field in ours:
-            pipe = pipe.hget(self._own, field)
-        mark, *have = (_number(value) for value in self._call(pipe.execute))
-        short = [f for f, at in zip(ours, have, strict=True) if at is None or at < self._following[f]]
+            pipe = pipe.hget(self._own_progress_key, field)
+        mark, *offsets = (_number(value) for value in self._call(pipe.execute))
+        short = [f for f, at in zip(ours, offsets, strict=True) if at is None or at < self._following[f]]
         if short or (self._marked and mark is None):
-            raise StoreLostError("redis", _GONE)
+            raise StoreLostError("redis", _LOST)
         self._marked = mark is not None and mark >= self._epoch
         return self._marked
 
     def close(self) -> None:
-        if self._own != self._progress:
+        if self._own_progress_key != self._progress_key:
             try:
-                self._redis.delete(self._own)
+                self._redis.delete(self._own_progress_key)
             except redis.RedisError as error:
-                log.warning("left behind", extra={"data": {"key": self._own, "error": str(error)}})
+                log.warning(
+                    "left behind", extra={"data": {"key": self._own_progress_key, "error": str(error)}}
+                )
         self._redis.close()
 
     def _refuse(self, record: Record, why: str) -> None:
@@ -282,7 +293,7 @@ class ProfileWriter:
         try:
             return call()
         except redis.ResponseError as error:
-            # A key of another type can't be waited for; without it the store is as one that lost it.
+            # Waiting doesn't mend a key of another type: it counts as lost.
             kind = StoreLostError if "WRONGTYPE" in str(error) else StoreError
             raise kind("redis", str(error)) from error
         except redis.RedisError as error:
@@ -290,14 +301,14 @@ class ProfileWriter:
 
 
 def _field(place: Place) -> str:
-    """Where the progress of a partition is in its hash."""
+    """The partition's field in the progress hash."""
     return f"{place.partition}/{place.topic_id}" if place.topic_id else str(place.partition)
 
 
-def _remade(place: Place, have: Mapping[str, int]) -> bool:
-    """Whether the progress is that of an earlier topic of the name."""
-    others = any(field.startswith(f"{place.partition}/") for field in have)
-    return others and bool(place.topic_id) and _field(place) not in have
+def _is_recreated(place: Place, progress: Mapping[str, int]) -> bool:
+    """Whether the topic was recreated: the progress is that of an earlier topic of its name."""
+    others = any(field.startswith(f"{place.partition}/") for field in progress)
+    return others and bool(place.topic_id) and _field(place) not in progress
 
 
 def _number(value: bytes | None) -> int | None:

@@ -24,7 +24,7 @@ from fraud_sinks.database import Database, migrate
 log = logging.getLogger(__name__)
 
 BATCH: Final = 2_000
-# As long as the topic keeps decisions, a rebuild would bring younger ones back.
+# A rebuild would bring back younger rows: the topic keeps decisions for that long.
 LEAST: Final = "30d"
 
 _OLD: Final = {
@@ -39,7 +39,7 @@ _DELETE: Final = sql.SQL("DELETE FROM {} WHERE ctid = ANY(ARRAY({} LIMIT %(batch
 
 
 def prune(database: Database, before: int, dry_run: bool = False, batch: int = BATCH) -> dict[str, int]:
-    """Takes out, table by table, what is older than ``before`` (ms); -> how many rows of each."""
+    """Deletes, table by table, the rows older than ``before`` (UTC ms); -> how many of each. ``dry_run`` only counts."""
     counts = dict.fromkeys(_OLD, 0)
     for table, old in _OLD.items():
         last = batch

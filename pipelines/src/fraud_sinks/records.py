@@ -9,11 +9,11 @@ from fraud_contracts.errors import StoreError
 
 
 class StoreLostError(StoreError):
-    """The store lost some or all of what it had. Trying again can't help: the sink starts anew from what the store still has."""
+    """The store lost some or all of its data. Retrying can't help: the sink starts again from what the store still has."""
 
 
-class TopicRemadeError(StoreError):
-    """A topic was deleted and made anew while it was read: offsets mean other records now. The sink starts anew."""
+class TopicRecreatedError(StoreError):
+    """A topic was deleted and recreated while it was read: its offsets name other records now. The sink starts again."""
 
 
 class Place(NamedTuple):
@@ -45,8 +45,8 @@ class Writer(Protocol):
     """A store. Every method may raise StoreError; the loop then retries, and at last the process ends."""
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
-        """Called when partitions arrive: where to begin; at 0 where a place isn't among them. The group's offsets only
-        show the lag: they know nothing of what the store lost, nor of a topic that was made anew."""
+        """Called when partitions are assigned: the offset at which each begins, 0 for a place that isn't in the answer. The
+        group's offsets only show the lag: they know nothing of what the store lost, nor of a recreated topic."""
         ...
 
     def write(self, records: Sequence[Record]) -> int:
@@ -54,12 +54,12 @@ class Writer(Protocol):
         ...
 
     def caught_up(self, place: Place, following: int) -> None:
-        """Called once per assignment, when everything that the partition held at its start has been written; all
-        before ``following`` is."""
+        """Called once per assignment, when everything up to the partition's end at assignment has been written: all records
+        before the offset ``following``."""
         ...
 
     def tick(self) -> None:
-        """Called every few seconds between batches: upkeep, and the discovery that the store was lost."""
+        """Called every few seconds between batches, for upkeep and to detect that the store lost data."""
         ...
 
     def close(self) -> None: ...

@@ -18,7 +18,7 @@ from fraud_process.health import HealthServer, probe
 from fraud_process.stopping import on_stop
 from fraud_sinks.loop import TICK_SECONDS, Loop, Reading
 from fraud_sinks.meters import Meters
-from fraud_sinks.records import StoreLostError, TopicRemadeError, Writer
+from fraud_sinks.records import StoreLostError, TopicRecreatedError, Writer
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
             except StoreLostError as error:
                 meters.losses.inc()
                 log.error("starting anew", extra={"data": {"sink": sink, "error": str(error)}})
-            except TopicRemadeError as error:
+            except TopicRecreatedError as error:
                 log.error("starting anew", extra={"data": {"sink": sink, "error": str(error)}})
     except (StoreError, KafkaException) as error:
         log.error("giving up", extra={"data": {"sink": sink, "error": str(error)}})

@@ -1,4 +1,4 @@
-"""The ids of topics (KIP-516). A topic that was deleted and made anew has the name of the old one, but another id."""
+"""The ids of topics (KIP-516). A topic that was deleted and recreated has the same name, but another id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.errors import StoreError
-from fraud_sinks.records import Place, TopicRemadeError
+from fraud_sinks.records import Place, TopicRecreatedError
 
 log = logging.getLogger(__name__)
 
@@ -20,36 +20,36 @@ NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # the zero UUID: a broker without ids s
 
 
 class TopicIds:
-    """The ids of what one loop reads. They stay for its life: another one ends it (TopicRemadeError)."""
+    """The ids of the topics that one loop reads. They are fixed for its life: another id ends it (TopicRecreatedError)."""
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
         self._ids: dict[str, str] = {}
-        self._looking: dict[str, Future[Any]] = {}
+        self._requests: dict[str, Future[Any]] = {}
 
     def place(self, topic: str, partition: int) -> Place:
         return Place(topic, partition, self._ids.get(topic, ""))
 
     def ask(self, topics: Collection[str]) -> Mapping[str, str]:
         """The ids by name, "" where there is none. KafkaException where the broker doesn't know a topic or doesn't answer."""
-        self._looking = {}
+        self._requests = {}
         for topic, future in self._describe(topics).items():
             self._note(topic, future)
         return {topic: self._ids[topic] for topic in topics}
 
-    def look(self) -> None:
-        """Whether all topics are still the same. Never waits: it looks at what it asked for the last time."""
-        if not all(future.done() for future in self._looking.values()):
+    def check(self) -> None:
+        """Checks that all topics are still the same. Never waits: it reads the answers to the requests of its last call."""
+        if not all(future.done() for future in self._requests.values()):
             return
-        answers, self._looking = self._looking, {}
+        answers, self._requests = self._requests, {}
         for topic, future in answers.items():
             try:
                 self._note(topic, future)
             except (KafkaException, StoreError) as error:
-                if isinstance(error, TopicRemadeError):
+                if isinstance(error, TopicRecreatedError):
                     raise
                 log.warning("no topic id", extra={"data": {"topic": topic, "error": str(error)}})
-        self._looking = self._describe(self._ids)
+        self._requests = self._describe(self._ids)
 
     def _describe(self, topics: Collection[str]) -> dict[str, Future[Any]]:
         if not topics:
@@ -64,6 +64,6 @@ class TopicIds:
             raise StoreError("kafka", f"no answer about topic {topic}") from error
         topic_id = "" if topic_id == NO_ID else topic_id
         if self._ids.setdefault(topic, topic_id) != topic_id:
-            raise TopicRemadeError(
+            raise TopicRecreatedError(
                 "kafka", f"topic {topic} was made anew: it was {self._ids[topic]}, is {topic_id}"
             )
