@@ -1,12 +1,12 @@
-"""Which data a lake table holds at one version: what a training run records, and how the same rows are found again.
+"""Which data a lake table holds at one version: what a training run records, and how the same rows are read again.
 
-Rows of the lake never change (but for an id that came with two decisions), and each carries its place in Kafka. So the offsets up to which the topics had been read
-name a snapshot for ever, whatever became of its files since: putting small files together gives new ones, and
-replaced ones go after a week.
+Rows of the lake never change (but for an id that came with two decisions), and each carries its place in Kafka. So the
+offsets up to which the topics had been read name a snapshot for ever, whatever happens to its files: compaction replaces
+small files by new ones, and replaced files are deleted after a week.
 
-A topic that was made anew has offsets from 0 again, so its id belongs to the place: ``topic/partition/id``. A table's property
-lists the ids that a topic's name has had. Rows, offsets and snapshots from before ids were kept are of the first of them;
-where the broker has none, there are none.
+A recreated topic has offsets from 0 again, so its id belongs to the place: ``topic/partition/id``. A property of the table
+lists the ids that a topic's name has had. Rows, offsets and snapshots from before ids were kept are of the first id; a
+broker without topic ids has none.
 
 Tables are those of the ``deltalake`` package; nothing is imported from it here.
 """
@@ -66,7 +66,7 @@ def following(table: Any, application: str, topic: str, partition: int, topic_id
 
 
 def manifest(table: Any, name: str, application: str, topic: str, partitions: int) -> Manifest:
-    """Of an open table, at the version at which it is open. ``application`` is the sink's group."""
+    """The manifest of an open table at the version at which it is open. ``application`` is the sink's group."""
     files: list[LakeFile] = []
     actions = table.get_add_actions(flatten=True)
     columns = [actions.column(column).to_pylist() for column in ("path", "num_records", "size_bytes")]
@@ -91,7 +91,7 @@ def manifest(table: Any, name: str, application: str, topic: str, partitions: in
 
 
 def named(read_to: Mapping[str, int], first: str) -> dict[str, int]:
-    """With the ``first`` id of the topic's name for places that were recorded without one."""
+    """``read_to`` with the topic's ``first`` id added to places that were recorded without an id."""
     return {f"{at}/{first}" if first and at.count("/") == 1 else at: upto for at, upto in read_to.items()}
 
 
@@ -101,15 +101,15 @@ def within(read_to: Mapping[str, int], row: Mapping[str, Any], first: str = "") 
     return bool(row["offset"] < read_to.get(at, 0))
 
 
-def once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each id the decision that stands, as the ledger has it: the one that the log took first. Input order is kept.
+def standing_decisions(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each id the decision that stands, as in the ledger: the one that the log took first. Ids keep the input's order.
 
-    The topic holds an id once; a second one is a conflict, which the ledger lists in ``decision_conflicts``.
+    A second decision of an id is a conflict, which the ledger lists in ``decision_conflicts``.
     """
     first: dict[str, tuple[Any, ...]] = {}
-    kept: dict[str, dict[str, Any]] = {}
+    standing: dict[str, dict[str, Any]] = {}
     for row in rows:
         age = (row["appended"] or 0, row["topic"], row["partition"], row["offset"])
         if row["id"] not in first or age < first[row["id"]]:
-            first[row["id"]], kept[row["id"]] = age, row
-    return list(kept.values())
+            first[row["id"]], standing[row["id"]] = age, row
+    return list(standing.values())

@@ -50,10 +50,8 @@ class LeafTable:
         start = np.repeat(np.arange(count, dtype=np.int32) * width, len(self.roots)) if count > 1 else 0
         for _ in range(self.depth):
             value = flat.take(self.feature.take(node) + start)
-            right = value > self.threshold.take(
-                node
-            )  # a null is not greater, so it goes left unless told otherwise
-            if nulls:
+            right = value > self.threshold.take(node)
+            if nulls:  # a null compares as not greater and goes left, unless the node sends nulls right
                 right |= np.isnan(value) & ~self.null_left.take(node)
             node = self.children.take(2 * node + right)
         return self.leaf.take(node).reshape(count, len(self.roots))

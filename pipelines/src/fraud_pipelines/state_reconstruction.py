@@ -22,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud_pipelines.features import KeyState, Stage
-from fraud_pipelines.features.plan import Value, hash64
+from fraud_pipelines.features.plan import Event, Value, hash64
 from fraud_pipelines.features.stage import MASK, event_hash, event_hash_v1
 
-Event = Mapping[str, Any]
 StateId = tuple[
     int, int
 ]  # (digest, seq): the seq gives the number of events between two; old digests may cancel

@@ -287,7 +287,7 @@ def test_small_files_become_few_and_the_snapshot_stays(make: Make, tmp_path: Pat
     assert snapshot == rows.to_pylist()
     # As in tables of before ids were keyed.
     again = [{**row, "offset": row["offset"] + 100, "appended": row["appended"] + 1} for row in snapshot]
-    assert lake_snapshot.once([*again[:9], *snapshot, *again[9:]]) == snapshot
+    assert lake_snapshot.standing_decisions([*again[:9], *snapshot, *again[9:]]) == snapshot
 
 
 def test_a_table_of_an_older_version_gets_the_new_columns(make: Make) -> None:

@@ -100,7 +100,7 @@ def read(config: DetectorConfig, as_of: int, upto: ReadTo | None = None) -> Lake
         )
     except (DeltaError, OSError) as error:
         raise TrainingError(EndReason.LAKE_UNREADABLE, f"the lake can't be read: {error}") from error
-    for row in lake_snapshot.once(decisions):
+    for row in lake_snapshot.standing_decisions(decisions):
         found.decided[row["id"]] = _decided(row)
     labels = [row for row in labels if row["known"] <= as_of]
     for row in sorted(labels, key=lambda one: (one["known"], one["topic"], one["partition"], one["offset"])):

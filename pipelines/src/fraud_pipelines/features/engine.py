@@ -12,7 +12,7 @@ from fraud_pipelines.features.curve_code import CurveCode
 from fraud_pipelines.features.grid import make_grid
 from fraud_pipelines.features.plan import AMOUNT, NAN, CurvePlan, Event, FraudPlan, Where
 from fraud_pipelines.features.spec import EVENT_AMOUNT, FeatureSetSpec, from_detector
-from fraud_pipelines.features.stage import Saw, Stage
+from fraud_pipelines.features.stage import SawEntry, Stage
 from fraud_pipelines.features.transforms import Transformed, assembler
 
 
@@ -69,7 +69,7 @@ class FeatureSet:
 
     def observe(
         self, states: Mapping[str, bytes | None], event: Event, epoch: int = 0
-    ) -> tuple[list[float], dict[str, bytes], dict[str, Saw]]:
+    ) -> tuple[list[float], dict[str, bytes], dict[str, SawEntry]]:
         """Applies an event to all stages: -> (vector, new states by entity, per entity what its stage had seen before).
 
         The first stage tells whether the id is repeated. A repeat gets a vector and changes nothing: the states that come
@@ -77,7 +77,7 @@ class FeatureSet:
         """
         values: dict[str, Sequence[float] | None] = {}
         new: dict[str, bytes] = {}
-        saw: dict[str, Saw] = {}
+        saw: dict[str, SawEntry] = {}
         repeat = False
         for i, stage in enumerate(self.stages):
             if event["entities"].get(stage.entity) is None:

@@ -27,7 +27,9 @@ MIX_AMOUNT: Final = 0xD1B54A32D192ED03
 MIX: Final = 0xBF58476D1CE4E5B9
 COUNTER_MAX: Final = 0xFFFFFFFF
 
-Saw = tuple[int, int, int]
+SawEntry = tuple[
+    int, int, int
+]  # one entity's part of ``records.Saw``, the digest still a number: (epoch, seq, digest)
 Label = Mapping[str, Any]
 
 
@@ -49,7 +51,7 @@ def event_hash_v1(event: Event, key: int) -> int:
 
 
 def label_hash(event_id: str, known_at: int) -> int:
-    """What a label adds to the digest; its person keeps it apart from the hash of its event."""
+    """What a label adds to the digest; ``person`` keeps it apart from the hash of its event."""
     text = f"{known_at}:{event_id}".encode()
     return int.from_bytes(blake2b(text, digest_size=8, person=b"label").digest(), "little")
 
@@ -72,16 +74,15 @@ class KeyState:
         self.curves, self.last_seen, self.frauds = curves, last_seen, frauds
 
     @property
-    def saw(self) -> Saw:
+    def saw(self) -> SawEntry:
         return self.epoch, self.seq, self.digest
 
     def observe(self, event: Event, key: int | None = None) -> list[Value] | None:
         """Takes an event; -> its values, None for a repeated id. ``key`` is ``hash64`` of its id, if the caller has it.
 
-        *Out of order*: the event takes its place by its own time; its values are as of that time and see what is known
-        of it and before. Values that later events were given already are not revised. *Too late* (``is_too_late``): nothing
-        changes but a counter, and the values are those of an event alone. *Ties* count in the order in which they come: the
-        second of a millisecond sees the first.
+        *Out of order*: the event takes its place by its own time, and its values are as of that time. Values that were
+        computed for later events are not revised. *Too late* (``is_too_late``): nothing changes but a counter, and the values
+        are those of a key's only event. *Ties* count in the order of arrival: the second event of a millisecond sees the first.
         """
         stage, curves = self.stage, self.curves
         t: int = event["time"]
@@ -124,14 +125,14 @@ class KeyState:
         return out
 
     def is_too_late(self, t: int) -> bool:
-        """The rule for late events and labels: whether ``t`` is behind the key's newest event by the entity's longest window
-        (with its label's delay) and ``grid.LATENESS``, or more. Such a one is kept out of the state.
+        """The rule for late events and labels: too late is what lies behind the key's newest event by at least the entity's
+        longest window (with its label's delay) plus ``grid.LATENESS``. It is not applied to the state.
         """
         ts = self.curves[0].ts
         return bool(ts) and t <= ts[-1] - self.stage.grid.retain
 
     def unsure(self, event: Event) -> bool:
-        """Whether nobody can tell if this event was taken before: it would lie where single events were thinned away."""
+        """Whether it can't be told if this event was applied before: single events of its time have been thinned to cells."""
         t, curves = event["time"], self.curves
         ts, cells = curves[0].ts, len(curves[0].counts)
         if not cells or not ts[-1] - self.stage.grid.retain < t <= ts[cells]:
@@ -234,10 +235,10 @@ class Stage:
 
     def observe(
         self, state: bytes | None, event: Event, epoch: int = 0
-    ) -> tuple[list[float] | None, bytes, Saw]:
-        """-> (values, new state, what had been seen before). Values are None for a repeated id: the state is unchanged.
+    ) -> tuple[list[float] | None, bytes, SawEntry]:
+        """Applies an event: -> (values for ``FeatureSet.vector``, new state, what the state had seen before).
 
-        ``epoch`` is that of a state made anew here; a given state keeps its own. The values are for ``FeatureSet.vector``.
+        For a repeated id the values are None and the state is unchanged. A new state (``state`` None) begins in ``epoch``.
         """
         key_state = self.open(state, epoch)
         saw = key_state.saw
