@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from fraud_contracts import names
 from fraud_contracts.detector_base import BY_NAME, Spec, rule, rules, text
-from fraud_contracts.detector_event import Entity, Event, Features, Labels
+from fraud_contracts.detector_event import Entity, EventSpec, Features, Labels
 from fraud_contracts.detector_model import Model, Rollout, Train
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.feature_kinds import OF_ANY_VALUE, cel_is_one_of
@@ -181,7 +181,7 @@ class DetectorSpec(Spec):
             ),
         )
     )
-    event: Event
+    event: EventSpec
     entities: list[Entity] = Field(
         min_length=1,
         max_length=4,

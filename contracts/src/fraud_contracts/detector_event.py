@@ -90,7 +90,7 @@ class EventField(Spec):
     type: FieldType = Field(FieldType.STRING, description="Type of its value; any other type is refused.")
 
 
-class Event(Spec):
+class EventSpec(Spec):
     """How a transaction is written."""
 
     model_config = ConfigDict(

@@ -28,8 +28,10 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
-class Row:
-    """``suffix`` comes after the entity's name. A Ratio is of the event's amount by ``divisor``, a name of the same form."""
+class FeatureRow:
+    """A feature of an entity. Its name is the entity's with ``suffix``. A Ratio divides the event's amount by the entity's
+    feature with the suffix ``divisor``.
+    """
 
     suffix: str
     kind: Aggregate | Transform
@@ -39,26 +41,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """All ``rows`` for each window, which ends the name; None where there is none."""
+    """The features ``rows``, once for each window, which ends their names; a window None is none."""
 
     role: Role
     windows: tuple[str | None, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[FeatureRow, ...]
 
 
-_COUNT: Final = Row("count", Aggregate.COUNT)
-_SUM: Final = Row("amount_sum", Aggregate.SUM, AMOUNT)
+_COUNT: Final = FeatureRow("count", Aggregate.COUNT)
+_SUM: Final = FeatureRow("amount_sum", Aggregate.SUM, AMOUNT)
 
 OF_EACH_ENTITY: Final = (
-    Block(Role.FIRST, ("1h", "1d", "7d", "30d"), (_COUNT, _SUM, Row("amount_mean", Aggregate.MEAN, AMOUNT))),
-    Block(Role.FIRST, (None,), (Row("seconds_since_last", Aggregate.SECONDS_SINCE_LAST),)),
-    Block(Role.FIRST, (None,), (Row("amount_ratio_30d", Transform.RATIO, divisor="amount_mean_30d"),)),
+    Block(
+        Role.FIRST,
+        ("1h", "1d", "7d", "30d"),
+        (_COUNT, _SUM, FeatureRow("amount_mean", Aggregate.MEAN, AMOUNT)),
+    ),
+    Block(Role.FIRST, (None,), (FeatureRow("seconds_since_last", Aggregate.SECONDS_SINCE_LAST),)),
+    Block(Role.FIRST, (None,), (FeatureRow("amount_ratio_30d", Transform.RATIO, divisor="amount_mean_30d"),)),
     Block(Role.OTHER_LABELLED, ("1d", "7d", "30d"), (_COUNT,)),
     Block(Role.OTHER_UNLABELLED, ("1d", "7d", "30d"), (_COUNT, _SUM)),
     Block(
         Role.LABELLED,
         ("7d", "30d"),
-        (Row("fraud_count", Aggregate.FRAUD_COUNT), Row("fraud_rate", Aggregate.FRAUD_RATE)),
+        (FeatureRow("fraud_count", Aggregate.FRAUD_COUNT), FeatureRow("fraud_rate", Aggregate.FRAUD_RATE)),
     ),
 )
 OF_THE_EVENT: Final = {"hour": Transform.HOUR, "night": Transform.NIGHT, "weekend": Transform.WEEKEND}
@@ -86,7 +92,7 @@ def _roles(place: int, entity: Entity) -> set[Role]:
     return {Role.OTHER_LABELLED, Role.LABELLED} if labelled else {Role.OTHER_UNLABELLED}
 
 
-def _feature(entity: str, row: Row, window: str | None) -> Feature:
+def _feature(entity: str, row: FeatureRow, window: str | None) -> Feature:
     name = f"{entity}_{row.suffix}" + ("" if window is None else f"_{window}")
     if isinstance(row.kind, Transform):
         return Feature(name=name, transform=row.kind, args=[AMOUNT, f"{entity}_{row.divisor}"])

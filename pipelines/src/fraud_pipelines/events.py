@@ -17,8 +17,7 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from fraud_contracts import durations, tokens
-from fraud_contracts.detector_event import Entity, FieldType, TimeUnit
-from fraud_contracts.detector_event import Event as EventSpec
+from fraud_contracts.detector_event import Entity, EventSpec, FieldType, TimeUnit
 from fraud_contracts.errors import EventError, Reason
 from fraud_contracts.event_values import MAX_INTEGER, MIN_TIME, identifier
 from fraud_contracts.raw_json import decode, reread

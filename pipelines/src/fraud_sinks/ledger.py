@@ -37,7 +37,7 @@ from fraud_sinks.ledger_records import (
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError
-from fraud_sinks.standing_label import Report, standing_report
+from fraud_sinks.standing_label import ReportEntry, standing_report
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class LedgerWriter:
     def _store(self, records: Sequence[Record]) -> int:
         """All records in one transaction. Where PostgreSQL refuses one, halves are tried until it is alone."""
         decisions: list[DecisionRow] = []
-        reports: list[Report] = []
+        reports: list[ReportEntry] = []
         rejected: list[tuple[Record, str]] = []
         for record in records:
             try:
@@ -247,7 +247,9 @@ class LedgerWriter:
         if any(progress.get(spot, 0) < following for spot, following in self._following.items()):
             raise StoreLostError("postgres", "the database was put back to an earlier state")
 
-    def _rows(self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow], reports: list[Report]) -> int:
+    def _rows(
+        self, cursor: psycopg.Cursor[Any], decisions: list[DecisionRow], reports: list[ReportEntry]
+    ) -> int:
         written = 0
         ids = {row.id for row in decisions} | {one.id for one in reports}
         if decisions:
@@ -322,9 +324,9 @@ class LedgerWriter:
     def _label(cursor: psycopg.Cursor[Any], ids: list[str]) -> int:
         """Labels of these transactions, from all their reports."""
         cursor.execute(_REPORTS, (ids,))
-        by_id: dict[str, list[Report]] = {}
+        by_id: dict[str, list[ReportEntry]] = {}
         for row in cursor.fetchall():
-            by_id.setdefault(row[0], []).append(Report(*row))
+            by_id.setdefault(row[0], []).append(ReportEntry(*row))
         standing = [(standing_report(reports), len(reports)) for reports in by_id.values()]
         columns = [(one.id, one.fraud, one.source, one.claimed, one.known, count) for one, count in standing]
         cursor.execute(_UPSERT_LABELS, [list(column) for column in zip(*columns, strict=True)])

@@ -15,7 +15,7 @@ from fraud_contracts.label_report import ReportError, parse_report
 from fraud_contracts.records import Label
 from fraud_sinks.ledger_conflicts import DecisionEntry
 from fraud_sinks.records import Record
-from fraud_sinks.standing_label import Report
+from fraud_sinks.standing_label import ReportEntry
 
 # What the audit adds after the decision; a repeat of one decision may carry other values here and is no conflict.
 _AUDIT: Final = frozenset({"shadow", "streamed", "parity", "source", "appended"})
@@ -100,13 +100,13 @@ def _without_nul(value: Any) -> Any:
     return value
 
 
-def report(record: Record, kinds: Mapping[str, LabelKind], lineage: int = 0) -> Report:
+def report(record: Record, kinds: Mapping[str, LabelKind], lineage: int = 0) -> ReportEntry:
     """``kinds`` are of the detector's sources; ``known`` is the append time: what the log says, not what the sender claims."""
     try:
         parsed = parse_report(record.value or b"", kinds, record.appended)
     except (EventError, ReportError) as error:
         raise UnfitError(error.message) from error
-    return Report(
+    return ReportEntry(
         parsed.id,
         parsed.fraud,
         parsed.source,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 
-class Report(NamedTuple):
-    """A label report. Reports of one transaction are ordered by ``age``: when the log took them in."""
+class ReportEntry(NamedTuple):
+    """A label report as the ledger keeps it; ``age`` orders those of a transaction by when the log took them."""
 
     id: str
     fraud: bool
@@ -24,12 +24,11 @@ class Report(NamedTuple):
         return self.known, self.topic, self.lineage, self.partition, self.offset
 
 
-def standing_report(reports: Iterable[Report]) -> Report:
-    """The report that stands: of the run of newest reports that agree, the first.
+def standing_report(reports: Iterable[ReportEntry]) -> ReportEntry:
+    """The report that stands: the first one of the newest run of reports that agree.
 
-    The newest report decides what the transaction was. When it became known is when the first report of that run came:
-    the stream counts a label from then on and ignores its confirmation, so training must too. The order of arrival
-    doesn't matter.
+    The newest report decides what the transaction was. That became known with the first report of the run: the stream counts
+    a label from then on and ignores confirmations, so training must too. The order of ``reports`` doesn't matter.
     """
     newest_first = sorted(reports, key=lambda one: one.age, reverse=True)
     standing = newest_first[0]

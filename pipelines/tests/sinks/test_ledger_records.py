@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fraud_contracts.detector_event import LabelKind
 from fraud_sinks.ledger_records import UnfitError, decision, report
 from fraud_sinks.records import Record
-from fraud_sinks.standing_label import Report, standing_report
+from fraud_sinks.standing_label import ReportEntry, standing_report
 
 NOW = 1_800_000_000_000
 SOURCES = {"analyst": LabelKind.ANALYST, "chargeback": LabelKind.PASSIVE}
@@ -120,8 +120,10 @@ def test_a_report_that_says_nothing_usable_is_unfit(value: object) -> None:
         report(make_report(value), SOURCES)
 
 
-def reports(verdicts: list[bool]) -> list[Report]:
-    return [Report("x", fraud, "analyst", 0, 10 * at, "t", 0, 0, at) for at, fraud in enumerate(verdicts)]
+def reports(verdicts: list[bool]) -> list[ReportEntry]:
+    return [
+        ReportEntry("x", fraud, "analyst", 0, 10 * at, "t", 0, 0, at) for at, fraud in enumerate(verdicts)
+    ]
 
 
 def test_the_newest_report_stands_from_when_its_verdict_was_first_given() -> None:

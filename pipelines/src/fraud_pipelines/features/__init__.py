@@ -7,7 +7,7 @@ assembles the values to a vector. Everything is a pure function. What each featu
 
 from fraud_contracts.names import profile_key
 from fraud_pipelines.features.engine import FeatureSet, compile_detector
-from fraud_pipelines.features.profile import Header, ProfileError, read_header
+from fraud_pipelines.features.profile import FullHeader, ProfileError, read_header
 from fraud_pipelines.features.spec import (
     EntitySpec,
     FeatureSetSpec,
@@ -21,7 +21,7 @@ __all__ = [
     "FeatureSet",
     "FeatureSetSpec",
     "FeatureSpec",
-    "Header",
+    "FullHeader",
     "KeyState",
     "ProfileError",
     "Stage",

@@ -29,11 +29,13 @@ if sys.byteorder != "little":
 
 
 class ProfileError(ValueError):
-    """Bytes that are no profile, or one of another version or feature set."""
+    """The bytes are no profile, or one of another version or feature set."""
 
 
-class Header(NamedTuple):
-    """What may be known of a profile without its feature set; ``newest_time`` is 0 where no event was taken yet."""
+class FullHeader(NamedTuple):
+    """What can be read of a profile without its feature set: the contract's header, and the time of its newest event, 0
+    before the first.
+    """
 
     version: int
     set_hash8: str
@@ -49,10 +51,10 @@ def check_version(version: int) -> None:
         raise ProfileError(f"the profile is of version {version}; this engine reads versions 1 to {VERSION}")
 
 
-def read_header(profile: bytes) -> Header:
-    """Header of a profile of any feature set; ProfileError where the bytes are none or of a later version."""
+def read_header(profile: bytes) -> FullHeader:
+    """The header of a profile of any feature set; ProfileError where the bytes are no profile or of a later version."""
     if len(profile) < FIXED.size or profile[:2] != profile_header.MAGIC:
         raise ProfileError("these bytes are no profile: they don't begin with a profile's header")
     _, version, set_hash, epoch, seq, digest, newest, _ = FIXED.unpack_from(profile)
     check_version(version)
-    return Header(version, set_hash.hex(), epoch, seq, digest, newest)
+    return FullHeader(version, set_hash.hex(), epoch, seq, digest, newest)
