@@ -1,7 +1,7 @@
 """Threads and tasks that live as long as their process: one that dies ends the process, with exit code 1.
 
-A process that only looks alive serves nobody until somebody restarts it; one that is gone has a successor within seconds,
-by the kubelet. Nothing here waits for anything: what broke may be just what an orderly end would wait for.
+A process that only looks alive serves nobody until somebody restarts it; a dead one is restarted by the kubelet within
+seconds. Nothing here waits: an orderly end might wait for the very part that broke.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def end_process(reason: str, error: BaseException | None = None) -> NoReturn:
 
 
 def thread(name: str, work: Callable[[], object]) -> threading.Thread:
-    """A daemon thread, started. ``work`` may return, as it does when it is told to stop, but not raise."""
+    """Starts a daemon thread. ``work`` may return, as after a request to stop; if it raises, the process ends."""
 
     def run() -> None:
         try:
             work()
-        except BaseException as error:  # whatever it is: nobody would miss the thread
+        except BaseException as error:  # of any kind: nobody else would notice the dead thread
             end_process(f"thread {name} died", error)
 
     started = threading.Thread(target=run, name=name, daemon=True)
@@ -39,11 +39,11 @@ def thread(name: str, work: Callable[[], object]) -> threading.Thread:
 
 
 def watched(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
-    """The task, which may end or be cancelled, but not raise."""
+    """Watches a task and returns it. It may end or be cancelled; if it raises, the process ends."""
 
-    def ended(done: asyncio.Task[Any]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            end_process(f"task {done.get_name()} died", error)
+    def ended(finished: asyncio.Task[Any]) -> None:
+        if not finished.cancelled() and (error := finished.exception()) is not None:
+            end_process(f"task {finished.get_name()} died", error)
 
     task.add_done_callback(ended)
     return task

@@ -21,8 +21,9 @@ SUBDOMAIN: Final = 253
 class Kind:
     """Where the API server keeps a kind of object.
 
-    ``needs`` tells a person what to install where the kind is missing. ``longest_name`` is in characters. What
-    ``holds_data`` goes with its detector alone. Of what isn't ``listed`` the operator may get an object by name only.
+    ``needs`` tells a person what to install where the kind is missing. ``longest_name`` is in characters. An object that
+    ``holds_data`` is deleted only together with its detector. Where ``listed`` is false the operator may get objects by name,
+    but not list them.
     """
 
     api_version: str

@@ -1,7 +1,7 @@
-"""CSV files of labelled transactions, read as they are meant: a row that can't be is refused, never shifted.
+"""CSV files of labelled transactions. A row that can't be read is refused; its cells never shift into other columns.
 
-A file has a header of different names, commas, and quotes that are doubled inside quoted cells (RFC 4180). Whoever reads
-one checks the columns that it needs at once: a file of another delimiter or encoding would otherwise be refused row by row.
+A file has a header of different names, commas, and quotes that are doubled inside quoted cells (RFC 4180). The columns that
+a reader needs are checked first: a file of another delimiter or encoding would otherwise be refused row by row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RefusedLines:
-    """``count`` lines that made no row. Where a quote swallowed rows, there are as many lines as rows."""
+    """``count`` lines that gave no row. Where an open quote swallowed rows, there are as many lines as rows."""
 
     reason: str
     message: str
@@ -30,7 +30,7 @@ class RefusedLines:
 
 
 def check_columns(names: Sequence[str], needed: Iterable[str]) -> None:
-    """TableError names a column that is there twice (which one is meant?) or the needed ones that aren't there."""
+    """TableError where the header has a column twice (which one is meant?) or lacks needed ones."""
     for name, count in Counter(names).items():
         if count > 1 and name:
             raise TableError(f"has the column {name} twice")
@@ -43,16 +43,17 @@ def check_columns(names: Sequence[str], needed: Iterable[str]) -> None:
 def _holds_rows(cells: Sequence[str]) -> bool:
     """Whether a cell of several lines may have swallowed rows: it has as many commas as a row, or up to two less.
 
-    The end of the first row and the beginning of the last make a whole row's together, wherever the quotes lie; cells may
-    be lacking, or the widths wouldn't fit. An address has fewer commas, in all but the narrowest tables.
+    Wherever the two quotes lie, the rest of the first row and the beginning of the last one have about as many commas as a
+    row. Up to two may be missing where the row's width still fits. An address has fewer commas, in all but the narrowest
+    tables.
     """
     return any(cell.count(",") >= max(1, len(cells) - 3) for cell in cells if "\n" in cell or "\r" in cell)
 
 
 def rows(lines: Iterable[str], needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | RefusedLines]]:
-    """(number of its first line, cells by name) of each row, or why there is none; TableError as ``check_columns``.
+    """For each row (number of its first line, its cells by name or why it is refused); TableError as ``check_columns``.
 
-    ``lines`` keep their ends (``newline=""``). Empty lines are passed over, before the header also those of spaces and commas.
+    ``lines`` keep their ends (``newline=""``). Empty lines are skipped; before the header also lines of spaces and commas.
     """
     raw_lines: list[str] = []
 

@@ -14,7 +14,7 @@ def table(storage_uri: str, name: str) -> str:
 
 
 def storage_options(uri: str, environ: Mapping[str, str]) -> dict[str, str] | None:
-    """For S3: a commit must never overwrite another's, and plain HTTP is refused unless the endpoint is given so."""
+    """For S3: a commit never overwrites another one, and plain HTTP is allowed only where AWS_ENDPOINT_URL says http."""
     if not uri.startswith("s3://"):
         return None
     options = {"aws_conditional_put": "etag"}

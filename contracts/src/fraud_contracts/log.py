@@ -1,7 +1,7 @@
 """One way to log: a JSON object a line on standard output, with fields bound by ``extra={"data": {...}}``.
 
-Never give it an event, a request body or a token key: what is logged leaves the detector. What nobody gives it on purpose
-may come along in an exception's message, which quotes what it couldn't read, so in a trace those are blotted out.
+Never log an event, a request body or a token key: log lines leave the detector. An exception's message may quote the value
+that couldn't be read, so quotes and long numbers are blotted out of traces.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[0-9](?:[ .-]?[0-9]){5,}")
 
 
 def blot(trace: str) -> str:
-    """A formatted trace with its frames whole, and its messages without what they quote and without long numbers.
+    """A formatted trace whose frames are whole, and whose messages have lost their quotes and long numbers.
 
     A quoted name in capitals, such as that of a missing environment variable, stays.
     """

@@ -1,4 +1,4 @@
-"""Where a command's files may go, judged before its work: nothing of somebody else's is in the way or in danger."""
+"""Whether a command may write its files where it should, checked before its work: it never overwrites anything."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pathlib import Path
 
 
 def in_the_way(path: Path) -> Path | None:
-    """What stands where a folder above ``path`` would have to be: a file, or a link that leads to no folder."""
+    """The file, or the link to no folder, that is in the place of a folder above ``path``; None where there is none."""
     ancestor = next(folder for folder in path.absolute().parents if folder.is_symlink() or folder.exists())
     return None if ancestor.is_dir() else ancestor

@@ -1,7 +1,8 @@
-"""What evaluating a policy rule can cost, in steps, reckoned before anything runs.
+"""What evaluating a policy rule can cost at most, in steps, computed before anything runs.
 
-Macros multiply: one within another runs as often as all lists around it are long. A rule runs under the interpreter's lock,
-in the operator for all detectors and at the doors for each payment, so it must end within milliseconds.
+Nested macros multiply: the inner one runs once for each combination of elements of the lists around it. A rule runs under
+the interpreter's lock, in the operator for all detectors and at the doors for each payment, so it must end within
+milliseconds.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _COUNTS: Final = re.compile(r"\{([0-9]+)(?:,([0-9]*))?\}")
 
 
 def macro(elements: int, bodies: Iterable[str], inner: int) -> int:
-    """Of a macro over so many elements; ``inner`` steps are in its bodies."""
+    """Steps of a macro over so many ``elements``, whose bodies take ``inner`` steps each time."""
     once = 1 + inner + sum(len(body) // 1_000 for body in bodies)
     # Two at least: over one element alone a hundred macros would fit into each other, and the library is slow with them.
     return max(2, elements) * once
 
 
 def matching(pattern: str | None) -> int:
-    """Of a call of matches(): its pattern (None where it is computed) is compiled anew each time, counted repetitions unrolled."""
+    """Steps of a call of matches(). It compiles its pattern each time and unrolls counted repetitions; None: a computed one."""
     if pattern is None:
         return 100
     counts = [int(most or least) or 1 for least, most in _COUNTS.findall(pattern)]

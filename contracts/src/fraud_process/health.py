@@ -1,4 +1,4 @@
-"""The small HTTP server of a process without one: ``/metrics``, and what the process says of itself, on threads of their own."""
+"""The HTTP server of a process that has no other: ``/metrics`` and pages of the process, answered on threads of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Page(NamedTuple):
 
 
 def probe(good: bool, otherwise: str) -> Page:
-    """What the kubelet asks for: 200, or 503 with the reason for people."""
+    """The answer to a kubelet's probe: 200, or 503 with the reason for people."""
     return Page(200, TEXT, b"ok\n") if good else Page(503, TEXT, f"{otherwise}\n".encode())
 
 

@@ -1,4 +1,4 @@
-"""prometheus-client objects made from the definitions in ``fraud_contracts.metrics``: names live there, nowhere else."""
+"""prometheus-client objects for the metrics that ``fraud_contracts.metrics`` defines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class Instruments:
-    """Makes each metric once per registry. ``bound`` holds labels that a process knows at start, as the detector."""
+    """Creates each metric once per registry. ``bound`` holds the labels that are the same for all, as the detector."""
 
     def __init__(self, registry: CollectorRegistry, **bound: str) -> None:
         self.registry = registry
@@ -30,17 +30,17 @@ class Instruments:
         return child
 
     def forget(self, metric: Metric, **labels: str) -> None:
-        """The series with these labels isn't shown any more, if it was."""
+        """Removes the series with these labels, if there is one."""
         if self._children.pop((metric.name, tuple(labels.values())), None) is not None:
             self._metrics[metric.name].remove(*self._values(metric, labels))
 
     def unreadable(self, what: str, **where: Any) -> None:
-        """Counts and tells that stored bytes weren't ``what`` they should be; ``where`` names their place, never the bytes."""
+        """Counts and logs that stored bytes couldn't be read as ``what``; ``where`` names their place, never the bytes."""
         _log.warning("unreadable, taken for missing", extra={"data": {"what": what, **where}})
         self(UNREADABLE, what=what).inc()
 
     def show(self, *metrics: Metric) -> None:
-        """Makes these now: their help and type are shown before there is a series, and no two threads make one at once."""
+        """Creates these now, so that help and type are shown before there is a series, and no two threads create one."""
         for metric in metrics:
             self._metric(metric)
 

@@ -1,4 +1,4 @@
-"""A process that is told to stop does, and within its Pod's grace period."""
+"""Stops a process on a signal, in order, and in any case within its Pod's grace period."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ STOP_SECONDS: Final = 20.0  # below the Pod's grace period
 
 
 def on_stop(begin: Callable[[], None]) -> None:
-    """Calls ``begin`` on SIGTERM and SIGINT; where the process is still there STOP_SECONDS later, it ends with 1.
+    """Calls ``begin`` on SIGTERM and SIGINT; if the process still runs STOP_SECONDS later, it exits with 1.
 
-    A client of a broker that is gone may wait for it for ever; what isn't committed is read again anyway.
+    A Kafka client may wait for ever for a dead broker. Records that weren't committed are read again after the restart.
     """
 
     def stop(*_: object) -> None:

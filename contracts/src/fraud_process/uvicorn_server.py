@@ -1,4 +1,4 @@
-"""uvicorn that leaves in two steps: a Pod is told to end before all of its callers are told that it does."""
+"""A uvicorn that stops in two steps: when a Pod gets its signal, some callers don't know yet that it stops."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 
 import uvicorn
 
-# So long callers may still come, who don't know yet.
+# For so long after the signal callers that don't know of it are still answered.
 LEAVE_SECONDS: Final = 2.0
 
 
 class LeavingServer(uvicorn.Server):  # type: ignore[misc]  # the linter's environment has no uvicorn
-    """On SIGTERM calls ``unready``, and a moment later listens no more. Made on the running event loop."""
+    """On SIGTERM calls ``unready``, and LEAVE_SECONDS later stops listening. To be created on the running event loop."""
 
     def __init__(self, settings: uvicorn.Config, unready: Callable[[], None]) -> None:
         super().__init__(settings)
