@@ -256,18 +256,9 @@ class LedgerWriter:
             # The oldest first: of several of one id in a batch that one is inserted.
             decisions = sorted(decisions, key=lambda one: one.entry.age)
             columns = [
-                (
-                    d.id,
-                    entry.content,
-                    entry.record,
-                    entry.raw,
-                    entry.entity,
-                    *entry.spot,
-                    entry.offset,
-                    entry.written,
-                )
+                (d.id, e.content, e.record, e.raw, e.entity, *e.spot, e.offset, e.written)
                 for d in decisions
-                for entry in (d.entry,)
+                for e in (d.entry,)
             ]
             cursor.execute(_INSERT_DECISIONS, [list(column) for column in zip(*columns, strict=True)])
             written += cursor.rowcount
