@@ -344,9 +344,8 @@ class Parser:
     def _macro(self, over: Part, name: str) -> Part:
         kind, variable = self._take()
         # A list around it that depends on an outer variable of this name couldn't be evaluated any more.
-        taken = variable in self._readable or any(
-            variable in o.bound for o in (over, *self._scope[-1].values())
-        )
+        lists = (over, *self._scope[-1].values())
+        taken = variable in self._readable or any(variable in one.bound for one in lists)
         if kind != "name" or taken or self._accept(",") is None:
             raise RuleError(f"calls {name}; write it as list.{name}(x, …), with a name of its own")
         self._scope.append(self._scope[-1] | {variable: over})
