@@ -19,7 +19,7 @@ from fraud_testing import parity
 pytestmark = pytest.mark.integration
 
 
-def load(folder: Path, story: parity.Story) -> history.History:
+def load(folder: Path, story: parity.Story) -> history.TrainingHistory:
     """The history as training reads it: a Parquet file, whose repeats the import refuses and counts."""
     (folder / "history").mkdir()
     # A repeat has the label of the first.
@@ -30,15 +30,15 @@ def load(folder: Path, story: parity.Story) -> history.History:
     ]
     table = pyarrow.Table.from_pylist(rows)
     pyarrow.parquet.write_table(table, folder / "history" / "payments.parquet")
-    found = history.load(
+    imported = history.load(
         parity.config().spec, f"file://{folder}", Tokeniser.from_hex(parity.TOKEN_KEY), parity.NOW
     )
-    assert dict(found.refused) == {"repeat": sum(p.repeat for p in story.payments)}
-    return found
+    assert dict(imported.refused) == {"repeat": sum(p.repeat for p in story.payments)}
+    return imported
 
 
 def replayed(
-    features: FeatureSet, loaded: history.History, story: parity.Story, order: list[int] | None
+    features: FeatureSet, loaded: history.TrainingHistory, story: parity.Story, order: list[int] | None
 ) -> Iterator[tuple[int, list[float]]]:
     """Training's replay over imported events, in the story's order instead of that of time; repeats are gone."""
     by_id = {event["id"]: event for event in loaded.events}
@@ -61,10 +61,12 @@ def test_training_leaves_its_vectors(tmp_path: Path) -> None:
     """Imported from Parquet, replayed by training's code: one vector for each payment that is no repeat."""
     features, story = compile_detector(parity.config().spec), parity.tell()
     loaded = load(tmp_path, story)
-    found: dict[str, Any] = {"one": {n: parity.hexes(v) for n, v in replayed(features, loaded, story, None)}}
+    document: dict[str, Any] = {
+        "one": {n: parity.hexes(v) for n, v in replayed(features, loaded, story, None)}
+    }
     for entity, order in parity.orders().items():
         mine = parity.columns(features, entity)
-        found[entity] = {n: parity.hexes(v, mine) for n, v in replayed(features, loaded, story, order)}
+        document[entity] = {n: parity.hexes(v, mine) for n, v in replayed(features, loaded, story, order)}
     # What the model is fit on: the same replay in order of time, as float32; and the seeds that the stream starts from.
     seeds: dict[str, bytes] = {}
 
@@ -74,6 +76,6 @@ def test_training_leaves_its_vectors(tmp_path: Path) -> None:
 
     built, count = dataset.build(parity.config().spec, features, loaded, parity.NOW, 1, write_seeds)
     assert count == len(seeds) > 0
-    found["by_time"] = [[event["id"] for event in loaded.events], built.x.tobytes().hex()]
-    found["labels"] = json.loads(json.dumps(loaded.labels()))
-    parity.leave("ray", found)
+    document["by_time"] = [[event["id"] for event in loaded.events], built.x.tobytes().hex()]
+    document["labels"] = json.loads(json.dumps(loaded.labels()))
+    parity.leave("ray", document)

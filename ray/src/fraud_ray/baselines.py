@@ -1,8 +1,9 @@
-"""What a model must beat to be worth its trouble, fit on the train part and judged on the very test rows.
+"""Baselines that a model must beat to be worth its cost, fit on the train part and measured on the same test
+rows.
 
-A logistic regression on what a transaction says by itself; the best single rule, "alert when this value is above (or below)
-that"; and the best single value to sort by. The latter two choose among the raw fields and all features, on the train part,
-by the measure that they are judged by.
+A logistic regression on the transaction's own fields; the best single rule, "alert when this value is above
+(or below) that"; and the best single value to sort by. The latter two choose among the raw fields and all
+features, on the train part, by average precision, which is also what they are measured by.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def logistic(
 
 
 @dataclass(frozen=True)
-class Rule:
+class ThresholdRule:
     """``above``: alert where the value is at least ``threshold``, else where it is at most that. Nulls never alert."""
 
     column: str
@@ -93,21 +94,23 @@ def _best(values: Floats, y: NDArray[np.int8], above: bool) -> tuple[float, floa
         return 0.0, math.nan
     cuts = np.unique(ranked[np.linspace(0, count - 1, _THRESHOLDS).astype(int)])
     taken = np.searchsorted(ranked[:count], cuts, side="right")
-    found, total = frauds[taken - 1], int(y.sum())
+    caught, total = frauds[taken - 1], int(y.sum())
     # Of two levels: the alerts at their precision, the rest of the frauds at the fraud rate.
-    value = found / total * found / taken + (1 - found / total) * total / len(y)
+    value = caught / total * caught / taken + (1 - caught / total) * total / len(y)
     at = int(np.argmax(value))
     return float(value[at]), float(-cuts[at] if above else cuts[at])
 
 
-def one_rule(names: list[str], columns: Floats, y: NDArray[np.int8], rows: NDArray[np.int64]) -> Rule:
+def one_rule(
+    names: list[str], columns: Floats, y: NDArray[np.int8], rows: NDArray[np.int64]
+) -> ThresholdRule:
     """The best threshold on a single column, by its average precision on ``rows``."""
-    best: Rule | None = None
+    best: ThresholdRule | None = None
     for i, name in enumerate(names):
         for above in (True, False):
             value, threshold = _best(columns[rows, i], y[rows], above)
             if best is None or value > best.train_average_precision:
-                best = Rule(name, above, threshold, value)
+                best = ThresholdRule(name, above, threshold, value)
     assert best is not None
     return best
 
@@ -134,10 +137,10 @@ class Order:
 
 def one_order(names: list[str], columns: Floats, y: NDArray[np.int8], rows: NDArray[np.int64]) -> Order:
     """The best single column to sort by, by its average precision on ``rows``."""
-    found = []
+    orders = []
     for i, name in enumerate(names):
         for descending in (True, False):
             order = Order(name, descending, 0.0)
             value = average_precision(y[rows], order.scores(columns[rows, i]))
-            found.append(replace(order, train_average_precision=value))
-    return max(found, key=lambda order: order.train_average_precision)
+            orders.append(replace(order, train_average_precision=value))
+    return max(orders, key=lambda order: order.train_average_precision)

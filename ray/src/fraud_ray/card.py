@@ -18,7 +18,7 @@ from fraud_contracts.model_package import ScoreKnots
 from fraud_pipelines import evaluation
 from fraud_pipelines.score_map import ScoreMap
 from fraud_ray import baselines
-from fraud_ray.dataset import Dataset, Split
+from fraud_ray.dataset import Dataset, TimeSplit
 
 SCORES: Final = (500, 700, 800, 900)
 CARDS_PER_DAY: Final = (10, 50, 100)
@@ -65,12 +65,12 @@ def _segments(data: Dataset, rows: NDArray[np.int64], p: NDArray[np.float64]) ->
     edges = np.quantile(data.amount[rows], [0.25, 0.5, 0.75])
     quarter = np.searchsorted(edges, data.amount[rows], side="right")
     names = ["lowest quarter", "second quarter", "third quarter", "highest quarter"]
-    found = {"amount": evaluation.by_segment(y, p, [names[i] for i in quarter])}
+    segments = {"amount": evaluation.by_segment(y, p, [names[i] for i in quarter])}
     for name, values in data.fields.items():
         here = [values[i] for i in rows]
         if len({str(value) for value in here}) <= _MOST_SEGMENTS:
-            found[name] = evaluation.by_segment(y, p, here)
-    return found
+            segments[name] = evaluation.by_segment(y, p, here)
+    return segments
 
 
 def _patterns(
@@ -79,11 +79,11 @@ def _patterns(
     """Of each kind of fraud that the history names: how much of it the scores find. Empty where it names none."""
     y = data.y[rows]
     kind = np.array([data.pattern[i] for i in rows]) if data.pattern else np.zeros(0, str)
-    found = []
+    patterns = []
     for name in sorted({str(k) for k in kind[y == 1]} - {""} if len(kind) else ()):
         here = (kind == name) & (y == 1)
         among = here | (y == 0)
-        found.append(
+        patterns.append(
             {
                 "pattern": name,
                 "frauds": int(here.sum()),
@@ -91,11 +91,11 @@ def _patterns(
                 "average_precision": evaluation.average_precision(here[among], p[among]),
             }
         )
-    return found
+    return patterns
 
 
 def _baselines(
-    data: Dataset, split: Split, p: NDArray[np.float64], entity: list[str], seed: int
+    data: Dataset, split: TimeSplit, p: NDArray[np.float64], entity: list[str], seed: int
 ) -> dict[str, Any]:
     """Each baseline's average precision on the test rows, with its interval and what the model is ahead by."""
     test, y = split.test, data.y[split.test]
@@ -110,25 +110,25 @@ def _baselines(
         ONE_RULE: alerts,
         ONE_VALUE: order.scores(columns[test, names.index(order.column)]),
     }
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "chance": float(y.mean()),
         "highest_amount_first": evaluation.average_precision(y, data.amount[test]),
         "intervals": HOW,
     }
     compared = evaluation.compare(evaluation.average_precision, y, p, others, entity, seed=seed)
     for name, against in compared.items():
-        found[name] = {
+        figures[name] = {
             "average_precision": against.value.to_dict(),
             "model_ahead_by": against.ahead.to_dict(),
         }
-    found[ONE_VALUE] |= {"order": order.to_dict()}
-    found[ONE_RULE] |= {
+    figures[ONE_VALUE] |= {"order": order.to_dict()}
+    figures[ONE_RULE] |= {
         "rule": rule.to_dict(),
         "alert_rate": float(alerts.mean()),
         "precision": float(y[alerts == 1].mean()) if alerts.any() else None,
         "recall": float(alerts[y == 1].mean()),
     }
-    return found
+    return figures
 
 
 def beats(card: Mapping[str, Any]) -> dict[str, bool]:
@@ -146,7 +146,7 @@ def beats(card: Mapping[str, Any]) -> dict[str, bool]:
 
 def make(
     data: Dataset,
-    split: Split,
+    split: TimeSplit,
     probabilities: dict[str, NDArray[np.float64]],
     knots: ScoreKnots,
     seed: int,

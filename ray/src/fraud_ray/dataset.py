@@ -1,9 +1,11 @@
 """From history to numbers: recorded vectors or replayed ones, mature rows only, cut by time into train, valid and test.
 
-A decision of the lake was made on a vector, which is learned from as it is; files have none, nor has a decision of another
-feature set, and theirs are replayed. Everything is replayed for the seeds in any case, so the two are compared in passing.
+A decision of the lake keeps the vector that it was made on, and the model learns from that vector. A row of a
+file has no vector, and a decision of another feature set has none of use: theirs are computed by replay. The
+seeds need a replay of every event in any case, so recorded vectors are compared with replayed ones and the
+equal ones counted.
 
-Vectors are cast to float32 here, once: the model learns from what the server will be given.
+Vectors are cast to float32 here, once: the server computes on float32, so the model learns from it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from fraud_pipelines.features import FeatureSet
 from fraud_pipelines.labels import Maturity, history_delay
 from fraud_pipelines.replay import replay
 from fraud_ray.errors import TrainingError
-from fraud_ray.history import History
+from fraud_ray.history import TrainingHistory
 
 LOG = logging.getLogger(__name__)
 SHARES: Final = (0.6, 0.2)  # of the mature rows, by time: train, valid; the rest is test
@@ -52,16 +54,19 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """Of the numbers that the model is fit on: two runs with the same one saw the same data."""
-        made = hashlib.sha256("\n".join(self.names).encode())
+        """Of the numbers that the model is fit on: runs with the same digest learned from the same data."""
+        sha256 = hashlib.sha256("\n".join(self.names).encode())
         for part in (self.x, self.y, self.time):
-            made.update(np.ascontiguousarray(part).data)
-        return made.hexdigest()
+            sha256.update(np.ascontiguousarray(part).data)
+        return sha256.hexdigest()
 
 
 @dataclass(frozen=True)
-class Split:
-    """Row numbers. Between two parts lies a gap, so that no label of the later part's time was known to the earlier."""
+class TimeSplit:
+    """Row numbers of each part. A gap as long as the label delay lies between two parts, so that all labels
+    of the earlier one were known when the later one begins; ``shortened``: the history is too short for the
+    whole gap.
+    """
 
     train: NDArray[np.int64]
     valid: NDArray[np.int64]
@@ -76,7 +81,7 @@ class Split:
 def build(
     spec: DetectorSpec,
     features: FeatureSet,
-    history: History,
+    history: TrainingHistory,
     as_of: int,
     epoch: int,
     write_seeds: SeedWriter,
@@ -135,7 +140,7 @@ def build(
     )
 
 
-def mature_rows(spec: DetectorSpec, history: History, as_of: int) -> NDArray[np.bool_]:
+def mature_rows(spec: DetectorSpec, history: TrainingHistory, as_of: int) -> NDArray[np.bool_]:
     """A file's row once its source has had time to speak; a decision of the lake once every source has.
 
     An early fraud report doesn't make its transaction mature: the honest ones of its time would be missing beside it.
@@ -148,23 +153,23 @@ def mature_rows(spec: DetectorSpec, history: History, as_of: int) -> NDArray[np.
     return np.where(live, maturity.mature(times, as_of), of_file)
 
 
-def check_labels(spec: DetectorSpec, history: History, as_of: int) -> int:
+def check_labels(spec: DetectorSpec, history: TrainingHistory, as_of: int) -> int:
     """How many mature fraud labels there are; TrainingError where they are too few to begin."""
     assert spec.model.train is not None
     source = spec.model.train.history.label_source
     mature = mature_rows(spec, history, as_of)
-    found = int(np.asarray(history.fraud, np.bool_)[mature].sum())
-    if found < spec.model.train.min_labels:
+    frauds = int(np.asarray(history.fraud, np.bool_)[mature].sum())
+    if frauds < spec.model.train.min_labels:
         age = next(s.maturity for s in spec.labels.sources if s.name == source)
         raise TrainingError(
             EndReason.TOO_FEW_LABELS,
-            f"{found} fraud labels are mature (files' after {age}, maturity of {source}); model.train.minLabels asks for "
+            f"{frauds} fraud labels are mature (files' after {age}, maturity of {source}); model.train.minLabels asks for "
             f"{spec.model.train.min_labels}. {int(mature.sum())} of {len(mature)} transactions are mature",
         )
-    return found
+    return frauds
 
 
-def split(spec: DetectorSpec, data: Dataset) -> Split:
+def split(spec: DetectorSpec, data: Dataset) -> TimeSplit:
     """60 % train, 20 % valid, 20 % test of the mature rows by time, with the label delay left out before valid and test."""
     rows = np.flatnonzero(data.mature)
     times = data.time[rows]
@@ -172,18 +177,18 @@ def split(spec: DetectorSpec, data: Dataset) -> Split:
     wanted = history_delay(spec.entities)
     # A history of days can't spare a week twice; the card says so.
     gap = min(wanted, int(times[-1] - times[0]) // 12)
-    found = Split(
+    time_split = TimeSplit(
         train=rows[times < edges[0] - gap],
         valid=rows[(times >= edges[0]) & (times < edges[1] - gap)],
         test=rows[times >= edges[1]],
         gap_ms=gap,
         shortened=gap < wanted,
     )
-    for name, part in found.parts().items():
+    for name, part in time_split.parts().items():
         frauds = int(data.y[part].sum())
         if frauds < LEAST_FRAUDS or frauds == len(part):
             raise TrainingError(
                 EndReason.TOO_FEW_LABELS,
                 f"the {name} part has {frauds} frauds in {len(part)} transactions; give more history",
             )
-    return found
+    return time_split

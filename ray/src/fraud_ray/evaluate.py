@@ -27,10 +27,10 @@ from fraud_contracts.model_version import VersionTags
 from fraud_contracts.training_end import EndReason, ExitCode
 from fraud_pipelines.events import Tokeniser
 from fraud_ray import card, fit, history, plots, search, train
-from fraud_ray.dataset import Dataset, Split
+from fraud_ray.dataset import Dataset, TimeSplit
 from fraud_ray.errors import TrainingError
 
-# Tokens only have to be equal for equal values here; nothing of this run leaves the folder.
+# The key needs no secrecy: tokens only have to be equal for equal values, and no file of this run holds one.
 _TOKENS: Final = Tokeniser(bytes(range(32)))
 _FAR: Final = 4_102_444_800_000  # 2100: no row of a file is in the future of it
 
@@ -52,7 +52,7 @@ def document(resource: Mapping[str, Any], folder: Path) -> DetectorConfig:
 
 
 def first_parameters(
-    data: Dataset, split: Split, trials: int, seed: int
+    data: Dataset, split: TimeSplit, trials: int, seed: int
 ) -> tuple[fit.Params, int, list[dict[str, Any]]]:
     """Instead of a search: the parameters that a search begins with, rounds by the valid part."""
     rounds, value = fit.search_fit(
@@ -65,10 +65,10 @@ def first_parameters(
     return dict(fit.DEFAULTS), rounds, [{search.METRIC: value, "rounds": rounds}]
 
 
-def foreign(out: Path) -> list[str]:
+def foreign_files(out: Path) -> list[str]:
     """What lies below ``out`` and isn't a file that this command writes, by name.
 
-    A link leads to what it didn't write, and so does a file of several names.
+    A link is foreign, and so is a file with several hard links: writing to it would change a file elsewhere.
     """
     own = {f"package/{name}" for name in model_package.FILES} | {f"plots/{name}" for name in plots.FILES}
     names = []
@@ -84,7 +84,7 @@ def foreign(out: Path) -> list[str]:
 def check_out(out: Path) -> None:
     """TrainingError where writing below ``out`` could cost somebody a file, or can't be."""
     if out.is_dir():
-        others = foreign(out)
+        others = foreign_files(out)
         if others:
             raise TrainingError(
                 EndReason.OUT_REFUSED,
@@ -135,17 +135,17 @@ def _evaluate(config: DetectorConfig, source: Path, out: Path, trials: int) -> d
                 )
             }
         )
-    find = search.search if trials else first_parameters
-    return train.run(config, _TOKENS, newest, count, find, keep).card
+    find_params = search.search if trials else first_parameters
+    return train.run(config, _TOKENS, newest, count, find_params, keep).card
 
 
-def _interval(found: Mapping[str, Any]) -> str:
-    return f"{found['value']:.3f}  {found['low']:.3f} to {found['high']:.3f}"
+def _interval(figure: Mapping[str, Any]) -> str:
+    return f"{figure['value']:.3f}  {figure['low']:.3f} to {figure['high']:.3f}"
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(model_card: Mapping[str, Any]) -> str:
     """The card's headline as text."""
-    test, base, part = found["test"], found["baselines"], found["data"]["parts"]["test"]
+    test, base, part = model_card["test"], model_card["baselines"], model_card["data"]["parts"]["test"]
     rule, order = base[card.ONE_RULE]["rule"], base[card.ONE_VALUE]["order"]
     lines = [
         f"test part: {part['rows']:,} payments, {part['frauds']} frauds, {part['from']} to {part['to']}",
@@ -162,7 +162,7 @@ def table(found: Mapping[str, Any]) -> str:
         "precision      " + "  ".join(f"{one['precision']:5.2f}" for one in test["alerts_per_day"]),
         f"calibration: mean gap {test['calibration']['expected_error']:.4f}, Brier {test['calibration']['brier']:.4f}",
     ]
-    for one in found["patterns"]:
+    for one in model_card["patterns"]:
         lines.append(
             f"  {one['pattern']:<22} {one['frauds']:>4} frauds, recall at score 700 {one['recall']['700']:.2f}, "
             f"average precision {one['average_precision']:.2f}"
@@ -181,17 +181,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder for package, card and plots; new, empty or an earlier run's",
     )
     parser.add_argument("--trials", type=int, default=0, help="search on Ray with as many trials; 0: none")
-    given = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     log.setup()
     logging.getLogger().setLevel(logging.WARNING)
     try:
-        found = evaluate(yaml.safe_load(given.cr.read_text()), given.history, given.out, given.trials)
+        evaluate(yaml.safe_load(args.cr.read_text()), args.history, args.out, args.trials)
     except TrainingError as error:
         sys.stdout.write(f"no card: {error.reason}: {error}\n")
         return ExitCode.REASON_GIVEN
-    found = json.loads((given.out / "package" / model_package.CARD).read_bytes())
-    ahead = card.beats(found)
-    sys.stdout.write(f"{given.history.name}: {given.out}/package/{model_package.CARD}\n{table(found)}\n")
+    model_card = json.loads((args.out / "package" / model_package.CARD).read_bytes())
+    ahead = card.beats(model_card)
+    sys.stdout.write(f"{args.history.name}: {args.out}/package/{model_package.CARD}\n{table(model_card)}\n")
     for name, beaten in ahead.items():
         sys.stdout.write(
             f"{'ok    ' if beaten else 'FAILED'} the model's interval lies above that of {name}\n"

@@ -1,8 +1,9 @@
 """The fitted model as what is served: an ONNX graph and a leaf table, both made from the trees themselves.
 
-Both take float32 rows. A threshold is rounded *down* to float32: between two float32 values that the fit told apart lies
-the threshold, and rounding it up could reach the greater one and send it left. Where a null goes is written per node. The
-calibration is folded into the leaves and the base, so one number per leaf decides score and reasons alike.
+Both take float32 rows. A threshold is rounded *down* to float32: the fit puts it between two float32 values
+to separate them, and rounding up could reach the greater one and send it left, too. Where a null goes is
+written per node. The calibration is folded into the leaves and the base, so one number per leaf decides score
+and reasons alike.
 """
 
 from __future__ import annotations
@@ -108,8 +109,8 @@ def flatten(booster: lightgbm.Booster) -> _Nodes:
 
 def leaf_table(nodes: _Nodes, calibration: Calibration, width: int) -> LeafTable:
     moves = np.zeros((len(nodes.moves), width), np.float32)
-    for row, found in enumerate(nodes.moves):
-        for feature, move in found.items():
+    for row, leaf_moves in enumerate(nodes.moves):
+        for feature, move in leaf_moves.items():
             moves[row, feature] = calibration.slope * move
     return LeafTable(
         feature=np.array(nodes.feature, np.int32),
@@ -199,12 +200,12 @@ def check_parity(
     explained = table.base + np.concatenate(
         [table.explain(x[i : i + 4096]).sum(axis=1) for i in range(0, len(x), 4096)]
     )
-    found = {
+    differences = {
         "onnx": float(np.abs(served.probability(x) - native).max()),
         "leaf_table": float(np.abs(1.0 / (1.0 + np.exp(-explained)) - native).max()),
     }
-    if max(found.values()) > PARITY:
+    if max(differences.values()) > PARITY:
         raise TrainingError(
-            EndReason.EXPORT_FAILED, f"the exported model differs from the native one: {found}"
+            EndReason.EXPORT_FAILED, f"the exported model differs from the native one: {differences}"
         )
-    return found
+    return differences

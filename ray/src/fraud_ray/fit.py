@@ -66,15 +66,15 @@ def search_fit(
     """
     train_set = _dataset(*train, names)
     valid_set = lightgbm.Dataset(valid[0], valid[1].astype(np.float32), reference=train_set)
-    seen = {"best": -math.inf, "rounds": 1, "done": 0}
+    progress = {"best": -math.inf, "rounds": 1, "done": 0}
 
     def watch(env: Any) -> None:
         value = float(env.evaluation_result_list[0][2])
-        if value > seen["best"]:
-            seen["best"], seen["rounds"] = value, env.iteration + 1
-        seen["done"] = env.iteration + 1
-        if report is not None and seen["done"] % REPORT_EVERY == 0:
-            report(int(seen["done"]), int(seen["rounds"]), seen["best"])
+        if value > progress["best"]:
+            progress["best"], progress["rounds"] = value, env.iteration + 1
+        progress["done"] = env.iteration + 1
+        if report is not None and progress["done"] % REPORT_EVERY == 0:
+            report(int(progress["done"]), int(progress["rounds"]), progress["best"])
 
     lightgbm.train(
         {**_FIXED, **params, "seed": seed},
@@ -84,8 +84,8 @@ def search_fit(
         callbacks=[watch, lightgbm.early_stopping(PATIENCE, first_metric_only=True, verbose=False)],
     )
     if report is not None:
-        report(int(seen["done"]) + 1, int(seen["rounds"]), seen["best"])
-    return int(seen["rounds"]), float(seen["best"])
+        report(int(progress["done"]) + 1, int(progress["rounds"]), progress["best"])
+    return int(progress["rounds"]), float(progress["best"])
 
 
 def final_fit(

@@ -1,7 +1,7 @@
 """Import of history: files with a detector's own field names become canonical events with labels.
 
-Rows go through the very code that judges live transactions. A row that is refused is counted under its reason and never
-silently lost; the card shows the counts. A file that isn't the table that the detector names is an error.
+Rows go through the code that validates live transactions. A refused row is counted under its reason, and the
+card shows the counts. A file that isn't the table that the detector names is an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fraud_contracts.training_end import EndReason
 from fraud_pipelines.events import EPOCH, EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
-from fraud_ray.lake import Decided, Lake
+from fraud_ray.lake import DecidedEvent, LakeSnapshot
 
 LOG = logging.getLogger(__name__)
 SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
@@ -46,18 +46,19 @@ _BEYOND_PYTHON: Final = (ValueError, OverflowError, LookupError, pyarrow.ArrowEx
 
 
 @dataclass
-class History:
-    """Events in order of time with, side by side, whether each is fraud and when that is known (UTC ms).
+class TrainingHistory:
+    """Events in order of time; beside each whether it is fraud and since when that is known (UTC ms).
 
-    Rows of the lake carry the vector that they were decided on; those of files have None and are computed by replay.
+    ``decided`` holds the vector that an event of the lake was decided on; it is None for an event of the
+    files, whose vector is computed by replay. ``decided_labels`` are the labels of the lake's events.
     """
 
     events: list[Event] = field(default_factory=list)
     fraud: list[bool] = field(default_factory=list)
-    known: list[int] = field(default_factory=list)
+    known_at: list[int] = field(default_factory=list)
     pattern: list[str] = field(default_factory=list)
-    decided: list[Decided | None] = field(default_factory=list)
-    told: list[dict[str, Any]] = field(default_factory=list)
+    decided: list[DecidedEvent | None] = field(default_factory=list)
+    decided_labels: list[dict[str, Any]] = field(default_factory=list)
     lake: dict[str, Any] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
@@ -66,62 +67,66 @@ class History:
     def labels(self) -> list[dict[str, Any]]:
         """Labels as the stream would have had them, by the time they were known: the files' frauds, and all of the lake's."""
         rows = [
-            _label_of(event, known)
-            for event, fraud, known, decided in zip(
-                self.events, self.fraud, self.known, self.decided, strict=True
+            _fraud_label(event, known_at)
+            for event, fraud, known_at, decided in zip(
+                self.events, self.fraud, self.known_at, self.decided, strict=True
             )
             if fraud and decided is None
         ]
-        return sorted([*rows, *self.told], key=lambda row: int(row["known"]))
+        return sorted([*rows, *self.decided_labels], key=lambda row: int(row["known"]))
 
     def sort(self) -> None:
         """By time; of equal times the files' order stays."""
         order = sorted(range(len(self.events)), key=lambda i: self.events[i]["time"])
         self.events = [self.events[i] for i in order]
         self.fraud = [self.fraud[i] for i in order]
-        self.known = [self.known[i] for i in order]
+        self.known_at = [self.known_at[i] for i in order]
         self.pattern = [self.pattern[i] for i in order]
         self.decided = [self.decided[i] for i in order]
 
-    def take_in(self, lake: Lake) -> None:
-        """Adds what the platform decided. An id that the files have, too, is the lake's; without a label there, the files'."""
+    def add_lake(self, lake: LakeSnapshot) -> None:
+        """Adds the events that the platform decided.
+
+        Of an id that files and lake both hold, the lake's event counts; its label is the lake's where the
+        lake has one, else the files'.
+        """
         at = {event["id"]: i for i, event in enumerate(self.events)}
         both = 0
         for event_id, decided in lake.decided.items():
             label = lake.standing.get(event_id)
-            known = decided.event["time"] if label is None else label["known"]
+            known_at = decided.event["time"] if label is None else label["known"]
             here = at.get(event_id)
             if here is None:
                 self.events.append(decided.event)
                 self.fraud.append(label is not None and label["fraud"])
-                self.known.append(known)
+                self.known_at.append(known_at)
                 self.pattern.append("")
                 self.decided.append(decided)
                 continue
             both += 1
             self.events[here], self.decided[here] = decided.event, decided
             if label is not None:
-                self.fraud[here], self.known[here] = label["fraud"], known
-            elif self.fraud[here]:  # only the files know of it: for the features, too
-                self.told.append(_label_of(decided.event, self.known[here]))
-        self.told += lake.labels
+                self.fraud[here], self.known_at[here] = label["fraud"], known_at
+            elif self.fraud[here]:  # only the files have this label, and the features count it, too
+                self.decided_labels.append(_fraud_label(decided.event, self.known_at[here]))
+        self.decided_labels += lake.labels
         self.lake = {
             "decisions": len(lake.decided),
             "in_files_too": both,
             "labels": len(lake.labels),
-            "labels_without_decision": lake.strays,
+            "labels_without_decision": lake.labels_without_decision,
             "snapshot": lake.digests,
         }
         self.sort()
 
 
-def _label_of(event: Event, known: int) -> dict[str, Any]:
+def _fraud_label(event: Event, known_at: int) -> dict[str, Any]:
     return {
         "id": event["id"],
         "time": event["time"],
         "entities": event["entities"],
         "fraud": True,
-        "known": known,
+        "known": known_at,
     }
 
 
@@ -130,14 +135,14 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
     uri = f"{storage_uri.rstrip('/')}/{path.strip('/')}"
     try:
         system, root = fs.FileSystem.from_uri(uri)
-        found = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-        if not found:  # the path may be one file
-            found = [info for info in [system.get_file_info(root)] if info.type is fs.FileType.File]
+        infos = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        if not infos:  # the path may be one file
+            infos = [info for info in [system.get_file_info(root)] if info.type is fs.FileType.File]
     except (OSError, ValueError) as error:
         raise TrainingError(EndReason.HISTORY_UNREADABLE, f"{uri} can't be listed: {error}") from error
     paths = {
         info.path.removeprefix(root).strip("/") or info.base_name: info.path
-        for info in found
+        for info in infos
         if info.type is fs.FileType.File
     }
     delta = next((name for name in paths if _DELTA_LOG in name.split("/")), None)
@@ -152,16 +157,16 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
     other = len(paths) - len(good) - len(hidden)
     if other:
         LOG.warning("files of other kinds are left out", extra={"data": {"files": other, "kinds": SUFFIXES}})
-    passed = sum(name.endswith(SUFFIXES) for name in hidden)
-    if passed:
+    left_out = sum(name.endswith(SUFFIXES) for name in hidden)
+    if left_out:
         LOG.warning(
-            "files whose name or folder begins with _ or . are left out", extra={"data": {"files": passed}}
+            "files whose name or folder begins with _ or . are left out", extra={"data": {"files": left_out}}
         )
     if not good:
-        but = f" ({passed} are left out whose name or folder begins with _ or .)" if passed else ""
+        note = f" ({left_out} are left out whose name or folder begins with _ or .)" if left_out else ""
         raise TrainingError(
             EndReason.NO_HISTORY,
-            f"no history: {uri} holds no {', '.join(SUFFIXES)} file{but}; put labelled transactions there",
+            f"no history: {uri} holds no {', '.join(SUFFIXES)} file{note}; put labelled transactions there",
         )
     return system, good
 
@@ -187,9 +192,9 @@ def _typed_row(batch: pyarrow.RecordBatch, i: int) -> dict[str, Any] | RefusedLi
 def rows(
     system: fs.FileSystem, name: str, path: str, needed: Sequence[str], optional: Sequence[str]
 ) -> Iterator[tuple[str, Mapping[str, Any] | RefusedLines]]:
-    """(where, row or why there is none) of one file: text cells from CSV, typed ones from Parquet.
+    """(where, row or the refused lines) of one file: text cells from CSV, typed ones from Parquet.
 
-    A file that can't be read, or lacks a ``needed`` column, is an error and no gap. Parquet columns that are neither
+    TrainingError where the file can't be read or lacks a ``needed`` column. Parquet columns that are neither
     needed nor ``optional`` aren't read.
     """
     where = ""
@@ -208,14 +213,14 @@ def rows(
                         where = f"row {number}"
                         yield f"{name} {where}", row
             return
-        # Compression is told by the name: .gz is opened as such.
+        # pyarrow tells the compression by the name's suffix (.gz).
         with (
             system.open_input_stream(path) as stream,
             io.TextIOWrapper(stream, csv_rows.ENCODING, newline="") as text,
         ):
-            for line, found in csv_rows.rows(text, needed):
+            for line, cells in csv_rows.rows(text, needed):
                 where = f"line {line}"
-                yield f"{name} {where}", found
+                yield f"{name} {where}", cells
     except TableError as error:
         raise TrainingError(EndReason.HISTORY_UNREADABLE, f"{name} {error}") from error
     except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
@@ -231,36 +236,37 @@ def _label(row: Mapping[str, Any], name: str) -> bool | None:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether a cell holds nothing: a data frame's gap in a column of numbers is nan."""
+    """Whether a cell is empty; NaN counts, as a data frame writes it for a gap in a column of numbers."""
     return value is None or value == "" or value != value
 
 
-def _known_ms(value: Any) -> int | None:
-    """Optional column: milliseconds, as text or in whatever type of number, or a time of a Parquet file."""
+def _utc_ms(value: Any) -> int | None:
+    """UTC milliseconds of a cell: text, a number of any type or a Parquet file's time; else None."""
     if isinstance(value, datetime):
         return (value - EPOCH) // timedelta(milliseconds=1) if value.tzinfo else None
     text = _NO_FRACTION.sub("", str(value))
-    known = int(text) if _MS.fullmatch(text) else None
-    return known if known is not None and known <= MAX_TIME else None
+    ms = int(text) if _MS.fullmatch(text) else None
+    return ms if ms is not None and ms <= MAX_TIME else None
 
 
-Word = tuple[int, bool]  # when it was known (or undated), and whether it is fraud
+RowLabel = tuple[int, bool]  # when it became known (or _UNDATED), and whether it is fraud
 
 
-def _standing(words: Sequence[Word], undated: int) -> tuple[bool, int]:
-    """What a payment was, and since when that is known, of the rows' words in their order.
+def _standing_label(labels: Sequence[RowLabel], undated: int) -> tuple[bool, int]:
+    """Whether a payment is fraud, and since when that is known, by the labels of its rows in the rows' order.
 
-    The word that was known last holds, as in the ledger, and counts from the first of those that agree with it. A word
-    without a date may be any age, so each that has one comes after it; among themselves the later row speaks.
+    The label that became known last stands, as in the ledger; it is known since the earliest of the unbroken
+    run of equal labels that ends with it. An undated label counts as older than every dated one; of several
+    undated ones the last row's stands, and is known since ``undated``.
     """
-    by_time = sorted(words, key=lambda word: word[0])
+    by_time = sorted(labels, key=lambda label: label[0])
     fraud = by_time[-1][1]
-    known = undated
+    known_at = undated
     for when, other in reversed(by_time):
         if other != fraud or when == _UNDATED:
             break
-        known = when
-    return fraud, known
+        known_at = when
+    return fraud, known_at
 
 
 class _Importer:
@@ -270,26 +276,26 @@ class _Importer:
         self.schema = EventSchema(event, spec.entities)
         self.label_field = spec.model.train.history.label_field
         needed = (event.id.field, event.time.field, event.amount.field, event.amount.currency_field)
-        # These may be null, so a file needn't have their columns.
+        # These values may be null, so a file may lack their columns.
         self.optional = [*(e.field for e in spec.entities), *(f.name for f in event.fields), KNOWN, PATTERN]
         self.needed = [
             name for name in (*needed, spec.entities[0].field, self.label_field) if name is not None
         ]
         self.delay = history_delay(spec.entities)
         self.tokeniser, self.now = tokeniser, now_ms
-        self.out = History()
-        self._seen: dict[str, str] = {}  # in the order of out.events
+        self.history = TrainingHistory()
+        self._digests: dict[str, str] = {}  # each id's body, in the order of history.events
         self._dated = bytearray()  # of each event, whether its label has a date
-        self._frauds: set[str] = set()  # by their first rows
-        self._words: dict[str, list[Word]] = {}  # what further rows say of an event
-        # A detector that declares the column as its own may mean anything by it, a secret even.
+        self._frauds: set[str] = set()  # ids that are fraud by their first row
+        self._further_labels: dict[str, list[RowLabel]] = {}  # by id, from the rows after its first
+        # Where the detector declares the column, its values may be anything, even secret.
         declared = {*event.sensitive, *(f.name for f in event.fields)}
         self._pattern = None if PATTERN in declared else PATTERN
 
     def refuse(self, reason: str, where: str, message: str, count: int = 1) -> None:
-        self.out.refused[reason] += count
-        if len(self.out.examples) < _EXAMPLES:
-            self.out.examples.append(f"{where}: {message}")
+        self.history.refused[reason] += count
+        if len(self.history.examples) < _EXAMPLES:
+            self.history.examples.append(f"{where}: {message}")
 
     def take(self, row: Mapping[str, Any], where: str) -> None:
         try:
@@ -302,60 +308,64 @@ class _Importer:
             self.refuse("invalid_label", where, f"{self.label_field} must be 1 or 0")
             return
         dated = not _is_empty(row.get(KNOWN))
-        known = _known_ms(row[KNOWN]) if dated else event["time"] + self.delay
-        if known is None or known < event["time"]:
+        known_at = _utc_ms(row[KNOWN]) if dated else event["time"] + self.delay
+        if known_at is None or known_at < event["time"]:
             self.refuse("invalid_known", where, f"{KNOWN} must be UTC milliseconds, not before the event")
             return
         digest = self.schema.hash(event)
-        before = self._seen.get(event["id"])
-        if before is not None:
-            self._again(event["id"], before == digest, (known if dated else _UNDATED, fraud), where)
+        first_digest = self._digests.get(event["id"])
+        if first_digest is not None:
+            label = (known_at if dated else _UNDATED, fraud)
+            self._take_further(event["id"], first_digest == digest, label, where)
             return
-        self._seen[event["id"]] = digest
+        self._digests[event["id"]] = digest
         self._dated.append(dated)
         if fraud:
             self._frauds.add(event["id"])
-        self.out.events.append(event)
-        self.out.fraud.append(fraud)
-        self.out.known.append(known)
-        self.out.decided.append(None)
-        self.out.pattern.append(str(row.get(self._pattern) or "") if self._pattern else "")
+        self.history.events.append(event)
+        self.history.fraud.append(fraud)
+        self.history.known_at.append(known_at)
+        self.history.decided.append(None)
+        self.history.pattern.append(str(row.get(self._pattern) or "") if self._pattern else "")
 
-    def _again(self, event_id: str, same: bool, word: Word, where: str) -> None:
-        """A further row of an id; ``same``: of the same body."""
-        if not same:
+    def _take_further(self, event_id: str, same_body: bool, label: RowLabel, where: str) -> None:
+        """Refuses a row whose id an earlier row had; keeps its label where the body is the same."""
+        if not same_body:
             self.refuse("id_reused", where, "the id was seen before with another body")
             return
-        words = self._words.setdefault(event_id, [])
-        before = words[-1][1] if words else event_id in self._frauds
-        words.append(word)
-        if before == word[1]:
+        labels = self._further_labels.setdefault(event_id, [])
+        fraud_before = labels[-1][1] if labels else event_id in self._frauds
+        labels.append(label)
+        if fraud_before == label[1]:
             self.refuse("repeat", where, "the id was seen before")
         else:
-            told = "the id was seen before with another label; the later word holds"
-            self.refuse("label_changed", where, told)
+            message = "the id was seen before with another label; the later word holds"
+            self.refuse("label_changed", where, message)
 
-    def finish(self) -> History:
-        """What was imported, each payment with the label that holds."""
-        out = self.out
-        for i, event in enumerate(out.events) if self._words else ():
-            further = self._words.get(event["id"])
+    def finish(self) -> TrainingHistory:
+        """The imported history in order of time, each payment with the label that stands."""
+        history = self.history
+        for i, event in enumerate(history.events) if self._further_labels else ():
+            further = self._further_labels.get(event["id"])
             if further is not None:
-                first = (out.known[i] if self._dated[i] else _UNDATED, out.fraud[i])
-                out.fraud[i], out.known[i] = _standing([first, *further], event["time"] + self.delay)
-        # Many values are no kinds of fraud.
-        if len(set(out.pattern)) > _MOST_PATTERNS:
-            out.pattern = [""] * len(out.pattern)
-        out.sort()
-        return out
+                first = (history.known_at[i] if self._dated[i] else _UNDATED, history.fraud[i])
+                history.fraud[i], history.known_at[i] = _standing_label(
+                    [first, *further], event["time"] + self.delay
+                )
+        # A column of so many values doesn't name kinds of fraud.
+        if len(set(history.pattern)) > _MOST_PATTERNS:
+            history.pattern = [""] * len(history.pattern)
+        history.sort()
+        return history
 
 
 def load(
     spec: DetectorSpec, storage_uri: str, tokeniser: Tokeniser, now_ms: int, required: bool = True
-) -> History:
-    """All files' history of a detector in order of time; TrainingError where there is none that can be used.
+) -> TrainingHistory:
+    """The history of all of a detector's files, in order of time.
 
-    Not ``required``: then it is empty.
+    TrainingError where a file can't be read; also where there are no files or no usable rows, unless the
+    history isn't ``required``: then it is empty.
     """
     assert spec.model.train is not None
     try:
@@ -363,26 +373,27 @@ def load(
     except TrainingError as error:
         if required or error.reason is not EndReason.NO_HISTORY:
             raise
-        return History()
+        return TrainingHistory()
     importer = _Importer(spec, tokeniser, now_ms)
-    out = importer.out
+    imported = importer.history
     for name, path in paths.items():
         count = 0
-        for where, found in rows(system, name, path, importer.needed, importer.optional):
-            if isinstance(found, RefusedLines):
-                importer.refuse(found.reason, where, found.message, found.count)
-                count += found.count
+        for where, row in rows(system, name, path, importer.needed, importer.optional):
+            if isinstance(row, RefusedLines):
+                importer.refuse(row.reason, where, row.message, row.count)
+                count += row.count
             else:
-                importer.take(found, where)
+                importer.take(row, where)
                 count += 1
-        out.files[name] = count
+        imported.files[name] = count
         LOG.info("history file read", extra={"data": {"file": name, "rows": count}})
-    if out.refused:
-        told = {"refused": dict(out.refused), "examples": out.examples}
-        LOG.warning("history rows refused", extra={"data": told})
-    if not out.events and required:
+    if imported.refused:
+        refusals = {"refused": dict(imported.refused), "examples": imported.examples}
+        LOG.warning("history rows refused", extra={"data": refusals})
+    if not imported.events and required:
         raise TrainingError(
             EndReason.NO_HISTORY,
-            f"no row of the history could be used: rows {out.files}, refused {dict(out.refused)} {out.examples}",
+            f"no row of the history could be used: rows {imported.files}, "
+            f"refused {dict(imported.refused)} {imported.examples}",
         )
     return importer.finish()

@@ -1,7 +1,8 @@
-"""What the platform itself has decided and been told, out of the lake: rows to learn from beside the history's files.
+"""The platform's own decisions and labels, read from the lake: rows to learn from beside the history's files.
 
-A decision comes with the vector that it was made on, and that is what training reads. Of each id the first decision counts
-and the label that became known last; earlier labels still reach the features that were computed while they stood.
+A decision carries the vector that it was made on; training learns from that vector. Of each id the first
+decision counts, and the label that became known last. Earlier labels still count in features: a feature reads
+the label that stood at its time.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _LABEL: Final = [*_PLACE, "fraud", "source", "claimed", "known", "time", "entiti
 
 
 @dataclass(frozen=True)
-class Decided:
-    """``vector`` is None where the decision was made without one, or on profiles that weren't there."""
+class DecidedEvent:
+    """An event of the lake. ``vector`` is None where it was decided without a vector or without profiles."""
 
     event: Event
     vector: list[float | None] | None
@@ -39,24 +40,32 @@ class Decided:
 
 
 @dataclass
-class Lake:
-    """``labels`` holds every label of these decisions by the time it was known; ``standing`` the last one per id.
+class LakeSnapshot:
+    """What was read from the lake at one moment.
 
-    ``read_to`` and ``digests`` name the rows per table, so that the same can be read again.
+    ``labels`` holds every label of these decisions in the order of ``known``; ``standing`` the last one per
+    id. ``read_to`` and ``digests`` name the rows per table, so that the same rows can be read again.
     """
 
-    decided: dict[str, Decided] = field(default_factory=dict)
+    decided: dict[str, DecidedEvent] = field(default_factory=dict)
     labels: list[dict[str, Any]] = field(default_factory=list)
     standing: dict[str, dict[str, Any]] = field(default_factory=dict)
-    strays: int = 0
+    labels_without_decision: int = 0
     read_to: ReadTo = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
 
 
 def _rows(
-    config: DetectorConfig, name: str, columns: list[str], upto: Mapping[str, int] | None, found: Lake
+    config: DetectorConfig,
+    name: str,
+    columns: list[str],
+    upto: Mapping[str, int] | None,
+    snapshot: LakeSnapshot,
 ) -> list[dict[str, Any]]:
-    """Rows of a table as it is now, or those that a recorded snapshot held; none where there is no table yet."""
+    """Rows of a table as it is now, or those that a recorded snapshot held; none where there is no table yet.
+
+    Writes the table's ``read_to`` and digest into ``snapshot``.
+    """
     uri = lake.table(config.storage_uri, name)
     try:
         table = DeltaTable(uri, storage_options=lake.storage_options(uri, os.environ))
@@ -67,54 +76,67 @@ def _rows(
             ) from None
         return []
     group, topic = config.identity.group("lake-sink"), config.identity.topic(name)
-    told = lake_snapshot.manifest(table, name, group, topic, config.kafka.partitions)
+    manifest = lake_snapshot.manifest(table, name, group, topic, config.kafka.partitions)
     first = next(iter(lake_snapshot.topic_ids(table, topic)), "")
     # Columns that an older table lacks are nulls.
-    there = {one.name for one in table.schema().fields}
-    rows = table.to_pyarrow_table(columns=[column for column in columns if column in there]).to_pylist()
-    read_to = told["read_to"] if upto is None else dict(upto)
-    named = lake_snapshot.named(read_to, first)
-    kept = [{**dict.fromkeys(columns), **row} for row in rows if lake_snapshot.within(named, row, first)]
-    if upto is not None and any(told["read_to"].get(place, 0) < at for place, at in named.items()):
+    present = {column.name for column in table.schema().fields}
+    rows = table.to_pyarrow_table(columns=[column for column in columns if column in present]).to_pylist()
+    read_to = manifest["read_to"] if upto is None else dict(upto)
+    offsets = lake_snapshot.named(read_to, first)
+    kept = [{**dict.fromkeys(columns), **row} for row in rows if lake_snapshot.within(offsets, row, first)]
+    if upto is not None and any(manifest["read_to"].get(place, 0) < at for place, at in offsets.items()):
         raise TrainingError(EndReason.SNAPSHOT_GONE, f"{uri} holds less than when the model was made")
-    found.read_to[name], found.digests[name] = read_to, lake_snapshot.digest(name, len(kept), read_to)
+    snapshot.read_to[name], snapshot.digests[name] = read_to, lake_snapshot.digest(name, len(kept), read_to)
     return kept
 
 
-def _decided(row: Mapping[str, Any]) -> Decided:
+def _decided_event(row: Mapping[str, Any]) -> DecidedEvent:
     event: Event = orjson.loads(row["record"])["event"]
-    # A default profile makes everybody a new customer: true to the decision, but nothing to learn from.
-    blind = any(str(what).startswith("profiles") for what in row["degraded"] or ())
-    return Decided(event, None if blind else row["vector"], str(row["set"]))
+    # Without profiles everybody looks like a new customer: the decision was made so, but a model must not
+    # learn it.
+    without_profiles = any(str(mark).startswith("profiles") for mark in row["degraded"] or ())
+    return DecidedEvent(event, None if without_profiles else row["vector"], str(row["set"]))
 
 
-def read(config: DetectorConfig, as_of: int, upto: ReadTo | None = None) -> Lake:
-    """Decisions and labels; what became known after ``as_of`` isn't known. ``upto``: a recorded snapshot's ``read_to``."""
-    found = Lake()
+def read(config: DetectorConfig, as_of: int, upto: ReadTo | None = None) -> LakeSnapshot:
+    """Decisions, and the labels that were known by ``as_of``.
+
+    ``upto``: the ``read_to`` of a recorded snapshot, to read that snapshot's rows.
+    """
+    snapshot = LakeSnapshot()
     try:
         decisions = _rows(
-            config, lake.DECISIONS, _DECISION, None if upto is None else upto.get(lake.DECISIONS, {}), found
+            config,
+            lake.DECISIONS,
+            _DECISION,
+            None if upto is None else upto.get(lake.DECISIONS, {}),
+            snapshot,
         )
         labels = _rows(
-            config, lake.LABELS, _LABEL, None if upto is None else upto.get(lake.LABELS, {}), found
+            config, lake.LABELS, _LABEL, None if upto is None else upto.get(lake.LABELS, {}), snapshot
         )
     except (DeltaError, OSError) as error:
         raise TrainingError(EndReason.LAKE_UNREADABLE, f"the lake can't be read: {error}") from error
     for row in lake_snapshot.standing_decisions(decisions):
-        found.decided[row["id"]] = _decided(row)
+        snapshot.decided[row["id"]] = _decided_event(row)
     labels = [row for row in labels if row["known"] <= as_of]
     for row in sorted(labels, key=lambda one: (one["known"], one["topic"], one["partition"], one["offset"])):
-        if row["id"] not in found.decided:
-            found.strays += 1  # the decision is on its way: its own table is written apart
+        if row["id"] not in snapshot.decided:
+            # The sink may write the decisions' table later than the labels'.
+            snapshot.labels_without_decision += 1
             continue
         label = {name: row[name] for name in ("id", "time", "fraud", "source", "claimed", "known")}
         label["entities"] = dict(row["entities"])
-        found.labels.append(label)
-        found.standing[row["id"]] = label
+        snapshot.labels.append(label)
+        snapshot.standing[row["id"]] = label
     LOG.info(
         "lake read",
         extra={
-            "data": {"decisions": len(found.decided), "labels": len(found.labels), "strays": found.strays}
+            "data": {
+                "decisions": len(snapshot.decided),
+                "labels": len(snapshot.labels),
+                "strays": snapshot.labels_without_decision,
+            }
         },
     )
-    return found
+    return snapshot

@@ -1,4 +1,7 @@
-"""From parameters to a package folder: fit, calibrate, export, map, judge, write. The same arguments give the same digest."""
+"""From parameters to a package folder: fit, calibrate, export, map, measure, write.
+
+The same arguments give the same digest.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from fraud_contracts import model_package
 from fraud_contracts.model_package import ServingDocument
 from fraud_pipelines import score_map
 from fraud_ray import card, export, fit
-from fraud_ray.dataset import Dataset, Split
+from fraud_ray.dataset import Dataset, TimeSplit
 
 
 @dataclass(frozen=True)
-class MadePackage:
+class PackageSummary:
     digest: str
     card: dict[str, Any]
 
@@ -24,15 +27,15 @@ class MadePackage:
 def make(
     folder: Path,
     data: Dataset,
-    split: Split,
+    split: TimeSplit,
     feature_set: str,
     params: fit.Params,
     rounds: int,
     seed: int,
     about: dict[str, Any],
-) -> MadePackage:
-    """What is measured is what is shipped: the model is fit on the train part, calibrated and mapped on the valid part,
-    judged on the test part, and not fit again on everything.
+) -> PackageSummary:
+    """Writes the package. The model is fit on the train part, calibrated and mapped on the valid part and
+    measured on the test part; it is not fit again on all rows, so what was measured is what is served.
     """
     folder.mkdir(parents=True, exist_ok=True)
     booster = fit.final_fit(params, rounds, seed, data.names, data.x[split.train], data.y[split.train])
@@ -75,4 +78,4 @@ def make(
         folder,
         {"feature_set": feature_set, "params": params, "rounds": rounds, "seed": seed, "data": data.digest},
     )
-    return MadePackage(digest, full_card)
+    return PackageSummary(digest, full_card)

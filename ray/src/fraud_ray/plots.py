@@ -141,9 +141,9 @@ def draw(card: dict[str, Any], folder: Path) -> list[Path]:
         ),
         "importance": bars("Share of the gain by feature", gain),
     }
-    made = []
+    paths = []
     for name in NAMES:
         path = folder / f"{name}.svg"
         path.write_text(pictures[name])
-        made.append(path)
-    return made
+        paths.append(path)
+    return paths

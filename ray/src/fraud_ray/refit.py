@@ -28,8 +28,8 @@ from fraud_ray.lake import ReadTo
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """All that a model is made of, beside the code and the data."""
+class TrainingRecord:
+    """Everything that a model was made from, except the code and the data."""
 
     digest: str
     data_digest: str
@@ -40,7 +40,7 @@ class Recorded:
     read_to: ReadTo
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any], tags: Mapping[str, str]) -> Recorded:
+    def of(cls, manifest: Mapping[str, Any], tags: Mapping[str, str]) -> TrainingRecord:
         """From a package's manifest and its version's tags; TrainingError where one is missing."""
         try:
             version = VersionTags.parse(tags)
@@ -61,11 +61,11 @@ class Recorded:
             ) from error
 
 
-def refit(config: DetectorConfig, tokeniser: Tokeniser, recorded: Recorded) -> train.Result:
-    """The same steps with the recorded parameters in the search's place; the result's digest is to be compared."""
+def refit(config: DetectorConfig, tokeniser: Tokeniser, record: TrainingRecord) -> train.TrainingResult:
+    """The training run again, with the recorded parameters instead of a search."""
 
     def recorded_params(*_: Any) -> tuple[fit.Params, int, list[dict[str, Any]]]:
-        return recorded.params, recorded.rounds, []
+        return record.params, record.rounds, []
 
     def count(profiles: Any) -> int:
         return sum(1 for _ in profiles)
@@ -73,17 +73,17 @@ def refit(config: DetectorConfig, tokeniser: Tokeniser, recorded: Recorded) -> t
     return train.run(
         config,
         tokeniser,
-        recorded.as_of,
+        record.as_of,
         count,
         recorded_params,
         lambda *_: "none",
-        seed=recorded.seed,
-        upto=recorded.read_to,
+        seed=record.seed,
+        upto=record.read_to,
     )
 
 
-def registered(tracking_uri: str, model: str, version: str) -> Recorded:
-    """What the registry holds about a version."""
+def load_record(tracking_uri: str, model: str, version: str) -> TrainingRecord:
+    """A version's record in the registry; TrainingError where the version or part of its record is missing."""
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -102,7 +102,7 @@ def registered(tracking_uri: str, model: str, version: str) -> Recorded:
         raise TrainingError(
             EndReason.NOT_FOUND, f"{model} version {version} at {tracking_uri}: {error}"
         ) from error
-    return Recorded.of(manifest, registered_version.tags)
+    return TrainingRecord.of(manifest, registered_version.tags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,15 +113,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config()
         tokeniser = Tokeniser.from_hex(train.need(os.environ, "TOKEN_KEY"))
-        recorded = registered(train.need(os.environ, "MLFLOW_TRACKING_URI"), config.identity.model, version)
-        result = refit(config, tokeniser, recorded)
+        record = load_record(train.need(os.environ, "MLFLOW_TRACKING_URI"), config.identity.model, version)
+        result = refit(config, tokeniser, record)
     except TrainingError as error:
         sys.stdout.write(f"no refit: {error.reason}: {error}\n")
         return ExitCode.REASON_GIVEN
-    same = result.digest == recorded.digest
-    sys.stdout.write(f"recorded {recorded.digest}\nmade     {result.digest}\n")
+    same = result.digest == record.digest
+    sys.stdout.write(f"recorded {record.digest}\nmade     {result.digest}\n")
     if not same:
-        same_data = result.card["data"]["digest"] == recorded.data_digest
+        same_data = result.card["data"]["digest"] == record.data_digest
         cause = "the data are the same; was it other code?" if same_data else "the data differ"
         sys.stdout.write(f"FAILED: {cause}\n")
     return 0 if same else 1

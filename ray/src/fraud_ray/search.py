@@ -1,7 +1,7 @@
 """The search for parameters on Ray Tune: random draws after a sound start, stopped early by successive halving.
 
 A trial is one core and one thread; data is put into the object store once. The search need not repeat to the byte (trials
-are stopped by wall-clock order); the refit of what it found does.
+are stopped by wall-clock order); a fit of the parameters that it returns does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from fraud_contracts.training_end import EndReason
 from fraud_ray import fit
-from fraud_ray.dataset import Dataset, Split
+from fraud_ray.dataset import Dataset, TimeSplit
 from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def trial(config: dict[str, Any], data: dict[str, Any]) -> None:
 
 
 def search(
-    data: Dataset, split: Split, trials: int, seed: int, cpus: int | None = None
+    data: Dataset, split: TimeSplit, trials: int, seed: int, cpus: int | None = None
 ) -> tuple[fit.Params, int, list[dict[str, Any]]]:
     """-> (best parameters, best rounds, every trial's outcome). Joins the RayJob's cluster, else starts Ray here."""
     # Loggers for other tools and the dead-weight progress table cost seconds and files that nobody reads.
@@ -107,7 +107,7 @@ def search(
 def _best(
     results: list[tuple[dict[str, Any], dict[str, Any], Exception | None]],
 ) -> tuple[fit.Params, int, list[dict[str, Any]]]:
-    told: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
     for config, metrics, error in results:
         value = float(metrics.get(METRIC, math.nan))
         row = {
@@ -117,12 +117,12 @@ def _best(
             "rounds_done": int(metrics.get("rounds_done", 0)),
             "error": None if error is None else str(error).strip().splitlines()[-1][:300],
         }
-        told.append(row)
+        outcomes.append(row)
         LOG.info("trial", extra={"data": row})
-    usable = [row for row in told if row[METRIC] is not None and row["rounds"] > 0]
+    usable = [row for row in outcomes if row[METRIC] is not None and row["rounds"] > 0]
     if not usable:
         raise TrainingError(
-            EndReason.SEARCH_FAILED, f"no trial ended with a result; the first error: {told[0]['error']}"
+            EndReason.SEARCH_FAILED, f"no trial ended with a result; the first error: {outcomes[0]['error']}"
         )
     best = max(usable, key=lambda row: row[METRIC])
-    return best["params"], best["rounds"], told
+    return best["params"], best["rounds"], outcomes

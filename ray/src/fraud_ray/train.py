@@ -26,7 +26,7 @@ from fraud_contracts.training_end import EndReason, ExitCode, TrainingFailure
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_ray import dataset, fit, history, lake, package, plots, search
-from fraud_ray.dataset import Dataset, SeedWriter, Split
+from fraud_ray.dataset import Dataset, SeedWriter, TimeSplit
 from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger("fraud_ray.train")
@@ -34,13 +34,13 @@ SEED: Final = 20_261
 REVISION_ENV: Final = "FRAUD_TRAINING_REVISION"
 CODE_ENV: Final = "FRAUD_CODE_VERSION"
 
-Search = Callable[[Dataset, Split, int, int], tuple[fit.Params, int, list[dict[str, Any]]]]
+Search = Callable[[Dataset, TimeSplit, int, int], tuple[fit.Params, int, list[dict[str, Any]]]]
 # (package folder, card, tags, further folders by name, trials) -> version
 Register = Callable[[Path, dict[str, Any], VersionTags, Mapping[str, Path], Any], str]
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     version: str
     digest: str
     card: dict[str, Any]
@@ -55,10 +55,10 @@ class _Clock:
         self.seconds: dict[str, float] = {}
         self._last = time.monotonic()
 
-    def __call__(self, step: str, **told: Any) -> None:
+    def __call__(self, step: str, **log_fields: Any) -> None:
         now = time.monotonic()
         self.seconds[step], self._last = round(now - self._last, 1), now
-        LOG.info(step, extra={"data": {**told, "seconds": self.seconds[step]}})
+        LOG.info(step, extra={"data": {**log_fields, "seconds": self.seconds[step]}})
 
 
 def run(
@@ -66,13 +66,13 @@ def run(
     tokeniser: Tokeniser,
     as_of: int,
     write_seeds: SeedWriter,
-    find: Search,
+    find_params: Search,
     register: Register,
     revision: str = "",
     code: str = "",
     seed: int = SEED,
     upto: lake.ReadTo | None = None,
-) -> Result:
+) -> TrainingResult:
     """The whole run. ``as_of`` is the time that labels are judged from (UTC ms); ``upto`` a recorded snapshot of the lake."""
     spec = config.spec
     if spec.model.train is None:
@@ -84,9 +84,9 @@ def run(
             "this code computes another feature set than the operator; use one version",
         )
     clock = _Clock()
-    decided = lake.read(config, as_of, upto)
-    past = history.load(spec, config.storage_uri, tokeniser, as_of, required=not decided.decided)
-    past.take_in(decided)
+    snapshot = lake.read(config, as_of, upto)
+    past = history.load(spec, config.storage_uri, tokeniser, as_of, required=not snapshot.decided)
+    past.add_lake(snapshot)
     clock("history imported", rows=len(past.events), refused=dict(past.refused), lake=past.lake)
     frauds = dataset.check_labels(spec, past, as_of)
     about = {
@@ -97,21 +97,22 @@ def run(
         },
         "lake": past.lake,
     }
-    snapshot = decided.read_to
+    read_to = snapshot.read_to
     data, seeds = dataset.build(spec, features, past, as_of, config.epoch, write_seeds)
-    del past, decided  # the events are the largest thing in memory, and the search starts processes
+    del past, snapshot  # the events are the largest thing in memory, and the search starts processes
     split = dataset.split(spec, data)
     clock("features and seeds ready", rows=len(data.y), mature_frauds=frauds, seeds=seeds)
-    params, rounds, trials = find(data, split, spec.model.train.trials, seed)
+    params, rounds, trials = find_params(data, split, spec.model.train.trials, seed)
     clock("search done", trials=len(trials), params=params, rounds=rounds)
     with tempfile.TemporaryDirectory(prefix="fraud-package-") as scratch:
         folder = Path(scratch) / "package"
-        made = package.make(folder, data, split, features.hash, params, rounds, seed, about)
+        summary = package.make(folder, data, split, features.hash, params, rounds, seed, about)
         pictures = Path(scratch) / "plots"
-        plots.draw(made.card, pictures)
-        clock("model made", digest=made.digest, test_average_precision=made.card["test"]["average_precision"])
+        plots.draw(summary.card, pictures)
+        average_precision = summary.card["test"]["average_precision"]
+        clock("model made", digest=summary.digest, test_average_precision=average_precision)
         tags = VersionTags(
-            digest=made.digest,
+            digest=summary.digest,
             feature_set=features.hash,
             training_revision=revision,
             code=code,
@@ -119,11 +120,11 @@ def run(
             seeds=seeds,
             data=data.digest,
             as_of=as_of,
-            lake=snapshot,
+            lake=read_to,
         )
-        version = register(folder, made.card, tags, {"plots": pictures}, trials)
+        version = register(folder, summary.card, tags, {"plots": pictures}, trials)
     clock("model registered", version=version)
-    return Result(version, made.digest, made.card, seeds, clock.seconds)
+    return TrainingResult(version, summary.digest, summary.card, seeds, clock.seconds)
 
 
 def need(environ: Mapping[str, str], name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,22 +30,22 @@ def sparkov(folder: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("source", [simulated, sparkov])
 def test_the_model_beats_the_baselines(
-    source: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Callable[[Path], tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its interval lies above theirs; the card holds every figure that is printed, of weeks that no fit has seen."""
-    cr, history = source(tmp_path)  # type: ignore[operator]
+    cr, history = source(tmp_path)
     out = tmp_path / "out"
     code = evaluate.main(["--cr", str(cr), "--history", str(history), "--out", str(out)])
-    told = capsys.readouterr().out
-    assert code == 0, told
-    found = json.loads((out / "package" / "card.json").read_bytes())
-    assert card.beats(found) == dict.fromkeys(card.BASELINES, True)
-    assert all(found["baselines"][name]["model_ahead_by"]["low"] > 0 for name in card.beats(found))
-    parts = found["data"]["parts"]
+    printed = capsys.readouterr().out
+    assert code == 0, printed
+    figures = json.loads((out / "package" / "card.json").read_bytes())
+    assert card.beats(figures) == dict.fromkeys(card.BASELINES, True)
+    assert all(figures["baselines"][name]["model_ahead_by"]["low"] > 0 for name in card.beats(figures))
+    parts = figures["data"]["parts"]
     assert parts["train"]["to"] < parts["valid"]["from"] <= parts["valid"]["to"] < parts["test"]["from"]
-    assert f"{found['test']['average_precision']['value']:.3f}" in told
-    assert len(found["test"]["weeks"]) == 2
+    assert f"{figures['test']['average_precision']['value']:.3f}" in printed
+    assert len(figures["test"]["weeks"]) == 2
     pictures = {path.name for path in (out / "plots").iterdir()}
     assert {"precision_recall.svg", "scores.svg", "calibration.svg", "recall_by_alerts.svg"} <= pictures
     if source is simulated:
-        assert {one["pattern"] for one in found["patterns"]} == set(simulator.FRAUDS)
+        assert {one["pattern"] for one in figures["patterns"]} == set(simulator.FRAUDS)

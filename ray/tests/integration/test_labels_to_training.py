@@ -91,14 +91,14 @@ def test_labels_reach_the_training_set_once(tmp_path: Path) -> None:
             broker.produce(reports, [(event_id, orjson.dumps(report))])
 
         def published() -> Counter[tuple[str, bool]]:
-            found = [orjson.loads(message.value()) for message in broker.read(labels)]
-            return Counter((one["id"], one["fraud"]) for one in found)
+            records = [orjson.loads(message.value()) for message in broker.read(labels)]
+            return Counter((record["id"], record["fraud"]) for record in records)
 
         def stored() -> list[dict[str, Any]]:
             uri = places.table(by.storage_uri, places.LABELS)
             if not DeltaTable.is_deltatable(uri):
                 return []
-            return DeltaTable(uri).to_pyarrow_table().to_pylist()  # type: ignore[no-any-return]
+            return DeltaTable(uri).to_pyarrow_table().to_pylist()  # type: ignore[no-any-return]  # no types
 
         now = int(time.time() * 1000)
         ages = {"early": 40, "cleared": 40, "caught": 40, "silent": 40, "fresh": 2, "fresh-fraud": 2}
@@ -116,8 +116,8 @@ def test_labels_reach_the_training_set_once(tmp_path: Path) -> None:
             lambda: sum(broker.committed(by.identity.group("ledger-sink"), reports).values()) >= 2, 30, "them"
         )
         restarted(ledger)
-        made = [(f"t_{name}", decision(by, name, now - age * DAY)) for name, age in ages.items()]
-        broker.produce(decisions, [*made, made[0]])
+        payments = [(f"t_{name}", decision(by, name, now - age * DAY)) for name, age in ages.items()]
+        broker.produce(decisions, [*payments, payments[0]])
         wait_for(lambda: published() == Counter({("early", True): 1}), 30, "the early report's label")
         tell("cleared", FRAUD, "analyst")
         tell("caught", HONEST, "analyst")
@@ -136,13 +136,13 @@ def test_labels_reach_the_training_set_once(tmp_path: Path) -> None:
         assert sorted(first["id"].to_pylist()).count("early") <= 2
         as_of = int(time.time() * 1000)
         past = history.load(by.spec, by.storage_uri, TOKENS, as_of, required=False)
-        past.take_in(lake.read(by, as_of))
+        past.add_lake(lake.read(by, as_of))
         features = compile_detector(by.spec)
         data, _ = dataset.build(by.spec, features, past, as_of, 1, lambda profiles: sum(1 for _ in profiles))
         ids = [event["id"] for event in past.events]
-        told = dict(zip(ids, zip(data.y.tolist(), data.mature.tolist(), strict=True), strict=True))
-        assert len(ids) == len(told)
-        assert told == {
+        rows = dict(zip(ids, zip(data.y.tolist(), data.mature.tolist(), strict=True), strict=True))
+        assert len(ids) == len(rows)
+        assert rows == {
             "early": (1, True),
             "cleared": (0, True),
             "caught": (1, True),

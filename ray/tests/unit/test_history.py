@@ -47,7 +47,7 @@ def write(folder: Path, name: str, *lines: str) -> None:
     (folder / "history" / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
 
 
-def load(folder: Path, by: DetectorSpec | None = None) -> history.History:
+def load(folder: Path, by: DetectorSpec | None = None) -> history.TrainingHistory:
     return history.load(by or spec(), f"file://{folder}", TOKENS, NOW)
 
 
@@ -66,13 +66,13 @@ def test_files_of_all_kinds_make_one_history_in_order_of_time(tmp_path: Path) ->
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "history" / "c.parquet")
     (tmp_path / "history" / "notes.txt").write_text("not history")
     (tmp_path / "history" / "_SUCCESS.csv").write_text("")
-    found = load(tmp_path)
-    assert [event["id"] for event in found.events] == ["a1", "a2", "a3"]
-    assert [event["amount"] for event in found.events] == [100, 250, 827]
-    assert found.fraud == [True, False, False]
-    assert {event["entities"]["customer"] for event in found.events} == {TOKENS.token("card", "4000")}
-    assert found.files == {"a.csv.gz": 1, "b.csv": 1, "c.parquet": 1}
-    assert not found.refused
+    imported = load(tmp_path)
+    assert [event["id"] for event in imported.events] == ["a1", "a2", "a3"]
+    assert [event["amount"] for event in imported.events] == [100, 250, 827]
+    assert imported.fraud == [True, False, False]
+    assert {event["entities"]["customer"] for event in imported.events} == {TOKENS.token("card", "4000")}
+    assert imported.files == {"a.csv.gz": 1, "b.csv": 1, "c.parquet": 1}
+    assert not imported.refused
 
 
 def test_labels_are_known_after_the_delay_unless_the_file_says_when(tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ def test_bad_rows_are_counted_and_shown(tmp_path: Path) -> None:
         f"a6,{NOW},1,4000,corner,maybe",
         "a7",
     )
-    found = load(tmp_path)
-    assert len(found.events) == 1
-    assert found.refused == {
+    imported = load(tmp_path)
+    assert len(imported.events) == 1
+    assert imported.refused == {
         "repeat": 1,
         "id_reused": 1,
         "wrong_type": 1,
@@ -111,12 +111,12 @@ def test_bad_rows_are_counted_and_shown(tmp_path: Path) -> None:
         "missing_cells": 1,
         "invalid_label": 1,
     }
-    assert "a.csv line 5: amount must be a number" in found.examples
-    assert "secret" not in str(found.examples)
+    assert "a.csv line 5: amount must be a number" in imported.examples
+    assert "secret" not in str(imported.examples)
 
 
 @pytest.mark.parametrize("name", [None, "notes.txt", "a.csv"])
-def test_no_usable_history_is_told(tmp_path: Path, name: str | None) -> None:
+def test_no_usable_history_is_an_error(tmp_path: Path, name: str | None) -> None:
     """No folder, no file of a known kind, or no good row: the error says what to do."""
     if name:
         write(tmp_path, name, "x,y,z")
@@ -134,12 +134,12 @@ def test_rows_of_another_currency_are_refused(tmp_path: Path) -> None:
     )
     (tmp_path / "history" / "a.csv").write_text(f"{HEADER},cur\n{rows}")
     event = {"amount": {"field": "amount", "currency": "EUR", "currencyField": "cur"}}
-    found = load(tmp_path, spec(**event))
-    assert [(e["amount"], e["currency"]) for e in found.events] == [(10_000, "EUR")]
-    assert found.refused == {"wrong_currency": 3}
+    imported = load(tmp_path, spec(**event))
+    assert [(e["amount"], e["currency"]) for e in imported.events] == [(10_000, "EUR")]
+    assert imported.refused == {"wrong_currency": 3}
 
 
-def test_a_broken_file_is_no_gap(tmp_path: Path) -> None:
+def test_a_broken_file_ends_the_import(tmp_path: Path) -> None:
     """A file that can't be read ends the run, instead of training on what was left of it."""
     write(tmp_path, "a.csv.gz", f"a1,{NOW},1,c,s,0")
     path = tmp_path / "history" / "a.csv.gz"

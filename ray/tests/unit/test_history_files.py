@@ -23,17 +23,17 @@ def test_a_comma_or_a_quote_that_is_not_quoted_never_moves_the_label(
 ) -> None:
     """A fraud whose merchant holds a bare comma, or Spark's backslash quotes, is refused and counted with its line, not
     taken for honest because another column moved to the label's place."""
-    found = load(tmp_path, {case: (DATA / case).read_bytes(), "good.csv": text(row(9))})
-    assert [event["id"] for event in found.events] == ["t9"]
-    assert found.refused == {reason: 1}
-    assert found.examples[0].startswith(f"{case} line 2: ")
+    imported = load(tmp_path, {case: (DATA / case).read_bytes(), "good.csv": text(row(9))})
+    assert [event["id"] for event in imported.events] == ["t9"]
+    assert imported.refused == {reason: 1}
+    assert imported.examples[0].startswith(f"{case} line 2: ")
 
 
 def test_a_row_with_too_few_cells_is_refused(tmp_path: Path) -> None:
     """What it lacks is nobody's to guess, wherever the cells are missing."""
-    found = load(tmp_path, {"a.csv": text("t1,1780000000000,12.50,4000001,m-1,1", row(2))})
-    assert ([event["id"] for event in found.events], found.refused) == (["t2"], {"missing_cells": 1})
-    assert found.examples == ["a.csv line 2: 6 cells where the header has 7"]
+    imported = load(tmp_path, {"a.csv": text("t1,1780000000000,12.50,4000001,m-1,1", row(2))})
+    assert ([event["id"] for event in imported.events], imported.refused) == (["t2"], {"missing_cells": 1})
+    assert imported.examples == ["a.csv line 2: 6 cells where the header has 7"]
 
 
 @pytest.mark.parametrize(
@@ -50,26 +50,26 @@ def test_a_row_with_too_few_cells_is_refused(tmp_path: Path) -> None:
 )
 def test_rows_swallowed_by_a_quote_are_counted(tmp_path: Path, rows: tuple[str, ...]) -> None:
     """A quote that nothing closes takes the rows after it into its cell: each counts as refused, and none gets another's label."""
-    found = load(tmp_path, {"a.csv": text(row(0, fraud=1), *rows, row(4))})
-    assert {event["id"] for event in found.events} <= {"t0", "t4"}
-    assert len(found.events) + sum(found.refused.values()) == found.files["a.csv"] == 5
-    assert found.fraud[0]
+    imported = load(tmp_path, {"a.csv": text(row(0, fraud=1), *rows, row(4))})
+    assert {event["id"] for event in imported.events} <= {"t0", "t4"}
+    assert len(imported.events) + sum(imported.refused.values()) == imported.files["a.csv"] == 5
+    assert imported.fraud[0]
 
 
 def test_a_cell_of_several_lines_is_a_cell(tmp_path: Path) -> None:
     """Properly quoted commas, quotes and line ends are read as they are meant; a header may be quoted, too."""
     header = ",".join(f'"{name}"' for name in HEADER.split(","))
     name = '"Joe ""the"" Diner,\nInc\n"'
-    found = load(tmp_path, {"a.csv": "\n".join((header, row(1, name, 1), row(2), "")).encode()})
-    assert ([event["id"] for event in found.events], found.fraud) == (["t1", "t2"], [True, False])
-    assert not found.refused
+    imported = load(tmp_path, {"a.csv": "\n".join((header, row(1, name, 1), row(2), "")).encode()})
+    assert ([event["id"] for event in imported.events], imported.fraud) == (["t1", "t2"], [True, False])
+    assert not imported.refused
 
 
 @pytest.mark.parametrize("name", ["12 High St\nLondon, UK", "A, B\r\nC, D, E\r\nF", "a\rb"])
 def test_an_address_of_several_lines_is_a_cell(tmp_path: Path, name: str) -> None:
     """Lines that couldn't be rows, for all their commas, belong to the quoted cell; so do other line ends."""
-    found = load(tmp_path, {"a.csv": text(row(1, f'"{name}"', 1), row(2))})
-    assert (found.fraud, found.refused) == ([True, False], {})
+    imported = load(tmp_path, {"a.csv": text(row(1, f'"{name}"', 1), row(2))})
+    assert (imported.fraud, imported.refused) == ([True, False], {})
 
 
 def test_an_early_column_swallows_no_rows(tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_an_early_column_swallows_no_rows(tmp_path: Path) -> None:
         (f't4,"Joe,{NOW},1,4,0', f'Inc",{NOW},1,4,m,1'),
     ]
     rows = [f"t0,Bob,{NOW},1,4,m,0", *(line for pair in joined for line in pair), f"t5,Bob,{NOW},1,4,m,0"]
-    found = load(tmp_path, {"a.csv": "\n".join([header, *rows, ""]).encode()})
-    assert [event["id"] for event in found.events] == ["t0", "t5"]
-    assert found.refused == {"broken_quotes": 7}
+    imported = load(tmp_path, {"a.csv": "\n".join([header, *rows, ""]).encode()})
+    assert [event["id"] for event in imported.events] == ["t0", "t5"]
+    assert imported.refused == {"broken_quotes": 7}
 
 
 def test_a_quoted_second_column_of_several_lines_is_a_cell(tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_a_quoted_second_column_of_several_lines_is_a_cell(tmp_path: Path) -> No
     first, *others = HEADER.split(",")
     header = f"{first},note,{','.join(others)}"
     line = row(1, fraud=1).replace("t1,", 't1,"Flat 3, 12 High St\nLondon, UK",')
-    found = load(tmp_path, {"a.csv": f"{header}\n{line}\n".encode()})
-    assert (found.fraud, found.refused) == ([True], {})
+    imported = load(tmp_path, {"a.csv": f"{header}\n{line}\n".encode()})
+    assert (imported.fraud, imported.refused) == ([True], {})
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     assert len(load(tmp_path, {"a.csv": b"\xef\xbb\xbf" + text(row(1))}).events) == 1
 
 
-def test_a_column_that_is_there_twice_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_repeated_column_is_refused_by_name(tmp_path: Path) -> None:
     """Which of the two amounts was meant can't be known, in CSV or in Parquet."""
     case = "05-column-twice.csv"
     assert (
@@ -115,7 +115,7 @@ def test_a_column_that_is_there_twice_is_refused_by_name(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (text(row(1)).replace(b",", b";"), "transaction_id, timestamp, amount, card, is_fraud"),
         (text(row(1)).replace(b"amount", b"Amount"), "lacks the columns amount"),
@@ -126,10 +126,10 @@ def test_a_column_that_is_there_twice_is_refused_by_name(tmp_path: Path) -> None
     ],
 )
 def test_a_file_that_is_no_table_of_the_event_is_refused_with_what_it_lacks(
-    tmp_path: Path, data: bytes, told: str
+    tmp_path: Path, data: bytes, message: str
 ) -> None:
     """Another delimiter, names written otherwise, nothing at all, only a header, another encoding: the error names the file."""
-    assert told in refusal(tmp_path, {"a.csv": data})
+    assert message in refusal(tmp_path, {"a.csv": data})
 
 
 def test_a_bad_file_beside_good_ones_is_no_gap(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_a_bad_file_beside_good_ones_is_no_gap(tmp_path: Path) -> None:
 
 def test_a_row_with_a_nul_byte_is_refused(tmp_path: Path) -> None:
     """Of a write that broke off, say; whatever cell it lies in."""
-    found = load(tmp_path, {"a.csv": text(row(1, "B\0b"), row(2), "\0" * 100)})
-    assert (len(found.events), found.refused) == (1, {"nul_byte": 2})
+    imported = load(tmp_path, {"a.csv": text(row(1, "B\0b"), row(2), "\0" * 100)})
+    assert (len(imported.events), imported.refused) == (1, {"nul_byte": 2})
 
 
 def test_a_compressed_file_that_ends_early_names_the_line(tmp_path: Path) -> None:
@@ -156,10 +156,10 @@ def test_a_parquet_file_that_lacks_a_column_is_refused(tmp_path: Path) -> None:
     assert "a.parquet lacks the columns transaction_id" in refusal(tmp_path, {})
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_of_one_name_in_two_folders_are_both_read(tmp_path: Path) -> None:
     """Warehouses write a folder a month, each with its part-0."""
-    found = load(tmp_path, {"may/p.csv": text(row(1)), "june/p.csv": text(row(2), row(3))})
-    assert found.files == {"june/p.csv": 2, "may/p.csv": 1}
+    imported = load(tmp_path, {"may/p.csv": text(row(1)), "june/p.csv": text(row(2), row(3))})
+    assert imported.files == {"june/p.csv": 2, "may/p.csv": 1}
 
 
 def test_a_delta_table_is_refused(tmp_path: Path) -> None:
@@ -167,17 +167,17 @@ def test_a_delta_table_is_refused(tmp_path: Path) -> None:
     assert "Delta" in refusal(tmp_path, {"t/a.csv": text(row(1)), "t/_delta_log/00000.json": b"{}"})
 
 
-def words(*told: tuple[int, int | None]) -> dict[str, bytes]:
-    """One payment in so many copies of a table, a file each: its label, and when that was known."""
-    found = {}
-    for n, (fraud, known) in enumerate(told):
-        line = f"{row(1, fraud=fraud)},{'' if known is None else NOW + known}"
-        found[f"{n}.csv"] = f"{HEADER},known\n{line}\n".encode()
-    return found
+def copies(*labels: tuple[int, int | None]) -> dict[str, bytes]:
+    """One payment in several copies of a table, a file each: its label, and when that became known."""
+    files = {}
+    for n, (fraud, known_at) in enumerate(labels):
+        line = f"{row(1, fraud=fraud)},{'' if known_at is None else NOW + known_at}"
+        files[f"{n}.csv"] = f"{HEADER},known\n{line}\n".encode()
+    return files
 
 
 @pytest.mark.parametrize(
-    ("told", "fraud", "known"),
+    ("labels", "fraud", "known_at"),
     [
         pytest.param(((0, 10), (1, 20)), True, 20, id="reported later"),
         pytest.param(((1, 20), (0, 10)), True, 20, id="in whatever order the copies lie"),
@@ -186,29 +186,29 @@ def words(*told: tuple[int, int | None]) -> dict[str, bytes]:
         pytest.param(((1, 5), (0, 10), (1, 20)), True, 20, id="taken back and reported again"),
         pytest.param(((1, 20), (0, 10), (1, 5)), True, 20, id="the same, backwards"),
         pytest.param(((0, None), (1, 20)), True, 20, id="undated, then dated"),
-        pytest.param(((1, 20), (0, None)), True, 20, id="an undated word is older than a dated one"),
+        pytest.param(((1, 20), (0, None)), True, 20, id="an undated label is older than a dated one"),
     ],
 )
-def test_the_later_word_is_the_label(
-    tmp_path: Path, told: tuple[tuple[int, int | None], ...], fraud: bool, known: int
+def test_the_label_that_became_known_last_stands(
+    tmp_path: Path, labels: tuple[tuple[int, int | None], ...], fraud: bool, known_at: int
 ) -> None:
-    """Copies of a table over time say different things of a payment; the one that was known last holds, and the others count."""
-    found = load(tmp_path, words(*told))
-    assert (found.fraud, found.known) == ([fraud], [NOW + known])
-    assert sum(found.refused.values()) == len(told) - 1
-    changed = len({fraud for fraud, _ in told}) > 1
-    assert bool(found.refused["label_changed"]) == changed
+    """Copies of a table give different labels of a payment: the last one stands, and the others are counted."""
+    imported = load(tmp_path, copies(*labels))
+    assert (imported.fraud, imported.known_at) == ([fraud], [NOW + known_at])
+    assert sum(imported.refused.values()) == len(labels) - 1
+    changed = len({fraud for fraud, _ in labels}) > 1
+    assert bool(imported.refused["label_changed"]) == changed
 
 
-def test_without_dates_the_later_row_is_the_label(tmp_path: Path) -> None:
+def test_without_dates_the_later_rows_label_stands(tmp_path: Path) -> None:
     """Honest in the first copy, fraud in the second: a fraud, and the change is counted."""
     case = "04-label-changed.csv"
-    found = load(tmp_path, {case: (DATA / case).read_bytes()})
-    assert (found.fraud, found.refused) == ([True], {"label_changed": 1})
-    assert found.examples == [
+    imported = load(tmp_path, {case: (DATA / case).read_bytes()})
+    assert (imported.fraud, imported.refused) == ([True], {"label_changed": 1})
+    assert imported.examples == [
         f"{case} line 3: the id was seen before with another label; the later word holds"
     ]
-    assert [label["id"] for label in found.labels()] == ["t1"]
+    assert [label["id"] for label in imported.labels()] == ["t1"]
 
 
 def test_labels_as_words_are_read_or_refused(tmp_path: Path) -> None:
@@ -216,23 +216,23 @@ def test_labels_as_words_are_read_or_refused(tmp_path: Path) -> None:
     lines = [
         f"t{n},{NOW},1,4,m,Bob,{word}" for n, word in enumerate(("TRUE", "f", "yes", "0.0", "fraud", ""))
     ]
-    found = load(tmp_path, {"a.csv": text(*lines)})
-    assert (found.fraud, found.refused) == ([True, False, True, False], {"invalid_label": 2})
+    imported = load(tmp_path, {"a.csv": text(*lines)})
+    assert (imported.fraud, imported.refused) == ([True, False, True, False], {"invalid_label": 2})
 
 
 def test_another_body_under_one_id_is_counted_and_the_first_is_kept(tmp_path: Path) -> None:
     """It is another payment: its label says nothing of the first one."""
     other = row(1, fraud=1).replace("12.50", "99.00")
-    found = load(tmp_path, {"a.csv": text(row(1), other)})
-    assert (found.fraud, found.refused) == ([False], {"id_reused": 1})
+    imported = load(tmp_path, {"a.csv": text(row(1), other)})
+    assert (imported.fraud, imported.refused) == ([False], {"id_reused": 1})
 
 
 @pytest.mark.parametrize("before", ["\n\n", "\r\n", "  \n", ",,,\n", "\ufeff\n"])
 def test_empty_lines_before_the_header_are_passed_over(tmp_path: Path, before: str) -> None:
     """As those between rows are; a refused row has the file's own line number."""
-    found = load(tmp_path, {"a.csv": before.encode() + text(row(1), "t2")})
-    assert ([event["id"] for event in found.events], found.refused) == (["t1"], {"missing_cells": 1})
-    assert found.examples[0].startswith(f"a.csv line {3 + before.count(chr(10))}: ")
+    imported = load(tmp_path, {"a.csv": before.encode() + text(row(1), "t2")})
+    assert ([event["id"] for event in imported.events], imported.refused) == (["t1"], {"missing_cells": 1})
+    assert imported.examples[0].startswith(f"a.csv line {3 + before.count(chr(10))}: ")
 
 
 def test_a_file_of_empty_lines_is_empty(tmp_path: Path) -> None:
@@ -240,11 +240,11 @@ def test_a_file_of_empty_lines_is_empty(tmp_path: Path) -> None:
     assert "a.csv is empty" in refusal(tmp_path, {"a.csv": b"\n \n,,\n"})
 
 
-def test_hidden_history_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_hidden_files_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Files and folders that begin with _ or . are left out, as warehouses expect, but not without a word."""
     hidden = {"_a.csv": text(row(1)), ".b.parquet": b"", "_old/c.csv.gz": b"", "_SUCCESS": b""}
-    told = refusal(tmp_path, hidden)
-    assert "3 are left out whose name or folder begins with _ or ." in told
+    message = refusal(tmp_path, hidden)
+    assert "3 are left out whose name or folder begins with _ or ." in message
     assert len(load(tmp_path, {"a.csv": text(row(2))}).events) == 1
-    told = [record.__dict__["data"] for record in caplog.records if "begins with" in record.message]
-    assert told == [{"files": 3}, {"files": 3}]
+    warnings = [record.__dict__["data"] for record in caplog.records if "begins with" in record.message]
+    assert warnings == [{"files": 3}, {"files": 3}]

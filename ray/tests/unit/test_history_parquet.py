@@ -46,8 +46,8 @@ BEYOND_PYTHON = [
 @pytest.mark.parametrize("values", BEYOND_PYTHON)
 def test_parquet_columns_that_nobody_needs_are_not_read(tmp_path: Path, values: pyarrow.Array) -> None:
     """Whatever they hold, the payments are."""
-    found = load(tmp_path, {"a.parquet": parquet(**{"merchant_name": values, "timestamp.x": values})})
-    assert (found.fraud, found.refused) == ([True, False], {})
+    imported = load(tmp_path, {"a.parquet": parquet(**{"merchant_name": values, "timestamp.x": values})})
+    assert (imported.fraud, imported.refused) == ([True, False], {})
 
 
 @pytest.mark.parametrize("column", ["timestamp", "merchant_id", "known"])
@@ -56,9 +56,9 @@ def test_a_parquet_row_that_no_python_value_can_hold_is_refused(tmp_path: Path, 
     times = pyarrow.array(
         [(NOW - 1) * 1000 if column != "merchant_id" else None, LATE], pyarrow.timestamp("us", "UTC")
     )
-    found = load(tmp_path, {"a.parquet": parquet(**{column: times})})
-    assert (found.fraud, found.refused) == ([True], {"unreadable_value": 1})
-    assert found.examples == [f"a.parquet row 2: {column} holds what can't be read"]
+    imported = load(tmp_path, {"a.parquet": parquet(**{column: times})})
+    assert (imported.fraud, imported.refused) == ([True], {"unreadable_value": 1})
+    assert imported.examples == [f"a.parquet row 2: {column} holds what can't be read"]
 
 
 def test_parquet_times_finer_than_a_microsecond_are_times(tmp_path: Path) -> None:
@@ -66,16 +66,16 @@ def test_parquet_times_finer_than_a_microsecond_are_times(tmp_path: Path) -> Non
     times = pyarrow.array(
         [(NOW - 1) * 10**6 + 5, (NOW - 1) * 10**6 + 999_999], pyarrow.timestamp("ns", "UTC")
     )
-    found = load(tmp_path, {"a.parquet": parquet(timestamp=times, known=times)})
-    assert [event["time"] for event in found.events] == found.known == [NOW - 1, NOW - 1]
+    imported = load(tmp_path, {"a.parquet": parquet(timestamp=times, known=times)})
+    assert [event["time"] for event in imported.events] == imported.known_at == [NOW - 1, NOW - 1]
 
 
-@pytest.mark.parametrize("known", ["9" * 5_000, "9" * 30, "253402300800000", "١٧٩٠٠٠٠٠٠٠٠٠٠", "0x10", "1.5"])
-def test_a_date_that_is_none_is_refused(tmp_path: Path, known: str) -> None:
+@pytest.mark.parametrize("cell", ["9" * 5_000, "9" * 30, "253402300800000", "١٧٩٠٠٠٠٠٠٠٠٠٠", "0x10", "1.5"])
+def test_a_date_that_is_none_is_refused(tmp_path: Path, cell: str) -> None:
     """Too long, after the year 9999, of other digits, or no number: the row counts as invalid_known."""
-    lines = (f"{HEADER},known", f"{row(1)},{known}", f"{row(2)},", "")
-    found = load(tmp_path, {"a.csv": "\n".join(lines).encode()})
-    assert ([event["id"] for event in found.events], found.refused) == (["t2"], {"invalid_known": 1})
+    lines = (f"{HEADER},known", f"{row(1)},{cell}", f"{row(2)},", "")
+    imported = load(tmp_path, {"a.csv": "\n".join(lines).encode()})
+    assert ([event["id"] for event in imported.events], imported.refused) == (["t2"], {"invalid_known": 1})
 
 
 def test_whole_floats_are_dates(tmp_path: Path) -> None:
@@ -86,9 +86,11 @@ def test_whole_floats_are_dates(tmp_path: Path) -> None:
         "b.parquet": parquet(transaction_id=["t3", "t4"], known=[float(NOW), float("nan")]),
         "c.parquet": parquet(transaction_id=["t5", "t6"], known=[Decimal(NOW), None]),
     }
-    found = load(tmp_path, files)
-    assert not found.refused
-    assert {event["id"] for event, known in zip(found.events, found.known, strict=True) if known == NOW} == {
+    imported = load(tmp_path, files)
+    assert not imported.refused
+    assert {
+        event["id"] for event, at in zip(imported.events, imported.known_at, strict=True) if at == NOW
+    } == {
         "t1",
         "t3",
         "t5",
@@ -108,12 +110,12 @@ def test_whole_floats_are_dates(tmp_path: Path) -> None:
 )
 def test_whatever_type_is_clearly_one_or_nought_is_a_label(tmp_path: Path, labels: Any) -> None:
     """Of a Parquet column of any type."""
-    found = load(tmp_path, {"a.parquet": parquet(is_fraud=labels)})
-    assert (found.fraud, found.refused) == ([True, False], {})
+    imported = load(tmp_path, {"a.parquet": parquet(is_fraud=labels)})
+    assert (imported.fraud, imported.refused) == ([True, False], {})
 
 
 @pytest.mark.parametrize("label", [0.5, float("nan"), 2, -1, b"\xff", None, "y", "0.1"])
 def test_whatever_is_neither_is_no_label(tmp_path: Path, label: Any) -> None:
     """It's nobody's to guess."""
-    found = load(tmp_path, {"a.parquet": parquet(is_fraud=[label, label]), "b.csv": text(row(9))})
-    assert (len(found.events), found.refused) == (1, {"invalid_label": 2})
+    imported = load(tmp_path, {"a.parquet": parquet(is_fraud=[label, label]), "b.csv": text(row(9))})
+    assert (len(imported.events), imported.refused) == (1, {"invalid_label": 2})

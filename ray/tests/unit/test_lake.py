@@ -20,7 +20,7 @@ from fraud_pipelines.features import compile_detector
 from fraud_pipelines.simulator import reports, simulate, write_csv
 from fraud_ray import dataset, fit, history, lake, train
 from fraud_ray.errors import TrainingError
-from fraud_ray.refit import Recorded, refit
+from fraud_ray.refit import TrainingRecord, refit
 from fraud_sinks.lake import LakeWriter
 from fraud_sinks.lake_tables import DECISIONS, LABELS, LakeTable
 from fraud_sinks.meters import Meters
@@ -54,7 +54,7 @@ def config(folder: Path) -> DetectorConfig:
     return detectors.document(SPEC, storage_uri=f"file://{folder}")
 
 
-class Lake:
+class StoredLake:
     """Appends records as the sink does, at the offsets that follow."""
 
     def __init__(self, by: DetectorConfig) -> None:
@@ -95,7 +95,7 @@ def decision(event_id: str, age_days: float, **changes: Any) -> dict[str, Any]:
 
 
 def label(of: dict[str, Any], fraud: bool, age_days: float, source: str = "chargeback") -> dict[str, Any]:
-    known = NOW - round(age_days * DAY)
+    known_at = NOW - round(age_days * DAY)
     event = of["event"]
     return {
         "id": of["id"],
@@ -103,45 +103,45 @@ def label(of: dict[str, Any], fraud: bool, age_days: float, source: str = "charg
         "entities": event["entities"],
         "fraud": fraud,
         "source": source,
-        "claimed": known - DAY,
-        "known": known,
+        "claimed": known_at - DAY,
+        "known": known_at,
     }
 
 
-def build(by: DetectorConfig, as_of: int = NOW) -> tuple[history.History, dataset.Dataset]:
+def build(by: DetectorConfig, as_of: int = NOW) -> tuple[history.TrainingHistory, dataset.Dataset]:
     past = history.load(by.spec, by.storage_uri, TOKENS, as_of, required=False)
-    past.take_in(lake.read(by, as_of))
+    past.add_lake(lake.read(by, as_of))
     data, _ = dataset.build(by.spec, FEATURES, past, as_of, 1, lambda profiles: sum(1 for _ in profiles))
     return past, data
 
 
-def test_each_decision_is_there_once_under_the_label_that_stands(tmp_path: Path) -> None:
+def test_each_decision_counts_once_under_the_label_that_stands(tmp_path: Path) -> None:
     """Corrections supersede in both directions, repeats and strays add nothing, and young rows are not mature."""
     by = config(tmp_path)
-    store = Lake(by)
-    made = {name: decision(name, 40) for name in ("fraud", "honest", "cleared", "caught", "unsure")}
-    made["young"] = decision("young", 10)
-    made["young-fraud"] = decision("young-fraud", 10)
-    store.put(DECISIONS, [*made.values(), made["fraud"]])
+    store = StoredLake(by)
+    decisions = {name: decision(name, 40) for name in ("fraud", "honest", "cleared", "caught", "unsure")}
+    decisions["young"] = decision("young", 10)
+    decisions["young-fraud"] = decision("young-fraud", 10)
+    store.put(DECISIONS, [*decisions.values(), decisions["fraud"]])
     stray = label(decision("elsewhere", 40), True, 5)
     store.put(
         LABELS,
         [
-            label(made["fraud"], True, 20),
-            label(made["cleared"], True, 30, "analyst"),
-            label(made["cleared"], False, 20),
-            label(made["caught"], False, 30, "analyst"),
-            label(made["caught"], True, 20),
-            label(made["unsure"], True, -1),  # told after the moment from which labels are judged
-            label(made["young-fraud"], True, 5),
+            label(decisions["fraud"], True, 20),
+            label(decisions["cleared"], True, 30, "analyst"),
+            label(decisions["cleared"], False, 20),
+            label(decisions["caught"], False, 30, "analyst"),
+            label(decisions["caught"], True, 20),
+            label(decisions["unsure"], True, -1),  # known only after ``as_of``
+            label(decisions["young-fraud"], True, 5),
             stray,
         ],
     )
     past, data = build(by)
     ids = [event["id"] for event in past.events]
-    assert sorted(ids) == sorted(made)
-    told = dict(zip(ids, zip(data.y.tolist(), data.mature.tolist(), strict=True), strict=True))
-    assert told == {
+    assert sorted(ids) == sorted(decisions)
+    rows = dict(zip(ids, zip(data.y.tolist(), data.mature.tolist(), strict=True), strict=True))
+    assert rows == {
         "fraud": (1, True),
         "honest": (0, True),
         "cleared": (0, True),
@@ -159,7 +159,7 @@ def test_each_decision_is_there_once_under_the_label_that_stands(tmp_path: Path)
 def test_recorded_vectors_are_learned_from_as_they_are(tmp_path: Path) -> None:
     """A decision's vector is used unchanged; of another set, without one, or blind, it is replayed."""
     by = config(tmp_path)
-    Lake(by).put(
+    StoredLake(by).put(
         DECISIONS,
         [
             decision("as-it-was", 40),
@@ -188,46 +188,46 @@ def test_a_payment_in_files_and_lake_is_one_row(tmp_path: Path) -> None:
     rows = simulate(2_000, 1, 30, START, fraud_rate=0.1)
     write_csv(rows, tmp_path / "history" / "h.csv")
     frauds = [row for row in rows if row["is_fraud"]][:2]
-    made = []
+    decisions = []
     for row in frauds:
         one = decision(row["transaction_id"], 0)
         one["event"]["time"] = row["timestamp"]
-        made.append(one)
-    store = Lake(by)
-    store.put(DECISIONS, made)
-    store.put(LABELS, [label(made[0], False, 5)])
+        decisions.append(one)
+    store = StoredLake(by)
+    store.put(DECISIONS, decisions)
+    store.put(LABELS, [label(decisions[0], False, 5)])
     past, data = build(by)
     ids = [event["id"] for event in past.events]
     assert len(set(ids)) == len(ids) == 2_000
     y = dict(zip(ids, data.y.tolist(), strict=True))
     assert [y[row["transaction_id"]] for row in frauds] == [0, 1]
     assert past.lake["in_files_too"] == data.vectors["recorded"] == 2
-    assert sum(one["id"] == made[1]["id"] for one in past.labels()) == 1
+    assert sum(one["id"] == decisions[1]["id"] for one in past.labels()) == 1
 
 
 def no_search(*_: Any) -> tuple[fit.Params, int, list[dict[str, Any]]]:
     return dict(fit.DEFAULTS), 20, []
 
 
-def test_a_model_is_made_again_from_its_record(tmp_path: Path) -> None:
-    """Parameters of the manifest, moment and snapshot of the tags give the digest again, though the lake went on and was compacted."""
+def test_a_refit_from_the_record_gives_the_digest_again(tmp_path: Path) -> None:
+    """The manifest's parameters and the tags' moment and snapshot are enough, though the lake grew and was compacted."""
     by = config(tmp_path)
     rows = simulate(8_000, 4, 60, START, fraud_rate=0.08)
     write_csv(rows[:4_000], tmp_path / "history" / "h.csv")
     schema = history._Importer(by.spec, TOKENS, NOW).schema
-    decided = []
+    decisions = []
     for row in rows[4_000:]:
         event = schema.canonical(row, TOKENS, NOW)
-        decided.append(decision(event["id"], 0, event=event, decided=event["time"], vector=None))
-    told = {one["id"]: one for one in reports(rows, 4)}
+        decisions.append(decision(event["id"], 0, event=event, decided=event["time"], vector=None))
+    reported = {one["id"]: one for one in reports(rows, 4)}
     labels = [
-        {**label(one, told[one["id"]]["label"] == "fraud", 0), "known": told[one["id"]]["sent"]}
-        for one in decided
-        if one["id"] in told
+        {**label(one, reported[one["id"]]["label"] == "fraud", 0), "known": reported[one["id"]]["sent"]}
+        for one in decisions
+        if one["id"] in reported
     ]
-    store = Lake(by)
-    store.put(DECISIONS, decided[:2_000])
-    store.put(DECISIONS, decided[2_000:])
+    store = StoredLake(by)
+    store.put(DECISIONS, decisions[:2_000])
+    store.put(DECISIONS, decisions[2_000:])
     store.put(LABELS, labels)
     kept: dict[str, Any] = {}
 
@@ -246,14 +246,14 @@ def test_a_model_is_made_again_from_its_record(tmp_path: Path) -> None:
     assert first.card["lake"]["labels"] == len(labels) > 100
 
     store.put(DECISIONS, [decision(f"later-{n}", 50) for n in range(50)])
-    store.put(LABELS, [{**label(decided[0], True, 0), "known": NOW - 1}])
+    store.put(LABELS, [{**label(decisions[0], True, 0), "known": NOW - 1}])
     lake.DeltaTable(places.table(by.storage_uri, DECISIONS.name)).optimize.compact()
-    recorded = Recorded.of(kept["manifest"], kept["tags"])
-    assert refit(by, TOKENS, recorded).digest == first.digest
+    record = TrainingRecord.of(kept["manifest"], kept["tags"])
+    assert refit(by, TOKENS, record).digest == first.digest
     assert train.run(by, TOKENS, NOW, count, no_search, keep).digest != first.digest
 
 
-def test_a_snapshot_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_snapshot_that_is_gone_is_an_error(tmp_path: Path) -> None:
     """A lake that holds less than a version was made from can't give the model again, and says so."""
     with pytest.raises(TrainingError, match="isn't there") as caught:
         lake.read(config(tmp_path), NOW, {"decisions": {"payments.cards.decisions.v1/0": 5}})

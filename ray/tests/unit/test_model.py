@@ -21,7 +21,7 @@ from fraud_pipelines.leaf_table import LeafTable
 from fraud_pipelines.simulator import FRAUDS, simulate, write_csv
 from fraud_ray import baselines, dataset, export, fit, plots, train
 from fraud_ray.card import BASELINES, beats
-from fraud_ray.dataset import Dataset, Split
+from fraud_ray.dataset import Dataset, TimeSplit
 from fraud_ray.errors import TrainingError
 from fraud_testing import detectors
 
@@ -57,13 +57,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def no_search(
-    data: Dataset, split: Split, trials: int, seed: int
+    data: Dataset, split: TimeSplit, trials: int, seed: int
 ) -> tuple[fit.Params, int, list[dict[str, Any]]]:
     return dict(fit.DEFAULTS), 30, [{"trials": trials}]
 
 
 class Kept:
-    """Stands where Kafka and the registry would: keeps what it is given."""
+    """Takes the place of Kafka and the registry: keeps seeds, tags and package."""
 
     def __init__(self, to: Path) -> None:
         self.to, self.seeds = to, {}
@@ -73,9 +73,9 @@ class Kept:
         self.seeds = dict(profiles)
         return len(self.seeds)
 
-    def register(self, made: Path, card: Any, tags: Any, extra: Any, trials: Any) -> str:
+    def register(self, package: Path, card: Any, tags: Any, extra: Any, trials: Any) -> str:
         self.tags = tags.to_tags()
-        for file in made.iterdir():
+        for file in package.iterdir():
             (self.to / file.name).write_bytes(file.read_bytes())
         for name, other in extra.items():
             (self.to / name).mkdir()
@@ -84,7 +84,7 @@ class Kept:
         return "1"
 
 
-def run(config: DetectorConfig, to: Path, as_of: int = AS_OF) -> tuple[train.Result, Kept]:
+def run(config: DetectorConfig, to: Path, as_of: int = AS_OF) -> tuple[train.TrainingResult, Kept]:
     to.mkdir(parents=True, exist_ok=True)
     kept = Kept(to)
     result = train.run(config, Tokeniser(bytes(32)), as_of, kept.write, no_search, kept.register, "r")
@@ -92,11 +92,11 @@ def run(config: DetectorConfig, to: Path, as_of: int = AS_OF) -> tuple[train.Res
 
 
 @pytest.fixture(scope="module")
-def first(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Result, Kept]:
+def first(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.TrainingResult, Kept]:
     return run(config(folder), tmp_path_factory.mktemp("first"))
 
 
-def test_the_package_is_whole_and_verifies(first: tuple[train.Result, Kept]) -> None:
+def test_the_package_is_whole_and_verifies(first: tuple[train.TrainingResult, Kept]) -> None:
     """Manifest, model in both forms, leaf table, serving data and card; the tags name digest, set, epoch and seeds."""
     result, kept = first
     files = model_package.verify(kept.to, result.digest)["files"]
@@ -113,7 +113,7 @@ def test_the_package_is_whole_and_verifies(first: tuple[train.Result, Kept]) -> 
     )
 
 
-def test_every_key_has_a_seed_of_the_epoch(first: tuple[train.Result, Kept]) -> None:
+def test_every_key_has_a_seed_of_the_epoch(first: tuple[train.TrainingResult, Kept]) -> None:
     """Each customer's and merchant's last profile is written once, under the configured epoch and set."""
     _, kept = first
     hash6 = feature_set_hash(parse_spec(SPEC))[:6]
@@ -124,14 +124,14 @@ def test_every_key_has_a_seed_of_the_epoch(first: tuple[train.Result, Kept]) -> 
 
 
 def test_the_same_data_and_parameters_give_the_same_digest(
-    folder: Path, first: tuple[train.Result, Kept], tmp_path: Path
+    folder: Path, first: tuple[train.TrainingResult, Kept], tmp_path: Path
 ) -> None:
     """A second run elsewhere and later gives the digest again: what was registered can be made again from its record."""
     again, _ = run(config(folder), tmp_path / "again", AS_OF + 3 * DAY // 24)
     assert again.digest == first[0].digest
 
 
-def test_windows_beat_raw_fields(first: tuple[train.Result, Kept]) -> None:
+def test_windows_beat_raw_fields(first: tuple[train.TrainingResult, Kept]) -> None:
     """The simulated frauds are seen through the past: the model is far above what a transaction alone tells."""
     card = first[0].card
     ap = card["test"]["average_precision"]["value"]
@@ -181,15 +181,15 @@ def test_the_kind_of_a_fraud_is_judged_by_and_never_learned_from(tmp_path: Path)
     for name in (False, True):
         at = tmp_path / str(name)
         write_csv(rows, at / "history" / "h.csv", patterns=name)
-        cards.append(run(config(at), at / "made")[0].card)
-    plain, told = cards
+        cards.append(run(config(at), at / "package")[0].card)
+    plain, card = cards
     assert plain["patterns"] == []
-    assert 4 <= len({one["pattern"] for one in told["patterns"]} & set(FRAUDS)) == len(told["patterns"])
-    assert sum(one["frauds"] for one in told["patterns"]) == told["data"]["parts"]["test"]["frauds"]
-    assert {**told, "patterns": [], "history": {}} == {**plain, "history": {}}
+    assert 4 <= len({one["pattern"] for one in card["patterns"]} & set(FRAUDS)) == len(card["patterns"])
+    assert sum(one["frauds"] for one in card["patterns"]) == card["data"]["parts"]["test"]["frauds"]
+    assert {**card, "patterns": [], "history": {}} == {**plain, "history": {}}
 
 
-def test_the_card_tells_what_a_team_would_find(first: tuple[train.Result, Kept]) -> None:
+def test_the_card_tells_what_a_team_would_find(first: tuple[train.TrainingResult, Kept]) -> None:
     """Recall grows with the alerts of a day, the scores' bins hold every row, and the weeks every test fraud."""
     test, part = first[0].card["test"], first[0].card["data"]["parts"]["test"]
     recall = [one["recall"] for one in test["alerts_per_day"]]
@@ -199,7 +199,7 @@ def test_the_card_tells_what_a_team_would_find(first: tuple[train.Result, Kept])
     assert sum(one["frauds"] for one in test["weeks"]) == part["frauds"]
 
 
-def test_the_leaf_table_and_the_graph_are_one_model(first: tuple[train.Result, Kept]) -> None:
+def test_the_leaf_table_and_the_graph_are_one_model(first: tuple[train.TrainingResult, Kept]) -> None:
     """Base plus contributions is the served log-odds, with and without nulls."""
     _, kept = first
     table = LeafTable.load(kept.to / "leaf_table.npz")
@@ -210,7 +210,7 @@ def test_the_leaf_table_and_the_graph_are_one_model(first: tuple[train.Result, K
     assert served.probability(rows) == pytest.approx(1 / (1 + np.exp(-margin)), abs=1e-5)
 
 
-def test_the_card_is_of_the_mature_rows_only(first: tuple[train.Result, Kept]) -> None:
+def test_the_card_is_of_the_mature_rows_only(first: tuple[train.TrainingResult, Kept]) -> None:
     """Rows younger than the maturity are in no part; between the parts lies the label delay."""
     data = first[0].card["data"]
     assert data["mature"] == data["rows"]  # the history ended ten days before
@@ -235,7 +235,7 @@ def test_another_feature_set_is_refused(folder: Path, tmp_path: Path) -> None:
     assert caught.value.reason == "FeatureSetMismatch"
 
 
-def test_plots_are_pictures(first: tuple[train.Result, Kept]) -> None:
+def test_plots_are_pictures(first: tuple[train.TrainingResult, Kept]) -> None:
     """Each plot is well-formed SVG."""
     files = sorted((first[1].to / "plots").iterdir())
     assert [file.name for file in files] == [
@@ -271,8 +271,10 @@ def test_nulls_unseen_in_the_fit_go_where_the_native_model_sends_them(tmp_path: 
     rows = x.copy()
     rows[rng.random(rows.shape) < 0.3] = np.nan
     native = calibration.probability(fit.margins(booster, rows))
-    found = export.check_parity(export.Served(path), export.leaf_table(nodes, calibration, 4), native, rows)
-    assert max(found.values()) < 1e-5
+    differences = export.check_parity(
+        export.Served(path), export.leaf_table(nodes, calibration, 4), native, rows
+    )
+    assert max(differences.values()) < 1e-5
 
 
 def test_calibration_keeps_the_order() -> None:
@@ -280,8 +282,8 @@ def test_calibration_keeps_the_order() -> None:
     rng = np.random.default_rng(2)
     margin = rng.normal(size=40_000) * 2
     y = (rng.random(40_000) < 1 / (1 + np.exp(-(0.7 * margin - 1.5)))).astype(np.int8)
-    found = fit.calibrate(margin, y)
-    assert (found.slope, found.offset) == pytest.approx((0.7, -1.5), abs=0.05)
+    calibration = fit.calibrate(margin, y)
+    assert (calibration.slope, calibration.offset) == pytest.approx((0.7, -1.5), abs=0.05)
     assert fit.calibrate(-margin, y).slope == 1.0
 
 

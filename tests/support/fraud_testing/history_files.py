@@ -40,7 +40,7 @@ def text(*rows: str) -> bytes:
     return "\n".join((HEADER, *rows, "")).encode()
 
 
-def load(folder: Path, files: dict[str, bytes]) -> history.History:
+def load(folder: Path, files: dict[str, bytes]) -> history.TrainingHistory:
     for name, data in files.items():
         path = folder / "history" / name
         path.parent.mkdir(parents=True, exist_ok=True)
