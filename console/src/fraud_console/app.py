@@ -89,10 +89,10 @@ class Console:
     def transaction(self, request: Request) -> Answer:
         """Everything about one id: its decision, label, reports and conflicting decisions."""
         event_id = request.path_params["id"]
-        found = self._ledger.transaction(event_id) if _possible(event_id) else None
-        if found is None:
+        transaction = self._ledger.transaction(event_id) if _possible(event_id) else None
+        if transaction is None:
             return _problem(404, "not_found", "no decision or report of this id is in the ledger")
-        return 200, found
+        return 200, transaction
 
     def ready(self, _: Request) -> Response:
         if self.closing:
@@ -121,8 +121,8 @@ class Console:
         return answer
 
     def _guarded(self, request: Request, endpoint: Callable[[Request], Answer]) -> Answer:
-        given = request.headers.get("x-api-key", "").encode()
-        if not hmac.compare_digest(given, self._key):
+        api_key = request.headers.get("x-api-key", "").encode()
+        if not hmac.compare_digest(api_key, self._key):
             return _problem(401, "unauthorized", "give the detector's API key in X-API-Key")
         try:
             return endpoint(request)

@@ -40,7 +40,7 @@ DEAD_LETTERS = OutputTag("dead-letters", KEY_VALUE)
 PROFILES = OutputTag("profiles", KEY_VALUE)
 STATE = "profile-v1"
 WAITING = "waiting-v1"
-# Longer than two inline decisions may differ in time, with their deadlines and an append; nobody waits for these records.
+# Longer than two inline decisions may lie apart, with their deadlines and an append. No caller waits for it.
 WAIT_MS = 500
 WAITING_MAX = 64
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no t
             yield element.packed()
 
 
-class EntityKey(KeySelector):  # type: ignore[misc]  # as above
+class EntityKey(KeySelector):  # type: ignore[misc]  # PyFlink has no types
     def __init__(self, entity: str) -> None:
         self._entity = entity
 
@@ -74,14 +74,14 @@ class EntityKey(KeySelector):  # type: ignore[misc]  # as above
         return entity_key(unpack(value), self._entity)
 
 
-class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # as above
+class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has no types
     """One entity's stage: applies events, labels and seeds to the key's state, and emits what it became to ``profiles``.
 
-    What is addressed to a later stage passes through. The last stage emits finished feature records instead of elements.
+    Labels and seeds of another entity pass through. The last stage emits feature records instead of elements.
 
-    An event that was decided inline waits a moment for those of its key that the decision service saw before it: two
-    partitions bring them in any order, and the stream shall see what the decision saw (docs/decisions/0005). Those that
-    wait are in the key's state, so a checkpoint has them.
+    An event that was decided inline waits a moment for those of its key that the decision service saw before
+    it: two partitions bring them in any order, and the stream shall see what the decision saw
+    (docs/decisions/0005). Waiting events are in the key's state, so a checkpoint has them.
     """
 
     def __init__(self, index: int, last: bool) -> None:
@@ -155,11 +155,11 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # as above
         self._waiting.update(pickle.dumps([(until, element.stored()) for until, element in waiting]))
 
     def _waiting_of(self) -> list[tuple[int, EventElement]]:
-        held = self._waiting.value()
-        if held is None:
+        packed_list = self._waiting.value()
+        if packed_list is None:
             return []
         try:
-            stored: list[tuple[int, Packed]] = pickle.loads(held)  # noqa: S301 - this job's own state
+            stored: list[tuple[int, Packed]] = pickle.loads(packed_list)  # noqa: S301 - this job's own state
             elements = [(until, unpack(packed)) for until, packed in stored]
         except Exception:  # whatever the bytes make of the reader, they would do so again after each restart
             _log.exception(
@@ -169,7 +169,7 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # as above
         return [(until, element) for until, element in elements if isinstance(element, EventElement)]
 
     def _release(self, key: str, now: int) -> Iterator[Any]:
-        """Applies those that lack nothing any more, and all before one that has waited until ``now``; who saw least is first."""
+        """Applies waiting events that lack nothing and, while one is due by ``now``, the one that lacks least."""
         waiting, stage = self._waiting_of(), self._stage
         before = len(waiting)
         while waiting:

@@ -89,13 +89,13 @@ def build(config: DetectorConfig, settings: dict[str, str]) -> StreamExecutionEn
 
 def _name_ends(environment: StreamExecutionEnvironment) -> None:
     """Gives the planner's sources and sinks constant uids: derived ones would change with the graph, and lose offsets."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     pending: list[Any] = list(environment._j_stream_execution_environment.getTransformations())
     while pending:
         node = pending.pop()
-        if node.getId() in seen:
+        if node.getId() in visited:
             continue
-        seen.add(node.getId())
+        visited.add(node.getId())
         pending.extend(node.getInputs())
         kind = node.getClass().getSimpleName()
         if kind in ("SourceTransformation", "SinkTransformation") and node.getUid() is None:

@@ -56,31 +56,32 @@ class EntityStage:
         return None if token is None else str(token)
 
     def lacking(self, state: bytes | None, element: EventElement) -> int:
-        """How many more the decision service had seen of this key than its state has, when it decided the event.
+        """How many events and labels of this key the decision saw that the key's state doesn't have yet.
 
-        Where that is more than none, events that it saw first are still on their way here, by another partition.
+        They are still on their way here, by another partition.
         """
         decision = element.decision
-        seen = decision.get("saw") if decision is not None else None
-        mine = seen.get(self._stage.entity) if isinstance(seen, dict) else None
-        if not isinstance(mine, list) or len(mine) != 3 or not isinstance(mine[1], int):
+        saw = decision.get("saw") if decision is not None else None
+        key_saw = saw.get(self._stage.entity) if isinstance(saw, dict) else None
+        if not isinstance(key_saw, list) or len(key_saw) != 3 or not isinstance(key_saw[1], int):
             return 0
         epoch, seq = self._epoch, 0
         if state is not None:
             try:
                 header = profile_header.read(state)
             except ValueError:
-                return 0  # what it lacks will never come
+                return 0  # a state that can't be read never gets what it lacks
             epoch, seq = header.epoch, header.seq
-        return max(0, mine[1] - seq) if mine[0] == epoch else 0
+        return max(0, key_saw[1] - seq) if key_saw[0] == epoch else 0
 
     def profile_key(self, token: str) -> bytes:
         return profile_key(self._set.hash6, self._stage.entity, token).encode()
 
     def _open(self, state: bytes | None) -> tuple[KeyState, bool]:
-        """A key's state, decoded, and whether one was lost: of bytes that can't be read only the header may go on.
+        """A key's state, decoded, and whether stored bytes couldn't be read: then it is an empty one.
 
-        With its epoch and seq the profiles made anew are newer than the stored ones; the digest says that nothing was seen.
+        The empty state goes on from epoch and seq of the old header, where that can be read, so that its
+        profiles are newer than the stored ones; its digest is that of no event.
         """
         try:
             return self._stage.open(state, self._epoch), False
@@ -95,8 +96,9 @@ class EntityStage:
     def event(self, state: bytes | None, element: EventElement) -> bytes | None:
         """Applies an event and writes its values into ``element``.
 
-        A repeat, found by the first stage, gets values as of now and changes nothing, here or in later stages. The event
-        goes on whatever happens: a vector that can't be computed is the worker's to judge, not a reason to stop.
+        A repeat (the first stage tells) gets values as of now and changes no state, here or in later stages.
+        The event goes on whatever happens: the worker decides without a vector, so a failure here is no
+        reason to stop.
         """
         event = element.event
         try:
@@ -109,7 +111,7 @@ class EntityStage:
                 element.repeat = element.repeat or self._first
             else:
                 changed = not element.repeat
-            new = key_state.dump() if changed and not (lost and _later(state)) else None
+            new = key_state.dump() if changed and not (lost and _is_newer(state)) else None
         except Exception:  # any fault of state or engine; the stream must not stop at one record
             log.exception(
                 "features of entity %s failed", self._stage.entity, extra={"data": {"source": element.source}}
@@ -126,19 +128,19 @@ class EntityStage:
         """Applies a joined label; the same one again changes nothing."""
         try:
             key_state, lost = self._open(state)
-            return key_state.dump() if key_state.label(label) and not (lost and _later(state)) else None
+            return key_state.dump() if key_state.label(label) and not (lost and _is_newer(state)) else None
         except Exception:  # as above; intake refuses what is wrong with a label, so this is a fault of ours
             log.exception("a label of entity %s failed", self._stage.entity)
             return None
 
     def seed(self, state: bytes | None, profile: bytes) -> bytes | None:
-        """Takes a seed while the key has no state of its epoch; a cut or foreign one is refused (intake saw to its letter)."""
+        """The seed, unless its bytes are none or the key has a state of its epoch or a later one."""
         try:
             epoch = self._stage.open(profile).epoch
         except ProfileError:
             log.exception("a seed of entity %s is refused", self._stage.entity)
             return None
-        if state is None or (not _later(state) and self._open(state)[1]):
+        if state is None or (not _is_newer(state) and self._open(state)[1]):
             return profile
         return profile if profile_header.read(state).epoch < epoch else None
 
@@ -152,7 +154,7 @@ class EntityStage:
         return str(token).encode()
 
     def feature_record(self, element: EventElement) -> bytes:
-        """The finished record of ``features``; NaN becomes null. Without any stage's fault the vector is there."""
+        """The finished record of ``features``; NaN becomes null. Without a failure ``vector`` isn't null."""
         vector: list[float] | None = None
         if element.reason is None:
             try:
@@ -184,7 +186,7 @@ def _header(state: bytes | None) -> profile_header.Header | None:
         return None
 
 
-def _later(state: bytes | None) -> bool:
-    """Whether a newer engine wrote it: then it is whole, and not ours to replace."""
+def _is_newer(state: bytes | None) -> bool:
+    """Whether a newer engine wrote the state: then it is whole, though unreadable here, and stays."""
     header = _header(state)
     return header is not None and header.version > VERSION

@@ -83,7 +83,7 @@ def refit(config: DetectorConfig, tokeniser: Tokeniser, record: TrainingRecord) 
 
 
 def load_record(tracking_uri: str, model: str, version: str) -> TrainingRecord:
-    """A version's record in the registry; TrainingError where the version or part of its record is missing."""
+    """A version's record in the registry; TrainingError where it or a part of it is missing."""
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException

@@ -192,7 +192,7 @@ def copies(*labels: tuple[int, int | None]) -> dict[str, bytes]:
 def test_the_label_that_became_known_last_stands(
     tmp_path: Path, labels: tuple[tuple[int, int | None], ...], fraud: bool, known_at: int
 ) -> None:
-    """Copies of a table give different labels of a payment: the last one stands, and the others are counted."""
+    """Copies of a table give a payment different labels: the last one stands, the others are counted."""
     imported = load(tmp_path, copies(*labels))
     assert (imported.fraud, imported.known_at) == ([fraud], [NOW + known_at])
     assert sum(imported.refused.values()) == len(labels) - 1

@@ -210,7 +210,7 @@ def no_search(*_: Any) -> tuple[fit.Params, int, list[dict[str, Any]]]:
 
 
 def test_a_refit_from_the_record_gives_the_digest_again(tmp_path: Path) -> None:
-    """The manifest's parameters and the tags' moment and snapshot are enough, though the lake grew and was compacted."""
+    """The manifest's parameters and the tags' snapshot are enough, though the lake grew and was compacted."""
     by = config(tmp_path)
     rows = simulate(8_000, 4, 60, START, fraud_rate=0.08)
     write_csv(rows[:4_000], tmp_path / "history" / "h.csv")

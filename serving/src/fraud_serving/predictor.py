@@ -49,15 +49,15 @@ def read_rows(body: bytes, width: int) -> tuple[NDArray[np.float32], dict[str, A
     """The tensor ``features`` as float32 rows, null for NaN; _Refused names the fault."""
     try:
         request = orjson.loads(body)
-        given = request["inputs"]
-        if len(given) != 1 or given[0]["name"] != "features":
+        inputs = request["inputs"]
+        if len(inputs) != 1 or inputs[0]["name"] != "features":
             raise _Refused("give exactly one input, named features")
-        shape = given[0]["shape"]
-        if given[0]["datatype"] not in ("FP32", "FP64"):
+        shape = inputs[0]["shape"]
+        if inputs[0]["datatype"] not in ("FP32", "FP64"):
             raise _Refused("features must be FP32")
         if len(shape) != 2 or shape[1] != width or not 0 < shape[0] <= MAX_ROWS:
             raise _Refused(f"features must have the shape [n, {width}] with n up to {MAX_ROWS}")
-        rows = np.array(given[0]["data"], dtype=np.float32)
+        rows = np.array(inputs[0]["data"], dtype=np.float32)
         if rows.size != shape[0] * width:
             raise _Refused(f"features holds {rows.size} values, its shape says {shape[0] * width}")
         return rows.reshape(shape[0], width), request
@@ -173,7 +173,7 @@ class InferenceFastPath:
         except Exception:  # one bad request must not end the server; the trace is logged, the answer says 500
             logging.getLogger(__name__).exception("scoring failed")
             return self._error(500, "scoring failed")
-        given = [
+        tensors = [
             {"name": name, "datatype": kind, "shape": values.shape, "data": values.ravel()}
             for name, kind, values in outputs(scored)
             if wanted is None or name in wanted
@@ -182,7 +182,7 @@ class InferenceFastPath:
             "model_name": model.name,
             "model_version": model.scorer.version,
             "parameters": model.parameters,
-            "outputs": given,
+            "outputs": tensors,
         }
         if "id" in request:
             answer["id"] = request["id"]

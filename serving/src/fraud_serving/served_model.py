@@ -44,12 +44,12 @@ class ServedModel:
         self.names, self.feature_set = serving.feature_names, serving.feature_set
         self.version = _version(folder)
         self._session = _session((folder / model_package.ONNX).read_bytes())
-        given = self._session.get_inputs()
-        if len(given) != 1 or given[0].shape[-1] != self.width:
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].shape[-1] != self.width:
             raise PackageError(
-                f"model.onnx takes {[i.shape for i in given]}, serving.json names {self.width} features"
+                f"model.onnx takes {[i.shape for i in inputs]}, serving.json names {self.width} features"
             )
-        self._input, self._output = given[0].name, self._session.get_outputs()[-1].name
+        self._input, self._output = inputs[0].name, self._session.get_outputs()[-1].name
         self._leaves = LeafTable.load(folder / model_package.LEAF_TABLE)
         if self._leaves.contributions.shape[1] != self.width:
             raise PackageError("the leaf table and serving.json disagree about the number of features")

@@ -77,7 +77,7 @@ class KafkaLog:
         finally:
             late.cancel()
 
-    async def knows(self, topic: str, seconds: float = 5.0) -> bool:
+    async def has_topic(self, topic: str, seconds: float = 5.0) -> bool:
         """Whether the broker answers and has the topic; it also fetches what the first append needs."""
 
         def ask() -> bool:

@@ -149,7 +149,7 @@ class RedisLink:
         return replies
 
     async def each(self, commands: list[tuple[Argument, ...]], seconds: float) -> list[Any]:
-        """As ``many``, but that a key holds another type than a command is for is that command's reply, and raises nothing."""
+        """As ``many``, but a command whose key is of another type has that error as its reply."""
         wire = self._wire
         if wire is None:
             raise StoreError("redis", "not connected")

@@ -191,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
         help="also open the sealed bytes; they may hold sensitive data such as card numbers",
     )
 
-    again = commands.add_parser(
+    redriving = commands.add_parser(
         "redrive",
         help="send the originals to transactions again",
         description="Sends the original bytes to transactions again, with the header redriven-from. Takes each letter once: "
@@ -200,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
         "unless set otherwise). Never sent: records of other topics than transactions, and too_large, of which only the "
         "first bytes are kept. Run one redrive at a time. A run takes up to 32 MiB; run it again for the rest.",
     )
-    which = again.add_mutually_exclusive_group()
+    which = redriving.add_mutually_exclusive_group()
     which.add_argument("--reason", choices=reasons, metavar="REASON", help="only letters with this reason")
     which.add_argument(
         "--only",
@@ -209,7 +209,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PARTITION:OFFSET",
         help="just these, even if redriven before, old, of a reused id, or refused again",
     )
-    again.add_argument(
+    redriving.add_argument(
         "--dry-run", action="store_true", help="say what would be sent; send and remember nothing"
     )
 
@@ -234,10 +234,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     try:
         config = load_config()
-        needs_key = given.command == "redrive" or (given.command == "explain" and given.show_payload)
+        needs_key = args.command == "redrive" or (args.command == "explain" and args.show_payload)
         cipher = None
         if needs_key:
             if "DEAD_LETTER_KEY" not in os.environ:
@@ -245,18 +245,16 @@ def main(arguments: list[str] | None = None) -> int:
             cipher = DeadLetterCipher(os.environ["DEAD_LETTER_KEY"])
         topic = DeadLetterTopic(config)
         try:
-            if given.command == "list":
-                list_letters(topic, given.reason, given.since, given.limit)
-            elif given.command == "explain":
-                explain(topic, given.position, given.show_payload, cipher)
-            elif given.command == "states":
-                ids = None if given.ids is None else _ids(given.ids)
-                return 0 if states(topic, config.spec.event.id.field, ids, given.show) else 1
+            if args.command == "list":
+                list_letters(topic, args.reason, args.since, args.limit)
+            elif args.command == "explain":
+                explain(topic, args.position, args.show_payload, cipher)
+            elif args.command == "states":
+                ids = None if args.ids is None else _ids(args.ids)
+                return 0 if states(topic, config.spec.event.id.field, ids, args.show) else 1
             elif cipher is not None:
                 return (
-                    0
-                    if redrive(Redrive(topic, config, cipher), given.reason, given.only, given.dry_run)
-                    else 1
+                    0 if redrive(Redrive(topic, config, cipher), args.reason, args.only, args.dry_run) else 1
                 )
         finally:
             topic.consumer.close()

@@ -24,20 +24,20 @@ class IdState(StrEnum):
     """The text after each is what the command prints beside the count."""
 
     DECIDED = "decided"
-    REDRIVEN = "redriven_decided"
+    REDRIVEN_DECIDED = "redriven_decided"
     CONFLICT = "decided_other_refused"
     DEAD = "dead_lettered"
-    AGAIN = "redriven_dead_lettered"
+    REDRIVEN_DEAD = "redriven_dead_lettered"
     UNDERWAY = "under_way"
     NOWHERE = "nowhere"
 
 
 MEANING: Final = {
     IdState.DECIDED: "decided, no letter",
-    IdState.REDRIVEN: "dead-lettered first, sent again, then decided",
+    IdState.REDRIVEN_DECIDED: "dead-lettered first, sent again, then decided",
     IdState.CONFLICT: "decided; another record of this id is a dead letter",
     IdState.DEAD: "dead-lettered, not sent again",
-    IdState.AGAIN: "dead-lettered, sent again, not decided",
+    IdState.REDRIVEN_DEAD: "dead-lettered, sent again, not decided",
     IdState.UNDERWAY: "in transactions or accepted, neither decided nor dead-lettered yet",
     IdState.NOWHERE: "in no topic: refused with an HTTP status, never sent, or older than the topics keep",
 }
@@ -49,16 +49,20 @@ class _IdTrace:
     letters: list[Position] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)
     sent: bool = False
-    again: bool = False
+    redriven: bool = False
 
     def state(self) -> IdState:
         if self.decisions:
             if not self.letters:
                 return IdState.DECIDED
             # A reused id is refused because the id was decided: that letter is another payment's.
-            return IdState.REDRIVEN if self.again and self.reasons != {Reason.ID_REUSED} else IdState.CONFLICT
+            return (
+                IdState.REDRIVEN_DECIDED
+                if self.redriven and self.reasons != {Reason.ID_REUSED}
+                else IdState.CONFLICT
+            )
         if self.letters:
-            return IdState.AGAIN if self.again else IdState.DEAD
+            return IdState.REDRIVEN_DEAD if self.redriven else IdState.DEAD
         return IdState.UNDERWAY if self.sent else IdState.NOWHERE
 
 
@@ -96,11 +100,11 @@ def summary(topic: DeadLetterTopic, id_field: str, ids: Iterable[str] | None = N
         )
 
     nameless: Counter[str] = Counter()
-    letters_again: set[str] = set()
+    redriven_letters: set[str] = set()
     for message in topic.all(topic.of.topic("transactions")):
         headers = dict(message.headers() or [])
         if HEADER in headers:
-            letters_again.add((headers[HEADER] or b"").decode(errors="replace"))
+            redriven_letters.add((headers[HEADER] or b"").decode(errors="replace"))
         if (one := of(field_text(message.value() or b"", id_field))) is not None:
             one.sent = True
     for message in topic.all(topic.of.topic("accepted")):
@@ -113,13 +117,13 @@ def summary(topic: DeadLetterTopic, id_field: str, ids: Iterable[str] | None = N
             continue
         source = letter["source"]
         place = (source["topic"], source["partition"], source["offset"])
-        again = str(at) in letters_again or at.offset in topic.remembered[at.partition]
+        redriven = str(at) in redriven_letters or at.offset in topic.remembered[at.partition]
         if letter["id"] is None:
             nameless[letter["reason"]] += place not in origins
         elif (one := of(letter["id"])) is not None:
             one.letters.append(at)
             one.reasons.add(letter["reason"])
-            one.again |= again
+            one.redriven |= redriven
         origins.add(place)
     for message in topic.all(topic.of.topic("decisions")):
         if (one := of(_id(stored_records.read_decided_id, message, nameless))) is not None:

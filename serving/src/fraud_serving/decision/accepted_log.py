@@ -46,7 +46,7 @@ class AcceptedLog:
             if on_loss is OnKafkaLoss.REFUSE or len(self._late) >= _LATE_APPENDS:
                 raise NotRecordedError from error
         self._instruments(metrics.DEGRADED, door="inline", degraded=str(Degraded.KAFKA_UNAVAILABLE)).inc()
-        marked = await self._claims.tell_loss_of_kafka(decision)
+        marked = await self._claims.mark_kafka_loss(decision)
         self._in_background(self._append_late(marked))
         return marked
 
@@ -55,7 +55,7 @@ class AcceptedLog:
         key = event["entities"][self._key_entity] or ""
         record = orjson.dumps({"event": event, "hash": decision["hash"], "decision": decision})
         await self._log.append(self._topic, key.encode(), record)
-        self._claims.tell_appended(decision)
+        self._claims.mark_appended(decision)
 
     async def _append_late(self, decision: Decision) -> None:
         """Goes on until the record is in the log; a crash before loses it unless the caller repeats the request."""

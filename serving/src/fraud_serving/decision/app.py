@@ -94,7 +94,7 @@ class Api:
             Route("/metrics", self.metrics, methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
         ]
-        errors = {HTTPException: self.astray}
+        errors = {HTTPException: self.no_route}
         return DecisionFastPath(
             decide, Starlette(routes=routes, lifespan=self.lifespan, exception_handlers=errors)
         )
@@ -124,7 +124,8 @@ class Api:
         topics = (service.identity.topic("accepted"), self._reports)
         logged = False
         while not (
-            service.release.ruling is not None and all([await service.log.knows(topic) for topic in topics])
+            service.release.ruling is not None
+            and all([await service.log.has_topic(topic) for topic in topics])
         ):
             if not logged:
                 _log.info("waiting for the release and for Kafka's topics")
@@ -138,8 +139,8 @@ class Api:
         """Authenticates, bounds what is in flight, and turns every failure into a JSON error with a code."""
 
         async def guarded(request: Request) -> Response:
-            given = request.headers.get("x-api-key", "").encode()
-            if not hmac.compare_digest(given, self._key):
+            api_key = request.headers.get("x-api-key", "").encode()
+            if not hmac.compare_digest(api_key, self._key):
                 return self._refused(UnauthenticatedError())
             if self._in_flight >= MAX_IN_FLIGHT:
                 return self._refused(OverloadedError())
@@ -214,7 +215,7 @@ class Api:
         }
         return Response(orjson.dumps(document), 200, media_type=_JSON)
 
-    async def astray(self, _: Request, error: Exception) -> Response:
+    async def no_route(self, _: Request, error: Exception) -> Response:
         """No such path or method, in the form of every other error."""
         status = error.status_code if isinstance(error, HTTPException) else 404
         code = "not_found" if status == 404 else "method_not_allowed"

@@ -90,8 +90,8 @@ def _observe(
             continue
         if state.unsure(earlier) or state.observe(earlier) is None:
             applied.append(entry)
-    seen_epoch, seq, digest = state.saw
-    computed.saw[stage.entity] = (seen_epoch, seq, f"{digest:016x}")
+    state_epoch, seq, digest = state.saw
+    computed.saw[stage.entity] = (state_epoch, seq, f"{digest:016x}")
     values = state.observe(event)
     return state.read(event) if values is None else values
 

@@ -78,21 +78,24 @@ class RequestClaims:
         # Redis didn't answer, or what lies under the id is no claim and changes all the time.
         return with_mark(decision, Degraded.IDEMPOTENCY), None
 
-    async def tell_loss_of_kafka(self, decision: Decision) -> Decision:
-        """The decision marked as the caller is about to hear it, so that a retry hears the same; marked, too, where that can't be."""
+    async def mark_kafka_loss(self, decision: Decision) -> Decision:
+        """Marks the decision, in its claim too, so that a retry gets the same answer.
+
+        Where Redis doesn't take the mark, the decision gets another one: a retry may be answered otherwise.
+        """
         marked = with_mark(decision, Degraded.KAFKA_UNAVAILABLE)
         rewrite = claims.rewrite(self._of.redis_claim(marked["id"]), marked)
         try:
             if await self._redis.call(*rewrite, seconds=_MIN_SECONDS):
                 return marked
         except StoreError as error:
-            _log.info("claim not told", extra={"data": {"error": error.message}})
+            _log.info("claim not marked", extra={"data": {"error": error.message}})
         return with_mark(marked, Degraded.IDEMPOTENCY)
 
-    def tell_appended(self, decision: Decision) -> None:
-        """Notes in the claim that the record is in the log, a moment later and with others: it is a help, no promise.
+    def mark_appended(self, decision: Decision) -> None:
+        """Marks the claim as appended, a moment later and together with others.
 
-        Lost, it costs one more append on a retry.
+        The mark may be lost: a retry then appends the record once more.
         """
         if not self._appended:
             asyncio.get_running_loop().call_later(_MARK_SECONDS, self.flush)
@@ -100,7 +103,7 @@ class RequestClaims:
         self._appended.append(claims.OwnClaim(key, decision["hash"], decision["decided"]))
 
     def flush(self) -> None:
-        """Sends the notes that wait."""
+        """Sends the marks that wait."""
         owns, self._appended = self._appended, []
         if owns:
             self._redis.post([claims.mark(owns, published=False)])

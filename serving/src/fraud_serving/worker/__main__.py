@@ -73,10 +73,10 @@ def run() -> None:
     port = int(os.environ.get("FRAUD_METRICS_PORT", METRICS_PORT))
     health = Health(port, REGISTRY, lambda: processor.release.name)
 
-    def turned() -> None:
-        health.turned = time.monotonic()
+    def heartbeat() -> None:
+        health.last_heartbeat = time.monotonic()
 
-    loop = WorkerLoop(config, me, processor, turned)
+    loop = WorkerLoop(config, me, processor, heartbeat)
 
     def stop() -> None:
         """The batch in hand is committed first; where Kafka is away that may take longer than the Pod has."""
@@ -87,7 +87,7 @@ def run() -> None:
     on_stop(stop)
     _watch(config, processor)
     while processor.release.ruling is None and not loop.stopping:
-        turned()
+        heartbeat()
         time.sleep(0.1)
     if not loop.stopping:
         health.ready = True

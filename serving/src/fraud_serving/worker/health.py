@@ -1,4 +1,5 @@
-"""The worker's ``/metrics``, ``/healthz`` (the loop turns) and ``/readyz`` (partitions were asked for, a release is there) on threads of their own.
+"""The worker's ``/metrics``, ``/healthz`` (the loop runs) and ``/readyz`` (it has a release and asked for
+partitions), on threads of their own.
 
 A loop that stands still ends its process: a call of the Kafka client was seen to ignore its time limit for minutes after
 a broker's restart (docs/decisions/0003), and a successor is at work in seconds.
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 class Health:
     def __init__(self, port: int, registry: CollectorRegistry, release: Callable[[], str | None]) -> None:
-        self.turned = time.monotonic()
+        self.last_heartbeat = time.monotonic()
         self.ready = False
         self._release = release
         self._server = HealthServer(port, registry, {"/healthz": self.healthz, "/readyz": self.readyz})
@@ -36,7 +37,7 @@ class Health:
         thread("watchdog", self._watch)
 
     def _alive(self) -> bool:
-        return time.monotonic() - self.turned < STILL
+        return time.monotonic() - self.last_heartbeat < STILL
 
     def _watch(self) -> None:
         while not self._stopped.wait(1.0):

@@ -29,9 +29,9 @@ _log = logging.getLogger(__name__)
 
 class WorkerLoop:
     def __init__(
-        self, config: DetectorConfig, ordinal: int, processor: BatchProcessor, turned: Callable[[], None]
+        self, config: DetectorConfig, ordinal: int, processor: BatchProcessor, heartbeat: Callable[[], None]
     ) -> None:
-        self._config, self._processor, self._turned = config, processor, turned
+        self._config, self._processor, self._heartbeat = config, processor, heartbeat
         self._of = config.identity
         self._id = self._of.transactional_id(ordinal)  # the static member's, too
         self._features, self._decisions = self._of.topic("features"), self._of.topic("decisions")
@@ -48,7 +48,7 @@ class WorkerLoop:
             "log_level": 3,
             "logger": logging.getLogger("librdkafka"),
         }
-        self._transactions = Transactions(common, self._of, ordinal, config.kafka.partitions, turned)
+        self._transactions = Transactions(common, self._of, ordinal, config.kafka.partitions, heartbeat)
         self._consumer_settings = {
             **common,
             "group.id": self._of.group("worker"),
@@ -77,12 +77,12 @@ class WorkerLoop:
             )
             self.joined = True
             while not self.stopping:
-                self._turned()
+                self._heartbeat()
                 batch = self._take(consumer)
                 if batch:
                     self._commit(consumer, batch)
                 else:
-                    self._transactions.rest(consumer.consumer_group_metadata())
+                    self._transactions.idle(consumer.consumer_group_metadata())
                     self._processor.idle()
         except KafkaException as error:
             raise FatalError(str(error)) from error
@@ -131,7 +131,7 @@ class WorkerLoop:
                 unreadable.append(
                     self._processor.unreadable(message.value() or b"", source, message.timestamp()[1], error)
                 )
-        self._turned()
+        self._heartbeat()
         result = self._processor.process(incoming)
         result.outgoing += unreadable
         after: dict[int, int] = {}
@@ -176,7 +176,7 @@ class WorkerLoop:
             reader.assign([TopicPartition(self._decisions, partition, max(low, high - 2 * KEPT))])
             until = time.monotonic() + TAIL_SECONDS
             while True:
-                self._turned()
+                self._heartbeat()
                 for message in reader.consume(1000, 0.1):
                     error = message.error()
                     if error is None:

@@ -26,17 +26,20 @@ def same_vector(one: Sequence[float | None], other: Sequence[float | None]) -> b
     return len(one) == len(other) and all(a == b for a, b in zip(one, other, strict=True))
 
 
-def same_seen(one: Saw, other: Saw) -> bool:
-    return {entity: seen[2] for entity, seen in one.items()} == {
-        entity: seen[2] for entity, seen in other.items()
-    }
+def same_digests(one: Saw, other: Saw) -> bool:
+    """Whether both sides had seen the same events of each entity."""
+    return _digests(one) == _digests(other)
+
+
+def _digests(saw: Saw) -> dict[str, str]:
+    return {entity: digest for entity, (_, _, digest) in saw.items()}
 
 
 def compare_vectors(decision: Decision, record: FeatureRecord) -> Result:
     inline, streamed = decision["vector"], record["vector"]
     if inline is None or streamed is None or decision["set"] != record["set"]:
         return "none"
-    if not same_seen(decision["saw"], record["saw"]):
+    if not same_digests(decision["saw"], record["saw"]):
         return "stale"
     return "equal" if same_vector(inline, streamed) else "mismatch"
 
@@ -79,8 +82,8 @@ class ParitySamples:
             "count": self._since[result],
             "stale_entities": [
                 entity
-                for entity, seen in other["saw"].items()
-                if (mine := decision["saw"].get(entity)) is None or mine[2] != seen[2]
+                for entity, digest in _digests(other["saw"]).items()
+                if _digests(decision["saw"]).get(entity) != digest
             ],
             "features": [name for name, a, b in zip(self._names, inline, streamed, strict=False) if a != b][
                 :SHOWN

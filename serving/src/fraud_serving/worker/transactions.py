@@ -1,4 +1,5 @@
-"""The worker's producer: one transaction with the offsets at a time, and what is done where its outcome wasn't told.
+"""The worker's producer: one transaction with the offsets at a time, and recovery where its outcome is
+unknown.
 
 A killed broker leaves two things behind that no retry ends (docs/decisions/0003): calls of the client that don't come
 back, and transactions that the broker holds for complete though their partitions never got the marker, so that committed
@@ -50,7 +51,7 @@ def past_use(error: KafkaError) -> bool:
 
 
 class Transactions:
-    """``settings`` are those of any client of the broker; ``turned`` is told before each call that the process lives."""
+    """``settings`` are those of any client of the broker; ``heartbeat`` is called before each Kafka call."""
 
     def __init__(
         self,
@@ -58,9 +59,9 @@ class Transactions:
         of: Identity,
         ordinal: int,
         partitions: int,
-        turned: Callable[[], None],
+        heartbeat: Callable[[], None],
     ) -> None:
-        self._settings, self._of, self._partitions, self._turned = settings, of, partitions, turned
+        self._settings, self._of, self._partitions, self._heartbeat = settings, of, partitions, heartbeat
         self._producer_settings = {
             **settings,
             "transactional.id": of.transactional_id(ordinal),
@@ -76,9 +77,10 @@ class Transactions:
         self._caller = ThreadPoolExecutor(1, "kafka-call")
         # Producers that failed. Never destroyed: what broke may keep their threads, and destroying waits for those.
         self._abandoned: list[Producer] = []
-        # Of the transaction before: told as committed, its markers may yet be lost with the broker.
+        # Of the transaction before: the broker said that it is committed, but a crash may still lose its
+        # markers.
         self._last: list[Outgoing] = []
-        self._told_at = 0.0
+        self._committed_at = 0.0
         self._lost: KafkaError | None = None
 
     def start(self) -> None:
@@ -91,7 +93,8 @@ class Transactions:
     def publish(self, out: list[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
         """Returns when committed readers have ``out`` and the group has ``offsets``, both once.
 
-        A broker that was away in between may have lost the markers of what it told as committed: then, too, readers are asked.
+        A broker that was away in between may have lost the markers of what it reported as committed. So after
+        an absence, too, records are compared with what committed readers see.
         """
         doubtful, sent = [*self._last, *out], out
         try:
@@ -100,24 +103,24 @@ class Transactions:
             self._check()
         except KafkaException as error:
 
-            def again() -> None:
+            def resend() -> None:
                 nonlocal sent
-                sent = self._unseen(doubtful)
+                sent = self._not_visible(doubtful)
                 self._transact(sent, offsets, group)
 
-            self._settle(error, again)
-        self._last, self._told_at = sent, time.monotonic()
+            self._settle(error, resend)
+        self._last, self._committed_at = sent, time.monotonic()
 
-    def rest(self, group: Any) -> None:
-        """To be called while there is nothing to publish: a broker that was away is noticed then, too.
+    def idle(self, group: Any) -> None:
+        """To be called while there is nothing to publish: it notices, too, that the broker was away.
 
-        Markers that weren't lost for so long aren't lost any more; and at the ends of topics there may be others' records
-        by now, the stream's dead letters above all.
+        After DOUBTED_SECONDS the markers of the transaction before are safe, and records of others may lie
+        after its own.
         """
         self._producer.poll(0)
         if self._lost is not None:
             self.publish([], [], group)
-        elif time.monotonic() - self._told_at > DOUBTED_SECONDS:
+        elif time.monotonic() - self._committed_at > DOUBTED_SECONDS:
             self._last = []
 
     def _lose(self, error: KafkaError) -> None:
@@ -129,11 +132,11 @@ class Transactions:
         if self._lost is not None:
             raise KafkaException(self._lost)
 
-    def persist(self, what: str, call: Callable[[], Any], reading: bool = False) -> None:
-        """Repeats a call while it may be; one that only reads may always be.
+    def retry(self, what: str, call: Callable[[], Any], reading: bool = False) -> None:
+        """Repeats a failed call for PATIENCE seconds in which the broker answers others. Calls that only read
+        (``reading``) are always repeated, others where the error allows it.
 
-        Its patience begins when the broker answers others. Then a call that reads is given up with the process, another one
-        is raised, so that a new producer tries.
+        Past that time FatalError for a call that reads; else the error, so that a new producer tries.
         """
         until = time.monotonic() + PATIENCE
         while True:
@@ -157,17 +160,17 @@ class Transactions:
 
     def _answers(self) -> bool:
         """Whether a fresh client gets an answer: else it is the broker that is away, and a successor would wait as well."""
-        self._turned()
+        self._heartbeat()
         try:
             return bool(AdminClient(self._settings).list_topics(timeout=5).brokers)
         except KafkaException:
             return False
         finally:
-            self._turned()
+            self._heartbeat()
 
     def _call(self, call: Callable[[], T]) -> T:
         """On a thread: calls with a time limit of their own were seen not to come back for minutes."""
-        self._turned()
+        self._heartbeat()
         try:
             return self._caller.submit(call).result(CALL_SECONDS + 1)
         except TimeoutError as error:
@@ -183,7 +186,8 @@ class Transactions:
             more = {} if one.partition is None else {"partition": one.partition}
             producer.produce(self._of.topic(one.noun), one.value, one.key, **more)
         producer.poll(0)
-        # One call each: one that timed out may be called again by the book, but was seen to stand still for minutes.
+        # No retry: the documentation allows to repeat a call that timed out, but that was seen to hang for
+        # minutes.
         self._call(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS))
         self._call(lambda: producer.commit_transaction(CALL_SECONDS))
 
@@ -211,7 +215,7 @@ class Transactions:
         A marker ends all that its producer id has open on a partition, so one aborted transaction over every partition does.
         """
         producer = self._producer
-        self.persist("init_transactions", lambda: producer.init_transactions(CALL_SECONDS))
+        self.retry("init_transactions", lambda: producer.init_transactions(CALL_SECONDS))
         producer.begin_transaction()
         for noun in NOUNS:
             for partition in range(self._partitions):
@@ -224,16 +228,17 @@ class Transactions:
         producer.poll(0)
         self._lost = None
 
-    def _unseen(self, out: Sequence[Outgoing]) -> list[Outgoing]:
-        """What committed readers don't have of ``out``; bytes tell, since what is sent again is sent unchanged."""
+    def _not_visible(self, out: Sequence[Outgoing]) -> list[Outgoing]:
+        """The records of ``out`` whose bytes committed readers don't have; a resend has the same bytes."""
         every = range(self._partitions)
         places = {
             (one.noun, at) for one in out for at in (every if one.partition is None else [one.partition])
         }
-        seen: dict[str, set[bytes]] = defaultdict(set)  # by noun: a decision and its alert are the same bytes
+        # By noun: a decision and its alert are the same bytes.
+        visible: dict[str, set[bytes]] = defaultdict(set)
         for noun, partition in places:
-            seen[noun] |= self._visible(self._of.topic(noun), partition)
-        return [one for one in out if one.value not in seen[one.noun]]
+            visible[noun] |= self._visible(self._of.topic(noun), partition)
+        return [one for one in out if one.value not in visible[one.noun]]
 
     def _visible(self, topic: str, partition: int) -> set[bytes]:
         """The newest records of a partition, once no open transaction hides any."""
@@ -247,7 +252,7 @@ class Transactions:
             reader.assign([TopicPartition(topic, partition, max(low, high - LOOK_BACK))])
             until = time.monotonic() + PATIENCE
             while time.monotonic() < until:
-                self._turned()
+                self._heartbeat()
                 for message in reader.consume(1000, 0.1):
                     error = message.error()
                     if error is None:
@@ -267,7 +272,7 @@ class Transactions:
         )
         ends: list[tuple[int, int]] = []
         try:
-            self.persist(
+            self.retry(
                 "watermarks",
                 lambda: ends.append(reader.get_watermark_offsets(place, CALL_SECONDS)),
                 reading=True,
