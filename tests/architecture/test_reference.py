@@ -86,8 +86,8 @@ def test_no_code_is_described_that_nobody_answers() -> None:
         for package in ("serving/src", "console/src")
         for path in (ROOT / package).rglob("*.py")
     )
-    known = {str(code) for code in (*Reason, *ReportCode)} | {"kafka_unavailable", "redis_unavailable"}
-    assert {code for code in reference_text.ERRORS if f'"{code}"' not in source} <= known
+    codes = {str(code) for code in (*Reason, *ReportCode)} | {"kafka_unavailable", "redis_unavailable"}
+    assert {code for code in reference_text.ERRORS if f'"{code}"' not in source} <= codes
 
 
 def test_every_condition_and_its_reason_is_described() -> None:
@@ -95,10 +95,10 @@ def test_every_condition_and_its_reason_is_described() -> None:
     reasons = set()
     for path in (ROOT / "operator/src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            given = (
+            values = (
                 node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
             )
-            for status, reason in itertools.pairwise(given):
+            for status, reason in itertools.pairwise(values):
                 if (
                     isinstance(status, ast.Constant)
                     and status.value in (True, False, None)
@@ -114,5 +114,5 @@ def test_every_condition_and_its_reason_is_described() -> None:
 def test_no_condition_is_described_that_nobody_sets() -> None:
     """Conditions and reasons of the tables stand in the operator's source."""
     source = "\n".join(path.read_text() for path in (ROOT / "operator/src").rglob("*.py"))
-    told = {*reference_text.CONDITIONS, *reference_text.REASONS}
-    assert {name for name in told if f'"{name}"' not in source} == set()
+    described = {*reference_text.CONDITIONS, *reference_text.REASONS}
+    assert {name for name in described if f'"{name}"' not in source} == set()

@@ -15,5 +15,5 @@ def test_operator_is_the_standard_librarys() -> None:
 
 def test_ray_is_the_engine_or_absent() -> None:
     """A folder without `__init__.py` would import as an empty package, and every check for Ray would lie."""
-    found = importlib.util.find_spec("ray")
-    assert found is None or "site-packages" in str(found.origin)
+    spec = importlib.util.find_spec("ray")
+    assert spec is None or "site-packages" in str(spec.origin)

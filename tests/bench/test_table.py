@@ -19,7 +19,7 @@ def line(text: str, what: str) -> str:
     return next(one for one in text.splitlines() if one.startswith(f"| {what}"))
 
 
-def test_a_missed_goal_is_told() -> None:
+def test_a_missed_goal_is_marked() -> None:
     """A predictor of three times the stock server's rate is marked as missed, one of five times as met."""
     stock = {"per_s": 100, "p50_ms": 1, "cpu_us": 9}
     for rate, verdict in ((300, "**missed**"), (500, "met")):
@@ -27,7 +27,7 @@ def test_a_missed_goal_is_told() -> None:
         assert line(text, "predictor").rsplit("|", 2)[1].strip() == verdict
 
 
-def test_what_was_not_measured_is_told() -> None:
+def test_what_was_not_measured_has_its_line() -> None:
     """Every goal has its line, also where no bench has run for it."""
     text = table.markdown(kept())
     assert sum("not measured" in one for one in text.splitlines()) == len(table.ROWS)

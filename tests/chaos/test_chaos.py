@@ -23,7 +23,7 @@ def test_every_check_holds_though_every_process_was_killed(demo: dict) -> None:
     assert demo["exit"] == 0
 
 
-def test_each_fault_came_and_its_outage_is_told(demo: dict) -> None:
+def test_each_fault_came_and_its_outage_is_reported(demo: dict) -> None:
     """The summary holds a row for every victim, with the time it was away."""
     assert {outage["fault"] for outage in demo["outages"]} == FAULTS
     assert all(outage["away_s"] >= 0 and sum(outage["decided"].values()) for outage in demo["outages"])

@@ -12,5 +12,5 @@ from fraud_testing import platform as platforms
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[platforms.Platform]:
     platforms.need()
-    with platforms.platform(tmp_path_factory.mktemp("platform")) as made:
-        yield made
+    with platforms.platform(tmp_path_factory.mktemp("platform")) as running:
+        yield running

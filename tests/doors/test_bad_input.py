@@ -68,8 +68,8 @@ def test_labels(platform: Platform) -> None:
     """Taken with 202, or refused with the stated code and never a 5xx."""
     sound = {"id": "label-1", "label": "fraud", "source": "analyst"}
     bodies = [
-        (name, given if isinstance(given, bytes) else orjson.dumps({**sound, **given}))
-        for name, given, _ in LABELS
+        (name, changes if isinstance(changes, bytes) else orjson.dumps({**sound, **changes}))
+        for name, changes, _ in LABELS
     ]
     answers = asyncio.run(traffic.together(platform.service.url + "/v1/labels", bodies))
     for (name, _, code), answer in zip(LABELS, answers, strict=True):

@@ -66,9 +66,9 @@ def test_both_producers_send_a_key_to_the_same_partition(platform: Platform) -> 
     for message in platform.broker.read(platform.topic("transactions")):
         if message.key() is not None:
             where.setdefault(message.key(), set()).add(message.partition())
-    mine = {key: found for key, found in where.items() if key.startswith(b"card-")}
+    mine = {key: partitions for key, partitions in where.items() if key.startswith(b"card-")}
     assert len(mine) == 5
-    assert {len(found) for found in mine.values()} == {1}
+    assert {len(partitions) for partitions in mine.values()} == {1}
     assert len(set.union(*mine.values())) > 1
 
 

@@ -30,8 +30,8 @@ OPERATIONS = ("POST /v1/decisions", "GET /v1/decisions/{id}", "POST /v1/labels",
 def test_from_the_description(platform: Platform, operation: str, mode: GenerationMode) -> None:
     """No 5xx, no hang, every answer as the description says: its status, its media type, its schema."""
     schema = schemathesis.openapi.from_url(platform.service.url + "/openapi.json")
-    found = {str(one.ok().label): one.ok() for one in schema.get_all_operations()}
-    assert set(found) == set(OPERATIONS)
+    operations = {str(one.ok().label): one.ok() for one in schema.get_all_operations()}
+    assert set(operations) == set(OPERATIONS)
     statuses: Counter[int] = Counter()
 
     @settings(
@@ -41,7 +41,7 @@ def test_from_the_description(platform: Platform, operation: str, mode: Generati
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=found[operation].as_strategy(generation_mode=mode))
+    @given(case=operations[operation].as_strategy(generation_mode=mode))
     def each(case: schemathesis.Case) -> None:
         answer = case.call(base_url=platform.service.url, headers=traffic.KEY, timeout=10)
         statuses[answer.status_code] += 1
@@ -73,9 +73,9 @@ def test_bytes_into_the_api(platform: Platform) -> None:
     assert len(codes) > 10, codes
     decided = {answer.document["id"] for answer in answers if answer.status == 200}
     platform.settled(180)
-    found = Counter(one["id"] for one in platform.read("decisions") if one["id"] in decided)
-    assert set(found) == decided
-    assert max(found.values()) == 1
+    counts = Counter(one["id"] for one in platform.read("decisions") if one["id"] in decided)
+    assert set(counts) == decided
+    assert max(counts.values()) == 1
     assert max(answer.seconds for answer in answers) < 30
 
 
@@ -92,13 +92,13 @@ def test_bytes_into_the_topic(platform: Platform) -> None:
     platform.settled(240)
 
     def places(records: list[dict[str, object]]) -> Counter[tuple[int, int]]:
-        found: Counter[tuple[int, int]] = Counter()
+        counts: Counter[tuple[int, int]] = Counter()
         for record in records:
             source = record["source"]
             assert isinstance(source, dict)
             if source["topic"] == topic and (source["partition"], source["offset"]) in sent:
-                found[source["partition"], source["offset"]] += 1
-        return found
+                counts[source["partition"], source["offset"]] += 1
+        return counts
 
     letters = [one for one in platform.read("dead-letters") if one["reason"] in CODES]
     refused = places([one for one in letters if one["stage"] == "stream"])

@@ -62,7 +62,7 @@ def shown(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def decisions(platform: Platform, prefix: str) -> list[dict[str, Any]]:
-    return [found for found in platform.read("decisions") if found["id"].startswith(prefix)]
+    return [one for one in platform.read("decisions") if one["id"].startswith(prefix)]
 
 
 def test_a_hundred_retries_at_once_are_one_decision(platform: Platform) -> None:
@@ -72,7 +72,7 @@ def test_a_hundred_retries_at_once_are_one_decision(platform: Platform) -> None:
     assert {answer.status for answer in answers} == {200}
     assert len({answer.body for answer in answers}) == 1
     platform.settled()
-    assert [found["id"] for found in decisions(platform, "race-")] == ["race-1"]
+    assert [decision["id"] for decision in decisions(platform, "race-")] == ["race-1"]
     rows = ledger(platform, "race-")
     assert list(rows) == ["race-1"]
     assert shown(rows["race-1"]) == answers[0].document
@@ -91,9 +91,9 @@ def test_a_burst_on_one_card_is_counted_exactly(platform: Platform) -> None:
         next(i for i, name in enumerate(platform.names) if entity in name and "count" in name)
         for entity in ("customer", "counterparty")
     ]
-    found = {one["id"]: one for one in decisions(platform, "burst-")}
+    by_id = {one["id"]: one for one in decisions(platform, "burst-")}
     for i in range(10):
-        one = found[f"burst-{i}"]
+        one = by_id[f"burst-{i}"]
         assert [one["vector"][place] for place in places] == [i + 1, i + 1], f"{i}, after {took:.1f} s"
         assert one["parity"] == "equal"
 
@@ -165,7 +165,7 @@ def test_ten_thousand_ids_through_both_doors(platform: Platform) -> None:
     conflicts = platform.metric(platform.service, "fraud_id_conflicts_total")
     sent = asyncio.run(drive(platform, plan(random.Random(4), MIXED)))
     platform.settled(180)
-    counted = Counter(found["id"] for found in decisions(platform, "mix-"))
+    counted = Counter(decision["id"] for decision in decisions(platform, "mix-"))
     assert set(counted) == {f"mix-{i}" for i in range(MIXED)}
     assert max(counted.values()) == 1
     rows = ledger(platform, "mix-")
@@ -201,12 +201,12 @@ def test_ten_thousand_ids_through_both_doors(platform: Platform) -> None:
     assert marked > 0, "Redis was never away"
     assert marked < MIXED / 10
 
-    def made_up() -> bool:
+    def claims_restored() -> bool:
         """Also those decided without Redis can be asked for again, and get the row."""
         ids = [i for i, row in rows.items() if MARK in row["degraded"]][:50]
         return all(orjson.loads(find(platform, i))["id"] == i for i in ids)
 
-    assert wait_for(made_up, 20, "the claims of what was decided without Redis")
+    assert wait_for(claims_restored, 20, "the claims of what was decided without Redis")
 
 
 def test_restarts_change_no_answer(platform: Platform) -> None:
@@ -221,7 +221,7 @@ def test_restarts_change_no_answer(platform: Platform) -> None:
     assert [answer.body for answer in ask(platform, bodies)] == [answer.body for answer in first]
     platform.broker.produce(platform.topic("transactions"), [(i, raw) for i, raw in bodies])
     platform.settled()
-    assert Counter(found["id"] for found in decisions(platform, "again-")) == Counter(
+    assert Counter(decision["id"] for decision in decisions(platform, "again-")) == Counter(
         dict.fromkeys(dict(bodies), 1)
     )
 
@@ -239,9 +239,9 @@ def test_without_any_claim_the_log_still_knows_the_ids(platform: Platform) -> No
     assert {answer.status for answer in ask(platform, by_http)} == {200}
     platform.broker.produce(platform.topic("transactions"), [(i, raw) for i, raw in by_topic + other])
     platform.settled()
-    found = decisions(platform, "lost-")
-    assert Counter(one["id"] for one in found) == Counter(dict.fromkeys(dict(bodies), 1))
-    assert all(shown(one) == first[one["id"]] for one in found)
+    published = decisions(platform, "lost-")
+    assert Counter(one["id"] for one in published) == Counter(dict.fromkeys(dict(bodies), 1))
+    assert all(shown(one) == first[one["id"]] for one in published)
     assert all(shown(row) == first[i] for i, row in ledger(platform, "lost-").items())
     assert platform.metric(platform.worker, "fraud_answers_superseded_total") == len(by_http)
     letters = {letter["id"] for letter in platform.read("dead-letters") if letter["reason"] == "id_reused"}

@@ -38,18 +38,18 @@ def test_few_decisions_are_stale(platform: Platform) -> None:
             break
         rate /= 2
     ids = {one["id"] for one in sent}
-    found = [one for one in platform.read("decisions") if one["id"] in ids]
-    compared = [one for one in found if not set(LOST) & set(one["degraded"])]
+    decisions = [one for one in platform.read("decisions") if one["id"] in ids]
+    compared = [one for one in decisions if not set(LOST) & set(one["degraded"])]
     parity = Counter(one["parity"] for one in compared)
-    told = {"rate": rate, "carried": round(carried(answers), 4), **parity}
-    print(told)  # pytest -rP shows it
+    figures = {"rate": rate, "carried": round(carried(answers), 4), **parity}
+    print(figures)  # pytest -rP shows it
     by_entity = Counter(
         entity
         for one in compared
         if one["parity"] == "stale"
-        for entity, seen in one["saw"].items()
-        if seen[2] != one["streamed"]["saw"][entity][2]
+        for entity, (_, _, digest) in one["saw"].items()
+        if digest != one["streamed"]["saw"][entity][2]
     )
-    assert parity["mismatch"] == 0, told
-    assert len(compared) >= 0.5 * len(sent), told
-    assert parity["stale"] <= MOST * len(compared), (told, by_entity)
+    assert parity["mismatch"] == 0, figures
+    assert len(compared) >= 0.5 * len(sent), figures
+    assert parity["stale"] <= MOST * len(compared), (figures, by_entity)

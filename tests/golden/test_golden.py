@@ -47,25 +47,25 @@ def detector(case: str) -> tuple[Detector, dict[str, Any]]:
 
 
 def children(case: str) -> list[dict[str, Any]]:
-    found, facts = detector(case)
+    parsed, facts = detector(case)
     state = RolloutState.model_validate(facts["state"])
     wanted = Wanted(
-        release=make_release(found, state, None, found.spec.policy),
+        release=make_release(parsed, state, None, parsed.spec.policy),
         state=state,
-        training_revision=training.wanted_revision(found.spec, found.feature_set, None, 0, 0),
+        training_revision=training.wanted_revision(parsed.spec, parsed.feature_set, None, 0, 0),
         keys=KEYS if facts["fresh"] else None,
     )
-    return [child.body for child in build_children(found, wanted)]
+    return [child.body for child in build_children(parsed, wanted)]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_children_are_as_recorded(case: str) -> None:
     """The builders give exactly what tests/golden holds; `make golden-update` records a change that is meant."""
-    made = yaml.dump_all(children(case), Dumper=_Plain, sort_keys=False, width=120)
+    rendered = yaml.dump_all(children(case), Dumper=_Plain, sort_keys=False, width=120)
     path = GOLDEN / case / "expected.yaml"
     if os.environ.get("FRAUD_UPDATE_GOLDEN") == "1":
-        path.write_text(made)
-    assert made == path.read_text()
+        path.write_text(rendered)
+    assert rendered == path.read_text()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -77,17 +77,17 @@ def test_examples_are_valid(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_names_are_unique_and_short_enough(case: str) -> None:
     """No two children share a kind and name, and none is longer than its kind takes."""
-    made = [(child["kind"], child["metadata"]["name"]) for child in children(case)]
-    assert len(made) == len(set(made))
-    for kind, name in made:
+    names = [(child["kind"], child["metadata"]["name"]) for child in children(case)]
+    assert len(names) == len(set(names))
+    for kind, name in names:
         assert len(name) <= BY_KIND[kind].longest_name, (kind, name)
 
 
 def _pods(value: Any) -> list[dict[str, Any]]:
     """All Pod specs anywhere inside."""
     if isinstance(value, dict):
-        found = [value] if "containers" in value and isinstance(value["containers"], list) else []
-        return found + [pod for item in value.values() for pod in _pods(item)]
+        pods = [value] if "containers" in value and isinstance(value["containers"], list) else []
+        return pods + [pod for item in value.values() for pod in _pods(item)]
     if isinstance(value, list):
         return [pod for item in value for pod in _pods(item)]
     return []
@@ -112,52 +112,52 @@ def test_every_pod_is_confined(case: str) -> None:
 
 def test_a_changed_policy_restarts_nothing() -> None:
     """Policy reaches the data path through the release, so the Pods' hash of the document doesn't move with it."""
-    found, _ = detector("payments")
-    bands = found.spec.policy.bands.model_copy(update={"review": 650})
-    policy = found.spec.policy.model_copy(update={"bands": bands})
+    parsed, _ = detector("payments")
+    bands = parsed.spec.policy.bands.model_copy(update={"review": 650})
+    policy = parsed.spec.policy.model_copy(update={"bands": bands})
     changed = Detector(
-        found.namespace,
-        found.name,
-        found.uid,
+        parsed.namespace,
+        parsed.name,
+        parsed.uid,
         2,
-        found.created,
+        parsed.created,
         {},
-        found.spec.model_copy(update={"policy": policy}),
+        parsed.spec.model_copy(update={"policy": policy}),
         PLATFORM,
     )
-    assert changed.config_hash == found.config_hash
-    assert changed.config.to_json() != found.config.to_json()
+    assert changed.config_hash == parsed.config_hash
+    assert changed.config.to_json() != parsed.config.to_json()
 
 
 def test_a_changed_partition_count_would_restart_all() -> None:
     """What a running process reads once is in the hash."""
-    found, _ = detector("payments")
-    kafka = found.spec.kafka.model_copy(update={"partitions": 8})
+    parsed, _ = detector("payments")
+    kafka = parsed.spec.kafka.model_copy(update={"partitions": 8})
     changed = Detector(
-        found.namespace,
-        found.name,
-        found.uid,
+        parsed.namespace,
+        parsed.name,
+        parsed.uid,
         2,
-        found.created,
+        parsed.created,
         {},
-        found.spec.model_copy(update={"kafka": kafka}),
+        parsed.spec.model_copy(update={"kafka": kafka}),
         PLATFORM,
     )
-    assert changed.config_hash != found.config_hash
+    assert changed.config_hash != parsed.config_hash
 
 
 def test_external_kafka_gets_no_children() -> None:
     """With kafka.external the operator makes no Kafka object and the document names the user's brokers."""
     body = yaml.safe_load((GOLDEN / "payments" / "cr.yaml").read_text())
     body["spec"]["kafka"] = {"external": {"bootstrapServers": "mine:9092"}, "partitions": 2}
-    found = Detector.parse(body, PLATFORM)
+    parsed = Detector.parse(body, PLATFORM)
     wanted = Wanted(
-        release=make_release(found, RolloutState(), None, found.spec.policy),
+        release=make_release(parsed, RolloutState(), None, parsed.spec.policy),
         state=RolloutState(),
         training_revision=None,
     )
-    assert not [child for child in build_children(found, wanted) if child.kind.startswith("Kafka")]
-    assert found.config.kafka.bootstrap_servers == "mine:9092"
+    assert not [child for child in build_children(parsed, wanted) if child.kind.startswith("Kafka")]
+    assert parsed.config.kafka.bootstrap_servers == "mine:9092"
 
 
 @functools.cache

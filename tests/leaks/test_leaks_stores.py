@@ -49,17 +49,17 @@ class Tracking(BaseHTTPRequestHandler):
             )
             return self._answer(json.dumps({"files": inner}).encode())
         first = "page_token" not in query
-        found = {"registered-models/search": {"registered_models": [{"name": "m" if first else "n"}]}}.get(
+        document = {"registered-models/search": {"registered_models": [{"name": "m" if first else "n"}]}}.get(
             path, {}
         )
         more = {"next_page_token": "2"} if path == "registered-models/search" and first else {}
-        return self._answer(json.dumps({**found, **more}).encode())
+        return self._answer(json.dumps({**document, **more}).encode())
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         runs = {"runs": [{"info": {"run_id": "r"}}]}
-        found = runs if self.path.endswith("runs/search") else {"experiments": [{"experiment_id": "1"}]}
-        self._answer(json.dumps(found).encode())
+        document = runs if self.path.endswith("runs/search") else {"experiments": [{"experiment_id": "1"}]}
+        self._answer(json.dumps(document).encode())
 
     def _answer(self, body: bytes) -> None:
         self.send_response(200)
@@ -116,7 +116,9 @@ def plant(config: DetectorConfig, env: dict[str, str]) -> None:
         pyarrow.parquet.write_table(table, root / "part.parquet", compression="zstd")
 
 
-def test_only_what_is_planted_is_found(stores: tuple[DetectorConfig, Path, dict[str, str]]) -> None:
+def test_what_is_planted_is_all_that_a_scan_finds(
+    stores: tuple[DetectorConfig, Path, dict[str, str]],
+) -> None:
     """Clean stores give no finding but for the artifact; then each planted number is found where it lies, in no raw topic or history."""
     config, live, env = stores
     clean = scan(config, live, env)
@@ -125,26 +127,26 @@ def test_only_what_is_planted_is_found(stores: tuple[DetectorConfig, Path, dict[
     assert clean["searched"][f"kafka/{config.identity.topic('accepted')}"] > 500
     assert f"kafka/{config.identity.topic('transactions')}" not in clean["searched"]
     plant(config, env)
-    found: dict[str, Any] = scan(config, live, env)
+    report: dict[str, Any] = scan(config, live, env)
     topic = config.identity.topic
     # PostgreSQL may have taken a sample for its statistics by then, or not.
-    hits = [(hit["place"], hit["form"]) for hit in found["hits"] if hit["place"] != "postgres/pg_stats"]
+    hits = [(hit["place"], hit["form"]) for hit in report["hits"] if hit["place"] != "postgres/pg_stats"]
     assert sorted(hits) == sorted(
         [
             (f"kafka/{topic('decisions')}", "plain"), (f"kafka/{topic('dead-letters')}", "base64"),
             ("redis", "plain"), ("redis", "plain"), ("redis", "plain"), ("postgres/s.t", "plain"),
             ("lake", "plain"), ("mlflow/artifacts", "plain"),
         ]
-    ), found  # fmt: skip
-    assert CARD not in json.dumps(found)
+    ), report  # fmt: skip
+    assert CARD not in json.dumps(report)
 
 
-def test_a_store_that_is_gone_is_told(stores: tuple[DetectorConfig, Path, dict[str, str]]) -> None:
+def test_a_store_that_is_gone_is_named(stores: tuple[DetectorConfig, Path, dict[str, str]]) -> None:
     """What can't be searched is named as such, and the others are searched all the same."""
     config, live, env = stores
-    found = scan(config, live, {**env, "REDIS_URL": "redis://127.0.0.1:9/0"})
-    assert [text.partition(":")[0] for text in found["unread"]] == ["redis"]
-    assert any(place.startswith("postgres/") for place in found["searched"])
+    report = scan(config, live, {**env, "REDIS_URL": "redis://127.0.0.1:9/0"})
+    assert [text.partition(":")[0] for text in report["unread"]] == ["redis"]
+    assert any(place.startswith("postgres/") for place in report["searched"])
 
 
 def test_a_file_that_vanishes_from_the_lake_leaves_the_others_to_be_searched(

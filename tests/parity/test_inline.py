@@ -64,7 +64,7 @@ def decided(
         )
         assert computed.vector is not None
         assert computed.degraded == []
-        yield item.n, computed.vector, {entity: seen[2] for entity, seen in computed.saw.items()}
+        yield item.n, computed.vector, {entity: digest for entity, (_, _, digest) in computed.saw.items()}
         for entity, key in keys:
             _, stream[key], _ = features.stage(entity).observe(stream.get(key), event, 1)
             redis[key].pending.append(orjson.dumps(event))
@@ -73,12 +73,12 @@ def decided(
 def test_the_service_leaves_its_vectors() -> None:
     """One vector for each payment that is no repeat, made of a profile and the events that it lacks."""
     features, story = compile_detector(parity.config().spec), parity.tell()
-    found: dict[str, Any] = {"saw": {}}
+    document: dict[str, Any] = {"saw": {}}
     passes = {"one": None, **parity.orders()}
     for name, order in passes.items():
         entities = (name,) if order else ("customer", "counterparty")
         mine = parity.columns(features, name) if order else None
-        made = list(decided(features, story, order, entities))
-        found[name] = {n: parity.hexes(vector, mine) for n, vector, _ in made}
-        found["saw"][name] = {n: saw for n, _, saw in made}
-    parity.leave("inline", found)
+        computed = list(decided(features, story, order, entities))
+        document[name] = {n: parity.hexes(vector, mine) for n, vector, _ in computed}
+        document["saw"][name] = {n: saw for n, _, saw in computed}
+    parity.leave("inline", document)

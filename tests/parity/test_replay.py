@@ -38,8 +38,8 @@ def test_plain_replay_leaves_its_vectors() -> None:
     features, story = compile_detector(parity.config().spec), parity.tell()
     one = {n: parity.hexes(vector) for n, vector in replayed(features, story.items())}
     assert len(one) == len(story.payments)
-    found: dict[str, Any] = {"one": one}
+    document: dict[str, Any] = {"one": one}
     for entity, order in parity.orders().items():
         mine = parity.columns(features, entity)
-        found[entity] = {n: parity.hexes(v, mine) for n, v in replayed(features, story.items(order))}
-    parity.leave("replay", found)
+        document[entity] = {n: parity.hexes(v, mine) for n, v in replayed(features, story.items(order))}
+    parity.leave("replay", document)

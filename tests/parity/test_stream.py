@@ -89,10 +89,10 @@ class Run:
         kafka.wait_for(done, 240, f"a checkpoint with {self.sent[noun]} {noun}, see {self.folder}/job.log")
 
     def checkpoint(self) -> str:
-        found = sorted(
+        checkpoints = sorted(
             self.folder.glob("checkpoints/*/chk-*/_metadata"), key=lambda path: path.stat().st_mtime
         )
-        return f"file://{found[-1].parent}"
+        return f"file://{checkpoints[-1].parent}"
 
     def records(self) -> list[dict[str, Any]]:
         """Every emission in the order of its partition, with the number of its payment."""
@@ -100,14 +100,14 @@ class Run:
             (m.partition(), m.offset()): orjson.loads(m.value())["n"]
             for m in self.broker.read(self.topic("transactions"))
         }
-        found = []
+        emissions = []
         for message in self.broker.read(self.topic("features")):
             record = orjson.loads(message.value())
             source = record["source"]
             record["n"] = numbers[source["partition"], source["offset"]]
             record["at"] = [message.timestamp()[1], message.partition(), message.offset()]
-            found.append(record)
-        return found
+            emissions.append(record)
+        return emissions
 
 
 def order(story: parity.Story, records: list[dict[str, Any]], entity: str) -> list[int]:

@@ -25,7 +25,7 @@ def expected(path: str) -> set[str]:
     return {str(payment.n) for payment in STORY.payments} if path == "replay" else NEW
 
 
-def same_seen(path: str, name: str, record: dict[str, Any]) -> bool:
+def same_digests(path: str, name: str, record: dict[str, Any]) -> bool:
     """Whether the path saw the set that the stream saw. Only the inline path may not: a late pending event of a busy key
     is left to the stream, as nobody can tell whether the profile has it."""
     if path != "inline":
@@ -51,9 +51,9 @@ def test_with_one_partition_every_emission_has_the_same_bits(path: str) -> None:
     assert set(theirs) == expected(path)
     twice = len(records) - len(STORY.payments)
     compared = [r for r in records if str(r["n"]) in theirs]
-    fresh = [r for r in compared if same_seen(path, "one", r)]
-    told = f"{len(records)} emissions, {twice} of them again, against {path}"
-    print(f"one partition: {told}: {len(fresh)} of the same set, {len(compared) - len(fresh)} stale")
+    fresh = [r for r in compared if same_digests(path, "one", r)]
+    summary = f"{len(records)} emissions, {twice} of them again, against {path}"
+    print(f"one partition: {summary}: {len(fresh)} of the same set, {len(compared) - len(fresh)} stale")
     assert twice > 0
     assert len(compared) - len(fresh) <= len(compared) // 100
     assert [r["n"] for r in fresh if parity.hexes(r["vector"]) != theirs[str(r["n"])]] == []
@@ -71,11 +71,11 @@ def test_with_two_partitions_every_record_emitted_once_has_the_same_bits(path: s
     assert set(theirs) == expected(path)
     times = Counter(str(record["n"]) for record in records)
     _, last = first_and_last(records)
-    fresh = [n for n in theirs if same_seen(path, entity, last[n])]
+    fresh = [n for n in theirs if same_digests(path, entity, last[n])]
     once = [n for n in fresh if times[n] == 1]
     twice = [n for n in fresh if times[n] > 1]
-    told = f"{len(once)} emitted once, {len(twice)} twice, {len(theirs) - len(fresh)} stale"
-    print(f"two partitions, {entity} against {path}: {told}")
+    summary = f"{len(once)} emitted once, {len(twice)} twice, {len(theirs) - len(fresh)} stale"
+    print(f"two partitions, {entity} against {path}: {summary}")
     assert len(theirs) - len(fresh) <= len(theirs) // 100
     assert len(once) > 0 < len(twice)
     assert [n for n in (*once, *twice) if parity.hexes(last[n]["vector"], mine) != theirs[n]] == []
@@ -89,7 +89,7 @@ def test_no_column_is_left_uncompared() -> None:
 
 
 @pytest.mark.parametrize("name", ["stream-one", "stream-two"])
-def test_first_emissions_stand_and_each_is_made_again_from_what_it_saw(name: str) -> None:
+def test_first_emissions_stand_and_each_is_computed_again_from_what_it_saw(name: str) -> None:
     """Decided on first emissions, as the worker does: the audit counts those emitted twice, and no vector differs."""
     records = parity.fetch(name)["records"]
     first, _ = first_and_last(records)
@@ -104,8 +104,8 @@ def test_first_emissions_stand_and_each_is_made_again_from_what_it_saw(name: str
     ]
     labels = [
         {**label, "at": [chapter, 0, i]}
-        for chapter, found in enumerate(STORY.labels)
-        for i, label in enumerate(found)
+        for chapter, chapter_labels in enumerate(STORY.labels)
+        for i, label in enumerate(chapter_labels)
     ]
     result = audit(compile_detector(parity.config().spec), {}, decisions, records, labels)
     print(f"{name}: {result}")
@@ -126,13 +126,13 @@ def test_the_story_holds_what_it_says() -> None:
     assert sum(b < a for a, b in pairwise(times)) > 100
     assert sum(payment.repeat for payment in STORY.payments) > 30
     assert sum(row["merchant"] is None for row in rows) > 100
-    assert sum(not label["fraud"] for found in STORY.labels for label in found) > 10
-    seen = {parity.hexes(r["vector"]) for r in parity.fetch("stream-one")["records"]}
+    assert sum(not label["fraud"] for chapter in STORY.labels for label in chapter) > 10
+    vectors = {parity.hexes(r["vector"]) for r in parity.fetch("stream-one")["records"]}
     features = compile_detector(parity.config().spec)
     at = features.names.index("frauds_1d") * 16
     zero = struct.pack("<d", 0.0).hex()
     nan = struct.pack("<d", float("nan")).hex()
-    assert sum(one[at : at + 16] not in (zero, nan) for one in seen) > 20
+    assert sum(one[at : at + 16] not in (zero, nan) for one in vectors) > 20
 
 
 def test_training_is_fit_on_the_bits_of_plain_replay() -> None:
@@ -142,8 +142,8 @@ def test_training_is_fit_on_the_bits_of_plain_replay() -> None:
     schema, tokeniser = parity.intake()
     events = {p.row["id"]: schema.parse(parity.raw(p), tokeniser, parity.NOW)[0] for p in STORY.payments}
     features = compile_detector(parity.config().spec)
-    made = b"".join(
+    replayed = b"".join(
         struct.pack(f"<{len(vector)}f", *vector)
         for _, vector in replay(features, [events[name] for name in ids], theirs["labels"])
     )
-    assert made.hex() == matrix
+    assert replayed.hex() == matrix

@@ -94,20 +94,20 @@ def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server) -
             "INSERT INTO labels (id, fraud, source, claimed, known, time, entities) VALUES ('tx/2', true, 'analyst', 5, 6, 1, '{}')"
         )
 
-    seen: list[dict[str, object]] = []
+    alerts: list[dict[str, object]] = []
     while True:
-        query = {"limit": "7"} | ({"before": f"{seen[-1]['decided']},{seen[-1]['id']}"} if seen else {})
+        query = {"limit": "7"} | ({"before": f"{alerts[-1]['decided']},{alerts[-1]['id']}"} if alerts else {})
         page = client.get("/api/alerts", params=query, headers=KEY).json()["alerts"]
         if not page:
             break
-        seen += page
+        alerts += page
     want = sorted((n // 10, f"tx/{n}") for n in range(60) if n % 3)
-    assert [(alert["decided"], alert["id"]) for alert in seen] == want[::-1]
+    assert [(alert["decided"], alert["id"]) for alert in alerts] == want[::-1]
 
-    found = client.get("/api/transactions/tx%2F2", headers=KEY).json()
-    assert found["decision"] == record(2)
-    assert found["label"] == {"fraud": True, "source": "analyst", "claimed": 5, "known": 6}
-    assert found["reports"] == [{"fraud": True, "source": "analyst", "claimed": 5, "known": 6}]
+    transaction = client.get("/api/transactions/tx%2F2", headers=KEY).json()
+    assert transaction["decision"] == record(2)
+    assert transaction["label"] == {"fraud": True, "source": "analyst", "claimed": 5, "known": 6}
+    assert transaction["reports"] == [{"fraud": True, "source": "analyst", "claimed": 5, "known": 6}]
     alone = client.get("/api/transactions/alone", headers=KEY).json()
     assert alone["decision"] is None
     assert len(alone["reports"]) == 1

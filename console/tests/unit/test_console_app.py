@@ -43,7 +43,7 @@ def ledger() -> Memory:
 
 @pytest.fixture
 def client(ledger: Memory) -> TestClient:
-    return TestClient(Console(ledger, "secret", "tests.cards").app())  # type: ignore[arg-type]
+    return TestClient(Console(ledger, "secret", "tests.cards").app())  # type: ignore[arg-type]  # a fake
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "other"}, {"X-API-Key": ""}])
@@ -61,10 +61,10 @@ def test_the_api_asks_for_the_key(
 def test_an_empty_key_is_refused_at_the_start(ledger: Memory) -> None:
     """A forgotten secret must not open the console to everyone."""
     with pytest.raises(ValueError, match="API_KEY"):
-        Console(ledger, "", "tests.cards")  # type: ignore[arg-type]
+        Console(ledger, "", "tests.cards")  # type: ignore[arg-type]  # a fake
 
 
-def test_alerts_are_paged_by_the_last_one_seen(client: TestClient, ledger: Memory) -> None:
+def test_alerts_are_paged_by_the_last_one(client: TestClient, ledger: Memory) -> None:
     """limit defaults to 50; before names the alert to go on from, whose id may hold a comma."""
     assert client.get("/api/alerts", headers=KEY).json() == {"alerts": [{"id": NASTY, "decided": 5}]}
     client.get("/api/alerts", params={"limit": 7, "before": "99,a,b"}, headers=KEY)

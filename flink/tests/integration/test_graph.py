@@ -20,11 +20,11 @@ def test_every_stateful_step_has_a_constant_uid() -> None:
     environment = job.build(config, {"pipeline.jars": f"file://{jar}"})
     nodes = list(environment._j_stream_execution_environment.getTransformations())
     uids: set[str] = set()
-    seen: set[int] = set()
+    visited: set[int] = set()
     while nodes:
         node = nodes.pop()
-        if node.getId() not in seen:
-            seen.add(node.getId())
+        if node.getId() not in visited:
+            visited.add(node.getId())
             nodes.extend(node.getInputs())
             uids.add(node.getUid())
     sources = {f"{noun}-source-v1" for noun in tables.SOURCES}

@@ -38,7 +38,7 @@ BAD = {
 
 
 @dataclass
-class Outcome:
+class JobOutcome:
     config: DetectorConfig
     start: int
     features: list[dict[str, Any]]
@@ -53,9 +53,9 @@ class Outcome:
 
 def transactions(start: int) -> list[dict[str, Any]]:
     """300 payments of 7 cards at 5 merchants, one without a merchant; every 50th is sent again."""
-    made: list[dict[str, Any]] = []
+    payments: list[dict[str, Any]] = []
     for i in range(300):
-        made.append(
+        payments.append(
             {
                 "id": f"tx-{i}",
                 "time": start + i * 1000,
@@ -66,12 +66,12 @@ def transactions(start: int) -> list[dict[str, Any]]:
             }
         )
         if i % 50 == 49:
-            made.append(made[-5])
-    return made
+            payments.append(payments[-5])
+    return payments
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> JobOutcome:
     folder = tmp_path_factory.mktemp("job")
     start = time.time_ns() // 1_000_000 - 200_000
     with kafka.broker(folder / "kafka") as broker:
@@ -135,12 +135,12 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
                 120,
                 "every record's outcome",
             )
-        found = broker.read(identity.topic("features"))
-        return Outcome(
+        messages = broker.read(identity.topic("features"))
+        return JobOutcome(
             config,
             start,
-            [orjson.loads(m.value()) for m in found],
-            [m.key() for m in found],
+            [orjson.loads(m.value()) for m in messages],
+            [m.key() for m in messages],
             [orjson.loads(m.value()) for m in broker.read(identity.topic("dead-letters"))],
             {m.key(): m.value() for m in broker.read(identity.topic("profiles"))},
             seed_key,
@@ -152,14 +152,14 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 def _label(start: int) -> dict[str, Any]:
     """A fraud of nine days ago, known between the two halves of the stream."""
-    known = start + 140_000
+    known_at = start + 140_000
     return {
         "id": "fraud-1",
         "time": start - 9 * 86_400_000,
         "fraud": True,
         "source": "chargeback",
-        "claimed": known,
-        "known": known,
+        "claimed": known_at,
+        "known": known_at,
     }
 
 
@@ -175,7 +175,7 @@ def _accepted(schema: EventSchema, tokeniser: Tokeniser, start: int) -> list[dic
     ]
 
 
-def test_each_record_ends_once(outcome: Outcome) -> None:
+def test_each_record_ends_once(outcome: JobOutcome) -> None:
     """Every good record is in features once per send, every bad one in dead-letters with its reason."""
     ids = Counter(record["event"]["id"] for record in outcome.features)
     expected = Counter(tx["id"] for tx in outcome.sent) + Counter(["in-1", "in-2"])
@@ -185,7 +185,7 @@ def test_each_record_ends_once(outcome: Outcome) -> None:
     assert reasons == Counter(BAD.values()) + others
 
 
-def test_features_equal_plain_calls(outcome: Outcome) -> None:
+def test_features_equal_plain_calls(outcome: JobOutcome) -> None:
     """Replaying the records in the order of emission through the plain engine gives the same vectors, bit for bit."""
     engine = compile_detector(outcome.config.spec)
     tokeniser = Tokeniser.from_hex(stream.TOKEN_KEY)
@@ -204,20 +204,20 @@ def test_features_equal_plain_calls(outcome: Outcome) -> None:
         assert record["saw"] == {e: [s[0], s[1], f"{s[2]:016x}"] for e, s in saw.items()}
         for entity, state in new.items():
             states[(entity, event["entities"][entity])] = state
-        assert record["repeat"] == (event["id"] in _seen(outcome, position))
+        assert record["repeat"] == (event["id"] in _ids_before(outcome, position))
     for (entity, token), state in states.items():
         assert outcome.profiles[_key(outcome, entity, token)] == state, (entity, token)
 
 
-def _seen(outcome: Outcome, position: int) -> set[str]:
+def _ids_before(outcome: JobOutcome, position: int) -> set[str]:
     return {record["event"]["id"] for record in outcome.features[:position]}
 
 
-def _key(outcome: Outcome, entity: str, token: str) -> bytes:
+def _key(outcome: JobOutcome, entity: str, token: str) -> bytes:
     return profile_key(outcome.config.hash6, entity, token).encode()
 
 
-def test_a_seed_is_taken_before_the_first_event(outcome: Outcome) -> None:
+def test_a_seed_is_taken_before_the_first_event(outcome: JobOutcome) -> None:
     """The seeded card's first vector builds on the seed, whose epoch its profile keeps."""
     token = outcome.seed_key.decode().split(":", 2)[2]
     first = next(r for r in outcome.features if r["event"]["entities"]["customer"] == token)
@@ -225,7 +225,7 @@ def test_a_seed_is_taken_before_the_first_event(outcome: Outcome) -> None:
     assert profile_header.read(outcome.profiles[outcome.seed_key]).epoch == 4
 
 
-def test_a_label_reaches_the_counterparty(outcome: Outcome) -> None:
+def test_a_label_reaches_the_counterparty(outcome: JobOutcome) -> None:
     """After the label the shop's stage has applied one more than its events."""
     key = _key(outcome, "counterparty", "shop-3")
     events = {
@@ -237,7 +237,7 @@ def test_a_label_reaches_the_counterparty(outcome: Outcome) -> None:
     assert (shop[0]["vector"][at], shop[-1]["vector"][at]) == (0.0, 1.0)
 
 
-def test_an_event_without_an_entity_skips_its_stage(outcome: Outcome) -> None:
+def test_an_event_without_an_entity_skips_its_stage(outcome: JobOutcome) -> None:
     """The payment without a merchant has the customer's values and nulls for the rest."""
     record = next(r for r in outcome.features if r["event"]["id"] == "tx-33")
     assert set(record["saw"]) == {"customer"}
@@ -245,7 +245,7 @@ def test_an_event_without_an_entity_skips_its_stage(outcome: Outcome) -> None:
     assert any(value is not None for value in record["vector"])
 
 
-def test_an_accepted_record_is_never_lost(outcome: Outcome) -> None:
+def test_an_accepted_record_is_never_lost(outcome: JobOutcome) -> None:
     """A damaged accepted event goes on with its decision, a null vector and a reason; a whole one with a vector."""
     whole, damaged = (
         next(r for r in outcome.features if r["event"]["id"] == one) for one in ("in-1", "in-2")
@@ -257,7 +257,7 @@ def test_an_accepted_record_is_never_lost(outcome: Outcome) -> None:
     assert damaged["decision"]["id"] == "in-2"
 
 
-def test_records_are_keyed_by_the_first_entity(outcome: Outcome) -> None:
+def test_records_are_keyed_by_the_first_entity(outcome: JobOutcome) -> None:
     """The Kafka key is the customer's token, and no clear card number leaves the intake."""
     for key, record in zip(outcome.keys, outcome.features, strict=True):
         if record["event"]["id"] != "in-2":
@@ -266,7 +266,7 @@ def test_records_are_keyed_by_the_first_entity(outcome: Outcome) -> None:
         assert "card-" not in str(record)
 
 
-def test_a_dead_letter_opens_with_the_key(outcome: Outcome) -> None:
+def test_a_dead_letter_opens_with_the_key(outcome: JobOutcome) -> None:
     """Each letter holds the bytes that came, sealed, and says where they lay."""
     cipher = DeadLetterCipher(stream.DEAD_LETTER_KEY)
     opened = {cipher.decrypt(letter["payload"]): letter for letter in outcome.letters}
@@ -276,13 +276,13 @@ def test_a_dead_letter_opens_with_the_key(outcome: Outcome) -> None:
         assert opened[raw]["source"]["offset"] >= len(outcome.sent) // 2
 
 
-def test_it_says_which_run_it_was(outcome: Outcome) -> None:
+def test_it_says_which_run_it_was(outcome: JobOutcome) -> None:
     """All records of one attempt carry one run, and the set they were computed by."""
     assert len({record["run"] for record in outcome.features}) == 1
     assert {record["set"] for record in outcome.features} == {outcome.config.feature_set}
 
 
-def test_nothing_else_is_written(outcome: Outcome) -> None:
+def test_nothing_else_is_written(outcome: JobOutcome) -> None:
     """Every profile key belongs to this set and to one of the detector's entities."""
     for key in outcome.profiles:
         hash6, entity, _ = key.decode().split(":", 2)

@@ -84,8 +84,8 @@ def test_a_killed_task_manager_loses_nothing(tmp_path: Path) -> None:
     for row in sent:
         event = schema.canonical(row, tokeniser, start + COUNT)
         keys = {entity: (entity, str(token)) for entity, token in event["entities"].items()}
-        known = {entity: states.get(key) for entity, key in keys.items()}
-        vector, new, _ = engine.observe(known, event, config.epoch)
+        own_states = {entity: states.get(key) for entity, key in keys.items()}
+        vector, new, _ = engine.observe(own_states, event, config.epoch)
         states.update({keys[entity]: state for entity, state in new.items()})
         vectors[event["id"]] = [None if value != value else value for value in vector]
     print(f"{len(emitted)} emitted, {len(emitted) - COUNT} of them again, {len(profiles)} profiles")

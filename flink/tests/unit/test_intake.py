@@ -46,9 +46,9 @@ def event_element(outcome: object) -> EventElement:
     return outcome
 
 
-def letter(found: object) -> dict[str, Any]:
-    assert isinstance(found, DeadLetterRow)
-    return dict(orjson.loads(found.value))
+def letter(outcome: object) -> dict[str, Any]:
+    assert isinstance(outcome, DeadLetterRow)
+    return dict(orjson.loads(outcome.value))
 
 
 def test_intake_and_stages_need_no_flink() -> None:
@@ -78,12 +78,12 @@ def test_a_transaction_becomes_an_element() -> None:
         (orjson.dumps({**RAW, "decision": {"action": "approve"}}), "carries_decision"),
     ],
 )
-def test_a_bad_transaction_is_sealed(raw: bytes | None, reason: str) -> None:
+def test_a_bad_transaction_becomes_an_encrypted_letter(raw: bytes | None, reason: str) -> None:
     """Its letter says why and whence, holds at most the first bytes, and only the key opens them."""
-    found = letter(INTAKE.transaction(raw, SOURCE, NOW))
-    assert found["reason"] == reason
-    assert (found["source"], found["stage"], found["appended"]) == (SOURCE, "stream", NOW)
-    assert DeadLetterCipher(KEY).decrypt(found["payload"]) == (raw or b"")[:MAX_EVENT_BYTES]
+    dead = letter(INTAKE.transaction(raw, SOURCE, NOW))
+    assert dead["reason"] == reason
+    assert (dead["source"], dead["stage"], dead["appended"]) == (SOURCE, "stream", NOW)
+    assert DeadLetterCipher(KEY).decrypt(dead["payload"]) == (raw or b"")[:MAX_EVENT_BYTES]
 
 
 def test_another_currency_is_a_dead_letter() -> None:
@@ -106,9 +106,9 @@ def test_another_currency_is_a_dead_letter() -> None:
 
 def test_a_letter_with_an_id_is_keyed_by_it() -> None:
     """Letters of one id follow each other on one partition."""
-    found = INTAKE.transaction(orjson.dumps({**RAW, "amount": -1}), SOURCE, NOW)
-    assert isinstance(found, DeadLetterRow)
-    assert found.key == b"a"
+    row = INTAKE.transaction(orjson.dumps({**RAW, "amount": -1}), SOURCE, NOW)
+    assert isinstance(row, DeadLetterRow)
+    assert row.key == b"a"
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_the_decisions_own_hash_stands_for_a_lost_one(body_hash: object) -> None
 
 def test_a_letter_of_accepted_names_the_id_where_it_holds_one() -> None:
     """So that the id has an end."""
-    found = INTAKE.accepted(orjson.dumps({"event": WHOLE_EVENT, "hash": "h"}), SOURCE, NOW)
-    assert letter(found)["id"] == "a"
+    row = INTAKE.accepted(orjson.dumps({"event": WHOLE_EVENT, "hash": "h"}), SOURCE, NOW)
+    assert letter(row)["id"] == "a"
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"{}", b"[]", b'{"event":{}}'])
@@ -217,17 +217,17 @@ def test_a_seed_that_no_stage_can_read_is_a_dead_letter() -> None:
     good = engine.stage("customer").open(None, 2).dump()
     other = engine.stage("counterparty").open(None, 2).dump()
     for value in (good[:-1], b"rubbish", other):
-        found = letter(INTAKE.take("seeds", key, value, SOURCE, NOW))
-        assert (found["reason"], found["source"], found["id"]) == ("wrong_type", SOURCE, None)
-        assert DeadLetterCipher(KEY).decrypt(found["payload"]) == value
+        dead = letter(INTAKE.take("seeds", key, value, SOURCE, NOW))
+        assert (dead["reason"], dead["source"], dead["id"]) == ("wrong_type", SOURCE, None)
+        assert DeadLetterCipher(KEY).decrypt(dead["payload"]) == value
 
 
 @pytest.mark.parametrize("name", ["time", "known"])
 def test_a_label_whose_time_no_state_can_hold_is_a_dead_letter(name: str) -> None:
     """A stage would fail on it, and the label would be gone."""
     for value in (2**63, -1):
-        found = letter(INTAKE.label(orjson.dumps({**LABEL_RECORD, name: value}), SOURCE, NOW))
-        assert (found["reason"], found["source"]) == ("wrong_type", SOURCE)
+        dead = letter(INTAKE.label(orjson.dumps({**LABEL_RECORD, name: value}), SOURCE, NOW))
+        assert (dead["reason"], dead["source"]) == ("wrong_type", SOURCE)
 
 
 def test_a_missing_entity_is_spread_by_id() -> None:

@@ -84,9 +84,9 @@ def test_a_label_counts_once() -> None:
 
 
 def later_version(state: bytes) -> bytes:
-    made = bytearray(state)
-    struct.pack_into("<H", made, 2, 99)
-    return bytes(made)
+    changed = bytearray(state)
+    struct.pack_into("<H", changed, 2, 99)
+    return bytes(changed)
 
 
 def test_a_state_that_cannot_be_read_is_missing_and_begins_anew() -> None:

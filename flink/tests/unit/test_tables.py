@@ -1,4 +1,4 @@
-"""The tables' settings, and what the README tells the operator."""
+"""The tables' settings, and the configuration in the README."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_no_option_can_end_its_quotes() -> None:
 
 
 def test_the_readme_agrees_with_the_code() -> None:
-    """What the operator is told does not contradict what the job sets itself."""
+    """The documented configuration doesn't contradict what the job sets itself."""
     block = flink_cluster.documented()
-    told = block["flinkConfiguration"]
-    assert {name: told[name] for name in job.FIXED if name in told} == {
-        name: text for name, text in job.FIXED.items() if name in told
+    documented = block["flinkConfiguration"]
+    assert {name: documented[name] for name in job.FIXED if name in documented} == {
+        name: text for name, text in job.FIXED.items() if name in documented
     }
-    assert "--add-opens=java.base/java.util=ALL-UNNAMED" in told["env.java.opts.all"]
+    assert "--add-opens=java.base/java.util=ALL-UNNAMED" in documented["env.java.opts.all"]
     assert block["args"][-1].endswith("/fraud_flink/job.py")

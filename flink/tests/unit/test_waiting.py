@@ -72,29 +72,29 @@ def context() -> Context:
 @pytest.fixture
 def stage(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EntityFunction]:
     monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
-    made = EntityFunction(1, last=True)
-    made.open(context)  # type: ignore[arg-type]
-    yield made
+    function = EntityFunction(1, last=True)
+    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    yield function
 
 
 def elements(count: int) -> list[Packed]:
     """Events of one merchant as the inline door decided them: each saw all before it."""
-    found: list[Packed] = []
+    packed: list[Packed] = []
     state: bytes | None = None
     for i in range(count):
         event = one_event(i)
-        seen = ENGINE.stage("counterparty").open(state, CONFIG.epoch)
-        epoch, seq, digest = seen.saw
-        seen.observe(event)
-        state = seen.dump()
+        state_before = ENGINE.stage("counterparty").open(state, CONFIG.epoch)
+        epoch, seq, digest = state_before.saw
+        state_before.observe(event)
+        state = state_before.dump()
         saw = {"customer": [1, 0, "0" * 16], "counterparty": [epoch, seq, f"{digest:016x}"]}
         record = {"event": event, "hash": "h", "decision": {"id": event["id"], "saw": saw}}
         source: Any = {"topic": "t", "partition": 0, "offset": i}
         element = INTAKE.accepted(orjson.dumps(record), source, NOW)
         assert isinstance(element, EventElement)
         element.values["customer"] = [0.0] * ENGINE.stages[0].width
-        found.append(element.packed())
-    return found
+        packed.append(element.packed())
+    return packed
 
 
 def one_event(i: int) -> Any:
@@ -115,12 +115,12 @@ def features(out: Iterator[Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
-def test_any_order_comes_out_as_it_was_seen(
+def test_any_order_comes_out_as_the_decisions_saw_it(
     stage: EntityFunction, context: Context, order: tuple[int, ...]
 ) -> None:
     """Each record has exactly what its decision saw, once all are there, and none is lost or doubled."""
-    given = elements(4)
-    out = [one for i in order for one in features(stage.process_element(given[i], context))]
+    packed = elements(4)
+    out = [one for i in order for one in features(stage.process_element(packed[i], context))]
     assert [one["event"]["id"] for one in out] == ["e0", "e1", "e2", "e3"]
     for one in out:
         assert one["saw"]["counterparty"] == one["decision"]["saw"]["counterparty"]
@@ -130,22 +130,22 @@ def test_any_order_comes_out_as_it_was_seen(
 
 def test_it_waits_no_longer_than_it_must(stage: EntityFunction, context: Context) -> None:
     """What never comes is not waited for beyond the timer; then all go on, the one that saw least first."""
-    given = elements(4)
-    assert features(stage.process_element(given[3], context)) == []
+    packed = elements(4)
+    assert features(stage.process_element(packed[3], context)) == []
     context.now += 10
-    assert features(stage.process_element(given[2], context)) == []
+    assert features(stage.process_element(packed[2], context)) == []
     assert context.timers[0] == NOW + WAIT_MS
     out = features(stage.on_timer(context.timers[0], context))
     assert [one["event"]["id"] for one in out] == ["e2", "e3"]
-    assert features(stage.process_element(given[0], context))[0]["event"]["id"] == "e0"
+    assert features(stage.process_element(packed[0], context))[0]["event"]["id"] == "e0"
 
 
 def test_a_restart_keeps_what_waits(stage: EntityFunction, context: Context) -> None:
     """The waiting are in the key's state: another attempt's timer finds them."""
-    given = elements(2)
-    assert features(stage.process_element(given[1], context)) == []
+    packed = elements(2)
+    assert features(stage.process_element(packed[1], context)) == []
     again = EntityFunction(1, last=True)
-    again.open(context)  # type: ignore[arg-type]
+    again.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
     assert [one["event"]["id"] for one in features(again.on_timer(context.timers[0], context))] == ["e1"]
 
 
@@ -153,11 +153,11 @@ def test_what_waits_and_cannot_be_read_does_not_stop_the_stream(
     stage: EntityFunction, context: Context, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Bytes of a key that are no list of events are dropped with an error: read again after each restart, they would end it."""
-    given = elements(3)
+    packed = elements(3)
     context.states["waiting-v1"].held = b"rubbish"
-    assert features(stage.process_element(given[1], context)) == []
+    assert features(stage.process_element(packed[1], context)) == []
     assert "can't be read" in caplog.text
-    out = features(stage.process_element(given[0], context))
+    out = features(stage.process_element(packed[0], context))
     assert [one["event"]["id"] for one in out] == ["e0", "e1"]
     context.states["waiting-v1"].held = b"rubbish"
     assert features(stage.on_timer(context.timers[0], context)) == []
@@ -166,8 +166,8 @@ def test_what_waits_and_cannot_be_read_does_not_stop_the_stream(
 
 def test_no_more_wait_than_the_bound(stage: EntityFunction, context: Context) -> None:
     """A key whose state was lost doesn't gather its traffic: beyond the bound events go on at once."""
-    given = elements(WAITING_MAX + 2)
-    out = [one for element in given[1:] for one in features(stage.process_element(element, context))]
+    packed = elements(WAITING_MAX + 2)
+    out = [one for element in packed[1:] for one in features(stage.process_element(element, context))]
     assert out[0]["event"]["id"] == f"e{WAITING_MAX + 1}"
     assert len(out) == WAITING_MAX + 1
 

@@ -114,7 +114,7 @@ def test_what_an_earlier_run_wrote_is_replaced(tmp_path: Path) -> None:
     assert evaluate.foreign(tmp_path) == ["plots/notes.svg"]
 
 
-def test_a_history_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_history_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rather than a folder of this command's own that holds none."""
     cr, _ = inputs(tmp_path / "in")
     assert run(cr, tmp_path / "none.csv", tmp_path / "out") == ExitCode.REASON_GIVEN

@@ -68,7 +68,7 @@ class Reader(threading.Thread):
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(name="reader", daemon=True)
-        self._stream, self.seen, self.on = stream, list[tuple[float, int, str]](), True
+        self._stream, self.visible, self.on = stream, list[tuple[float, int, str]](), True
 
     def run(self) -> None:
         consumer = self._stream.stack.broker.consumer("loop", reconnect_backoff_max_ms=500)
@@ -81,13 +81,13 @@ class Reader(threading.Thread):
                         int(message.partition() or 0),
                         orjson.loads(message.value())["id"],
                     )
-                    self.seen.append(at)
+                    self.visible.append(at)
         consumer.close()
 
     def first(self, since: float) -> float | None:
         """When new decisions were there on every partition; None before."""
         firsts = [
-            next((at for at, where, _ in self.seen if where == p and at > since), None) for p in PARTITIONS
+            next((at for at, where, _ in self.visible if where == p and at > since), None) for p in PARTITIONS
         ]
         return max(at for at in firsts if at is not None) if None not in firsts else None
 
@@ -116,8 +116,8 @@ def open_ends(broker: Broker, topics: Sequence[str]) -> list[str]:
     return [f"{topic} [{p}]" for (topic, p), end in stable.items() if end < whole[topic, p]]
 
 
-def say(told: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def say(figures: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(figures) + "\n")
     sys.stdout.flush()
 
 
@@ -149,26 +149,28 @@ def test_the_stream_door_decides_again_soon_after_each_kill_of_the_broker(tmp_pa
                 stack.broker.start()
                 back = answered(stack.broker)
                 first = wait_for(lambda since=since: reader.first(since), 300, f"decisions in round {number}")
-                told = {
+                figures = {
                     "round": number,
                     "broker_s": round(back - since, 1),
                     "decides_again_s": round(max(0.0, first - back), 1),
                     "worker_ended": len(ended) - before,
                 }
-                say(told)
+                say(figures)
                 if first - back > SOON:
-                    late.append(told)
+                    late.append(figures)
                 # Kills are to fall anywhere in a transaction, and some on a backlog.
                 time.sleep(2 + (number * 0.37) % 1)
             feeder.on = False
             feeder.join(300)
             sent = set(feeder.ids)
-            wait_for(lambda: sent <= {event_id for _, _, event_id in reader.seen}, 300, "the last decisions")
+            wait_for(
+                lambda: sent <= {event_id for _, _, event_id in reader.visible}, 300, "the last decisions"
+            )
             topics = [stream.of.topic(noun) for noun in ("decisions", "alerts", "dead-letters")]
             wait_for(lambda: not open_ends(stack.broker, topics), 30, "ends without an open transaction")
             reader.on = False
             reader.join(30)
-        counted = Counter(event_id for _, _, event_id in reader.seen)
+        counted = Counter(event_id for _, _, event_id in reader.visible)
         alerts = Counter(one["id"] for one in stream.committed("alerts"))
         flagged = {one["id"] for one in stream.committed() if one["action"] != "approve"}
         say({"sent": len(sent), "worker_ended": len(ended)})

@@ -50,11 +50,12 @@ def with_service(server: redis.Server, store: Any) -> Any:
 
     def run(steps: Callable[[DecisionService, Log], Awaitable[None]], on_kafka_loss: str = "Refuse") -> None:
         async def whole() -> None:
-            log, link = Log(), RedisLink(server.url)
+            log: Any = Log()
+            link = RedisLink(server.url)
             await link.start()
             instruments = Instruments(CollectorRegistry(), detector=str(OF))
             tokeniser = Tokeniser.from_hex(serving.TOKEN_KEY)
-            service = DecisionService(CONFIG, tokeniser, link, log, instruments)  # type: ignore[arg-type]
+            service = DecisionService(CONFIG, tokeniser, link, log, instruments)
             policy = Policy.model_validate({"fallback": {"deadline": "5s", "onKafkaLoss": on_kafka_loss}})
             service.release.take(Release(name="r0", policy=policy, policy_revision=1))
             try:
@@ -134,7 +135,7 @@ def test_an_answer_without_kafka_leaves_another_claim_alone(with_service: Any, s
     with_service(steps, on_kafka_loss="Answer")
 
 
-def test_an_answer_without_kafka_is_told_to_its_own_claim(with_service: Any, store: Any) -> None:
+def test_an_answer_without_kafka_is_marked_in_its_own_claim(with_service: Any, store: Any) -> None:
     """A retry hears what the first caller heard; the claim keeps its time to live."""
 
     async def steps(service: DecisionService, log: Log) -> None:
@@ -232,10 +233,8 @@ def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
     spoilt: Any, server: redis.Server, store: Any
 ) -> None:
     """The worker decides the id, marks and counts it; decided again after an abort it is the same decision."""
-    stream, key = (
-        Stream(SimpleNamespace(config=CONFIG, digest="sha256:0")),
-        OF.redis_claim("pay"),
-    )  # type: ignore[arg-type]
+    stream = Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]  # no servers
+    key = OF.redis_claim("pay")
     record = stream.record("pay")
     store.set(key, spoilt(stream.inline(record)["decision"]))
     one = batches.processor(server)
@@ -249,7 +248,7 @@ def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
     # A decision made now would say another millisecond.
     wait_for(lambda: time.time_ns() // 1_000_000 > decision["decided"], 5, "the next millisecond")
     again = batches.processor(server).process(batches.read(record))
-    assert [found["decided"] for found in batches.decided(again)] == [decision["decided"]]
+    assert [one["decided"] for one in batches.decided(again)] == [decision["decided"]]
     assert store.ttl(key) > 0
 
 
@@ -257,7 +256,7 @@ def test_an_unreadable_claim_is_lost_and_replaced_by_the_stream(
 @pytest.mark.parametrize("parity", ["stale", "mismatch"])
 def test_a_claims_own_audit_is_none(door: str, parity: str, server: redis.Server, store: Any) -> None:
     """What compares a decision with the stream is made when it is published; a claim's, whatever it holds, ends no worker."""
-    stream = Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]
+    stream = Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]  # no servers
     record = stream.record("pay")
     odd = stream.inline(record, door=door, parity=parity, streamed={"a": 1}, shadow={"a": 1})["decision"]
     store.set(OF.redis_claim("pay"), claims.pack(odd, appended=True))

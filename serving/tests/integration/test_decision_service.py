@@ -68,15 +68,15 @@ def accepted(stack: Any) -> list[dict[str, Any]]:
 
 def test_a_decision_is_whole_and_in_the_log_before_the_answer(stack: Any, service: serving.Process) -> None:
     """The record of accepted holds the tokenised event, the vector and the answer; the card's number is nowhere."""
-    status, told = call(service.url + "/v1/decisions", stack.transaction("whole"))[0]
-    assert status == 200, told
-    assert told["degraded"] == []
-    assert told["model_digest"] == stack.digest
+    status, answer = call(service.url + "/v1/decisions", stack.transaction("whole"))[0]
+    assert status == 200, answer
+    assert answer["degraded"] == []
+    assert answer["model_digest"] == stack.digest
     [record] = [r for r in accepted(stack) if r["event"]["id"] == "whole"]
     decision = record["decision"]
     assert (decision["action"], decision["score"], decision["door"]) == (
-        told["action"],
-        told["score"],
+        answer["action"],
+        answer["score"],
         "inline",
     )
     assert len(decision["vector"]) == len(compile_detector(stack.config.spec).names)
@@ -99,7 +99,7 @@ def test_a_hundred_at_once_are_one_decision(stack: Any, service: serving.Process
     """Racing retries of one id all get the winner's answer, and only it is in the log."""
     answers = call(service.url + "/v1/decisions", stack.transaction("race"), times=100)
     assert {status for status, _ in answers} == {200}
-    assert len({orjson.dumps(told) for _, told in answers}) == 1
+    assert len({orjson.dumps(answer) for _, answer in answers}) == 1
     decisions = [orjson.dumps(r["decision"]) for r in accepted(stack) if r["event"]["id"] == "race"]
     assert len(set(decisions)) == 1
 
@@ -108,8 +108,8 @@ def test_another_body_is_a_conflict(stack: Any, service: serving.Process) -> Non
     """The same id with another amount: 409 id_reused, nothing appended."""
     body = stack.transaction("reuse")
     assert call(service.url + "/v1/decisions", body)[0][0] == 200
-    status, told = call(service.url + "/v1/decisions", {**body, "amount": 99.0})[0]
-    assert (status, told["error"]["code"]) == (409, "id_reused")
+    status, answer = call(service.url + "/v1/decisions", {**body, "amount": 99.0})[0]
+    assert (status, answer["error"]["code"]) == (409, "id_reused")
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_a_malformed_transaction_is_refused_with_a_reason(
     stack: Any, service: serving.Process, changes: dict[str, Any], status: int, code: str, field: str | None
 ) -> None:
     """4xx with a stable code and the field at fault."""
-    got, told = call(service.url + "/v1/decisions", stack.transaction("bad", **changes))[0]
-    assert (got, told["error"]["code"], told["error"]["field"]) == (status, code, field)
+    got, answer = call(service.url + "/v1/decisions", stack.transaction("bad", **changes))[0]
+    assert (got, answer["error"]["code"], answer["error"]["field"]) == (status, code, field)
 
 
 def test_without_the_key_nobody_is_answered(stack: Any, service: serving.Process) -> None:
@@ -178,8 +178,8 @@ def test_a_miss_without_the_mark_is_no_new_customer(stack: Any, service: serving
     mark = stack.config.identity.redis_complete(stack.config.hash6)
     store.delete(mark)
     try:
-        told = call(service.url + "/v1/decisions", stack.transaction("nomark", card="unknown"))[0][1]
-        assert told["degraded"] == ["profiles_incomplete"]
+        answer = call(service.url + "/v1/decisions", stack.transaction("nomark", card="unknown"))[0][1]
+        assert answer["degraded"] == ["profiles_incomplete"]
     finally:
         store.set(mark, 1)
 
@@ -190,16 +190,16 @@ def test_a_label_report_is_durable(stack: Any, service: serving.Process) -> None
     assert call(service.url + "/v1/labels", report)[0] == (202, report)
     [message] = stack.broker.read(stack.config.identity.topic("label-reports"))
     assert orjson.loads(message.value()) == report
-    status, told = call(service.url + "/v1/labels", {**report, "source": "rumour"})[0]
-    assert (status, told["error"]["field"]) == (422, "source")
+    status, answer = call(service.url + "/v1/labels", {**report, "source": "rumour"})[0]
+    assert (status, answer["error"]["field"]) == (422, "source")
 
 
 def test_a_new_release_is_taken_without_a_restart(stack: Any, service: serving.Process) -> None:
     """A changed mounted release is in use within a few seconds; a broken one changes nothing."""
     stack.release("r2", {"bands": {"review": 0, "decline": 1000}, "fallback": {"deadline": "1s"}})
     wait_for(lambda: call(service.url + "/v1/release")[0][1]["name"] == "r2", 10, "release r2")
-    told = call(service.url + "/v1/decisions", stack.transaction("r2"))[0][1]
-    assert (told["action"], told["release"]) == ("review", "r2")
+    answer = call(service.url + "/v1/decisions", stack.transaction("r2"))[0][1]
+    assert (answer["action"], answer["release"]) == ("review", "r2")
     (stack.folder / "release.json").write_text("{")
     wait_for(lambda: unreadable(service, "release") > 0, 10, "the broken release to be refused")
     assert call(service.url + "/v1/release")[0][1]["name"] == "r2"
@@ -213,8 +213,8 @@ def test_a_silent_predictor_is_a_declared_fallback(stack: Any, service: serving.
     stack.predictor.process.send_signal(signal.SIGSTOP)
     try:
         start = time.monotonic()
-        status, told = call(service.url + "/v1/decisions", stack.transaction("silent"))[0]
-        assert (status, told["degraded"], told["score"]) == (200, ["model_unavailable"], None)
+        status, answer = call(service.url + "/v1/decisions", stack.transaction("silent"))[0]
+        assert (status, answer["degraded"], answer["score"]) == (200, ["model_unavailable"], None)
         assert time.monotonic() - start < 3
     finally:
         stack.predictor.process.send_signal(signal.SIGCONT)
@@ -224,16 +224,16 @@ def test_without_redis_the_answer_is_degraded_and_recovers(stack: Any, service: 
     """Redis gone: decided without profiles and without a claim, both stated; back, all is as before."""
     stack.redis.stop()
     try:
-        status, told = call(service.url + "/v1/decisions", stack.transaction("noredis"))[0]
-        assert (status, told["degraded"]) == (200, ["idempotency", "profiles_unavailable"])
+        status, answer = call(service.url + "/v1/decisions", stack.transaction("noredis"))[0]
+        assert (status, answer["degraded"]) == (200, ["idempotency", "profiles_unavailable"])
     finally:
         stack.redis.start()
     store = redis_client.Redis.from_url(stack.redis.url)
     store.set(stack.config.identity.redis_complete(stack.config.hash6), 1)
 
     def back() -> bool:
-        told = call(service.url + "/v1/decisions", stack.transaction(f"back-{time.time()}"))[0][1]
-        return bool(told["degraded"] == [])
+        answer = call(service.url + "/v1/decisions", stack.transaction(f"back-{time.time()}"))[0][1]
+        return bool(answer["degraded"] == [])
 
     wait_for(back, 10, "decisions with profiles again")
 
@@ -245,8 +245,8 @@ def test_without_kafka_a_decision_is_refused_and_a_retry_completes_it(
     stack.broker.stop(signal.SIGKILL)
     try:
         body = stack.transaction("nokafka")
-        status, told = call(service.url + "/v1/decisions", body)[0]
-        assert (status, told["error"]["code"]) == (503, "kafka_unavailable")
+        status, answer = call(service.url + "/v1/decisions", body)[0]
+        assert (status, answer["error"]["code"]) == (503, "kafka_unavailable")
     finally:
         stack.broker.start()
     wait_for(lambda: call(service.url + "/v1/decisions", body)[0][0] == 200, 30, "the retry")
@@ -266,10 +266,14 @@ def test_another_currency_is_refused_with_the_detectors(stack: Any) -> None:
     with serving.decision_service(config, folder, stack.redis.url) as process:
         url = process.url + "/v1/decisions"
         assert call(url, stack.transaction("eur", cur="EUR"))[0][0] == 200
-        for given in ("JPY", "KWD", "ZZZ", None):
-            status, told = call(url, stack.transaction("jpy", cur=given))[0]
-            assert (status, told["error"]["code"], told["error"]["field"]) == (400, "wrong_currency", "cur")
-            assert "EUR" in told["error"]["message"]
+        for currency in ("JPY", "KWD", "ZZZ", None):
+            status, answer = call(url, stack.transaction("jpy", cur=currency))[0]
+            assert (status, answer["error"]["code"], answer["error"]["field"]) == (
+                400,
+                "wrong_currency",
+                "cur",
+            )
+            assert "EUR" in answer["error"]["message"]
         document = call(process.url + "/openapi.json")[0][1]
         body = document["paths"]["/v1/decisions"]["post"]["requestBody"]["content"]["application/json"]
         assert body["schema"]["properties"]["cur"] == {"enum": ["EUR"]}

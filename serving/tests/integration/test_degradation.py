@@ -48,9 +48,9 @@ def test_a_failing_store_costs_the_deadline_and_is_stated(
     stand.heal()
     before = {mark: stand.metric(stand.service, "fraud_decisions_degraded_total", mark) for mark in marks}
     stand.proxies[store].set(fault, delay=2.0)
-    for status, told, seconds, _ in [answer for _ in range(2) for answer in stand.ask(5)]:
+    for status, answer, seconds, _ in [answer for _ in range(2) for answer in stand.ask(5)]:
         assert status == 200
-        assert marks <= set(told["degraded"])
+        assert marks <= set(answer["degraded"])
         assert seconds < 2 * DEADLINE + MARGIN
     for mark in marks:
         count = stand.metric(stand.service, "fraud_decisions_degraded_total", f'degraded="{mark}"')
@@ -69,13 +69,13 @@ def test_without_kafka_the_policy_says_whether_there_is_an_answer(stand: Stand, 
         refused = stand.metric(stand.service, "fraud_requests_refused_total", "kafka_unavailable")
         degraded = stand.metric(stand.service, "fraud_decisions_degraded_total", "kafka_unavailable")
         answers = stand.ask(5)
-        for status, told, seconds, _ in answers:
+        for status, answer, seconds, _ in answers:
             assert seconds < 2 * DEADLINE + DELIVERY + 1.0 + MARGIN
             if rule == "Refuse":
-                assert (status, told["error"]["code"]) == (503, "kafka_unavailable")
+                assert (status, answer["error"]["code"]) == (503, "kafka_unavailable")
             else:
                 assert status == 200
-                assert "kafka_unavailable" in told["degraded"]
+                assert "kafka_unavailable" in answer["degraded"]
         name, was = (
             ("fraud_requests_refused_total", refused)
             if rule == "Refuse"
@@ -86,13 +86,13 @@ def test_without_kafka_the_policy_says_whether_there_is_an_answer(stand: Stand, 
         wanted = {body["id"] for _, _, _, body in answers}
         if rule == "Answer":
 
-            def there(wanted: set[str] = wanted) -> bool:
+            def recorded(wanted: set[str] = wanted) -> bool:
                 return wanted <= {orjson.loads(m.value())["event"]["id"] for m in stand.broker.read(topic)}
 
-            wait_for(there, 30, "the records of what was answered")
+            wait_for(recorded, 30, "the records of what was answered")
             # The id has one answer, and it goes on to say that nobody had recorded it.
             again = stand.send([body for _, _, _, body in answers])
-            assert [told for _, told, _, _ in again] == [told for _, told, _, _ in answers]
+            assert [answer for _, answer, _, _ in again] == [answer for _, answer, _, _ in answers]
     stand.release("after")
 
 
@@ -162,12 +162,12 @@ def test_the_worker_goes_on_and_loses_nothing(
     stand.heal()
     more = set(features(stand, 20))
 
-    def all_there() -> bool:
+    def all_decided() -> bool:
         if store == "kafka" and stand.worker.process is not None and stand.worker.process.poll() is not None:
             stand.worker.start(wait=False)  # as Kubernetes does
         return ids | more <= {d["id"] for d in stand.committed()}
 
-    wait_for(all_there, 90, "all decisions")
+    wait_for(all_decided, 90, "all decisions")
     decided = [d["id"] for d in stand.committed()]
     assert len(decided) == len(set(decided))
     if store != "kafka":
@@ -177,8 +177,8 @@ def test_the_worker_goes_on_and_loses_nothing(
 
 
 def by_candidate(stand: Stand) -> bool:
-    status, told, _, _ = stand.ask()[0]
-    return (status, told["arm"], told["degraded"]) == (200, "candidate", [])
+    status, answer, _, _ = stand.ask()[0]
+    return (status, answer["arm"], answer["degraded"]) == (200, "candidate", [])
 
 
 @pytest.mark.parametrize("fault", [None, *Fault])
@@ -202,9 +202,9 @@ def test_a_dead_candidate_is_replaced_by_the_stable_model(stand: Stand, fault: F
             stand.candidates.stop(signal.SIGKILL)
         stand.proxies["candidate"].set(fault, delay=2.0)
         answers = [stand.ask()[0] for _ in range(11)]
-        for status, told, seconds, _ in answers:
-            assert (status, told["arm"], mark in told["degraded"]) == (200, "stable", True)
-            assert (told["model_digest"], told["score"] is None) == (digest, False)
+        for status, answer, seconds, _ in answers:
+            assert (status, answer["arm"], mark in answer["degraded"]) == (200, "stable", True)
+            assert (answer["model_digest"], answer["score"] is None) == (digest, False)
             assert seconds < DEADLINE + MARGIN
         assert sorted(seconds for _, _, seconds, _ in answers)[5] < DEADLINE * 0.4
         assert stand.metric(stand.service, *labels) == before + 11
@@ -230,9 +230,9 @@ def test_without_candidate_and_stable_model_the_policy_answers(stand: Stand) -> 
     stand.release("both", candidate=True)
     stand.proxies["candidate"].set(Fault.STALL)
     stand.proxies["predictor"].set(Fault.STALL)
-    for status, told, seconds, _ in stand.ask(5):
-        assert (status, told["score"]) == (200, None)
-        assert told["degraded"] == ["candidate_unavailable", "model_unavailable"]
+    for status, answer, seconds, _ in stand.ask(5):
+        assert (status, answer["score"]) == (200, None)
+        assert answer["degraded"] == ["candidate_unavailable", "model_unavailable"]
         assert seconds < 2 * DEADLINE + MARGIN
     stand.release("alone")
     stand.heal()
@@ -264,14 +264,14 @@ def test_rules_read_nulls_alike_at_both_doors(stand: Stand) -> None:
             door: stand.metric(process, "fraud_rules_failed_total", f'door="{door}"', 'rule="code"')
             for door, process in doors.items()
         }
-        [(status, told, _, _)] = stand.send([{**stand.transaction(), "category": category}])
-        assert (status, told["action"]) == (200, "decline")
+        [(status, answer, _, _)] = stand.send([{**stand.transaction(), "category": category}])
+        assert (status, answer["action"]) == (200, "decline")
         [event_id] = features(stand, 1, category)
         wait_for(
             lambda event_id=event_id: event_id in {d["id"] for d in stand.committed()}, 30, "the decision"
         )
         [streamed] = [d for d in stand.committed() if d["id"] == event_id]
-        for decision in (told, streamed):
+        for decision in (answer, streamed):
             assert [r["code"] for r in decision["reasons"] if r["code"].startswith("rule:")] == codes
         for door, process in doors.items():
             count = stand.metric(process, "fraud_rules_failed_total", f'door="{door}"', 'rule="code"')
@@ -289,13 +289,13 @@ def test_sigterm_answers_what_is_under_way(stand: Stand) -> None:
     stand.proxies["predictor"].set(Fault.SLOW, delay=0.1)
 
     async def run() -> list[int]:
-        found: list[int] = []
+        statuses: list[int] = []
         url, key = service.url + "/v1/decisions", {"X-API-Key": serving.API_KEY}
         async with aiohttp.ClientSession() as session:
 
             async def one() -> None:
                 async with session.post(url, data=json.dumps(stand.transaction()), headers=key) as answer:
-                    found.append(answer.status)
+                    statuses.append(answer.status)
 
             first = [asyncio.create_task(one()) for _ in range(20)]
             assert service.process is not None
@@ -305,7 +305,7 @@ def test_sigterm_answers_what_is_under_way(stand: Stand) -> None:
                     if answer.status == 503:
                         break
             await asyncio.gather(*first, one())
-        return found
+        return statuses
 
     assert asyncio.run(run()) == [200] * 21
     worker.process.send_signal(signal.SIGTERM)

@@ -69,8 +69,8 @@ def version(tracking: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
     client.log_artifacts(run.info.run_id, str(folder), "package")
     client.create_registered_model("tests.cards")
     source = f"{run.info.artifact_uri}/package"
-    made = client.create_model_version("tests.cards", source, run.info.run_id, tags={"digest": digest})
-    return str(made.version), digest.removeprefix("sha256:")
+    registered = client.create_model_version("tests.cards", source, run.info.run_id, tags={"digest": digest})
+    return str(registered.version), digest.removeprefix("sha256:")
 
 
 def run(uri: str, target: Path, tracking: str) -> tuple[int, str]:
@@ -102,7 +102,7 @@ def test_another_digest_is_refused(tracking: str, version: tuple[str, str], tmp_
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_a_missing_version_is_told(tracking: str, version: tuple[str, str], tmp_path: Path) -> None:
+def test_a_missing_version_is_named(tracking: str, version: tuple[str, str], tmp_path: Path) -> None:
     """A version that isn't registered gives a telling last line."""
     code, last = run(f"mlflow://models/tests.cards/99#sha256={'0' * 64}", tmp_path / "models", tracking)
     assert code == 1

@@ -57,13 +57,13 @@ def test_probabilities_are_the_native_models(server: serving.Process, package: P
     """What is served agrees with LightGBM's own prediction, nulls included; the digest is stated."""
     status, answer = ask(server.url + "/v2/models/cards-a/infer", tensor(ROWS))
     assert status == 200
-    found = {output["name"]: output for output in answer["outputs"]}
+    outputs = {output["name"]: output for output in answer["outputs"]}
     native = lightgbm.Booster(model_file=str(package / "model.lgb.txt")).predict(
         np.array(ROWS, dtype=np.float64)
     )
-    assert np.allclose(found["probability"]["data"], native, atol=1e-5)
-    assert found["reasons"]["shape"] == [2, 5]
-    assert found["reasons"]["data"][5] == 0  # the second row's first value is what makes it fraud
+    assert np.allclose(outputs["probability"]["data"], native, atol=1e-5)
+    assert outputs["reasons"]["shape"] == [2, 5]
+    assert outputs["reasons"]["data"][5] == 0  # the second row's first value is what makes it fraud
     assert answer["parameters"]["digest"] == ServedModel(package).digest
 
 
@@ -122,8 +122,8 @@ def test_binary_tensors_take_the_stock_route(server: serving.Process) -> None:
     headers = {"Content-Type": "application/octet-stream", "inference-header-content-length": str(len(head))}
     request = urllib.request.Request(server.url + "/v2/models/cards-a/infer", head + raw, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
-        found = {output["name"]: output["data"] for output in json.loads(answer.read())["outputs"]}
-    assert found["probability"] == pytest.approx(short["outputs"][0]["data"])
+        outputs = {output["name"]: output["data"] for output in json.loads(answer.read())["outputs"]}
+    assert outputs["probability"] == pytest.approx(short["outputs"][0]["data"])
 
 
 def test_one_row_has_the_reasons_that_it_has_in_a_batch(package: Path) -> None:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def stream() -> Stream:
-    return Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]
+    return Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]  # no servers
 
 
 def forgetful(server: redis.Server) -> BatchProcessor:
@@ -50,10 +50,10 @@ def test_an_id_is_published_once_while_its_claim_lives(
     if door == "inline":
         record = stream.inline(record)
         store.set(OF.redis_claim("pay"), claims.pack(record["decision"], appended=False), ex=500)
-    assert [found["id"] for found in batches.decided(publish(one, record))] == ["pay"]
+    assert [decision["id"] for decision in batches.decided(publish(one, record))] == ["pay"]
     publish(one, stream.record("newer"), stream.record("newest"))
     again = publish(one, record, stream.record("beside"))
-    assert [found["id"] for found in batches.decided(again)] == ["beside"]
+    assert [decision["id"] for decision in batches.decided(again)] == ["beside"]
     assert (again.repeats, again.conflicts, again.superseded) == ([door], 0, 0)
     assert batches.claim(store, "pay").published
     assert store.ttl(OF.redis_claim("pay")) > 500
@@ -93,7 +93,7 @@ def test_what_was_aborted_is_published_when_it_is_processed_again(
     batches.processor(server).idle()
     assert not batches.claim(store, "pay").published
     again = batches.decided(publish(batches.processor(server), record))
-    assert [found["decided"] for found in again] == [found["decided"] for found in aborted]
+    assert [decision["decided"] for decision in again] == [decision["decided"] for decision in aborted]
 
 
 def test_a_claim_says_published_when_no_broker_can_lose_it_any_more(
@@ -117,11 +117,11 @@ def test_after_a_restart_the_tail_says_what_is_published(
     record = stream.record("pay")
     [crashed] = batches.decided(batches.processor(server).process(batches.read(record)))
     successor = forgetful(server)
-    known = DecisionStamp(crashed["hash"], crashed["decided"])
-    successor.remember(0, [("pay", known), ("newer", DecisionStamp("h", 1))])
+    stamp = DecisionStamp(crashed["hash"], crashed["decided"])
+    successor.remember(0, [("pay", stamp), ("newer", DecisionStamp("h", 1))])
     assert successor.published_ids.get("pay") is None
     again = publish(successor, stream.record("beside"), record)
-    assert [found["id"] for found in batches.decided(again)] == ["beside"]
+    assert [decision["id"] for decision in batches.decided(again)] == ["beside"]
     assert batches.claim(store, "pay").published
 
 
@@ -148,7 +148,7 @@ def test_only_the_published_decision_is_marked(server: redis.Server, store: Any,
     assert not store.exists(OF.redis_claim("lost"))
 
 
-def test_marks_are_made_up_when_redis_is_back(server: redis.Server, store: Any, stream: Stream) -> None:
+def test_missing_marks_are_set_when_redis_is_back(server: redis.Server, store: Any, stream: Stream) -> None:
     """Published while Redis was away: the claims are made, or marked, once it answers, and the ids are known by them."""
     one, record = forgetful(server), stream.record("before")
     result = one.process(batches.read(record))
@@ -187,7 +187,7 @@ def test_the_claim_of_a_decision_that_is_not_published_publishes_nothing(
     other = record if same else stream.record("pay", amount=7)
     inline = stream.inline(other, decided=5, action="decline")
     store.set(OF.redis_claim("pay"), claims.pack(inline["decision"], appended=recorded))
-    assert [found["door"] for found in batches.decided(without_redis(one, record))] == ["stream"]
+    assert [decision["door"] for decision in batches.decided(without_redis(one, record))] == ["stream"]
     come_back(one)
     if recorded:
         assert batches.decided(publish(one, inline)) == []
@@ -207,13 +207,13 @@ def test_an_answer_that_another_claim_contradicts_is_the_only_one_published(
     store.set(OF.redis_claim("pay"), claims.pack(held, appended=False))
     answered = stream.inline(record, decided=6, degraded=["idempotency"] if redis_away else [])
     result = (without_redis if redis_away else publish)(one, answered)
-    assert [found["decided"] for found in batches.decided(result)] == [6]
+    assert [decision["decided"] for decision in batches.decided(result)] == [6]
     come_back(one)
     publish(one, stream.record("newer"), stream.record("newest"))
     assert batches.decided(publish(one, record)) == []
 
 
-def test_a_dropped_decision_is_told_once_the_published_one_is_certain(
+def test_a_dropped_decision_is_marked_once_the_published_one_is_certain(
     server: redis.Server, store: Any, stream: Stream
 ) -> None:
     """Dropped for one of its own batch, whose markers the broker may yet lose, its claim says nothing before the next commit."""

@@ -60,7 +60,7 @@ def test_replies_reach_their_callers_and_lateness_is_bounded() -> None:
         asyncio.run(run(server))
 
 
-def test_a_database_and_a_wrong_address_are_told() -> None:
+def test_the_urls_database_is_used_and_a_wrong_address_is_refused() -> None:
     """Only redis and rediss addresses are accepted."""
     with pytest.raises(ValueError, match="redis://"):
         RedisLink("http://x")

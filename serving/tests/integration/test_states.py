@@ -32,38 +32,49 @@ class Door:
         self.stack, self.config = stack, stack.config
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(str(FLINK))
-            from fraud_flink.intake import Dead, Intake
-        self.dead, self.make = Dead, Intake
+            from fraud_flink.intake import DeadLetterRow, Intake
+        self.dead_letter_row, self.make_intake = DeadLetterRow, Intake
         self.engine = compile_detector(self.config.spec)
-        self.done: set[tuple[int, int]] = set()
-        self.seen: set[str] = set()
+        self.taken_places: set[tuple[int, int]] = set()
+        self.taken_ids: set[str] = set()
 
     def topic(self, noun: str) -> str:
         return str(self.config.identity.topic(noun))
 
     def run(self, config: DetectorConfig) -> None:
         """Takes what is new in transactions under a spec, as the job would."""
-        intake = self.make(config, Tokeniser.from_hex(serving.TOKEN_KEY), CIPHER)
+        intake = self.make_intake(config, Tokeniser.from_hex(serving.TOKEN_KEY), CIPHER)
         letters, records = [], []
         for message in self.stack.broker.read(self.topic("transactions")):
             place = (message.partition(), message.offset())
-            if place in self.done:
+            if place in self.taken_places:
                 continue
-            self.done.add(place)
+            self.taken_places.add(place)
             source: Any = {"topic": message.topic(), "partition": place[0], "offset": place[1]}
-            found = intake.take(
+            outcome = intake.take(
                 "transactions", message.key(), message.value(), source, message.timestamp()[1]
             )
-            if isinstance(found, self.dead):
-                letters.append((found.key.decode(), found.value))
+            if isinstance(outcome, self.dead_letter_row):
+                letters.append((outcome.key.decode(), outcome.value))
                 continue
-            work = found[0][2]
-            event = work["event"]
+            [element] = outcome
+            event = element.event
             vector, _, saw = self.engine.observe(dict.fromkeys(event["entities"]), event, 1)
-            told = {e: (epoch, seq, f"{digest:016x}") for e, (epoch, seq, digest) in saw.items()}
-            more = {"vector": vector, "saw": told, "set": self.engine.hash, "run": "test"}
-            record = {**work, **more, "repeat": event["id"] in self.seen}
-            self.seen.add(event["id"])
+            record = {
+                "event": event,
+                "hash": element.hash,
+                "set": self.engine.hash,
+                "vector": vector,
+                "reason": element.reason,
+                "degraded": element.degraded,
+                "saw": {e: (epoch, seq, f"{digest:016x}") for e, (epoch, seq, digest) in saw.items()},
+                "run": "test",
+                "repeat": event["id"] in self.taken_ids,
+                "source": element.source,
+                "appended": element.appended,
+                "decision": element.decision,
+            }
+            self.taken_ids.add(event["id"])
             records.append((event["entities"]["customer"], orjson.dumps(record)))
         self.stack.broker.produce(self.topic("dead-letters"), letters)
         self.stack.broker.produce(self.topic("features"), records)
@@ -132,9 +143,9 @@ def test_every_id_has_one_end_and_the_ends_add_up(stack: Any) -> None:
         door.run(fixed)
         wait_for(lambda: len(decided()) >= 30, 60, "those sent again")
         ends({"decided": 20, "redriven_decided": 10, "dead_lettered": 5})
-        found = [d["id"] for d in decided()]
-    assert len([event_id for event_id in found if event_id.startswith("mended")]) == 10
-    assert len(set(found)) == len(found)
+        decided_ids = [d["id"] for d in decided()]
+    assert len([event_id for event_id in decided_ids if event_id.startswith("mended")]) == 10
+    assert len(set(decided_ids)) == len(decided_ids)
     # The letter is as it was: its reason, and the place of the client's own record.
     position, letter = letters["mended-3"]
     code, out = door.command("explain", position)

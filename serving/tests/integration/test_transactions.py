@@ -26,23 +26,23 @@ def broker() -> Iterator[kafka.Broker]:
 
 
 def test_after_a_lost_connection_what_readers_lack_is_sent_again_once(broker: kafka.Broker) -> None:
-    """Also of a batch that was told as committed, and while there is nothing new; what they have isn't."""
+    """Also of a batch that was reported as committed, and while nothing is new; what they have isn't."""
     client = Transactions({"bootstrap.servers": broker.bootstrap}, OF, 0, 2, lambda: None)
     client.start()
     group = broker.consumer(OF.group("worker")).consumer_group_metadata()
-    there = Outgoing("decisions", 0, b"k", b"there")
-    client.publish([there], [], group)
+    visible = Outgoing("decisions", 0, b"k", b"visible")
+    client.publish([visible], [], group)
     # As if the markers of a second one had been lost: readers never get it.
     client._last = [
-        there,
+        visible,
         Outgoing("decisions", 1, b"k", b"lost"),
         Outgoing("dead-letters", None, b"k", b"letter"),
     ]
-    client.rest(group)
-    assert [m.value() for m in broker.read(OF.topic("decisions"), committed=True)] == [b"there"]
+    client.idle(group)
+    assert [m.value() for m in broker.read(OF.topic("decisions"), committed=True)] == [b"visible"]
     for _ in range(2):
         client._lose(KafkaError(KafkaError._TRANSPORT))
-        client.rest(group)
-        found = [m.value() for m in broker.read(OF.topic("decisions"), committed=True)]
-        assert sorted(found) == [b"lost", b"there"]
+        client.idle(group)
+        values = [m.value() for m in broker.read(OF.topic("decisions"), committed=True)]
+        assert sorted(values) == [b"lost", b"visible"]
         assert [m.value() for m in broker.read(OF.topic("dead-letters"), committed=True)] == [b"letter"]

@@ -60,8 +60,8 @@ def worker(stack: Any) -> Iterator[serving.Process]:
 
 def metric(worker: serving.Process, line: str) -> float:
     with urllib.request.urlopen(worker.url + "/metrics", timeout=5) as answer:
-        found = [text for text in answer.read().decode().splitlines() if text.startswith(line)]
-    return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
+        lines = [text for text in answer.read().decode().splitlines() if text.startswith(line)]
+    return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
 
 
 def test_stream_records_are_decided_and_flagged_ones_are_alerts(
@@ -69,12 +69,12 @@ def test_stream_records_are_decided_and_flagged_ones_are_alerts(
 ) -> None:
     """A decision holds vector, score, shadow score and source; a declined one is an alert too."""
     stream.send(stream.record("s1"), stream.record("s2", amount=900_000))
-    found = stream.wait("s1", "s2")
-    one = found["s1"]
+    decisions = stream.wait("s1", "s2")
+    one = decisions["s1"]
     assert (one["door"], one["arm"], one["model_digest"]) == ("stream", "stable", stream.stack.digest)
     assert one["shadow"]["probability"] == one["probability"]
     assert one["source"]["topic"].endswith("transactions.v1")
-    assert found["s2"]["action"] == "decline"
+    assert decisions["s2"]["action"] == "decline"
     assert [alert["id"] for alert in stream.committed("alerts")] == ["s2"]
 
 
@@ -86,9 +86,9 @@ def test_a_repeat_is_counted_and_another_body_is_a_dead_letter(
     stream.send(first)
     stream.wait("rep")
     stream.send({**first, "repeat": True}, stream.record("rep", amount=7), stream.record("after"))
-    found = stream.wait("after")
+    decisions = stream.wait("after")
     assert Counter(d["id"] for d in stream.committed())["rep"] == 1
-    assert found["rep"]["event"]["amount"] == 1000
+    assert decisions["rep"]["event"]["amount"] == 1000
     [letter] = stream.committed("dead-letters")
     assert (letter["id"], letter["reason"], letter["stage"]) == ("rep", "id_reused", "worker")
     opened = Fernet(serving.DEAD_LETTER_KEY).decrypt(base64.b64decode(letter["payload"]))
@@ -115,12 +115,17 @@ def test_inline_decisions_are_published_with_their_parity(stream: Stream, worker
         stream.inline(wrong, vector=[1.0] * len(wrong["vector"])),
         {**stream.inline(none), "vector": None, "reason": "stage failed"},
     )
-    found = stream.wait("eq", "st", "mm", "no")
-    assert [found[i]["parity"] for i in ("eq", "st", "mm", "no")] == ["equal", "stale", "mismatch", "none"]
-    assert found["eq"]["streamed"] is None
-    assert found["mm"]["streamed"]["vector"] == json.loads(orjson.dumps(wrong["vector"]))
-    assert found["mm"]["vector"][0] == 1.0
-    assert found["eq"]["decided"] == equal["appended"]
+    decisions = stream.wait("eq", "st", "mm", "no")
+    assert [decisions[i]["parity"] for i in ("eq", "st", "mm", "no")] == [
+        "equal",
+        "stale",
+        "mismatch",
+        "none",
+    ]
+    assert decisions["eq"]["streamed"] is None
+    assert decisions["mm"]["streamed"]["vector"] == json.loads(orjson.dumps(wrong["vector"]))
+    assert decisions["mm"]["vector"][0] == 1.0
+    assert decisions["eq"]["decided"] == equal["appended"]
 
 
 def test_a_claim_of_the_other_door_stands(stream: Stream, worker: serving.Process) -> None:
@@ -133,9 +138,9 @@ def test_a_claim_of_the_other_door_stands(stream: Stream, worker: serving.Proces
     store.set(stream.of.redis_claim("claimed-other"), claims.pack(foreign, appended=False))
     before = len(stream.committed("dead-letters"))
     stream.send(record, other, stream.record("claimed-end"))
-    found = stream.wait("claimed", "claimed-end")
-    assert (found["claimed"]["action"], found["claimed"]["door"]) == ("review", "inline")
-    assert "claimed-other" not in found
+    decisions = stream.wait("claimed", "claimed-end")
+    assert (decisions["claimed"]["action"], decisions["claimed"]["door"]) == ("review", "inline")
+    assert "claimed-other" not in decisions
     assert len(stream.committed("dead-letters")) == before + 1
 
 
@@ -165,11 +170,11 @@ def test_a_vector_of_another_feature_set_is_refused(stream: Stream, worker: serv
     """It reaches no model; its event is decided by the policy alone and says so, with the vector under its own set."""
     foreign = stream.record("foreign", set="f" * 64)
     stream.send(foreign, stream.record("native"))
-    found = stream.wait("foreign", "native")
-    assert found["foreign"]["degraded"] == ["other_feature_set"]
-    assert (found["foreign"]["score"], found["foreign"]["model_version"]) == (None, None)
-    assert (found["foreign"]["set"], found["native"]["degraded"]) == ("f" * 64, [])
-    assert found["foreign"]["vector"] == json.loads(orjson.dumps(foreign["vector"]))
+    decisions = stream.wait("foreign", "native")
+    assert decisions["foreign"]["degraded"] == ["other_feature_set"]
+    assert (decisions["foreign"]["score"], decisions["foreign"]["model_version"]) == (None, None)
+    assert (decisions["foreign"]["set"], decisions["native"]["degraded"]) == ("f" * 64, [])
+    assert decisions["foreign"]["vector"] == json.loads(orjson.dumps(foreign["vector"]))
 
 
 def test_an_unreadable_record_stops_nothing(stream: Stream, worker: serving.Process) -> None:
@@ -197,13 +202,13 @@ def test_unreadable_decisions_stop_no_worker_that_starts(stream: Stream, tmp_pat
     stack.broker.create_detector_topics(str(config.identity), 1)
     serving.write_release(tmp_path, Release(name="r0", policy=Policy(), policy_revision=1))
     tail = Stream(replace(stack, config=config, folder=tmp_path))
-    known = tail.record("known")
-    decision = orjson.dumps(tail.inline(known)["decision"])
+    published = tail.record("published")
+    decision = orjson.dumps(tail.inline(published)["decision"])
     spoilt = [b"", None, b"{", b"[]", b'{"id":"x"}', b'{"id":1,"hash":"h","decided":1}', b"\xff"]
     topic = config.identity.topic("decisions")
     stack.broker.produce(topic, [("k", value) for value in [*spoilt, decision]])
     with serving.worker(config, tmp_path, stack.redis.url) as process:
-        tail.send(known, tail.record("new"))
+        tail.send(published, tail.record("new"))
 
         def ids() -> list[str]:
             values = [message.value() or b"" for message in stack.broker.read(topic, committed=True)]
@@ -248,7 +253,7 @@ def test_a_killed_broker_loses_and_doubles_nothing(stream: Stream, worker: servi
 
 
 @pytest.mark.slow
-def test_a_broker_killed_while_there_is_nothing_to_decide_stops_nobody(
+def test_a_broker_killed_while_nothing_is_to_be_decided_stops_nobody(
     stream: Stream, worker: serving.Process
 ) -> None:
     """Its next record is decided by the same process, in seconds, though the client lost its only broker meanwhile."""
@@ -353,5 +358,5 @@ def test_an_id_is_published_once_after_newer_ones_and_a_restart(stream: Stream) 
     with forgetful(config, stack.redis):
         once.send(inline, record, once.record("end-2"))
         once.wait("end-2")
-    counts = Counter(found["id"] for found in once.committed())
+    counts = Counter(decision["id"] for decision in once.committed())
     assert counts == dict.fromkeys(["stream", "inline", "newer-1", "newer-2", "end-1", "end-2"], 1)

@@ -12,7 +12,7 @@ from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_testing.packages import release_package
 
 
-def test_a_silent_predictor_costs_the_time_it_was_given() -> None:
+def test_a_silent_predictor_costs_its_time_limit() -> None:
     """A server that accepts and never answers: StoreError after the call's own seconds, not the client's thirty."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         package = release_package("sha256:1", "set", f"http://127.0.0.1:{server.getsockname()[1]}")

@@ -65,9 +65,9 @@ def test_only_transactions_go_again(noun: str) -> None:
 
 def test_the_transactions_of_another_detector_are_refused() -> None:
     """The whole topic name counts, not its noun."""
-    found = letter()
-    found["source"]["topic"] = "other.cards.transactions.v1"
-    assert obstacle(found, OF, named=True)
+    foreign = letter()
+    foreign["source"]["topic"] = "other.cards.transactions.v1"
+    assert obstacle(foreign, OF, named=True)
 
 
 def test_a_cut_record_never_goes_again_and_a_reused_id_only_by_name() -> None:
@@ -78,7 +78,7 @@ def test_a_cut_record_never_goes_again_and_a_reused_id_only_by_name() -> None:
     assert obstacle(letter(), OF, named=False) is None
 
 
-def test_what_the_spec_refuses_is_known_before_it_is_sent() -> None:
+def test_what_the_spec_refuses_is_skipped_before_it_is_sent() -> None:
     """A record in the future is refused until its time has come; broken bytes always."""
     now = int(time.time() * 1000)
     raw = orjson.dumps({"id": "a", "time": now + 3_600_000, "amount": 1, "card": "4", "merchant": "m"})
@@ -119,7 +119,7 @@ def test_a_letter_is_one_line_of_seven_columns() -> None:
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"3", b'{"source":{}}', b'{"source":null}'])
-def test_bytes_that_are_no_letter_are_told_apart(value: bytes | None) -> None:
+def test_bytes_that_are_no_letter_are_no_error(value: bytes | None) -> None:
     """A foreign record in the topic gives None instead of an exception."""
     assert read_letter(value) is None
 

@@ -15,8 +15,8 @@ import confluent_kafka
 from fraud_contracts import log
 from fraud_serving.clients import kafka_log
 log.setup()
-found = glob.glob(os.path.join(os.path.dirname(confluent_kafka.__file__), "..", "confluent_kafka.libs", "librdkafka*.so*"))
-library = ctypes.CDLL(found[0])
+libraries = glob.glob(os.path.join(os.path.dirname(confluent_kafka.__file__), "..", "confluent_kafka.libs", "librdkafka*.so*"))
+library = ctypes.CDLL(libraries[0])
 library.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
 real = confluent_kafka.Producer
 kafka_log.Producer = lambda settings: real({**settings, "test.mock.num.brokers": 1})

@@ -28,9 +28,9 @@ def event(n: int) -> Any:
 
 
 def later_version(profile: bytes) -> bytes:
-    made = bytearray(profile)
-    struct.pack_into("<H", made, 2, 99)
-    return bytes(made)
+    changed = bytearray(profile)
+    struct.pack_into("<H", changed, 2, 99)
+    return bytes(changed)
 
 
 @pytest.mark.parametrize("spoil", [later_version, lambda profile: profile[:-1], lambda profile: b"rubbish"])
@@ -39,8 +39,10 @@ def test_a_profile_that_cannot_be_read_is_missing(spoil: Any) -> None:
     answer says so. What the stream had seen has another digest, so the audit calls it stale."""
     stage = ENGINE.stage("customer")
     _, profile, _ = stage.observe(None, event(1))
-    found = compute_inline(ENGINE, event(2), {"customer": spoil(profile)}, {}, True, 1)
+    computed = compute_inline(ENGINE, event(2), {"customer": spoil(profile)}, {}, True, 1)
     fresh = compute_inline(ENGINE, event(2), {"customer": None}, {}, True, 1)
-    assert found.degraded == [Degraded.PROFILES_INCOMPLETE]
-    assert str(found.vector) == str(fresh.vector)
-    assert found.saw == fresh.saw != compute_inline(ENGINE, event(2), {"customer": profile}, {}, True, 1).saw
+    assert computed.degraded == [Degraded.PROFILES_INCOMPLETE]
+    assert str(computed.vector) == str(fresh.vector)
+    assert (
+        computed.saw == fresh.saw != compute_inline(ENGINE, event(2), {"customer": profile}, {}, True, 1).saw
+    )

@@ -22,7 +22,7 @@ def pair(inline: Any, streamed: Any, saw: Any = None, other_set: str = "s") -> t
 
 
 @pytest.mark.parametrize(
-    ("made", "result"),
+    ("vectors", "result"),
     [
         (pair([1.0, None], [1.0, None]), "equal"),
         (pair([1.0], [1.0000000000000002]), "mismatch"),
@@ -34,9 +34,9 @@ def pair(inline: Any, streamed: Any, saw: Any = None, other_set: str = "s") -> t
         (pair([1.0], [1.0], other_set="other"), "none"),
     ],
 )
-def test_the_verdict_depends_on_what_was_seen_and_on_every_bit(made: tuple[Any, Any], result: str) -> None:
+def test_the_verdict_depends_on_the_digests_and_on_every_bit(vectors: tuple[Any, Any], result: str) -> None:
     """Equal digests demand equal bits, whatever epoch and sequence say; another digest is staleness."""
-    assert compare_vectors(*made) == result
+    assert compare_vectors(*vectors) == result
 
 
 def test_the_streamed_vector_is_kept_where_it_differs() -> None:
@@ -54,16 +54,18 @@ def test_differing_decisions_are_sampled_in_the_log(caplog: pytest.LogCaptureFix
     mismatch = pair([1.0, 2.0], [1.0, 3.0])
     stale = pair([1.0, 2.0], [2.0, 2.0], {**SAW, "customer": (1, 4, "ac")})
 
-    def note(number: int, made: tuple[Any, Any]) -> None:
-        samples.note({**audited(*made), "id": f"tx{number}"})
+    def note(number: int, vectors: tuple[Any, Any]) -> None:
+        samples.note({**audited(*vectors), "id": f"tx{number}"})
 
-    for number, made in enumerate([mismatch, mismatch, stale, stale, pair([1.0, 2.0], [1.0, 2.0])]):
-        note(number, made)
+    for number, vectors in enumerate([mismatch, mismatch, stale, stale, pair([1.0, 2.0], [1.0, 2.0])]):
+        note(number, vectors)
     now[0] = 2.0
     note(5, mismatch)
     note(6, stale)
-    told = [record.data for record in caplog.records]
-    shown = [(one["id"], one["result"], one["count"], one["stale_entities"], one["features"]) for one in told]
+    logged = [record.data for record in caplog.records]
+    shown = [
+        (one["id"], one["result"], one["count"], one["stale_entities"], one["features"]) for one in logged
+    ]
     assert shown == [
         ("tx0", "mismatch", 1, [], ["sum"]),
         ("tx2", "stale", 1, ["customer"], ["count"]),
@@ -84,7 +86,7 @@ def test_the_newest_ids_are_kept_and_the_first_decision_stands(entries: list[tup
     assert all(recent.get(str(number)) is not None for number in kept)
 
 
-def test_an_id_is_known_on_whichever_partition_it_lies() -> None:
+def test_an_id_is_remembered_on_whichever_partition_it_lies() -> None:
     """Another body of an id may have another card, and so lie on another partition."""
     recent = PublishedIds()
     recent.add(1, [("a", DecisionStamp("h", 5))])

@@ -34,7 +34,7 @@ SPEC = CONFIG.spec
 NAMES = compile_detector(SPEC).names
 
 
-def fires(when: str, fields: dict[str, Any] | None = None, **features: float | None) -> bool:
+def fires(when: str, fields: dict[str, Any] | None = None, **features: float) -> bool:
     """Whether the rule matches an event whose other fields, second entity and features are null; it must not fail."""
     policy = Policy.model_validate({"rules": [{"name": "r", "when": when, "action": "Decline"}]})
     compiled = CompiledPolicy(policy, SPEC, Tokeniser(b"0" * 32))
@@ -47,14 +47,14 @@ def fires(when: str, fields: dict[str, Any] | None = None, **features: float | N
         "entities": {"customer": "t_" + "1" * 32, "counterparty": None},
         "fields": {**dict.fromkeys(field["name"] for field in FIELDS), **(fields or {})},
     }
-    found = []
-    vectors = [None] if not features else []
-    for vector in [*vectors, {**dict.fromkeys(NAMES, math.nan), **features}]:
-        matches = compiled.matches(event, vector, NOW)  # type: ignore[arg-type]
+    results = []
+    vectors: list[dict[str, float] | None] = [{**dict.fromkeys(NAMES, math.nan), **features}]
+    for vector in vectors if features else [None, *vectors]:
+        matches = compiled.matches(event, vector, NOW)
         assert matches.failed == []
-        found.append(bool(matches.enforced))
-    assert len(set(found)) == 1
-    return found[0]
+        results.append(bool(matches.enforced))
+    assert len(set(results)) == 1
+    return results[0]
 
 
 # With every nullable value null: (rule, whether it matches). Vectors of nulls and no vector at all must agree.

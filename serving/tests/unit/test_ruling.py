@@ -41,8 +41,8 @@ def package(version: str = "1", **changes: Any) -> ModelPackage:
 
 
 def ruling(policy: dict[str, Any] | None = None, **release: Any) -> Ruling:
-    given_: dict[str, Any] = {"name": "r", "stable": package(), "policy_revision": 1, **release}
-    whole = Release(policy=Policy.model_validate(policy or {}), **given_)
+    parts: dict[str, Any] = {"name": "r", "stable": package(), "policy_revision": 1, **release}
+    whole = Release(policy=Policy.model_validate(policy or {}), **parts)
     return Ruling(whole, SPEC, SET, NAMES, TOKENISER)
 
 

@@ -23,7 +23,7 @@ from fraud_serving.worker.batch import Outgoing
         (KafkaError(KafkaError.NOT_COORDINATOR, retriable=True), False),
     ],
 )
-def test_a_client_past_use_is_known_by_each_of_its_signs(error: KafkaError, end: bool) -> None:
+def test_each_error_of_a_client_past_use_is_recognised(error: KafkaError, end: bool) -> None:
     """A fenced consumer says _FATAL without the flag of a fatal error; what passes by itself is none."""
     assert transactions.past_use(error) is end
 
@@ -35,28 +35,30 @@ def test_a_call_that_does_not_come_back_is_a_timeout(monkeypatch: pytest.MonkeyP
         {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, Identity("tests", "cards"), 0, 1, lambda: None
     )
     back = threading.Event()
-    with pytest.raises(KafkaException) as told:
+    with pytest.raises(KafkaException) as caught:
         client._call(lambda: back.wait(20))
-    assert told.value.args[0].code() == KafkaError._TIMED_OUT
+    assert caught.value.args[0].code() == KafkaError._TIMED_OUT
     monkeypatch.setattr(transactions, "CALL_SECONDS", 10)
     assert client._call(lambda: "next") == "next"
     back.set()
 
 
 @pytest.mark.parametrize("noun", ["decisions", "alerts"])
-def test_bytes_on_another_topic_are_not_seen(noun: str) -> None:
+def test_bytes_on_another_topic_do_not_count_as_visible(noun: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decision and its alert are the same bytes: where readers have one of them only, the other is sent again."""
     of = Identity("tests", "cards")
     client = transactions.Transactions(
         {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, of, 0, 1, lambda: None
     )
     both = [Outgoing("decisions", 0, b"k", b"declined"), Outgoing("alerts", 0, b"k", b"declined")]
-    client._visible = lambda topic, _: {b"declined"} if topic == of.topic(noun) else set()  # type: ignore[method-assign]
-    assert client._unseen(both) == [one for one in both if one.noun != noun]
+    monkeypatch.setattr(
+        client, "_visible", lambda topic, _: {b"declined"} if topic == of.topic(noun) else set()
+    )
+    assert client._not_visible(both) == [one for one in both if one.noun != noun]
 
 
 @pytest.mark.parametrize(("calm", "sent_again"), [(1, True), (11, False)])
-def test_what_was_told_as_committed_is_doubted_for_a_while(
+def test_what_was_reported_as_committed_is_doubted_for_a_while(
     calm: float, sent_again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Later its topic's end is others', so that readers would seem to lack what they have for long."""
@@ -70,8 +72,8 @@ def test_what_was_told_as_committed_is_doubted_for_a_while(
     monkeypatch.setattr(client, "_visible", lambda *_: set())
     letter = Outgoing("dead-letters", None, b"k", b"letter")
     client.publish([letter], [], None)
-    client._told_at = time.monotonic() - calm
-    client.rest(None)
+    client._committed_at = time.monotonic() - calm
+    client.idle(None)
     client._lose(KafkaError(KafkaError._TRANSPORT))
-    client.rest(None)
+    client.idle(None)
     assert sent == [[letter], [letter] if sent_again else []]

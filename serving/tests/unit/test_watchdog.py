@@ -10,7 +10,7 @@ import time
 from prometheus_client import CollectorRegistry
 from fraud_serving.worker import health
 h = health.Health(0, CollectorRegistry(), lambda: None)
-h.turned -= health.STILL
+h.last_heartbeat -= health.STILL
 time.sleep(30)
 """
 

@@ -34,7 +34,7 @@ def ready() -> dict[str, bool]:
     return {"ready": True}
 
 
-@app.post("/v1/decisions")  # type: ignore[untyped-decorator]  # as above
+@app.post("/v1/decisions")  # type: ignore[untyped-decorator]  # Flask is in the serving environment only
 def decide() -> dict[str, Any]:
     start, payment = time.perf_counter(), request.get_json()
     event = {
@@ -48,10 +48,10 @@ def decide() -> dict[str, Any]:
     for key in keys.values():
         pipe.rpush(key, entry).ltrim(key, -HISTORY, -1).lrange(key, 0, -1)
     replies = pipe.execute()
-    seen: dict[str, Sequence[dict[str, Any]]] = {
+    events: dict[str, Sequence[dict[str, Any]]] = {
         name: [orjson.loads(e) for e in replies[3 * i + 2]] for i, name in enumerate(keys)
     }
-    row = pd.DataFrame([vector(_spec, event, seen)], columns=_names)
+    row = pd.DataFrame([vector(_spec, event, events)], columns=_names)
     probability = float(_model.predict(row)[0])
     action = "decline" if probability > 0.7 else "review" if probability > 0.3 else "approve"
     took = round((time.perf_counter() - start) * 1000, 3)

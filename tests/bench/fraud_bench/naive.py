@@ -15,26 +15,26 @@ HISTORY = 128  # events of a key that a list keeps, as many as the platform keep
 
 
 def vector(
-    spec: FeatureSetSpec, event: dict[str, Any], seen: dict[str, Sequence[dict[str, Any]]]
+    spec: FeatureSetSpec, event: dict[str, Any], events: dict[str, Sequence[dict[str, Any]]]
 ) -> list[float]:
-    """``seen`` holds each entity's events, oldest first, this one included."""
+    """``events`` holds each entity's events, oldest first, this one included."""
     values: dict[str, float] = {"amount": float(event["amount"])}
     for feature in spec.features:
         if feature.transform is not None:
             values[feature.name] = float(_transform(feature, event, values))
         else:
-            values[feature.name] = float(_aggregate(feature, event, seen[feature.entity or ""]))
+            values[feature.name] = float(_aggregate(feature, event, events[feature.entity or ""]))
     return [values[feature.name] for feature in spec.features]
 
 
-def _aggregate(feature: FeatureSpec, event: dict[str, Any], seen: Sequence[dict[str, Any]]) -> float:
+def _aggregate(feature: FeatureSpec, event: dict[str, Any], events: Sequence[dict[str, Any]]) -> float:
     now: int = event["time"]
     if feature.aggregate == "SecondsSinceLast":
-        return (now - int(seen[-2]["time"])) / 1000 if len(seen) > 1 else math.nan
+        return (now - int(events[-2]["time"])) / 1000 if len(events) > 1 else math.nan
     after, where = now - (feature.window_ms or 0), feature.where
     amounts: list[int] = [
         e["amount"]
-        for e in seen
+        for e in events
         if e["time"] > after and (where is None or e["fields"].get(where[0]) == where[1])
     ]
     if feature.aggregate == "Count":

@@ -48,9 +48,9 @@ def history() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         event = schema.canonical(transaction, tokeniser, start + (DAYS + 1) * DAY)
         events.append(dict(event))
         if row["is_fraud"]:
-            known = event["time"] + 3 * DAY
+            known_at = event["time"] + 3 * DAY
             label = {"id": event["id"], "time": event["time"], "entities": event["entities"]}
-            labels.append({**label, "fraud": True, "known": known})
+            labels.append({**label, "fraud": True, "known": known_at})
     return events, labels
 
 

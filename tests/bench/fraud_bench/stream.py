@@ -57,12 +57,12 @@ def feature_records(path: stack.Stack, count: int) -> list[tuple[bytes, bytes]]:
     return records
 
 
-class Reader(threading.Thread):
+class DecisionReader(threading.Thread):
     """A committed reader that notes when each decision could be read."""
 
     def __init__(self, path: stack.Stack) -> None:
         super().__init__(daemon=True)
-        self.seen: dict[str, float] = {}
+        self.visible_at: dict[str, float] = {}
         self.on = True
         self._consumer = path.broker.consumer("bench", fetch_wait_max_ms=50)
         self._consumer.subscribe([path.topic("decisions")])
@@ -72,7 +72,7 @@ class Reader(threading.Thread):
             for message in self._consumer.consume(200, 0.05):
                 if message.error() is None:
                     now = time.time()
-                    self.seen[orjson.loads(message.value())["id"]] = now
+                    self.visible_at[orjson.loads(message.value())["id"]] = now
         self._consumer.close()
 
 
@@ -80,7 +80,7 @@ def door(path: stack.Stack) -> None:
     """From a record's append in ``features`` to its decision for a committed reader."""
     measure.note(f"stream door, {DOOR_RATE}/s")
     records = feature_records(path, int(DOOR_RATE * (WARM + DOOR_SECONDS)))
-    producer, topic, reader = path.broker.producer(), path.topic("features"), Reader(path)
+    producer, topic, reader = path.broker.producer(), path.topic("features"), DecisionReader(path)
     appended: dict[int, float] = {}
     with path.worker():
         reader.start()
@@ -97,12 +97,12 @@ def door(path: stack.Stack) -> None:
             producer.poll(0)
             time.sleep(0.001)
         producer.flush(30)
-        kafka.wait_for(lambda: len(reader.seen) >= len(records), 120, "all decisions")
+        kafka.wait_for(lambda: len(reader.visible_at) >= len(records), 120, "all decisions")
         used = {name: round(1e6 * (now - cpu.get(name, 0.0)) / i) for name, now in path.cpu().items()}
         reader.on = False
         reader.join()
     first = int(DOOR_RATE * WARM)
-    ages = [1000 * (reader.seen[f"s-{n}"] - at) for n, at in appended.items() if n >= first]
+    ages = [1000 * (reader.visible_at[f"s-{n}"] - at) for n, at in appended.items() if n >= first]
     measure.report(
         "door",
         offered=DOOR_RATE,

@@ -11,12 +11,12 @@ Figures = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """``made`` gives (figure, baseline, whether the goal is met) from the figures that ``needs`` names."""
+    """``judge`` gives (figure, baseline, whether the goal is met) from the figures that ``needs`` names."""
 
     what: str
     goal: str
     needs: tuple[str, ...]
-    made: Callable[..., tuple[str, str, bool | None]]
+    judge: Callable[..., tuple[str, str, bool | None]]
 
 
 def inline(ours: dict[str, Any], flask: dict[str, Any], slow: dict[str, Any]) -> tuple[str, str, bool]:
@@ -28,10 +28,10 @@ def inline(ours: dict[str, Any], flask: dict[str, Any], slow: dict[str, Any]) ->
     return figure, base, ours["p99_ms"] <= 20 and ours["p999_ms"] <= 50
 
 
-def _beside(found: dict[str, Any]) -> str:
+def _beside(measured: dict[str, Any]) -> str:
     """What else than a plain 200 was answered."""
-    other = {name: count for name, count in found["answers"].items() if name != "200"}
-    lost = {"no answer": found["lost"]} if found["lost"] else {}
+    other = {name: count for name, count in measured["answers"].items() if name != "200"}
+    lost = {"no answer": measured["lost"]} if measured["lost"] else {}
     return "".join(f", {name} {count}" for name, count in {**other, **lost}.items())
 
 
@@ -131,14 +131,14 @@ ROWS = (
 
 def markdown(kept: dict[str, Any]) -> str:
     """The table, and what it was measured on."""
-    figures: Figures = {name: found for bench in kept.values() for name, found in bench["figures"].items()}
+    figures: Figures = {name: figure for bench in kept.values() for name, figure in bench["figures"].items()}
     lines = ["| what | goal | figure | baseline, same run | |", "|---|---|---|---|---|"]
     for row in ROWS:
         missing = [name for name in row.needs if name not in figures]
         if missing:
             lines.append(f"| {row.what} | {row.goal} | not measured | – | |")
             continue
-        figure, base, met = row.made(*(figures[name] for name in row.needs))
+        figure, base, met = row.judge(*(figures[name] for name in row.needs))
         verdict = "" if met is None else "met" if met else "**missed**"
         lines.append(f"| {row.what} | {row.goal} | {figure} | {base} | {verdict} |")
     lines.append(
