@@ -136,13 +136,13 @@ def need(environ: Mapping[str, str], name: str) -> str:
 
 def _fail(environ: Mapping[str, str], config: DetectorConfig | None, reason: str, message: str) -> None:
     """Tells the operator by way of MLflow, and people by the last line of the output."""
-    from fraud_ray import register
+    from fraud_ray import registration
 
     failure = TrainingFailure(reason=reason, message=message, ended=int(time.time() * 1000))
     tracking_uri = environ.get("MLFLOW_TRACKING_URI", "")
     if config is not None and tracking_uri:
         try:
-            register.record_failure(tracking_uri, config.identity, environ.get(REVISION_ENV, ""), failure)
+            registration.record_failure(tracking_uri, config.identity, environ.get(REVISION_ENV, ""), failure)
         except TrainingError as error:
             LOG.warning("the failure isn't recorded", extra={"data": {"error": str(error)}})
     sys.stdout.write(f"training failed: {reason}: {message}\n")
@@ -151,7 +151,7 @@ def _fail(environ: Mapping[str, str], config: DetectorConfig | None, reason: str
 def main(environ: Mapping[str, str] = os.environ) -> int:
     log.setup()
     # Edges are imported here: the steps above need neither a broker nor a registry.
-    from fraud_ray import register
+    from fraud_ray import registration
     from fraud_ray.seeds import KafkaSeeds
 
     config: DetectorConfig | None = None
@@ -165,7 +165,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
             int(time.time() * 1000),
             KafkaSeeds(config.kafka.bootstrap_servers, config.identity.topic("seeds")),
             search.search,
-            partial(register.register, tracking_uri, config.identity),
+            partial(registration.register, tracking_uri, config.identity),
             environ.get(REVISION_ENV, ""),
             environ.get(CODE_ENV, "unknown"),
         )

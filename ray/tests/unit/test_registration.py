@@ -8,7 +8,7 @@ import pytest
 
 from fraud_contracts.names import Identity
 from fraud_contracts.training_end import EndReason, TrainingFailure
-from fraud_ray import register
+from fraud_ray import registration
 
 
 def test_a_failure_is_a_failed_run_with_its_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +18,7 @@ def test_a_failure_is_a_failed_run_with_its_document(tmp_path: Path, monkeypatch
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri, identity = f"file://{tmp_path}", Identity("payments", "cards")
     failure = TrainingFailure(reason=EndReason.NO_HISTORY, message="no history", ended=5)
-    register.record_failure(uri, identity, "r", failure)
+    registration.record_failure(uri, identity, "r", failure)
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(identity.experiment)
     assert experiment is not None
