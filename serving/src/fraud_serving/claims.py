@@ -95,15 +95,15 @@ class Claim:
     published: bool
 
 
-class Taking(NamedTuple):
-    """A claim to make. ``instead_of`` are the bytes that were read and are no claim; empty where nothing was there."""
+class ClaimAttempt(NamedTuple):
+    """A claim to make. ``instead_of`` are the bytes that it may replace; empty where none were read."""
 
     key: str
     value: bytes
     instead_of: bytes = b""
 
 
-class OwnClaim(NamedTuple):
+class ClaimRef(NamedTuple):
     """Which claim to mark: its key, and what tells its decision from another one of the id."""
 
     key: str
@@ -127,17 +127,17 @@ def read(value: bytes | None, event_id: str) -> Claim | None:
     return Claim(decision["hash"], decision, appended, appended and value[-1:] == _PUBLISHED)
 
 
-def take(takings: Sequence[Taking]) -> Command:
+def take(attempts: Sequence[ClaimAttempt]) -> Command:
     """-> per claim None where it is the caller's now, else the bytes that are there."""
-    arguments = [argument for taking in takings for argument in (taking.instead_of, taking.value)]
-    return ("EVAL", _TAKE, len(takings), *(taking.key for taking in takings), TTL_SECONDS, *arguments)
+    arguments = [argument for attempt in attempts for argument in (attempt.instead_of, attempt.value)]
+    return ("EVAL", _TAKE, len(attempts), *(attempt.key for attempt in attempts), TTL_SECONDS, *arguments)
 
 
-def mark(owns: Sequence[OwnClaim], published: bool) -> Command:
+def mark(refs: Sequence[ClaimRef], published: bool) -> Command:
     """Says in the claims that their records are in the log, or that they are published; they then live a day from here."""
     ending = _PUBLISHED if published else b""
-    arguments = [argument for own in owns for argument in (own.hash, own.decided)]
-    return ("EVAL", _MARK, len(owns), *(own.key for own in owns), TTL_SECONDS, ending, *arguments)
+    arguments = [argument for ref in refs for argument in (ref.hash, ref.decided)]
+    return ("EVAL", _MARK, len(refs), *(ref.key for ref in refs), TTL_SECONDS, ending, *arguments)
 
 
 def rewrite(key: str, decision: Decision) -> Command:

@@ -314,7 +314,7 @@ def test_a_published_claim_answers_retries_as_before(
         body = payment("pay")
         answer = await service.decide(body)
         decision = log.appended[0]["decision"]
-        own = claims.OwnClaim(OF.redis_claim("pay"), decision["hash"], decision["decided"])
+        own = claims.ClaimRef(OF.redis_claim("pay"), decision["hash"], decision["decided"])
         await service.redis.call(*claims.mark([own], published=True), seconds=1.0)
         await marked(service)
         assert batches.claim(store, "pay").published

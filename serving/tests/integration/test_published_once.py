@@ -154,7 +154,7 @@ def test_missing_marks_are_set_when_redis_is_back(server: redis.Server, store: A
     result = one.process(batches.read(record))
     absent = StoreError("redis", "away")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RedisClaims, "look_up", raising(absent))
+        patch.setattr(RedisClaims, "mark_and_read", raising(absent))
         patch.setattr(RedisClaims, "claim", raising(absent))
         one.committed(result)
         [unclaimed] = batches.decided(publish(one, stream.record("during")))
@@ -166,7 +166,7 @@ def test_missing_marks_are_set_when_redis_is_back(server: redis.Server, store: A
 def without_redis(one: BatchProcessor, *records: dict[str, Any]) -> BatchResult:
     """As ``publish``, where each call of Redis fails meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RedisClaims, "look_up", raising(StoreError("redis", "away")))
+        patch.setattr(RedisClaims, "mark_and_read", raising(StoreError("redis", "away")))
         patch.setattr(RedisClaims, "claim", raising(StoreError("redis", "away")))
         return publish(one, *records)
 

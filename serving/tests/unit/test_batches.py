@@ -35,7 +35,7 @@ def test_what_the_stream_did_without_marks_the_decision() -> None:
     assert read_incoming(0, b"k", orjson.dumps(RECORD)).degraded == []
 
 
-STREAM = Stream(SimpleNamespace(config=batches.CONFIG, digest="sha256:0"))  # type: ignore[arg-type]  # no broker
+STREAM = Stream(SimpleNamespace(config=batches.CONFIG, digest="sha256:0"))  # type: ignore[arg-type]  # a fake
 ANSWERED = orjson.dumps(STREAM.inline(STREAM.record("pay"), action="decline"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_serving.worker.parity import ParitySamples, audited, compare_vectors
+from fraud_serving.worker.parity import ParitySamples, compare_vectors, with_audit
 from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
 
 SAW = {"customer": (1, 3, "aa"), "counterparty": (1, 9, "bb")}
@@ -41,9 +41,9 @@ def test_the_verdict_depends_on_the_digests_and_on_every_bit(vectors: tuple[Any,
 
 def test_the_streamed_vector_is_kept_where_it_differs() -> None:
     """Evidence of a difference is in the record itself; where there is none it would be ballast."""
-    assert audited(*pair([1.0], [1.0]))["streamed"] is None
-    assert audited(*pair([1.0], [2.0]))["streamed"] == {"set": "s", "vector": [2.0], "saw": SAW}
-    assert audited(*pair([1.0], None))["streamed"] is None
+    assert with_audit(*pair([1.0], [1.0]))["streamed"] is None
+    assert with_audit(*pair([1.0], [2.0]))["streamed"] == {"set": "s", "vector": [2.0], "saw": SAW}
+    assert with_audit(*pair([1.0], None))["streamed"] is None
 
 
 def test_differing_decisions_are_sampled_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -55,7 +55,7 @@ def test_differing_decisions_are_sampled_in_the_log(caplog: pytest.LogCaptureFix
     stale = pair([1.0, 2.0], [2.0, 2.0], {**SAW, "customer": (1, 4, "ac")})
 
     def note(number: int, vectors: tuple[Any, Any]) -> None:
-        samples.note({**audited(*vectors), "id": f"tx{number}"})
+        samples.note({**with_audit(*vectors), "id": f"tx{number}"})
 
     for number, vectors in enumerate([mismatch, mismatch, stale, stale, pair([1.0, 2.0], [1.0, 2.0])]):
         note(number, vectors)

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class RequestClaims:
     def __init__(self, redis: RedisLink, of: Identity, instruments: Instruments, id_field: str) -> None:
         self._redis, self._of, self._instruments, self._id_field = redis, of, instruments, id_field
-        self._appended: list[claims.OwnClaim] = []
+        self._appended: list[claims.ClaimRef] = []
 
     def read(self, event_id: str, value: bytes | None) -> tuple[Claim | None, list[str]]:
         """The claim in a stored value, and the marks of a decision that is made without it.
@@ -63,8 +63,8 @@ class RequestClaims:
         key, seconds = self._of.redis_claim(decision["id"]), max(deadline, _MIN_SECONDS)
         try:
             for _ in range(_TRIES):
-                taking = claims.Taking(key, claims.pack(decision, appended=False), instead_of)
-                [held] = await self._redis.call(*claims.take([taking]), seconds=seconds)
+                attempt = claims.ClaimAttempt(key, claims.pack(decision, appended=False), instead_of)
+                [held] = await self._redis.call(*claims.take([attempt]), seconds=seconds)
                 if held is None:
                     return decision, None
                 claim, marks = self.read(decision["id"], held)
@@ -100,10 +100,10 @@ class RequestClaims:
         if not self._appended:
             asyncio.get_running_loop().call_later(_MARK_SECONDS, self.flush)
         key = self._of.redis_claim(decision["id"])
-        self._appended.append(claims.OwnClaim(key, decision["hash"], decision["decided"]))
+        self._appended.append(claims.ClaimRef(key, decision["hash"], decision["decided"]))
 
     def flush(self) -> None:
         """Sends the marks that wait."""
-        owns, self._appended = self._appended, []
-        if owns:
-            self._redis.post([claims.mark(owns, published=False)])
+        refs, self._appended = self._appended, []
+        if refs:
+            self._redis.post([claims.mark(refs, published=False)])

@@ -9,7 +9,7 @@ from fraud_contracts.records import Decision, FeatureRecord
 from fraud_serving import stored_records
 from fraud_serving.claims import Claim
 from fraud_serving.ruling import Case
-from fraud_serving.worker.parity import audited
+from fraud_serving.worker.parity import with_audit
 from fraud_serving.worker.published_ids import DecisionStamp
 
 
@@ -108,6 +108,6 @@ def take_claim(incoming: Incoming) -> None:
     elif claim.published:
         incoming.repeat = True
     elif claim.decision["door"] == "inline":
-        incoming.decision = audited(claim.decision, incoming.record)
+        incoming.decision = with_audit(claim.decision, incoming.record)
     else:
         incoming.decision = claim.decision

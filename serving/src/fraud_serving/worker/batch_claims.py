@@ -19,7 +19,7 @@ from fraud_contracts.names import Identity
 from fraud_contracts.records import Decision
 from fraud_process.instruments import Instruments
 from fraud_serving import claims
-from fraud_serving.claims import OwnClaim, Taking
+from fraud_serving.claims import ClaimAttempt, ClaimRef
 from fraud_serving.cooldown import CoolDown
 from fraud_serving.ruling import with_mark
 from fraud_serving.worker.batch import Incoming
@@ -35,24 +35,24 @@ _log = logging.getLogger(__name__)
 class ClaimStore(Protocol):
     """Redis as the worker needs it; StoreError where it fails."""
 
-    def look_up(self, published: list[OwnClaim], keys: list[str]) -> list[bytes | None]: ...
+    def mark_and_read(self, published: list[ClaimRef], keys: list[str]) -> list[bytes | None]: ...
 
-    def claim(self, takings: list[Taking]) -> list[bytes | None]: ...
+    def claim(self, attempts: list[ClaimAttempt]) -> list[bytes | None]: ...
 
 
 class BatchClaims:
     def __init__(self, store: ClaimStore, of: Identity, instruments: Instruments) -> None:
         self._store, self._of, self._instruments = store, of, instruments
         self._cool_down = CoolDown(failures=1)
-        # Claims of what was published though Redis was away or held another; the oldest go first where they are too many.
+        # Published decisions whose claims Redis lacks, as it was away or held another; the newest KEPT.
         self._unclaimed: deque[Decision] = deque(maxlen=KEPT)
         # By partition, as many as are remembered of one: ids whose claims are yet to say that they are published.
-        self._unmarked: dict[int, deque[OwnClaim]] = {}
+        self._unmarked: dict[int, deque[ClaimRef]] = {}
 
     def look_up(self, batch: Sequence[Incoming]) -> None:
         """Fills in what Redis has under each id; a record that can't know says so in ``degraded``."""
         if not batch:
-            self.make_up()
+            self.catch_up()
             return
         values = self._ask([self._of.redis_claim(incoming.id) for incoming in batch])
         if values is None:
@@ -61,7 +61,7 @@ class BatchClaims:
             return
         for incoming, value in zip(batch, values, strict=True):
             self._note(incoming, value)
-        self.make_up()  # what an absence of Redis has left; nothing as a rule
+        self.catch_up()  # what an absence of Redis has left; nothing as a rule
 
     def claim(self, decided: Sequence[Incoming]) -> None:
         """Claims decisions. Where another one was claimed meanwhile, ``claim`` holds it and the record loses its decision."""
@@ -70,7 +70,7 @@ class BatchClaims:
             if not asked:
                 return
             try:
-                held = self._store.claim([self._taking(incoming) for incoming in asked])
+                held = self._store.claim([self._attempt(incoming) for incoming in asked])
             except StoreError as error:
                 self._failed(error)
                 break
@@ -90,7 +90,7 @@ class BatchClaims:
     def published(self, partition: int, entries: Iterable[tuple[str, DecisionStamp]]) -> None:
         """Claims of these ids, where they hold these decisions, are to say that they are published."""
         unmarked = self._unmarked.setdefault(partition, deque(maxlen=KEPT))
-        unmarked.extend(OwnClaim(self._of.redis_claim(event_id), *stamp) for event_id, stamp in entries)
+        unmarked.extend(ClaimRef(self._of.redis_claim(event_id), *stamp) for event_id, stamp in entries)
 
     def unclaimed(self, decision: Decision) -> None:
         """A published decision whose claim may be missing: it is claimed as soon as may be, so that a retry gets it."""
@@ -100,8 +100,8 @@ class BatchClaims:
         """The partition is another worker's, who reads its tail."""
         self._unmarked.pop(partition, None)
 
-    def make_up(self) -> None:
-        """Brings Redis what it missed, for a moment; the rest with the next call."""
+    def catch_up(self) -> None:
+        """Writes to Redis what it missed, for _SECONDS at most; the rest follows with the next call."""
         until = time.monotonic() + _SECONDS
         while any(self._unmarked.values()) and time.monotonic() < until:
             if self._ask([]) is None:
@@ -121,18 +121,21 @@ class BatchClaims:
             self._unclaimed.extend(changed)
 
     def _take_or_mark(self, published: list[Decision]) -> list[Decision]:
-        """Sees to it that the claims of published ids say so: a resend would publish what else lies there.
+        """Claims published ids, or marks their claims as published: a resend would publish what lies there.
 
-        Another answer to the same body stays, so that retries hear it again. A claim of another body, or what is none, gives way;
-        -> those where it changed meanwhile.
+        A claim with another answer to the same body stays, so that retries get that answer again. A claim of
+        another body is replaced, and so are bytes that are no claim; -> the decisions whose claims changed
+        meanwhile.
         """
-        takings = [
-            Taking(self._of.redis_claim(decision["id"]), claims.pack(decision, appended=True, published=True))
+        attempts = [
+            ClaimAttempt(
+                self._of.redis_claim(decision["id"]), claims.pack(decision, appended=True, published=True)
+            )
             for decision in published
         ]
-        owns: list[OwnClaim] = []
-        others: list[tuple[Decision, Taking]] = []
-        for decision, taking, value in zip(published, takings, self._store.claim(takings), strict=True):
+        refs: list[ClaimRef] = []
+        others: list[tuple[Decision, ClaimAttempt]] = []
+        for decision, attempt, value in zip(published, attempts, self._store.claim(attempts), strict=True):
             if value is None:
                 continue
             try:
@@ -141,26 +144,26 @@ class BatchClaims:
                 self._instruments.unreadable("claim", id=decision["id"], error=str(error))
                 claim = None
             if claim is None or (claim.hash != decision["hash"] and not claim.published):
-                others.append((decision, taking._replace(instead_of=value)))
+                others.append((decision, attempt._replace(instead_of=value)))
             else:
-                owns.append(OwnClaim(taking.key, claim.hash, claim.decision["decided"]))
-        if owns:
-            self._store.look_up(owns, [])
-        held = self._store.claim([taking for _, taking in others]) if others else []
+                refs.append(ClaimRef(attempt.key, claim.hash, claim.decision["decided"]))
+        if refs:
+            self._store.mark_and_read(refs, [])
+        held = self._store.claim([attempt for _, attempt in others]) if others else []
         return [decision for (decision, _), value in zip(others, held, strict=True) if value is not None]
 
     def _ask(self, keys: list[str]) -> list[bytes | None] | None:
-        """What lies under these keys, once some claims were told that they are published; None where Redis is away."""
-        owns: list[OwnClaim] = []
-        sent: list[tuple[deque[OwnClaim], int]] = []
+        """Marks some claims as published, then reads these keys' values; None where Redis is away."""
+        refs: list[ClaimRef] = []
+        sent: list[tuple[deque[ClaimRef], int]] = []
         for unmarked in self._unmarked.values():
-            some = list(islice(unmarked, _CHUNK - len(owns)))
+            some = list(islice(unmarked, _CHUNK - len(refs)))
             sent.append((unmarked, len(some)))
-            owns += some
+            refs += some
         if not self._cool_down.ready("redis", time.monotonic()):
             return None
         try:
-            values = self._store.look_up(owns, keys)
+            values = self._store.mark_and_read(refs, keys)
         except StoreError as error:
             self._failed(error)
             return None
@@ -183,11 +186,11 @@ class BatchClaims:
             self._instruments.unreadable("claim", id=incoming.id, error=str(error))
             incoming.degraded.append(Degraded.IDEMPOTENCY)
 
-    def _taking(self, incoming: Incoming) -> Taking:
+    def _attempt(self, incoming: Incoming) -> ClaimAttempt:
         assert incoming.decision is not None
         assert incoming.instead_of is not None
         value = claims.pack(incoming.decision, appended=True)
-        return Taking(self._of.redis_claim(incoming.id), value, incoming.instead_of)
+        return ClaimAttempt(self._of.redis_claim(incoming.id), value, incoming.instead_of)
 
 
 def _mark(incoming: Incoming) -> None:

@@ -44,8 +44,8 @@ def compare_vectors(decision: Decision, record: FeatureRecord) -> Result:
     return "equal" if same_vector(inline, streamed) else "mismatch"
 
 
-def audited(decision: Decision, record: FeatureRecord) -> Decision:
-    """The decision with its place in the stream, the verdict, and the streamed vector where it isn't the inline one."""
+def with_audit(decision: Decision, record: FeatureRecord) -> Decision:
+    """The decision with its place in the stream, the result, and the streamed vector where it differs."""
     result = compare_vectors(decision, record)
     streamed: dict[str, Any] | None = None
     if record["vector"] is not None and result != "equal":

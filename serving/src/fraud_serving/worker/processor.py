@@ -29,7 +29,7 @@ from fraud_serving.worker.arm_scoring import ArmScorer
 from fraud_serving.worker.batch import BatchResult, Incoming, Outgoing, take_claim
 from fraud_serving.worker.batch_claims import BatchClaims, ClaimStore
 from fraud_serving.worker.batch_metrics import BatchMetrics
-from fraud_serving.worker.parity import audited
+from fraud_serving.worker.parity import with_audit
 from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class BatchProcessor:
         for incoming in batch:
             stamp = self.published_ids.get(incoming.id)
             if incoming.record["decision"] is not None:
-                incoming.decision = audited(incoming.record["decision"], incoming.record)
+                incoming.decision = with_audit(incoming.record["decision"], incoming.record)
                 if stamp is None:
                     unpublished.append(incoming)
                 continue
@@ -163,7 +163,7 @@ class BatchProcessor:
     def idle(self) -> None:
         """To be called where there is nothing to process: claims get what they miss."""
         self._settle()
-        self._claims.make_up()
+        self._claims.catch_up()
 
     def _settle(self) -> None:
         """What was committed before now is published for certain: a broker that died since then was noticed."""

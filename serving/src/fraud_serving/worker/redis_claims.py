@@ -20,7 +20,7 @@ class RedisClaims:
             url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
         )
 
-    def look_up(self, published: list[claims.OwnClaim], keys: list[str]) -> list[bytes | None]:
+    def mark_and_read(self, published: list[claims.ClaimRef], keys: list[str]) -> list[bytes | None]:
         """Marks claims as published, then reads others: one round trip."""
         pipe = self._redis.pipeline(transaction=False)
         if published:
@@ -33,9 +33,9 @@ class RedisClaims:
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error
 
-    def claim(self, takings: list[claims.Taking]) -> list[bytes | None]:
+    def claim(self, attempts: list[claims.ClaimAttempt]) -> list[bytes | None]:
         """Per entry None where it is ours now, else what was there."""
         try:
-            return list(self._redis.execute_command(*claims.take(takings)))
+            return list(self._redis.execute_command(*claims.take(attempts)))
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error
