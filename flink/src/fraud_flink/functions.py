@@ -169,7 +169,7 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
         return [(until, element) for until, element in elements if isinstance(element, EventElement)]
 
     def _release(self, key: str, now: int) -> Iterator[Any]:
-        """Applies events that lack nothing and, while one has waited until ``now``, that which lacks least."""
+        """Applies events that lack nothing and, while one has waited until ``now``, the least lacking one."""
         waiting, stage = self._waiting_of(), self._stage
         before = len(waiting)
         while waiting:
