@@ -109,9 +109,9 @@ def test_what_an_earlier_run_wrote_is_replaced(tmp_path: Path) -> None:
         (tmp_path / "package" / name).write_text("old")
     for name in plots.FILES:
         (tmp_path / "plots" / name).write_text("old")
-    assert evaluate.foreign(tmp_path) == []
+    assert evaluate.foreign_files(tmp_path) == []
     (tmp_path / "plots" / "notes.svg").write_text("mine")
-    assert evaluate.foreign(tmp_path) == ["plots/notes.svg"]
+    assert evaluate.foreign_files(tmp_path) == ["plots/notes.svg"]
 
 
 def test_a_missing_history_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
