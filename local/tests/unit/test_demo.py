@@ -70,7 +70,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("id,at,amt,card,shop,is_fraud\nt1,1,2,3,a, b,1\n", "h.csv line 2: 7 cells"),
         ("id,at,amt,card,shop,amt,is_fraud\n", "h.csv has the column amt twice"),
