@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import threading
 import time
 import urllib.request
 import zlib
@@ -122,10 +123,10 @@ def plan(rng: random.Random, count: int) -> list[tuple[str, str, bytes]]:
 
 
 async def drive(platform: Platform, sends: list[tuple[str, str, bytes]]) -> dict[str, Sent]:
-    """Sends everything, 32 requests at a time; Redis is killed at a half and comes back at once as it was."""
+    """Sends everything, 32 requests at a time; Redis is killed at a half and comes back as it was, once an answer has felt it."""
     sent: dict[str, Sent] = defaultdict(Sent)
     producer, topic = platform.broker.producer(), platform.topic("transactions")
-    gate = asyncio.Semaphore(32)
+    gate, felt = asyncio.Semaphore(32), threading.Event()
     url = platform.service.url + "/v1/decisions"
     async with traffic.session() as client:
 
@@ -138,10 +139,12 @@ async def drive(platform: Platform, sends: list[tuple[str, str, bytes]]) -> dict
             finally:
                 gate.release()
             sent[event_id].asked.append((raw, answer))
+            if answer.status == 200 and MARK in answer.document["degraded"]:
+                felt.set()
 
         def kill() -> None:
             platform.redis.stop(signal.SIGKILL)
-            time.sleep(0.3)
+            felt.wait(10)
             platform.redis.start()
 
         tasks: list[asyncio.Future[Any]] = []
