@@ -154,7 +154,7 @@ def host_resolver() -> str:
 
 
 def first_objects(volumes: int) -> list[dict[str, Any]]:
-    """DNS behind its usual Service, the class without bind mounts, and volumes that claims bind to at once."""
+    """DNS behind its usual Service, the class without bind mounts, and volumes for claims."""
     ports = [
         {"name": "dns", "port": 53, "protocol": "UDP"},
         {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
@@ -173,6 +173,9 @@ def first_objects(volumes: int) -> list[dict[str, Any]]:
         {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "plain"}, "handler": "plain"},
         {
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "kubernetes.io/no-provisioner",
+            # As kind's class. Of a claim that is bound at once the scheduler is told by an event, and one that it misses leaves the
+            # Pod pending for minutes (kubernetes#87145).
+            "volumeBindingMode": "WaitForFirstConsumer",
             "metadata": {"name": "local", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
         },
     ]  # fmt: skip

@@ -48,6 +48,18 @@ class Kube:
         (READY, None),
         (pod("traffic", "Succeeded", {"name": "feed", "ready": False, "state": {}}), None),
         ({"metadata": {"name": "new"}, "status": {"phase": "Pending"}}, "Pending"),
+        (
+            {
+                "metadata": {"name": "new"},
+                "status": {
+                    "phase": "Pending",
+                    "conditions": [
+                        {"type": "PodScheduled", "status": "False", "message": "no claim is bound"}
+                    ],
+                },
+            },
+            "Pending, no claim is bound",
+        ),
         ({"metadata": {"name": "new"}}, "Unknown"),
     ],
 )

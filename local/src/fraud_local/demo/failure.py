@@ -30,7 +30,11 @@ def unready(pod: dict[str, Any]) -> str | None:
     main = status.get("containerStatuses", [])
     if main and all(one["ready"] for one in main):
         return None
-    reasons = []
+    reasons = [
+        one["message"]
+        for one in status.get("conditions", [])
+        if one["type"] == "PodScheduled" and one["status"] == "False" and one.get("message")
+    ]
     for one in containers:
         state = one.get("state") or {}
         held = state.get("waiting") or state.get("terminated") or {}
