@@ -112,7 +112,7 @@ class Console:
 
         def answer(request: Request) -> Response:
             began = time.perf_counter()
-            status, body = self._guarded(request, endpoint)
+            status, body = self._authenticated(request, endpoint)
             self._instruments(metrics.CONSOLE_SECONDS, route=route).observe(time.perf_counter() - began)
             self._instruments(metrics.CONSOLE_REQUESTS, route=route, status=str(status)).inc()
             headers = {**_HEADERS, "Retry-After": "5"} if status == 503 else _HEADERS
@@ -120,7 +120,7 @@ class Console:
 
         return answer
 
-    def _guarded(self, request: Request, endpoint: Callable[[Request], Answer]) -> Answer:
+    def _authenticated(self, request: Request, endpoint: Callable[[Request], Answer]) -> Answer:
         api_key = request.headers.get("x-api-key", "").encode()
         if not hmac.compare_digest(api_key, self._key):
             return _problem(401, "unauthorized", "give the detector's API key in X-API-Key")

@@ -10,21 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND, LISTED_KINDS, Kind
+from fraud_contracts.child_kinds import BY_KIND, Kind
 from fraud_operator.desired.child import Child
 from fraud_operator.kube import ApiError, ConflictError, Kube, UnknownKindError
-from fraud_operator.objects import Json
+from fraud_operator.objects import ChildKey, Json
+from fraud_operator.ownership import is_ours
 
-# (kind, name) of a detector's child, and (kind, namespace, name) of any object.
-ChildKey = tuple[str, str]
+# (kind, namespace, name) of any object.
 ObjectKey = tuple[str, str, str]
-_HOLDS_DATA: Final = frozenset(kind.kind for kind in LISTED_KINDS if kind.holds_data)
 # So many repairs of one child in so many seconds are a fight with something that never gives up.
 FIGHT: Final = 5
 FIGHT_SECONDS: Final = 600.0
@@ -197,71 +195,3 @@ def _metadata_only(body: Json) -> Json:
 def _conflict_message(error: ConflictError) -> str:
     owners = [f"{owner.field} is owned by {owner.manager!r}" for owner in error.owners]
     return "; ".join(owners) or error.message
-
-
-def is_ours(child: Json, uid: str) -> bool:
-    """Whether we made it for the detector of this uid. Labels prove nothing: Strimzi, KServe and people copy ours.
-
-    Proof is an owner reference as we write it, or our field manager's own entry for the label. What was made with
-    ``create`` or outlives the detector has the latter.
-    """
-    meta = child["metadata"]
-    if any(
-        owner.get("controller") and owner.get("uid") == uid for owner in meta.get("ownerReferences") or []
-    ):
-        return True
-    labels = meta.get("labels") or {}
-    return labels.get(names.UID_LABEL) == uid and wrote(
-        child, "f:metadata", "f:labels", f"f:{names.UID_LABEL}"
-    )
-
-
-def wrote(child: Json, *path: str) -> bool:
-    """Whether a field's value is the one that our field manager wrote last; another's change takes it from us."""
-
-    def has(fields: Any) -> bool:
-        for part in path:
-            fields = fields.get(part) if isinstance(fields, Mapping) else None
-        return fields is not None
-
-    entries = child["metadata"].get("managedFields") or []
-    return any(
-        entry.get("manager") == names.FIELD_MANAGER and has(entry.get("fieldsV1")) for entry in entries
-    )
-
-
-def snapshot(
-    kube: Kube, namespace: str, uid: str, pool: Executor | None = None
-) -> tuple[dict[ChildKey, Json], set[str]]:
-    """All children of the detector that are ours, and the kinds that the API server doesn't know.
-
-    Secrets aren't listed: the operator may get them by name only.
-    """
-
-    def listed(kind: Kind) -> list[Json] | None:
-        try:
-            return kube.list(kind, namespace, f"{names.UID_LABEL}={uid}")
-        except UnknownKindError:
-            return None
-
-    answers = list(pool.map(listed, LISTED_KINDS) if pool is not None else map(listed, LISTED_KINDS))
-
-    children = {
-        (kind.kind, item["metadata"]["name"]): item
-        for kind, items in zip(LISTED_KINDS, answers, strict=True)
-        for item in items or []
-        if is_ours(item, uid)
-    }
-    return children, {kind.kind for kind, items in zip(LISTED_KINDS, answers, strict=True) if items is None}
-
-
-def surplus(
-    live: Mapping[ChildKey, Json], uid: str, desired: Iterable[Child], keep: Iterable[ChildKey] = ()
-) -> list[Json]:
-    """Children of ours that nobody wants any more, in a stable order; none that holds data, whatever a spec says."""
-    wanted = {(child.kind, child.name) for child in desired} | set(keep)
-    return [
-        live[key]
-        for key in sorted(live)
-        if key not in wanted and key[0] not in _HOLDS_DATA and is_ours(live[key], uid)
-    ]

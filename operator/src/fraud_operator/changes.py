@@ -13,9 +13,9 @@ from typing import Any
 from fraud_contracts import names
 from fraud_contracts.config import CONFIG_KEY
 from fraud_contracts.errors import SpecError
-from fraud_operator.apply import ChildKey, wrote
 from fraud_operator.detector import Detector
-from fraud_operator.objects import Json
+from fraud_operator.objects import ChildKey, Json
+from fraud_operator.ownership import wrote
 
 
 def check(detector: Detector, children: Mapping[ChildKey, Json]) -> list[SpecError]:

@@ -13,10 +13,11 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, NAMESPACE
-from fraud_operator.apply import ApplyReport, is_ours
+from fraud_operator.apply import ApplyReport
 from fraud_operator.desired.flink_deployment import SAVEPOINT_ON_DELETION
 from fraud_operator.kube import ApiError, Kube, RefusedError, UnknownKindError
 from fraud_operator.objects import Json, to_ms
+from fraud_operator.ownership import is_ours
 
 # How long a RUNNING job's savepoint may take, and then the job's end without one.
 SAVEPOINT_MS: Final = 120_000

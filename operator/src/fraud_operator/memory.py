@@ -7,7 +7,6 @@ goes on from the release that the status names.
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,20 +14,20 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
-from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS, DetectorConfig
+from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, DetectorConfig
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.release import Release, parse_release
-from fraud_operator.apply import wrote
+from fraud_operator.desired.documents import secret_data
 from fraud_operator.detector import Detector, DetectorKey
+from fraud_operator.detector_keys import TOKEN_KEY, decoded_keys
 from fraud_operator.facts import Facts
 from fraud_operator.kube import Kube
 from fraud_operator.objects import Json
+from fraud_operator.ownership import wrote
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 
 LOG: Final = logging.getLogger(__name__)
 SECRET: Final = BY_KIND["Secret"]
-TOKEN: Final = "TOKEN_KEY"  # noqa: S105 - the name of a key, not the key
-MIN_TOKEN_KEY_BYTES: Final = 16
 
 
 @dataclass
@@ -50,9 +49,9 @@ class DetectorMemory:
         secrets = self._read_secrets(*key)
         self._secret_versions[key] = {name: _resource_version(secret) for name, secret in secrets.items()}
         values = (secrets[names.keys(detector.name)] or {}).get("data") or {}
-        keys, before = _decoded(values), self.keys(detector)
-        if before is not None and values and (keys is None or keys[TOKEN] != before[TOKEN]):
-            keys = {**before, **(keys or {}), TOKEN: before[TOKEN]}
+        keys, before = decoded_keys(values), self.keys(detector)
+        if before is not None and values and (keys is None or keys[TOKEN_KEY] != before[TOKEN_KEY]):
+            keys = {**before, **(keys or {}), TOKEN_KEY: before[TOKEN_KEY]}
             self._put_back(detector, keys)
         if keys is not None:
             self._keys[key] = detector.uid, keys
@@ -69,7 +68,7 @@ class DetectorMemory:
     def _put_back(self, detector: Detector, keys: Mapping[str, str]) -> None:
         """A new token key would match no stored profile, claim or decision; the other two may be replaced."""
         LOG.warning("the keys were damaged; put back", extra={"data": {"detector": str(detector.identity)}})
-        data = {name: base64.b64encode(value.encode()).decode() for name, value in keys.items()}
+        data = secret_data(keys)
         self.kube.merge(SECRET, detector.namespace, names.keys(detector.name), {"data": data})
 
     def _from_status(self, detector: Detector, facts: Facts, previous: Mapping[str, Any]) -> Facts:
@@ -139,15 +138,6 @@ class DetectorMemory:
     def _read_secrets(self, namespace: str, name: str) -> dict[str, Json | None]:
         wanted = (names.keys(name), names.stores(name))
         return {secret: self.kube.get(SECRET, namespace, secret) for secret in wanted}
-
-
-def _decoded(values: Mapping[str, str]) -> dict[str, str] | None:
-    """The three keys in plain; None where one is missing or the token key is no key."""
-    try:
-        keys = {name: base64.b64decode(values[name]).decode() for name in SECRET_KEYS}
-        return keys if len(bytes.fromhex(keys[TOKEN])) >= MIN_TOKEN_KEY_BYTES else None
-    except (KeyError, ValueError):
-        return None
 
 
 def _resource_version(secret: Json | None) -> str | None:

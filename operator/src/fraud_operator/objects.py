@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 Json = dict[str, Any]
+# (kind, name) of a detector's child.
+ChildKey = tuple[str, str]
 
 
 def to_ms(timestamp: str) -> int:

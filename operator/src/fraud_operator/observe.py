@@ -24,7 +24,6 @@ from fraud_contracts.model_version import CHALLENGER, CHAMPION
 from fraud_contracts.release import Release, parse_release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import readiness, training
-from fraud_operator.apply import snapshot, wrote
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Models, Replica
@@ -32,6 +31,7 @@ from fraud_operator.gates import Gates
 from fraud_operator.kube import Kube
 from fraud_operator.lags import LagReader
 from fraud_operator.objects import Json, to_ms
+from fraud_operator.ownership import snapshot, wrote
 from fraud_operator.registry import ModelNotFoundError, Registry, Version
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutState

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,18 +17,20 @@ from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
 from fraud_operator import changes, deletion, readiness, rollout, status, training
 from fraud_operator import detector as detectors
-from fraud_operator.apply import Applier, ApplyReport, surplus
+from fraud_operator.apply import Applier, ApplyReport
 from fraud_operator.conditions import Trouble
 from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
 from fraud_operator.desired.documents import build_release, build_release_pointer
 from fraud_operator.detector import Detector
+from fraud_operator.detector_keys import new_keys
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
 from fraud_operator.kube import ApiError, Kube, UnreachableError
 from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
+from fraud_operator.ownership import surplus
 from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.settings import Platform
 from fraud_operator.training import TrainingPhase
@@ -43,15 +43,6 @@ KEPT_RUNS: Final = 5
 
 def _now() -> int:
     return int(time.time() * 1000)
-
-
-def new_keys() -> dict[str, str]:
-    """Random values in the forms that their readers expect: hex, a Fernet key, a token for a header."""
-    return {
-        "TOKEN_KEY": secrets.token_hex(32),
-        "DEAD_LETTER_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        "API_KEY": secrets.token_urlsafe(24),
-    }
 
 
 @dataclass(frozen=True)

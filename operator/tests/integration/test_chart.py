@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
-from fraud_operator.apply import snapshot
 from fraud_operator.kube import Kube
+from fraud_operator.ownership import snapshot
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, find, install, render
 

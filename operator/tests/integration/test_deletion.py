@@ -20,11 +20,11 @@ from kubernetes import client
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, CHILD_KINDS, DETECTOR
 from fraud_operator import deletion
-from fraud_operator.apply import snapshot
 from fraud_operator.deletion import SAVEPOINT_MS, TOPICS_MS, TROUBLE_MS
 from fraud_operator.events import Recorder
 from fraud_operator.kube import ApiError, Kube, RefusedError
 from fraud_operator.observe import Observer
+from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StoreAddresses
 from fraud_testing.api_server import OPERATOR

@@ -12,10 +12,10 @@ from kubernetes import client
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR, Kind
-from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
+from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import PassResult, Reconciler
 from fraud_operator.settings import Platform, StoreAddresses
 

@@ -15,11 +15,11 @@ import yaml
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, CHILD_KINDS, DETECTOR
-from fraud_operator.apply import is_ours, snapshot
 from fraud_operator.detector import Detector
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
+from fraud_operator.ownership import is_ours, snapshot
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StoreAddresses
 

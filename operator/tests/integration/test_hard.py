@@ -18,9 +18,9 @@ import yaml
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, CHILD_KINDS, DETECTOR
 from fraud_contracts.release import ModelPackage, Release
-from fraud_operator.apply import snapshot
+from fraud_operator.detector_keys import new_keys
 from fraud_operator.kube import Kube
-from fraud_operator.reconcile import new_keys
+from fraud_operator.ownership import snapshot
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutPhase, RolloutState
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, install, render
@@ -131,18 +131,14 @@ def with_both_slots(kube: Kube, namespace: str) -> dict[str, Any]:
         policy=body["spec"]["policy"], policy_revision=1,
     )  # fmt: skip
     pointer = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "payments-release", "namespace": namespace},
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "payments-release", "namespace": namespace},
         "data": {"release.json": release.to_json(), ROLLOUT_KEY: state.model_dump_json(exclude_none=True)},
-    }
+    }  # fmt: skip
     kube.apply(BY_KIND["ConfigMap"], pointer)
     keys = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "payments-keys", "namespace": namespace},
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "payments-keys", "namespace": namespace},
         "stringData": new_keys(),
-    }
+    }  # fmt: skip
     kube.create(BY_KIND["Secret"], keys)
     return kube.create(DETECTOR, body)
 

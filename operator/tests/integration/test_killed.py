@@ -17,9 +17,9 @@ from kubernetes import client
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.release import parse_release
-from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import ApiError, Kube
+from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, StoreAddresses

@@ -13,10 +13,10 @@ import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.names import CONFIG_HASH_ANNOTATION
-from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
+from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StoreAddresses
 

@@ -15,9 +15,9 @@ import yaml
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.release import Release, parse_release
-from fraud_operator.apply import snapshot
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
+from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import PassResult, Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, StoreAddresses

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fraud_contracts import names
-from fraud_operator.apply import covers, surplus
+from fraud_operator.apply import covers
+from fraud_operator.ownership import surplus
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,10 @@ from fraud_sinks.ledger_records import (
     readable,
     report,
 )
+from fraud_sinks.ledger_reports import ReportEntry, standing_report
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError
-from fraud_sinks.standing_label import ReportEntry, standing_report
 
 log = logging.getLogger(__name__)
 

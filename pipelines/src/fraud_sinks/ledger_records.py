@@ -14,8 +14,8 @@ from fraud_contracts.event_values import identifier
 from fraud_contracts.label_report import ReportError, parse_report
 from fraud_contracts.records import Label
 from fraud_sinks.ledger_conflicts import DecisionEntry
+from fraud_sinks.ledger_reports import ReportEntry
 from fraud_sinks.records import Record
-from fraud_sinks.standing_label import ReportEntry
 
 # What the audit adds after the decision; a repeat of one decision may carry other values here and is no conflict.
 _AUDIT: Final = frozenset({"shadow", "streamed", "parity", "source", "appended"})

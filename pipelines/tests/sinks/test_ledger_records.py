@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fraud_contracts.detector_event import LabelKind
 from fraud_sinks.ledger_records import UnfitError, decision, report
+from fraud_sinks.ledger_reports import ReportEntry, standing_report
 from fraud_sinks.records import Record
-from fraud_sinks.standing_label import ReportEntry, standing_report
 
 NOW = 1_800_000_000_000
 SOURCES = {"analyst": LabelKind.ANALYST, "chargeback": LabelKind.PASSIVE}

@@ -25,6 +25,7 @@ from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.errors import EventError
 from fraud_contracts.event_values import MAX_TIME
 from fraud_contracts.records import Event
+from fraud_contracts.standing_label import standing_label
 from fraud_contracts.training_end import EndReason
 from fraud_pipelines.events import EPOCH, EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
@@ -255,17 +256,13 @@ RowLabel = tuple[int, bool]  # when it became known (or _UNDATED), and whether i
 def _standing_label(labels: Sequence[RowLabel], undated: int) -> tuple[bool, int]:
     """Whether a payment is fraud, and since when that is known, by the labels of its rows in the rows' order.
 
-    The label that became known last stands, as in the ledger; it is known since the earliest of the unbroken
-    run of equal labels that ends with it. An undated label counts as older than every dated one; of several
-    undated ones the last row's stands, and is known since ``undated``.
+    An undated label is older than every dated one; of several undated ones the last row's stands, and is known
+    since ``undated``. Of dated ones ``standing_label`` says which.
     """
-    by_time = sorted(labels, key=lambda label: label[0])
-    fraud = by_time[-1][1]
-    known_at = undated
-    for when, other in reversed(by_time):
-        if other != fraud or when == _UNDATED:
-            break
-        known_at = when
+    dated = sorted((label for label in labels if label[0] != _UNDATED), key=lambda label: label[0])
+    if not dated:
+        return labels[-1][1], undated
+    known_at, fraud = standing_label(reversed(dated), lambda label: label[1])
     return fraud, known_at
 
 

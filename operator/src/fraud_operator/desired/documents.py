@@ -12,7 +12,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.rollout_state import ROLLOUT_KEY
 
 
-def _encoded(values: Mapping[str, str]) -> dict[str, str]:
+def secret_data(values: Mapping[str, str]) -> dict[str, str]:
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
@@ -60,7 +60,7 @@ def build_keys(detector: Detector, wanted: Wanted) -> list[Child]:
         metadata(detector, names.keys(detector.name), "keys", owned=not detector.retained),
         once=True,
         type="Opaque",
-        data=_encoded({key: values[key] for key in SECRET_KEYS}),
+        data=secret_data({key: values[key] for key in SECRET_KEYS}),
     )
     return [secret]
 
@@ -78,4 +78,4 @@ def build_stores(detector: Detector, _: Wanted) -> list[Child]:
     if not data:
         return []
     meta = metadata(detector, names.stores(detector.name), "stores")
-    return [child("v1", "Secret", meta, type="Opaque", data=_encoded(data))]
+    return [child("v1", "Secret", meta, type="Opaque", data=secret_data(data))]

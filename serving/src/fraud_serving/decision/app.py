@@ -83,12 +83,12 @@ class Api:
         self._openapi = orjson.dumps(openapi_document(service.config.spec, str(service.identity)))
 
     def application(self) -> DecisionFastPath:
-        decide = self._guarded(self.decide)
+        decide = self._authenticated(self.decide)
         routes = [
             Route("/v1/decisions", decide, methods=["POST"]),
-            Route("/v1/decisions/{id:path}", self._guarded(self.find), methods=["GET"]),
-            Route("/v1/labels", self._guarded(self.label), methods=["POST"]),
-            Route("/v1/release", self._guarded(self.release), methods=["GET"]),
+            Route("/v1/decisions/{id:path}", self._authenticated(self.find), methods=["GET"]),
+            Route("/v1/labels", self._authenticated(self.label), methods=["POST"]),
+            Route("/v1/release", self._authenticated(self.release), methods=["GET"]),
             Route("/healthz", self.healthz, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
@@ -135,10 +135,10 @@ class Api:
         self.ready = not self._closing
         _log.info("ready", extra={"data": {"detector": str(service.identity), "set": service.features.hash6}})
 
-    def _guarded(self, handler: Handler) -> Handler:
+    def _authenticated(self, handler: Handler) -> Handler:
         """Authenticates, bounds what is in flight, and turns every failure into a JSON error with a code."""
 
-        async def guarded(request: Request) -> Response:
+        async def authenticated(request: Request) -> Response:
             api_key = request.headers.get("x-api-key", "").encode()
             if not hmac.compare_digest(api_key, self._key):
                 return self._refused(UnauthenticatedError())
@@ -166,7 +166,7 @@ class Api:
             finally:
                 self._in_flight -= 1
 
-        return guarded
+        return authenticated
 
     def _refused(self, error: RequestRefusedError) -> Response:
         self._service.instruments(metrics.REFUSED, reason=str(error.code)).inc()

@@ -1,9 +1,11 @@
-"""Which of a transaction's label reports stands, where they come more than once or disagree. No I/O."""
+"""A transaction's label reports as the ledger keeps them, where they come more than once or disagree. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from fraud_contracts.standing_label import standing_label
 
 
 class ReportEntry(NamedTuple):
@@ -25,15 +27,6 @@ class ReportEntry(NamedTuple):
 
 
 def standing_report(reports: Iterable[ReportEntry]) -> ReportEntry:
-    """The report that stands: the first one of the newest run of reports that agree.
-
-    The newest report decides what the transaction was. That became known with the first report of the run: the stream counts
-    a label from then on and ignores confirmations, so training must too. The order of ``reports`` doesn't matter.
-    """
+    """The report that stands (``standing_label``), in whatever order they are given."""
     newest_first = sorted(reports, key=lambda one: one.age, reverse=True)
-    standing = newest_first[0]
-    for one in newest_first:
-        if one.fraud != standing.fraud:
-            break
-        standing = one
-    return standing
+    return standing_label(newest_first, lambda one: one.fraud)

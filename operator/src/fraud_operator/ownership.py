@@ -1,0 +1,83 @@
+"""Which objects are a detector's own: only these does the operator write, count as children, or delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from fraud_contracts import names
+from fraud_contracts.child_kinds import LISTED_KINDS, Kind
+from fraud_operator.desired.child import Child
+from fraud_operator.kube import Kube, UnknownKindError
+from fraud_operator.objects import ChildKey, Json
+
+_HOLDS_DATA: Final = frozenset(kind.kind for kind in LISTED_KINDS if kind.holds_data)
+
+
+def is_ours(child: Json, uid: str) -> bool:
+    """Whether we made it for the detector of this uid. Labels prove nothing: Strimzi, KServe and people copy ours.
+
+    Proof is an owner reference as we write it, or our field manager's own entry for the label. What was made with
+    ``create`` or outlives the detector has the latter.
+    """
+    meta = child["metadata"]
+    if any(
+        owner.get("controller") and owner.get("uid") == uid for owner in meta.get("ownerReferences") or []
+    ):
+        return True
+    labels = meta.get("labels") or {}
+    return labels.get(names.UID_LABEL) == uid and wrote(
+        child, "f:metadata", "f:labels", f"f:{names.UID_LABEL}"
+    )
+
+
+def wrote(child: Json, *path: str) -> bool:
+    """Whether a field's value is the one that our field manager wrote last; another's change takes it from us."""
+
+    def has(fields: Any) -> bool:
+        for part in path:
+            fields = fields.get(part) if isinstance(fields, Mapping) else None
+        return fields is not None
+
+    entries = child["metadata"].get("managedFields") or []
+    return any(
+        entry.get("manager") == names.FIELD_MANAGER and has(entry.get("fieldsV1")) for entry in entries
+    )
+
+
+def snapshot(
+    kube: Kube, namespace: str, uid: str, pool: Executor | None = None
+) -> tuple[dict[ChildKey, Json], set[str]]:
+    """All children of the detector that are ours, and the kinds that the API server doesn't know.
+
+    Secrets aren't listed: the operator may get them by name only.
+    """
+
+    def listed(kind: Kind) -> list[Json] | None:
+        try:
+            return kube.list(kind, namespace, f"{names.UID_LABEL}={uid}")
+        except UnknownKindError:
+            return None
+
+    answers = list(pool.map(listed, LISTED_KINDS) if pool is not None else map(listed, LISTED_KINDS))
+
+    children = {
+        (kind.kind, item["metadata"]["name"]): item
+        for kind, items in zip(LISTED_KINDS, answers, strict=True)
+        for item in items or []
+        if is_ours(item, uid)
+    }
+    return children, {kind.kind for kind, items in zip(LISTED_KINDS, answers, strict=True) if items is None}
+
+
+def surplus(
+    live: Mapping[ChildKey, Json], uid: str, desired: Iterable[Child], keep: Iterable[ChildKey] = ()
+) -> list[Json]:
+    """Children of ours that nobody wants any more, in a stable order; none that holds data, whatever a spec says."""
+    wanted = {(child.kind, child.name) for child in desired} | set(keep)
+    return [
+        live[key]
+        for key in sorted(live)
+        if key not in wanted and key[0] not in _HOLDS_DATA and is_ours(live[key], uid)
+    ]
