@@ -22,7 +22,7 @@ def _kind(api_version: str, kind: str) -> Kind:
     return Kind(api_version, kind, PLURALS[kind])
 
 
-class ApiError(Exception):
+class ApiServerError(Exception):
     """An answer other than success; ``status`` is the HTTP code."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -53,13 +53,13 @@ class ApiClient:
             timeout=30,
         )
         if answer.status_code >= 300:
-            raise ApiError(answer.status_code, answer.text[:1000])
+            raise ApiServerError(answer.status_code, answer.text[:1000])
         return dict(answer.json())
 
     def get(self, api_version: str, kind: str, namespace: str, name: str) -> Json | None:
         try:
             return self._call("GET", _kind(api_version, kind).path(namespace, name))
-        except ApiError as error:
+        except ApiServerError as error:
             if error.status == 404:
                 return None
             raise
@@ -87,7 +87,7 @@ class ApiClient:
         body = {"propagationPolicy": "Background"}
         try:
             self._call("DELETE", _kind(api_version, kind).path(namespace, name), body)
-        except ApiError as error:
+        except ApiServerError as error:
             if error.status != 404:
                 raise
 
@@ -102,7 +102,7 @@ class ApiClient:
             self._call(
                 "PATCH", f"{path}/status", patch, "application/json-patch+json", fieldManager=self._manager
             )
-        except ApiError as error:
+        except ApiServerError as error:
             if error.status != 404:
                 raise
 
@@ -112,7 +112,7 @@ class ApiClient:
         patch = {"metadata": {"finalizers": list(finalizers), "resourceVersion": meta["resourceVersion"]}}
         try:
             self._call("PATCH", path, patch, "application/merge-patch+json", fieldManager=self._manager)
-        except ApiError as error:
+        except ApiServerError as error:
             if error.status not in (404, 409):  # gone, or changed: the next pass sees to it
                 raise
 

@@ -21,7 +21,7 @@ import requests
 from fraud_contracts import log
 from fraud_local import flink_objects as objects
 from fraud_local import flink_status as statuses
-from fraud_local.api_client import ApiClient, ApiError, Json
+from fraud_local.api_client import ApiClient, ApiServerError, Json
 from fraud_local.flink_rest import FlinkError, JobManager
 
 logger = logging.getLogger("flink-standin")
@@ -63,7 +63,7 @@ class FlinkStandin:
                     uid = fd["metadata"]["uid"]
                     if uid not in self._running or self._running[uid].done():
                         self._running[uid] = self._pool.submit(self._guarded, fd)
-            except (ApiError, requests.RequestException) as error:
+            except (ApiServerError, requests.RequestException) as error:
                 logger.warning("the API server did not answer", extra={"data": {"error": str(error)}})
             time.sleep(INTERVAL)
 
@@ -71,7 +71,7 @@ class FlinkStandin:
         try:
             rest = JobManager(fd["metadata"]["name"], fd["metadata"]["namespace"])
             Deployment(self._kube, fd, rest, self._unanswered).reconcile()
-        except (ApiError, requests.RequestException, FlinkError) as error:
+        except (ApiServerError, requests.RequestException, FlinkError) as error:
             logger.warning(
                 "a pass failed and is repeated",
                 extra={"data": {"name": fd["metadata"]["name"], "error": str(error)}},

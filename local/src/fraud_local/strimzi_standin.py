@@ -21,7 +21,7 @@ from fraud_local import strimzi_brokers as brokers
 from fraud_local import strimzi_entity as entity
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
-from fraud_local.api_client import ApiClient, ApiError, Json
+from fraud_local.api_client import ApiClient, ApiServerError, Json
 from fraud_local.topic_operator import TopicOperator
 
 logger = logging.getLogger("strimzi-standin")
@@ -56,7 +56,7 @@ class StrimziStandin:
         while True:
             try:
                 self.once(time.monotonic())
-            except (ApiError, requests.RequestException) as error:
+            except (ApiServerError, requests.RequestException) as error:
                 logger.warning("a pass failed and is repeated", extra={"data": {"error": str(error)}})
             time.sleep(INTERVAL)
 
@@ -73,7 +73,7 @@ class StrimziStandin:
             )
             try:
                 self._kafka(kafka, own, now)
-            except ApiError as error:
+            except ApiServerError as error:
                 # A namespace that ends takes nothing new, and then the objects go one by one.
                 self._end(kafka, statuses.failed(kafka, "KubernetesClientException", str(error)))
         for gone in self._runs.keys() - {kafka["metadata"]["uid"] for kafka in kafkas}:
