@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from fraud_local.api_client import ApiError
+from fraud_local.api_client import ApiServerError
 
 Json = dict[str, Any]
 Key = tuple[str, str, str]
@@ -56,7 +56,7 @@ class Cluster:
     def apply(self, thing: Json) -> Json:
         key = self._key(thing)
         if key[1] in self.ending and key not in self.objects:
-            raise ApiError(403, f"unable to create new content in namespace {key[1]}: it is being terminated")
+            raise ApiServerError(403, f"unable to create new content in namespace {key[1]}: it is being terminated")
         self.applied.append(key)
         status = self.objects.get(key, {}).get("status")
         self.put({**thing, **({"status": status} if status else {})})
