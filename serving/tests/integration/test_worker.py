@@ -219,7 +219,7 @@ def test_unreadable_decisions_stop_no_worker_that_starts(stream: Stream, tmp_pat
             ]
 
         wait_for(lambda: "new" in ids(), 60, "a decision beside unreadable ones")
-        assert ids() == ["known", "new"]
+        assert ids() == ["published", "new"]
         unreadable = f'fraud_unreadable_total{{detector="{config.identity}",what="decision"}}'
         assert metric(process, unreadable) == len(spoilt)
 
