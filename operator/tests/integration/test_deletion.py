@@ -22,7 +22,7 @@ from fraud_contracts.child_kinds import BY_KIND, CHILD_KINDS, DETECTOR
 from fraud_operator import deletion
 from fraud_operator.deletion import SAVEPOINT_MS, TOPICS_MS, TROUBLE_MS
 from fraud_operator.events import Recorder
-from fraud_operator.kube import ApiError, Kube, RefusedError
+from fraud_operator.kube import ApiError, ConflictError, Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import Reconciler
@@ -75,8 +75,11 @@ class World:
         self.step()
 
     def step(self, kube: Kube | None = None) -> None:
-        """A pass of a new operator, then the engines' operators."""
-        self.operator(kube).reconcile(self.namespace, "payments")
+        """A pass of a new operator, made again where the garbage collector has written meanwhile; then the engines' operators."""
+        for _ in range(20):
+            with suppress(ConflictError):
+                self.operator(kube).reconcile(self.namespace, "payments")
+                break
         self.flink.act()
         self.topics.act()
 

@@ -197,7 +197,7 @@ class Server:
         self.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         return name
 
-    def wait(self, path: str, seconds: float = 60) -> None:
+    def wait(self, path: str, seconds: float = 180) -> None:
         end = time.monotonic() + seconds
         while True:
             try:

@@ -56,7 +56,9 @@ class Cluster:
     def apply(self, thing: Json) -> Json:
         key = self._key(thing)
         if key[1] in self.ending and key not in self.objects:
-            raise ApiServerError(403, f"unable to create new content in namespace {key[1]}: it is being terminated")
+            raise ApiServerError(
+                403, f"unable to create new content in namespace {key[1]}: it is being terminated"
+            )
         self.applied.append(key)
         status = self.objects.get(key, {}).get("status")
         self.put({**thing, **({"status": status} if status else {})})
