@@ -21,9 +21,9 @@ SUBDOMAIN: Final = 253
 class Kind:
     """Where the API server keeps a kind of object.
 
-    ``needs`` tells a person what to install where the kind is missing. ``longest_name`` is in characters. An object that
-    ``holds_data`` is deleted only together with its detector. Where ``listed`` is false the operator may get objects by name,
-    but not list them.
+    ``needs`` tells a person what to install where the kind is missing; a detector works as well without an ``optional`` one.
+    ``longest_name`` is in characters. An object that ``holds_data`` is deleted only together with its detector. Where
+    ``listed`` is false the operator may get objects by name, but not list them.
     """
 
     api_version: str
@@ -33,6 +33,7 @@ class Kind:
     longest_name: int = SUBDOMAIN
     holds_data: bool = False
     listed: bool = True
+    optional: bool = False
 
     @property
     def group(self) -> str:
@@ -87,7 +88,7 @@ CHILD_KINDS: Final = (
         "flink.apache.org/v1beta1", "FlinkDeployment", "flinkdeployments", "the Flink Kubernetes operator", 45
     ),
     Kind("ray.io/v1", "RayJob", "rayjobs", "the KubeRay operator", 47),
-    Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors", "the Prometheus operator"),
+    Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors", "the Prometheus operator", optional=True),
 )
 LISTED_KINDS: Final = tuple(kind for kind in CHILD_KINDS if kind.listed)
 

@@ -22,6 +22,7 @@ from fraud_operator.detector_keys import new_keys
 from fraud_operator.kube import Kube
 from fraud_operator.ownership import snapshot
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutPhase, RolloutState
+from fraud_testing.child_edits import edit
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, install, render
 
@@ -32,7 +33,6 @@ WORK = ["drift", "gone", "kept", "removed", "killed", "outage", "lacking"]
 IDLE_SECONDS = 300
 # An edit or a deletion is repaired within this time, so the bar says; the machine is shared while tests run.
 REPAIR_SECONDS = 10
-LABEL = "app.kubernetes.io/part-of"
 Key = tuple[str, str]
 
 
@@ -141,35 +141,6 @@ def with_both_slots(kube: Kube, namespace: str) -> dict[str, Any]:
     }  # fmt: skip
     kube.create(BY_KIND["Secret"], keys)
     return kube.create(DETECTOR, body)
-
-
-# What a hand does to a child beside its label: a merge patch of a field that is ours, by kind.
-EDITS: dict[str, dict[str, Any]] = {
-    "Kafka": {"spec": {"kafka": {"config": {"auto.create.topics.enable": True}}}},
-    "KafkaNodePool": {"spec": {"replicas": 3}},
-    "KafkaTopic": {"spec": {"config": {"cleanup.policy": "compact,delete"}}},
-    "Role": {"rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]},
-    "RoleBinding": {"subjects": []},
-    "NetworkPolicy": {"spec": {"ingress": []}},
-    "Service": {"spec": {"selector": {names.DETECTOR_LABEL: "another"}}},
-    "InferenceService": {"spec": {"predictor": {"minReplicas": 7}}},
-    "Deployment": {"spec": {"replicas": 7}},
-    "StatefulSet": {"spec": {"replicas": 7}},
-    "PodDisruptionBudget": {"spec": {"maxUnavailable": 7}},
-    "FlinkDeployment": {"spec": {"job": {"parallelism": 7}}},
-    "PodMonitor": {"spec": {"podMetricsEndpoints": []}},
-    "Secret": {"data": {"REDIS_URL": "eA=="}},
-}
-
-
-def edit(child: dict[str, Any]) -> dict[str, Any]:
-    kind, name = child["kind"], child["metadata"]["name"]
-    patch: dict[str, Any] = {"metadata": {"labels": {LABEL: "vandal"}}}
-    if kind == "Secret" and name == names.keys("payments"):
-        return patch | {"data": {"TOKEN_KEY": "eA=="}}
-    if kind == "ConfigMap" and not child.get("immutable"):
-        return patch | {"data": dict.fromkeys(child["data"], "{}")}
-    return patch | EDITS.get(kind, {})
 
 
 def test_a_kind_that_is_missing_is_named(kube: Kube, operator: OperatorProcess) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import Kind
+from fraud_contracts.child_kinds import CHILD_KINDS, Kind
 from fraud_contracts.config import RELEASE_KEY
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.release import ModelPackage, Release
@@ -23,6 +23,7 @@ from fraud_operator.memory import DetectorMemory
 from fraud_operator.releases import with_tokens
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform
+from fraud_testing.child_edits import EDITS, LABEL_ONLY
 
 SPEC = {
     "event": {"id": {"field": "i"}, "time": {"field": "t"}, "amount": {"field": "a"}, "sensitive": ["card"]},
@@ -222,3 +223,8 @@ def test_a_silent_childs_message_never_changes() -> None:
     child = {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}
     now = 1_767_225_600_000 + SILENT_MS
     assert kafka(child, now) == kafka(child, now + 3_600_000)
+
+
+def test_every_kind_of_child_says_what_a_hand_may_change() -> None:
+    """test_hard.py edits each child; of a kind without an entry it would change the label alone."""
+    assert {*EDITS, *LABEL_ONLY, "ConfigMap"} == {kind.kind for kind in CHILD_KINDS}

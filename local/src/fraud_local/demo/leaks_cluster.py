@@ -17,9 +17,8 @@ from fraud_local.demo.container_logs import kept
 from fraud_local.demo.leaks import LeakReport, Needles, files, pieces, planted
 
 # Every kind of object in which a program could leave a message: the children's, and what their operators make of them.
-# A cluster may do without a Prometheus operator.
 SEARCHED = (
-    *(kind.resource for kind in LISTED_KINDS if kind.kind != "PodMonitor"),
+    *(kind.resource for kind in LISTED_KINDS if not kind.optional),
     *(DETECTOR.resource, "pods", "events", "jobs.batch", "rayclusters.ray.io"),
 )
 
