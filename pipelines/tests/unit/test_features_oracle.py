@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fraud_contracts.feature_kinds import Aggregate, Transform
 from fraud_pipelines.features import EntitySpec, FeatureSet, FeatureSetSpec, FeatureSpec
 from fraud_pipelines.replay import replay
 from fraud_testing import histories
@@ -95,6 +96,17 @@ def differing(names: tuple[str, ...], got: list[float], want: list[float]) -> di
     }
 
 
+def test_every_kind_of_feature_is_compared_with_its_definition() -> None:
+    """One without a feature in ``example_set`` would be compared with nothing."""
+    features = example_set(1).features
+    assert {feature.aggregate for feature in features if feature.aggregate} == {
+        str(kind) for kind in Aggregate
+    }
+    assert {feature.transform for feature in features if feature.transform} == {
+        str(kind) for kind in Transform
+    }
+
+
 GAPS = st.one_of(
     st.just(0),
     st.integers(0, 5_000),
@@ -102,6 +114,8 @@ GAPS = st.one_of(
     st.integers(0, 3 * DAY),
     st.just(HOUR),
     st.just(DAY),
+    # Else hardly any history outlasts the longest window, and that window's edge is never seen.
+    st.just(4 * DAY),
 )
 EVENT = st.fixed_dictionaries(
     {

@@ -124,4 +124,7 @@ class Oracle:
             return NAN
         if feature.aggregate == "Mean":
             return float(sum(present)) / float(len(present))
-        return max(present) if feature.aggregate == "Max" else min(present)
+        if feature.aggregate == "Max":
+            return max(present)
+        assert feature.aggregate == "Min", f"{feature.aggregate} has no definition"
+        return min(present)
