@@ -156,5 +156,5 @@ images: ## Build the real images with the container tool at hand
 	@for folder in $(FOLDERS); do $${CONTAINER:-docker} build -t fraud-platform/$$(basename $$folder):dev -f $$folder/Dockerfile . ; done
 
 .PHONY: kind-up
-kind-up: ## A kind cluster with the upstream operators (needs Docker)
+kind-up: env-operator ## A kind cluster with the upstream operators (needs Docker)
 	@$(LOCAL) fraud_local.cluster up --kind
