@@ -128,7 +128,7 @@ class Component(StrEnum):
 
 
 class Resources(Spec):
-    """Of each of the component's containers, as Kubernetes writes them."""
+    """Of each of the component's containers, as Kubernetes writes them. Of Features only requests.cpu and limits.memory count, for its TaskManagers."""
 
     requests: dict[str, int | str] = Field(
         default_factory=dict, description="What the scheduler sets aside, as cpu and memory."
@@ -141,7 +141,10 @@ class Resources(Spec):
 class ComponentOverride(Spec):
     name: Component = Field(description="The component that this is about.")
     replicas: int | None = Field(
-        None, ge=0, le=100, description="Pods of it; the component's default where absent."
+        None,
+        ge=0,
+        le=100,
+        description="Pods of it; the component's default where absent. Training has one; Features at least one, and no more than kafka.partitions.",
     )
     resources: Resources | None = None
     node_selector: dict[str, str] | None = Field(None, description="Labels that a node must have to run it.")

@@ -95,7 +95,7 @@ class Rollout(Spec):
 
     mode: RolloutMode = Field(
         RolloutMode.AUTOMATIC,
-        description="Automatic: a step is taken when all gates pass, or a person approves; Manual: only when a person approves.",
+        description="Automatic: a step is taken when all gates pass, or a person approves (today always a person: a gate can't be measured yet); Manual: only when a person approves.",
     )
     steps: list[Annotated[int, Field(ge=1, le=99)]] = Field(
         default_factory=lambda: [1, 5, 25, 50],

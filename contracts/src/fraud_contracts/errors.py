@@ -3,7 +3,7 @@
 FraudError
 ├── EventError            a record that can't become a canonical event: code, field, message
 ├── SpecError             a custom resource that the schema let pass but that can't be built: path, message
-├── NotReadyError         not there yet: retry in ``retry_after`` seconds
+├── NotReadyError         not there yet: reason, message
 └── StoreError            a store answered with an error or not in time: store
 """
 
@@ -69,15 +69,15 @@ class SpecError(FraudError):
 
 
 class NotReadyError(FraudError):
-    """Something that we need isn't there yet; ``retry_after`` in seconds."""
+    """Something that we need isn't there yet."""
 
-    def __init__(self, reason: str, message: str, retry_after: float = 5.0) -> None:
+    def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
-        self.reason, self.message, self.retry_after = reason, message, retry_after
+        self.reason, self.message = reason, message
 
 
 class StoreError(FraudError):
-    """A store (``redis``, ``kafka``, ``predictor``, ``postgres``, ``mlflow``) failed or was late."""
+    """A store (``redis``, ``kafka``, ``predictor``, ``postgres``, ``mlflow``, ``prometheus``, ``lake``) failed or was late."""
 
     def __init__(self, store: str, message: str) -> None:
         super().__init__(f"{store}: {message}")

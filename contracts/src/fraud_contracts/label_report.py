@@ -90,6 +90,6 @@ def parse_report(raw: bytes, kinds: Mapping[str, LabelKind], now: int) -> Parsed
         or not MIN_TIME <= claimed <= now + MAX_SKEW_MS
     ):
         raise ReportError(
-            Reason.INVALID_TIME, "claimed must be UTC milliseconds since 2000, not in the future", "claimed"
+            Reason.INVALID_TIME, "claimed must be UTC milliseconds since 2000, at most a day ahead", "claimed"
         )
     return ParsedReport(event_id, LABELS[label], source, kinds[source], claimed)

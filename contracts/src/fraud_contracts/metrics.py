@@ -48,7 +48,9 @@ REPEATS: Final = Metric(
     "fraud_repeats_total", "Ids seen again with the same body.", labels=("detector", "door")
 )
 CONFLICTS: Final = Metric(
-    "fraud_id_conflicts_total", "Ids seen again with another body.", labels=("detector", "door")
+    "fraud_id_conflicts_total",
+    "Ids seen again with another body; the ledger also counts the same body decided otherwise. The worker counts all as stream.",
+    labels=("detector", "door"),
 )
 SUPERSEDED: Final = Metric(
     "fraud_answers_superseded_total",
@@ -94,14 +96,14 @@ PREDICT_SECONDS: Final = Metric(
 )
 PREDICT_ROWS: Final = Metric("fraud_predictor_rows_total", "Rows scored.", labels=("model_version",))
 PREDICT_ERRORS: Final = Metric(
-    "fraud_predictor_errors_total", "Requests answered with an error.", labels=("reason",)
+    "fraud_predictor_errors_total", "JSON inference requests answered with an error.", labels=("reason",)
 )
 SINK_ROWS: Final = Metric(
     "fraud_sink_rows_total", "Records written to the store.", labels=("detector", "sink")
 )
 SINK_REFUSED: Final = Metric(
     "fraud_sink_refused_total",
-    "Records that the store can't take; the ledger keeps their bytes, the others log them.",
+    "Records that the store can't take, or that another one of the id keeps out. The ledger keeps a decision's bytes; all others are logged by their place.",
     labels=("detector", "sink"),
 )
 SINK_RETRIES: Final = Metric(

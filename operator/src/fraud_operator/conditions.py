@@ -141,7 +141,7 @@ def model_resolved(detector: Detector, facts: Facts) -> ConditionState:
             True, "Resolved", f"model {version.name} version {version.version}, {version.digest[:19]}"
         )
     reason, message = facts.models.problem or ("NotResolved", "the registry was not asked yet")
-    waiting = reason in ("NoVersionYet", "NotResolved", "KafkaFirst")
+    waiting = reason in ("NoVersionYet", "NotResolved")
     return ConditionState(False, reason, message, Level.PROGRESSING if waiting else Level.DEGRADED)
 
 

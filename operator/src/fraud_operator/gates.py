@@ -25,7 +25,7 @@ TIMEOUT: Final = (1.0, 3.0)
 
 
 def service_health(rows: float | None, errors: float | None) -> Gate:
-    """Share of requests that the candidate's predictor answered with an error."""
+    """Failed requests beside scored rows of the candidate's predictor: a request of many rows counts once where it fails."""
     bound = f"{MAX_ERRORS:.0%} errors"
     if rows is None:
         return Gate("ServiceHealth", GateResult.NO_DATA, None, bound)

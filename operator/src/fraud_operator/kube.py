@@ -1,11 +1,11 @@
-"""A thin client of the API server: get, list, server-side apply, delete, by kind.
+"""A thin client of the API server: get, list, watch, server-side apply, create, merge, delete, by kind.
 
 Errors, all FraudError:
 
-ApiError                    any other answer: status, reason
-├── ConflictError           another manager owns a field that we want: fields
+ApiError                    any other answer: status, message, details
+├── ConflictError           another manager owns a field that we want: owners
 ├── UnknownKindError        the API server has no such kind: its operator isn't installed
-├── RefusedError            the object breaks its schema or a policy
+├── RefusedError            400, 403 or 422: it breaks its schema or a policy, or we lack the right
 └── UnreachableError        no answer: retry
 """
 

@@ -65,9 +65,3 @@ class LagReader:
                 "kafka", f"{bootstrap} gave no offsets of {topic} for {group}: {error.args[0]}"
             ) from error
         return lag, written
-
-    def close(self, bootstrap: str) -> None:
-        """Ends the clients of one Kafka, once its detector is gone."""
-        with self._lock:
-            for key in [key for key in self._clients if key[0] == bootstrap]:
-                self._clients.pop(key).close()

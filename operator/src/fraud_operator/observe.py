@@ -130,7 +130,10 @@ class Observer:
         return self._gates.measure(detector, state)
 
     def registry(self, detector: Detector) -> Registry:
-        """One for each server and set of credentials; a session keeps its connection and what it has checked."""
+        """One for each server and Secret, by name; a session keeps its connection and what it has checked.
+
+        A changed Secret is read after a restart.
+        """
         ref = detector.spec.stores.mlflow
         secret = ref.secret_ref.name if ref is not None and ref.secret_ref is not None else ""
         key = (detector.mlflow_uri, f"{detector.namespace}/{secret}" if secret else "")

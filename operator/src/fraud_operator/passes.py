@@ -44,7 +44,6 @@ class Passes:
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "pass"))
     _wake: dict[DetectorKey, asyncio.Event] = field(default_factory=dict)
     _tasks: dict[DetectorKey, asyncio.Task[None]] = field(default_factory=dict)
-    alive: float = field(default_factory=time.monotonic)
 
     def ask(self, namespace: str, name: str) -> None:
         """Something may have changed for this detector."""
@@ -77,7 +76,6 @@ class Passes:
                 await self._pause(wake, min(LONGEST_RETRY, SOON * 2 ** min(failures, 5)))
                 continue
             failures = 0
-            self.alive = time.monotonic()
             self.meters.passed("ok", time.monotonic() - started)
             self.meters.observed(".".join(key), outcome)
             if outcome.ready is None:

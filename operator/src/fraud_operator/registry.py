@@ -43,8 +43,6 @@ class Version:
     digest: str
     feature_set: str
     training_revision: str
-    run_id: str
-    seeds: int
     score_map: ScoreKnots
 
     def package(self) -> ModelPackage:
@@ -109,8 +107,6 @@ class Registry:
             digest=tags.digest,
             feature_set=tags.feature_set,
             training_revision=tags.training_revision,
-            run_id=run_id,
-            seeds=tags.seeds,
             score_map=score_map,
         )
         self._checked[name, version] = result

@@ -33,8 +33,8 @@ def _digest(value: bytes) -> bytes:
 class LabelProducer:
     """Sends labels and awaits the broker's acknowledgement of each. Keys are hashed as Java clients do, which Flink expects."""
 
-    def __init__(self, bootstrap: str, topic: str, counterparty: str) -> None:
-        self._bootstrap, self._topic, self._counterparty = bootstrap, topic, counterparty
+    def __init__(self, bootstrap: str, topic: str, key_entity: str) -> None:
+        self._bootstrap, self._topic, self._key_entity = bootstrap, topic, key_entity
         self._producer = Producer(
             producer_settings(bootstrap, delivery_timeout_ms=int(PUBLISH_SECONDS * 1000), linger_ms=2)
         )
@@ -52,7 +52,7 @@ class LabelProducer:
                 value = orjson.dumps(label(row))
                 if published is not None and published.get(row["id"]) == _digest(value):
                     continue
-                key = row["entities"].get(self._counterparty) or row["id"]
+                key = row["entities"].get(self._key_entity) or row["id"]
                 self._producer.produce(self._topic, value, key.encode(), on_delivery=delivered)
             waiting = self._producer.flush(PUBLISH_SECONDS + 5)
         except (KafkaException, BufferError) as error:

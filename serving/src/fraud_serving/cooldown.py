@@ -18,8 +18,8 @@ class CoolDown:
         self._failures: dict[str, int] = {}
         self._until: dict[str, float] = {}
 
-    def ready(self, server: str, now: float) -> bool:
-        """Whether this caller may ask it."""
+    def take_turn(self, server: str, now: float) -> bool:
+        """Whether this caller may ask it; past the rest this takes the one try."""
         if self._failures.get(server, 0) < self._limit:
             return True
         if now < self._until[server]:

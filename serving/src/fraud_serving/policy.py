@@ -245,7 +245,7 @@ def apply_limits(
     action: Action, matches: Matches, limits: Limits, declines: int, reviews: int
 ) -> tuple[Action, DecisionReason | None]:
     """The action after the limits, and the reason of the limit that changed it."""
-    if matches.listed:
+    if matches.listed and action is matches.action:
         return action, None
     if (
         action is Action.DECLINE

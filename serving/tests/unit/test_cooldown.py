@@ -11,11 +11,11 @@ def test_after_some_failures_in_a_row_one_caller_a_second_tries() -> None:
     """Fewer failures change nothing; then the first caller after the rest asks, and the others don't."""
     cooling = CoolDown(FAILURES)
     for _ in range(FAILURES):
-        assert cooling.ready("b", 10.0)
+        assert cooling.take_turn("b", 10.0)
         cooling.failed("b", 10.0)
-    assert not cooling.ready("b", 10.0 + COOL_DOWN / 2)
-    assert cooling.ready("a", 10.0)
-    assert [cooling.ready("b", 10.0 + COOL_DOWN) for _ in range(3)] == [True, False, False]
+    assert not cooling.take_turn("b", 10.0 + COOL_DOWN / 2)
+    assert cooling.take_turn("a", 10.0)
+    assert [cooling.take_turn("b", 10.0 + COOL_DOWN) for _ in range(3)] == [True, False, False]
 
 
 def test_an_answer_ends_the_rest() -> None:
@@ -24,6 +24,6 @@ def test_an_answer_ends_the_rest() -> None:
     for _ in range(FAILURES):
         cooling.failed("b", 10.0)
     cooling.answered("b")
-    assert cooling.ready("b", 10.0)
+    assert cooling.take_turn("b", 10.0)
     cooling.failed("b", 10.0)
-    assert cooling.ready("b", 10.0)
+    assert cooling.take_turn("b", 10.0)

@@ -217,6 +217,14 @@ def test_the_breaker_turns_declines_into_reviews_but_not_those_of_a_list() -> No
     assert judge(ruling({"limits": {"reviewsPerDay": 3}}), 0.6, counts=(0, 3))["action"] == "approve"
 
 
+def test_a_list_that_asked_for_less_lifts_no_limit() -> None:
+    """A list's review doesn't let the model's decline past declinesPerMinute."""
+    lists = [{"name": "l", "field": "counterparty", "action": "Review", "entries": [{"value": "m1"}]}]
+    policy = {"limits": {"declinesPerMinute": 2}, "lists": lists}
+    assert judge(ruling(policy), 0.95, counts=(1, 0))["action"] == "decline"
+    assert judge(ruling(policy), 0.95, counts=(9, 0))["action"] == "review"
+
+
 def test_a_package_of_another_feature_set_is_refused() -> None:
     """Its columns mean something else: the model counts as lost and the release says why."""
     rule = ruling(stable=package(feature_set="f" * 64))

@@ -80,7 +80,7 @@ def healthy_facts(detector: Detector) -> Facts:
     }
     for name in ("d-decision", "d-console", "d-profile-sink", "d-ledger-sink", "d-lake-sink"):
         children["Deployment", name] = workload("Deployment")
-    resolved = Version("n.d", "7", package.digest, detector.feature_set, "r", "run", 5, [(0.0, 0.0)])
+    resolved = Version("n.d", "7", package.digest, detector.feature_set, "r", [(0.0, 0.0)])
     return Facts(
         now=NOW,
         children=children,

@@ -25,7 +25,7 @@ class FakeRegistry:
 
     def version(self, name: str, version: str) -> Version:
         return Version(
-            name, version, "sha256:" + version * 64, self.feature_set, "", "run", 0, [(0.0, 0.0), (1.0, 1e3)]
+            name, version, "sha256:" + version * 64, self.feature_set, "", [(0.0, 0.0), (1.0, 1e3)]
         )
 
     def failure(self, experiment: str, revision: str, since: int) -> TrainingFailure | None:

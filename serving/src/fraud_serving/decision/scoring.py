@@ -42,7 +42,7 @@ class RequestScorer:
             return RoutedScore(route, None)
         if route.arm == "candidate":
             key = f"{package.slot} {package.digest}"
-            if self._cool_down.ready(key, time.monotonic()):
+            if self._cool_down.take_turn(key, time.monotonic()):
                 seconds = _left(start, deadline) * _CANDIDATE_PART
                 prediction = await self.predict(package, vector, seconds)
                 if prediction is not None:

@@ -88,7 +88,7 @@ class ArmScorer:
         on_trial = package is ruling.candidate
         predictor = f"predictor {package.slot}"
         service = names.inference_service(self._detector, package.slot)
-        if not self._cool_down.ready(predictor, time.monotonic()):
+        if not self._cool_down.take_turn(predictor, time.monotonic()):
             return None
         try:
             seconds = CANDIDATE_SECONDS if on_trial else None

@@ -108,7 +108,7 @@ class BatchClaims:
                 return
         while self._unclaimed and time.monotonic() < until:
             some = list(islice(self._unclaimed, _CHUNK))
-            if not self._cool_down.ready("redis", time.monotonic()):
+            if not self._cool_down.take_turn("redis", time.monotonic()):
                 return
             try:
                 changed = self._take_or_mark(some)
@@ -160,7 +160,7 @@ class BatchClaims:
             some = list(islice(unmarked, _CHUNK - len(refs)))
             sent.append((unmarked, len(some)))
             refs += some
-        if not self._cool_down.ready("redis", time.monotonic()):
+        if not self._cool_down.take_turn("redis", time.monotonic()):
             return None
         try:
             values = self._store.mark_and_read(refs, keys)

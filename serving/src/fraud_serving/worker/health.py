@@ -1,5 +1,5 @@
-"""The worker's ``/metrics``, ``/healthz`` (the loop runs) and ``/readyz`` (it has a release and asked for
-partitions), on threads of their own.
+"""The worker's ``/metrics``, ``/healthz`` (the loop runs) and ``/readyz`` (it has a release), on threads of
+their own.
 
 A loop that stands still ends its process: a call of the Kafka client was seen to ignore its time limit for minutes after
 a broker's restart (docs/decisions/0003), and a successor is at work in seconds.

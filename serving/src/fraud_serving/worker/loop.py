@@ -37,7 +37,6 @@ class WorkerLoop:
         self._features, self._decisions = self._of.topic("features"), self._of.topic("decisions")
         self._assigned: set[int] = set()
         self.stopping = False
-        self.joined = False
         common: dict[str, Any] = {
             "bootstrap.servers": config.kafka.bootstrap_servers,
             "retry.backoff.ms": 10,  # 100, the default, is what a commit's successor would wait while markers are written
@@ -75,7 +74,6 @@ class WorkerLoop:
                 on_revoke=self._on_revoke,
                 on_lost=self._on_revoke,
             )
-            self.joined = True
             while not self.stopping:
                 self._heartbeat()
                 batch = self._take(consumer)
