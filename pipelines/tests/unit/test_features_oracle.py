@@ -114,8 +114,6 @@ GAPS = st.one_of(
     st.integers(0, 3 * DAY),
     st.just(HOUR),
     st.just(DAY),
-    # Else hardly any history outlasts the longest window, and that window's edge is never seen.
-    st.just(4 * DAY),
 )
 EVENT = st.fixed_dictionaries(
     {
