@@ -17,7 +17,7 @@ from fraud_contracts.raw_json import decode
 from fraud_contracts.records import DeadLetter
 from fraud_pipelines.dead_letter_cipher import CipherError, DeadLetterCipher
 from fraud_pipelines.events import EventSchema, Tokeniser
-from fraud_process.kafka import PARTITIONER
+from fraud_process.kafka import producer_settings
 from fraud_serving.dead_letters.topic import PATIENCE, DeadLetterTopic, Position
 
 HEADER: Final = "redriven-from"
@@ -154,9 +154,7 @@ class Redrive:
         producer = Producer(
             {
                 **self.topic.settings,
-                "partitioner": PARTITIONER,
-                "acks": "all",
-                "enable.idempotence": True,
+                **producer_settings(self.topic.settings["bootstrap.servers"]),
                 "delivery.timeout.ms": int(PATIENCE * 1000),
             }
         )
