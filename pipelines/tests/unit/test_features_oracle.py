@@ -114,6 +114,7 @@ GAPS = st.one_of(
     st.integers(0, 3 * DAY),
     st.just(HOUR),
     st.just(DAY),
+    st.just(4 * DAY),  # else hardly any history outlasts the longest window
 )
 EVENT = st.fixed_dictionaries(
     {

@@ -275,7 +275,7 @@ def test_the_values_seen_last_are_kept_in_one_order() -> None:
     for order in ([(5, 7), (5, 3), (1, 9), (2, 3)], [(1, 9), (2, 3), (5, 3), (5, 7)]):
         table = LastSeen(limit=2, retain=100)
         for t, value in order:
-            table.add(t, value)
+            table.add(t, value, newest=5)
         tables.append((list(table.lasts), list(table.hashes)))
         assert table.count(0, 5) == 2
         assert table.count(5, 9) == 0

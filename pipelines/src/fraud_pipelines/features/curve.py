@@ -17,7 +17,6 @@ from typing import Final
 
 from fraud_pipelines.features.grid import Grid
 
-TOO_OLD: Final = -2
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
 # What a null adds to an extreme. No event can hold it: declared integers stay below 2^53.
@@ -77,7 +76,7 @@ class Curve:
         return -1
 
     def add(self, t: int, tag: int, values: Sequence[int], extremes: Sequence[int] = ()) -> int:
-        """Takes an event; -> number of rows up to and including its own, or TOO_OLD. Repeats are the caller's to find."""
+        """Takes an event; -> number of rows up to and including its own. Repeated and too late ones are the caller's to find."""
         ts, sums = self.ts, self.sums
         last = ts[-1] if ts else None
         if last is not None and t <= last:
@@ -176,8 +175,6 @@ class Curve:
     def _insert(self, t: int, tag: int, values: Sequence[int], extremes: Sequence[int]) -> int:
         """An event that isn't newer than all others."""
         ts, tags, newest, k = self.ts, self.tags, self.ts[-1], self.grid.k
-        if t <= newest - self.grid.retain:
-            return TOO_OLD
         if any(abs(column[-1]) > INT64_MAX // 2 for column in self.sums):
             self._rebase()
             values = [_cap(self, i, value) for i, value in enumerate(values)]

@@ -22,11 +22,18 @@ class LastSeen:
         self.lasts: array[int] = array("q")
         self.hashes: array[int] = array("Q")
 
-    def add(self, t: int, value: int) -> None:
-        """``value``, a hash, was seen at ``t``."""
+    def add(self, t: int, value: int, newest: int) -> None:
+        """``value``, a hash, was seen at ``t``; the key's newest event, with a value or without, is at ``newest``."""
         lasts, hashes = self.lasts, self.hashes
-        if value == MISSING or (lasts and t <= lasts[-1] - self.retain):
-            return
+        if value != MISSING:
+            self._move(t, value)
+        gone = max(bisect_right(lasts, newest - self.retain), len(lasts) - self.limit)
+        if gone > 0:
+            del lasts[:gone], hashes[:gone]
+
+    def _move(self, t: int, value: int) -> None:
+        """Puts the value to ``t``, unless it was seen later."""
+        lasts, hashes = self.lasts, self.hashes
         if value in hashes:
             i = hashes.index(value)
             if lasts[i] >= t:
@@ -37,9 +44,6 @@ class LastSeen:
             at += 1
         lasts.insert(at, t)
         hashes.insert(at, value)
-        gone = max(bisect_right(lasts, lasts[-1] - self.retain), len(lasts) - self.limit)
-        if gone > 0:
-            del lasts[:gone], hashes[:gone]
 
     def count(self, after: int, until: int) -> int:
         """Values last seen in (after, until]. A value seen again after ``until`` is missed: late events undercount."""

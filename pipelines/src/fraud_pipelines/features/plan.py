@@ -112,7 +112,8 @@ class CurvePlan:
         for of, maximum in self.extremes:
             value = integer(event, of)
             extremes.append((NO_MAXIMUM if maximum else NO_MINIMUM) if value is None else value)
+        rows = curve.add(t, tag, self.measure(event), extremes)
         for of, table in zip(self.last_seen, last_seen, strict=True):
             value = event["fields"][of] if of in event["fields"] else event["entities"].get(of)
-            table.add(t, MISSING if value is None else hash64(str(value)))
-        return curve.add(t, tag, self.measure(event), extremes)
+            table.add(t, MISSING if value is None else hash64(str(value)), curve.ts[-1])
+        return rows

@@ -10,11 +10,12 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Final
 
 from fraud_contracts import profile_header
-from fraud_pipelines.features.curve import TOO_OLD, Curve
+from fraud_pipelines.features.curve import INT64_MAX, Curve
 from fraud_pipelines.features.grid import Grid
 from fraud_pipelines.features.last_seen import LastSeen
 from fraud_pipelines.features.plan import NAN, CurvePlan, Event, FraudPlan, Value, hash64
@@ -179,8 +180,7 @@ class KeyState:
         else:
             if self.is_too_late(t):
                 return False
-            if frauds.add(t, tag, (), (known_at,)) == TOO_OLD:
-                return False
+            frauds.add(t, tag, (), (known_at,))
             self.digest = self.digest + label_hash(event_id, known_at) & MASK
         self.seq += 1
         return True
@@ -222,11 +222,13 @@ class Stage:
         self.grid, self.plans, self.fraud = grid, plans, fraud
         # The plan of a set without filters, extremes and tables of values, as the preset's are.
         self.only = plans[0] if len(plans) == 1 and plans[0].plain else None
-        self._shapes = [(len(plan.columns), plan.maxima) for plan in plans]
+        self._shapes = [(grid, len(plan.columns), plan.maxima) for plan in plans]
         if fraud is not None:
-            self._shapes.append((0, (True,)))  # of each label: when it was known
+            # Of each label: when it was known. Only events move a key's time on: where a stream catches up, labels run days
+            # ahead of the events, which still ask for what a label's own time would have it forget.
+            self._shapes.append((replace(grid, retain=INT64_MAX), 0, (True,)))
         form = FIXED.format
-        for sums, _ in self._shapes:
+        for _, sums, _ in self._shapes:
             form += "IIq" + "q" * sums
         form += "I" * sum(len(plan.last_seen) for plan in plans)
         self.layout = struct.Struct(form)
@@ -296,7 +298,7 @@ class Stage:
 
     def _new(self, epoch: int) -> KeyState:
         grid = self.grid
-        curves = [Curve.empty(grid, sums, maxima) for sums, maxima in self._shapes]
+        curves = [Curve.empty(*shape) for shape in self._shapes]
         last_seen = [[LastSeen(grid.k, grid.retain) for _ in plan.last_seen] for plan in self.plans]
         return KeyState(
             self, (epoch, 0, 0, 0), curves, last_seen, curves.pop() if self.fraud is not None else None
@@ -304,9 +306,9 @@ class Stage:
 
     def _decode(self, state: bytes, head: tuple[int, int, int, int], sizes: list[int]) -> KeyState:
         """Cuts the columns out of the bytes. A wrong size shows at the end: slices never fail."""
-        grid, at, i = self.grid, self.layout.size, 0
+        at, i = self.layout.size, 0
         curves: list[Curve] = []
-        for columns, maxima in self._shapes:
+        for grid, columns, maxima in self._shapes:
             cells, single, base = sizes[i : i + 3]
             i += 3
             step = 8 * (cells + single)
@@ -333,7 +335,7 @@ class Stage:
         for plan in self.plans:
             tables: list[LastSeen] = []
             for _ in plan.last_seen:
-                table = LastSeen(grid.k, grid.retain)
+                table = LastSeen(self.grid.k, self.grid.retain)
                 step = 8 * sizes[i]
                 table.lasts.frombytes(state[at : at + step])
                 table.hashes.frombytes(state[at + step : at + 2 * step])
