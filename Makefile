@@ -110,8 +110,9 @@ crd: ## Write the chart's CRD from the types
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.crd > charts/fraud-platform/crds/frauddetectors.yaml
 
 .PHONY: reference
-reference: ## Write docs/reference from the types
+reference: ## Write docs/reference from the types, docs/module-index.md from the sources
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.reference docs/reference
+	@PYTHONPATH=tests/support $(ENVS)/operator/bin/python -m fraud_testing.module_index
 
 .PHONY: rbac
 rbac: ## Write the operator's rights to its children, in the chart, from the table of their kinds

@@ -13,6 +13,7 @@ import pytest
 from fraud_contracts import names, records, reference, reference_text
 from fraud_contracts.errors import Degraded, Reason
 from fraud_contracts.label_report import ReportCode
+from fraud_testing import module_index
 
 ROOT = Path(__file__).parents[2]
 PAGES = reference.pages()
@@ -22,6 +23,11 @@ PAGES = reference.pages()
 def test_a_page_is_as_the_types_say(name: str) -> None:
     """A page differs from what the types say only until `make reference` is run."""
     assert (ROOT / "docs/reference" / name).read_text() == PAGES[name]
+
+
+def test_the_index_of_modules_is_as_the_sources_say() -> None:
+    """A module, a name or a purpose that changed is in the index, by `make reference`."""
+    assert module_index.PAGE.read_text() == module_index.page()
 
 
 def test_there_is_no_other_page() -> None:
@@ -90,6 +96,17 @@ def test_no_code_is_described_that_nobody_answers() -> None:
     assert {code for code in reference_text.ERRORS if f'"{code}"' not in source} <= codes
 
 
+def rollout_phases() -> Iterator[str]:
+    """The phases of a rollout, each a reason of RolloutHealthy."""
+    tree = ast.parse((ROOT / "operator/src/fraud_operator/rollout_state.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == "RolloutPhase":
+            for line in node.body:
+                assert isinstance(line, ast.Assign)
+                assert isinstance(line.value, ast.Constant)
+                yield str(line.value.value)
+
+
 def test_every_condition_and_its_reason_is_described() -> None:
     """What the operator says of a detector is in the table: a bool or None, then a reason, in a call or a tuple."""
     reasons = set()
@@ -106,6 +123,7 @@ def test_every_condition_and_its_reason_is_described() -> None:
                 ):
                     reasons.add(reason.value)
     assert reasons
+    reasons |= set(rollout_phases())
     assert {r for r in reasons if isinstance(r, str) and r.isalpha() and r[0].isupper()} <= set(
         reference_text.REASONS
     )
