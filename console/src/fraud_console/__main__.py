@@ -11,7 +11,7 @@ import uvicorn
 from fraud_console.app import Console
 from fraud_console.ledger import Ledger
 from fraud_contracts import log
-from fraud_contracts.config import HTTP_PORT, load_config
+from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, load_config
 from fraud_process.uvicorn_server import LeavingServer
 
 FINISH_SECONDS: Final = 15
@@ -21,7 +21,7 @@ async def serve(console: Console) -> None:
     settings = uvicorn.Config(
         console.app(),
         host="0.0.0.0",  # noqa: S104  a Pod listens on its own address
-        port=int(os.environ.get("HTTP_PORT", HTTP_PORT)),
+        port=int(os.environ.get(HTTP_PORT_ENV, HTTP_PORT)),
         log_config=None,
         access_log=False,
         server_header=False,

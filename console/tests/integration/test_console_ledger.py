@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from fraud_console.app import Console
 from fraud_console.ledger import Ledger
+from fraud_contracts.config import HTTP_PORT_ENV
 from fraud_sinks.database import migrate
 from fraud_testing import postgres
 from fraud_testing.detectors import detector, write
@@ -159,7 +160,7 @@ def test_sigterm_ends_it_cleanly(running: postgres.Server, tmp_path: Path) -> No
     migrate(running.dsn, config.identity.database_schema)
     environ = {"FRAUD_CONFIG": str(write(config, tmp_path)), "POSTGRES_DSN": running.dsn, "API_KEY": "secret"}
     process = Process("fraud_console", tmp_path, environ)
-    environ["HTTP_PORT"] = str(process.port)
+    environ[HTTP_PORT_ENV] = str(process.port)
     process.start()
     try:
         assert process.process is not None

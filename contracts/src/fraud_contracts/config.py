@@ -15,6 +15,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.feature_set import hash6
 from fraud_contracts.names import Identity
 
 CONFIG_ENV: Final = "FRAUD_CONFIG"
@@ -25,7 +26,10 @@ RELEASE_PATH: Final = "/etc/fraud/release/release.json"
 RELEASE_KEY: Final = "release.json"
 SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY", "API_KEY")
 
+# Where a process listens, unless the environment says otherwise.
+HTTP_PORT_ENV: Final = "FRAUD_HTTP_PORT"
 HTTP_PORT: Final = 8080
+METRICS_PORT_ENV: Final = "FRAUD_METRICS_PORT"
 METRICS_PORT: Final = 9090
 FLINK_METRICS_PORT: Final = 9249
 
@@ -61,7 +65,7 @@ class DetectorConfig(Mounted):
 
     @property
     def hash6(self) -> str:
-        return self.feature_set[:6]
+        return hash6(self.feature_set)
 
     def to_json(self) -> str:
         """Canonical text: the same document gives the same bytes, so its hash can sit in a Pod template."""

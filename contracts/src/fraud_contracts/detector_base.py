@@ -14,8 +14,8 @@ def rule(rule: str, message: str) -> dict[str, str]:
     return {"rule": rule, "message": message}
 
 
-def rules(*rules: dict[str, str], **more: Any) -> dict[str, Any]:
-    return {"x-kubernetes-validations": list(rules), **more}
+def rules(*rules: dict[str, str]) -> dict[str, Any]:
+    return {"x-kubernetes-validations": list(rules)}
 
 
 def text(pattern: str, remedy: str, max_length: int | None = None) -> Any:

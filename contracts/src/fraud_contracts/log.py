@@ -52,10 +52,10 @@ class _JsonLines(logging.Formatter):
         return blot(super().formatException(ei))
 
 
-def setup(level: int = logging.INFO) -> None:
+def setup() -> None:
     """Send all logging of this process to standard output; call once, at start."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(logging.INFO)

@@ -27,10 +27,11 @@ from fraud_contracts.errors import FraudError
 from fraud_operator.objects import Json
 
 TIMEOUT: Final = (5.0, 30.0)
-# A server that is asked too much, or has just learned a kind ("storage is (re)initializing"), answers 429 and for how long to wait.
+# A server that is asked too much, or has just learned a kind ("storage is (re)initializing"), answers 429 and for how long to wait;
+# half a minute is waited at most, since other detectors wait behind.
 _PATIENCE: Final = urllib3.Retry(
     total=None, connect=0, read=0, redirect=0, other=0, status=5,
-    status_forcelist=(429,), allowed_methods=None, backoff_factor=0.5, raise_on_status=False,
+    status_forcelist=(429,), allowed_methods=None, backoff_factor=0.5, retry_after_max=30, raise_on_status=False,
 )  # fmt: skip
 
 

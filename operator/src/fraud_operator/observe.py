@@ -19,6 +19,7 @@ from fraud_contracts import metrics, names
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_contracts.config import RELEASE_KEY
 from fraud_contracts.errors import StoreError
+from fraud_contracts.feature_set import hash6
 from fraud_contracts.model_package import PackageError
 from fraud_contracts.model_version import CHALLENGER, CHAMPION
 from fraud_contracts.release import Release, parse_release
@@ -293,7 +294,7 @@ def _feature_set_problem(detector: Detector, version: Version) -> tuple[str, str
     if version.feature_set != detector.feature_set:
         return (
             "FeatureSetMismatch",
-            f"version {version.version} was trained on feature set {version.feature_set[:6]}, the spec declares "
+            f"version {version.version} was trained on feature set {hash6(version.feature_set)}, the spec declares "
             f"{detector.hash6}: train again, or register a version of this set",
         )
     return None

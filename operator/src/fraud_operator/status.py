@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.errors import SpecError
+from fraud_contracts.feature_set import hash6
 from fraud_operator import readiness
 from fraud_operator.conditions import ConditionState, Trouble, conditions
 from fraud_operator.detector import Detector
@@ -64,7 +65,7 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
             "name": release.name if release else None,
             "model": state.stable.version if state.stable else None,
             "digest": state.stable.digest if state.stable else None,
-            "featureSet": state.stable.feature_set[:6] if state.stable else None,
+            "featureSet": hash6(state.stable.feature_set) if state.stable else None,
             "policyRevision": release.policy_revision if release else None,
             "propagated": f"{updated}/{len(facts.replicas)}",
         },

@@ -34,7 +34,7 @@ _RFC3339: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
+TRUE_WORDS, FALSE_WORDS = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 
 
 class Tokeniser:
@@ -309,6 +309,6 @@ def _from_text(text: str, kind: FieldType) -> Any:
         return int(text)
     if kind is FieldType.NUMBER and _DECIMAL.fullmatch(text):
         return Decimal(text)
-    if kind is FieldType.BOOLEAN and text.lower() in _TRUE + _FALSE:
-        return text.lower() in _TRUE
+    if kind is FieldType.BOOLEAN and text.lower() in TRUE_WORDS + FALSE_WORDS:
+        return text.lower() in TRUE_WORDS
     return text

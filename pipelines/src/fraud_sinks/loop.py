@@ -375,14 +375,14 @@ class Loop:
 
         return self._with_retries(ask)
 
-    def _with_retries(self, call: Callable[[], T], attempts: int = ATTEMPTS) -> T:
+    def _with_retries(self, call: Callable[[], T]) -> T:
         """The call's result; repeated with longer and longer pauses while it raises StoreError."""
         pause = FIRST_PAUSE
-        for attempt in range(1, attempts + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 return call()
             except StoreError as error:
-                if attempt == attempts or self._stop.is_set() or isinstance(error, StoreLostError):
+                if attempt == ATTEMPTS or self._stop.is_set() or isinstance(error, StoreLostError):
                     raise
                 self.meters.retries.inc()
                 log.warning(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from confluent_kafka import KafkaException
 
 from fraud_contracts import log as logs
-from fraud_contracts.config import METRICS_PORT, DetectorConfig, load_config
+from fraud_contracts.config import METRICS_PORT, METRICS_PORT_ENV, DetectorConfig, load_config
 from fraud_contracts.errors import StoreError
 from fraud_process.health import HealthServer, probe
 from fraud_process.stopping import on_stop
@@ -57,7 +57,7 @@ def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
     logs.setup()
     config = load_config()
     meters = Meters(str(config.identity), sink)
-    port = int(os.environ.get("METRICS_PORT", METRICS_PORT))
+    port = int(os.environ.get(METRICS_PORT_ENV, METRICS_PORT))
     loop: Loop | None = None
     stopping = threading.Event()
     server = HealthServer(

@@ -42,14 +42,12 @@ def raw_columns(data: Dataset, fit_rows: NDArray[np.int64]) -> tuple[list[str], 
     return names, np.column_stack(columns)
 
 
-def logistic(
-    x: Floats, y: NDArray[np.int8], rows: NDArray[np.int64], test: NDArray[np.int64], penalty: float = 1.0
-) -> Floats:
+def logistic(x: Floats, y: NDArray[np.int8], rows: NDArray[np.int64], test: NDArray[np.int64]) -> Floats:
     """Log-odds on ``test`` of a ridge logistic regression fit on ``rows``."""
     mean, spread = x[rows].mean(axis=0), x[rows].std(axis=0) + 1e-9
     design = np.column_stack([(x - mean) / spread, np.ones(len(x))])
     weights = np.zeros(design.shape[1])
-    ridge = penalty * np.eye(len(weights))
+    ridge = np.eye(len(weights))
     ridge[-1, -1] = 1e-9
     d, t = design[rows], y[rows].astype(np.float64)
     for _ in range(25):

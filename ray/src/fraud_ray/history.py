@@ -27,14 +27,13 @@ from fraud_contracts.event_values import MAX_TIME
 from fraud_contracts.records import Event
 from fraud_contracts.standing_label import standing_label
 from fraud_contracts.training_end import EndReason
-from fraud_pipelines.events import EPOCH, EventSchema, Tokeniser
+from fraud_pipelines.events import EPOCH, FALSE_WORDS, TRUE_WORDS, EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
 from fraud_ray.lake import DecidedEvent, LakeSnapshot
 
 LOG = logging.getLogger(__name__)
 SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
-_TRUE, _FALSE = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 _NO_FRACTION: Final = re.compile(r"(?<=[0-9])\.0+\Z")
 _MS: Final = re.compile(r"[0-9]{1,15}")
 _EXAMPLES: Final = 5
@@ -233,7 +232,7 @@ def _label(row: Mapping[str, Any], name: str) -> bool | None:
     value = row.get(name, "")
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     text = _NO_FRACTION.sub("", text.strip().lower())
-    return True if text in _TRUE else False if text in _FALSE else None
+    return True if text in TRUE_WORDS else False if text in FALSE_WORDS else None
 
 
 def _is_empty(value: Any) -> bool:

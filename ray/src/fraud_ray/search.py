@@ -51,7 +51,7 @@ def trial(config: dict[str, Any], data: dict[str, Any]) -> None:
 
 
 def search(
-    data: Dataset, split: TimeSplit, trials: int, seed: int, cpus: int | None = None
+    data: Dataset, split: TimeSplit, trials: int, seed: int
 ) -> tuple[fit.Params, int, list[dict[str, Any]]]:
     """-> (best parameters, best rounds, every trial's outcome). Joins the RayJob's cluster, else starts Ray here."""
     # Loggers for other tools and the dead-weight progress table cost seconds and files that nobody reads.
@@ -70,7 +70,7 @@ def search(
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(
-            num_cpus=cpus or os.cpu_count(),
+            num_cpus=os.cpu_count(),
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE,
             log_to_driver=False,

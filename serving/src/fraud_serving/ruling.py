@@ -15,6 +15,7 @@ from fraud_contracts import durations
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.detector_policy import Action, OnProfileLoss
 from fraud_contracts.errors import Degraded
+from fraud_contracts.feature_set import hash6
 from fraud_contracts.records import Decision, Event, Saw, Source
 from fraud_contracts.release import BUCKETS, ModelPackage, Release, Split
 from fraud_pipelines.events import Tokeniser
@@ -116,7 +117,7 @@ class Ruling:
         if package is None:
             return None
         if package.feature_set != self._feature_set:
-            sets = f"{package.feature_set[:6]}, this process makes {self._feature_set[:6]}"
+            sets = f"{hash6(package.feature_set)}, this process makes {hash6(self._feature_set)}"
             self.problems.append(f"model {package.version} expects the feature set {sets}")
             return None
         try:

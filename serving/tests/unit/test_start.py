@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fraud_contracts.config import HTTP_PORT_ENV
 from fraud_testing import detectors, serving
 
 
@@ -19,7 +20,7 @@ def test_a_taken_port_ends_the_process_with_an_error(tmp_path: Path) -> None:
         taken.listen()
         done = subprocess.run(
             [sys.executable, "-m", "fraud_serving.decision"],
-            env={**os.environ, **environ, "FRAUD_HTTP_PORT": str(taken.getsockname()[1])},
+            env={**os.environ, **environ, HTTP_PORT_ENV: str(taken.getsockname()[1])},
             check=False,
             timeout=30,
             capture_output=True,

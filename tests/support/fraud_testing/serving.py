@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fraud_contracts.config import DetectorConfig
+from fraud_contracts.config import HTTP_PORT_ENV, METRICS_PORT_ENV, DetectorConfig
 from fraud_contracts.release import Release
 from fraud_testing.detectors import replace_whole, write
 from fraud_testing.kafka import free_port, wait_for
@@ -46,7 +46,7 @@ class Process:
         return self.folder / f"{self.module}-{self.port}.log"
 
     def start(self, wait: bool = True) -> Process:
-        ports = {"FRAUD_HTTP_PORT": str(self.port), "FRAUD_METRICS_PORT": str(self.port)}
+        ports = {HTTP_PORT_ENV: str(self.port), METRICS_PORT_ENV: str(self.port)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.module, *self.arguments],

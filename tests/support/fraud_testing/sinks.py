@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
 
-from fraud_contracts.config import DetectorConfig
+from fraud_contracts.config import METRICS_PORT_ENV, DetectorConfig
 from fraud_testing.detectors import write
 from fraud_testing.kafka import free_port, wait_for
 
@@ -41,7 +41,7 @@ class SinkProcess:
             **self.stores,
             "FRAUD_CONFIG": str(write(self.config, self.folder)),
             "HOSTNAME": self.name,
-            "METRICS_PORT": str(self.port),
+            METRICS_PORT_ENV: str(self.port),
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -8,7 +8,7 @@ from fraud_contracts import names
 from fraud_contracts.config import FLINK_METRICS_PORT
 from fraud_contracts.detector import Component
 from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
-from fraud_operator.desired.components import COMPONENTS, node_selector, replicas, resources
+from fraud_operator.desired.components import COMPONENTS, cores, node_selector, replicas, resources
 from fraud_operator.desired.pod import (
     container_security,
     environment,
@@ -78,10 +78,6 @@ def _configuration(detector: Detector) -> dict[str, str]:
     }
 
 
-def _cores(quantity: str) -> float:
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
-
-
 def _memory(quantity: str) -> str:
     """Flink's own spelling of a Kubernetes quantity: 2Gi is 2048m."""
     for suffix, factor in (("Gi", 1024), ("Mi", 1)):
@@ -139,7 +135,7 @@ def build_flink_deployment(detector: Detector, _: Wanted) -> list[Child]:
             "jobManager": {"replicas": 1, "resource": {"cpu": 0.1, "memory": "1600m"}},
             "taskManager": {
                 "resource": {
-                    "cpu": _cores(sizes["requests"]["cpu"]),
+                    "cpu": cores(sizes["requests"]["cpu"]),
                     "memory": _memory(sizes["limits"]["memory"]),
                 },
             },

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.detector import Component
 from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
-from fraud_operator.desired.components import COMPONENTS, node_selector, resources
+from fraud_operator.desired.components import COMPONENTS, cores, node_selector, resources
 from fraud_operator.desired.pod import (
     container_security,
     environment,
@@ -22,11 +22,6 @@ from fraud_operator.objects import Json
 
 API: Final = "ray.io/v1"
 LABEL: Final = COMPONENTS[Component.TRAINING].label
-
-
-def _cpus(limits: dict[str, Any]) -> int:
-    text = str(limits.get("cpu", "1"))
-    return max(1, math.floor(float(text[:-1]) / 1000 if text.endswith("m") else float(text)))
 
 
 def _pod(detector: Detector, container: Json) -> Json:
@@ -107,7 +102,10 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
                 "rayVersion": platform.ray.version,
                 "headGroupSpec": {
                     # No worker group: what a search needs fits one Pod, and the head may then do the work itself.
-                    "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": str(_cpus(sizes["limits"]))},  # noqa: S104
+                    "rayStartParams": {
+                        "dashboard-host": "0.0.0.0",  # noqa: S104
+                        "num-cpus": str(max(1, math.floor(cores(sizes["limits"]["cpu"])))),
+                    },
                     "template": _pod(detector, head),
                 },
             },

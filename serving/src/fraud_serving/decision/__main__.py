@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from fraud_contracts import log, metrics, names
-from fraud_contracts.config import HTTP_PORT, load_config
+from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, load_config
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
 from fraud_process.uvicorn_server import LeavingServer
@@ -51,7 +51,7 @@ async def serve() -> None:
     settings = uvicorn.Config(
         api.application(),
         host="0.0.0.0",  # noqa: S104 - a Pod's own address
-        port=int(os.environ.get("FRAUD_HTTP_PORT", HTTP_PORT)),
+        port=int(os.environ.get(HTTP_PORT_ENV, HTTP_PORT)),
         http="httptools",
         lifespan="on",
         log_config=None,

@@ -7,6 +7,7 @@ sees it, however long this one takes, and Redis alone says which of two came fir
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,7 @@ from fraud_pipelines.features import FeatureSet
 from fraud_serving.claims import Command
 from fraud_serving.clients.redis_link import RedisLink, wrong_type
 
+_log = logging.getLogger(__name__)
 PENDING_KEPT: Final = 64
 # What hasn't become part of a profile by then never will: its process died before it was decided.
 PENDING_SECONDS: Final = 600
@@ -91,7 +93,8 @@ class ProfileReader:
         commands += [("GET", name) for name in names]
         try:
             replies = await self._redis.each(commands, seconds)
-        except StoreError:
+        except StoreError as error:
+            _log.warning("no profiles", extra={"data": {"store": "redis", "error": error.message}})
             marks: list[str] = [Degraded.IDEMPOTENCY, Degraded.PROFILES_UNAVAILABLE]
             absent: dict[str, bytes | None] = {entity: None for entity, _ in keys}
             return ProfileSnapshot(entry, keys, None, absent, {}, True, degraded=marks, away=True)

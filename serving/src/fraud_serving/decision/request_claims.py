@@ -73,8 +73,8 @@ class RequestClaims:
                 instead_of = held
                 if marks:
                     decision = with_mark(decision, Degraded.IDEMPOTENCY)
-        except StoreError:
-            pass
+        except StoreError as error:
+            _log.warning("no claim", extra={"data": {"store": "redis", "error": error.message}})
         # Redis didn't answer, or what lies under the id is no claim and changes all the time.
         return with_mark(decision, Degraded.IDEMPOTENCY), None
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from fraud_contracts import log, metrics, names
 from fraud_contracts.background import thread
-from fraud_contracts.config import METRICS_PORT, DetectorConfig, load_config
+from fraud_contracts.config import METRICS_PORT, METRICS_PORT_ENV, DetectorConfig, load_config
 from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
@@ -70,7 +70,7 @@ def run() -> None:
         instruments,
     )
     me = ordinal(os.environ.get("HOSTNAME") or socket.gethostname())
-    port = int(os.environ.get("FRAUD_METRICS_PORT", METRICS_PORT))
+    port = int(os.environ.get(METRICS_PORT_ENV, METRICS_PORT))
     health = Health(port, REGISTRY, lambda: processor.release.name)
 
     def heartbeat() -> None:
