@@ -21,6 +21,7 @@ class Oracle:
 
     def observe(self, event: dict[str, Any]) -> list[float]:
         seen: dict[str, list[dict[str, Any]]] = {}
+        too_late: set[str] = set()
         for entity in self.retain:
             token = event["entities"].get(entity)
             if token is None:
@@ -29,11 +30,12 @@ class Oracle:
             newest = max((e["time"] for e in mine), default=event["time"])
             if event["time"] <= newest - self.retain[entity]:
                 seen[entity] = [event]
+                too_late.add(entity)
             else:
                 if not any(e["id"] == event["id"] for e in mine):
                     mine.append(event)
                 seen[entity] = mine
-        return self._vector(event, seen)
+        return self._vector(event, seen, too_late)
 
     def label(self, label: dict[str, Any]) -> None:
         for entity, token in label["entities"].items():
@@ -47,7 +49,9 @@ class Oracle:
                 known = min(label["known"], mine.get(label["id"], label)["known"])
                 mine[label["id"]] = {**label, "known": known}
 
-    def _vector(self, event: dict[str, Any], seen: dict[str, list[dict[str, Any]]]) -> list[float]:
+    def _vector(
+        self, event: dict[str, Any], seen: dict[str, list[dict[str, Any]]], too_late: set[str]
+    ) -> list[float]:
         values: dict[str, float] = {"amount": float(event["amount"])}
         for feature in self.spec.features:
             if feature.transform is not None:
@@ -55,7 +59,8 @@ class Oracle:
             elif feature.entity not in seen:
                 values[feature.name] = NAN
             else:
-                values[feature.name] = float(self._aggregate(feature, event, seen[feature.entity]))
+                alone = feature.entity in too_late
+                values[feature.name] = float(self._aggregate(feature, event, seen[feature.entity], alone))
         return [values[name.name] for name in self.spec.features]
 
     def _transform(self, feature: FeatureSpec, event: dict[str, Any], values: dict[str, float]) -> float:
@@ -77,7 +82,9 @@ class Oracle:
             return a - b
         return NAN if b == 0 else a / b
 
-    def _aggregate(self, feature: FeatureSpec, event: dict[str, Any], seen: list[dict[str, Any]]) -> float:
+    def _aggregate(
+        self, feature: FeatureSpec, event: dict[str, Any], seen: list[dict[str, Any]], alone: bool
+    ) -> float:
         assert feature.entity is not None
         assert feature.aggregate is not None
         t: int = event["time"]
@@ -97,7 +104,6 @@ class Oracle:
             return len(inside)
         if feature.aggregate.startswith("Fraud"):
             key = (feature.entity, event["entities"][feature.entity])
-            alone = len(seen) == 1 and seen[0] is event and event not in self.events.get(key, [])
             frauds = (
                 0
                 if alone
