@@ -36,7 +36,6 @@ def test_from_the_description(platform: Platform, operation: str, mode: Generati
 
     @settings(
         max_examples=EXAMPLES,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),

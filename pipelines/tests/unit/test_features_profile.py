@@ -76,7 +76,7 @@ def test_events_taken_three_times_have_another_digest_than_taken_once() -> None:
     assert live.digest != stage.open(once).digest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 9), max_size=40), st.lists(st.integers(0, 9), max_size=40), st.randoms())
 def test_digests_are_equal_for_equal_multisets_only(
     one: list[int], other: list[int], dice: random.Random
@@ -117,7 +117,7 @@ def test_a_cut_profile_is_refused_whatever_is_missing() -> None:
             stage.open(state + b"\0")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 10**6), st.integers(1, 255))
 def test_a_damaged_profile_is_refused_or_opened_but_never_breaks_the_reader(at: int, change: int) -> None:
     """Any one byte may be wrong: the outcome is a ProfileError or a state."""

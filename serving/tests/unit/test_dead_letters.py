@@ -31,7 +31,7 @@ def letter(noun: str = "transactions", reason: str = Reason.TIME_IN_FUTURE, **mo
 
 
 @given(st.integers(0, 10**9), st.sets(st.integers(0, 3000)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_packed_comes_back(base: int, steps: set[int]) -> None:
     """The memory of redriven letters survives its text form exactly."""
     offsets = {base + step for step in steps}

@@ -195,7 +195,7 @@ def truth(tree: Any, values: dict[str, float]) -> bool:
     return {"&&": first and second, "||": first or second, "==": first == second}[tree[0]]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TREES, st.fixed_dictionaries(LEAVES))
 def test_nulls_behave_as_nan(tree: Any, values: dict[str, Any]) -> None:
     """Any rule over nullable numbers matches where the same expression over doubles with NaN is true."""

@@ -19,9 +19,7 @@ TRIED: Counter[str] = Counter()
 
 def many(share: float = 1.0) -> Callable[[Any], Any]:
     """Settings of a property that is tried on EXAMPLES histories, or on a share of them."""
-    return settings(
-        max_examples=max(1, int(EXAMPLES * share)), deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    return settings(max_examples=max(1, int(EXAMPLES * share)), suppress_health_check=list(HealthCheck))
 
 
 def show(capsys: pytest.CaptureFixture[str], **least: float) -> None:
