@@ -295,6 +295,9 @@ def test_killed_in_the_middle_of_a_first_apply(kube: Kube, operator: OperatorPro
         secret = kube.get(BY_KIND["Secret"], "killed", "payments-keys")
         keys += [secret["data"]] if secret else []
         operator.start(ready=False)
+    # While an operator starts nothing changes either: it must be at work, and the last child there, before quiet counts.
+    wait_for(lambda: operator.get("/readyz"), 120, "readyz")
+    wait_for(lambda: any(kind == "RayJob" for kind, _ in children(kube, "killed", uid)), 120, "a training")
     after = settled(kube, "killed", uid, 42)
     assert [kind for kind, _ in after].count("RayJob") == 1
     assert all(earlier == after["Secret", "payments-keys"]["data"] for earlier in keys)
