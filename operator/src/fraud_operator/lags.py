@@ -1,4 +1,4 @@
-"""How far behind a consumer group is, read from Kafka itself."""
+"""How far a stream is with its history: lags of consumer groups, read from Kafka itself while the features warm up."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from fraud_contracts.errors import StoreError
+from fraud_operator import readiness
+from fraud_operator.detector import Detector, DetectorKey
+from fraud_operator.facts import Facts, Lags
+from fraud_operator.training import TrainingPhase
 
 LOG: Final = logging.getLogger(__name__)
 TIMEOUT: Final = 4.0
@@ -19,49 +24,132 @@ _NONE: Final = -1001
 
 @dataclass
 class LagReader:
-    """Keeps one idle client for each group: a new one would look up the whole cluster in every pass.
+    """One client for each Kafka, whatever the number of detectors there, and only while one of them reads.
 
-    It never joins the group: it neither subscribes nor commits.
+    A client holds a thread for each broker. It joins no group: it neither subscribes nor commits.
     """
 
-    _clients: dict[tuple[str, str], Consumer] = field(default_factory=dict)
+    _clients: dict[str, AdminClient] = field(default_factory=dict)
+    _readers: dict[str, set[DetectorKey]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def _client(self, bootstrap: str, group: str) -> Consumer:
+    @property
+    def connected(self) -> frozenset[str]:
+        """Bootstrap addresses with a client."""
+        return frozenset(self._clients)
+
+    def read(
+        self, reader: DetectorKey, bootstrap: str, group: str, topic: str, partitions: int
+    ) -> tuple[int, int]:
+        """(records not committed yet, records written) over all partitions; StoreError where Kafka gives no answer."""
+        client = self._client(bootstrap, reader)
+        places = [TopicPartition(topic, number) for number in range(partitions)]
+        request = ConsumerGroupTopicPartitions(group, places)
+        try:
+            committed = client.list_consumer_group_offsets([request], request_timeout=TIMEOUT)[group]
+            lows = client.list_offsets(dict.fromkeys(places, OffsetSpec.earliest()), request_timeout=TIMEOUT)
+            highs = client.list_offsets(dict.fromkeys(places, OffsetSpec.latest()), request_timeout=TIMEOUT)
+            lag = written = 0
+            for position in committed.result(TIMEOUT).topic_partitions:
+                if position.error is not None:
+                    raise StoreError("kafka", f"{topic}: {position.error}")
+                place = TopicPartition(topic, position.partition)
+                low, high = lows[place].result(TIMEOUT).offset, highs[place].result(TIMEOUT).offset
+                at = low if position.offset == _NONE or position.offset < low else position.offset
+                lag += max(0, high - at)
+                written += high - low
+        except (KafkaException, TimeoutError) as error:
+            why = error.args[0] if error.args else "no answer in time"
+            raise StoreError("kafka", f"{bootstrap} gave no offsets of {topic} for {group}: {why}") from error
+        return lag, written
+
+    def done(self, reader: DetectorKey) -> None:
+        """The detector reads no more for now; a client that nobody reads by is closed."""
+        idle: list[AdminClient] = []
         with self._lock:
-            key = (bootstrap, group)
-            if key not in self._clients:
-                self._clients[key] = Consumer(
+            for bootstrap in [b for b, readers in self._readers.items() if reader in readers]:
+                self._readers[bootstrap].discard(reader)
+                if not self._readers[bootstrap]:
+                    del self._readers[bootstrap]
+                    idle.append(self._clients.pop(bootstrap))
+        # Dropping the last reference closes a client and waits for its threads: not under the lock.
+        idle.clear()
+
+    def _client(self, bootstrap: str, reader: DetectorKey) -> AdminClient:
+        with self._lock:
+            self._readers.setdefault(bootstrap, set()).add(reader)
+            if bootstrap not in self._clients:
+                self._clients[bootstrap] = AdminClient(
                     {
                         "bootstrap.servers": bootstrap,
-                        "group.id": group,
-                        "enable.auto.commit": False,
                         "socket.timeout.ms": 4000,
                         "log_level": 2,
                         "logger": logging.getLogger("fraud_operator.kafka"),
                     }
                 )
-            return self._clients[key]
+            return self._clients[bootstrap]
 
-    def read(self, bootstrap: str, group: str, topic: str, partitions: int) -> tuple[int, int]:
-        """(records not committed yet, records written) over all partitions; StoreError where Kafka gives no answer."""
-        client = self._client(bootstrap, group)
-        lag = written = 0
+
+@dataclass(frozen=True)
+class _Warm:
+    """What was warm: a feature set of a detector, with the seeds of a training revision."""
+
+    uid: str
+    hash6: str
+    revision: str | None
+    lags: Lags
+
+
+@dataclass
+class Warming:
+    """Reads a detector's lags until they are gone, and again after what writes seeds or loses state: new set, training, stop."""
+
+    reader: LagReader = field(default_factory=LagReader)
+    _warm: dict[DetectorKey, _Warm] = field(default_factory=dict)
+
+    def lags(self, detector: Detector, facts: Facts) -> Lags:
+        """As they are, or as they were when the features became warm; unknown where Kafka gives no answer."""
+        key = (detector.namespace, detector.name)
+        answers = not detector.managed_kafka or readiness.kafka(detector, facts).usable
+        if not answers or readiness.before_warming(detector, facts) is not None:
+            self.forget(key)
+            return Lags()
+        warm = self._warm.get(key)
+        if warm is not None and self._holds(warm, detector, facts):
+            self.reader.done(key)
+            return warm.lags
+        lags = self._read(key, detector)
+        revision = facts.revision if _trained(detector, facts) else None
+        if readiness.caught_up(lags):
+            self._warm[key] = _Warm(detector.uid, detector.hash6, revision, lags)
+            self.reader.done(key)
+        return lags
+
+    def forget(self, key: DetectorKey) -> None:
+        self._warm.pop(key, None)
+        self.reader.done(key)
+
+    def _holds(self, warm: _Warm, detector: Detector, facts: Facts) -> bool:
+        """While a training runs its seeds aren't written yet, so what was warm before it is so still."""
+        if (warm.uid, warm.hash6) != (detector.uid, detector.hash6):
+            return False
+        return warm.revision == facts.revision or not _trained(detector, facts)
+
+    def _read(self, key: DetectorKey, detector: Detector) -> Lags:
+        identity, partitions = detector.identity, detector.spec.kafka.partitions
+        features, sink = identity.features_group(detector.hash6), identity.group("profile-sink")
         try:
-            committed = client.committed(
-                [TopicPartition(topic, p) for p in range(partitions)], timeout=TIMEOUT
+            seeds, written = self.reader.read(
+                key, detector.bootstrap, features, identity.topic("seeds"), partitions
             )
-            for position in committed:
-                if position.error is not None:
-                    raise StoreError("kafka", f"{topic}: {position.error}")
-                low, high = client.get_watermark_offsets(
-                    TopicPartition(topic, position.partition), timeout=TIMEOUT, cached=False
-                )
-                at = low if position.offset == _NONE or position.offset < low else position.offset
-                lag += max(0, high - at)
-                written += high - low
-        except KafkaException as error:
-            raise StoreError(
-                "kafka", f"{bootstrap} gave no offsets of {topic} for {group}: {error.args[0]}"
-            ) from error
-        return lag, written
+            profiles, _ = self.reader.read(
+                key, detector.bootstrap, sink, identity.topic("profiles"), partitions
+            )
+        except StoreError as error:
+            LOG.warning("lags unknown", extra={"data": {"detector": str(identity), "error": str(error)}})
+            return Lags()
+        return Lags(seeds, profiles, written)
+
+
+def _trained(detector: Detector, facts: Facts) -> bool:
+    return readiness.training_outcome(detector, facts).phase is TrainingPhase.SUCCEEDED

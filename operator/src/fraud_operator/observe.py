@@ -9,7 +9,7 @@ import base64
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import requests
@@ -30,7 +30,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.gates import Gates
 from fraud_operator.kube import Kube
-from fraud_operator.lags import LagReader
+from fraud_operator.lags import Warming
 from fraud_operator.objects import Json, to_ms
 from fraud_operator.ownership import snapshot, wrote
 from fraud_operator.registry import ModelNotFoundError, Registry, Version
@@ -46,7 +46,7 @@ REPLICA_TIMEOUT: Final = (0.5, 1.0)
 @dataclass
 class Observer:
     kube: Kube
-    lags: LagReader = field(default_factory=LagReader)
+    warming: Warming = field(default_factory=Warming)
     _gates: Gates | None = None
     _registries: dict[tuple[str, str], Registry] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
@@ -75,8 +75,8 @@ class Observer:
             replicas=self._replicas(detector, children),
             gates=self._measure_gates(detector, state),
         )
-        models = self._models(detector, base)
-        return Facts(**{**vars(base), "models": models, "lags": self._lags(detector, base)})
+        facts = replace(base, models=self._models(detector, base))
+        return replace(facts, lags=self._lags(detector, facts))
 
     def _add_predictor_deployments(
         self, detector: Detector, children: dict[tuple[str, str], Json], missing: set[str]
@@ -185,25 +185,11 @@ class Observer:
         return Models(None if problem else version, problem, champion, trained, failure)
 
     def _lags(self, detector: Detector, facts: Facts) -> Lags:
-        if detector.managed_kafka and not readiness.kafka(detector, facts).usable:
-            return Lags()
-        if not readiness.flink(detector, facts).usable:
-            return Lags()
-        identity, partitions = detector.identity, detector.spec.kafka.partitions
-        try:
-            seeds, written = self.lags.read(
-                detector.bootstrap,
-                identity.features_group(detector.hash6),
-                identity.topic("seeds"),
-                partitions,
-            )
-            profiles, _ = self.lags.read(
-                detector.bootstrap, identity.group("profile-sink"), identity.topic("profiles"), partitions
-            )
-        except StoreError as error:
-            LOG.warning("lags unknown", extra={"data": {"detector": str(identity), "error": str(error)}})
-            return Lags()
-        return Lags(seeds, profiles, written)
+        return self.warming.lags(detector, facts)
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Drops what is remembered of a detector that is gone."""
+        self.warming.forget((namespace, name))
 
     def _replicas(self, detector: Detector, children: Mapping[tuple[str, str], Json]) -> tuple[Replica, ...]:
         """Every running replica of the data path, asked directly: a Service would hide the one that lags."""

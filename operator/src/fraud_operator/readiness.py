@@ -9,7 +9,7 @@ from fraud_operator import child_status, training
 from fraud_operator.child_status import Level, Verdict
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
-from fraud_operator.facts import Facts
+from fraud_operator.facts import Facts, Lags
 from fraud_operator.objects import Json
 from fraud_operator.rollout import RolloutFacts
 from fraud_operator.training import TrainingPhase
@@ -82,23 +82,35 @@ def flink(detector: Detector, facts: Facts) -> Verdict:
     return child_status.flink(facts.child("FlinkDeployment", name), facts.now)
 
 
-def features_warm(detector: Detector, facts: Facts) -> tuple[bool, str, str]:
-    """Whether the stream has taken in all history: (so, reason, message)."""
+def before_warming(detector: Detector, facts: Facts) -> tuple[str, str] | None:
+    """Why the stream can't be taking in its history yet: (reason, message); None once it can."""
     streaming = flink(detector, facts)
     if not streaming.usable:
-        return False, "StreamingNotReady", f"the streaming job {streaming.message}"
+        return "StreamingNotReady", f"the streaming job {streaming.message}"
     trained = (
         detector.spec.model.train is None
         or training_outcome(detector, facts).phase is TrainingPhase.SUCCEEDED
     )
     if not trained and facts.state.stable is None:
-        return False, "SeedsNotWritten", "training writes the seeds; it hasn't succeeded yet"
+        return "SeedsNotWritten", "training writes the seeds; it hasn't succeeded yet"
+    return None
+
+
+def caught_up(lags: Lags) -> bool:
+    return lags.seeds == 0 and lags.profiles is not None and lags.profiles <= PROFILES_BEHIND
+
+
+def features_warm(detector: Detector, facts: Facts) -> tuple[bool, str, str]:
+    """Whether the stream has taken in all history: (so, reason, message)."""
+    before = before_warming(detector, facts)
+    if before is not None:
+        return False, *before
     lags = facts.lags
     if lags.seeds is None or lags.profiles is None:
         return False, "LagUnknown", "the lag on seeds and profiles can't be read from Kafka yet"
     if lags.seeds > 0:
         return False, "SeedsLag", f"{lags.seeds} seeds are still to be taken in by the streaming job"
-    if lags.profiles > PROFILES_BEHIND:
+    if not caught_up(lags):
         return False, "ProfilesLag", f"{lags.profiles} profiles are still to be written to Redis"
     return True, "SeedsConsumed", f"all {lags.written or 0} seeds are in the stream's state and in Redis"
 

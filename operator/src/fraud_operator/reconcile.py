@@ -236,6 +236,7 @@ class Reconciler:
     def _forget(self, namespace: str, name: str) -> None:
         self.applier.forget(namespace, name)
         self.memory.forget(namespace, name)
+        self.observer.forget(namespace, name)
 
     def _training(self, detector: Detector, facts: Facts, report: ApplyReport) -> str | None:
         """The revision whose RayJob is wanted; None also after a failed one was deleted to be made anew."""
