@@ -93,6 +93,7 @@ CHILD_KINDS: Final = (
 LISTED_KINDS: Final = tuple(kind for kind in CHILD_KINDS if kind.listed)
 
 NAMESPACE: Final = Kind("v1", "Namespace", "namespaces")
+LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
 DETECTOR: Final = Kind(names.API_VERSION, names.KIND, names.PLURAL)
 BY_KIND: Final = {
     kind.kind: kind

@@ -4,88 +4,80 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import signal
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
 import kopf
-from prometheus_client import REGISTRY
+from kubernetes.client import ApiClient
 
 from fraud_contracts import log
-from fraud_contracts.background import watched
-from fraud_contracts.child_kinds import BY_KIND, DETECTOR
+from fraud_contracts.background import end_process, watched
+from fraud_contracts.child_kinds import DETECTOR
 from fraud_contracts.config import METRICS_PORT
-from fraud_operator import handlers, targets
+from fraud_operator import handlers, leader
 from fraud_operator.events import Recorder
-from fraud_operator.kube import ApiError, Kube, load_client
+from fraud_operator.kube import Kube, load_client
+from fraud_operator.leader import Leader
+from fraud_operator.liveness import Pulse, health_server
 from fraud_operator.meters import OperatorMeters
 from fraud_operator.observe import Observer
 from fraud_operator.passes import Passes
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, load_platform
 from fraud_operator.watches import Watches
-from fraud_process.health import JSON, TEXT, HealthServer, Page, probe
 
 LOG: Final = logging.getLogger("fraud_operator")
-# The event loop answers within this time, or the Pod is restarted.
-STALL: Final = 60.0
-POD: Final = BY_KIND["Pod"]
-
-
-class Pulse:
-    """Beaten by the event loop, read by the liveness probe."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-        self.ready = False
-
-    async def beat(self) -> None:
-        while True:
-            self.last = time.monotonic()
-            await asyncio.sleep(2)
-
-    @property
-    def healthy(self) -> bool:
-        return time.monotonic() - self.last < STALL
-
-
-def health_server(pulse: Pulse, port: int, kube: Kube, namespaces: Sequence[str]) -> HealthServer:
-    """Metrics, probes and /targets, on threads of its own: they answer while the event loop stalls."""
-
-    def targets_page() -> Page:
-        try:
-            pods = [
-                pod
-                for namespace in (namespaces or (None,))
-                for pod in kube.list(POD, namespace, targets.PLATFORM_PODS)
-            ]
-        except ApiError as error:
-            return Page(503, TEXT, f"{error}\n".encode())
-        return Page(200, JSON, json.dumps(targets.targets(pods)).encode())
-
-    return HealthServer(
-        port,
-        REGISTRY,
-        {
-            "/healthz": lambda: probe(pulse.healthy, "the event loop stalls"),
-            "/readyz": lambda: probe(pulse.ready, "starting"),
-            "/targets": targets_page,
-        },
-    )
 
 
 async def operate(
-    kube: Kube, platform: Platform, namespaces: Sequence[str], pulse: Pulse, stop: asyncio.Event
+    api: ApiClient, platform: Platform, namespaces: Sequence[str], pulse: Pulse, stop: asyncio.Event
 ) -> None:
-    """Runs until ``stop`` is set."""
-    meters = OperatorMeters()
-    reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
-    passes = Passes(reconciler.reconcile, meters, reconciler.secrets_differ)
+    """Stands by until it leads, then acts; until ``stop`` is set."""
+    loop, elected = asyncio.get_running_loop(), asyncio.Event()
+
+    def deposed(holder: str) -> None:
+        # What it remembers of rollouts may be old by now. The next process remembers nothing, and stands by.
+        end_process(f"{holder} leads")
+
+    one = Leader(
+        Kube(api, timeout=leader.TIMEOUT),
+        platform.namespace,
+        leader.lease_name(namespaces),
+        leader.identity(),
+        elected=lambda: loop.call_soon_threadsafe(elected.set),
+        deposed=deposed,
+    )
     beat = watched(asyncio.create_task(pulse.beat(), name="pulse"))
+    one.start()
+    pulse.ready = lambda: bool(one.holder)
+    try:
+        await _first(elected, stop)
+        if not stop.is_set():
+            await _act(Kube(api, one.leads), platform, namespaces, pulse, one, stop)
+    finally:
+        pulse.ready = lambda: False
+        beat.cancel()
+        await asyncio.to_thread(one.resign)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Until one of them is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+async def _act(
+    kube: Kube, platform: Platform, namespaces: Sequence[str], pulse: Pulse, one: Leader, stop: asyncio.Event
+) -> None:
+    reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
+    passes = Passes(reconciler.reconcile, OperatorMeters(), reconciler.secrets_differ, one.leads)
+    pulse.hung = passes.hung
+    passes.start()
     # kopf's stream may come late where a kind is missing; what is there already is taken up at once.
     scopes: Sequence[str | None] = namespaces or (None,)
     for namespace in scopes:
@@ -99,7 +91,6 @@ async def operate(
 
     watches = Watches(kube, namespaces, ask)
     watches.start()
-    pulse.ready = True
     LOG.info("started", extra={"data": {"namespaces": list(namespaces) or "all"}})
     try:
         await kopf.operator(
@@ -111,9 +102,7 @@ async def operate(
             stop_flag=stop,
         )
     finally:
-        pulse.ready = False
         watches.stop()
-        beat.cancel()
         await passes.close()
 
 
@@ -123,11 +112,11 @@ async def _main(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     pulse = Pulse()
-    kube = Kube(load_client())
-    server = health_server(pulse, options.port, kube, options.namespace)
+    api = load_client()
+    server = health_server(pulse, options.port, Kube(api), options.namespace)
     server.start()
     try:
-        await operate(kube, load_platform(), options.namespace, pulse, stop)
+        await operate(api, load_platform(), options.namespace, pulse, stop)
     finally:
         server.stop()
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, Kind
 from fraud_operator.desired.child import Child
-from fraud_operator.kube import ApiError, ConflictError, Kube, UnknownKindError
+from fraud_operator.kube import ApiError, ConflictError, Kube, UnknownKindError, UnreachableError
 from fraud_operator.objects import ChildKey, Json
 from fraud_operator.ownership import is_ours
 
@@ -76,11 +76,16 @@ class Applier:
     _forced: dict[ObjectKey, list[float]] = field(default_factory=dict)
 
     def apply(self, child: Child, live: Json | None, report: ApplyReport) -> None:
-        """``live`` is the child as it is now, None where we have none; another's object of its name is left alone."""
+        """``live`` is the child as it is now, None where we have none; another's object of its name is left alone.
+
+        UnreachableError where the API server gives no answer; any other refusal is reported.
+        """
         kind, body = BY_KIND[child.kind], child.body
         if live is None:
             try:
                 live = self.kube.get(kind, body["metadata"]["namespace"], child.name)
+            except UnreachableError:
+                raise  # nor would the others be answered: one pass waits for one answer
             except ApiError as error:
                 report.problems[child.kind, child.name] = error.message
                 return
@@ -105,6 +110,8 @@ class Applier:
         except ConflictError as error:
             report.conflicts[child.kind, child.name] = _conflict_message(error)
             return
+        except UnreachableError:
+            raise
         except ApiError as error:
             report.problems[child.kind, child.name] = error.message
             return
@@ -122,6 +129,8 @@ class Applier:
         meta = live["metadata"]
         try:
             self.kube.merge(kind, meta["namespace"], meta["name"], {"metadata": {"ownerReferences": others}})
+        except UnreachableError:
+            raise
         except ApiError as error:
             report.problems[kind.kind, meta["name"]] = error.message
             return
@@ -154,6 +163,8 @@ class Applier:
         try:
             if self.kube.delete(BY_KIND[live["kind"]], meta["namespace"], meta["name"], meta.get("uid")):
                 report.written.append((live["kind"], meta["name"], "deleted"))
+        except UnreachableError:
+            raise
         except ApiError as error:
             report.problems[live["kind"], meta["name"]] = error.message
         self._digests.pop((live["kind"], meta["namespace"], meta["name"]), None)

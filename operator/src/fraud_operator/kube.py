@@ -7,13 +7,14 @@ ApiError                    any other answer: status, message, details
 ├── UnknownKindError        the API server has no such kind: its operator isn't installed
 ├── RefusedError            400, 403 or 422: it breaks its schema or a policy, or we lack the right
 └── UnreachableError        no answer: retry
+    └── NotLeadingError     nothing was sent: another operator may lead by now
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -83,6 +84,10 @@ class UnreachableError(ApiError):
     pass
 
 
+class NotLeadingError(UnreachableError):
+    pass
+
+
 def load_client(kubeconfig: str | None = None) -> client.ApiClient:
     """Credentials of the Pod's service account, else of a kubeconfig."""
     settings = client.Configuration()
@@ -99,10 +104,23 @@ def load_client(kubeconfig: str | None = None) -> client.ApiClient:
 
 
 class Kube:
-    """Synchronous and safe to use from several threads: urllib3's pool is."""
+    """Synchronous and safe to use from several threads: urllib3's pool is.
 
-    def __init__(self, api: client.ApiClient) -> None:
-        self._api = api
+    ``timeout`` is for connecting and for answering, in seconds. Nothing is written while ``may_write`` says no.
+    """
+
+    def __init__(
+        self,
+        api: client.ApiClient,
+        may_write: Callable[[], bool] = lambda: True,
+        timeout: tuple[float, float] = TIMEOUT,
+    ) -> None:
+        self._api, self._may_write, self._timeout = api, may_write, timeout
+
+    def check_lead(self) -> None:
+        """NotLeadingError unless this operator may write."""
+        if not self._may_write():
+            raise NotLeadingError(0, "another operator may lead by now: nothing is written")
 
     def _call(
         self,
@@ -112,7 +130,9 @@ class Kube:
         body: Any = None,
         content: str = "application/json",
     ) -> Json:
-        timeout = urllib3.Timeout(connect=TIMEOUT[0], read=TIMEOUT[1])
+        if method != "GET":
+            self.check_lead()
+        timeout = urllib3.Timeout(connect=self._timeout[0], read=self._timeout[1])
         answer = self._send(method, path, query, body, content, timeout=timeout)
         if 200 <= answer.status < 300:
             out = json.loads(answer.data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from fraud_contracts import metrics
-from fraud_operator.reconcile import PassResult
+from fraud_operator.pass_result import PassResult
 from fraud_process.instruments import Instruments
 
 

@@ -12,6 +12,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags
 from fraud_operator.objects import Json
 from fraud_operator.rollout import RolloutFacts
+from fraud_operator.rollout_state import RolloutPhase
 from fraud_operator.training import TrainingPhase
 
 # Payments that come in meanwhile write profiles too, so with traffic the sink is never quite at the end.
@@ -120,6 +121,15 @@ def propagated(facts: Facts) -> bool:
     if facts.release is None or not facts.replicas:
         return False
     return all(replica.release == facts.release.name for replica in facts.replicas)
+
+
+def unwatched(detector: Detector, facts: Facts) -> bool:
+    """Whether something is waited for that sends no events: lags, replicas, gates, time, an alias in the registry."""
+    warming = before_warming(detector, facts) is None and not features_warm(detector, facts)[0]
+    following = bool(facts.replicas) and not propagated(facts)
+    judged = facts.state.phase in (RolloutPhase.SHADOW, RolloutPhase.RAMP) or facts.state.gone is not None
+    unnamed = facts.models.problem is not None and facts.models.problem[0] == "NoVersionYet"
+    return warming or following or judged or unnamed
 
 
 def rollout_facts(detector: Detector, facts: Facts) -> RolloutFacts:

@@ -26,11 +26,13 @@ from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import new_keys
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
+from fraud_operator.finalizer import Finalizer, set_finalizer
 from fraud_operator.kube import ApiError, Kube, UnreachableError
 from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
 from fraud_operator.ownership import surplus
+from fraud_operator.pass_result import PassResult
 from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.settings import Platform
 from fraud_operator.training import TrainingPhase
@@ -45,16 +47,6 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-@dataclass(frozen=True)
-class PassResult:
-    """``settled`` and ``changed`` tell the queue when to look again. ``ready`` is None for a detector that is gone."""
-
-    settled: bool
-    ready: bool | None
-    written: tuple[tuple[str, str, str], ...] = ()
-    changed: bool = True
-
-
 @dataclass
 class Reconciler:
     kube: Kube
@@ -64,12 +56,12 @@ class Reconciler:
     clock: Callable[[], int] = _now
     applier: Applier = field(init=False)
     memory: DetectorMemory = field(init=False)
-    # Since when the API server has answered a detector's deletion with errors, by uid.
-    _troubled: dict[str, int] = field(default_factory=dict)
+    finalizer: Finalizer = field(init=False)
 
     def __post_init__(self) -> None:
         self.applier = Applier(self.kube)
         self.memory = DetectorMemory(self.kube)
+        self.finalizer = Finalizer(self.kube, self.recorder)
 
     def secrets_differ(self, namespace: str, name: str) -> bool:
         """Whether a Secret of the detector was changed or deleted since its last pass: no event tells of that."""
@@ -97,7 +89,7 @@ class Reconciler:
         else:
             self.memory.keep_valid_spec(detector)
         if names.FINALIZER not in body["metadata"].get("finalizers", []):
-            self._set_finalizer(body, present=True)
+            set_finalizer(self.kube, body, present=True)
         # Where this platform or this operator's version refuses the last valid spec too, nothing is changed.
         refused = errors and (detectors.check(detector) or changes.check(detector, facts.children))
         holds = detector.spec.paused or bool(refused)
@@ -106,6 +98,12 @@ class Reconciler:
         facts = (self._hold if holds else self._act)(detector, facts, report)
         self._end_streams(detector, facts, report)
         return self._publish(detector, body, facts, report, previous, errors)
+
+    def _finalize(self, body: Json, terminating: bool) -> PassResult:
+        result = self.finalizer.advance(body, terminating, self.clock())
+        if result.ready is None:
+            self._forget(body["metadata"]["namespace"], body["metadata"]["name"])
+        return result
 
     def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
         try:
@@ -196,6 +194,8 @@ class Reconciler:
                 continue
             try:
                 message = deletion.end_without_savepoint(self.kube, child, facts.now)
+            except UnreachableError:
+                raise
             except ApiError as error:
                 if error.status != 404:
                     report.problems[kind, name] = error.message
@@ -255,6 +255,7 @@ class Reconciler:
             self.recorder.post(detector, action.reason, action.message, warning=action.warning)
             return
         name = action.model
+        self.kube.check_lead()
         try:
             self.observer.registry(detector).set_champion(name, action.version)
         except StoreError as error:
@@ -297,7 +298,13 @@ class Reconciler:
                 }
             },
         )
-        return PassResult(settled, states["Ready"], tuple(report.written), wrote or bool(report.written))
+        return PassResult(
+            settled,
+            states["Ready"],
+            tuple(report.written),
+            wrote or bool(report.written),
+            readiness.unwatched(detector, facts),
+        )
 
     def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> PassResult:
         after = status.invalid(errors, body["metadata"].get("generation", 1), previous, self.clock())
@@ -318,52 +325,6 @@ class Reconciler:
         meta = body["metadata"]
         self.kube.merge(DETECTOR, meta["namespace"], meta["name"], {"status": after}, "status")
         return True
-
-    def _set_finalizer(self, body: Json, *, present: bool) -> None:
-        meta = body["metadata"]
-        others = [f for f in meta.get("finalizers", []) if f != names.FINALIZER]
-        wanted = [*others, names.FINALIZER] if present else others
-        # resourceVersion makes the server refuse it if someone else changed the list meanwhile.
-        patch = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
-        after = self.kube.merge(DETECTOR, meta["namespace"], meta["name"], patch)
-        body["metadata"] = after["metadata"]
-
-    def _finalize(self, body: Json, terminating: bool) -> PassResult:
-        """Takes the finalizer off once nothing is left to wait for; what can't be deleted gets an event."""
-        meta = body["metadata"]
-        if names.FINALIZER not in meta.get("finalizers", []):
-            return PassResult(settled=True, ready=False)
-
-        def post_event(reason: str, message: str, warning: bool) -> None:
-            self.recorder.post_for(body, reason, message, warning=warning)
-
-        now, uid = self.clock(), str(meta["uid"])
-        removal = deletion.Removal(self.kube, body, terminating, now, post_event)
-        problems = removal.report.problems
-        try:
-            if not terminating and deletion.is_orphaning(self.kube, body):
-                message = "deleted with --cascade=orphan: all children stay as they are, and the streaming job goes on running"
-                post_event("Orphaned", message, True)
-                return self._remove_finalizer(body)
-            if not removal.advance():
-                self._troubled.pop(uid, None)
-                return PassResult(settled=False, ready=False, written=tuple(removal.report.written))
-        except UnreachableError:
-            raise
-        except ApiError as error:
-            if now - self._troubled.setdefault(uid, now) < deletion.TROUBLE_MS:
-                raise
-            problems[names.KIND, meta["name"]] = f"its children can't be looked after: {error.message}"
-        for (kind, name), text in problems.items():
-            post_event("NotDeleted", f"{kind} {name} is left over: {text}", True)
-        return self._remove_finalizer(body, tuple(removal.report.written))
-
-    def _remove_finalizer(self, body: Json, written: tuple[tuple[str, str, str], ...] = ()) -> PassResult:
-        meta = body["metadata"]
-        self._set_finalizer(body, present=False)
-        self._troubled.pop(str(meta["uid"]), None)
-        self._forget(meta["namespace"], meta["name"])
-        return PassResult(settled=True, ready=None, written=written)
 
 
 def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, Kind
 from fraud_operator.kube import Kube
+from fraud_operator.leader import POD_ENV
 from fraud_testing.api_server import OPERATOR, ROOT, ApiServer, binary
 from fraud_testing.kafka import free_port, wait_for
 
@@ -73,6 +74,8 @@ class OperatorProcess:
             "REDIS_URL": "redis://x",
             "POSTGRES_DSN": "postgresql://x",
             "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            # As a Pod's container that is started anew: it goes on with the Lease that the one before held.
+            POD_ENV: f"operator-{self.port}",
             # The server's certificate is its own: a line for each request would hide the operator's log.
             "PYTHONWARNINGS": "ignore",
             **environ,
@@ -112,8 +115,11 @@ class OperatorProcess:
         return self._process.wait(seconds)
 
     def stop(self) -> None:
-        """Ends it and shows its log, which pytest keeps for a failure."""
+        """Ends it, so that the next one needn't wait for its Lease, and shows its log, which pytest keeps for a failure."""
         if self._process is not None and self._process.poll() is None:
-            self.kill()
+            try:
+                self.terminate(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
         if self._log.exists():
             sys.stdout.write(self._log.read_text()[-20_000:])

@@ -1,0 +1,19 @@
+"""What a pass over one detector came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """``settled``, ``changed`` and ``unwatched`` tell the queue when to look again: ``unwatched`` waits for what sends no events.
+
+    ``ready`` is None for a detector that is gone. ``written`` holds (kind, name, verb) of each child.
+    """
+
+    settled: bool
+    ready: bool | None
+    written: tuple[tuple[str, str, str], ...] = ()
+    changed: bool = True
+    unwatched: bool = True
