@@ -133,6 +133,7 @@ def custom_resource_definition() -> dict[str, Any]:
         ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),
         ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason'),
         ("Model", "string", ".status.release.model"),
+        ("Model live", "string", '.status.conditions[?(@.type=="ModelLive")].status'),
         ("Rollout", "string", ".status.rollout.phase"),
         ("Age", "date", ".metadata.creationTimestamp"),
     ]

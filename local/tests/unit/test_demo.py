@@ -150,7 +150,7 @@ def evidence(folder: Path, **changes: list[dict[str, Any]]) -> dict[str, Any]:
     labels = parts["labels"]
     model = {"version": "1", "digest": "sha256:0", "metrics": {}}
     operators = [{"name": name, "version": "1", "kind": "real"} for name in ("kuberay", "kserve")]
-    conditions = [{"type": "Ready", "status": "True"}]
+    conditions = [{"type": kind, "status": "True"} for kind in ("Ready", "ModelLive")]
     cluster = {
         "pods": [],
         "operators": operators,

@@ -21,6 +21,8 @@ from fraud_operator.rollout_state import RolloutPhase, waiting
 from fraud_operator.training import TrainingPhase
 
 _BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.SILENT})
+# What the first version waits for, in the order in which a person looks at it.
+_BEFORE_A_MODEL: Final = ("TrainingSucceeded", "ModelResolved", "FeaturesWarm")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class ConditionState:
     reason: str
     message: str
     level: Level = Level.READY
+
+
+_NO_MODEL_WANTED: Final = ConditionState(True, "NotUsed", "the spec wants no model: rules and lists decide")
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def training_succeeded(detector: Detector, facts: Facts) -> ConditionState:
 
 def model_resolved(detector: Detector, facts: Facts) -> ConditionState:
     if detector.spec.model.none is not None:
-        return ConditionState(True, "NotUsed", "the spec wants no model: rules and lists decide")
+        return _NO_MODEL_WANTED
     version = facts.models.resolved
     if version is not None:
         return ConditionState(
@@ -146,21 +151,41 @@ def model_resolved(detector: Detector, facts: Facts) -> ConditionState:
 
 
 def serving_ready(detector: Detector, facts: Facts) -> ConditionState:
-    state = facts.state
     for title, verdict in readiness.workloads(detector, facts, data_path=True):
         if not verdict.usable:
             return _from(verdict, "", title)
-    if state.stable is None:
-        missing = _missing(facts, "InferenceService")
-        if missing is not None and detector.spec.model.none is None:
-            return missing
-        if state.candidate is not None:
-            verdict = readiness.predictor(detector, facts, state.candidate.slot, state.candidate.version)
-            if not verdict.usable:
-                return _from(verdict, "", f"the predictor of version {state.candidate.version}")
-        return ConditionState(True, "RulesOnly", "both doors answer by rules; no model is live yet")
-    verdict = readiness.predictor(detector, facts, state.stable.slot, state.stable.version)
-    return _from(verdict, "ModelLive", f"the predictor of version {state.stable.version}")
+    return ConditionState(True, "DoorsReady", "decision service and worker are ready")
+
+
+def model_live(detector: Detector, facts: Facts, states: Mapping[str, ConditionState]) -> ConditionState:
+    """Of the live version's predictor. ``states`` are the conditions that the first version waits for."""
+    state = facts.state
+    if state.stable is not None:
+        what = f"the predictor of version {state.stable.version}"
+        verdict = readiness.predictor(detector, facts, state.stable.slot, state.stable.version)
+        if readiness.predictor_gone(detector, facts, state.stable.slot):
+            message = (
+                f"no replica of {what} is there, so policy.fallback.onModelLoss decides: it {verdict.message}"
+            )
+            return ConditionState(False, "PredictorGone", message, Level.DEGRADED)
+        return _from(verdict, "PredictorReady", what)
+    if detector.spec.model.none is not None:
+        return _NO_MODEL_WANTED
+    missing = _missing(facts, "InferenceService")
+    if missing is not None:
+        return missing
+    if state.phase is RolloutPhase.ROLLED_BACK:
+        return ConditionState(False, "RolledBack", _candidate(detector, facts).message)
+    for name in _BEFORE_A_MODEL:
+        if not states[name].status:
+            message = f"rules decide until the first version is live; {name}: {states[name].message}"
+            return ConditionState(False, "NoModelYet", message, Level.PROGRESSING)
+    if state.candidate is not None:
+        verdict = readiness.predictor(detector, facts, state.candidate.slot, state.candidate.version)
+        if not verdict.usable:
+            return _from(verdict, "", f"the predictor of version {state.candidate.version}")
+    message = "rules decide; the first version is about to go live"
+    return ConditionState(False, "NoModelYet", message, Level.PROGRESSING)
 
 
 def release_propagated(facts: Facts) -> ConditionState:
@@ -251,6 +276,7 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
         "ReleasePropagated": release_propagated(facts),
         "RolloutHealthy": rollout_healthy(detector, facts),
     }
+    out["ModelLive"] = model_live(detector, facts, out)
     paused = detector.spec.paused
     out["Paused"] = ConditionState(
         paused,
@@ -306,17 +332,14 @@ def _ready(
     for name in ("KafkaReady", "StreamingReady", "ServingReady", "ReleasePropagated"):
         if not states[name].status:
             return ConditionState(False, f"Not{name}", states[name].message)
-    if detector.spec.model.none is None and facts.state.stable is None:
-        for name in ("TrainingSucceeded", "ModelResolved", "FeaturesWarm"):
-            if not states[name].status:
-                return ConditionState(
-                    False, "NoModelYet", f"both doors answer by rules; {name}: {states[name].message}"
-                )
-        return ConditionState(
-            False, "NoModelYet", "both doors answer by rules; the first model is about to go live"
-        )
     for what, verdict in others:
         if not verdict.usable:
             return ConditionState(False, "ChildNotReady", f"{what}: {verdict.message}")
-    model = f"model version {facts.state.stable.version}" if facts.state.stable else "rules alone"
-    return ConditionState(True, "Serving", f"{model} answers at {detector.decision_url}")
+    url, stable = detector.decision_url, facts.state.stable
+    if stable is None:
+        hint = "" if detector.spec.model.none is not None else "; ModelLive tells of the first model"
+        return ConditionState(True, "RulesOnly", f"rules alone answer at {url}{hint}")
+    if readiness.predictor_gone(detector, facts, stable.slot):
+        message = f"policy.fallback.onModelLoss answers at {url}; ModelLive tells of the model"
+        return ConditionState(True, "ModelLost", message)
+    return ConditionState(True, "Serving", f"model version {stable.version} answers at {url}")

@@ -19,7 +19,7 @@ from fraud_operator.objects import Json, to_timestamp
 
 ORDER: Final = (
     "Ready", "Progressing", "Degraded", "Paused", "KafkaReady", "FeaturesWarm", "StreamingReady", "TrainingSucceeded",
-    "ModelResolved", "ServingReady", "ReleasePropagated", "RolloutHealthy", "ValidationFailed",
+    "ModelResolved", "ModelLive", "ServingReady", "ReleasePropagated", "RolloutHealthy", "ValidationFailed",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from fraud_operator.desired.children import build_children
 from fraud_operator.detector import Detector, check
 from fraud_operator.facts import Facts, Lags, Models, Replica
 from fraud_operator.releases import make_release, with_tokens
-from fraud_operator.rollout_state import RolloutState
+from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform
 from fraud_testing.healthy import NOW, SPEC, conditions_of, healthy_facts, make_detector
 
@@ -175,7 +175,71 @@ def test_rules_alone_can_be_ready() -> None:
     facts = without(facts, release=make_release(detector, RolloutState(), None, detector.spec.policy))
     assert facts.release is not None
     facts = without(facts, replicas=(Replica("p", facts.release.name),))
-    assert conditions_of(detector, facts)["Ready"]["message"].startswith("rules alone")
+    conditions = conditions_of(detector, facts)
+    assert conditions["Ready"]["message"].startswith("rules alone")
+    assert (conditions["ModelLive"]["status"], conditions["ModelLive"]["reason"]) == ("True", "NotUsed")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason", "message"),
+    [
+        ({}, "NoModelYet", "the first version is about to go live"),
+        ({"lags": Lags(12, 0, 40)}, "NoModelYet", "FeaturesWarm: 12 seeds"),
+        (
+            {"models": Models(problem=("NoVersionYet", "none"), trained="7")},
+            "NoModelYet",
+            "ModelResolved: none",
+        ),
+        ({"missing": frozenset({"InferenceService"})}, "OperatorMissing", "install KServe"),
+        (
+            {"state": RolloutState(phase=RolloutPhase.ROLLED_BACK, rejected=("7",))},
+            "RolledBack",
+            "version 7 was taken back",
+        ),
+    ],
+)
+def test_the_doors_are_ready_before_there_is_a_model(
+    changed: dict[str, Any], reason: str, message: str
+) -> None:
+    """Rules answer while the first model is trained, or where it was taken back: Ready is True, and ModelLive says why it isn't."""
+    detector = make_detector()
+    release = make_release(detector, RolloutState(), None, detector.spec.policy)
+    facts = without(
+        healthy_facts(detector), state=RolloutState(), release=release, replicas=(Replica("p", release.name),)
+    )
+    conditions = conditions_of(detector, without(facts, **changed))
+    assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("True", "RulesOnly")
+    live = conditions["ModelLive"]
+    assert (live["status"], live["reason"]) == ("False", reason) and message in live["message"]
+
+
+def test_a_lost_model_leaves_the_doors_ready() -> None:
+    """Without a replica of the live predictor policy.fallback.onModelLoss answers: Ready, not ModelLive, and Degraded."""
+    detector = make_detector()
+    facts = healthy_facts(detector)
+    lost = copy.deepcopy(facts.children["Deployment", "d-a-predictor"])
+    lost["status"]["availableReplicas"] = 0
+    children = {**facts.children, ("Deployment", "d-a-predictor"): lost}
+    conditions = conditions_of(detector, without(facts, children=children))
+    assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("True", "ModelLost")
+    assert (conditions["ModelLive"]["status"], conditions["ModelLive"]["reason"]) == (
+        "False",
+        "PredictorGone",
+    )
+    assert (conditions["Degraded"]["status"], conditions["Degraded"]["reason"]) == ("True", "PredictorGone")
+
+
+def test_a_model_that_is_rolled_stays_the_one_that_answers() -> None:
+    """While one of the predictor's replicas is replaced another answers: Ready by the model, ModelLive in progress."""
+    detector = make_detector()
+    facts = healthy_facts(detector)
+    rolling = copy.deepcopy(facts.children["Deployment", "d-a-predictor"])
+    rolling["status"]["updatedReplicas"] = 0
+    children = {**facts.children, ("Deployment", "d-a-predictor"): rolling}
+    conditions = conditions_of(detector, without(facts, children=children))
+    assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("True", "Serving")
+    assert (conditions["ModelLive"]["status"], conditions["ModelLive"]["reason"]) == ("False", "Progressing")
+    assert conditions["Degraded"]["status"] == "False"
 
 
 def test_validation_names_each_fault() -> None:

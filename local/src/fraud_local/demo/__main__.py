@@ -48,7 +48,7 @@ CHAOS_SECONDS = 1200
 CHAOS_BAD_RECORDS = 1000
 CHAOS_BAD_WITHIN = 240
 HISTORY_ROWS = 60_000
-GATES = ("KafkaReady", "StreamingReady", "TrainingSucceeded", "FeaturesWarm", "ModelResolved", "ServingReady", "ReleasePropagated", "Ready")  # fmt: skip
+GATES = ("KafkaReady", "StreamingReady", "TrainingSucceeded", "FeaturesWarm", "ModelResolved", "ServingReady", "ReleasePropagated", "Ready", "ModelLive")  # fmt: skip
 REMIND_SECONDS = 60.0
 # Reasons of TrainingSucceeded that end a demo: its history is there, so none of them goes away by waiting.
 NO_MODEL = ("TrainingFailed", "WaitingForHistory", "WaitingForLabels")
@@ -113,7 +113,7 @@ class Demo:
         with self.clock.phase("apply"):
             self.apply()
         with self.clock.phase("train and go live"):
-            self.wait_ready()
+            self.wait_live()
         with self.clock.phase("live traffic"):
             self.traffic()
         memory = {"used": observe.memory_used_mib() - memory_before, "peak_node": observe.node_memory_mib()}
@@ -190,8 +190,8 @@ class Demo:
         self.kube.kubectl("apply", "-f", str(Path(self.options.cr).resolve()))
         self.clock.say(f"applied {self.options.cr}")
 
-    def wait_ready(self) -> None:
-        """Follows the conditions until Ready; shows each change, and every minute what is still not true."""
+    def wait_live(self) -> None:
+        """Follows the conditions until a model is live; shows each change, and every minute what is still not true."""
         deadline = time.monotonic() + self.options.timeout
         states: dict[str, tuple[str, str]] = {}
         reminder = time.monotonic() + REMIND_SECONDS
@@ -361,7 +361,9 @@ def parse() -> argparse.Namespace:
         "--rate", type=float, default=200.0, help="transactions a second, both doors together"
     )
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of live traffic")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds to wait for Ready")
+    parser.add_argument(
+        "--timeout", type=float, default=900.0, help="seconds to wait for Ready and ModelLive"
+    )
     parser.add_argument(
         "--chaos",
         action="store_true",

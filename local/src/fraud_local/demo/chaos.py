@@ -190,7 +190,7 @@ class Chaos:
         return len(now) >= len(before) and not any(one in old for pod in now for one in container_ids(pod))
 
     def _whole(self) -> bool:
-        """The detector is Ready, and every task of its streaming job runs: status follows the job some seconds late."""
+        """The detector is Ready with its model, and every task of its streaming job runs: status follows some seconds late."""
         jobs = f"/api/v1/namespaces/{self._namespace}/services/{self._flink}-rest:8081/proxy/jobs/overview"
         try:
             overview = json.loads(self._kube.kubectl("get", "--raw", jobs))["jobs"]
@@ -203,7 +203,8 @@ class Chaos:
             if job["state"] == "RUNNING" and job["tasks"]["running"] == job["tasks"]["total"]
         ]
         conditions = detector.get("status", {}).get("conditions", [])
-        return bool(running) and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        true = {c["type"] for c in conditions if c["status"] == "True"}
+        return bool(running) and {"Ready", "ModelLive"} <= true
 
     # Redis and the API server ---------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def demo_checks(summary: dict[str, Any], least: int) -> dict[str, bool]:
         ]
         <= (summary["warm"]["compared"] / 1000 if summary["outages"] else 0),
         "every decision stands on the first emission": set(summary["warm"]["first_emission"]) <= {"kept"},
-        "the detector is Ready": ready.get("Ready") == "True",
+        "the detector is Ready, and its model live": ready.get("Ready") == ready.get("ModelLive") == "True",
         "a trained model answered": summary["model"]["version"] is not None
         and not summary["degraded"].get("no_model"),
         "KubeRay and KServe are the real operators": all(
