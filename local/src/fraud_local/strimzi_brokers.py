@@ -21,7 +21,7 @@ from fraud_local.strimzi_objects import (
     component,
     container_security,
     listeners,
-    pod_security,
+    pod_settings,
     port_name,
     selector,
     thing,
@@ -30,6 +30,8 @@ from fraud_local.strimzi_objects import (
 DATA = "/var/lib/kafka"
 CONFIG = "/etc/kafka"
 IMAGE = "fraud-platform/kafka:dev"
+# Of each node's heap, where several share this machine: on a real cluster each has a machine to itself.
+SHARED_HEAP = "320m"
 # What a user may not set, as in Strimzi: it would take the cluster apart.
 FORBIDDEN_CONFIG = (
     "listeners",
@@ -127,6 +129,7 @@ def build(kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster
         if "controller" in pool["spec"]["roles"]
         for node in ids[pool["metadata"]["name"]]
     ]
+    heap = SHARED_HEAP if sum(map(len, ids.values())) > 1 else ""
     things = []
     for pool in pools:
         nodes = ids[pool["metadata"]["name"]]
@@ -138,9 +141,8 @@ def build(kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster
                 thing(pool, "v1", "ConfigMap", name, labels | {"strimzi.io/pod-name": name}, data=data[node])
             )
         name = f"{kafka['metadata']['name']}-{pool['metadata']['name']}"
-        things.append(
-            thing(pool, "apps/v1", "StatefulSet", name, labels, spec=_stateful_set(kafka, pool, labels, data))
-        )
+        spec = _stateful_set(kafka, pool, labels, data, heap)
+        things.append(thing(pool, "apps/v1", "StatefulSet", name, labels, spec=spec))
     return things
 
 
@@ -160,13 +162,16 @@ def metadata_version() -> str:
     return f"{'.'.join(paths.KAFKA_VERSION.split('.')[:2])}-IV0"
 
 
-def _stateful_set(kafka: Json, pool: Json, labels: dict[str, str], data: dict[int, dict[str, str]]) -> Json:
+def _stateful_set(
+    kafka: Json, pool: Json, labels: dict[str, str], data: dict[int, dict[str, str]], most: str
+) -> Json:
+    """``most``: the heap in place of the one asked for; empty where that will do."""
     cluster, roles = kafka["metadata"]["name"], pool["spec"]["roles"]
     template = (pool["spec"].get("template") or {}) | (kafka["spec"]["kafka"].get("template") or {})
     pod = template.get("pod") or {}
     volumes, mounts, claims = _storage(pool)
     options = pool["spec"].get("jvmOptions") or kafka["spec"]["kafka"].get("jvmOptions") or {}
-    heap = f"-Xms{options.get('-Xms', '256m')} -Xmx{options.get('-Xmx', '512m')}"
+    heap = f"-Xms{most or options.get('-Xms', '256m')} -Xmx{most or options.get('-Xmx', '512m')}"
     own = listeners(kafka) if "broker" in roles else []
     ports = [("tcp-kafkaagent", AGENT_PORT), ("tcp-ctrlplane", CONTROLLER_PORT)]
     if own:
@@ -238,7 +243,7 @@ def _stateful_set(kafka: Json, pool: Json, labels: dict[str, str], data: dict[in
                 "automountServiceAccountToken": False,
                 "serviceAccountName": f"{cluster}-kafka",
                 "enableServiceLinks": False,
-                "securityContext": pod_security(pod),
+                **pod_settings(pod, persistent=bool(claims)),
                 "terminationGracePeriodSeconds": pod.get("terminationGracePeriodSeconds", 30),
                 "volumes": [
                     {"name": "kafka-metrics-and-logging", "projected": {"sources": sources}},

@@ -20,6 +20,14 @@ METRICS_PORT = 9404
 # Ports whose Strimzi name is not made of their listener's.
 PORT_NAMES = {("plain", 9092): "tcp-clients", ("tls", 9093): "tcp-clientstls"}
 APP = "app.kubernetes.io/"
+# Of a template's Pod: what Strimzi puts into the Pod's spec as it stands.
+_OF_THE_POD = (
+    "imagePullSecrets",
+    "tolerations",
+    "affinity",
+    "topologySpreadConstraints",
+    "priorityClassName",
+)
 
 
 def component(kafka: Json, kind: str) -> dict[str, str]:
@@ -56,8 +64,11 @@ def thing(owning: Json, api: str, kind: str, name: str, labels: dict[str, str], 
     return {"apiVersion": api, "kind": kind, "metadata": meta, **rest}
 
 
-def pod_security(template: Json | None) -> Json:
-    return dict((template or {}).get("securityContext") or {})
+def pod_settings(template: Json | None, *, persistent: bool = False) -> Json:
+    """What a template asks of a Pod. ``persistent``: it has a claim, which it may write to by Strimzi's own group, unless told otherwise."""
+    asked = template or {}
+    security = asked.get("securityContext") or ({"fsGroup": 0} if persistent else {})
+    return {"securityContext": dict(security), **{key: asked[key] for key in _OF_THE_POD if key in asked}}
 
 
 def container_security(template: Json | None) -> Json:

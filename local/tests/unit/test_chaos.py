@@ -46,11 +46,22 @@ def test_a_victim_is_back_when_another_container_of_it_is_ready() -> None:
     place = OnePlace(pod("p-worker-0", "old"))
     one = chaos.Chaos(place, "p", "ns", "platform", print)  # type: ignore[arg-type]  # a fake of Kubectl
     before = one._pods(fault)
-    assert not one._back(fault, before)
+    assert not one._back(fault, 1, before)
     place.pods = [pod("p-worker-0", "new", ready=False)]
-    assert not one._back(fault, before)
+    assert not one._back(fault, 1, before)
     place.pods = [pod("p-worker-0", "new")]
-    assert one._back(fault, before)
+    assert one._back(fault, 1, before)
+
+
+def test_one_of_several_is_back_while_the_others_never_went() -> None:
+    """The containers of those that weren't killed are the same as before."""
+    fault = chaos.PodKill("one broker of several", "ns", "p-nodes-", alone=True)
+    place = OnePlace(pod("p-nodes-0", "a"), pod("p-nodes-1", "b"))
+    one = chaos.Chaos(place, "p", "ns", "platform", print)  # type: ignore[arg-type]  # a fake of Kubectl
+    victims = one._pods(fault)[:1]
+    assert not one._back(fault, 2, victims)
+    place.pods = [pod("p-nodes-0", "c"), pod("p-nodes-1", "b")]
+    assert one._back(fault, 2, victims)
 
 
 def test_processes_are_found_by_their_container(tmp_path: Path) -> None:

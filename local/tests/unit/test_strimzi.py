@@ -74,6 +74,40 @@ def test_persistent_storage_is_a_claim():
     assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
 
 
+def test_three_brokers_are_one_quorum_in_little_memory():
+    """Each knows the other two, keeps copies of its own storage, and has a heap that three of them leave room for on one machine."""
+    pool = _pool(replicas=3)
+    pool["spec"]["jvmOptions"] = {"-Xms": "256m", "-Xmx": "768m"}
+    built = _built(_kafka(config={"min.insync.replicas": 2, "default.replication.factor": 3}), [pool])
+    (stateful_set,) = (thing for (kind, _), thing in built.items() if kind == "StatefulSet")
+    assert stateful_set["spec"]["replicas"] == 3
+    texts = [built["ConfigMap", f"cards-nodes-{node}"]["data"]["server.config"] for node in range(3)]
+    voters = ",".join(f"{node}@cards-nodes-{node}.cards-kafka-brokers.payments.svc:9090" for node in range(3))
+    for node, text in enumerate(texts):
+        assert f"controller.quorum.voters={voters}\n" in text and f"node.id={node}\n" in text
+        assert "min.insync.replicas=2\n" in text and f"kafka-log{node}\n" in text
+
+    def heap(stateful_set):
+        (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
+        return next(one["value"] for one in container["env"] if one["name"] == "KAFKA_HEAP_OPTS")
+
+    assert heap(stateful_set) == f"-Xms{brokers.SHARED_HEAP} -Xmx{brokers.SHARED_HEAP}"
+    alone = dict(pool, spec={**pool["spec"], "replicas": 1})
+    assert heap(_built(_kafka(), [alone])["StatefulSet", "cards-nodes"]) == "-Xms256m -Xmx768m"
+    assert built["PodDisruptionBudget", "cards-kafka"]["spec"]["minAvailable"] == 2
+
+
+def test_a_brokers_claim_belongs_to_strimzis_group():
+    """Without a context of the user's own a Pod with a claim may write to it; one without has none."""
+
+    def security(volume=None, **kafka):
+        built = _built(_kafka(**kafka), [_pool(volume=volume)])
+        return built["StatefulSet", "cards-nodes"]["spec"]["template"]["spec"]["securityContext"]
+
+    assert (security(CLAIM), security()) == ({"fsGroup": 0}, {})
+    assert security(CLAIM, template={"pod": {"securityContext": {"runAsUser": 7}}}) == {"runAsUser": 7}
+
+
 def test_a_changed_setting_restarts_brokers():
     """The Pod template carries a hash of the configuration."""
 

@@ -95,9 +95,14 @@ def test_the_topic_operator_is_a_deployment_with_its_account() -> None:
 
 
 def test_templates_are_followed() -> None:
-    """Security settings and variables that the Kafka's templates ask for reach Pods and containers."""
+    """Settings and variables that the Kafka's templates ask for reach Pods and containers."""
     hard = {"securityContext": {"allowPrivilegeEscalation": False}}
-    pod = {"securityContext": {"runAsNonRoot": True}}
+    place = {
+        "imagePullSecrets": [{"name": "p"}],
+        "tolerations": [{"operator": "Exists"}],
+        "priorityClassName": "c",
+    }
+    pod = {"securityContext": {"runAsNonRoot": True}, **place}
     spec = json.loads(json.dumps(KAFKA["spec"]))
     spec["kafka"]["template"] = {"pod": pod, "kafkaContainer": hard}
     variable = {"name": "STRIMZI_USE_FINALIZERS", "value": "false"}
@@ -106,7 +111,7 @@ def test_templates_are_followed() -> None:
     for thing in (*brokers.build(kafka, [POOL], {POOL["metadata"]["name"]: [0]}, "id"), *entity.build(kafka)):
         if thing["kind"] in ("StatefulSet", "Deployment"):
             template = thing["spec"]["template"]["spec"]
-            assert template["securityContext"] == {"runAsNonRoot": True}
+            assert {key: template[key] for key in pod} == pod
             assert template["containers"][0]["securityContext"] == {"allowPrivilegeEscalation": False}
         if thing["kind"] == "Deployment":
             assert entity.environment(thing)["STRIMZI_USE_FINALIZERS"] == "false"

@@ -35,19 +35,24 @@ class ChaosError(FraudError):
 
 @dataclass(frozen=True)
 class PodKill:
-    """A fault: SIGKILL of every container of the Pods of ``namespace`` whose name begins with ``prefix``."""
+    """A fault: SIGKILL of every container of the Pods of ``namespace`` whose name begins with ``prefix``.
+
+    ``alone``: of the first of these Pods only, where there are several; else there is no such fault.
+    """
 
     name: str
     namespace: str
     prefix: str
+    alone: bool = False
 
 
 def faults(detector: str, namespace: str, platform: str, flink: str) -> list[PodKill]:
     """What is killed, in order; ``flink`` is the FlinkDeployment's name. FLUSHALL and the API server come after."""
+    brokers = f"{detector}-{names.kafka_node_pool(detector)}-"
     own = (
         ("taskmanager", f"{flink}-taskmanager-"),
         ("jobmanager", f"{flink}-"),
-        ("broker", f"{detector}-{names.kafka_node_pool(detector)}-"),
+        ("broker", brokers),
     )
     shared = (("redis", f"{platform}-redis-"), ("postgresql", f"{platform}-postgres-"))
     rest = (
@@ -58,6 +63,7 @@ def faults(detector: str, namespace: str, platform: str, flink: str) -> list[Pod
     )
     return [
         *(PodKill(name, namespace, prefix) for name, prefix in own),
+        PodKill("one broker of several", namespace, brokers, alone=True),
         *(PodKill(name, platform, prefix) for name, prefix in shared),
         *(PodKill(name, namespace, prefix) for name, prefix in rest),
         PodKill("operator", platform, f"{platform}-operator-"),
@@ -107,10 +113,13 @@ class Chaos:
             before = self._pods(fault)
             if not before:
                 raise ChaosError(f"no ready Pod of {fault.namespace} begins with {fault.prefix}")
+            if fault.alone and len(before) == 1:
+                continue
+            victims = before[:1] if fault.alone else before
             self._fault(
                 fault.name,
-                partial(self._kill, fault, before),
-                partial(self._back, fault, before),
+                partial(self._kill, fault, victims),
+                partial(self._back, fault, len(before), victims),
             )
         self._fault("FLUSHALL", self._flush, self._profiles_complete)
         if processes.recorded(API_SERVER) is not None:
@@ -180,14 +189,14 @@ class Chaos:
             except ProcessLookupError:
                 continue  # it went with its parent
 
-    def _back(self, fault: PodKill, before: list[dict[str, Any]]) -> bool:
+    def _back(self, fault: PodKill, count: int, victims: list[dict[str, Any]]) -> bool:
         """As many Ready Pods as before, and none of their containers one of those that were killed."""
         try:
             now = self._pods(fault)
         except KubectlError:
             return False
-        old = {one for pod in before for one in container_ids(pod)}
-        return len(now) >= len(before) and not any(one in old for pod in now for one in container_ids(pod))
+        old = {one for pod in victims for one in container_ids(pod)}
+        return len(now) >= count and not any(one in old for pod in now for one in container_ids(pod))
 
     def _whole(self) -> bool:
         """The detector is Ready with its model, and every task of its streaming job runs: status follows some seconds late."""
