@@ -226,6 +226,11 @@ def stores(detector: str) -> str:
     return f"{detector}-stores"
 
 
+def pull_secret(detector: str) -> str:
+    """Secret with the platform's logins to image registries, which a Pod needs in its own namespace."""
+    return f"{detector}-pull"
+
+
 def release_pointer(detector: str) -> str:
     """The one ConfigMap that the data path watches."""
     return f"{detector}-release"
@@ -247,3 +252,7 @@ def network_policy(detector: str, part: str) -> str:
 
 def pod_monitor(detector: str) -> str:
     return detector
+
+
+def kafka_pod_monitor(detector: str) -> str:
+    return f"{detector}-kafka"

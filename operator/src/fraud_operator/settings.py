@@ -51,6 +51,13 @@ class KafkaSettings(_Part):
     storage_class: str | None = None
 
 
+class Scheduling(_Part):
+    """For every Pod of every detector: ``tolerations`` as Kubernetes writes them."""
+
+    tolerations: tuple[dict[str, str | int], ...] = ()
+    priority_class: str = ""
+
+
 class StoreAddresses(_Part):
     """Defaults for detectors whose ``spec.stores`` leaves one out; empty where the platform has none."""
 
@@ -60,9 +67,13 @@ class StoreAddresses(_Part):
 
 
 class Platform(_Part):
+    """``pull_secrets`` name Secrets in ``namespace`` from which images of detectors are pulled."""
+
     namespace: str = "fraud-platform"
     images: Images = Field(default_factory=Images)
     image_pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    scheduling: Scheduling = Field(default_factory=Scheduling)
     storage_uri: str = ""
     serving_runtime: str = "fraud-predictor"
     storage_container: str = "fraud-mlflow"

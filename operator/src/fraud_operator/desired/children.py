@@ -12,6 +12,7 @@ from fraud_operator.desired.access import (
     build_service_accounts,
 )
 from fraud_operator.desired.child import Child, Wanted
+from fraud_operator.desired.disruption import build_disruption_budgets
 from fraud_operator.desired.documents import (
     build_config,
     build_keys,
@@ -23,7 +24,7 @@ from fraud_operator.desired.flink_deployment import build_flink_deployment
 from fraud_operator.desired.inference_service import build_inference_services
 from fraud_operator.desired.kafka import build_kafka, build_kafka_node_pool
 from fraud_operator.desired.kafka_topics import build_kafka_topics
-from fraud_operator.desired.pod_monitor import build_pod_monitor
+from fraud_operator.desired.pod_monitor import build_pod_monitors
 from fraud_operator.desired.ray_job import build_ray_job
 from fraud_operator.desired.workloads import (
     CONSOLE,
@@ -65,8 +66,9 @@ BUILDERS: Final[tuple[Builder, ...]] = (
     _workload(LEDGER_SINK),
     _workload(LAKE_SINK),
     _workload(CONSOLE),
+    build_disruption_budgets,
     build_ray_job,
-    build_pod_monitor,
+    build_pod_monitors,
 )
 
 

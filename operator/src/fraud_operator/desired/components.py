@@ -61,13 +61,6 @@ def resources(detector: Detector, component: Component) -> Json:
     }
 
 
-def node_selector(detector: Detector, component: Component) -> Json:
-    override = detector.override(component)
-    if override is None or not override.node_selector:
-        return {}
-    return {"nodeSelector": dict(override.node_selector)}
-
-
 def cores(quantity: str) -> float:
     """A CPU quantity of Kubernetes as a number of cores: 500m is 0.5."""
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)

@@ -7,8 +7,9 @@ from typing import Final
 from fraud_contracts import names
 from fraud_contracts.config import FLINK_METRICS_PORT
 from fraud_contracts.detector import Component
-from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
-from fraud_operator.desired.components import COMPONENTS, cores, node_selector, replicas, resources
+from fraud_operator.desired.child import Child, Wanted, child, labels, metadata, selector
+from fraud_operator.desired.components import COMPONENTS, cores, replicas, resources
+from fraud_operator.desired.placement import node_settings, spread
 from fraud_operator.desired.pod import (
     container_security,
     environment,
@@ -25,6 +26,8 @@ API: Final = "flink.apache.org/v1beta1"
 LABEL: Final = COMPONENTS[Component.FEATURES].label
 # Fixed: state is split into as many key groups, so a changed number can't read an old checkpoint.
 MAX_PARALLELISM: Final = 120
+# What Flink itself tells its TaskManagers by; the JobManager's Pod has the component's label, too.
+TASK_MANAGER: Final = {"component": "taskmanager"}
 SAVEPOINT_ON_DELETION: Final = "kubernetes.operator.job.savepoint-on-deletion"
 # What Flink's own configuration opens of the JDK; a configuration of one's own must say it again, or PyFlink fails.
 JAVA_OPTIONS: Final = (
@@ -98,7 +101,7 @@ def _pod_template(detector: Detector) -> Json:
         "spec": {
             "securityContext": pod_security(),
             "enableServiceLinks": False,
-            **node_selector(detector, Component.FEATURES),
+            **node_settings(detector, Component.FEATURES),
             "containers": [
                 {
                     "name": "flink-main-container",
@@ -116,10 +119,20 @@ def _pod_template(detector: Detector) -> Json:
     }
 
 
+def parallelism(detector: Detector) -> int:
+    """How many TaskManagers with one slot each share the partitions."""
+    return max(1, min(replicas(detector, Component.FEATURES), detector.spec.kafka.partitions))
+
+
+def _task_managers_apart(detector: Detector) -> Json:
+    if parallelism(detector) < 2:
+        return {}
+    return {"podTemplate": {"spec": spread({**selector(detector, LABEL), **TASK_MANAGER})}}
+
+
 def build_flink_deployment(detector: Detector, _: Wanted) -> list[Child]:
     flink = detector.platform.flink
     sizes = resources(detector, Component.FEATURES)
-    parallelism = max(1, min(replicas(detector, Component.FEATURES), detector.spec.kafka.partitions))
     job = child(
         API,
         "FlinkDeployment",
@@ -138,12 +151,13 @@ def build_flink_deployment(detector: Detector, _: Wanted) -> list[Child]:
                     "cpu": cores(sizes["requests"]["cpu"]),
                     "memory": _memory(sizes["limits"]["memory"]),
                 },
+                **_task_managers_apart(detector),
             },
             "job": {
                 "jarURI": flink.jar,
                 "entryClass": "org.apache.flink.client.python.PythonDriver",
                 "args": ["-pyclientexec", flink.python, "-pyexec", flink.python, "-py", flink.job],
-                "parallelism": parallelism,
+                "parallelism": parallelism(detector),
                 "upgradeMode": "savepoint",
                 "state": "running",
             },

@@ -10,7 +10,8 @@ from fraud_contracts.config import HTTP_PORT
 from fraud_contracts.detector import Component
 from fraud_contracts.release import ModelPackage
 from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
-from fraud_operator.desired.components import COMPONENTS, node_selector, replicas, resources
+from fraud_operator.desired.components import COMPONENTS, replicas, resources
+from fraud_operator.desired.placement import placement
 from fraud_operator.desired.pod import pod_security, scrape
 from fraud_operator.detector import Detector
 
@@ -60,7 +61,7 @@ def _inference_service(detector: Detector, package: ModelPackage) -> Child:
                     "type": "RollingUpdate",
                     "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
                 },
-                **node_selector(detector, Component.PREDICTOR),
+                **placement(detector, Component.PREDICTOR, {names.SLOT_LABEL: package.slot}),
                 "model": {
                     "modelFormat": {"name": "fraud-package"},
                     "protocolVersion": "v2",

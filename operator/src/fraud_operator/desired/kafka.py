@@ -6,17 +6,44 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_operator.desired.child import Child, Wanted, child, metadata
+from fraud_operator.desired.placement import shared_settings, spread
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
 API: Final = "kafka.strimzi.io/v1"
 CLUSTER_LABEL: Final = "strimzi.io/cluster"
+# So that Strimzi's Pods pass Pod Security's level restricted. On the container: a context of the Pod would replace Strimzi's own,
+# without which a broker can't write to its volume.
+_CONFINED: Final = {
+    "securityContext": {
+        "allowPrivilegeEscalation": False,
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "capabilities": {"drop": ["ALL"]},
+    }
+}
 
 
 def copies(detector: Detector, wanted: Wanted) -> int:
     """How many of each record. Strimzi can't change that later, so an existing Kafka keeps its number."""
     managed = detector.spec.kafka.managed
     return wanted.copies or (min(3, managed.replicas) if managed is not None else 1)
+
+
+def broker_selector(detector: Detector) -> dict[str, str]:
+    """What finds the brokers' Pods: labels of Strimzi's own."""
+    name = names.kafka(detector.name)
+    return {CLUSTER_LABEL: name, "strimzi.io/name": f"{name}-kafka"}
+
+
+def _pod(settings: Json) -> Json:
+    return {"pod": settings} if settings else {}
+
+
+def _broker_pods(detector: Detector) -> Json:
+    managed = detector.spec.kafka.managed
+    several = managed is not None and managed.replicas > 1
+    return {**shared_settings(detector), **(spread(broker_selector(detector)) if several else {})}
 
 
 def build_kafka(detector: Detector, wanted: Wanted) -> list[Child]:
@@ -41,13 +68,18 @@ def build_kafka(detector: Detector, wanted: Wanted) -> list[Child]:
                     "auto.create.topics.enable": False,
                 },
                 "metricsConfig": {"type": "strimziMetricsReporter"},
+                "template": {**_pod(_broker_pods(detector)), "kafkaContainer": dict(_CONFINED)},
             },
             "entityOperator": {
                 "topicOperator": {},
                 # The operator in the namespace dies with it, and its finalizers would then hold the namespace for ever.
                 # Without them it deletes a topic when it is told of its KafkaTopic's end.
                 "template": {
-                    "topicOperatorContainer": {"env": [{"name": "STRIMZI_USE_FINALIZERS", "value": "false"}]}
+                    **_pod(shared_settings(detector)),
+                    "topicOperatorContainer": {
+                        "env": [{"name": "STRIMZI_USE_FINALIZERS", "value": "false"}],
+                        **_CONFINED,
+                    },
                 },
             },
         },

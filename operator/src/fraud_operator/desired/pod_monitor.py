@@ -1,30 +1,43 @@
-"""Which ports a Prometheus operator scrapes. Flink's and KServe's Pods carry our labels too."""
+"""Which ports a Prometheus operator scrapes: of our Pods, whose labels Flink's and KServe's carry too, and of Strimzi's brokers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fraud_contracts import names
 from fraud_operator.desired.child import Child, Wanted, any_pod, child, metadata
+from fraud_operator.desired.kafka import broker_selector
 from fraud_operator.detector import Detector
+from fraud_operator.objects import Json
 
 
-def build_pod_monitor(detector: Detector, _: Wanted) -> list[Child]:
-    monitor = child(
+def _monitor(
+    detector: Detector, name: str, component: str, pods: Json, ports: Iterable[str], **more: object
+) -> Child:
+    endpoints = [{"port": port, "path": "/metrics", "interval": "15s"} for port in ports]
+    return child(
         "monitoring.coreos.com/v1",
         "PodMonitor",
-        metadata(
-            detector,
-            names.pod_monitor(detector.name),
-            "metrics",
-            more_labels=detector.platform.monitor_labels,
-        ),
-        spec={
-            "selector": any_pod(detector),
-            "podTargetLabels": [names.COMPONENT_LABEL, names.SLOT_LABEL],
-            "podMetricsEndpoints": [
-                {"port": "metrics", "path": "/metrics", "interval": "15s"},
-                {"port": "http", "path": "/metrics", "interval": "15s"},
-                {"port": "http1", "path": "/metrics", "interval": "15s"},
-            ],
-        },
+        metadata(detector, name, component, more_labels=detector.platform.monitor_labels),
+        spec={"selector": pods, **more, "podMetricsEndpoints": endpoints},
     )
-    return [monitor]
+
+
+def build_pod_monitors(detector: Detector, _: Wanted) -> list[Child]:
+    """One, and for a managed Kafka a second one."""
+    labels = [names.COMPONENT_LABEL, names.SLOT_LABEL]
+    own = _monitor(
+        detector,
+        names.pod_monitor(detector.name),
+        "metrics",
+        any_pod(detector),
+        ("metrics", "http", "http1"),
+        podTargetLabels=labels,
+    )
+    if not detector.managed_kafka:
+        return [own]
+    brokers = {"matchLabels": broker_selector(detector)}
+    return [
+        own,
+        _monitor(detector, names.kafka_pod_monitor(detector.name), "kafka", brokers, ("tcp-prometheus",)),
+    ]

@@ -8,7 +8,8 @@ from typing import Final
 from fraud_contracts import names
 from fraud_contracts.detector import Component
 from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
-from fraud_operator.desired.components import COMPONENTS, cores, node_selector, resources
+from fraud_operator.desired.components import COMPONENTS, cores, resources
+from fraud_operator.desired.placement import node_settings
 from fraud_operator.desired.pod import (
     container_security,
     environment,
@@ -32,7 +33,7 @@ def _pod(detector: Detector, container: Json) -> Json:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": pod_security(),
-            **node_selector(detector, Component.TRAINING),
+            **node_settings(detector, Component.TRAINING),
             "containers": [container],
             "volumes": volumes(detector, storage=True),
         },

@@ -1,4 +1,4 @@
-"""Our own processes: a table of what they are, and one builder for a workload with its Service and disruption budget."""
+"""Our own processes: a table of what they are, and one builder for a workload with its Service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from fraud_contracts import names
 from fraud_contracts.config import HTTP_PORT, METRICS_PORT
 from fraud_contracts.detector import Component
 from fraud_operator.desired.child import Child, child, labels, metadata, selector
-from fraud_operator.desired.components import COMPONENTS, node_selector, replicas, resources
+from fraud_operator.desired.components import COMPONENTS, replicas, resources
+from fraud_operator.desired.placement import placement
 from fraud_operator.desired.pod import (
     container_security,
     environment,
@@ -49,7 +50,7 @@ class Workload:
 
     ``title`` is what people read in conditions; ``module`` is started with ``python -m``. ``data_path``: it decides, so
     it watches the release, ServingReady waits for it, and each replica is asked which release it uses. ``storage``
-    mounts the object store's folder or credentials. ``spread``: its Pods lie on different nodes where they can.
+    mounts the object store's folder or credentials.
     """
 
     component: Component
@@ -62,8 +63,6 @@ class Workload:
     strategy: Mapping[str, object] | None = None
     data_path: bool = False
     service: bool = False
-    budget: bool = False
-    spread: bool = False
     storage: bool = False
 
     @property
@@ -81,8 +80,6 @@ DECISION_SERVICE: Final = Workload(
     strategy=_NEVER_FEWER,
     data_path=True,
     service=True,
-    budget=True,
-    spread=True,
 )
 # A StatefulSet, since a Pod's ordinal is its transactional id.
 WORKER: Final = Workload(
@@ -95,7 +92,6 @@ WORKER: Final = Workload(
     kind="StatefulSet",
     data_path=True,
     service=True,
-    budget=True,
 )
 
 
@@ -129,7 +125,7 @@ WORKLOADS: Final = (DECISION_SERVICE, WORKER, PROFILE_SINK, LEDGER_SINK, LAKE_SI
 
 
 def build_workload(detector: Detector, workload: Workload) -> list[Child]:
-    """The Deployment or StatefulSet; then, where it has them, its Service and its disruption budget."""
+    """The Deployment or StatefulSet; then, where it has one, its Service."""
     name, label = workload.name(detector.name), workload.label
     spec: Json = {
         "replicas": replicas(detector, workload.component),
@@ -145,8 +141,6 @@ def build_workload(detector: Detector, workload: Workload) -> list[Child]:
     children = [child("apps/v1", workload.kind, metadata(detector, name, label), spec=spec)]
     if workload.service:
         children.append(_service(detector, workload))
-    if workload.budget:
-        children.append(_disruption_budget(detector, workload))
     return children
 
 
@@ -165,16 +159,6 @@ def _service(detector: Detector, workload: Workload) -> Child:
     )
 
 
-def _disruption_budget(detector: Detector, workload: Workload) -> Child:
-    """One Pod of the component at a time, where a person or the cluster moves Pods."""
-    return child(
-        "policy/v1",
-        "PodDisruptionBudget",
-        metadata(detector, workload.name(detector.name), workload.label),
-        spec={"maxUnavailable": 1, "selector": {"matchLabels": selector(detector, workload.label)}},
-    )
-
-
 def pod_template(detector: Detector, workload: Workload) -> Json:
     """A Pod with one container. Only what watches the release has a token of the API server."""
     label, port, storage = workload.label, workload.port, workload.storage
@@ -185,7 +169,7 @@ def pod_template(detector: Detector, workload: Workload) -> Json:
         "enableServiceLinks": False,
         "securityContext": pod_security(),
         "terminationGracePeriodSeconds": 30,
-        **node_selector(detector, workload.component),
+        **placement(detector, workload.component),
         "containers": [
             {
                 "name": label,
@@ -205,14 +189,5 @@ def pod_template(detector: Detector, workload: Workload) -> Json:
         ],
         "volumes": volumes(detector, release=workload.data_path, storage=storage),
     }
-    if workload.spread:
-        pod["topologySpreadConstraints"] = [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": selector(detector, label)},
-            }
-        ]
     annotations = {names.CONFIG_HASH_ANNOTATION: detector.config_hash, **scrape(port.number)}
     return {"metadata": {"labels": labels(detector, label), "annotations": annotations}, "spec": pod}
