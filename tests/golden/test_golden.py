@@ -22,7 +22,7 @@ from fraud_operator.settings import Platform, StoreAddresses
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-CASES = ("minimal", "payments", "sparkov")
+CASES = ("minimal", "payments", "production", "sparkov")
 PLATFORM = Platform(
     storage_uri="file:///var/lib/fraud-platform/storage",
     stores=StoreAddresses(

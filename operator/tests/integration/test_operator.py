@@ -59,7 +59,7 @@ def condition(body: dict[str, Any], kind: str) -> dict[str, Any]:
     return next((c for c in body.get("status", {}).get("conditions", []) if c["type"] == kind), {})
 
 
-@pytest.mark.parametrize("name", ["payments", "sparkov", "minimal"])
+@pytest.mark.parametrize("name", ["payments", "production", "sparkov", "minimal"])
 def test_all_children_are_accepted_by_the_real_schemas(
     server: Any, kube: Kube, reconciler: Reconciler, name: str
 ) -> None:
