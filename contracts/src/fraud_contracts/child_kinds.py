@@ -94,6 +94,7 @@ LISTED_KINDS: Final = tuple(kind for kind in CHILD_KINDS if kind.listed)
 
 NAMESPACE: Final = Kind("v1", "Namespace", "namespaces")
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
+STORAGE_CLASS: Final = Kind("storage.k8s.io/v1", "StorageClass", "storageclasses")
 DETECTOR: Final = Kind(names.API_VERSION, names.KIND, names.PLURAL)
 BY_KIND: Final = {
     kind.kind: kind

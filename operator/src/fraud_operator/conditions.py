@@ -78,6 +78,14 @@ def _missing(facts: Facts, *kinds: str) -> ConditionState | None:
     return None
 
 
+def references_found(facts: Facts) -> ConditionState:
+    if not facts.lacking:
+        message = "every Secret and storage class that spec and chart name is there"
+        return ConditionState(True, "AllFound", message)
+    message = "; ".join(lacking.message for lacking in facts.lacking)
+    return ConditionState(False, facts.lacking[0].reason, message, Level.DEGRADED)
+
+
 def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
     if not detector.managed_kafka:
         return ConditionState(True, "External", f"brokers are the user's own at {detector.bootstrap}")
@@ -267,6 +275,8 @@ def _candidate(detector: Detector, facts: Facts) -> ConditionState:
 
 def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, ConditionState]:
     out = {
+        # The first, since what lacks is why others fail.
+        "ReferencesFound": references_found(facts),
         "KafkaReady": kafka_ready(detector, facts),
         "StreamingReady": streaming_ready(detector, facts),
         "FeaturesWarm": features_warm(detector, facts),

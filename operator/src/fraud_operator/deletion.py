@@ -29,7 +29,7 @@ TROUBLE_MS: Final = 600_000
 TOPIC_FINALIZER: Final = "strimzi.io/topic-operator"
 FOREGROUND: Final = "foregroundDeletion"
 ORPHAN: Final = "orphan"
-# What Retain keeps beside the topics and the keys, in the order in which Delete takes it.
+# What Retain keeps beside the topics and two Secrets, in the order in which Delete takes it.
 _KEPT_KINDS: Final = ("Kafka", "KafkaNodePool", "ConfigMap")
 
 EventPoster = Callable[[str, str, bool], None]
@@ -201,9 +201,8 @@ class Removal:
             for child in self._list(kind):
                 if ordered_at(child) is None and self._delete(child) and kind == "Kafka":
                     self.post_event("KafkaDeleted", f"Kafka {child['metadata']['name']} is deleted", False)
-        keys = self._keys()
-        if keys is not None:
-            self._delete(keys)
+        for secret in self._kept_secrets():
+            self._delete(secret)
         return True
 
     def _disown_kept(self) -> None:
@@ -214,8 +213,7 @@ class Removal:
         release = names.release_pointer(str(self.body["metadata"]["name"]))
         kept = [child for kind in (*_KEPT_KINDS, "KafkaTopic") for child in self._list(kind)]
         kept = [c for c in kept if c["kind"] != "ConfigMap" or c["metadata"]["name"].startswith(release)]
-        keys = self._keys()
-        for child in [*kept, *([] if keys is None else [keys])]:
+        for child in [*kept, *self._kept_secrets()]:
             meta, uid = child["metadata"], self.body["metadata"]["uid"]
             owners = meta.get("ownerReferences") or []
             others = [owner for owner in owners if owner.get("uid") != uid]
@@ -227,10 +225,14 @@ class Removal:
                     if error.status != 404:
                         raise
 
-    def _keys(self) -> Json | None:
-        meta = self.body["metadata"]
-        secret = self.kube.get(BY_KIND["Secret"], self._namespace, names.keys(str(meta["name"])))
-        return secret if secret is not None and is_ours(secret, str(meta["uid"])) else None
+    def _kept_secrets(self) -> list[Json]:
+        """The keys, and what the brokers' images are pulled with: those of both that are there and ours."""
+        name, uid = str(self.body["metadata"]["name"]), str(self.body["metadata"]["uid"])
+        secrets = [
+            self.kube.get(BY_KIND["Secret"], self._namespace, secret)
+            for secret in (names.keys(name), names.pull_secret(name))
+        ]
+        return [secret for secret in secrets if secret is not None and is_ours(secret, uid)]
 
     def _waited(self, child: Json) -> int:
         """Ms since both were ordered to go: a person may have deleted the child long before the detector."""

@@ -42,8 +42,19 @@ class Models:
 
 
 @dataclass(frozen=True)
+class Lacking:
+    """Something that the spec or the chart names and that isn't there: a condition's reason, and field with remedy."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Facts:
-    """``children`` are the detector's own, by (kind, name); ``missing`` the kinds that the API server doesn't know."""
+    """``children`` are the detector's own, by (kind, name); ``missing`` the kinds that the API server doesn't know.
+
+    ``logins`` are the platform's, to image registries, as one document; None where there are none.
+    """
 
     now: int
     children: Mapping[tuple[str, str], Json] = field(default_factory=dict)
@@ -57,6 +68,8 @@ class Facts:
     lags: Lags = field(default_factory=Lags)
     replicas: tuple[Replica, ...] = ()
     gates: tuple[Gate, ...] = ()
+    logins: str | None = None
+    lacking: tuple[Lacking, ...] = ()
 
     def child(self, kind: str, name: str) -> Json | None:
         return self.children.get((kind, name))

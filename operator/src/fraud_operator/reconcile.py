@@ -33,6 +33,7 @@ from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
 from fraud_operator.ownership import surplus
 from fraud_operator.pass_result import PassResult
+from fraud_operator.references import References
 from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.settings import Platform
 from fraud_operator.training import TrainingPhase
@@ -57,11 +58,13 @@ class Reconciler:
     applier: Applier = field(init=False)
     memory: DetectorMemory = field(init=False)
     finalizer: Finalizer = field(init=False)
+    references: References = field(init=False)
 
     def __post_init__(self) -> None:
         self.applier = Applier(self.kube)
         self.memory = DetectorMemory(self.kube)
         self.finalizer = Finalizer(self.kube, self.recorder)
+        self.references = References(self.kube)
 
     def secrets_differ(self, namespace: str, name: str) -> bool:
         """Whether a Secret of the detector was changed or deleted since its last pass: no event tells of that."""
@@ -93,7 +96,7 @@ class Reconciler:
         # Where this platform or this operator's version refuses the last valid spec too, nothing is changed.
         refused = errors and (detectors.check(detector) or changes.check(detector, facts.children))
         holds = detector.spec.paused or bool(refused)
-        facts = self.memory.restore(detector, facts, previous)
+        facts = self.references.add(detector, self.memory.restore(detector, facts, previous))
         report = ApplyReport()
         facts = (self._hold if holds else self._act)(detector, facts, report)
         self._end_streams(detector, facts, report)
@@ -148,12 +151,14 @@ class Reconciler:
             training_revision=self._training(detector, facts, report),
             keys=keys,
             copies=facts.copies,
+            logins=facts.logins,
         )
         children = build_children(detector, wanted)
         for child in children:
             self._apply(child, facts, report)
-        for left in surplus(facts.children, detector.uid, children, _kept(detector, facts)):
-            self.applier.delete(left, report)
+        left = surplus(facts.children, detector.uid, children, _kept(detector, facts))
+        for child_left in (*left, *self.references.leftovers(detector)):
+            self.applier.delete(child_left, report)
         self.memory.keep_rollout(detector, release, state)
         for action in actions:
             self._carry_out(detector, action, report)
@@ -237,6 +242,7 @@ class Reconciler:
         self.applier.forget(namespace, name)
         self.memory.forget(namespace, name)
         self.observer.forget(namespace, name)
+        self.references.forget(namespace, name)
 
     def _training(self, detector: Detector, facts: Facts, report: ApplyReport) -> str | None:
         """The revision whose RayJob is wanted; None also after a failed one was deleted to be made anew."""

@@ -34,7 +34,7 @@ def detector(replicas: int, **platform: Any) -> Detector:
 def children(detector: Detector) -> dict[tuple[str, str], dict[str, Any]]:
     state = shadowing()
     release = make_release(detector, state, None, detector.spec.policy)
-    wanted = Wanted(release, state, "0" * 16)
+    wanted = Wanted(release, state, "0" * 16, logins="{}" if detector.platform.pull_secrets else None)
     return {(child.kind, child.name): child.body for child in build_children(detector, wanted)}
 
 

@@ -34,7 +34,8 @@ class Child:
 class Wanted:
     """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost.
 
-    ``copies`` is how many of each record its Kafka was made for; None where there is none yet.
+    ``copies`` is how many of each record its Kafka was made for; None where there is none yet. ``logins`` to image registries
+    are a document as Docker writes it; None where there are none.
     """
 
     release: Release
@@ -42,6 +43,7 @@ class Wanted:
     training_revision: str | None
     keys: Mapping[str, str] | None = None
     copies: int | None = None
+    logins: str | None = None
 
 
 def labels(detector: Detector, component: str) -> dict[str, str]:

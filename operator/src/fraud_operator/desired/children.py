@@ -16,6 +16,7 @@ from fraud_operator.desired.disruption import build_disruption_budgets
 from fraud_operator.desired.documents import (
     build_config,
     build_keys,
+    build_pull_secret,
     build_release,
     build_release_pointer,
     build_stores,
@@ -46,6 +47,7 @@ def _workload(workload: Workload) -> Builder:
 
 
 BUILDERS: Final[tuple[Builder, ...]] = (
+    build_pull_secret,
     build_kafka,
     build_kafka_node_pool,
     build_kafka_topics,

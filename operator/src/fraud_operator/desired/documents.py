@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS
 from fraud_operator.desired.child import Child, Wanted, child, metadata
 from fraud_operator.detector import Detector
 from fraud_operator.rollout_state import ROLLOUT_KEY
+
+# The one key of a Secret from which Kubernetes pulls images.
+DOCKER_CONFIG: Final = ".dockerconfigjson"
 
 
 def secret_data(values: Mapping[str, str]) -> dict[str, str]:
@@ -79,3 +83,15 @@ def build_stores(detector: Detector, _: Wanted) -> list[Child]:
         return []
     meta = metadata(detector, names.stores(detector.name), "stores")
     return [child("v1", "Secret", meta, type="Opaque", data=secret_data(data))]
+
+
+def build_pull_secret(detector: Detector, wanted: Wanted) -> list[Child]:
+    """The platform's logins to image registries, which a Pod needs in its own namespace; nothing where there are none.
+
+    Where Kafka outlives the detector, so do they: a broker that moves to another node is pulled anew.
+    """
+    if wanted.logins is None:
+        return []
+    meta = metadata(detector, names.pull_secret(detector.name), "pull", owned=not detector.retained)
+    data = secret_data({DOCKER_CONFIG: wanted.logins})
+    return [child("v1", "Secret", meta, type="kubernetes.io/dockerconfigjson", data=data)]

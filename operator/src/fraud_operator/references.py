@@ -1,0 +1,205 @@
+"""What a detector names and others make: its stores' Secrets, the platform's logins to image registries, a storage class.
+
+A Pod or a volume whose Secret or class isn't there only waits. So each is looked for, and what lacks is told with its field
+and the remedy. A Secret's values are read for the logins alone, which Pods need in their own namespace.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND, STORAGE_CLASS
+from fraud_operator import readiness
+from fraud_operator.desired.documents import DOCKER_CONFIG
+from fraud_operator.detector import Detector, DetectorKey
+from fraud_operator.facts import Facts, Lacking
+from fraud_operator.kube import Kube, RefusedError
+from fraud_operator.objects import Json
+from fraud_operator.ownership import is_ours
+from fraud_operator.settings import Platform
+
+# What is there seldom goes away, and hurts only the next Pod then.
+GOOD_MS: Final = 10 * 60_000
+# The platform's own are the same for all detectors, so one look serves them all.
+SHARED_MS: Final = 30_000
+DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
+_SECRET: Final = BY_KIND["Secret"]
+
+
+@dataclass(frozen=True)
+class SecretReference:
+    """A field that names a Secret, which must hold all keys of one of ``choices``."""
+
+    field: str
+    secret: str
+    choices: tuple[tuple[str, ...], ...]
+
+
+def secret_references(detector: Detector) -> list[SecretReference]:
+    stores = detector.spec.stores
+    references = []
+    for store, reference, key in (
+        ("redis", stores.redis, "REDIS_URL"),
+        ("postgres", stores.postgres, "POSTGRES_DSN"),
+    ):
+        if reference is not None:
+            path = f"spec.stores.{store}.secretRef"
+            references.append(SecretReference(path, reference.secret_ref.name, ((key,),)))
+    if stores.mlflow is not None and stores.mlflow.secret_ref is not None:
+        login = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+        choices = (("MLFLOW_TRACKING_TOKEN",), login)
+        references.append(
+            SecretReference("spec.stores.mlflow.secretRef", stores.mlflow.secret_ref.name, choices)
+        )
+    return references
+
+
+def lacking_in(reference: SecretReference, namespace: str, secret: Json | None) -> Lacking | None:
+    """What a Secret lacks, or that it isn't there."""
+    choices = " or ".join(" and ".join(keys) for keys in reference.choices)
+    if secret is None:
+        command = f"kubectl -n {namespace} create secret generic {reference.secret}"
+        return Lacking(
+            "SecretMissing",
+            f"{reference.field}: there is no Secret {reference.secret} in {namespace}; make it with {choices}: {command}",
+        )
+    data: Mapping[str, str] = secret.get("data") or {}
+    if any(all(data.get(key) for key in keys) for keys in reference.choices):
+        return None
+    return Lacking(
+        "SecretKeyMissing",
+        f"{reference.field}: Secret {reference.secret} in {namespace} lacks {choices}; put it in",
+    )
+
+
+def logins_of(secret: Json) -> dict[str, Any] | None:
+    """Registry to login, as Docker writes them; None where the Secret holds none that can be read."""
+    try:
+        document = json.loads(
+            base64.b64decode((secret.get("data") or {}).get(DOCKER_CONFIG, ""), validate=True)
+        )
+    except ValueError:
+        return None
+    auths = document.get("auths") if isinstance(document, dict) else None
+    return auths if isinstance(auths, dict) and auths else None
+
+
+def merged_logins(
+    platform: Platform, secrets: Mapping[str, Json | None]
+) -> tuple[str | None, tuple[Lacking, ...]]:
+    """One document of all logins, the first Secret's before the next one's; and what lacks. None where there is no login."""
+    logins: dict[str, Any] = {}
+    lacking = []
+    for i, name in enumerate(platform.pull_secrets):
+        where, secret = f"images.pullSecrets[{i}] of the chart", secrets[name]
+        command = f"kubectl -n {platform.namespace} create secret docker-registry {name}"
+        more = None if secret is None else logins_of(secret)
+        if secret is None:
+            message = f"there is no Secret {name} in {platform.namespace}; make it: {command}"
+            lacking.append(Lacking("PullSecretMissing", f"{where}: {message}"))
+        elif more is None:
+            message = f"Secret {name} in {platform.namespace} holds no login under {DOCKER_CONFIG}; make it anew: {command}"
+            lacking.append(Lacking("PullSecretUnreadable", f"{where}: {message}"))
+        else:
+            logins = {**more, **logins}
+    document = json.dumps({"auths": logins}, sort_keys=True) if logins else None
+    return document, tuple(lacking)
+
+
+def lacking_class(platform: Platform, classes: list[Json]) -> Lacking | None:
+    """Of the brokers' volumes: the class that the platform names, else a default one."""
+    wanted = platform.kafka.storage_class
+    present = sorted(one["metadata"]["name"] for one in classes)
+    others = f"there are {', '.join(present)}" if present else "it has none at all"
+    if wanted is not None and wanted not in present:
+        return Lacking(
+            "StorageClassMissing",
+            f"the chart names the storage class {wanted} for Kafka's volumes, and the cluster has none of this name ({others}): "
+            "make it, or name another one in the chart's values",
+        )
+    if wanted is None and not any(
+        (one["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true" for one in classes
+    ):
+        return Lacking(
+            "StorageClassMissing",
+            f"Kafka's volumes want the cluster's default storage class, and none is marked as such ({others}): mark one with the "
+            f"annotation {DEFAULT_CLASS}: 'true', or name one in the chart's values",
+        )
+    return None
+
+
+@dataclass
+class References:
+    """Asks the API server, and seldom: ``_good`` are detectors that lacked nothing, by uid and generation, until when (ms)."""
+
+    kube: Kube
+    _good: dict[DetectorKey, tuple[str, int, int]] = field(default_factory=dict)
+    _logins: tuple[int, str | None, tuple[Lacking, ...]] = (0, None, ())
+    _classes: tuple[int, list[Json] | None] = (0, None)
+    _without_logins: set[str] = field(default_factory=set)
+
+    def add(self, detector: Detector, facts: Facts) -> Facts:
+        """The facts with the platform's logins and with all that lacks."""
+        document, lacking = self._read_logins(detector.platform, facts.now)
+        own = (*self._lacking_secrets(detector, facts.now), *self._lacking_class(detector, facts))
+        return replace(facts, logins=document, lacking=(*lacking, *own))
+
+    def leftovers(self, detector: Detector) -> Iterator[Json]:
+        """The copy of logins that the platform no longer has. Its settings are read once, so one look a detector is enough."""
+        if detector.platform.pull_secrets or detector.uid in self._without_logins:
+            return
+        live = self.kube.get(_SECRET, detector.namespace, names.pull_secret(detector.name))
+        if live is not None and is_ours(live, detector.uid):
+            yield live
+        else:
+            self._without_logins.add(detector.uid)
+
+    def forget(self, namespace: str, name: str) -> None:
+        uid, _, _ = self._good.pop((namespace, name), ("", 0, 0))
+        self._without_logins.discard(uid)
+
+    def _lacking_secrets(self, detector: Detector, now: int) -> list[Lacking]:
+        key = (detector.namespace, detector.name)
+        uid, generation, until = self._good.get(key, ("", 0, 0))
+        if (uid, generation) == (detector.uid, detector.generation) and now < until:
+            return []
+        looked = [
+            lacking_in(one, detector.namespace, self.kube.get(_SECRET, detector.namespace, one.secret))
+            for one in secret_references(detector)
+        ]
+        lacking = [one for one in looked if one is not None]
+        self._good[key] = (detector.uid, detector.generation, now if lacking else now + GOOD_MS)
+        return lacking
+
+    def _read_logins(self, platform: Platform, now: int) -> tuple[str | None, tuple[Lacking, ...]]:
+        if not platform.pull_secrets:
+            return None, ()
+        until, document, lacking = self._logins
+        if now >= until:
+            secrets = {
+                name: self.kube.get(_SECRET, platform.namespace, name) for name in platform.pull_secrets
+            }
+            document, lacking = merged_logins(platform, secrets)
+            self._logins = (now + SHARED_MS, document, lacking)
+        return document, lacking
+
+    def _lacking_class(self, detector: Detector, facts: Facts) -> list[Lacking]:
+        """Nothing once the brokers run: their volumes are there."""
+        if not detector.managed_kafka or detector.platform.kafka.ephemeral:
+            return []
+        if readiness.kafka(detector, facts).usable:
+            return []
+        until, classes = self._classes
+        if facts.now >= until:
+            try:
+                classes = self.kube.list(STORAGE_CLASS, None)
+            except RefusedError:
+                classes = None  # an older chart's rights: Strimzi's own message has to do
+            self._classes = (facts.now + SHARED_MS, classes)
+        lacking = None if classes is None else lacking_class(detector.platform, classes)
+        return [] if lacking is None else [lacking]
