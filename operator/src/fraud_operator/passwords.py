@@ -1,0 +1,81 @@
+"""Makes the passwords that a Secret of the chart still lacks: ``python -m fraud_operator.passwords NAMESPACE SECRET KEY...``.
+
+The chart's templates make none: what they render has to be the same each time, or every sync of Argo CD would lock the stores
+out. The operator's Pod runs this before the operator starts, and the stores' Pods wait for their key, as Kubernetes does. A password
+that is there is never changed, whoever made it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import secrets
+import sys
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.errors import FraudError
+from fraud_operator.kube import ApiError, ConflictError, Kube, load_client
+
+SECRET: Final = BY_KIND["Secret"]
+# Others that fill in the same Secret at the same time: each of their writes costs us one try.
+TRIES: Final = 10
+
+
+class SecretMissingError(FraudError):
+    """The Secret itself isn't there: the chart makes it, without passwords."""
+
+    def __init__(self, namespace: str, name: str) -> None:
+        super().__init__(f"there is no Secret {name} in {namespace}: helm upgrade makes it again")
+        self.namespace, self.name = namespace, name
+
+
+def new_password() -> str:
+    """128 random bits in hex: whole within a URL, and never taken for an option on a command line."""
+    return secrets.token_hex(16)
+
+
+def fill_in(
+    kube: Kube, namespace: str, name: str, keys: Iterable[str], make: Callable[[], str] = new_password
+) -> list[str]:
+    """The keys that got a password. SecretMissingError where the Secret isn't there, ApiError where it can't be written."""
+    wanted = list(keys)
+    for _ in range(TRIES):
+        secret = kube.get(SECRET, namespace, name)
+        if secret is None:
+            raise SecretMissingError(namespace, name)
+        present = secret.get("data") or {}
+        lacking = [key for key in wanted if not present.get(key)]
+        if not lacking:
+            return []
+        body = {
+            # Refused where somebody wrote meanwhile, maybe the password that is being made here.
+            "metadata": {"resourceVersion": secret["metadata"]["resourceVersion"]},
+            "data": {key: base64.b64encode(make().encode()).decode() for key in lacking},
+        }
+        try:
+            kube.merge(SECRET, namespace, name, body)
+        except ConflictError:
+            continue
+        return lacking
+    raise ApiError(409, f"Secret {name} in {namespace} is being written by others all the time")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fraud_operator.passwords", description=__doc__)
+    parser.add_argument("namespace")
+    parser.add_argument("secret")
+    parser.add_argument("keys", nargs="+", metavar="key")
+    options = parser.parse_args(arguments)
+    try:
+        made = fill_in(Kube(load_client()), options.namespace, options.secret, options.keys)
+    except FraudError as error:
+        sys.stdout.write(f"no passwords: {error}\n")
+        return 1
+    sys.stdout.write(f"Secret {options.secret}: {', '.join(made) or 'nothing'} made\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
