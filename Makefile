@@ -107,12 +107,13 @@ crds: env-operator ## Fetch the upstream CRDs that our children are checked agai
 
 .PHONY: crd
 crd: ## Write the chart's CRD from the types
-	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.crd > charts/fraud-platform/crds/frauddetectors.yaml
+	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.crd > charts/fraud-platform/files/frauddetectors.yaml
 
 .PHONY: reference
-reference: ## Write docs/reference from the types, docs/module-index.md from the sources
+reference: ## Write docs/reference from the types, docs/module-index.md from the sources, the chart's README from its values
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.reference docs/reference
 	@PYTHONPATH=tests/support $(ENVS)/operator/bin/python -m fraud_testing.module_index
+	@$(LOCAL) fraud_local.chart_readme
 
 .PHONY: rbac
 rbac: ## Write the operator's rights to its children, in the chart, from the table of their kinds

@@ -37,8 +37,99 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{- define "platform.storesSecret" -}}
-{{- .Values.stores.existingSecret | default (printf "%s-stores" .Release.Name) -}}
+{{- define "platform.scheduling" -}}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" }}
+{{- with index $ $field }}
+{{ dict $field . | toYaml }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "platform.budget" -}}
+{{- with .budget }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ $.root.Release.Name }}-{{ $.component }}
+  labels: {{- include "platform.labels" $ | nindent 4 }}
+spec:
+  maxUnavailable: {{ .maxUnavailable }}
+  selector:
+    matchLabels: {{- include "platform.selector" $ | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{- /* What the operator's Pod makes in the Secret <release>-stores where it isn't there yet: one line a password. */}}
+{{- define "platform.passwords" -}}
+{{- $keys := list }}
+{{- if .Values.trial.redis.enabled }}{{ $keys = append $keys "REDIS_PASSWORD" }}{{ end }}
+{{- if .Values.trial.postgres.enabled }}{{ $keys = append $keys "POSTGRES_PASSWORD" }}{{ end }}
+{{- join ", " $keys }}
+{{- end }}
+
+{{- /* The stores' addresses, for the operator. A password comes out of the Secret when the container starts. */}}
+{{- define "platform.storesEnv" -}}
+{{- $own := printf "%s-stores" .Release.Name }}
+{{- if .Values.stores.existingSecret }}
+{{- range list "REDIS_URL" "POSTGRES_DSN" "MLFLOW_TRACKING_URI" }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $.Values.stores.existingSecret }}, key: {{ . }}, optional: true}}
+{{- end }}
+{{- else }}
+{{- if .Values.stores.redisUrl }}
+- name: REDIS_URL
+  valueFrom: {secretKeyRef: {name: {{ $own }}, key: REDIS_URL}}
+{{- else if .Values.trial.redis.enabled }}
+- name: REDIS_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ $own }}, key: REDIS_PASSWORD}}
+- {name: REDIS_URL, value: "redis://:$(REDIS_PASSWORD)@{{ .Release.Name }}-redis.{{ .Release.Namespace }}.svc:6379/0"}
+{{- end }}
+{{- if .Values.stores.postgresDsn }}
+- name: POSTGRES_DSN
+  valueFrom: {secretKeyRef: {name: {{ $own }}, key: POSTGRES_DSN}}
+{{- else if .Values.trial.postgres.enabled }}
+- name: POSTGRES_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ $own }}, key: POSTGRES_PASSWORD}}
+- {name: POSTGRES_DSN, value: "postgresql://fraud:$(POSTGRES_PASSWORD)@{{ .Release.Name }}-postgres.{{ .Release.Namespace }}.svc:5432/postgres"}
+{{- end }}
+- {name: MLFLOW_TRACKING_URI, value: {{ include "platform.mlflowUri" . | quote }}}
+{{- end }}
+{{- end }}
+
+{{- /* Of managed Kafka: its own values, else those of the trial stores. */}}
+{{- define "platform.kafkaStorage" -}}
+{{- $own := .Values.kafka.persistence }}
+{{- $enabled := kindIs "invalid" $own.enabled | ternary .Values.persistence.enabled $own.enabled }}
+{{- $class := kindIs "invalid" $own.storageClass | ternary .Values.persistence.storageClass $own.storageClass }}
+{{- dict "ephemeral" (not $enabled) "storage_class" ($class | default nil) | toJson }}
+{{- end }}
+
+{{- /* A volume of a class that isn't there would wait for ever. A class without StorageClass is right where somebody made
+volumes of that name by hand. */}}
+{{- define "platform.checkStorageClass" -}}
+{{- $classes := lookup "storage.k8s.io/v1" "StorageClass" "" "" }}
+{{- if hasKey $classes "items" }}
+{{- $names := list }}
+{{- $default := false }}
+{{- range $classes.items }}
+{{- $names = append $names .metadata.name }}
+{{- $default = or $default (eq "true" (get (.metadata.annotations | default dict) "storageclass.kubernetes.io/is-default-class")) }}
+{{- end }}
+{{- $there := join ", " $names | default "none" }}
+{{- if .class }}
+{{- $class := .class }}
+{{- $byHand := false }}
+{{- range (lookup "v1" "PersistentVolume" "" "").items }}
+{{- $byHand = or $byHand (eq $class (.spec.storageClassName | default "")) }}
+{{- end }}
+{{- if not (or $byHand (has $class $names)) }}
+{{- fail (printf "\n\n%s: the cluster has no StorageClass %s and no volume of that class; there are: %s\n" .value $class $there) }}
+{{- end }}
+{{- else if not $default }}
+{{- fail (printf "\n\n%s: the cluster has no default StorageClass, so name one; there are: %s\n" .value $there) }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "platform.mlflowUri" -}}
@@ -97,4 +188,25 @@ spec:
   selector: {{- include "platform.selector" . | nindent 4 }}
   ports:
   - {name: {{ .portName }}, port: {{ .port }}, targetPort: {{ .portName }}, protocol: TCP}
+{{- end }}
+
+{{- /* What the Pods of helm's hooks have in common: the operator's image and place. */}}
+{{- define "platform.toolPod" -}}
+{{- include "platform.pull" . }}
+enableServiceLinks: false
+securityContext: {{- include "platform.podSecurity" (dict "user" 1000) | nindent 2 }}
+{{- include "platform.scheduling" .Values.operator }}
+volumes:
+- {name: tmp, emptyDir: {}}
+{{- end }}
+
+{{- define "platform.toolContainer" -}}
+image: {{ include "platform.image" (dict "root" . "name" "operator") }}
+imagePullPolicy: {{ .Values.images.pullPolicy }}
+env:
+- {name: HOME, value: /tmp}
+resources: {{- toYaml .Values.operator.resources | nindent 2 }}
+securityContext: {{- include "platform.containerSecurity" . | nindent 2 }}
+volumeMounts:
+- {name: tmp, mountPath: /tmp}
 {{- end }}

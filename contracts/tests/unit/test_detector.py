@@ -34,7 +34,7 @@ def changed(**parts: Any) -> dict[str, Any]:
 
 def test_the_charts_crd_is_the_generated_one() -> None:
     """The CRD in the chart never differs from the types: run `make crd` after a change."""
-    stored = (ROOT / "charts/fraud-platform/crds/frauddetectors.yaml").read_text()
+    stored = (ROOT / "charts/fraud-platform/files/frauddetectors.yaml").read_text()
     assert json.loads(stored.split("\n", 1)[1]) == json.loads(json.dumps(crd.custom_resource_definition()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,30 @@ import pytest
 import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
-from fraud_operator.kube import Kube
+from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.ownership import snapshot
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, find, install, render
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
+# Values under which every object of the chart and every field of its Pods is there.
+EVERYTHING = (
+    "persistence.enabled=true", "persistence.storageClass=slow", "images.pullSecrets[0].name=registry",
+    *(
+        f"{part}.{setting}"
+        for part in ("operator", "trial")
+        for setting in (
+            "nodeSelector.pool=fraud", "tolerations[0].key=pool", "tolerations[0].operator=Exists",
+            "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight=1",
+            "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].key=pool",
+            "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].operator=Exists",
+            "topologySpreadConstraints[0].maxSkew=1", "topologySpreadConstraints[0].topologyKey=zone",
+            "topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway",
+            "priorityClassName=system-cluster-critical",
+        )
+    ),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +51,37 @@ def installed(server: Any) -> Kube:
 def test_the_api_server_takes_every_object_of_the_chart(installed: Kube) -> None:
     """The chart's objects pass the real schemas, KServe's runtime and storage container among them."""
     assert installed.get(BY_KIND["Deployment"], "fraud-platform", "fraud-platform-operator") is not None
+
+
+def test_the_api_server_takes_every_field_of_the_chart(installed: Kube) -> None:
+    """With every value set, and helm's hooks among them, no object has a field that the server doesn't know."""
+    documents = render(*EVERYTHING, hooks=True)
+    assert {"Job", "Pod", "PersistentVolumeClaim", "PodDisruptionBudget"} <= {d["kind"] for d in documents}
+    install(installed, documents, dry_run=True)
+
+
+def test_every_pod_of_the_chart_runs_where_pod_security_is_restricted(installed: Kube, server: Any) -> None:
+    """The stores', the operator's and those of helm's hooks are let in where the strictest level is enforced; a bare one isn't."""
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    meta = {"name": "restricted-chart", "labels": level}
+    server.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+    path = BY_KIND["Pod"].path("restricted-chart")
+    pods = {"bare": {"containers": [{"name": "main", "image": "any:1"}]}}
+    for document in render(*EVERYTHING, hooks=True):
+        if document["kind"] in ("Deployment", "Job"):
+            pods[document["metadata"]["name"]] = document["spec"]["template"]["spec"]
+        elif document["kind"] == "Pod":
+            pods[document["metadata"]["name"]] = document["spec"]
+    assert len(pods) >= 8
+    refused = {}
+    for name, spec in pods.items():
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        try:
+            installed._call("POST", path, {"dryRun": "All"}, body)
+        except RefusedError as error:
+            refused[name] = error.message
+    assert refused.pop("bare").count("restricted") > 0
+    assert refused == {}
 
 
 def test_rights_are_named() -> None:
@@ -74,12 +123,58 @@ def test_stores_can_be_the_users_own() -> None:
     assert {d["metadata"]["name"] for d in documents if d["kind"] == "Deployment"} == {
         "fraud-platform-operator"
     }
-    stores = find(documents, "Secret", "fraud-platform-stores")["stringData"]
-    assert stores == {
-        "REDIS_URL": "redis://mine:6379",
-        "POSTGRES_DSN": "",
-        "MLFLOW_TRACKING_URI": "http://mine:5000",
+    assert find(documents, "Secret", "fraud-platform-stores")["stringData"] == {
+        "REDIS_URL": "redis://mine:6379"
     }
+    pod = find(documents, "Deployment", "fraud-platform-operator")["spec"]["template"]["spec"]
+    assert "initContainers" not in pod
+    env = {one["name"]: one for one in pod["containers"][0]["env"]}
+    assert env["MLFLOW_TRACKING_URI"]["value"] == "http://mine:5000"
+    assert env["REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "fraud-platform-stores"
+    assert "POSTGRES_DSN" not in env
+
+
+def test_no_password_is_in_the_chart() -> None:
+    """The trial stores' passwords are named where they are made, read and put into the addresses, and nowhere given."""
+    documents = render()
+    assert "stringData" not in find(documents, "Secret", "fraud-platform-stores")
+    pod = find(documents, "Deployment", "fraud-platform-operator")["spec"]["template"]["spec"]
+    (maker,) = pod["initContainers"]
+    assert maker["command"][-3:] == ["fraud-platform-stores", "REDIS_PASSWORD", "POSTGRES_PASSWORD"]
+    env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+    assert env["REDIS_URL"] == "redis://:$(REDIS_PASSWORD)@fraud-platform-redis.fraud-platform.svc:6379/0"
+    assert list(env).index("REDIS_PASSWORD") < list(env).index("REDIS_URL")
+
+
+@pytest.mark.parametrize(
+    ("settings", "ephemeral", "storage_class"),
+    [
+        ((), True, None),
+        (("persistence.enabled=true", "persistence.storageClass=slow"), False, "slow"),
+        (("persistence.enabled=true", "kafka.persistence.enabled=false"), True, None),
+        (("kafka.persistence.enabled=true", "kafka.persistence.storageClass=fast"), False, "fast"),
+    ],
+)
+def test_kafkas_volumes_are_set_apart(
+    settings: tuple[str, ...], ephemeral: bool, storage_class: str | None
+) -> None:
+    """Managed Kafka follows the trial stores' persistence where its own isn't set, and its own where it is."""
+    document = find(render(*settings), "ConfigMap", "fraud-platform-operator")
+    assert json.loads(document["data"]["platform.json"])["kafka"] == {
+        "ephemeral": ephemeral,
+        "storage_class": storage_class,
+    }
+
+
+def test_budgets_are_the_users() -> None:
+    """Each Deployment has a PodDisruptionBudget of its name, unless its value is null."""
+    documents = render("trial.podDisruptionBudget=null", "operator.podDisruptionBudget.maxUnavailable=0")
+    budgets = [d for d in documents if d["kind"] == "PodDisruptionBudget"]
+    assert [(d["metadata"]["name"], d["spec"]["maxUnavailable"]) for d in budgets] == [
+        ("fraud-platform-operator", 0)
+    ]
+    names = {d["metadata"]["name"] for d in render() if d["kind"] == "PodDisruptionBudget"}
+    assert names == {d["metadata"]["name"] for d in render() if d["kind"] == "Deployment"}
 
 
 def test_an_override_replaces_one_image() -> None:

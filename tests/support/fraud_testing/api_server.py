@@ -115,13 +115,14 @@ class ApiServer:
         process.kill()
         process.wait(20)
 
-    def start_collector(self) -> None:
-        """What takes owned objects away once their owner is gone, and ends namespaces."""
+    def start_collector(self, *more: str) -> None:
+        """What takes owned objects away once their owner is gone, and ends namespaces; ``more`` are other controllers."""
+        controllers = ("garbage-collector-controller", "namespace-controller", *more)
         self._start(
             "controllers",
             binary("kube-controller-manager"),
             f"--kubeconfig={self.kubeconfig(ADMIN)}",
-            "--controllers=garbage-collector-controller,namespace-controller",
+            f"--controllers={','.join(controllers)}",
             "--leader-elect=false",
             "--concurrent-gc-syncs=4",
             f"--secure-port={free_port()}",
@@ -129,8 +130,8 @@ class ApiServer:
             f"--cert-dir={self.folder / 'certs'}",
         )
 
-    def kubeconfig(self, token: str) -> Path:
-        path = self.folder / f"{token}.yaml"
+    def kubeconfig(self, token: str, name: str = "") -> Path:
+        path = self.folder / f"{name or token}.yaml"
         text = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -218,14 +219,14 @@ class Server:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Server]:
-    """An API server that knows every kind of ours and of upstream, until the block ends."""
+def serve(folder: Path, *, own: bool = True) -> Iterator[Server]:
+    """An API server that knows every kind of upstream and, but for helm's tests, ours, until the block ends."""
     server = Server(ApiServer(folder))
     try:
         server.api.start()
         server.wait("/readyz")
-        own = yaml.safe_load((ROOT / "charts/fraud-platform/crds/frauddetectors.yaml").read_text())
-        crds = [own, *upstream_crds()]
+        detectors = yaml.safe_load((ROOT / "charts/fraud-platform/files/frauddetectors.yaml").read_text())
+        crds = [*([detectors] if own else []), *upstream_crds()]
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         for crd in crds:
             crd.pop("status", None)

@@ -21,11 +21,14 @@ from fraud_testing.kafka import free_port, wait_for
 CHART = ROOT / "charts/fraud-platform"
 PLURALS = {
     "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "PersistentVolumeClaim": "persistentvolumeclaims",
-    "ClusterServingRuntime": "clusterservingruntimes", "ClusterStorageContainer": "clusterstoragecontainers",
+    "ClusterServingRuntime": "clusterservingruntimes", "ClusterStorageContainer": "clusterstoragecontainers", "Job": "jobs",
+    "CustomResourceDefinition": "customresourcedefinitions",
 }  # fmt: skip
+HOOK = "helm.sh/hook"
 
 
-def render(*settings: str) -> list[dict[str, Any]]:
+def render(*settings: str, hooks: bool = False) -> list[dict[str, Any]]:
+    """The chart's objects with these values; ``hooks``: also those that helm makes for a moment only."""
     values = [part for setting in settings for part in ("--set", setting)]
     command = [
         str(binary("helm")),
@@ -40,22 +43,27 @@ def render(*settings: str) -> list[dict[str, Any]]:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    documents = [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
+    return [d for d in documents if hooks or HOOK not in (d["metadata"].get("annotations") or {})]
 
 
 def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
     return next(d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name)
 
 
-def install(kube: Kube, documents: list[dict[str, Any]]) -> None:
+def install(kube: Kube, documents: list[dict[str, Any]], *, dry_run: bool = False) -> None:
+    """Applies each; an ApiError where the server doesn't know a field, or refuses what it says."""
+    # By force: the server has the CRD already, from whoever started it.
+    query = {"fieldManager": "helm", "force": "true", "fieldValidation": "Strict"}
+    query |= {"dryRun": "All"} if dry_run else {}
     for document in documents:
         kind, meta = document["kind"], document["metadata"]
-        cluster_scoped = kind.startswith("Cluster")
+        cluster_scoped = kind.startswith(("Cluster", "Custom"))
         resource = BY_KIND.get(kind) or Kind(document["apiVersion"], kind, PLURALS[kind])
         path = resource.path(
             None if cluster_scoped else meta.get("namespace", "fraud-platform"), meta["name"]
         )
-        kube._call("PATCH", path, {"fieldManager": "helm"}, document, "application/apply-patch+yaml")
+        kube._call("PATCH", path, query, document, "application/apply-patch+yaml")
 
 
 class OperatorProcess:
