@@ -12,8 +12,9 @@
 # Continuous integration has no Docker and so no such cluster: it doesn't run this script.
 set -euo pipefail
 
-# KServe's webhooks get their certificates from it; 1.17.0 is what KServe 0.20.0 is tested with.
-CERT_MANAGER_VERSION=v1.17.0
+# KServe's webhooks get their certificates from it. Its chart is published by OCI from 1.18 on; KServe 0.20.0 is tested with 1.17.0, and
+# asks for nothing that changed since.
+CERT_MANAGER_VERSION=v1.19.4
 # Its resources are kafka.strimzi.io/v1 only (since 1.0), as ours are. Runs Kafka 4.2 and 4.3.
 STRIMZI_VERSION=1.2.0
 # The first that writes status.conditions; knows Flink up to 2.2 (flinkVersion v2_2).
