@@ -21,6 +21,7 @@ DURATION ?= 60
 ONCE ?=
 ONLY ?=
 WRITE ?=
+CONTAINER ?=
 CHAOS ?=
 ROUNDS ?= 30
 
@@ -152,10 +153,11 @@ lock: env-dev ## Resolve every component's requirements.in again, and its tests'
 	@for folder in $(FOLDERS); do ( cd $$folder; $(COMPILE) requirements.in -o requirements.txt; \
 	  if [ -e requirements-test.in ]; then $(COMPILE) -c requirements.txt requirements-test.in -o requirements-test.txt; fi ); done
 	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	@$(COMPILE) requirements-build.in -o requirements-build.txt
 
 .PHONY: images
-images: ## Build the real images with the container tool at hand
-	@for folder in $(FOLDERS); do $${CONTAINER:-docker} build -t fraud-platform/$$(basename $$folder):dev -f $$folder/Dockerfile . ; done
+images: ## Build the real images: CONTAINER=docker, podman or buildah, else the first that answers
+	@$(BOOT) fraud_local.real_images.build --container "$(CONTAINER)"
 
 .PHONY: kind-up
 kind-up: env-operator ## A kind cluster with the upstream operators (needs Docker)

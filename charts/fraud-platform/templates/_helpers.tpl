@@ -1,6 +1,6 @@
 {{- define "platform.image" -}}
 {{- $images := .root.Values.images -}}
-{{- get ($images.overrides | default dict) .name | default (printf "%s/%s:%s" $images.registry (index $images.names .name) $images.tag) -}}
+{{- get ($images.overrides | default dict) .name | default (printf "%s/%s:%s" $images.registry (index $images.names .name) ($images.tag | default .root.Chart.AppVersion)) -}}
 {{- end }}
 
 {{- define "platform.selector" -}}

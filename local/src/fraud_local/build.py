@@ -22,7 +22,6 @@ from pathlib import Path
 from fraud_local import images, paths, prerequisites
 from fraud_local.shell import LocalError, main, run, say
 
-UV_VERSION = "0.13.9"
 # Each component with a lock and an image of its own, and its folder.
 COMPONENTS = {
     "operator": "operator", "flink": "flink", "ray": "ray", "serving": "serving", "mlflow": "serving/mlflow",
@@ -169,14 +168,15 @@ def node_programs() -> None:
 
 
 def uv() -> Path:
-    """The uv program, in an environment of its own."""
+    """The uv program that builds the images, too, in an environment of its own."""
+    lock = paths.CLONE / "requirements-build.txt"
 
     def install() -> None:
         run(sys.executable, "-m", "venv", paths.CACHE / "uv")
-        run(paths.CACHE / "uv" / "bin" / "python", "-m", "pip", "install", "-q", f"uv=={UV_VERSION}")
+        pip = (paths.CACHE / "uv" / "bin" / "python", "-m", "pip")
+        run(*pip, "install", "-q", "--require-hashes", "-r", lock)
 
-    if not paths.UV.exists():
-        step("uv", "uv", digest(UV_VERSION), paths.UV, install)
+    step("uv", "uv", digest(lock), paths.UV, install)
     return paths.UV
 
 
@@ -230,14 +230,14 @@ def flink_home() -> None:
     """A Flink home made of the PyFlink wheel and the connectors.
 
     ``bin`` and ``opt`` are real: a linked ``bin`` resolves back into the wheel, and a linked ``opt`` hides the Python jar.
-    ``conf``, ``artifacts`` and ``usrlib`` are empty mount points, which a read-only bind can't get later.
+    ``conf``, ``artifacts``, ``usrlib`` and ``pod-template`` are empty mount points, which a read-only bind can't get later.
     """
     wheel = paths.site_packages("flink") / "pyflink"
 
     def assemble() -> None:
         fresh = paths.FLINK_HOME.with_name("flink-home.new")
         shutil.rmtree(fresh, ignore_errors=True)
-        for name in ("conf", "artifacts", "usrlib", "log", "plugins", "opt", "lib"):
+        for name in ("conf", "artifacts", "usrlib", "pod-template", "log", "plugins", "opt", "lib"):
             (fresh / name).mkdir(parents=True)
         shutil.copytree(wheel / "bin", fresh / "bin")
         for script in (fresh / "bin").iterdir():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fraud_local import paths
+from fraud_local.version import project_version
 
 ACCOUNTS = {
     "root": (0, "/root"),
@@ -45,15 +46,6 @@ FOLDERS = (
     "srv",
 )
 LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-# What Flink's own image does when an operator starts it: the first word picks the process.
-FLINK_ENTRYPOINT = b"""#!/bin/bash
-set -e
-case "$1" in
-  standalone-job) shift; exec "$FLINK_HOME/bin/standalone-job.sh" start-foreground "$@" ;;
-  jobmanager|taskmanager) name=$1; shift; exec "$FLINK_HOME/bin/$name.sh" start-foreground "$@" ;;
-  *) exec "$@" ;;
-esac
-"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,13 @@ def development_images() -> list[Image]:
     flink_site = str(paths.site_packages("flink"))
     return [
         Image("operator", env="operator", sources=("contracts", "operator")),
-        Image("ray", env="ray", sources=("contracts", "pipelines", "ray")),
+        Image(
+            "ray",
+            env="ray",
+            sources=("contracts", "pipelines", "ray"),
+            # A model's tag says which code trained it: whatever the clone held.
+            variables={"FRAUD_CODE_VERSION": f"{project_version()}+clone"},
+        ),
         Image("serving", env="serving", sources=("contracts", "pipelines", "serving", "console")),
         Image("mlflow", env="mlflow"),
         Image(
@@ -96,7 +94,7 @@ def development_images() -> list[Image]:
                 "FLINK_LOG_DIR": "/tmp/flink-log",
                 "EXTRA_PYTHONPATH": flink_site,
             },
-            files={"docker-entrypoint.sh": FLINK_ENTRYPOINT},
+            files={"docker-entrypoint.sh": (paths.CLONE / "flink" / "docker-entrypoint.sh").read_bytes()},
             entrypoint=("/docker-entrypoint.sh",),
         ),
         Image("kafka", variables={**java, "KAFKA_LIBS": str(paths.KAFKA_LIBS)}, user="1001"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fraud_local import paths
 from fraud_local.shell import LocalError, run, say
+from fraud_local.version import project_version
 
 NAME = "fraud-platform"
 PREREQUISITES = paths.CLONE / "manifests" / "prerequisites"
@@ -53,7 +54,7 @@ def up() -> None:
         "--format",
         "{{.Repository}}:{{.Tag}}",
         "--filter",
-        "reference=fraud-platform/*:dev",
+        f"reference=fraud-platform/*:{project_version()}",
     ).split():
         say(f"kind: loading {image}")
         run("kind", "load", "docker-image", "--name", NAME, image)

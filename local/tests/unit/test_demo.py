@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import itertools
 import json
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fraud_local.demo import checks, data, summary
+from fraud_local.demo import checks, data, demo_cluster, pod, summary
 
 SPEC: dict[str, Any] = {
     "event": {
@@ -255,3 +256,22 @@ def test_a_malformed_record_without_a_trace_fails_the_check(tmp_path: Path) -> N
     """Silence about a bad record is a failure."""
     result = evidence(tmp_path, dead_letters=[])
     assert not checks.demo_checks(result, 2)["every malformed record refused or dead-lettered, with a reason"]
+
+
+def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever image the decision service has, the Pod imports the search for leaks from a ConfigMap."""
+    service = {"spec": {"template": {"spec": {"containers": [{"image": "registry/serving:1"}]}}}}
+
+    class Cluster:
+        def get(self, *_: str) -> dict[str, Any]:
+            return service
+
+    whole = demo_cluster.DemoCluster(Path("/k"), Path("/t"), Path("/s"), ())
+    monkeypatch.setattr(pod, "package_files", lambda: {"__init__.py": b"", "search.so": b"\x7fELF"})
+    kube: Any = Cluster()
+    code, package, made = pod.objects(kube, "payments", "pay", whole, 200, 180, False)["items"]
+    container = made["spec"]["containers"][0]
+    assert container["image"] == "registry/serving:1"
+    assert base64.b64decode(package["binaryData"]["search.so"]) == b"\x7fELF"
+    volumes = {volume["configMap"]["name"] for volume in made["spec"]["volumes"] if "configMap" in volume}
+    assert {code["metadata"]["name"], package["metadata"]["name"]} < volumes

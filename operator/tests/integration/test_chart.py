@@ -178,7 +178,8 @@ def test_budgets_are_the_users() -> None:
 
 
 def test_an_override_replaces_one_image() -> None:
-    """A full reference takes one image's place; the others keep registry and tag, and :latest is refused."""
+    """A full reference takes one image's place; the others have registry and the chart's version, and :latest is refused."""
+    version = yaml.safe_load((ROOT / "charts/fraud-platform/Chart.yaml").read_text())["appVersion"]
     documents = render("images.overrides.redis=docker.io/library/redis:7.2.11")
     images = {
         name: find(documents, "Deployment", f"fraud-platform-{name}")["spec"]["template"]["spec"][
@@ -188,7 +189,7 @@ def test_an_override_replaces_one_image() -> None:
     }
     assert images == {
         "redis": "docker.io/library/redis:7.2.11",
-        "postgres": "docker.io/fraud-platform/postgres:dev",
+        "postgres": f"docker.io/fraud-platform/postgres:{version}",
     }
     with pytest.raises(AssertionError, match="overrides"):
         render("images.overrides.redis=redis:latest")

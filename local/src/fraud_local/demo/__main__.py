@@ -217,12 +217,9 @@ class Demo:
         """Sends the live rows from a Pod of the cluster and follows it to its end, with faults where asked for."""
         rate, chaos = self.options.rate, self.options.chaos
         settle = 600.0 if chaos else 180.0
-        objects = [
-            pod.code(self.namespace),
-            pod.manifest(self.name, self.namespace, self.cluster, rate, settle, chaos),
-        ]
-        manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        self.kube.kubectl("apply", "-f", "-", stdin=manifest)
+        objects = pod.objects(self.kube, self.name, self.namespace, self.cluster, rate, settle, chaos)
+        # On the server: the client's way keeps a copy of each object, and the package is too large for one.
+        self.kube.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(objects))
         running = "--for=jsonpath={.status.phase}=Running"
         self.kube.kubectl("-n", self.namespace, "wait", running, f"pod/{pod.NAME}", "--timeout=90s")
         if self.options.chaos:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fraud_local import cluster, down, kind, paths
+from fraud_local import build, cluster, down, kind, paths
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class DemoCluster:
     tools: Path
     storage: Path
     operators: tuple[dict[str, str], ...]
-    # Values files for helm: upstream's images for the trial stores where no development images are.
+    # Values files for helm: which images the cluster has.
     values: tuple[Path, ...] = ()
 
 
@@ -33,6 +33,8 @@ def up() -> DemoCluster:
     """Makes the cluster: kind where a Docker engine answers, else this machine as a node."""
     native = not kind.docker_answers()
     cluster.up(native)
+    # What the demo simulates and audits with; on a native node it is there already.
+    build.environment("serving")
     real = (
         ("kuberay", _module_version("github.com/ray-project/kuberay/ray-operator"), "real"),
         ("kserve", _module_version("github.com/kserve/kserve"), "real"),
@@ -46,7 +48,8 @@ def up() -> DemoCluster:
         {"name": name, "version": version, "kind": sort} for name, version, sort in (*real, *rest)
     )
     if native:
-        return DemoCluster(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators)
+        development = paths.LOCAL / "node" / "development-values.yaml"
+        return DemoCluster(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators, (development,))
     upstream = paths.CLONE / "charts" / "fraud-platform" / "upstream-images.yaml"
     return DemoCluster(kind.kubeconfig(), Path("/usr/local/bin"), paths.STORAGE, operators, (upstream,))
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
 from fraud_contracts import config, names
+from fraud_local import paths
 from fraud_local.demo.demo_cluster import DemoCluster
+from fraud_local.demo.kubectl import Kubectl
 
 NAME = "demo-traffic"
 CODE = "/opt/demo"
+LIBRARIES = "/opt/demo-packages"
 # The traffic goes on until this file lies beside its input.
 STOP = "stop"
 MODULES = ("drive.py", "evidence.py", "leaks.py", "leaks_stores.py")
+# Searches the stores; no image has it, since only the demo needs it.
+PACKAGE = "ahocorasick_rs"
+PACKAGES = f"{NAME}-packages"
 
 
 def code(namespace: str) -> dict[str, Any]:
@@ -26,10 +33,51 @@ def code(namespace: str) -> dict[str, Any]:
     }
 
 
-def manifest(
-    detector: str, namespace: str, cluster: DemoCluster, rate: float, settle: float, until_stopped: bool
+def package_files() -> dict[str, bytes]:
+    """What of the package is imported, by file name, from the environment that the demo has on this machine."""
+    folder = paths.site_packages("serving") / PACKAGE
+    return {
+        path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".py", ".so")
+    }
+
+
+def package(namespace: str) -> dict[str, Any]:
+    """The package as a ConfigMap of its own: both together are beyond what one may hold."""
+    files = {name: base64.b64encode(data).decode() for name, data in package_files().items()}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": PACKAGES, "namespace": namespace},
+        "binaryData": files,
+    }
+
+
+def objects(
+    kube: Kubectl,
+    detector: str,
+    namespace: str,
+    cluster: DemoCluster,
+    rate: float,
+    settle: float,
+    until_stopped: bool,
 ) -> dict[str, Any]:
-    """A Pod of the serving image with the detector's own configuration and Secrets; it ends by itself."""
+    """The Pod and what it imports, as one list. Its image is the decision service's, which has the rest."""
+    service = kube.get("-n", namespace, "deployment", names.decision_service(detector))
+    image = service["spec"]["template"]["spec"]["containers"][0]["image"]
+    pod = manifest(detector, namespace, cluster, image, rate, settle, until_stopped)
+    return {"apiVersion": "v1", "kind": "List", "items": [code(namespace), package(namespace), pod]}
+
+
+def manifest(
+    detector: str,
+    namespace: str,
+    cluster: DemoCluster,
+    image: str,
+    rate: float,
+    settle: float,
+    until_stopped: bool,
+) -> dict[str, Any]:
+    """A Pod with the detector's own configuration and Secrets; it ends by itself."""
     storage = str(cluster.storage)
     arguments = [
         "--input", f"{storage}/demo/live.jsonl.gz", "--out", f"{storage}/demo/evidence",
@@ -38,7 +86,7 @@ def manifest(
     if until_stopped:
         arguments += ["--stop", f"{storage}/demo/{STOP}"]
     # The image's own path must stay, and Kubernetes can't refer to it.
-    start = f'PYTHONPATH={CODE}:$PYTHONPATH exec python -m fraud_local.demo.drive "$@"'
+    start = f'PYTHONPATH={CODE}:{LIBRARIES}${{PYTHONPATH:+:$PYTHONPATH}} exec python -m fraud_local.demo.drive "$@"'
     files = [{"key": name, "path": f"fraud_local/demo/{name}"} for name in MODULES]
     secrets = [{"secretRef": {"name": names.keys(detector)}}, {"secretRef": {"name": names.stores(detector)}}]
     return {
@@ -56,13 +104,14 @@ def manifest(
             "containers": [
                 {
                     "name": "traffic",
-                    "image": "fraud-platform/serving:dev",
+                    "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["sh", "-c", start, "drive", *arguments],
                     "env": [{"name": config.CONFIG_ENV, "value": config.CONFIG_PATH}],
                     "envFrom": secrets,
                     "volumeMounts": [
                         {"name": "code", "mountPath": CODE},
+                        {"name": "packages", "mountPath": f"{LIBRARIES}/{PACKAGE}"},
                         {"name": "config", "mountPath": "/etc/fraud/config"},
                         {"name": "storage", "mountPath": storage},
                         {"name": "tmp", "mountPath": "/tmp"},
@@ -76,6 +125,7 @@ def manifest(
             ],
             "volumes": [
                 {"name": "code", "configMap": {"name": NAME, "items": files}},
+                {"name": "packages", "configMap": {"name": PACKAGES}},
                 {"name": "config", "configMap": {"name": names.config(detector)}},
                 {"name": "storage", "hostPath": {"path": storage, "type": "Directory"}},
                 {"name": "tmp", "emptyDir": {}},
