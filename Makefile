@@ -159,6 +159,10 @@ lock: env-dev ## Resolve every component's requirements.in again, and its tests'
 images: ## Build the real images: CONTAINER=docker, podman or buildah, else the first that answers
 	@$(BOOT) fraud_local.real_images.build --container "$(CONTAINER)"
 
+.PHONY: images-check
+images-check: ## Sizes, SBOMs and faults of the images: built by buildah on Debian roots, or with CONTAINER= those of make images
+	@$(BOOT) fraud_local.real_images.check --container "$(CONTAINER)"
+
 .PHONY: kind-up
 kind-up: env-operator ## A kind cluster with the upstream operators (needs Docker)
 	@$(LOCAL) fraud_local.cluster up --kind

@@ -14,7 +14,7 @@ import inspect
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,11 +90,13 @@ def step(name: str, what: str, key: str, present: Path, action: Callable[[], Non
         return True
 
 
-def packages() -> None:
-    """Debian packages that are missing, with none of their services started."""
-    absent = prerequisites.missing_packages(prerequisites.find_programs())
+def packages(table: Mapping[str, str] = prerequisites.APT_PACKAGES) -> None:
+    """Debian packages of the table's programs that are missing, with none of their services started."""
+    absent = prerequisites.missing_packages(prerequisites.find_programs(table), table)
     if not absent:
         return
+    if not shutil.which("apt-get"):
+        raise LocalError(f"{' '.join(absent)}: install their equivalents; apt-get is not here to do it")
     say(f"Debian packages: {' '.join(absent)} ...")
     quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     policy = Path("/usr/sbin/policy-rc.d")
@@ -109,7 +111,7 @@ def packages() -> None:
     finally:
         if own_policy:
             policy.unlink()
-    still = prerequisites.missing_packages(prerequisites.find_programs())
+    still = prerequisites.missing_packages(prerequisites.find_programs(table), table)
     if still:
         raise LocalError(f"installed, but their programs are not here: {' '.join(still)}")
     say("Debian packages: done")

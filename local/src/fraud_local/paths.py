@@ -31,6 +31,10 @@ KAFKA_LIBS: Final = CACHE / "kafka" / "libs"
 FLINK_JARS: Final = CACHE / "flink-jars"
 FLINK_HOME: Final = CACHE / "flink-home"
 UV: Final = CACHE / "uv" / "bin" / "uv"
+# The shipped images, built here, and where buildah keeps them: beside the storage that its user has.
+BUILDAH: Final = CACHE / "buildah"
+BUILT_IMAGES: Final = CACHE / "built-images"
+SBOM_TOOL: Final = CACHE / "sbom" / "syft"
 # Held by ``up`` and ``down``; outside the state, so that ``down`` can hold it while the state goes.
 LOCK: Final = CACHE / "node.lock"
 

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,16 +174,16 @@ def _addresses(machine: Machine) -> list[Missing]:
     ]
 
 
-def missing_packages(programs: frozenset[str]) -> list[str]:
-    """Debian packages whose program is not here."""
-    return [package for program, package in APT_PACKAGES.items() if program not in programs]
+def missing_packages(programs: frozenset[str], table: Mapping[str, str] = APT_PACKAGES) -> list[str]:
+    """Debian packages of a table whose program is not here."""
+    return [package for program, package in table.items() if program not in programs]
 
 
-def find_programs() -> frozenset[str]:
+def find_programs(table: Mapping[str, str] = APT_PACKAGES) -> frozenset[str]:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     return frozenset(
         program
-        for program in APT_PACKAGES
+        for program in table
         if (Path(program).exists() if program.startswith("/") else shutil.which(program, path=path))
     )
 
