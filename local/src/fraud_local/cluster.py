@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from fraud_local import build, down, kind, node, paths, prerequisites, processes
+from fraud_local.real_images import on_debian, stores
 from fraud_local.shell import LocalError, main, run, say
 
 
@@ -23,14 +24,16 @@ def missing() -> list[str]:
     return [one.what for one in prerequisites.check(prerequisites.inspect(build.node_built()))]
 
 
-def up(native: bool) -> None:
+def up(native: bool, built: bool = False) -> None:
+    """``built``: the images that are shipped, not those that this clone fills; on kind there are no others."""
     if not native:
         kind.up()
         return
     prerequisites.require(build.node_built())
     build.everything()
+    archives = [*on_debian.ensure().values(), stores.ensure()] if built else []
     with down.exclusive():
-        node.up()
+        node.up(archives)
         _operators()
     say("the cluster is up")
     print(f"  export KUBECONFIG={paths.KUBECONFIG}")
@@ -85,6 +88,7 @@ def command() -> None:
     where.add_argument(
         "--native", action="store_true", help="make this machine a node even where Docker runs"
     )
+    parser.add_argument("--images", choices=("development", "built"), default="development")
     chosen = parser.parse_args()
     native = chosen.native or not (chosen.kind or kind.docker_answers())
     if chosen.action == "check":
@@ -92,7 +96,7 @@ def command() -> None:
         if native:
             prerequisites.require(build.node_built())
     elif chosen.action == "up":
-        up(native)
+        up(native, chosen.images == "built")
     elif chosen.action == "status":
         status(native)
     else:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Image:
     entrypoint: tuple[str, ...] = ()
     # The user of a Pod that names none; Strimzi's names none.
     user: str = ""
+    # What of this machine it needs besides Debian's programs, wherever that isn't mounted.
+    brings: tuple[Path, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -97,7 +99,12 @@ def development_images() -> list[Image]:
             files={"docker-entrypoint.sh": (paths.CLONE / "flink" / "docker-entrypoint.sh").read_bytes()},
             entrypoint=("/docker-entrypoint.sh",),
         ),
-        Image("kafka", variables={**java, "KAFKA_LIBS": str(paths.KAFKA_LIBS)}, user="1001"),
+        Image(
+            "kafka",
+            variables={**java, "KAFKA_LIBS": str(paths.KAFKA_LIBS)},
+            user="1001",
+            brings=(paths.KAFKA_LIBS,),
+        ),
         Image("redis"),
         Image("postgres", path=("/usr/lib/postgresql/15/bin",)),
         Image("prometheus"),
@@ -128,8 +135,11 @@ def environment(image: Image) -> dict[str, str]:
 
 def archive(image: Image) -> bytes:
     """The image as a docker-archive, which ``ctr images import`` reads; equal inputs give equal bytes."""
-    layer = _layer(image.files)
-    layer_id = hashlib.sha256(layer).hexdigest()
+    return _docker_archive(image.reference, layer(image.files), configuration(image))
+
+
+def configuration(image: Image) -> dict[str, Any]:
+    """How a container of the image starts: the part of its document that people set."""
     config: dict[str, Any] = {
         "Env": [f"{key}={value}" for key, value in environment(image).items()],
         "WorkingDir": "/home/app",
@@ -140,7 +150,7 @@ def archive(image: Image) -> bytes:
         config["Entrypoint"] = list(image.entrypoint)
     else:
         config["Cmd"] = ["/bin/bash"]
-    return _docker_archive(image.reference, layer, layer_id, config)
+    return config
 
 
 def pause_archive(program: bytes) -> bytes:
@@ -148,31 +158,36 @@ def pause_archive(program: bytes) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         _file(tar, "pause", program, 0o755)
-    layer = out.getvalue()
     config = {"Entrypoint": ["/pause"], "User": "65535:65535"}
-    return _docker_archive("localhost/pause:3.9", layer, hashlib.sha256(layer).hexdigest(), config)
+    return _docker_archive("localhost/pause:3.9", out.getvalue(), config)
 
 
-def _docker_archive(reference: str, layer: bytes, layer_id: str, config: dict[str, Any]) -> bytes:
-    document = {
+def document(config: dict[str, Any], layers: Sequence[str]) -> dict[str, Any]:
+    """An image's whole document; ``layers`` are digests, the lowest first."""
+    return {
         "architecture": "amd64",
         "os": "linux",
         "created": "2026-01-01T00:00:00Z",
         "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_id}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}" for layer in layers]},
     }
-    text = json.dumps(document).encode()
+
+
+def _docker_archive(reference: str, content: bytes, config: dict[str, Any]) -> bytes:
+    layer_id = hashlib.sha256(content).hexdigest()
+    text = json.dumps(document(config, [layer_id])).encode()
     config_id = hashlib.sha256(text).hexdigest()
     manifest = [{"Config": f"{config_id}.json", "RepoTags": [reference], "Layers": [f"{layer_id}.tar"]}]
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        _file(tar, f"{layer_id}.tar", layer)
+        _file(tar, f"{layer_id}.tar", content)
         _file(tar, f"{config_id}.json", text)
         _file(tar, "manifest.json", json.dumps(manifest).encode())
     return out.getvalue()
 
 
-def _layer(files: Mapping[str, bytes]) -> bytes:
+def layer(files: Mapping[str, bytes]) -> bytes:
+    """The folders, links and accounts that every program expects, and the files of one image."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name in FOLDERS:

@@ -1,4 +1,4 @@
-"""This machine becomes a one-node cluster: control plane, containerd, kubelet, network, DNS, development images.
+"""This machine becomes a one-node cluster: control plane, containerd, kubelet, network, DNS, images.
 
 Everything runs in one network namespace; containerd has a mount namespace of its own, in which all Pod mounts lie, so
 they go with it. Host processes reach the API at 10.250.0.1 and Services through two routes. Standard library only.
@@ -7,13 +7,15 @@ they go with it. Host processes reach the API at 10.250.0.1 and Services through
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fraud_local import build, down, images, node_config, paths, pki, processes
-from fraud_local.shell import CommandError, run, say, wait_for
+from fraud_local.shell import CommandError, LocalError, run, say, wait_for
 
 BIN = paths.NODE_BIN
 VOLUME_COUNT = 24
+RUNTIME_SPEC = "base-spec.json"
 PROCESSES = (
     "etcd", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns",
 )  # fmt: skip
@@ -40,10 +42,14 @@ def is_up() -> bool:
     return succeeds("wait", "--for=condition=Ready", f"node/{paths.NODE}", "--timeout=2s")
 
 
-def up() -> None:
-    """A Ready node with DNS and images; one that is up is left as it is, half a one is taken away first."""
+def up(archives: Sequence[Path] = ()) -> None:
+    """A Ready node with DNS and images; one that is up is left as it is, half a one is taken away first.
+
+    Without ``archives`` its images are development images, filled by mounts; with them they are those, and nothing is mounted.
+    """
     if is_up():
-        load_images()
+        _refuse_others(archives)
+        load_images(archives)
         say("the node is up already")
         return
     if down.leftovers():
@@ -51,12 +57,12 @@ def up() -> None:
         down.down()
     _folders()
     pki.create(paths.PKI)
-    _configuration()
+    _configuration(images.mounts() if not archives else {})
     say("certificates and configuration: done")
     processes.make_cgroups()
     _network()
     _control_plane()
-    _kubelet()
+    _kubelet(archives)
     _first_objects()
 
 
@@ -83,7 +89,15 @@ def _folders() -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _configuration() -> None:
+def _refuse_others(archives: Sequence[Path]) -> None:
+    """LocalError where the node that is up has images of the other kind, as its Pods would be mixed."""
+    mounted = paths.POD_CLONE in (paths.CONF / RUNTIME_SPEC).read_text()
+    if mounted == bool(archives):
+        kind = "development" if mounted else "built"
+        raise LocalError(f"the node that is up runs {kind} images: `make down` first")
+
+
+def _configuration(mounts: Mapping[str, str]) -> None:
     conf = paths.CONF
     (conf / "containerd.toml").write_text(node_config.containerd())
     (paths.STATE / "cni" / "net.d" / "10-bridge.conflist").write_text(node_config.network())
@@ -93,7 +107,7 @@ def _configuration() -> None:
     (conf / "resolv.conf").write_text(node_config.resolver())
     (conf / "resolv-host.conf").write_text(node_config.host_resolver())
     default = json.loads(run("ctr", "oci", "spec"))
-    (conf / "base-spec.json").write_text(json.dumps(images.runtime_spec(default, images.mounts())))
+    (conf / RUNTIME_SPEC).write_text(json.dumps(images.runtime_spec(default, mounts)))
 
 
 def _network() -> None:
@@ -178,9 +192,9 @@ def _control_plane() -> None:
         )
 
 
-def _kubelet() -> None:
+def _kubelet(archives: Sequence[Path]) -> None:
     wait_for("containerd listens", paths.CONTAINERD_SOCKET.is_socket, 30)
-    load_images()
+    load_images(archives)
     containerd = processes.recorded("containerd")
     # In containerd's mount namespace: volumes must be mounted where containers are made.
     processes.start(
@@ -212,17 +226,19 @@ def _first_objects() -> None:
     say("DNS, volumes, default service account: done")
 
 
-def load_images() -> None:
-    """Import the development images that containerd lacks or has in an older form."""
+def load_images(archives: Sequence[Path]) -> None:
+    """Import the images that containerd lacks or has in an older form: the development images, or those of ``archives``."""
     build.image_archives()
     ctr = ("ctr", "-a", str(paths.CONTAINERD_SOCKET), "-n", "k8s.io")
-    for archive in sorted(paths.IMAGES.glob("*.tar")):
+    wanted = [paths.IMAGES / "pause.tar", *archives] if archives else sorted(paths.IMAGES.glob("*.tar"))
+    for archive in wanted:
         stamp = paths.RUN / f"image-{archive.stem}"
-        key = build.digest(archive)
+        state = archive.stat()
+        key = f"{archive} {state.st_size} {state.st_mtime_ns}"
         if not stamp.exists() or stamp.read_text() != key:
             run(*ctr, "images", "import", archive)
             stamp.write_text(key)
-    say("development images: imported")
+    say(f"{'built' if archives else 'development'} images: imported")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from fraud_local import node_config, paths, pki, prerequisites, processes
+from fraud_local import node, node_config, paths, pki, prerequisites, processes
+from fraud_local.shell import LocalError
 
 GOOD = prerequisites.Machine(
     system="linux",
@@ -162,3 +163,17 @@ def test_webhooks_call_the_host_process():
         "url": "https://10.250.0.1:9443/mutate",
         "caBundle": "Y2E=",
     }
+
+
+def test_a_node_keeps_one_kind_of_images(tmp_path, monkeypatch):
+    """Where development images' mounts are in place, built ones are refused, and the other way round."""
+    monkeypatch.setattr(paths, "CONF", tmp_path)
+    spec = tmp_path / node.RUNTIME_SPEC
+    spec.write_text('{"mounts": [{"destination": "/opt/fraud"}]}')
+    node._refuse_others([])
+    with pytest.raises(LocalError, match="runs development images: `make down` first"):
+        node._refuse_others([tmp_path / "operator.tar"])
+    spec.write_text('{"mounts": []}')
+    node._refuse_others([tmp_path / "operator.tar"])
+    with pytest.raises(LocalError, match="runs built images"):
+        node._refuse_others([])

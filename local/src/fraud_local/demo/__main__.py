@@ -24,6 +24,7 @@ from fraud_contracts import names
 from fraud_contracts.errors import FraudError
 from fraud_local import paths
 from fraud_local.demo import (
+    arguments,
     chaos,
     checks,
     container_logs,
@@ -101,7 +102,7 @@ class Demo:
         self.evidence.mkdir(parents=True)
         memory_before = observe.memory_used_mib()
         with self.clock.phase("cluster"):
-            self.cluster = demo_cluster.up()
+            self.cluster = demo_cluster.up(self.options.images == "built")
             self.kube = Kubectl(self.cluster.kubeconfig, self.cluster.tools)
             self.clock.say(f"export KUBECONFIG={self.cluster.kubeconfig}")
         self.logs.start()
@@ -344,36 +345,8 @@ class Demo:
         signal.pause()
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="make demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cr", default="manifests/examples/payments.yaml", help="FraudDetector to apply")
-    parser.add_argument(
-        "--history",
-        default="",
-        help="CSV (or .csv.gz) of labelled transactions; the simulator's where absent",
-    )
-    parser.add_argument(
-        "--rate", type=float, default=200.0, help="transactions a second, both doors together"
-    )
-    parser.add_argument("--duration", type=float, default=60.0, help="seconds of live traffic")
-    parser.add_argument(
-        "--timeout", type=float, default=900.0, help="seconds to wait for Ready and ModelLive"
-    )
-    parser.add_argument(
-        "--chaos",
-        action="store_true",
-        help="kill every process of the platform in turn while the traffic runs, which lasts as long",
-    )
-    parser.add_argument(
-        "--once", action="store_true", help="tear down at the end and exit with the checks' result"
-    )
-    return parser.parse_args()
-
-
 def main() -> None:
-    options = parse()
+    options = arguments.parse(__doc__)
     demo = Demo(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     passed = False

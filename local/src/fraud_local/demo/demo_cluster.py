@@ -29,10 +29,10 @@ def _module_version(module: str) -> str:
     return match[1] if match else "unknown"
 
 
-def up() -> DemoCluster:
-    """Makes the cluster: kind where a Docker engine answers, else this machine as a node."""
+def up(built: bool) -> DemoCluster:
+    """Makes the cluster: kind where a Docker engine answers, else this machine as a node, with ``built`` images or development's."""
     native = not kind.docker_answers()
-    cluster.up(native)
+    cluster.up(native, built)
     # What the demo simulates and audits with; on a native node it is there already.
     build.environment("serving")
     real = (
@@ -48,8 +48,8 @@ def up() -> DemoCluster:
         {"name": name, "version": version, "kind": sort} for name, version, sort in (*real, *rest)
     )
     if native:
-        development = paths.LOCAL / "node" / "development-values.yaml"
-        return DemoCluster(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators, (development,))
+        values = paths.LOCAL / "node" / ("built-values.yaml" if built else "development-values.yaml")
+        return DemoCluster(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators, (values,))
     upstream = paths.CLONE / "charts" / "fraud-platform" / "upstream-images.yaml"
     return DemoCluster(kind.kubeconfig(), Path("/usr/local/bin"), paths.STORAGE, operators, (upstream,))
 
