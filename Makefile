@@ -23,6 +23,9 @@ ONLY ?=
 WRITE ?=
 CONTAINER ?=
 IMAGES ?=
+REGISTRY ?=
+PLATFORMS ?= linux/amd64,linux/arm64
+TAG ?=
 CHAOS ?=
 ROUNDS ?= 30
 
@@ -61,6 +64,10 @@ test-chaos: envs programs ## The demo with every process killed in turn (13 minu
 .PHONY: test-broker
 test-broker: envs programs ## The broker killed 30 times under the worker's transactions (12 minutes); ROUNDS=3 for fewer
 	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
+
+.PHONY: test-kind
+test-kind: env-operator ## The README's commands on kind, from an empty Docker host to a decision
+	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run kind
 
 .PHONY: accept
 accept: test-broker test-chaos ## The long runs that make test leaves out, each a target of its own, too
@@ -167,3 +174,22 @@ images-check: ## Sizes, SBOMs and faults of the images: built by buildah on Debi
 .PHONY: kind-up
 kind-up: env-operator ## A kind cluster with the upstream operators (needs Docker)
 	@$(LOCAL) fraud_local.cluster up --kind
+
+##@ Release
+
+# The digests that the base images' tags have now, as variables that make images and make publish read. Needs Docker.
+.PHONY: base-images
+base-images: ## The Dockerfiles' base images by digest
+	@$(BOOT) fraud_local.real_images.bases
+
+.PHONY: release-version
+release-version: ## Whether TAG= is the tag of the chart's version
+	@$(BOOT) fraud_local.version "$(TAG)"
+
+.PHONY: publish
+publish: ## Images, SBOMs and chart of this version into REGISTRY=host/path, for PLATFORMS=linux/amd64,linux/arm64
+	@$(BOOT) fraud_local.real_images.publish --registry "$(REGISTRY)" --platforms "$(PLATFORMS)" --container "$(CONTAINER)"
+
+.PHONY: release-check
+release-check: ## The same into a registry of this machine that goes again (root of a Debian machine)
+	@$(BOOT) fraud_local.real_images.release_check

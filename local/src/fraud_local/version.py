@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 
 from fraud_local import paths
-from fraud_local.shell import LocalError
+from fraud_local.shell import LocalError, main
 
 CHART = paths.CLONE / "charts" / "fraud-platform"
 
@@ -41,3 +42,15 @@ def _git(*arguments: str) -> str:
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def require_tag(tag: str) -> None:
+    """LocalError unless the tag is ``v<version>``."""
+    if tag != f"v{project_version()}":
+        raise LocalError(
+            f"TAG={tag}: the chart's version is {project_version()}, so its tag is v{project_version()}"
+        )
+
+
+if __name__ == "__main__":
+    main(lambda: require_tag(sys.argv[1] if len(sys.argv) > 1 else ""))
