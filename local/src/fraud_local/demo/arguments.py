@@ -20,7 +20,9 @@ def parse(description: str | None) -> argparse.Namespace:
         "--rate", type=float, default=200.0, help="transactions a second, both doors together"
     )
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of live traffic")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds to wait for Ready and ModelLive")
+    parser.add_argument(
+        "--timeout", type=float, default=900.0, help="seconds to wait for Ready and ModelLive"
+    )
     parser.add_argument(
         "--chaos",
         action="store_true",
