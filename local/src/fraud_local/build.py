@@ -40,6 +40,8 @@ PROGRAMS = {
     "github.com/ray-project/kuberay/ray-operator": "ray-operator",
     "github.com/kserve/kserve/cmd/manager": "kserve-manager",
 }
+# A module of its own: it shares next to nothing with the cluster's programs, whose versions it would raise.
+OBJECTS = {"github.com/versity/versitygw/cmd/versitygw": "versitygw"}
 KUBERNETES_VERSION = "1.34.4"
 
 
@@ -126,47 +128,61 @@ def node_key() -> str:
     return digest(*files, linker_flags())
 
 
+def objects_key() -> str:
+    folder = paths.LOCAL / "objects"
+    return digest(*(folder / name for name in ("go.mod", "go.sum", "tools.go")))
+
+
 def node_built() -> bool:
-    stamp = paths.CACHE / "stamps" / "node"
-    return paths.NODE_BIN.exists() and stamp.exists() and stamp.read_text() == node_key()
+    """Whether every program that Go compiles is there."""
+    return all(
+        target.exists() and stamp.exists() and stamp.read_text() == key
+        for target, stamp, key in (
+            (paths.NODE_BIN, paths.CACHE / "stamps" / "node", node_key()),
+            (paths.OBJECTS_BIN, paths.CACHE / "stamps" / "objects", objects_key()),
+        )
+    )
+
+
+def _compile(module: str, target: Path, programs: Mapping[str, str], flags: str) -> tuple[Path, Path]:
+    """The programs of a pinned Go module below ``local``: (a folder beside ``target`` with them, the copy of the module)."""
+    work, fresh = target.with_name("module"), target.with_name("bin.new")
+    for folder in (work, fresh):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(paths.LOCAL / module, work)
+    fresh.mkdir(parents=True)
+    quiet = {"GOFLAGS": "-buildvcs=false -mod=readonly", "CGO_ENABLED": "0"}
+    for package, name in programs.items():
+        say(f"  compiling {name}")
+        run(
+            "nice", "-n", "5", "go", "build", "-ldflags", flags, "-o", fresh / name, package, cwd=work, env=quiet
+        )  # fmt: skip
+    return fresh, work
+
+
+def _put_in_place(fresh: Path, target: Path) -> None:
+    old = target.with_name("bin.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def node_programs() -> None:
-    """The cluster's own programs, from one pinned Go module, and the pause program."""
+    """The cluster's own programs, from one pinned Go module, and the pause program; then the trial object store."""
 
     def build() -> None:
-        work = paths.CACHE / "node" / "module"
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(paths.LOCAL / "node", work)
-        fresh = paths.CACHE / "node" / "bin.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        quiet = {"GOFLAGS": "-buildvcs=false -mod=readonly", "CGO_ENABLED": "0"}
-        for package, name in PROGRAMS.items():
-            say(f"  compiling {name}")
-            run(
-                "nice",
-                "-n",
-                "5",
-                "go",
-                "build",
-                "-ldflags",
-                linker_flags(),
-                "-o",
-                fresh / name,
-                package,
-                cwd=work,
-                env=quiet,
-            )
+        fresh, work = _compile("node", paths.NODE_BIN, PROGRAMS, linker_flags())
         run("cc", "-O2", "-static", "-o", fresh / "pause", work / "pause.c")
-        old = paths.CACHE / "node" / "bin.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if paths.NODE_BIN.exists():
-            paths.NODE_BIN.rename(old)
-        fresh.rename(paths.NODE_BIN)
-        shutil.rmtree(old, ignore_errors=True)
+        _put_in_place(fresh, paths.NODE_BIN)
+
+    def build_objects() -> None:
+        fresh, _ = _compile("objects", paths.OBJECTS_BIN, OBJECTS, "-s -w")
+        _put_in_place(fresh, paths.OBJECTS_BIN)
 
     step("node", "node programs (Go; minutes the first time)", node_key(), paths.NODE_BIN, build)
+    step("objects", "object store (Go)", objects_key(), paths.OBJECTS_BIN, build_objects)
 
 
 def uv() -> Path:
@@ -248,11 +264,12 @@ def flink_home() -> None:
             (fresh / "lib" / jar.name).symlink_to(jar)
         for jar in paths.FLINK_JARS.glob("*.jar"):
             (fresh / "lib" / jar.name).symlink_to(jar)
-        # Reporters are loaded as plugins; without this one Flink logs a warning and shows no metrics.
-        reporter = fresh / "plugins" / "metrics-prometheus"
-        reporter.mkdir()
-        for jar in (wheel / "plugins" / reporter.name).glob("*.jar"):
-            (reporter / jar.name).symlink_to(jar)
+        # Reporters and file systems are loaded as plugins; without this reporter Flink logs a warning and shows no metrics.
+        reporter = wheel / "plugins" / "metrics-prometheus"
+        for name, source in ((reporter.name, reporter), ("s3-fs-hadoop", paths.FLINK_S3_JARS)):
+            (fresh / "plugins" / name).mkdir()
+            for jar in source.glob("*.jar"):
+                (fresh / "plugins" / name / jar.name).symlink_to(jar)
         python_jar = next((wheel / "opt").glob("flink-python-*.jar"))
         # In lib, so that the bridge to Python is loaded once for all jobs of a process.
         (fresh / "lib" / python_jar.name).symlink_to(python_jar)
@@ -263,7 +280,8 @@ def flink_home() -> None:
 
     # Its own code counts, the rest of this file doesn't.
     recipe = inspect.getsource(flink_home)
-    key = digest(locks("flink")[0], paths.LOCAL / "maven" / "flink" / "pom.xml", recipe)
+    poms = [paths.LOCAL / "maven" / name / "pom.xml" for name in ("flink", "flink-s3")]
+    key = digest(locks("flink")[0], *poms, recipe)
     step("flink-home", "Flink home", key, paths.FLINK_HOME, assemble)
 
 
@@ -294,6 +312,7 @@ def everything() -> None:
     def maven() -> None:
         jars("kafka", paths.KAFKA_LIBS)
         jars("flink", paths.FLINK_JARS)
+        jars("flink-s3", paths.FLINK_S3_JARS)
         jars("crds", paths.CACHE / "crds-jars")
 
     with ThreadPoolExecutor(3) as pool:
@@ -315,6 +334,7 @@ def command() -> None:
         case ["jars"]:
             jars("kafka", paths.KAFKA_LIBS)
             jars("flink", paths.FLINK_JARS)
+            jars("flink-s3", paths.FLINK_S3_JARS)
         case ["env", *components] if components:
             for component in components:
                 environment(component)

@@ -24,11 +24,13 @@ CONTAINERD_SOCKET: Final = STATE / "cd" / "containerd.sock"
 
 # Built once, outside the clone, kept over restarts.
 NODE_BIN: Final = CACHE / "node" / "bin"
+OBJECTS_BIN: Final = CACHE / "objects" / "bin"
 IMAGES: Final = CACHE / "images"
 ENVS: Final = CACHE / "envs"
 CRDS: Final = CACHE / "crds"
 KAFKA_LIBS: Final = CACHE / "kafka" / "libs"
 FLINK_JARS: Final = CACHE / "flink-jars"
+FLINK_S3_JARS: Final = CACHE / "flink-s3-jars"
 FLINK_HOME: Final = CACHE / "flink-home"
 UV: Final = CACHE / "uv" / "bin" / "uv"
 # The shipped images, built here, and where buildah keeps them: beside the storage that its user has.

@@ -30,15 +30,14 @@ from fraud_contracts.training_end import EndReason
 from fraud_pipelines.events import EPOCH, FALSE_WORDS, TRUE_WORDS, EventSchema, Tokeniser
 from fraud_pipelines.labels import KNOWN, PATTERN, history_delay
 from fraud_ray.errors import TrainingError
+from fraud_ray.history_files import locate
 from fraud_ray.lake import DecidedEvent, LakeSnapshot
 
 LOG = logging.getLogger(__name__)
-SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
 _NO_FRACTION: Final = re.compile(r"(?<=[0-9])\.0+\Z")
 _MS: Final = re.compile(r"[0-9]{1,15}")
 _EXAMPLES: Final = 5
 _BATCH: Final = 8192
-_DELTA_LOG: Final = "_delta_log"
 _UNDATED: Final = -1
 _MOST_PATTERNS: Final = 20
 # What pyarrow raises for a value that Python has no form for: of dates, durations, zones, text, nested names.
@@ -128,47 +127,6 @@ def _fraud_label(event: Event, known_at: int) -> dict[str, Any]:
         "fraud": True,
         "known": known_at,
     }
-
-
-def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
-    """The file system of a storage URI (file:// or s3://) and the history files below ``path`` by their names there, sorted."""
-    uri = f"{storage_uri.rstrip('/')}/{path.strip('/')}"
-    try:
-        system, root = fs.FileSystem.from_uri(uri)
-        infos = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-        if not infos:  # the path may be one file
-            infos = [info for info in [system.get_file_info(root)] if info.type is fs.FileType.File]
-    except (OSError, ValueError) as error:
-        raise TrainingError(EndReason.HISTORY_UNREADABLE, f"{uri} can't be listed: {error}") from error
-    paths = {
-        info.path.removeprefix(root).strip("/") or info.base_name: info.path
-        for info in infos
-        if info.type is fs.FileType.File
-    }
-    delta = next((name for name in paths if _DELTA_LOG in name.split("/")), None)
-    if delta is not None:
-        raise TrainingError(
-            EndReason.HISTORY_UNREADABLE,
-            f"{delta.partition(_DELTA_LOG)[0] or uri} is a Delta table: beside its rows its folder holds those that were changed or "
-            "deleted since; export the table to Parquet files",
-        )
-    hidden = [name for name in paths if any(part.startswith((".", "_")) for part in name.split("/"))]
-    good = {name: paths[name] for name in sorted(paths) if name.endswith(SUFFIXES) and name not in hidden}
-    other = len(paths) - len(good) - len(hidden)
-    if other:
-        LOG.warning("files of other kinds are left out", extra={"data": {"files": other, "kinds": SUFFIXES}})
-    left_out = sum(name.endswith(SUFFIXES) for name in hidden)
-    if left_out:
-        LOG.warning(
-            "files whose name or folder begins with _ or . are left out", extra={"data": {"files": left_out}}
-        )
-    if not good:
-        note = f" ({left_out} are left out whose name or folder begins with _ or .)" if left_out else ""
-        raise TrainingError(
-            EndReason.NO_HISTORY,
-            f"no history: {uri} holds no {', '.join(SUFFIXES)} file{note}; put labelled transactions there",
-        )
-    return system, good
 
 
 def _typed_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any] | RefusedLines]:
