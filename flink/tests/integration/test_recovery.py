@@ -1,4 +1,7 @@
-"""A TaskManager killed in mid-stream: what the consumers of features and profiles have after recovery."""
+"""A TaskManager killed in mid-stream: what the consumers of features and profiles have after recovery.
+
+Checkpoints lie on the node, or in an object store, which goes away before.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
@@ -13,7 +18,8 @@ import pytest
 
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import compile_detector, profile_key
-from fraud_testing import detectors, flink_cluster, kafka, stream
+from fraud_testing import detectors, flink_cluster, kafka, objects, stream
+from fraud_testing.required import require
 
 pytestmark = [
     pytest.mark.integration,
@@ -24,12 +30,34 @@ pytestmark = [
 COUNT = int(os.environ.get("FRAUD_TEST_EVENTS", "12000"))
 RATE = 1000
 CARDS, SHOPS = 500, 200
+AWAY_SECONDS = 20.0
 
 
-def test_a_killed_task_manager_loses_nothing(tmp_path: Path) -> None:
-    """After kill -9 each id is in features with the right vector, and each key's last profile is complete."""
+@contextmanager
+def checkpoints(place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[objects.Server | None]:
+    """The object store of the checkpoints; None where they lie on the node."""
+    if place == "node":
+        yield None
+        return
+    require(objects.missing())
+    with objects.server() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        yield store
+
+
+@pytest.mark.parametrize("place", ["node", "objects"])
+def test_a_killed_task_manager_loses_nothing(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After kill -9 each id is in features with the right vector, and each key's last profile is complete.
+
+    An object store that was away for twenty seconds before has restarted nothing.
+    """
+    # So slow that the outage ends amid the stream.
+    rate = RATE if place == "node" else RATE // 8
     start = time.time_ns() // 1_000_000 - COUNT - 60_000
-    with kafka.broker(tmp_path / "kafka") as broker:
+    with checkpoints(place, monkeypatch) as store, kafka.broker(tmp_path / "kafka") as broker:
         config = detectors.detector(broker.bootstrap)
         identity = config.identity
         broker.create_detector_topics(str(identity))
@@ -44,20 +72,29 @@ def test_a_killed_task_manager_loses_nothing(tmp_path: Path) -> None:
             }
             for i in range(COUNT)
         ]
-        with flink_cluster.cluster(
-            config, tmp_path / "flink", execution__checkpointing__interval="2 s"
-        ) as flink:
+        settings = {"execution.checkpointing.interval": "2 s"}
+        if store is not None:
+            settings |= flink_cluster.documented()["objectStore"]
+            settings["execution.checkpointing.dir"] = f"{store.uri}/ns.cards/checkpoints"
+        with flink_cluster.cluster(config, tmp_path / "flink", settings) as flink:
             first = flink.add_task_manager()
             flink.wait_running(300)
-            producing = threading.Thread(target=_produce, args=(broker, identity.topic("transactions"), sent))
+            producing = threading.Thread(
+                target=_produce, args=(broker, identity.topic("transactions"), sent, rate)
+            )
             producing.start()
             features = identity.topic("features")
             group = identity.features_group(config.hash6)
-            kafka.wait_for(
-                lambda: broker.committed(group, identity.topic("transactions"))[0] > COUNT // 10,
-                120,
-                "a checkpoint in mid-stream",
-            )
+
+            def taken_in() -> int:
+                """By the last checkpoint."""
+                return broker.committed(group, identity.topic("transactions"))[0]
+
+            kafka.wait_for(lambda: taken_in() > COUNT // 10, 120, "a checkpoint in mid-stream")
+            if store is not None:
+                _go_away(store)
+                last = taken_in()
+                kafka.wait_for(lambda: taken_in() > last, 120, "a checkpoint after the outage")
             kafka.wait_for(lambda: broker.count(features) > COUNT // 3, 120, "a third of the features")
             os.killpg(first.pid, signal.SIGKILL)
             killed = time.monotonic()
@@ -66,11 +103,7 @@ def test_a_killed_task_manager_loses_nothing(tmp_path: Path) -> None:
             kafka.wait_for(lambda: broker.count(features) > before, 300, "features after the kill")
             print(f"recovered after {time.monotonic() - killed:.1f} s, {before} features before")
             producing.join()
-            kafka.wait_for(
-                lambda: broker.committed(group, identity.topic("transactions"))[0] == COUNT,
-                120,
-                "a checkpoint after the last transaction",
-            )
+            kafka.wait_for(lambda: taken_in() == COUNT, 120, "a checkpoint after the last transaction")
         emitted = [orjson.loads(message.value()) for message in broker.read(features)]
         profiles = {m.key(): m.value() for m in broker.read(identity.topic("profiles"))}
 
@@ -102,13 +135,20 @@ def test_a_killed_task_manager_loses_nothing(tmp_path: Path) -> None:
     assert lost == []
 
 
-def _produce(broker: kafka.Broker, topic: str, sent: list[dict[str, object]]) -> None:
+def _go_away(store: objects.Server) -> None:
+    store.stop(signal.SIGKILL)
+    gone = time.monotonic()
+    kafka.wait_for(lambda: time.monotonic() - gone > AWAY_SECONDS, 30, "the end of the outage")
+    store.start()
+
+
+def _produce(broker: kafka.Broker, topic: str, sent: list[dict[str, object]], rate: int) -> None:
     producer = broker.producer()
     begin = time.monotonic()
     for i, row in enumerate(sent):
         producer.produce(topic, orjson.dumps(row), str(row["card"]).encode())
         producer.poll(0)
-        ahead = begin + i / RATE - time.monotonic()
+        ahead = begin + i / rate - time.monotonic()
         if ahead > 0.01:
             time.sleep(ahead)  # paces the stream; nothing is awaited by it
     assert producer.flush(30) == 0

@@ -21,7 +21,7 @@ from pyarrow import fs
 from fraud_contracts import log, names
 from fraud_contracts.config import DetectorConfig, load_config
 from fraud_contracts.errors import FraudError
-from fraud_ray.history import SUFFIXES
+from fraud_ray.history_files import SUFFIXES
 
 CHUNK: Final = 1 << 20
 TIMEOUT: Final = 60.0

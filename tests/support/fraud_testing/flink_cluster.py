@@ -135,9 +135,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(config: DetectorConfig, folder: Path, **settings: str) -> Iterator[Cluster]:
-    """A started JobManager; the block adds TaskManagers. Dots in names of settings are written as two underscores."""
-    running = Cluster(config, folder, {k.replace("__", "."): v for k, v in settings.items()})
+def cluster(config: DetectorConfig, folder: Path, settings: Mapping[str, str]) -> Iterator[Cluster]:
+    """A started JobManager; the block adds TaskManagers. ``settings`` are Flink's, and go before those of its README."""
+    running = Cluster(config, folder, settings)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         running.start()
