@@ -18,13 +18,15 @@ from fraud_operator.desired.children import build_children
 from fraud_operator.detector import Detector, check
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutState
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 CASES = ("minimal", "payments", "production", "sparkov")
 PLATFORM = Platform(
-    storage_uri="file:///var/lib/fraud-platform/storage",
+    storage=StorageSettings(
+        uri="s3://fraud-platform", credentials={"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
+    ),
     stores=StoreAddresses(
         redis_url="redis://r:6379/0", postgres_dsn="postgresql://p/d", mlflow_tracking_uri="http://m:5000"
     ),

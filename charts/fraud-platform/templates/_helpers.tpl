@@ -65,6 +65,7 @@ spec:
 {{- $keys := list }}
 {{- if .Values.trial.redis.enabled }}{{ $keys = append $keys "REDIS_PASSWORD" }}{{ end }}
 {{- if .Values.trial.postgres.enabled }}{{ $keys = append $keys "POSTGRES_PASSWORD" }}{{ end }}
+{{- if include "platform.trialBucket" . }}{{ $keys = append $keys "OBJECTS_PASSWORD" }}{{ end }}
 {{- join ", " $keys }}
 {{- end }}
 
@@ -128,6 +129,56 @@ volumes of that name by hand. */}}
 {{- end }}
 {{- else if not $default }}
 {{- fail (printf "\n\n%s: the cluster has no default StorageClass, so name one; there are: %s\n" .value $there) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Not empty where the chart brings the bucket of storage.uri itself: then it is the bucket's name. */}}
+{{- define "platform.trialBucket" -}}
+{{- $storage := .Values.storage }}
+{{- if and .Values.trial.objects.enabled (hasPrefix "s3://" $storage.uri) (not $storage.existingSecret) (not $storage.serviceAccountAnnotations) -}}
+{{- regexFind "^[^/]+" (trimPrefix "s3://" $storage.uri) -}}
+{{- end -}}
+{{- end }}
+
+{{- /* Keys of the platform's object store, under AWS's names behind a prefix; none where a role opens it. */}}
+{{- define "platform.storageEnv" -}}
+{{- $root := .root }}
+{{- $prefix := .prefix }}
+{{- if $root.Values.storage.existingSecret }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_REGION" "AWS_ENDPOINT_URL" }}
+- name: {{ $prefix }}{{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $root.Values.storage.existingSecret }}, key: {{ . }}, optional: true}}
+{{- end }}
+{{- else if include "platform.trialBucket" $root }}
+- {name: {{ $prefix }}AWS_ACCESS_KEY_ID, value: fraud}
+- name: {{ $prefix }}AWS_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ $root.Release.Name }}-stores, key: OBJECTS_PASSWORD}}
+- {name: {{ $prefix }}AWS_REGION, value: us-east-1}
+- {name: {{ $prefix }}AWS_ENDPOINT_URL, value: "http://{{ $root.Release.Name }}-objects.{{ $root.Release.Namespace }}.svc:9000"}
+{{- end }}
+{{- end }}
+
+{{- define "platform.checkStorage" -}}
+{{- $storage := .Values.storage }}
+{{- if hasPrefix "file://" $storage.uri }}
+{{- $root := $storage.nodeFolder.root }}
+{{- if not $storage.nodeFolder.enabled }}
+{{- fail (printf "\n\nstorage.uri: %s is a folder of one node: write s3://bucket/folder, or set storage.nodeFolder.enabled=true on a cluster of one node\n" $storage.uri) }}
+{{- end }}
+{{- $folder := clean (trimPrefix "file://" $storage.uri) }}
+{{- if not (hasPrefix (printf "%s/" $root) (printf "%s/" $folder)) }}
+{{- fail (printf "\n\nstorage.uri: %s must be storage.nodeFolder.root, %s, or lie below it\n" $storage.uri $root) }}
+{{- end }}
+{{- end }}
+{{- /* Nothing is known of the cluster where helm only renders. */}}
+{{- $secrets := lookup "v1" "Secret" .Release.Namespace "" }}
+{{- if and $storage.existingSecret (hasKey $secrets "items") }}
+{{- $data := (lookup "v1" "Secret" .Release.Namespace $storage.existingSecret).data | default dict }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+{{- if not (index $data .) }}
+{{- fail (printf "\n\nstorage.existingSecret: Secret %s in %s isn't there or lacks %s: make it first\n" $storage.existingSecret $.Release.Namespace .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

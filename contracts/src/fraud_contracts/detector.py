@@ -84,10 +84,11 @@ class Storage(Spec):
         )
     )
     uri: Annotated[str, text(r"^(s3|file)://.+$", "write s3://bucket/folder or file:///folder", 500)] = Field(
-        description="Folder of an object store, or of one node; can't be changed."
+        description="Folder of an object store; or of one node, where the platform allows that. Can't be changed."
     )
     secret_ref: SecretRef | None = Field(
-        None, description="Secret whose keys become environment variables, as AWS_ACCESS_KEY_ID."
+        None,
+        description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where they are needed, AWS_REGION and AWS_ENDPOINT_URL.",
     )
 
 

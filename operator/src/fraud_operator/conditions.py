@@ -80,7 +80,7 @@ def _missing(facts: Facts, *kinds: str) -> ConditionState | None:
 
 def references_found(facts: Facts) -> ConditionState:
     if not facts.lacking:
-        message = "every Secret and storage class that spec and chart name is there"
+        message = "beside spec.storage, every Secret and storage class that spec and chart name is there"
         return ConditionState(True, "AllFound", message)
     message = "; ".join(lacking.message for lacking in facts.lacking)
     return ConditionState(False, facts.lacking[0].reason, message, Level.DEGRADED)
@@ -93,9 +93,27 @@ def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
     return missing or _from(readiness.kafka(detector, facts), "BrokersReady", "Kafka with its topics")
 
 
+def storage_ready(facts: Facts) -> ConditionState:
+    fact = facts.storage
+    levels = {True: Level.READY, False: Level.DEGRADED, None: Level.PROGRESSING}
+    return ConditionState(fact.ready, fact.reason, fact.message, levels[fact.ready])
+
+
+def _waits_for_storage(facts: Facts, kind: str, name: str) -> ConditionState | None:
+    """Of a part that isn't there yet because the storage won't do."""
+    if facts.storage.ready or facts.child(kind, name) is not None:
+        return None
+    message = f"{kind} {name} waits for the storage: {facts.storage.message}"
+    return ConditionState(False, "StorageNotReady", message, Level.PROGRESSING)
+
+
 def streaming_ready(detector: Detector, facts: Facts) -> ConditionState:
-    missing = _missing(facts, "FlinkDeployment")
-    return missing or _from(readiness.flink(detector, facts), "JobRunning", "the streaming job")
+    job = names.flink_deployment(detector.name, detector.hash6)
+    return (
+        _missing(facts, "FlinkDeployment")
+        or _waits_for_storage(facts, "FlinkDeployment", job)
+        or _from(readiness.flink(detector, facts), "JobRunning", "the streaming job")
+    )
 
 
 def features_warm(detector: Detector, facts: Facts) -> ConditionState:
@@ -112,6 +130,9 @@ def training_succeeded(detector: Detector, facts: Facts) -> ConditionState:
     result = readiness.training_outcome(detector, facts)
     short = facts.revision[:8]
     job = names.ray_job(detector.name, facts.revision)
+    held = _waits_for_storage(facts, "RayJob", job) if result.phase is TrainingPhase.NONE else None
+    if held is not None:
+        return held
     if result.phase is TrainingPhase.SUCCEEDED:
         version = f" and registered version {facts.models.trained}" if facts.models.trained else ""
         return ConditionState(True, "Succeeded", f"training revision {short} ended{version}")
@@ -277,6 +298,7 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
     out = {
         # The first, since what lacks is why others fail.
         "ReferencesFound": references_found(facts),
+        "StorageReady": storage_ready(facts),
         "KafkaReady": kafka_ready(detector, facts),
         "StreamingReady": streaming_ready(detector, facts),
         "FeaturesWarm": features_warm(detector, facts),

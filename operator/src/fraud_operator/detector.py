@@ -19,7 +19,7 @@ from fraud_contracts.detector import Component, ComponentOverride, DeletionPolic
 from fraud_contracts.errors import SpecError
 from fraud_contracts.names import Identity
 from fraud_contracts.rule_names import RuleError
-from fraud_operator import training
+from fraud_operator import storage, training
 from fraud_operator.objects import to_ms
 from fraud_operator.settings import Platform
 
@@ -97,14 +97,28 @@ class Detector:
         """The spec's, else a folder of the platform's; empty where there is neither."""
         if self.spec.storage is not None:
             return self.spec.storage.uri.rstrip("/")
-        parent = self.platform.storage_uri.rstrip("/")
+        parent = self.platform.storage.uri.rstrip("/")
         return f"{parent}/{self.identity}" if parent else ""
 
     @property
     def storage_path(self) -> str | None:
         """The folder on the node, for ``file://`` storage."""
         uri = self.storage_uri
-        return uri.removeprefix("file://") if uri.startswith("file://") else None
+        return uri.removeprefix(storage.NODE_SCHEME) if uri.startswith(storage.NODE_SCHEME) else None
+
+    @property
+    def storage_secret(self) -> str | None:
+        """The Secret in its namespace with the object store's keys: the spec's own, else the copy of the platform's.
+
+        None for ``file://``, and where a service account's role opens the store.
+        """
+        if self.storage_path is not None:
+            return None
+        if self.spec.storage is not None:
+            ref = self.spec.storage.secret_ref
+            return ref.name if ref is not None else None
+        settings = self.platform.storage
+        return names.stores(self.name) if settings.credentials or settings.secret else None
 
     @property
     def mlflow_uri(self) -> str:
@@ -203,10 +217,7 @@ def check(detector: Detector) -> list[SpecError]:
     steps = spec.rollout.steps
     if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         errors.append(SpecError("spec.rollout.steps", "each step must be larger than the one before"))
-    if not detector.storage_uri:
-        errors.append(
-            SpecError("spec.storage.uri", "the platform has no default storage; give s3:// or file://")
-        )
+    errors += storage.faults(detector.storage_uri, spec.storage is None, detector.platform.storage)
     for store, configured in (
         ("redis", spec.stores.redis is not None or detector.platform.stores.redis_url),
         ("postgres", spec.stores.postgres is not None or detector.platform.stores.postgres_dsn),

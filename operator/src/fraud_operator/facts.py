@@ -23,6 +23,15 @@ class Lags:
 
 
 @dataclass(frozen=True)
+class StorageFact:
+    """Whether the detector's storage will do; ``ready`` is None while that isn't known yet."""
+
+    ready: bool | None
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Replica:
     """A replica of the data path and the release that it says it uses; None where it gave no answer."""
 
@@ -64,6 +73,7 @@ class Facts:
     has_keys: bool = False
     copies: int | None = None
     revision: str | None = None
+    storage: StorageFact = StorageFact(None, "Checking", "the storage was not looked at yet")
     models: Models = field(default_factory=Models)
     lags: Lags = field(default_factory=Lags)
     replicas: tuple[Replica, ...] = ()

@@ -25,9 +25,10 @@ from fraud_contracts.model_version import CHALLENGER, CHAMPION
 from fraud_contracts.release import Release, parse_release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import readiness, training
+from fraud_operator.buckets import Bucket, Buckets, bucket_of
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
-from fraud_operator.facts import Facts, Lags, Models, Replica
+from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact
 from fraud_operator.gates import Gates
 from fraud_operator.kube import Kube
 from fraud_operator.lags import Warming
@@ -47,6 +48,7 @@ REPLICA_TIMEOUT: Final = (0.5, 1.0)
 class Observer:
     kube: Kube
     warming: Warming = field(default_factory=Warming)
+    buckets: Buckets = field(default_factory=Buckets)
     _gates: Gates | None = None
     _registries: dict[tuple[str, str], Registry] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
@@ -72,6 +74,7 @@ class Observer:
             is not None,
             copies=self._copies(detector, children, missing),
             revision=revision,
+            storage=self._storage(detector),
             replicas=self._replicas(detector, children),
             gates=self._measure_gates(detector, state),
         )
@@ -124,6 +127,12 @@ class Observer:
                     value = value[part]
                 return int(value)
         return None
+
+    def _storage(self, detector: Detector) -> StorageFact:
+        own = detector.storage_secret if detector.spec.storage is not None else None
+        secret = self.kube.get(BY_KIND["Secret"], detector.namespace, own) if own is not None else None
+        bucket = bucket_of(detector, secret)
+        return self.buckets.look(bucket) if isinstance(bucket, Bucket) else bucket
 
     def _measure_gates(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
         if self._gates is None:

@@ -190,7 +190,10 @@ class Reconciler:
     def _apply(self, child: Child, facts: Facts, report: ApplyReport) -> None:
         if child.kind in facts.missing:
             return  # its API isn't installed; the next pass's list shows when it is
-        self.applier.apply(child, facts.child(child.kind, child.name), report)
+        live = facts.child(child.kind, child.name)
+        if child.needs_storage and not facts.storage.ready and live is None:
+            return  # what is there goes on: a store that is away now was good once
+        self.applier.apply(child, live, report)
 
     def _end_streams(self, detector: Detector, facts: Facts, report: ApplyReport) -> None:
         """Streaming jobs that are being deleted end without a savepoint where none can be taken."""

@@ -1,7 +1,8 @@
 """What a detector names and others make: its stores' Secrets, the platform's logins to image registries, a storage class.
 
 A Pod or a volume whose Secret or class isn't there only waits. So each is looked for, and what lacks is told with its field
-and the remedy. A Secret's values are read for the logins alone, which Pods need in their own namespace.
+and the remedy. A Secret's values are read for the logins alone, which Pods need in their own namespace. The Secret of
+``spec.storage`` isn't looked for here but in ``buckets``, which needs its values: by the same rule, before the bucket is asked.
 """
 
 from __future__ import annotations
@@ -61,16 +62,17 @@ def secret_references(detector: Detector) -> list[SecretReference]:
 
 def lacking_in(reference: SecretReference, namespace: str, secret: Json | None) -> Lacking | None:
     """What a Secret lacks, or that it isn't there."""
-    choices = " or ".join(" and ".join(keys) for keys in reference.choices)
+    data: Mapping[str, str] = (secret or {}).get("data") or {}
+    absent = [[key for key in keys if not data.get(key)] for keys in reference.choices]
+    if not all(absent):
+        return None
+    choices = " or ".join(" and ".join(keys) for keys in absent)
     if secret is None:
         command = f"kubectl -n {namespace} create secret generic {reference.secret}"
         return Lacking(
             "SecretMissing",
             f"{reference.field}: there is no Secret {reference.secret} in {namespace}; make it with {choices}: {command}",
         )
-    data: Mapping[str, str] = secret.get("data") or {}
-    if any(all(data.get(key) for key in keys) for keys in reference.choices):
-        return None
     return Lacking(
         "SecretKeyMissing",
         f"{reference.field}: Secret {reference.secret} in {namespace} lacks {choices}; put it in",

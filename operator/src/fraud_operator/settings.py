@@ -12,8 +12,12 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fraud_contracts import object_store
+
 PLATFORM_ENV: Final = "FRAUD_PLATFORM"
 PLATFORM_PATH: Final = "/etc/fraud/platform/platform.json"
+# Not AWS's bare names: the operator's client reads those by itself, and would fill the gaps of a detector's Secret from them.
+STORAGE_PREFIX: Final = "STORAGE_"
 
 
 class _Part(BaseModel):
@@ -66,6 +70,21 @@ class StoreAddresses(_Part):
     mlflow_tracking_uri: str = ""
 
 
+class StorageSettings(_Part):
+    """Of detectors whose spec names no storage: ``uri``, and ``credentials`` by AWS's names for the environment.
+
+    ``secret`` names the user's Secret that they come from; empty where they are the trial store's, or where
+    ``account_annotations`` give a service account a role with the store instead. ``node_folder`` is the folder of each node below
+    which ``file://`` storage may lie; empty where no detector may have such.
+    """
+
+    uri: str = ""
+    secret: str = ""
+    credentials: dict[str, str] = Field(default_factory=dict)
+    account_annotations: dict[str, str] = Field(default_factory=dict)
+    node_folder: str = ""
+
+
 class Platform(_Part):
     """``pull_secrets`` name Secrets in ``namespace`` from which images of detectors are pulled."""
 
@@ -74,7 +93,6 @@ class Platform(_Part):
     image_pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
     scheduling: Scheduling = Field(default_factory=Scheduling)
-    storage_uri: str = ""
     serving_runtime: str = "fraud-predictor"
     storage_container: str = "fraud-mlflow"
     prometheus_url: str = ""
@@ -82,11 +100,12 @@ class Platform(_Part):
     flink: FlinkSettings = Field(default_factory=FlinkSettings)
     ray: RaySettings = Field(default_factory=RaySettings)
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
     stores: StoreAddresses = Field(default_factory=StoreAddresses)
 
 
 def load_platform(environ: Mapping[str, str] | None = None) -> Platform:
-    """The mounted file named by FRAUD_PLATFORM with the stores of the environment; FileNotFoundError if it isn't there."""
+    """The mounted file named by FRAUD_PLATFORM with what the environment has of the stores; FileNotFoundError if it isn't there."""
     env = os.environ if environ is None else environ
     platform = Platform.model_validate_json(Path(env.get(PLATFORM_ENV, PLATFORM_PATH)).read_bytes())
     stores = StoreAddresses(
@@ -94,4 +113,7 @@ def load_platform(environ: Mapping[str, str] | None = None) -> Platform:
         postgres_dsn=env.get("POSTGRES_DSN", ""),
         mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI", ""),
     )
-    return platform.model_copy(update={"stores": stores})
+    given = {key: env.get(STORAGE_PREFIX + key, "") for key in object_store.KEYS}
+    credentials = {key: value for key, value in given.items() if value}
+    storage = platform.storage.model_copy(update={"credentials": credentials})
+    return platform.model_copy(update={"stores": stores, "storage": storage})

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
+from fraud_contracts.object_store import KEYS
 from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.ownership import snapshot
 from fraud_testing.kafka import wait_for
@@ -118,7 +119,7 @@ def test_stores_can_be_the_users_own() -> None:
     """With the trial switched off the operator gets the given addresses and no trial store is made."""
     documents = render(
         "trial.mlflow.enabled=false", "trial.redis.enabled=false", "trial.postgres.enabled=false",
-        "trial.prometheus.enabled=false", "stores.redisUrl=redis://mine:6379", "stores.mlflowTrackingUri=http://mine:5000",
+        "trial.prometheus.enabled=false", "trial.objects.enabled=false", "stores.redisUrl=redis://mine:6379", "stores.mlflowTrackingUri=http://mine:5000",
     )  # fmt: skip
     assert {d["metadata"]["name"] for d in documents if d["kind"] == "Deployment"} == {
         "fraud-platform-operator"
@@ -140,7 +141,12 @@ def test_no_password_is_in_the_chart() -> None:
     assert "stringData" not in find(documents, "Secret", "fraud-platform-stores")
     pod = find(documents, "Deployment", "fraud-platform-operator")["spec"]["template"]["spec"]
     (maker,) = pod["initContainers"]
-    assert maker["command"][-3:] == ["fraud-platform-stores", "REDIS_PASSWORD", "POSTGRES_PASSWORD"]
+    assert maker["command"][-4:] == [
+        "fraud-platform-stores",
+        "REDIS_PASSWORD",
+        "POSTGRES_PASSWORD",
+        "OBJECTS_PASSWORD",
+    ]
     env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
     assert env["REDIS_URL"] == "redis://:$(REDIS_PASSWORD)@fraud-platform-redis.fraud-platform.svc:6379/0"
     assert list(env).index("REDIS_PASSWORD") < list(env).index("REDIS_URL")
@@ -199,6 +205,95 @@ def test_values_are_checked() -> None:
     """A mistyped value is refused by the chart's schema."""
     with pytest.raises(AssertionError, match="storage"):
         render("storage.uri=ftp://x")
+
+
+NODE = ("storage.uri=file:///data/fraud/x", "storage.nodeFolder.enabled=true")
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (NODE[:1], "set storage.nodeFolder.enabled=true"),
+        (NODE, "must be storage.nodeFolder.root, /var/lib/fraud-platform/storage, or lie below it"),
+        (
+            ("storage.uri=file:///data/fraud/../x", *NODE[1:], "storage.nodeFolder.root=/data/fraud"),
+            "lie below it",
+        ),
+    ],
+)
+def test_a_nodes_folder_is_asked_for_twice(settings: tuple[str, ...], remedy: str) -> None:
+    """A file:// default needs the switch and lies below its root; else helm says which value to set."""
+    with pytest.raises(AssertionError, match=remedy):
+        render(*settings)
+
+
+def platform_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """The operator's platform file."""
+    text = find(documents, "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
+    document: dict[str, Any] = yaml.safe_load(text)
+    return document
+
+
+def environment(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """A Deployment's variables: the value, or the Secret and key that it comes from."""
+    pod = find(documents, "Deployment", f"fraud-platform-{name}")["spec"]["template"]["spec"]
+    return {
+        one["name"]: one.get("value")
+        or (one["valueFrom"]["secretKeyRef"]["name"], one["valueFrom"]["secretKeyRef"]["key"])
+        for one in pod["containers"][0]["env"]
+    }
+
+
+def test_the_trial_brings_the_bucket_of_the_default_storage() -> None:
+    """The store makes the URI's bucket at its start, and operator and MLflow have the one key that the Secret holds."""
+    documents = render("storage.uri=s3://mine/folder")
+    pod = find(documents, "Deployment", "fraud-platform-objects")["spec"]["template"]["spec"]
+    assert "/data/buckets/mine" in pod["initContainers"][0]["command"]
+    key = ("fraud-platform-stores", "OBJECTS_PASSWORD")
+    assert environment(documents, "objects")["ROOT_SECRET_ACCESS_KEY"] == key
+    assert environment(documents, "operator")["STORAGE_AWS_SECRET_ACCESS_KEY"] == key
+    mlflow = environment(documents, "mlflow")
+    assert mlflow["AWS_SECRET_ACCESS_KEY"] == key
+    assert mlflow["AWS_ENDPOINT_URL"] == "http://fraud-platform-objects.fraud-platform.svc:9000"
+    command = find(documents, "Deployment", "fraud-platform-mlflow")["spec"]["template"]["spec"][
+        "containers"
+    ][0]["command"]
+    assert "--artifacts-destination=s3://mine/folder/mlflow" in command
+    assert platform_of(documents)["storage"] == {
+        "uri": "s3://mine/folder", "secret": "", "account_annotations": {}, "node_folder": "",
+    }  # fmt: skip
+
+
+def test_keys_of_ones_own_replace_the_trials() -> None:
+    """With a Secret for the storage its four keys are used, under names of their own for the operator; no trial store runs."""
+    documents = render("storage.uri=s3://mine", "storage.existingSecret=objects")
+    assert not [d for d in documents if d["metadata"]["name"] == "fraud-platform-objects"]
+    for name, prefix in (("operator", "STORAGE_"), ("mlflow", "")):
+        variables = environment(documents, name)
+        assert {key: variables[prefix + key] for key in KEYS} == {key: ("objects", key) for key in KEYS}
+    pod = find(documents, "Deployment", "fraud-platform-operator")["spec"]["template"]["spec"]
+    assert "OBJECTS_PASSWORD" not in pod["initContainers"][0]["command"]
+    assert platform_of(documents)["storage"]["secret"] == "objects"
+
+
+def test_a_role_replaces_keys() -> None:
+    """With annotations no key is anywhere, and the operator's and MLflow's accounts bear them."""
+    documents = render("storage.serviceAccountAnnotations.iam/role=x")
+    assert platform_of(documents)["storage"]["account_annotations"] == {"iam/role": "x"}
+    for name in ("operator", "mlflow"):
+        account = find(documents, "ServiceAccount", f"fraud-platform-{name}")
+        assert account["metadata"]["annotations"] == {"iam/role": "x"}
+        assert not [key for key in environment(documents, name) if "AWS_" in key]
+    pod = find(documents, "Deployment", "fraud-platform-mlflow")["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "fraud-platform-mlflow"
+
+
+def test_a_nodes_folder_needs_no_object_store() -> None:
+    """With file:// storage there is no trial object store, and MLflow keeps its artifacts on its own volume."""
+    documents = render(*NODE, "storage.nodeFolder.root=/data/fraud")
+    assert not [d for d in documents if d["metadata"]["name"] == "fraud-platform-objects"]
+    assert platform_of(documents)["storage"]["node_folder"] == "/data/fraud"
+    assert not [key for key in environment(documents, "mlflow") if key.startswith("AWS_")]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from fraud_operator.kube import ApiError, ConflictError, Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 from fraud_testing.api_server import OPERATOR
 from fraud_testing.deleting_operators import (
     FLINK,
@@ -41,7 +41,7 @@ from fraud_testing.operator_process import install, render
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = Platform(
-    storage_uri="file:///s",
+    storage=StorageSettings(uri="file:///s", node_folder="/s"),
     stores=StoreAddresses(
         redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
     ),

@@ -17,12 +17,12 @@ from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
 from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import PassResult, Reconciler
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = Platform(
-    storage_uri="file:///s",
+    storage=StorageSettings(uri="file:///s", node_folder="/s"),
     stores=StoreAddresses(
         redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
     ),
@@ -79,7 +79,7 @@ EDITS: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.kafka.partitions",
         "is 2",
     ),
-    "another storage": ({"storage": {"uri": "file:///t"}}, "spec.storage.uri", "make a new detector"),
+    "another storage": ({"storage": {"uri": "s3://another"}}, "spec.storage.uri", "make a new detector"),
     "another entity": (
         {"entities": [{"name": "customer", "field": "iban"}, {"name": "counterparty", "field": "merchant_id"}]},
         "spec.entities",
@@ -129,11 +129,10 @@ def test_another_default_storage_is_refused(server: Any) -> None:
     namespace = server.namespace("edit-default")
     body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["metadata"]["namespace"] = namespace
-    del body["spec"]["storage"]
     kube: Kube = server.kube()
     kube.create(DETECTOR, body)
     operator(server, {}).reconcile(namespace, "payments")
-    moved = PLATFORM.model_copy(update={"storage_uri": "file:///t"})
+    moved = PLATFORM.model_copy(update={"storage": StorageSettings(uri="s3://another", node_folder="/s")})
     message = refused(server, namespace, operator(server, {}, moved).reconcile(namespace, "payments"))
     where = f"file:///s/{namespace}.payments"
     assert "spec.storage.uri" in message and where in message

@@ -22,7 +22,7 @@ from fraud_operator.kube import ApiError, Kube
 from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 from fraud_testing.rollouts import FakeObserver, FakeRegistry, nodes
 
 pytestmark = pytest.mark.integration
@@ -31,7 +31,7 @@ NAMESPACE = "one-change-a-life"
 STORES = StoreAddresses(
     redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
 )
-PLATFORM = Platform(storage_uri="file:///s", stores=STORES)
+PLATFORM = Platform(storage=StorageSettings(uri="file:///s", node_folder="/s"), stores=STORES)
 
 
 class Killed(BaseException):

@@ -18,12 +18,12 @@ from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = Platform(
-    storage_uri="file:///var/lib/fraud-platform/storage",
+    storage=StorageSettings(uri="file:///s", node_folder="/s"),
     # Nobody listens there: the operator must live with a registry that gives no answer.
     stores=StoreAddresses(
         redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
@@ -188,7 +188,7 @@ REFUSED = [
     ),
     (_set("spec.policy.bands", {"review": 950, "decline": 900}), "bands.review"),
     (_set("spec.event.sensitive", ["timestamp"]), "event.time.field"),
-    (_set("spec.storage.uri", "ftp://x"), "spec.storage.uri"),
+    (_set("spec.storage", {"uri": "ftp://x"}), "spec.storage.uri"),
 ]
 
 

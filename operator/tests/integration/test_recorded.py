@@ -14,7 +14,7 @@ from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.settings import KafkaSettings, Platform, StoreAddresses
+from fraud_operator.settings import KafkaSettings, Platform, StorageSettings, StoreAddresses
 from fraud_testing.recorded import sequence, strimzi
 
 pytestmark = pytest.mark.integration
@@ -37,7 +37,11 @@ def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
     kube.create(DETECTOR, body)
 
     def operator(*, ephemeral: bool) -> Reconciler:
-        platform = Platform(storage_uri="file:///s", stores=STORES, kafka=KafkaSettings(ephemeral=ephemeral))
+        platform = Platform(
+            storage=StorageSettings(uri="file:///s", node_folder="/s"),
+            stores=STORES,
+            kafka=KafkaSettings(ephemeral=ephemeral),
+        )
         return Reconciler(kube, platform, Observer(kube), Recorder(kube))
 
     usual = operator(ephemeral=False)

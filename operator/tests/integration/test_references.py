@@ -46,7 +46,7 @@ class Place:
             {
                 "namespace": self.home,
                 "pull_secrets": pull_secrets,
-                "storage_uri": "file:///var/lib/fraud-platform/storage",
+                "storage": {"uri": "file:///s", "node_folder": "/s"},
                 "stores": {"redis_url": "redis://x", "postgres_dsn": "postgresql://x", "mlflow_tracking_uri": "http://127.0.0.1:9"},
                 "kafka": {"ephemeral": True, **kafka},
             }

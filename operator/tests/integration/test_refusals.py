@@ -17,7 +17,7 @@ from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -95,7 +95,7 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
         {f"{POLICY}.rules.0.name": "big night"}, f"{POLICY}.rules[0].name", "lower-case letters, digits and dashes",
     ),
     "small currency": ({f"{EVENT}.amount.currency": "usd"}, f"{EVENT}.amount.currency", "three capital letters"),
-    "storage without scheme": ({"spec.storage.uri": "/var/x"}, "spec.storage.uri", "write s3://bucket/folder or file://"),
+    "storage without scheme": ({"spec.storage": {"uri": "/var/x"}}, "spec.storage.uri", "write s3://bucket/folder or file://"),
     "mlflow without scheme": ({"spec.stores.mlflow": {"uri": "ml:5000"}}, "spec.stores.mlflow.uri", "write http://"),
     "cron of four fields": (
         {"spec.model.train.schedule": "0 3 * *"}, "spec.model.train.schedule", "minute hour day month weekday",
@@ -232,7 +232,12 @@ INVALID: dict[str, tuple[Change, str, str]] = {
     ),
     "id declared again": ({f"{EVENT}.fields.0.name": "transaction_id"}, f"{EVENT}.fields[0].name", "leave it out"),
     "one field, two entities": ({"spec.entities.1.field": "card"}, "spec.entities[1].field", "give each its own"),
-    "no storage anywhere": ({"spec.storage": ABSENT}, "spec.storage.uri", "give s3:// or file://"),
+    "no storage anywhere": ({}, "spec.storage.uri", "give s3://bucket/folder"),
+    "the node's own files": (
+        {"spec.storage": {"uri": "file:///etc/kubernetes"}}, "spec.storage.uri", "write file:///s/NAME",
+    ),
+    "out of the node's folder": ({"spec.storage": {"uri": "file:///s/../etc"}}, "spec.storage.uri", "no .. in it"),
+    "a bucket that can't be": ({"spec.storage": {"uri": "s3://My_Bucket/x"}}, "spec.storage.uri", "lower-case letters"),
 }  # fmt: skip
 
 
@@ -243,7 +248,7 @@ def kube(server: Any) -> Kube:
         "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     )
     kube: Kube = server.kube()
-    whole = {"spec.kafka.managed": {"replicas": 3}, "spec.storage": {"uri": "file:///s"}}
+    whole = {"spec.kafka.managed": {"replicas": 3}, "spec.storage": {"uri": "file:///s/x"}}
     kube._call("POST", DETECTOR.path(NAMESPACE), STRICT, changed(whole))
     return kube
 
@@ -283,9 +288,9 @@ def test_the_operator_names_field_and_remedy(kube: Kube, case: str) -> None:
     change, path, remedy = INVALID[case]
     name = f"invalid-{list(INVALID).index(case)}"
     kube._call("POST", DETECTOR.path(NAMESPACE), STRICT, changed({"metadata.name": name, **change}))
-    # No storage of the platform's own, so that a detector without any has none.
+    # No default storage of the platform's own, so that a detector without any has none.
     platform = Platform(
-        storage_uri="",
+        storage=StorageSettings(node_folder="/s"),
         stores=StoreAddresses(
             redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://x"
         ),

@@ -36,7 +36,7 @@ def children() -> list[dict[str, Any]]:
     body = yaml.safe_load((ROOT / "manifests/examples/production.yaml").read_text())
     platform = Platform.model_validate(
         {
-            "storage_uri": "s3://bucket/folder",
+            "storage": {"uri": "s3://bucket/folder"},
             "pull_secrets": ["registry"],
             "scheduling": {"tolerations": [{"key": "dedicated", "operator": "Exists"}]},
         }

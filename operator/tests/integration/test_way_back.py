@@ -20,7 +20,7 @@ from fraud_operator.kube import Kube
 from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import PassResult, Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 from fraud_testing.api_server import ADMIN, Server, binary
 from fraud_testing.rollouts import FakeObserver, FakeRegistry, nodes
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 STORES = StoreAddresses(
     redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
 )
-PLATFORM = Platform(storage_uri="file:///s", stores=STORES)
+PLATFORM = Platform(storage=StorageSettings(uri="file:///s", node_folder="/s"), stores=STORES)
 POINTER = names.release_pointer("payments")
 
 

@@ -16,7 +16,7 @@ from fraud_operator import first_decision
 from fraud_operator.detector import Detector, check
 from fraud_operator.first_decision import NoDecisionError, run
 from fraud_operator.kube import ConflictError, Kube
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 
 READY = {"type": "Ready", "status": "True", "reason": "Serving", "message": "rules alone"}
 REVIEW = {"id": "test-1", "action": "review", "release": "r-1", "reasons": [{"code": "rule:large"}]}
@@ -157,6 +157,6 @@ def test_the_tests_detector_is_one_that_the_operator_takes() -> None:
     stores = StoreAddresses(
         redis_url="redis://r", postgres_dsn="postgresql://p", mlflow_tracking_uri="http://m"
     )
-    parsed = Detector.parse(body, Platform(storage_uri="s3://bucket", stores=stores))
+    parsed = Detector.parse(body, Platform(storage=StorageSettings(uri="s3://bucket"), stores=stores))
     assert check(parsed) == []
     assert parsed.spec.deletion_policy == "Delete"

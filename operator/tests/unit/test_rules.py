@@ -12,11 +12,11 @@ import yaml
 from fraud_contracts import rule_names, rules
 from fraud_contracts.detector import parse_spec
 from fraud_operator.detector import Detector, check
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = Platform(
-    storage_uri="file:///x",
+    storage=StorageSettings(uri="s3://x-bucket"),
     stores=StoreAddresses(
         redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://x"
     ),

@@ -11,11 +11,11 @@ from fraud_contracts.release import ModelPackage
 from fraud_operator import status, training
 from fraud_operator.conditions import Trouble
 from fraud_operator.detector import Detector
-from fraud_operator.facts import Facts, Lags, Models, Replica
+from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact
 from fraud_operator.registry import Version
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
-from fraud_operator.settings import Platform, StoreAddresses
+from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 
 NOW = 1_764_014_500_000
 SPEC: dict[str, Any] = {
@@ -27,7 +27,7 @@ STORES = StoreAddresses(redis_url="redis://r", postgres_dsn="postgresql://p", ml
 
 
 def make_detector(**spec: Any) -> Detector:
-    platform = Platform(storage_uri="file:///s", stores=STORES)
+    platform = Platform(storage=StorageSettings(uri="file:///s", node_folder="/s"), stores=STORES)
     return Detector("n", "d", "u", 3, 0, {}, parse_spec({**SPEC, **spec}), platform)
 
 
@@ -87,6 +87,7 @@ def healthy_facts(detector: Detector) -> Facts:
         release=release,
         state=state,
         revision=training.wanted_revision(detector.spec, detector.feature_set, None, 0, NOW),
+        storage=StorageFact(True, "NodeFolder", "a folder of one node"),
         models=Models(resolved, champion="7", trained="7"),
         lags=Lags(0, 0, 5),
         replicas=(Replica("p0", release.name), Replica("p1", release.name)),

@@ -19,6 +19,8 @@ from fraud_testing.api_server import OPERATOR, ROOT, ApiServer, binary
 from fraud_testing.kafka import free_port, wait_for
 
 CHART = ROOT / "charts/fraud-platform"
+# What detectors have in tests that start no object store: no bucket is asked, and nothing waits for its answer.
+NODE_FOLDER = ("storage.uri=file:///var/lib/fraud-platform/storage", "storage.nodeFolder.enabled=true")
 PLURALS = {
     "ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "PersistentVolumeClaim": "persistentvolumeclaims",
     "ClusterServingRuntime": "clusterservingruntimes", "ClusterStorageContainer": "clusterstoragecontainers", "Job": "jobs",
@@ -72,7 +74,7 @@ class OperatorProcess:
     def __init__(self, api: ApiServer, folder: Path, namespaces: Sequence[str] = (), **environ: str) -> None:
         self._log, self.port = folder / "operator.log", free_port()
         (folder / "platform.json").write_text(
-            find(render(), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
+            find(render(*NODE_FOLDER), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
         )
         self._arguments = ["--port", str(self.port), *(f"--namespace={name}" for name in namespaces)]
         self._environ = {

@@ -16,6 +16,7 @@ from fraud_operator.objects import Json
 
 RBAC: Final = "rbac.authorization.k8s.io/v1"
 ACCOUNTS: Final = tuple(dict.fromkeys(defaults.account for defaults in COMPONENTS.values()))
+_STORAGE_ACCOUNTS: Final = frozenset(defaults.account for defaults in COMPONENTS.values() if defaults.storage)
 _RELEASE_READERS: Final = tuple(workload.component for workload in WORKLOADS if workload.data_path)
 _DOORS: Final = tuple(workload.component for workload in WORKLOADS if workload.port is HTTP)
 # Made by other projects' operators, which ask them for health.
@@ -31,11 +32,19 @@ def _subject(detector: Detector, component: Component) -> dict[str, str]:
 
 
 def build_service_accounts(detector: Detector, _: Wanted) -> list[Child]:
+    """Where no Secret opens the object store, those that use it bear the annotations that give them a role with it."""
+    by_role = detector.storage_path is None and detector.storage_secret is None
+    annotations = detector.platform.storage.account_annotations if by_role else {}
     return [
         child(
             "v1",
             "ServiceAccount",
-            metadata(detector, names.service_account(detector.name, account), account),
+            metadata(
+                detector,
+                names.service_account(detector.name, account),
+                account,
+                annotations=annotations if account in _STORAGE_ACCOUNTS else None,
+            ),
         )
         for account in ACCOUNTS
     ]

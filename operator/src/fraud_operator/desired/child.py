@@ -16,10 +16,14 @@ from fraud_operator.rollout_state import RolloutState
 
 @dataclass(frozen=True)
 class Child:
-    """A desired object. ``once`` is written only where it isn't there: it holds what must never change again."""
+    """A desired object. ``once`` is written only where it isn't there: it holds what must never change again.
+
+    One that ``needs_storage`` isn't made before the storage will do.
+    """
 
     body: Json
     once: bool = False
+    needs_storage: bool = False
 
     @property
     def kind(self) -> str:
@@ -107,6 +111,15 @@ def metadata(
     return meta
 
 
-def child(api_version: str, kind: str, meta: Json, *, once: bool = False, **rest: Any) -> Child:
+def child(
+    api_version: str,
+    kind: str,
+    meta: Json,
+    *,
+    once: bool = False,
+    needs_storage: bool = False,
+    **rest: Any,
+) -> Child:
     """``rest`` are the object's other fields, in the order in which they are written."""
-    return Child({"apiVersion": api_version, "kind": kind, "metadata": meta, **rest}, once)
+    body: Json = {"apiVersion": api_version, "kind": kind, "metadata": meta, **rest}
+    return Child(body, once, needs_storage)

@@ -13,31 +13,44 @@ from fraud_operator.objects import Json
 
 @dataclass(frozen=True)
 class Defaults:
-    """``label`` is the value of a Pod's component label. ``account`` names its service account."""
+    """``label`` is the value of a Pod's component label. ``account`` names its service account.
+
+    ``storage``: its Pods read or write the detector's storage, so they mount its folder or get the object store's keys.
+    """
 
     label: str
     account: str
     replicas: int
     requests: Mapping[str, str]
     limits: Mapping[str, str]
+    storage: bool
 
 
 def _defaults(
-    label: str, replicas: int, cpu: str, memory: str, cpu_limit: str, memory_limit: str, account: str = ""
+    label: str,
+    replicas: int,
+    cpu: str,
+    memory: str,
+    cpu_limit: str,
+    memory_limit: str,
+    *,
+    account: str = "",
+    storage: bool = False,
 ) -> Defaults:
     requests, limits = {"cpu": cpu, "memory": memory}, {"cpu": cpu_limit, "memory": memory_limit}
-    return Defaults(label, account or label, replicas, requests, limits)
+    return Defaults(label, account or label, replicas, requests, limits, storage)
 
 
 COMPONENTS: Final[dict[Component, Defaults]] = {
     Component.DECISION_SERVICE: _defaults("decision", 2, "50m", "192Mi", "2", "768Mi"),
     Component.WORKER: _defaults("worker", 1, "50m", "192Mi", "2", "768Mi"),
-    Component.FEATURES: _defaults("features", 1, "200m", "1Gi", "2", "2Gi"),
-    Component.TRAINING: _defaults("training", 1, "200m", "1536Mi", "2", "6Gi"),
+    Component.FEATURES: _defaults("features", 1, "200m", "1Gi", "2", "2Gi", storage=True),
+    Component.TRAINING: _defaults("training", 1, "200m", "1536Mi", "2", "6Gi", storage=True),
     Component.PREDICTOR: _defaults("predictor", 1, "50m", "192Mi", "1", "1Gi"),
     Component.PROFILE_SINK: _defaults("profile-sink", 1, "25m", "96Mi", "1", "512Mi", account="sinks"),
     Component.LEDGER_SINK: _defaults("ledger-sink", 1, "25m", "128Mi", "1", "512Mi", account="sinks"),
-    Component.LAKE_SINK: _defaults("lake-sink", 1, "25m", "192Mi", "1", "1Gi", account="sinks"),
+    # An account of its own: the only sink that a role with the object store may be given to.
+    Component.LAKE_SINK: _defaults("lake-sink", 1, "25m", "192Mi", "1", "1Gi", storage=True),
     Component.CONSOLE: _defaults("console", 1, "25m", "128Mi", "1", "512Mi"),
 }
 

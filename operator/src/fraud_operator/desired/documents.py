@@ -70,7 +70,7 @@ def build_keys(detector: Detector, wanted: Wanted) -> list[Child]:
 
 
 def build_stores(detector: Detector, _: Wanted) -> list[Child]:
-    """The platform's addresses of the stores that the spec leaves out; nothing where it gives all three."""
+    """What the platform gives for the stores and the storage that the spec leaves out; nothing where it leaves none out."""
     stores, platform = detector.spec.stores, detector.platform.stores
     data: dict[str, str] = {}
     if stores.redis is None:
@@ -79,6 +79,8 @@ def build_stores(detector: Detector, _: Wanted) -> list[Child]:
         data["POSTGRES_DSN"] = platform.postgres_dsn
     if stores.mlflow is None:
         data["MLFLOW_TRACKING_URI"] = platform.mlflow_tracking_uri
+    if detector.storage_secret == names.stores(detector.name):
+        data |= detector.platform.storage.credentials
     if not data:
         return []
     meta = metadata(detector, names.stores(detector.name), "stores")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fraud_contracts import names
+from fraud_contracts import names, object_store
 from fraud_contracts.config import FLINK_METRICS_PORT
 from fraud_contracts.detector import Component
 from fraud_operator.desired.child import Child, Wanted, child, labels, metadata, selector
@@ -16,7 +16,7 @@ from fraud_operator.desired.pod import (
     mounts,
     pod_security,
     scrape,
-    storage_env,
+    storage_environment,
     volumes,
 )
 from fraud_operator.detector import Detector
@@ -28,6 +28,8 @@ LABEL: Final = COMPONENTS[Component.FEATURES].label
 MAX_PARALLELISM: Final = 120
 # What Flink itself tells its TaskManagers by; the JobManager's Pod has the component's label, too.
 TASK_MANAGER: Final = {"component": "taskmanager"}
+# At one checkpoint in five seconds: storage may be away for a minute before the job is restarted, which helps nothing then.
+TOLERABLE_CHECKPOINT_FAILURES: Final = 12
 SAVEPOINT_ON_DELETION: Final = "kubernetes.operator.job.savepoint-on-deletion"
 # What Flink's own configuration opens of the JDK; a configuration of one's own must say it again, or PyFlink fails.
 JAVA_OPTIONS: Final = (
@@ -42,6 +44,20 @@ JAVA_OPTIONS: Final = (
     ),
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
 )  # fmt: skip
+
+
+# Flink hands these to Hadoop's client, which puts in the Pods' own environment: nothing of a Secret is written here. A bucket in
+# the path, not in the host's name, is what every object store takes. Folders' own objects stay: to delete them after each
+# write is a request more, and a store on top of a file system refuses it while there is something in them.
+OBJECT_STORE: Final = {
+    "s3.endpoint": f"${{env.{object_store.ENDPOINT}:-}}",
+    "s3.endpoint.region": f"${{env.{object_store.REGION}:-{object_store.DEFAULT_REGION}}}",
+    "s3.path.style.access": "true",
+    "s3.directory.marker.retention": "keep",
+}
+# Where no Secret gives keys: the role of the Pods' service account, then the container's or the node's. Without being told
+# Hadoop's client asks for the latter only.
+ROLE_PROVIDERS: Final = ("WebIdentityTokenCredentialsProvider", "EC2ContainerCredentialsProviderWrapper")
 
 
 def _configuration(detector: Detector) -> dict[str, str]:
@@ -62,8 +78,10 @@ def _configuration(detector: Detector) -> dict[str, str]:
         "execution.checkpointing.dir": f"{base}/checkpoints",
         "execution.checkpointing.savepoint-dir": f"{base}/savepoints",
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        "execution.checkpointing.tolerable-failed-checkpoints": str(TOLERABLE_CHECKPOINT_FAILURES),
         "high-availability.type": "kubernetes",
         "high-availability.storageDir": f"{base}/ha",
+        **_object_store(detector),
         "restart-strategy.type": "exponential-delay",
         "restart-strategy.exponential-delay.initial-backoff": "1 s",
         "restart-strategy.exponential-delay.max-backoff": "30 s",
@@ -79,6 +97,15 @@ def _configuration(detector: Detector) -> dict[str, str]:
         SAVEPOINT_ON_DELETION: "true",
         "kubernetes.operator.pod-template.merge-arrays-by-name": "true",
     }
+
+
+def _object_store(detector: Detector) -> dict[str, str]:
+    if detector.storage_path is not None:
+        return {}
+    if detector.storage_secret is not None:
+        return OBJECT_STORE
+    providers = ",".join(f"com.amazonaws.auth.{name}" for name in ROLE_PROVIDERS)
+    return {**OBJECT_STORE, "s3.aws.credentials.provider": providers}
 
 
 def _memory(quantity: str) -> str:
@@ -107,8 +134,7 @@ def _pod_template(detector: Detector) -> Json:
                     "name": "flink-main-container",
                     "imagePullPolicy": detector.platform.image_pull_policy,
                     "ports": [{"name": "metrics", "containerPort": FLINK_METRICS_PORT, "protocol": "TCP"}],
-                    "env": environment(detector),
-                    **storage_env(detector),
+                    "env": [*environment(detector), *storage_environment(detector)],
                     # Flink's scripts write their configuration and logs below FLINK_HOME.
                     "securityContext": container_security(read_only=False),
                     "volumeMounts": mounts(detector, storage=True),
@@ -137,6 +163,7 @@ def build_flink_deployment(detector: Detector, _: Wanted) -> list[Child]:
         API,
         "FlinkDeployment",
         metadata(detector, names.flink_deployment(detector.name, detector.hash6), LABEL),
+        needs_storage=True,
         spec={
             "image": detector.platform.images.flink,
             "imagePullPolicy": detector.platform.image_pull_policy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fraud_contracts import config, names
+from fraud_contracts import config, names, object_store
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
@@ -60,12 +60,14 @@ def environment(detector: Detector, **more: str) -> list[Json]:
     return env
 
 
-def storage_env(detector: Detector) -> Json:
-    """Credentials of the object store, for the components that use it."""
-    storage = detector.spec.storage
-    if storage is None or storage.secret_ref is None:
-        return {}
-    return {"envFrom": [{"secretRef": {"name": storage.secret_ref.name}}]}
+def storage_environment(detector: Detector) -> list[Json]:
+    """The object store's keys, for the components that use it; nothing where a service account's role opens it."""
+    secret = detector.storage_secret
+    if secret is None:
+        return []
+    return [
+        _secret(key, secret, key, optional=key not in object_store.REQUIRED_KEYS) for key in object_store.KEYS
+    ]
 
 
 def volumes(detector: Detector, *, release: bool = False, storage: bool = False) -> list[Json]:

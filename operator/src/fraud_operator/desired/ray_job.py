@@ -15,7 +15,7 @@ from fraud_operator.desired.pod import (
     environment,
     mounts,
     pod_security,
-    storage_env,
+    storage_environment,
     volumes,
 )
 from fraud_operator.detector import Detector
@@ -59,8 +59,7 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
             {"containerPort": 8265, "name": "dashboard"},
             {"containerPort": 10001, "name": "client"},
         ],
-        "env": train_env,
-        **storage_env(detector),
+        "env": [*train_env, *storage_environment(detector)],
         "resources": sizes,
         "securityContext": container_security(),
         "volumeMounts": mounts(detector, storage=True),
@@ -90,6 +89,7 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
             more_labels={names.TRAINING_REVISION_LABEL: revision},
         ),
         once=True,
+        needs_storage=True,
         spec={
             "entrypoint": "python -m fraud_ray.train",
             "submissionMode": "K8sJobMode",

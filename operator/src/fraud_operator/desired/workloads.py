@@ -20,7 +20,7 @@ from fraud_operator.desired.pod import (
     pod_security,
     probe,
     scrape,
-    storage_env,
+    storage_environment,
     volumes,
 )
 from fraud_operator.detector import Detector
@@ -49,8 +49,7 @@ class Workload:
     """A process of ours, of which each detector has one Deployment or StatefulSet.
 
     ``title`` is what people read in conditions; ``module`` is started with ``python -m``. ``data_path``: it decides, so
-    it watches the release, ServingReady waits for it, and each replica is asked which release it uses. ``storage``
-    mounts the object store's folder or credentials.
+    it watches the release, ServingReady waits for it, and each replica is asked which release it uses.
     """
 
     component: Component
@@ -63,11 +62,14 @@ class Workload:
     strategy: Mapping[str, object] | None = None
     data_path: bool = False
     service: bool = False
-    storage: bool = False
 
     @property
     def label(self) -> str:
         return COMPONENTS[self.component].label
+
+    @property
+    def storage(self) -> bool:
+        return COMPONENTS[self.component].storage
 
 
 DECISION_SERVICE: Final = Workload(
@@ -95,7 +97,7 @@ WORKER: Final = Workload(
 )
 
 
-def _sink(component: Component, store: str, *, storage: bool = False) -> Workload:
+def _sink(component: Component, store: str) -> Workload:
     """``store`` is what it writes to, after which its name, title and module are called."""
     return Workload(
         component,
@@ -105,13 +107,12 @@ def _sink(component: Component, store: str, *, storage: bool = False) -> Workloa
         f"fraud_sinks.{store}",
         METRICS,
         strategy=_ONE_AFTER_THE_OTHER,
-        storage=storage,
     )
 
 
 PROFILE_SINK: Final = _sink(Component.PROFILE_SINK, "profile")
 LEDGER_SINK: Final = _sink(Component.LEDGER_SINK, "ledger")
-LAKE_SINK: Final = _sink(Component.LAKE_SINK, "lake", storage=True)
+LAKE_SINK: Final = _sink(Component.LAKE_SINK, "lake")
 CONSOLE: Final = Workload(
     Component.CONSOLE,
     "the console",
@@ -138,7 +139,8 @@ def build_workload(detector: Detector, workload: Workload) -> list[Child]:
     if workload.strategy is not None:
         spec["strategy"] = dict(workload.strategy)
     spec["template"] = pod_template(detector, workload)
-    children = [child("apps/v1", workload.kind, metadata(detector, name, label), spec=spec)]
+    meta = metadata(detector, name, label)
+    children = [child("apps/v1", workload.kind, meta, needs_storage=workload.storage, spec=spec)]
     if workload.service:
         children.append(_service(detector, workload))
     return children
@@ -176,8 +178,7 @@ def pod_template(detector: Detector, workload: Workload) -> Json:
                 "image": workload.image(detector.platform.images),
                 "imagePullPolicy": detector.platform.image_pull_policy,
                 "command": ["python", "-m", workload.module],
-                "env": environment(detector),
-                **(storage_env(detector) if storage else {}),
+                "env": [*environment(detector), *(storage_environment(detector) if storage else [])],
                 "ports": [{"name": port.name, "containerPort": port.number, "protocol": "TCP"}],
                 "startupProbe": probe("/healthz", port.name, period=2, failures=60),
                 "readinessProbe": probe("/readyz", port.name),
