@@ -48,6 +48,8 @@ def fetch(uri: str, target: Path) -> None:
         os.environ["MLFLOW_TRACKING_URI"] = server
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    # All bytes come through the server: it would hand out signed addresses of its object store, which may be out of our reach.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
     os.environ.setdefault(
         "HOME", tempfile.gettempdir()
     )  # an init container's user has none, MLflow asks for it

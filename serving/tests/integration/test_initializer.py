@@ -1,4 +1,4 @@
-"""The storage initializer against a real MLflow tracking server."""
+"""The storage initializer against a real MLflow tracking server that keeps packages in an object store, as the chart's does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from fraud_serving.initializer import parse_model_uri
 from fraud_serving.served_model import ServedModel
-from fraud_testing import packages
+from fraud_testing import objects, packages
 from fraud_testing.kafka import CACHE, free_port, wait_for
 from fraud_testing.required import require
 
@@ -23,17 +23,30 @@ MLFLOW = CACHE / "envs" / "mlflow" / "bin" / "mlflow"
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store() -> Iterator[objects.Server]:
+    require(objects.missing())
+    with objects.server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory, store: objects.Server) -> Iterator[str]:
+    """Its address. The store's keys are in its environment alone."""
     require(None if MLFLOW.exists() else f"no MLflow in {MLFLOW}: make env-mlflow")
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    environ = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONPATH": ""}
+    environ = {
+        **os.environ,
+        **store.environment,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONPATH": "",
+    }
     environ["PATH"] = f"{MLFLOW.parent}:{environ['PATH']}"
     command = [str(MLFLOW), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",
         f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination",
-        str(folder / "artifacts"),
+        f"{store.uri}/mlflow",
     ]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -83,11 +96,14 @@ def run(uri: str, target: Path, tracking: str) -> tuple[int, str]:
     return done.returncode, (done.stdout.strip().splitlines() or [""])[-1]
 
 
-def test_a_version_is_fetched_and_loads(tracking: str, version: tuple[str, str], tmp_path: Path) -> None:
-    """The files arrive, are those of the digest, and the predictor states the registered version."""
+def test_a_version_is_fetched_and_loads(
+    tracking: str, store: objects.Server, version: tuple[str, str], tmp_path: Path
+) -> None:
+    """The files arrive through the server from the store, are those of the digest, and the predictor states the registered version."""
     number, digest = version
     code, last = run(f"mlflow://models/tests.cards/{number}#sha256={digest}", tmp_path / "models", tracking)
     assert code == 0, last
+    assert any(name.endswith("/package/card.json") for name in store.objects("mlflow"))
     scorer = ServedModel(tmp_path / "models")
     assert (scorer.version, scorer.digest) == (number, f"sha256:{digest}")
 
