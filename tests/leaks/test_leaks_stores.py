@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,9 +20,10 @@ import redis
 from confluent_kafka import Producer
 
 from fraud_contracts.config import DetectorConfig
+from fraud_local.demo import leaks_objects
 from fraud_local.demo.leaks import LeakReport, Needles
-from fraud_local.demo.leaks_stores import lake, scan
-from fraud_testing import detectors, kafka, postgres
+from fraud_local.demo.leaks_stores import scan
+from fraud_testing import detectors, kafka, objects, postgres
 from fraud_testing import redis as redis_servers
 from fraud_testing.required import require
 
@@ -73,20 +72,29 @@ class Tracking(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DetectorConfig, Path, dict[str, str]]]:
-    for missing in (kafka.missing(), redis_servers.missing(), postgres.missing()):
+    for missing in (kafka.missing(), redis_servers.missing(), postgres.missing(), objects.missing()):
         require(missing)
     folder = tmp_path_factory.mktemp("leaks")
     live = folder / "live.jsonl.gz"
     live.write_bytes(gzip.compress(json.dumps({"raw": json.dumps({"card": CARD})}).encode()))
     tracking = ThreadingHTTPServer(("127.0.0.1", 0), Tracking)
     threading.Thread(target=tracking.serve_forever, daemon=True).start()
-    with kafka.broker() as broker, redis_servers.server() as cache, postgres.server() as database:
-        config = detectors.detector(broker.bootstrap, 2).model_copy(
-            update={"storage_uri": f"file://{folder}/s"}
-        )
+    with (
+        kafka.broker() as broker,
+        redis_servers.server() as cache,
+        postgres.server() as database,
+        objects.server() as store,
+    ):
+        config = detectors.detector(broker.bootstrap, 2, model={"train": {}})
+        config = config.model_copy(update={"storage_uri": f"{store.uri}/{config.identity}"})
         broker.create_detector_topics(str(config.identity), 2)
         url = f"http://127.0.0.1:{tracking.server_address[1]}"
-        env = {"REDIS_URL": cache.url, "POSTGRES_DSN": database.dsn, "MLFLOW_TRACKING_URI": url}
+        env = {
+            "REDIS_URL": cache.url,
+            "POSTGRES_DSN": database.dsn,
+            "MLFLOW_TRACKING_URI": url,
+            **store.environment,
+        }
         broker.produce(config.identity.topic("transactions"), [(CARD, json.dumps({"card": CARD}))])
         broker.produce(
             config.identity.topic("accepted"), [("t_1", json.dumps({"id": f"x{n}"})) for n in range(500)]
@@ -109,11 +117,16 @@ def plant(config: DetectorConfig, env: dict[str, str]) -> None:
         connection.execute("CREATE SCHEMA s; CREATE TABLE s.t (id bigint, doc jsonb)")
         connection.execute("INSERT INTO s.t SELECT n, '{}' FROM generate_series(1, 3000) n")
         connection.execute("INSERT INTO s.t VALUES (%s, '{}')", (int(CARD),))
-    for name in ("lake/decisions", "history"):
-        root = Path(config.storage_uri.removeprefix("file://")) / name
-        root.mkdir(parents=True)
-        table = pyarrow.table({"id": ["a", "b"], "record": ["{}", json.dumps({"card": CARD})]})
-        pyarrow.parquet.write_table(table, root / "part.parquet", compression="zstd")
+    table = pyarrow.table({"id": ["a", "b"], "record": ["{}", json.dumps({"card": CARD})]})
+    system, own = leaks_objects.file_system(config.storage_uri, env)
+    for folder in ("lake/decisions", "history"):
+        path = f"{own}/{folder}/part.parquet"
+        pyarrow.parquet.write_table(table, path, compression="zstd", filesystem=system)
+    bucket = own.partition("/")[0]
+    # Gzipped here and not by its suffix; the demo's own folder may hold it, and a neighbour's may not.
+    for name in (f"{own}/flink/chk-1/state", f"{bucket}/demo/live", f"{bucket}/mlflow/1/model"):
+        with system.open_output_stream(name, compression=None) as out:
+            out.write(gzip.compress(b"x" + CARD.encode()))
 
 
 def test_what_is_planted_is_all_that_a_scan_finds(
@@ -135,7 +148,7 @@ def test_what_is_planted_is_all_that_a_scan_finds(
         [
             (f"kafka/{topic('decisions')}", "plain"), (f"kafka/{topic('dead-letters')}", "base64"),
             ("redis", "plain"), ("redis", "plain"), ("redis", "plain"), ("postgres/s.t", "plain"),
-            ("lake", "plain"), ("mlflow/artifacts", "plain"),
+            ("lake", "plain"), ("mlflow/artifacts", "plain"), *[("storage", "plain")] * 3,
         ]
     ), report  # fmt: skip
     assert CARD not in json.dumps(report)
@@ -149,25 +162,28 @@ def test_a_store_that_is_gone_is_named(stores: tuple[DetectorConfig, Path, dict[
     assert any(place.startswith("postgres/") for place in report["searched"])
 
 
-def test_a_file_that_vanishes_from_the_lake_leaves_the_others_to_be_searched(
+def test_an_object_that_vanishes_leaves_the_others_to_be_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stream removes old checkpoints' folders, and a job its own files, while the storage is searched."""
+    """The stream removes old checkpoints, and a job its own files, while storage is searched."""
     table = pyarrow.table({"record": [json.dumps({"card": CARD})]})
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        pyarrow.parquet.write_table(table, tmp_path / name / "part.parquet")
-    real = os.scandir
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet", compression="zstd")
+    real = leaks_objects.listed
 
-    def scandir(path: Any) -> Any:
-        if str(path).endswith("/b"):
-            for name in ("a", "empty"):
-                shutil.rmtree(tmp_path / name, ignore_errors=True)
-        return real(path)
+    def listed(*arguments: Any) -> Any:
+        found = list(real(*arguments))
+        (tmp_path / "a.parquet").unlink(missing_ok=True)
+        return found
 
-    (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(leaks_objects, "listed", listed)
     report = LeakReport()
-    lake(Needles([CARD]), f"file://{tmp_path}", report)
-    assert [hit["where"] for hit in report.hits] == ["b/part.parquet"]
+    for search in (leaks_objects.lake, leaks_objects.objects):
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
+        search(Needles([CARD]), f"file://{tmp_path}", {}, report, ())
+    # A Parquet file's statistics hold a value as it is.
+    assert [(hit["place"], hit["where"]) for hit in report.hits] == [
+        ("lake", "b.parquet"),
+        ("storage", "b.parquet"),
+    ]
     assert report.unread == []

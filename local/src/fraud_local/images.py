@@ -108,7 +108,7 @@ def development_images() -> list[Image]:
         Image("redis"),
         Image("postgres", path=("/usr/lib/postgresql/15/bin",)),
         Image("prometheus"),
-        Image("objects", path=(str(paths.OBJECTS_BIN),)),
+        Image("objects", path=(str(paths.OBJECTS_BIN),), brings=(paths.OBJECTS_BIN,)),
     ]
 
 

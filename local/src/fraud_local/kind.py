@@ -35,19 +35,9 @@ def up() -> None:
     for program in ("kind", "kubectl", "helm"):
         if not shutil.which(program):
             raise LocalError(f"{program} is not on PATH; it is needed for a kind cluster")
-    config = paths.CLONE / "kind-config.yaml"
     if not exists():
         say("kind: creating the cluster ...")
-        run(
-            "kind",
-            "create",
-            "cluster",
-            "--name",
-            NAME,
-            *(["--config", str(config)] if config.exists() else []),
-            "--wait",
-            "120s",
-        )
+        run("kind", "create", "cluster", "--name", NAME, "--wait", "120s")
     for image in run(
         "docker",
         "images",

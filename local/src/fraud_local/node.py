@@ -80,10 +80,9 @@ def _folders() -> None:
     ):
         (paths.STATE / name).mkdir(parents=True, exist_ok=True)
     (paths.STATE / "etcd").mkdir(mode=0o700, exist_ok=True)
-    shared = [paths.STORAGE, *(paths.VOLUMES / f"{number:02d}" for number in range(VOLUME_COUNT))]
-    for folder in shared:
+    for folder in (paths.VOLUMES / f"{number:02d}" for number in range(VOLUME_COUNT)):
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o777)  # Pods of any user share it, as they would share an object store
+        folder.chmod(0o777)  # whichever user's Pod gets the volume
     # Mount sources must be there when a Pod starts, whatever has been built.
     for folder in (paths.FLINK_HOME, paths.ENVS, paths.KAFKA_LIBS):
         folder.mkdir(parents=True, exist_ok=True)

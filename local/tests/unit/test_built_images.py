@@ -42,7 +42,7 @@ def test_stores_share_their_layers(tmp_path: Path) -> None:
 def test_a_node_without_mounts_has_an_image_for_each_store() -> None:
     """The images that run none of our code are those that values for built images leave as on any native node."""
     names = {image.name for image in stores.store_images()}
-    assert names == {"kafka", "redis", "postgres", "prometheus"}
+    assert names == {"kafka", "redis", "postgres", "prometheus", "objects"}
     values = (paths.LOCAL / "node" / "built-values.yaml").read_text()
     assert all(f"docker.io/fraud-platform/{name}:dev" in values for name in names - {"kafka"})
     assert f"registry: {on_debian.REGISTRY}\n" in values

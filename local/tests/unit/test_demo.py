@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fraud_local.demo import checks, data, demo_cluster, pod, summary
+from fraud_local.demo import checks, data, pod, summary
 
 SPEC: dict[str, Any] = {
     "event": {
@@ -266,12 +266,12 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
         def get(self, *_: str) -> dict[str, Any]:
             return service
 
-    whole = demo_cluster.DemoCluster(Path("/k"), Path("/t"), Path("/s"), ())
+    folder = "s3://bank/demo"
     monkeypatch.setattr(pod, "package_files", lambda: {"__init__.py": b"", "search.so": b"\x7fELF"})
     kube: Any = Cluster()
-    code, package, made = pod.objects(kube, "payments", "pay", whole, 200, 180, False)["items"]
+    code, package, made = pod.objects(kube, "payments", "pay", folder, 200, 180, False)["items"]
     container = made["spec"]["containers"][0]
-    assert container["image"] == "registry/serving:1"
+    assert container["image"] == "registry/serving:1" and folder in container["command"]
     assert base64.b64decode(package["binaryData"]["search.so"]) == b"\x7fELF"
     volumes = {volume["configMap"]["name"] for volume in made["spec"]["volumes"] if "configMap" in volume}
     assert {code["metadata"]["name"], package["metadata"]["name"]} < volumes

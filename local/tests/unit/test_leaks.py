@@ -63,16 +63,14 @@ def test_many_pieces_are_told_apart() -> None:
 
 
 def test_files_are_unpacked(tmp_path: Path) -> None:
-    """A number is found in a plain file, across the edge of two chunks, in gzip, in zip and in a name; not beside them."""
+    """A number is found in a plain file, across the edge of two chunks, in gzip, in zip and in a name."""
     (tmp_path / "plain").write_bytes(b"x" * (8 * 2**20 - 8) + TEXT)
     (tmp_path / "packed.gz").write_bytes(gzip.compress(TEXT))
     with zipfile.ZipFile(tmp_path / "model.npz", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("inner", b"a" * 100 + TEXT)
     (tmp_path / CARD).touch()
-    (tmp_path / "history").mkdir()
-    (tmp_path / "history" / "rows.csv").write_bytes(TEXT)
     (tmp_path / "torn.gz").write_bytes(gzip.compress(b"z" * 5000)[:20])
-    report = files(NEEDLES, "storage", tmp_path, beside=[tmp_path / "history"])
+    report = files(NEEDLES, "storage", tmp_path)
     assert sorted({hit["where"] for hit in report.hits}) == ["model.npz", "packed.gz", "plain", "…"]
     assert len(report.unread) == 1 and "torn.gz" in report.unread[0]
 

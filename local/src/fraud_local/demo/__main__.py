@@ -25,6 +25,7 @@ from fraud_contracts.errors import FraudError
 from fraud_local import paths
 from fraud_local.demo import (
     arguments,
+    bucket,
     chaos,
     checks,
     container_logs,
@@ -33,6 +34,7 @@ from fraud_local.demo import (
     failure,
     leaks_cluster,
     observe,
+    places,
     pod,
     summary,
 )
@@ -83,6 +85,7 @@ class Demo:
         self.shape = data.Shape.of(self.resource["spec"])
         self.evidence = BUILD / "evidence"
         self.kube: Kubectl
+        self.bucket: bucket.Bucket
         self.cluster: demo_cluster.DemoCluster
         self.logs = container_logs.Follower(paths.STATE / "podlogs", BUILD / "podlogs")
         self.seconds = CHAOS_SECONDS if options.chaos else options.duration
@@ -98,6 +101,8 @@ class Demo:
     def run(self) -> bool:
         for path in filter(None, (self.options.history, self.options.cr)):
             data.check_outside(Path(path), BUILD)
+        if "storage" in self.resource["spec"]:
+            raise DemoError("spec.storage: the demo uploads history to the platform's storage; leave it out")
         shutil.rmtree(BUILD, ignore_errors=True)
         self.evidence.mkdir(parents=True)
         memory_before = observe.memory_used_mib()
@@ -136,8 +141,9 @@ class Demo:
             "--create-namespace", "--wait", "--timeout", "5m", *values, timeout=330,
         )  # fmt: skip
         self.clock.say(
-            f"helm installed {PLATFORM}: operator, trial MLflow, Redis, PostgreSQL and Prometheus are up"
+            f"helm installed {PLATFORM}: operator, trial object store, MLflow, Redis, PostgreSQL and Prometheus are up"
         )
+        self.bucket = bucket.Bucket(self.kube, PLATFORM)
 
     def history(self) -> None:
         """Splits the file, shifts it, and puts the earlier part where the FraudDetector's history is looked for."""
@@ -149,34 +155,19 @@ class Demo:
                 f"{source} holds {len(rows)} rows; {live} go live and 1,000 or more must stay as history"
             )
         constant = data.shift(rows, self.shape, int(time.time() * 1000))
-        storage = self.storage()
-        data.write_history(rows[:-live], storage / self.shape.history_path / "demo.csv.gz")
-        folder = self.cluster.storage / "demo"
+        past, traffic = BUILD / "history.csv.gz", BUILD / places.INPUT
+        data.write_history(rows[:-live], past)
         bad, within = BAD_RECORDS, live
         if self.options.chaos:
             bad, within = CHAOS_BAD_RECORDS, int(CHAOS_BAD_WITHIN * self.options.rate)
-        data.write_live(rows[-live:], self.shape, bad, within, folder / "live.jsonl.gz")
-        (folder / pod.STOP).unlink(missing_ok=True)
-        folder.chmod(0o777)
+        data.write_live(rows[-live:], self.shape, bad, within, traffic)
+        folder = f"{bucket.detector_folder(self.namespace, self.name)}/{self.shape.history_path.strip('/')}"
+        self.bucket.put({f"{folder}/demo.csv.gz": past, f"{places.FOLDER}/{places.INPUT}": traffic})
         frauds = sum(row[self.shape.label_field] in ("1", "true", "True") for row in rows[:-live])
         self.clock.say(
             f"{source.name}: {len(rows) - live:,} rows of history ({frauds:,} frauds), {live:,} to go live, "
             f"all times moved by {constant / 86_400_000:.1f} days"
         )
-
-    def storage(self) -> Path:
-        """The local folder behind the FraudDetector's storage.uri."""
-        uri = (
-            self.resource["spec"]
-            .get("storage", {})
-            .get("uri", f"file://{self.cluster.storage}/{self.namespace}.{self.name}")
-        )
-        if not uri.startswith("file://"):
-            raise DemoError(f"spec.storage.uri is {uri}; the demo writes history to file:// storage only")
-        folder = Path(uri.removeprefix("file://"))
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o777)
-        return folder
 
     def simulate(self) -> Path:
         out = BUILD / "simulated.csv.gz"
@@ -218,7 +209,8 @@ class Demo:
         """Sends the live rows from a Pod of the cluster and follows it to its end, with faults where asked for."""
         rate, chaos = self.options.rate, self.options.chaos
         settle = 600.0 if chaos else 180.0
-        objects = pod.objects(self.kube, self.name, self.namespace, self.cluster, rate, settle, chaos)
+        folder = f"{self.bucket.uri}/{places.FOLDER}"
+        objects = pod.objects(self.kube, self.name, self.namespace, folder, rate, settle, chaos)
         # On the server: the client's way keeps a copy of each object, and the package is too large for one.
         self.kube.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(objects))
         running = "--for=jsonpath={.status.phase}=Running"
@@ -228,9 +220,7 @@ class Demo:
         else:
             self.follow()
         phase = self.phase()
-        left = self.cluster.storage / "demo" / "evidence"
-        for path in sorted(left.iterdir()) if left.exists() else ():
-            shutil.copyfile(path, self.evidence / path.name)
+        self.bucket.fetch(f"{places.FOLDER}/{places.EVIDENCE}", self.evidence)
         if phase not in ("Succeeded", "Running"):
             raise DemoError(f"the traffic Pod ended as {phase}; kubectl -n {self.namespace} logs {pod.NAME}")
 
@@ -263,7 +253,7 @@ class Demo:
         try:
             breaking.run()
         finally:
-            (self.cluster.storage / "demo" / pod.STOP).touch()
+            self.kube.kubectl("-n", self.namespace, "exec", pod.NAME, "--", "touch", pod.STOP)
             breaking.write(self.evidence / "faults.json")
         follower.join()
 
@@ -315,16 +305,9 @@ class Demo:
         return checks.demo_passes(result["checks"])
 
     def search(self) -> None:
-        live = self.cluster.storage / "demo" / "live.jsonl.gz"
-        # The demo's own traffic, and the history that the user gives, hold the numbers by right.
-        own = (live.parent, self.storage() / self.shape.history_path)
         self.logs.stop()
         report = leaks_cluster.complete(
-            self.evidence / "leaks.json",
-            live,
-            self.kube.kubectl,
-            BUILD / "podlogs",
-            {"storage": (self.cluster.storage, own)},
+            self.evidence / "leaks.json", BUILD / places.INPUT, self.kube.kubectl, BUILD / "podlogs"
         )
         for gap in report.gaps:
             self.clock.say(f"not searched: {gap}")

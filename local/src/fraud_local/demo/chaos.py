@@ -1,7 +1,7 @@
 """Kills every process of the platform in turn, while traffic runs, and notes how long each was away.
 
 A fault is SIGKILL of a Pod's container, found by its id in this machine's cgroups, so no process is ever chosen by its
-name; the API server of the native node is a recorded process. The next fault comes when the last victim is Ready again,
+name; the API server of the native node is a recorded process. The object store is only held up. The next fault comes when the last victim is Ready again,
 the detector too, and ``QUIET`` seconds have passed.
 """
 
@@ -27,6 +27,8 @@ PATIENCE = 240.0
 API_SERVER = "kube-apiserver"
 # A restart by hand comes as late as a supervisor's would.
 API_PAUSE = 3.0
+# An object store that is far away comes back by itself, but not at once.
+STORE_PAUSE = 20.0
 
 
 class ChaosError(FraudError):
@@ -47,7 +49,7 @@ class PodKill:
 
 
 def faults(detector: str, namespace: str, platform: str, flink: str) -> list[PodKill]:
-    """What is killed, in order; ``flink`` is the FlinkDeployment's name. FLUSHALL and the API server come after."""
+    """What is killed, in order; ``flink`` is the FlinkDeployment's name. The others come after: object store, FLUSHALL, API server."""
     brokers = f"{detector}-{names.kafka_node_pool(detector)}-"
     own = (
         ("taskmanager", f"{flink}-taskmanager-"),
@@ -121,6 +123,7 @@ class Chaos:
                 partial(self._kill, fault, victims),
                 partial(self._back, fault, len(before), victims),
             )
+        self._fault("object store", self._hold_objects, lambda: True)
         self._fault("FLUSHALL", self._flush, self._profiles_complete)
         if processes.recorded(API_SERVER) is not None:
             self._fault("API server", self._kill_api_server, self._api_ready)
@@ -188,6 +191,20 @@ class Chaos:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue  # it went with its parent
+
+    def _hold_objects(self) -> None:
+        """The object store answers nothing for a while: a trial's data would go with its Pod, so it isn't killed."""
+        fault = PodKill("object store", self._platform, f"{self._platform}-objects-")
+        victims = members([one for pod in self._pods(fault) for one in container_ids(pod)])
+        if not victims:
+            raise ChaosError(f"no process of a Pod {fault.prefix}… is on this machine")
+        try:
+            for pid in victims:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(STORE_PAUSE)
+        finally:
+            for pid in victims:
+                os.kill(pid, signal.SIGCONT)
 
     def _back(self, fault: PodKill, count: int, victims: list[dict[str, Any]]) -> bool:
         """As many Ready Pods as before, and none of their containers one of those that were killed."""

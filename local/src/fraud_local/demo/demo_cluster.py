@@ -1,4 +1,4 @@
-"""The cluster that the demo runs on: kind or the native node, with its kubeconfig, tools and storage."""
+"""The cluster that the demo runs on: kind or the native node, with its kubeconfig and tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ class DemoCluster:
 
     kubeconfig: Path
     tools: Path
-    storage: Path
     operators: tuple[dict[str, str], ...]
     # Values files for helm: which images the cluster has.
     values: tuple[Path, ...] = ()
@@ -49,9 +48,9 @@ def up(built: bool) -> DemoCluster:
     )
     if native:
         values = paths.LOCAL / "node" / ("built-values.yaml" if built else "development-values.yaml")
-        return DemoCluster(paths.KUBECONFIG, paths.NODE_BIN, paths.STORAGE, operators, (values,))
+        return DemoCluster(paths.KUBECONFIG, paths.NODE_BIN, operators, (values,))
     upstream = paths.CLONE / "charts" / "fraud-platform" / "upstream-images.yaml"
-    return DemoCluster(kind.kubeconfig(), Path("/usr/local/bin"), paths.STORAGE, operators, (upstream,))
+    return DemoCluster(kind.kubeconfig(), Path("/usr/local/bin"), operators, (upstream,))
 
 
 def take_down(say: Callable[[str], None]) -> None:

@@ -3,7 +3,7 @@
 Runs inside the cluster, with the detector's own configuration and Secrets. It prints one JSON object a line, which the
 terminal shows as progress. Loads only the detector it is given, for as many records as the file holds.
 
-    python -m fraud_local.demo.drive --input LIVE.jsonl.gz --out DIR --rate 200 --url http://payments-decision:8080
+    python -m fraud_local.demo.drive --folder s3://fraud-platform/demo --rate 200 --url http://payments-decision:8080
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import gzip
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -21,9 +22,10 @@ from typing import Any
 
 import aiohttp
 from confluent_kafka import Producer
+from pyarrow import fs
 
 from fraud_contracts.config import DetectorConfig, load_config
-from fraud_local.demo import evidence, leaks_stores
+from fraud_local.demo import evidence, leaks_objects, leaks_stores, places
 from fraud_process.kafka import producer_settings
 
 # Seconds between tries of one transaction, longer each time, and after which the caller gives up.
@@ -210,8 +212,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--input", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--folder",
+        required=True,
+        help=f"in the object store: it holds {places.INPUT} and gets {places.EVIDENCE}/",
+    )
     parser.add_argument("--url", required=True)
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--stop", type=Path, help="send until this file is there, though records are left")
@@ -219,20 +224,24 @@ def main() -> None:
         "--settle", type=float, default=180.0, help="seconds to wait for the last record's final state"
     )
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp())
+    live, out = work / places.INPUT, work / places.EVIDENCE
+    out.mkdir()
+    system, root = leaks_objects.file_system(options.folder, os.environ)
+    here = fs.LocalFileSystem()
+    fs.copy_files(f"{root}/{live.name}", str(live), system, here)
     config = load_config()
-    with gzip.open(options.input, "rt", encoding="utf-8") as stream:
+    with gzip.open(live, "rt", encoding="utf-8") as stream:
         lines = [json.loads(line) for line in stream]
     asyncio.run(warm_up(options.url))
     say(event="start", records=len(lines), rate=options.rate)
-    traffic = Traffic(config, options.url, options.rate, options.out, options.stop)
+    traffic = Traffic(config, options.url, options.rate, out, options.stop)
     asyncio.run(traffic.run(lines))
-    evidence.collect(
-        config, options.out, traffic.good, traffic.bad_streamed, traffic.reported, options.settle, say
-    )
+    evidence.collect(config, out, traffic.good, traffic.bad_streamed, traffic.reported, options.settle, say)
     say(event="searching", what="card numbers in every store")
-    leaks = leaks_stores.scan(config, options.input)
-    (options.out / "leaks.json").write_text(json.dumps(leaks, indent=1))
+    leaks = leaks_stores.scan(config, live)
+    (out / "leaks.json").write_text(json.dumps(leaks, indent=1))
+    fs.copy_files(str(out), f"{root}/{out.name}", here, system)
     say(event="done")
 
 

@@ -18,6 +18,7 @@ import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from deltalake import DeltaTable
 
+from fraud_contracts import lake
 from fraud_contracts.config import DetectorConfig
 
 Say = Callable[..., None]
@@ -123,7 +124,8 @@ def ledger_labels(config: DetectorConfig) -> Iterator[dict[str, Any]]:
 
 
 def lake_table(config: DetectorConfig) -> DeltaTable:
-    return DeltaTable(config.storage_uri.rstrip("/") + "/lake/decisions")
+    uri = lake.table(config.storage_uri, lake.DECISIONS)
+    return DeltaTable(uri, storage_options=lake.storage_options(uri, os.environ))
 
 
 def lake_rows(config: DetectorConfig) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,28 @@ class Kubectl:
         text = self.kubectl("get", *arguments, "-o", "json", "--ignore-not-found")
         objects: dict[str, Any] = json.loads(text) if text.strip() else {}
         return objects
+
+    @contextmanager
+    def forward(self, target: str, namespace: str, port: int) -> Iterator[int]:
+        """A local port that leads to the target's ``port`` while the block runs."""
+        process = subprocess.Popen(
+            ["kubectl", "-n", namespace, "port-forward", target, f":{port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._environment(),
+        )
+        try:
+            assert process.stdout is not None
+            # kubectl says where it listens, or why not and ends.
+            line = process.stdout.readline()
+            match = re.search(r"127\.0\.0\.1:(\d+)", line)
+            if match is None:
+                raise KubectlError(f"kubectl port-forward {target}: {line.strip()}")
+            yield int(match[1])
+        finally:
+            process.terminate()
+            process.wait()
 
     def follow(self, pod: str, namespace: str) -> subprocess.Popen[str]:
         """A process whose standard output is the Pod's log, to its end."""

@@ -17,8 +17,9 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,44 +177,39 @@ def pieces(stream: Any) -> Iterator[bytes]:
         tail = chunk[-_OVERLAP:]
 
 
-def _contents(path: Path) -> Iterator[bytes]:
-    """The file's bytes as they lie there, and what is packed in them."""
-    with path.open("rb") as stream:
+def contents(opened: Callable[[], Any]) -> Iterator[bytes]:
+    """A file's bytes as they lie there, and what is packed in them. ``opened`` gives it anew, as a binary stream that can seek."""
+    with opened() as stream:
         head = stream.read(4)
         stream.seek(0)
         yield from pieces(stream)
     if head[:2] == b"\x1f\x8b":
-        with gzip.open(path) as stream:
+        with opened() as packed, gzip.GzipFile(fileobj=packed) as stream:
             yield from pieces(stream)
     elif head == b"PK\x03\x04":
-        with zipfile.ZipFile(path) as packed:
-            for name in packed.namelist():
-                with packed.open(name) as member:
+        with opened() as packed, zipfile.ZipFile(packed) as members:
+            for name in members.namelist():
+                with members.open(name) as member:
                     yield from pieces(member)
 
 
-def walk(report: LeakReport, place: str, root: Path) -> list[Path]:
-    """Every file below a folder. Folders that vanish meanwhile, as those of Flink's old checkpoints do, are none."""
+def files(needles: Needles, place: str, root: Path) -> LeakReport:
+    """Every file below a folder. Files that vanish meanwhile are none."""
+    report = LeakReport()
+    report.visit(place)
 
     def note(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             report.miss(place, error)
 
     folders = os.walk(root, onerror=note)
-    return sorted(Path(folder) / name for folder, _, names in folders for name in names)
-
-
-def files(needles: Needles, place: str, root: Path, beside: Iterable[Path] = ()) -> LeakReport:
-    """Every file below a folder but for those in, or being, one of ``beside``. Files that vanish meanwhile are none."""
-    report, passed = LeakReport(), [path.resolve() for path in beside]
-    report.visit(place)
-    for path in walk(report, place, root):
-        if path.is_symlink() or not path.is_file() or any(path.resolve().is_relative_to(p) for p in passed):
+    for path in sorted(Path(folder) / name for folder, _, names in folders for name in names):
+        if path.is_symlink() or not path.is_file():
             continue
         where = str(path.relative_to(root))
         report.search(needles, place, where, where.encode())
         try:
-            for data in _contents(path):
+            for data in contents(partial(path.open, "rb")):
                 report.search(needles, place, where, data)
         except FileNotFoundError:
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,11 @@ def complete(
     live: Path,
     kubectl: Callable[..., str],
     followed: Path,
-    folders: Mapping[str, tuple[Path, Iterable[Path]]],
 ) -> LeakReport:
-    """Adds to what the Pod found in the stores what only this side sees: objects, logs, folders (each with those left out)."""
+    """Adds to what the Pod found in the stores what only this side sees: objects and logs."""
     needles = planted(live)
     report = LeakReport.of(json.loads(path.read_text())).join(cluster(needles, kubectl, followed))
-    for place, (root, beside) in {**folders, "podlogs": (followed, ())}.items():
-        if root.exists():
-            report.join(files(needles, place, root, beside))
+    if followed.exists():
+        report.join(files(needles, "podlogs", followed))
     path.write_text(json.dumps({"planted": len(needles.numbers), **report.document()}, indent=1))
     return report

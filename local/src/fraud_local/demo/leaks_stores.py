@@ -2,26 +2,26 @@
 
 Kafka (keys, values and headers of every topic of the detector but raw ``transactions``, aborted records included),
 Redis (every key and value of every type), PostgreSQL (every table of every schema, as text), MLflow (experiments, runs,
-models, every artifact) and the lake's Parquet files, decoded.
+models, every artifact) and storage (``leaks_objects``).
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pyarrow.dataset
 import redis
 import requests
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from psycopg import sql
 
+from fraud_contracts import object_store
 from fraud_contracts.config import DetectorConfig
-from fraud_local.demo.leaks import LeakReport, Needles, planted, walk
+from fraud_local.demo import leaks_objects, places
+from fraud_local.demo.leaks import LeakReport, Needles, planted
 
 _BATCH = 500
 _TIMEOUT = 30
@@ -32,12 +32,14 @@ def scan(config: DetectorConfig, live: Path, environ: dict[str, str] | None = No
     env = dict(os.environ) if environ is None else environ
     needles = planted(live)
     report = LeakReport()
+    root, own = _storage(config)
     parts: dict[str, Callable[[], None]] = {
         "kafka": lambda: kafka(needles, config, report),
         "redis": lambda: redis_server(needles, env["REDIS_URL"], report),
         "postgres": lambda: postgres(needles, env["POSTGRES_DSN"], report),
         "mlflow": lambda: mlflow(needles, env["MLFLOW_TRACKING_URI"], report),
-        "lake": lambda: lake(needles, config.storage_uri, report),
+        "lake": lambda: leaks_objects.lake(needles, root, env, report, own),
+        "storage": lambda: leaks_objects.objects(needles, root, env, report, own),
     }
     for place, search in parts.items():
         try:
@@ -47,6 +49,15 @@ def scan(config: DetectorConfig, live: Path, environ: dict[str, str] | None = No
         ) as error:  # one store that is gone must not keep the others from being searched; it is reported
             report.miss(place, error)
     return {"planted": len(needles.numbers), **report.document()}
+
+
+def _storage(config: DetectorConfig) -> tuple[str, list[str]]:
+    """(what is searched, its folders that hold the numbers by right): the whole bucket but the demo's files and the user's history."""
+    train, place = config.spec.model.train, object_store.place(config.storage_uri)
+    assert place is not None
+    platform = place.folder.rpartition("/")[0]
+    own = [f"{platform}/{places.FOLDER}", *([f"{place.folder}/{train.history.path}"] if train else [])]
+    return f"{object_store.SCHEME}{place.bucket}", own
 
 
 def kafka(needles: Needles, config: DetectorConfig, report: LeakReport) -> None:
@@ -220,19 +231,3 @@ def mlflow(needles: Needles, uri: str, report: LeakReport) -> None:
             pass
     for run in pages("POST", "runs/search", "runs", experiment_ids=experiments):
         artifacts(run["info"]["run_id"], "")
-
-
-def lake(needles: Needles, storage_uri: str, report: LeakReport) -> None:
-    """Parquet below the detector's storage, decoded: its pages are compressed and its strings are in dictionaries."""
-    root = Path(storage_uri.removeprefix("file://"))
-    report.visit("lake")
-    for path in walk(report, "lake", root):
-        if path.suffix != ".parquet" or "history" in path.relative_to(root).parts:
-            continue
-        try:
-            batches = pyarrow.dataset.dataset(path, format="parquet").to_batches(batch_size=_BATCH)
-        except FileNotFoundError:
-            continue  # it went since the folder was listed
-        for batch in batches:
-            data = json.dumps(batch.to_pylist(), default=str, ensure_ascii=False).encode()
-            report.search(needles, "lake", str(path.relative_to(root)), data)

@@ -1,4 +1,4 @@
-"""The manifest of the demo's own Pod: it sends the traffic from inside the cluster and leaves evidence on the storage."""
+"""The manifest of the demo's own Pod: it sends the traffic from inside the cluster and leaves evidence in the object store."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 
 from fraud_contracts import config, names
 from fraud_local import paths
-from fraud_local.demo.demo_cluster import DemoCluster
 from fraud_local.demo.kubectl import Kubectl
 
 NAME = "demo-traffic"
 CODE = "/opt/demo"
 LIBRARIES = "/opt/demo-packages"
-# The traffic goes on until this file lies beside its input.
-STOP = "stop"
-MODULES = ("drive.py", "evidence.py", "leaks.py", "leaks_stores.py")
+# The traffic goes on until this file is in the Pod.
+STOP = "/tmp/stop"
+MODULES = ("drive.py", "evidence.py", "leaks.py", "leaks_objects.py", "leaks_stores.py", "places.py")
 # Searches the stores; no image has it, since only the demo needs it.
 PACKAGE = "ahocorasick_rs"
 PACKAGES = f"{NAME}-packages"
@@ -56,35 +55,36 @@ def objects(
     kube: Kubectl,
     detector: str,
     namespace: str,
-    cluster: DemoCluster,
+    folder: str,
     rate: float,
     settle: float,
     until_stopped: bool,
 ) -> dict[str, Any]:
-    """The Pod and what it imports, as one list. Its image is the decision service's, which has the rest."""
+    """The Pod and what it imports, as one list. Its image is the decision service's, which has the rest.
+
+    ``folder`` is the demo's, as a URI of the object store.
+    """
     service = kube.get("-n", namespace, "deployment", names.decision_service(detector))
     image = service["spec"]["template"]["spec"]["containers"][0]["image"]
-    pod = manifest(detector, namespace, cluster, image, rate, settle, until_stopped)
+    pod = manifest(detector, namespace, folder, image, rate, settle, until_stopped)
     return {"apiVersion": "v1", "kind": "List", "items": [code(namespace), package(namespace), pod]}
 
 
 def manifest(
     detector: str,
     namespace: str,
-    cluster: DemoCluster,
+    folder: str,
     image: str,
     rate: float,
     settle: float,
     until_stopped: bool,
 ) -> dict[str, Any]:
     """A Pod with the detector's own configuration and Secrets; it ends by itself."""
-    storage = str(cluster.storage)
     arguments = [
-        "--input", f"{storage}/demo/live.jsonl.gz", "--out", f"{storage}/demo/evidence",
-        "--rate", str(rate), "--settle", str(settle), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
+        "--folder", folder, "--rate", str(rate), "--settle", str(settle), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
     ]  # fmt: skip
     if until_stopped:
-        arguments += ["--stop", f"{storage}/demo/{STOP}"]
+        arguments += ["--stop", STOP]
     # The image's own path must stay, and Kubernetes can't refer to it.
     start = f'PYTHONPATH={CODE}:{LIBRARIES}${{PYTHONPATH:+:$PYTHONPATH}} exec python -m fraud_local.demo.drive "$@"'
     files = [{"key": name, "path": f"fraud_local/demo/{name}"} for name in MODULES]
@@ -100,7 +100,11 @@ def manifest(
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
-            "securityContext": {"runAsNonRoot": True, "runAsUser": 1000},
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
             "containers": [
                 {
                     "name": "traffic",
@@ -113,7 +117,6 @@ def manifest(
                         {"name": "code", "mountPath": CODE},
                         {"name": "packages", "mountPath": f"{LIBRARIES}/{PACKAGE}"},
                         {"name": "config", "mountPath": "/etc/fraud/config"},
-                        {"name": "storage", "mountPath": storage},
                         {"name": "tmp", "mountPath": "/tmp"},
                     ],
                     "resources": {
@@ -127,7 +130,6 @@ def manifest(
                 {"name": "code", "configMap": {"name": NAME, "items": files}},
                 {"name": "packages", "configMap": {"name": PACKAGES}},
                 {"name": "config", "configMap": {"name": names.config(detector)}},
-                {"name": "storage", "hostPath": {"path": storage, "type": "Directory"}},
                 {"name": "tmp", "emptyDir": {}},
             ],
         },

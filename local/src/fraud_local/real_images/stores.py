@@ -1,7 +1,7 @@
 """The stores' images for a node that mounts nothing into its Pods: what a development image would be given is in layers of its own.
 
-Kafka and the trial stores are other projects' programs. On the native node they come from Debian packages and jars, since no
-image registry is reached; everywhere else from their projects' images. Standard library only.
+Kafka and the trial stores are other projects' programs. On the native node they come from Debian packages, jars and Go modules, since
+no image registry is reached; everywhere else from their projects' images. Standard library only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ def ensure() -> Path:
     stores = store_images()
     pom = paths.LOCAL / "maven" / "kafka" / "pom.xml"
     key = build.digest(
-        repr((PACKAGES, NO_CLUSTER, stores)), pom, inspect.getsource(images), inspect.getsource(_make)
+        repr((PACKAGES, NO_CLUSTER, stores)),
+        pom,
+        build.objects_key(),
+        inspect.getsource(images),
+        inspect.getsource(_make),
     )
     build.step("image-stores", "images of the stores", key, ARCHIVE, lambda: _make(stores, ARCHIVE))
     return ARCHIVE
