@@ -19,11 +19,12 @@ _DELTA_LOG: Final = "_delta_log"
 _S3_ATTEMPTS: Final = 10
 
 
-def _file_system(uri: str) -> tuple[fs.FileSystem, str]:
+def file_system(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of a URI, and its path there."""
     place = object_store.place(uri)
     if place is None:
-        return fs.FileSystem.from_uri(uri)
+        system, path = fs.FileSystem.from_uri(uri)
+        return system, path
     patience = fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS)
     system = fs.S3FileSystem(**object_store.arrow_options(os.environ), retry_strategy=patience)
     return system, f"{place.bucket}/{place.folder}"
@@ -33,7 +34,7 @@ def locate(storage_uri: str, path: str) -> tuple[fs.FileSystem, dict[str, str]]:
     """The file system of a storage URI (file:// or s3://) and the history files below ``path`` by their names there, sorted."""
     uri = f"{storage_uri.rstrip('/')}/{path.strip('/')}"
     try:
-        system, root = _file_system(uri)
+        system, root = file_system(uri)
         infos = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
         if not infos:  # the path may be one file
             infos = [info for info in [system.get_file_info(root)] if info.type is fs.FileType.File]

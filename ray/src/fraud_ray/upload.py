@@ -21,7 +21,7 @@ from pyarrow import fs
 from fraud_contracts import log, names
 from fraud_contracts.config import DetectorConfig, load_config
 from fraud_contracts.errors import FraudError
-from fraud_ray.history_files import SUFFIXES
+from fraud_ray.history_files import SUFFIXES, file_system
 
 CHUNK: Final = 1 << 20
 TIMEOUT: Final = 60.0
@@ -116,7 +116,7 @@ def place(config: DetectorConfig) -> tuple[fs.FileSystem, str, str]:
     if train is None:
         raise UploadError(f"{config.identity} trains no model: spec.model.train is not set")
     uri = f"{config.storage_uri.rstrip('/')}/{train.history.path.strip('/')}"
-    system, folder = fs.FileSystem.from_uri(uri)
+    system, folder = file_system(uri)
     return system, folder, uri
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Iterator
 
 import pyarrow
@@ -15,6 +16,8 @@ from fraud_contracts import object_store
 from fraud_pipelines.events import Tokeniser
 from fraud_ray import history
 from fraud_ray.errors import TrainingError
+from fraud_ray.history_files import file_system
+from fraud_ray.upload import UploadError, upload
 from fraud_testing import history_files, objects
 from fraud_testing.required import require
 
@@ -60,6 +63,18 @@ def test_a_folder_without_files_is_no_history(store: objects.Server) -> None:
     with pytest.raises(TrainingError) as caught:
         load("s3://another-bucket/ns.cards")
     assert "s3://another-bucket/ns.cards/history" in str(caught.value)
+
+
+def test_what_is_uploaded_is_trained_from(store: objects.Server) -> None:
+    """A whole file arrives alone and is read; one that breaks off leaves nothing, and one that is there isn't replaced."""
+    system, folder = file_system(f"{store.uri}/ns.cards/history")
+    whole, broken = history_files.text(history_files.row(1)), history_files.text(history_files.row(2))[:-1]
+    assert upload(io.BytesIO(whole), system, folder, "deep/a.csv") == len(whole)
+    for name, data in (("b.csv", broken), ("deep/a.csv", whole)):
+        with pytest.raises(UploadError):
+            upload(io.BytesIO(data), system, folder, name)
+    assert [name for name in store.objects() if "history" in name] == ["ns.cards/history/deep/a.csv"]
+    assert [event["id"] for event in load(f"{store.uri}/ns.cards").events] == ["t1"]
 
 
 def test_the_lakes_folder_is_no_history(store: objects.Server) -> None:
