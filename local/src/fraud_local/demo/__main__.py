@@ -253,8 +253,8 @@ class Demo:
         try:
             breaking.run()
         finally:
-            self.kube.kubectl("-n", self.namespace, "exec", pod.NAME, "--", "touch", pod.STOP)
             breaking.write(self.evidence / "faults.json")
+            self.kube.kubectl("-n", self.namespace, "exec", pod.NAME, "--", "touch", pod.STOP)
         follower.join()
 
     def show(self, text: str) -> None:
