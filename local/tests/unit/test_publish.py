@@ -74,7 +74,7 @@ def test_a_released_chart_names_every_image_in_full() -> None:
 def test_base_images_are_those_of_all_dockerfiles() -> None:
     """A name stands for one image in every Dockerfile, with its registry and a tag, and without a digest."""
     defaults = bases.defaults()
-    assert defaults.keys() == {"PYTHON_IMAGE", "MAVEN_IMAGE"}
+    assert defaults.keys() == {"PYTHON_IMAGE", "BUILD_IMAGE", "MAVEN_IMAGE"}
     assert all(re.fullmatch(r"docker\.io/library/[a-z]+:[\w.-]+", image) for image in defaults.values())
 
 

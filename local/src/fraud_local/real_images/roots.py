@@ -1,6 +1,7 @@
 """Debian roots in place of the Dockerfiles' base images, for machines that reach Debian's packages but no image registry.
 
-A root holds what its base image brings: the same Debian, Python 3.11 or Maven. What a build has to know of this machine (its
+A root holds what its base image brings: the same Debian, Python 3.11 or Maven, but no compiler, as every package that needs one has
+a wheel for amd64. What a build has to know of this machine (its
 certificate authorities, package index and proxy) is in the build's root alone, and of that no image keeps anything. Standard
 library only.
 """
