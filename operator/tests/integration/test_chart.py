@@ -235,12 +235,12 @@ def platform_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def environment(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """A Deployment's variables: the value, or the Secret and key that it comes from."""
+    """A Deployment's variables: the value, or the Secret and key that it comes from; not what a Pod has of itself."""
     pod = find(documents, "Deployment", f"fraud-platform-{name}")["spec"]["template"]["spec"]
     return {
-        one["name"]: one.get("value")
-        or (one["valueFrom"]["secretKeyRef"]["name"], one["valueFrom"]["secretKeyRef"]["key"])
+        one["name"]: one.get("value") or (secret["name"], secret["key"])
         for one in pod["containers"][0]["env"]
+        if (secret := one.get("valueFrom", {}).get("secretKeyRef")) or "value" in one
     }
 
 

@@ -15,13 +15,17 @@ import pytest
 import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR, Kind
+from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
+from fraud_operator.observe import Observer
 from fraud_operator.ownership import snapshot
 from fraud_operator.passwords import fill_in
+from fraud_operator.reconcile import Reconciler
+from fraud_operator.settings import Platform, StoreAddresses
 from fraud_testing.api_server import OPERATOR, Server, serve
 from fraud_testing.helm import NAMESPACE, RELEASED, Helm, HookPods, hook_pods
 from fraud_testing.kafka import wait_for
-from fraud_testing.operator_process import CHART, OperatorProcess
+from fraud_testing.operator_process import CHART, NODE_FOLDER, OperatorProcess, find, render
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,9 +65,9 @@ def hooks(server: Server) -> Iterator[HookPods]:
 
 @pytest.fixture(scope="module")
 def operator(
-    released: Kube, server: Server, tmp_path_factory: pytest.TempPathFactory
+    upgraded: Kube, server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    """With the rights that the installed chart gives it."""
+    """With the rights that the upgraded chart gives it."""
     running = OperatorProcess(server.api, tmp_path_factory.mktemp("operator"))
     try:
         running.start()
@@ -95,13 +99,15 @@ def children(kube: Kube, uid: str) -> dict[tuple[str, str], str]:
 
 
 @pytest.fixture(scope="module")
-def detector(released: Kube, operator: OperatorProcess) -> dict[str, Any]:
+def detector(released: Kube) -> dict[str, Any]:
     """A live detector with its children, as they were before the upgrade."""
     body = yaml.safe_load((ROOT / "manifests/examples/rules.yaml").read_text())
-    made = released.create(DETECTOR, body)
-    uid = made["metadata"]["uid"]
-    wait_for(lambda: len(children(released, uid)) >= 30, 60, "children")
-    wait_for(lambda: (released.get(DETECTOR, "payments", "rules") or {}).get("status"), 60, "status")
+    uid = released.create(DETECTOR, body)["metadata"]["uid"]
+    platform = find(render(*NODE_FOLDER), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
+    stores = StoreAddresses(redis_url="redis://x", postgres_dsn="postgresql://x")
+    settings = Platform.model_validate_json(platform).model_copy(update={"stores": stores})
+    Reconciler(released, settings, Observer(released), Recorder(released)).reconcile("payments", "rules")
+    assert len(children(released, uid)) >= 30
     return {"uid": uid, "children": children(released, uid)}
 
 
@@ -200,8 +206,14 @@ def test_a_lacking_password_is_made_once(upgraded: Kube, before: dict[str, str],
     assert len(base64.b64decode(made["REDIS_PASSWORD"])) == 32
 
 
-def test_an_upgrade_leaves_a_live_detector_alone(upgraded: Kube, detector: dict[str, Any]) -> None:
-    """The detector and all its children are the same objects as before."""
+def test_an_upgrade_leaves_a_live_detector_alone(
+    upgraded: Kube, operator: OperatorProcess, detector: dict[str, Any]
+) -> None:
+    """The operator that comes with it takes the detector on: this one and all its children are the same objects as before."""
+    service = (BY_KIND["Service"], "payments", "rules-decision")
+    upgraded.delete(*service)
+    wait_for(lambda: upgraded.get(*service), 60, "a child that was taken away")
+    del detector["children"]["Service", "rules-decision"]
     body = upgraded.get(DETECTOR, "payments", "rules")
     assert body is not None and body["metadata"]["uid"] == detector["uid"]
     assert children(upgraded, detector["uid"]).items() >= detector["children"].items()
@@ -243,7 +255,9 @@ def test_a_storage_class_that_is_there_is_taken(upgraded: Kube, helm: Helm, serv
         helm.must("upgrade", *RELEASE, *settings, "--dry-run=server")
 
 
-def test_helms_test_leaves_alone_what_it_didnt_make(upgraded: Kube, helm: Helm, hooks: HookPods) -> None:
+def test_helms_test_leaves_alone_what_it_didnt_make(
+    upgraded: Kube, helm: Helm, hooks: HookPods, operator: OperatorProcess
+) -> None:
     """A detector of the test's name that is there already is somebody's own: the test fails with the reason, and it stays."""
     body = yaml.safe_load((ROOT / "manifests/examples/rules.yaml").read_text())
     body["metadata"] |= {"name": "helm-test", "namespace": NAMESPACE}

@@ -21,7 +21,9 @@ import urllib3
 import yaml
 from kubernetes import client
 
+from fraud_contracts.child_kinds import STORAGE_CLASS
 from fraud_operator.kube import ApiError, Kube
+from fraud_operator.references import DEFAULT_CLASS
 from fraud_testing.kafka import CACHE, free_port
 from fraud_testing.required import require
 
@@ -220,7 +222,7 @@ class Server:
 
 @contextmanager
 def serve(folder: Path, *, own: bool = True) -> Iterator[Server]:
-    """An API server that knows every kind of upstream and, but for helm's tests, ours, until the block ends."""
+    """An API server that knows every kind of upstream and, but for helm's tests, ours and a storage class, until the block ends."""
     server = Server(ApiServer(folder))
     try:
         server.api.start()
@@ -234,6 +236,9 @@ def serve(folder: Path, *, own: bool = True) -> Iterator[Server]:
         for crd in crds:
             version = next(v["name"] for v in crd["spec"]["versions"] if v.get("storage"))
             server.wait(f"/apis/{crd['spec']['group']}/{version}/{crd['spec']['names']['plural']}")
+        if own:  # as on most clusters: volumes that name no class have one
+            meta = {"name": "standard", "annotations": {DEFAULT_CLASS: "true"}}
+            server.post(STORAGE_CLASS.path(None), {"metadata": meta, "provisioner": "example.org/none"})
         yield server
     finally:
         server.api.stop()
