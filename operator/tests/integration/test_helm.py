@@ -104,7 +104,9 @@ def detector(released: Kube) -> dict[str, Any]:
     body = yaml.safe_load((ROOT / "manifests/examples/rules.yaml").read_text())
     uid = released.create(DETECTOR, body)["metadata"]["uid"]
     platform = find(render(*NODE_FOLDER), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
-    stores = StoreAddresses(redis_url="redis://x", postgres_dsn="postgresql://x")
+    stores = StoreAddresses(
+        redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
+    )
     settings = Platform.model_validate_json(platform).model_copy(update={"stores": stores})
     Reconciler(released, settings, Observer(released), Recorder(released)).reconcile("payments", "rules")
     assert len(children(released, uid)) >= 30
