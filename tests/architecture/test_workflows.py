@@ -69,6 +69,13 @@ def test_a_workflow_may_do_little_and_ends(path: Path) -> None:
     assert set(re.findall(r"secrets\.(\w+)", path.read_text())) <= {"GITHUB_TOKEN"}
 
 
+def test_a_machine_of_ones_own_is_one_that_the_forge_can_make() -> None:
+    """GitHub takes neither network nor entrypoint among a container's options; the node's state is on a volume, which takes overlays."""
+    container = load(ROOT / ".github/workflows/ci.yml")["jobs"]["all"]["container"]
+    assert not re.search(r"--(network|entrypoint)\b", container["options"])
+    assert [volume.partition(":")[2] for volume in container["volumes"]] == ["/var/lib"]
+
+
 def test_only_a_release_may_write() -> None:
     """A change from anywhere runs in the other workflows."""
     writers = [path.name for path in WORKFLOWS if "write" in load(path)["permissions"].values()]
