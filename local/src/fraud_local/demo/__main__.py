@@ -135,10 +135,13 @@ class Demo:
             )
 
     def install(self) -> None:
+        for name in (PLATFORM, self.namespace):
+            namespace = json.dumps(demo_cluster.restricted_namespace(name))
+            self.kube.kubectl("apply", "--server-side", "-f", "-", stdin=namespace)
         values = [part for path in self.cluster.values for part in ("-f", str(path))]
         self.kube.helm(
             "upgrade", "--install", PLATFORM, str(ROOT / "charts" / "fraud-platform"), "--namespace", PLATFORM,
-            "--create-namespace", "--wait", "--timeout", "5m", *values, timeout=330,
+            "--wait", "--timeout", "5m", *values, timeout=330,
         )  # fmt: skip
         self.clock.say(
             f"helm installed {PLATFORM}: operator, trial object store, MLflow, Redis, PostgreSQL and Prometheus are up"
@@ -177,8 +180,6 @@ class Demo:
         return out
 
     def apply(self) -> None:
-        if not self.kube.get("namespace", self.namespace):
-            self.kube.kubectl("create", "namespace", self.namespace)
         self.kube.kubectl("apply", "-f", str(Path(self.options.cr).resolve()))
         self.clock.say(f"applied {self.options.cr}")
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fraud_local import build, cluster, down, kind, paths
 
@@ -51,6 +52,13 @@ def up(built: bool) -> DemoCluster:
         return DemoCluster(paths.KUBECONFIG, paths.NODE_BIN, operators, (values,))
     upstream = paths.CLONE / "charts" / "fraud-platform" / "upstream-images.yaml"
     return DemoCluster(kind.kubeconfig(), Path("/usr/local/bin"), operators, (upstream,))
+
+
+def restricted_namespace(name: str) -> dict[str, Any]:
+    """A namespace whose Pods the API server admits by Pod Security's strictest level alone."""
+    enforce = "pod-security.kubernetes.io/enforce"
+    labels = {enforce: "restricted", f"{enforce}-version": "latest"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
 def take_down(say: Callable[[str], None]) -> None:
