@@ -1,6 +1,15 @@
+{{- /* A full reference, else the tag that somebody gave, else the digest that the chart was released with, else the chart's version. */}}
 {{- define "platform.image" -}}
 {{- $images := .root.Values.images -}}
-{{- get ($images.overrides | default dict) .name | default (printf "%s/%s:%s" $images.registry (index $images.names .name) ($images.tag | default .root.Chart.AppVersion)) -}}
+{{- $image := printf "%s/%s" $images.registry (index $images.names .name) -}}
+{{- $digest := get ($images.digests | default dict) .name -}}
+{{- if get ($images.overrides | default dict) .name -}}
+{{- get $images.overrides .name -}}
+{{- else if and $digest (not $images.tag) -}}
+{{- printf "%s@%s" $image $digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image ($images.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
 {{- end }}
 
 {{- define "platform.selector" -}}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fraud_local import paths, version
 from fraud_local.real_images import bases, chart_package, publish
@@ -58,17 +59,28 @@ def test_a_digest_is_read_from_either_tool() -> None:
     assert publish._digest_text(f"{DIGEST}\n").strip() == DIGEST
 
 
-def test_a_released_chart_names_every_image_in_full() -> None:
-    """Ours by digest, sinks and console as the image that they share, the trial stores' from their projects."""
-    images = {recipe.name: f"r/{recipe.name}@{DIGEST}" for recipe in RECIPES}
+IMAGES = {recipe.name: f"registry.example.com/pay/{recipe.name}@{DIGEST}" for recipe in RECIPES}
+
+
+def test_a_released_chart_names_every_image() -> None:
+    """Ours by registry and digest, sinks and console as the image that they share, the trial stores' from their projects."""
     upstream = (CHART / "upstream-images.yaml").read_text()
-    references = chart_package.overrides(images, upstream)
+    text = chart_package.released_values(
+        (CHART / "values.yaml").read_text(), "registry.example.com/pay", IMAGES, upstream
+    )
+    images = yaml.safe_load(text)["images"]
+    assert images["registry"] == "registry.example.com/pay" and images["tag"] == ""
+    assert set(images["digests"].values()) == {DIGEST}
+    assert {"redis", "postgres", "prometheus", "objects"} == images["overrides"].keys()
     schema: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
-    names = schema["properties"]["images"]["properties"]["overrides"]["propertyNames"]["enum"]
-    assert references.keys() == set(names)
-    assert references["sinks"] == images["serving"]
-    assert "redis" in references["redis"]
-    assert (CHART / "values.yaml").read_text().count(chart_package.EMPTY) == 1
+    names = {*images["digests"], *images["overrides"]}
+    assert names == set(images["names"]) == set(schema["definitions"]["image"]["enum"])
+
+
+def test_values_without_a_place_for_the_images_are_refused() -> None:
+    """A release whose chart named none of its images would be found out by its users only."""
+    with pytest.raises(LocalError, match="registry"):
+        chart_package.released_values("images: {}\n", "registry.example.com/pay", IMAGES, "    redis: r:7\n")
 
 
 def test_base_images_are_those_of_all_dockerfiles() -> None:

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fraud_local import paths
+from fraud_local.real_images.recipes import REGISTRY
 from fraud_local.shell import LocalError, run
 from fraud_local.version import CHART, project_version
 
 # Images of the chart that are another's under a name of their own.
 SAME = {"sinks": "serving", "console": "serving"}
-EMPTY = "  overrides: {}\n"
 
 
 def helm() -> str:
@@ -31,24 +31,44 @@ def helm() -> str:
     return program
 
 
-def overrides(images: Mapping[str, str], upstream: str) -> dict[str, str]:
-    """Full references for every image of the chart: ours as published, the trial stores' from upstream-images.yaml."""
+def digests(images: Mapping[str, str]) -> dict[str, str]:
+    """The digest of every image of ours by the chart's names, from the published references."""
+    own = {name: reference.partition("@")[2] for name, reference in images.items()}
+    return {**own, **{name: own[image] for name, image in SAME.items()}}
+
+
+def trial_stores(upstream: str) -> dict[str, str]:
+    """Full references of the trial stores' images, from the text of upstream-images.yaml."""
     stores = dict(re.findall(r"^    (\w+): (\S+)$", upstream, re.M))
     if not stores:
         raise LocalError("upstream-images.yaml names no image")
-    return {**images, **{name: images[image] for name, image in SAME.items()}, **stores}
+    return stores
 
 
-def package(images: Mapping[str, str], target: Path) -> Path:
-    """The chart with those images as its defaults, packed by helm into ``target``; LocalError where the values have no place for them."""
+def released_values(values: str, registry: str, images: Mapping[str, str], upstream: str) -> str:
+    """The text of values.yaml with a release's images as defaults; LocalError where it has no place for them.
+
+    Ours have their registry apart from their digests, so that who has a mirror names that alone.
+    """
+    defaults = {
+        f"  registry: {REGISTRY}\n": f"  registry: {registry}\n",
+        "  digests: {}\n": f"  digests: {json.dumps(digests(images))}\n",
+        "  overrides: {}\n": f"  overrides: {json.dumps(trial_stores(upstream))}\n",
+    }
+    for line, released in defaults.items():
+        if values.count(line) != 1:
+            raise LocalError(f"the chart's values have no line {line.strip()!r} for a release's images")
+        values = values.replace(line, released)
+    return values
+
+
+def package(registry: str, images: Mapping[str, str], target: Path) -> Path:
+    """The chart with the images that were published there as its defaults, packed by helm into ``target``."""
     with tempfile.TemporaryDirectory() as folder:
         chart = Path(folder) / CHART.name
         shutil.copytree(CHART, chart)
-        values = (chart / "values.yaml").read_text()
-        if values.count(EMPTY) != 1:
-            raise LocalError(f"the chart's values have no line {EMPTY.strip()!r} for the images' digests")
-        references = overrides(images, (CHART / "upstream-images.yaml").read_text())
-        (chart / "values.yaml").write_text(values.replace(EMPTY, f"  overrides: {json.dumps(references)}\n"))
+        file, upstream = chart / "values.yaml", (CHART / "upstream-images.yaml").read_text()
+        file.write_text(released_values(file.read_text(), registry, images, upstream))
         run(helm(), "package", chart, "--destination", target)
     return target / f"{CHART.name}-{project_version()}.tgz"
 

@@ -59,7 +59,7 @@ def publish(release: Release) -> Path:
         for platform in release.platforms.split(","):
             target = OUT / f"{name}-{platform.replace('/', '-')}.cdx.json"
             sbom.write_published(image, platform, code_version(), target, release.local)
-    package = chart_package.package(images, OUT)
+    package = chart_package.package(release.registry, images, OUT)
     chart_package.push(package, f"oci://{release.registry}/charts", release.local)
     say(f"published under {release.registry}: {len(images)} images and the chart {project_version()}")
     return package
