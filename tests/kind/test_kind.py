@@ -13,19 +13,15 @@ from fraud_local import kind
 from fraud_testing import pages
 from fraud_testing.required import require
 
-NODE = f"{kind.NAME}-control-plane"
-
 
 def commands() -> list[pages.Block]:
-    """The README's blocks for Docker, then those that follow on either way: the native node's own is left out."""
-    with_docker = pages.blocks("elsewhere", "README.md")
+    """The README's blocks for Docker with images of this clone, then those that follow on every way.
+
+    A release's block is left out, and so is the native node's own.
+    """
+    with_docker = [block for block in pages.blocks("elsewhere", "README.md") if "oci://" not in block.text]
     either = [block for block in pages.blocks("cluster", "README.md") if "make cluster-up" not in block.text]
-    return [*with_docker, *(pages.Block(block.page, block.runner, _on_kind(block.text)) for block in either)]
-
-
-def _on_kind(text: str) -> str:
-    """As the README says: what makes a folder on the node is done inside of it."""
-    return text.replace("install -d ", f"docker exec {NODE} install -d ")
+    return [*with_docker, *either]
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def readme(values: str, chart: dict[str, Any]) -> str:
         "",
         chart["description"],
         "",
-        f"Needs Kubernetes {chart['kubeVersion'].removesuffix('-0')} and helm 3.8 or newer, and the operators of Strimzi, Flink, KubeRay and "
+        f"Needs Kubernetes {chart['kubeVersion'].removesuffix('-0')} and helm 3.14 or newer, and the operators of Strimzi, Flink, KubeRay and "
         "KServe. `upstream-images.yaml` names the trial stores' images for every cluster but the native node. Upgrading, uninstalling "
         "and what stays: docs/install.md of the repository.",
         "",
