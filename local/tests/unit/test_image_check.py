@@ -15,7 +15,7 @@ from fraud_local import paths
 from fraud_local.real_images import archive, confined, on_debian, roots, sbom
 from fraud_local.real_images.recipes import RECIPES, Recipe
 
-RECIPE = Recipe("serving", "serving", ("contracts",), ("fraud_contracts",), ())
+RECIPE = Recipe("serving", "serving", ("contracts",), ("fraud_contracts",), (), ("opt/plugins/*.jar",))
 SITE = "opt/serving-env/lib/python3.11/site-packages"
 LOCK = "Some_Package==1.0 \\\n    --hash=sha256:0\nother[extra]==2 \\\n    --hash=sha256:1\n"
 GOOD: dict[str, bytes] = {
@@ -23,6 +23,8 @@ GOOD: dict[str, bytes] = {
     f"{SITE}/other-2.dist-info/METADATA": b"",
     f"{SITE}/fraud_contracts-0.1.0.dist-info/METADATA": b"",
     f"{SITE}/other/tests/server.key": b"-----BEGIN RSA PRIVATE KEY-----",
+    f"{SITE}/other/.env": b"",
+    "opt/plugins/s3.jar": b"",
 }
 SETTINGS: dict[str, Any] = {"User": "1000", "Env": ["PATH=/bin", "HOME=/tmp"]}
 
@@ -70,6 +72,13 @@ def test_an_image_as_it_must_be_has_no_fault(tmp_path: Path) -> None:
         ({}, {"User": "0:0"}, "its user is 0:0, not a number"),
         ({f"{SITE}/pytest-8.4.2.dist-info/METADATA": b""}, {}, "packages that its lock doesn't name: pytest"),
         ({f"{SITE}/.wh.other-2.dist-info": b""}, {}, "it lacks packages of its lock: other"),
+        ({"opt/plugins/.wh.s3.jar": b""}, {}, "it has no opt/plugins/*.jar"),
+        ({f"{SITE}/fraud_contracts/.env": b""}, {}, "fraud_contracts/.env may hold credentials"),
+        (
+            {f"{SITE}/fraud_contracts/k.py": b"-----BEGIN PRIVATE KEY-----"},
+            {},
+            "fraud_contracts/k.py holds a private key",
+        ),
         ({"root/.netrc": b""}, {}, "/root/.netrc may hold credentials"),
         ({"etc/pip.conf": b""}, {}, "/etc/pip.conf may hold credentials"),
         ({"srv/k": b"-----BEGIN PRIVATE KEY-----\n"}, {}, "/srv/k holds a private key"),

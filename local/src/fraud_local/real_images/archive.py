@@ -95,10 +95,16 @@ def _add_layer(content: ImageContent, tar: tarfile.TarFile) -> None:
 
 
 def _holds_key(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: PurePosixPath) -> bool:
-    if not entry.isreg() or entry.size > _KEY_BYTES or "site-packages" in path.parts:
+    if not entry.isreg() or entry.size > _KEY_BYTES or _brought_by_others(path):
         return False
     stream = tar.extractfile(entry)
     return stream is not None and _PRIVATE_KEY.search(stream.read()) is not None
+
+
+def _brought_by_others(path: PurePosixPath) -> bool:
+    """Whether it lies in a Python package that isn't ours."""
+    folder, _, package = str(path).partition("site-packages/")
+    return folder != str(path) and not package.startswith("fraud_")
 
 
 def _remove(content: ImageContent, marker: PurePosixPath) -> None:
@@ -128,8 +134,11 @@ def _problems(recipe: Recipe, content: ImageContent, lock: str, environ: Mapping
         yield f"it holds packages that its lock doesn't name: {', '.join(surplus)}"
     if absent := sorted(wanted - content.distributions):
         yield f"it lacks packages of its lock: {', '.join(absent)}"
+    for pattern in recipe.holds:
+        if not any(PurePosixPath(path).match(pattern) for path in content.files):
+            yield f"it has no {pattern}"
     for path in sorted(content.every_file):
-        if _CREDENTIAL_FILES.fullmatch(path) and "site-packages" not in path:
+        if _CREDENTIAL_FILES.fullmatch(path) and not _brought_by_others(PurePosixPath(path)):
             yield f"/{path} may hold credentials"
     for path in content.keys:
         yield f"/{path} holds a private key"

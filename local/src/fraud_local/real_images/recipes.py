@@ -17,7 +17,7 @@ class Recipe:
     """One image.
 
     ``folder`` holds its Dockerfile and its lock, ``sources`` are the folders whose wheels it has, all modules of ``packages``
-    can be imported there, and each command line of ``starts`` ends with 0.
+    can be imported there, each command line of ``starts`` ends with 0, and each pattern of ``holds`` is the path of some file.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Recipe:
     sources: tuple[str, ...]
     packages: tuple[str, ...]
     starts: tuple[tuple[str, ...], ...]
+    holds: tuple[str, ...] = ()
 
     @property
     def dockerfile(self) -> Path:
@@ -58,6 +59,8 @@ RECIPES = (
         ("fraud_contracts", "fraud_pipelines", "fraud_flink"),
         # Flink's operator mounts over this folder; it can't make one in an image.
         (("test", "-d", "/opt/flink/pod-template"), ("java", "-version"), ("flink", "--version")),
+        # Without it a job of a detector on s3:// doesn't start, and no program says so before.
+        ("opt/flink/plugins/s3-fs-hadoop/*.jar",),
     ),
     Recipe(
         "ray",
