@@ -9,7 +9,7 @@
 # Helm installs the CRDs of Strimzi, Flink and KubeRay once and never upgrades them: before raising one of these
 # versions, apply the new CRDs with `kubectl apply --server-side`. KServe's CRDs are a chart of their own and do follow.
 #
-# Continuous integration has no Docker and so no such cluster: it doesn't run this script.
+# `make kind-up` runs it, as the workflow kind.yml does; `make test` has no Docker, so no such cluster either, and doesn't.
 set -euo pipefail
 
 # KServe's webhooks get their certificates from it. Its chart is published by OCI from 1.18 on; KServe 0.20.0 is tested with 1.17.0, and
