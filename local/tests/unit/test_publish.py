@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fraud_local import paths, version
 from fraud_local.real_images import bases, chart_package, publish
 from fraud_local.real_images.containers import Tool
 from fraud_local.real_images.recipes import RECIPES
-from fraud_local.shell import LocalError
+from fraud_local.shell import CommandError, LocalError
 
 DIGEST = f"sha256:{'0' * 64}"
 CHART = paths.CLONE / "charts" / "fraud-platform"
@@ -50,6 +51,36 @@ def test_buildah_builds_a_list_and_pushes_it(registry: str, secure: str) -> None
     assert f"--manifest={reference}" in build
     assert push[:3] == ["manifest", "push", "--all"]
     assert {f"--tls-verify={secure}", "--digestfile=/answer", f"docker://{reference}"} <= set(push)
+
+
+@dataclass(frozen=True)
+class Buildah(Tool):
+    """It has one list, or fails in another way."""
+
+    name: str = "buildah"
+    code: int = 0
+    commands: list[tuple[str, ...]] = field(default_factory=list)
+
+    def run(self, *arguments: str | Path) -> str:
+        self.commands.append(tuple(map(str, arguments)))
+        if self.code and "exists" in arguments:
+            raise CommandError(("buildah",), self.code, "")
+        return ""
+
+
+@pytest.mark.parametrize(("code", "removed"), [(0, True), (1, False)])
+def test_an_earlier_builds_list_goes_first(code: int, removed: bool) -> None:
+    """buildah would add to it, and push images of another build; where there is none there is nothing to do."""
+    tool = Buildah(code=code)
+    publish.forget(publish.Release(tool, "registry.example.com/pay", "linux/amd64", {}), RECIPES[0])
+    reference = RECIPES[0].reference("registry.example.com/pay")
+    assert (("manifest", "rm", reference) in tool.commands) is removed
+
+
+def test_a_storage_that_cant_be_asked_is_an_error() -> None:
+    """It isn't taken for one without a list."""
+    with pytest.raises(CommandError):
+        publish.forget(publish.Release(Buildah(code=125), "r.example.com/p", "linux/amd64", {}), RECIPES[0])
 
 
 def test_a_digest_is_read_from_either_tool() -> None:

@@ -22,7 +22,7 @@ from fraud_local.real_images import build as images_build
 from fraud_local.real_images import chart_package, containers, sbom
 from fraud_local.real_images.containers import Tool
 from fraud_local.real_images.recipes import RECIPES, Recipe
-from fraud_local.shell import LocalError, main, say
+from fraud_local.shell import CommandError, LocalError, main, say
 from fraud_local.version import code_version, project_version
 
 OUT = paths.CLONE / "build" / "release"
@@ -70,6 +70,7 @@ def push(release: Release, recipe: Recipe) -> str:
     reference = recipe.reference(release.registry)
     say(f"{reference} for {release.platforms} ...")
     answer = OUT / f"{recipe.name}.answer"
+    forget(release, recipe)
     for command in push_commands(release, recipe, answer):
         release.tool.show(*command)
     digest = re.search(r"sha256:[0-9a-f]{64}", _digest_text(answer.read_text()))
@@ -77,6 +78,20 @@ def push(release: Release, recipe: Recipe) -> str:
         raise LocalError(f"{release.tool.name} told no digest of {reference}")
     answer.unlink()
     return f"{release.registry}/{recipe.name}@{digest[0]}"
+
+
+def forget(release: Release, recipe: Recipe) -> None:
+    """Takes away buildah's list of an image's platforms; a build adds to one that is there, and pushes what an earlier one had."""
+    if release.tool.name != "buildah":
+        return
+    reference = recipe.reference(release.registry)
+    try:
+        release.tool.run("manifest", "exists", reference)
+    except CommandError as error:
+        if error.code != 1:  # 1 is its word for no
+            raise
+        return
+    release.tool.run("manifest", "rm", reference)
 
 
 def push_commands(release: Release, recipe: Recipe, answer: Path) -> list[list[str]]:
