@@ -24,7 +24,7 @@ WRITE ?=
 CONTAINER ?=
 IMAGES ?=
 REGISTRY ?=
-PLATFORMS ?= linux/amd64,linux/arm64
+PLATFORMS ?=
 TAG ?=
 CHAOS ?=
 ROUNDS ?= 30
@@ -187,8 +187,8 @@ release-version: ## Whether TAG= is the tag of the chart's version
 	@$(BOOT) fraud_local.version "$(TAG)"
 
 .PHONY: publish
-publish: ## Images, SBOMs and chart of this version into REGISTRY=host/path, for PLATFORMS=linux/amd64,linux/arm64
-	@$(BOOT) fraud_local.real_images.publish --registry "$(REGISTRY)" --platforms "$(PLATFORMS)" --container "$(CONTAINER)"
+publish: ## Images, SBOMs and chart of this version into REGISTRY=host/path, for amd64 and arm64; PLATFORMS=linux/amd64 for one
+	@$(BOOT) fraud_local.real_images.publish --registry "$(REGISTRY)" $(if $(PLATFORMS),--platforms "$(PLATFORMS)") --container "$(CONTAINER)"
 
 .PHONY: release-check
 release-check: ## The same into a registry of this machine that goes again (root of a Debian machine)

@@ -150,17 +150,31 @@ volumes of that name by hand. */}}
 {{- end -}}
 {{- end }}
 
+{{- /* What the trial's object store calls its one user. */}}
+{{- define "platform.trialAccessKey" -}}
+fraud
+{{- end }}
+
+{{- /* Of a Secret with an object store's keys: those that it must have, and all. */}}
+{{- define "platform.requiredStorageKeys" -}}
+AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+{{- end }}
+
+{{- define "platform.storageKeys" -}}
+{{ include "platform.requiredStorageKeys" . }} AWS_REGION AWS_ENDPOINT_URL
+{{- end }}
+
 {{- /* Keys of the platform's object store, under AWS's names behind a prefix; none where a role opens it. */}}
 {{- define "platform.storageEnv" -}}
 {{- $root := .root }}
 {{- $prefix := .prefix }}
 {{- if $root.Values.storage.existingSecret }}
-{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_REGION" "AWS_ENDPOINT_URL" }}
+{{- range include "platform.storageKeys" . | splitList " " }}
 - name: {{ $prefix }}{{ . }}
   valueFrom: {secretKeyRef: {name: {{ $root.Values.storage.existingSecret }}, key: {{ . }}, optional: true}}
 {{- end }}
 {{- else if include "platform.trialBucket" $root }}
-- {name: {{ $prefix }}AWS_ACCESS_KEY_ID, value: fraud}
+- {name: {{ $prefix }}AWS_ACCESS_KEY_ID, value: {{ include "platform.trialAccessKey" . }}}
 - name: {{ $prefix }}AWS_SECRET_ACCESS_KEY
   valueFrom: {secretKeyRef: {name: {{ $root.Release.Name }}-stores, key: OBJECTS_PASSWORD}}
 - {name: {{ $prefix }}AWS_REGION, value: us-east-1}
@@ -184,7 +198,7 @@ volumes of that name by hand. */}}
 {{- $secrets := lookup "v1" "Secret" .Release.Namespace "" }}
 {{- if and $storage.existingSecret (hasKey $secrets "items") }}
 {{- $data := (lookup "v1" "Secret" .Release.Namespace $storage.existingSecret).data | default dict }}
-{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+{{- range include "platform.requiredStorageKeys" . | splitList " " }}
 {{- if not (index $data .) }}
 {{- fail (printf "\n\nstorage.existingSecret: Secret %s in %s isn't there or lacks %s: make it first\n" $storage.existingSecret $.Release.Namespace .) }}
 {{- end }}

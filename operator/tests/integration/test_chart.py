@@ -205,6 +205,8 @@ def test_values_are_checked() -> None:
     """A mistyped value is refused by the chart's schema."""
     with pytest.raises(AssertionError, match="storage"):
         render("storage.uri=ftp://x")
+    with pytest.raises(AssertionError, match="storage"):
+        render("storage.uri=s3://bank/../x")
 
 
 NODE = ("storage.uri=file:///data/fraud/x", "storage.nodeFolder.enabled=true")

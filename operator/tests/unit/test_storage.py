@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
+import re
 from concurrent.futures import Executor, Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +29,7 @@ from fraud_operator.storage import faults
 from fraud_testing import flink_cluster
 from fraud_testing.healthy import NOW, STORES, healthy_facts, make_detector
 
+ROOT = Path(__file__).resolve().parents[3]
 KEYS = {
     "AWS_ACCESS_KEY_ID": "id",
     "AWS_SECRET_ACCESS_KEY": "key",
@@ -72,6 +76,36 @@ def test_a_bad_uri_is_named_with_the_remedy(uri: str, remedy: str) -> None:
     """What is no bucket, or lies outside of the node's folder, is a fault of spec.storage.uri that says what to write."""
     [fault] = faults(uri, False, NODE)
     assert fault.path == "spec.storage.uri" and remedy in fault.message
+
+
+S3_URIS = {
+    "s3://bank": True,
+    "s3://bank/": True,
+    "s3://my.bank-1/a/b=c/_d.e": True,
+    "s3://bank/..a/b.": True,
+    "s3://": False,
+    "s3://ab": False,
+    "s3://Bank/a": False,
+    "s3://a..b/x": False,
+    "s3://-bank": False,
+    "s3://bank//x": False,
+    "s3://bank/a b": False,
+    "s3://bank/a?x=1": False,
+    "s3://bank/..": False,
+    "s3://bank/../x": False,
+    "s3://bank/x/./y": False,
+    "s3://bank/x/./": False,
+}
+
+
+@pytest.mark.parametrize(("uri", "allowed"), S3_URIS.items())
+def test_chart_and_operator_take_the_same_uris(uri: str, allowed: bool) -> None:
+    """What the chart's schema lets in as the platform's storage is no fault of any detector, and what it refuses would be one."""
+    schema = json.loads((ROOT / "charts/fraud-platform/values.schema.json").read_text())
+    rule = schema["properties"]["storage"]["properties"]["uri"]
+    chart = re.search(rule["pattern"], uri) is not None and not re.search(rule["not"]["pattern"], uri)
+    detector = on(StorageSettings(uri=uri))
+    assert (chart, faults(detector.storage_uri, True, StorageSettings()) == []) == (allowed, allowed)
 
 
 def test_a_nodes_folder_needs_the_charts_switch() -> None:

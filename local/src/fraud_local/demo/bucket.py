@@ -18,7 +18,6 @@ from fraud_contracts import names, object_store
 from fraud_local.demo.kubectl import Kubectl
 
 PORT = 9000
-ACCESS_KEY = "fraud"
 
 
 class Bucket:
@@ -35,12 +34,16 @@ class Bucket:
         assert place is not None
         secret = self._kube.get("-n", self._platform, "secret", f"{self._platform}-stores")
         password = base64.b64decode(secret["data"]["OBJECTS_PASSWORD"]).decode()
-        with self._kube.forward(f"svc/{self._platform}-objects", self._platform, PORT) as port:
+        objects = f"{self._platform}-objects"
+        store = self._kube.get("-n", self._platform, "deployment", objects)
+        (container,) = store["spec"]["template"]["spec"]["containers"]
+        variables = {one["name"]: one.get("value") for one in container["env"]}
+        with self._kube.forward(f"svc/{objects}", self._platform, PORT) as port:
             yield S3Store(
                 place.bucket,
                 prefix=place.folder or None,
                 endpoint=f"http://127.0.0.1:{port}",
-                access_key_id=ACCESS_KEY,
+                access_key_id=variables["ROOT_ACCESS_KEY_ID"],
                 secret_access_key=password,
                 region=object_store.DEFAULT_REGION,
                 client_options={"allow_http": True},
