@@ -17,11 +17,16 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{- define "platform.labels" -}}
+{{- /* Without the version: a trial store's Pod is not made anew, without a volume with no data, where nothing of it has changed. */}}
+{{- define "platform.storePodLabels" -}}
 app.kubernetes.io/name: fraud-platform
 {{ include "platform.selector" . }}
 app.kubernetes.io/part-of: fraud-platform
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
+{{- define "platform.labels" -}}
+{{ include "platform.storePodLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- end }}
 
@@ -203,6 +208,27 @@ AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
 {{- fail (printf "\n\nstorage.existingSecret: Secret %s in %s isn't there or lacks %s: make it first\n" $storage.existingSecret $.Release.Namespace .) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* What these values would take away from detectors that are there: what they keep, and the operator that lets them go. */}}
+{{- define "platform.checkDetectors" -}}
+{{- $detectors := (lookup "fraudplatform.dev/v1alpha1" "FraudDetector" "" "").items | default list }}
+{{- $store := printf "%s-objects" .Release.Name }}
+{{- $keeping := list }}
+{{- $left := list }}
+{{- range $detectors }}
+{{- $name := printf "%s/%s" .metadata.namespace .metadata.name }}
+{{- $keeping = append $keeping $name }}
+{{- if and .metadata.finalizers $.Values.operator.watchNamespaces (not (has .metadata.namespace $.Values.operator.watchNamespaces)) }}
+{{- $left = append $left $name }}
+{{- end }}
+{{- end }}
+{{- if and $keeping (not (include "platform.trialBucket" .)) (lookup "apps/v1" "Deployment" .Release.Namespace $store) }}
+{{- fail (printf "\n\nstorage, trial.objects.enabled: these values take the trial's object store %s away, with what detectors keep in it. Give the values that it was installed with, or delete the detectors first: %s\n" $store (join ", " $keeping)) }}
+{{- end }}
+{{- if $left }}
+{{- fail (printf "\n\noperator.watchNamespaces: nobody would look after these detectors, nor let them be deleted: %s. Name their namespaces, too, or delete them first\n" (join ", " $left)) }}
 {{- end }}
 {{- end }}
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.object_store import KEYS
 from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.ownership import snapshot
+from fraud_testing.api_server import binary
 from fraud_testing.kafka import wait_for
-from fraud_testing.operator_process import OperatorProcess, find, install, render
+from fraud_testing.operator_process import CHART, OperatorProcess, find, install, render
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -113,6 +117,30 @@ def test_every_pod_of_the_chart_is_confined() -> None:
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert {"startupProbe", "readinessProbe", "livenessProbe"} & container.keys()
             assert not container["image"].endswith(":latest")
+
+
+def test_another_version_leaves_the_trial_stores_pods_alone(tmp_path: Path) -> None:
+    """Without a volume a Pod that is made anew has lost its data; MLflow alone has an image of ours, which has the version's tag."""
+    newer = tmp_path / "chart"
+    shutil.copytree(CHART, newer)
+    text = (CHART / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(re.sub(r"(?m)^(appV|v)ersion: .*$", r"\1ersion: 99.0.0", text))
+
+    def templates(chart: Path) -> dict[str, Any]:
+        values = ("-f", str(CHART / "upstream-images.yaml"), "--kube-version", "1.34.4")
+        command = [str(binary("helm")), "template", "fraud-platform", str(chart), *values]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        made = {
+            d["metadata"]["name"].removeprefix("fraud-platform-"): d["spec"]["template"]
+            for d in yaml.load_all(printed, yaml.CSafeLoader)
+            if d and d["kind"] == "Deployment"
+        }
+        made["mlflow"]["spec"]["containers"][0].pop("image")
+        return {name: template for name, template in made.items() if name != "operator"}
+
+    before, after = templates(CHART), templates(newer)
+    assert before.keys() == {"mlflow", "redis", "postgres", "prometheus", "objects"}
+    assert before == after
 
 
 def test_stores_can_be_the_users_own() -> None:

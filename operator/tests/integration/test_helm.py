@@ -257,6 +257,23 @@ def test_a_storage_class_that_is_there_is_taken(upgraded: Kube, helm: Helm, serv
         helm.must("upgrade", *RELEASE, *settings, "--dry-run=server")
 
 
+def test_an_upgrade_keeps_what_detectors_have_in_the_trials_object_store(upgraded: Kube, helm: Helm) -> None:
+    """Values that take it away are refused with its name and the detectors'; it would go with all their data."""
+    message = helm.refused("upgrade", *RELEASE, "--set", "trial.objects.enabled=false")
+    assert "the trial's object store fraud-platform-objects" in message and "payments/rules" in message
+    assert upgraded.get(BY_KIND["Deployment"], NAMESPACE, "fraud-platform-objects") is not None
+
+
+def test_an_upgrade_leaves_no_detector_without_an_operator(upgraded: Kube, helm: Helm) -> None:
+    """Namespaces to be watched must be those of all detectors, whose finalizers nobody else would take off."""
+    watch = ("--set", f"operator.watchNamespaces={{{NAMESPACE}}}")
+    message = helm.refused("upgrade", *RELEASE, *watch)
+    assert "operator.watchNamespaces" in message and "payments/rules" in message
+    helm.must(
+        "upgrade", *RELEASE, "--set", f"operator.watchNamespaces={{{NAMESPACE},payments}}", "--dry-run=server"
+    )
+
+
 def test_helms_test_leaves_alone_what_it_didnt_make(
     upgraded: Kube, helm: Helm, hooks: HookPods, operator: OperatorProcess
 ) -> None:
