@@ -1,19 +1,21 @@
 """Puts a file of labelled payments where training looks for it: ``python -m fraud_ray.upload NAME [URL]``.
 
 It comes from an address, else from standard input, which a broken connection ends as if the file had ended. So the file gets its
-name only once it is seen to be whole; until then it has one that training leaves out. Nothing is ever replaced: training takes
-each file once, and a second one under a name would change what a model was made from.
+name only once it is seen to be whole; until then it has one of its own that training leaves out. No file that is there is replaced:
+training takes each once, and a second one under a name would change what a model was made from. Two uploads of one name that end at
+the same moment aren't told apart, as Arrow can't ask a store to rename on a condition.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import os
+import secrets
 import sys
 import urllib.request
 import zlib
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import BinaryIO, Final, cast
 
 from pyarrow import fs
@@ -25,6 +27,8 @@ from fraud_ray.history_files import SUFFIXES, file_system
 
 CHUNK: Final = 1 << 20
 TIMEOUT: Final = 60.0
+# A file of an object store gets its name by one copy, which may have no more bytes than this.
+LARGEST_COPY: Final = 5 << 30
 # zlib's number for: a gzip file, found by its header.
 _GZIP: Final = 31
 _PARQUET: Final = b"PAR1"
@@ -84,24 +88,52 @@ def check_name(name: str) -> None:
         )
 
 
-def upload(source: BinaryIO, system: fs.FileSystem, folder: str, name: str) -> int:
-    """The bytes written to ``<folder>/<name>``. UploadError where that is there already, or the source isn't whole."""
-    check_name(name)
-    target = f"{folder}/{name}"
-    parent, _, last = target.rpartition("/")
+def largest(system: fs.FileSystem) -> int | None:
+    """The bytes that a file may have there; None where there is no such bound."""
+    return LARGEST_COPY if isinstance(system, fs.S3FileSystem) else None
+
+
+def check_size(size: int, most: int | None) -> None:
+    """UploadError for a file that is too large."""
+    if most is not None and size > most:
+        raise UploadError(
+            f"the file has more than {most} bytes, which an object store doesn't copy to a file's name at once: split it into files of "
+            "names of their own; training reads them all"
+        )
+
+
+def check_free(system: fs.FileSystem, target: str) -> None:
+    """UploadError where a file is there already."""
     if system.get_file_info(target).type is not fs.FileType.NotFound:
         raise UploadError(f"{target} is there already: give the file another name")
+
+
+def upload(source: BinaryIO, system: fs.FileSystem, folder: str, name: str, size: int | None = None) -> int:
+    """The bytes written to ``<folder>/<name>``. ``size``: those that the source says it has.
+
+    UploadError where a file of that name is there already, where it is too large, or where the source isn't whole.
+    """
+    check_name(name)
+    most, target = largest(system), f"{folder}/{name}"
+    parent, _, last = target.rpartition("/")
+    check_size(size or 0, most)
+    check_free(system, target)
     if isinstance(system, fs.LocalFileSystem):
         system.create_dir(parent)
-    part, whole = f"{parent}/.{last}.part", Wholeness(name)
+    # Of this upload alone: another one of the name has its own.
+    part, whole = f"{parent}/.{last}.{secrets.token_hex(8)}.part", Wholeness(name)
     # An object store's file comes into being when the stream is closed, also where the source broke off.
     try:
         with system.open_output_stream(part, compression=None) as out:
             while chunk := source.read(CHUNK):
                 whole.add(chunk)
+                check_size(whole.size, most)
                 out.write(chunk)
+        if size is not None and whole.size < size:
+            raise UploadError(f"the source broke off after {whole.size} of {size} bytes")
         if fault := whole.fault():
             raise UploadError(f"the file is not whole: {fault}. {whole.size} bytes came")
+        check_free(system, target)
         system.move(part, target)
     except BaseException:
         if system.get_file_info(part).type is not fs.FileType.NotFound:
@@ -120,12 +152,14 @@ def place(config: DetectorConfig) -> tuple[fs.FileSystem, str, str]:
     return system, folder, uri
 
 
-def _open(url: str) -> BinaryIO:
+def fetch(url: str) -> tuple[BinaryIO, int | None]:
+    """What lies at an address, and how many bytes its server says that it has."""
     if not url.startswith(("http://", "https://")):
         raise UploadError(
             f"{url!r}: give an address that begins with http:// or https://, or none and the file itself on standard input"
         )
-    return cast(BinaryIO, urllib.request.urlopen(url, timeout=TIMEOUT))  # noqa: S310 - checked above
+    answer = urllib.request.urlopen(url, timeout=TIMEOUT)  # noqa: S310 - checked above
+    return cast(BinaryIO, answer), answer.length
 
 
 def main(arguments: list[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -138,9 +172,13 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] = os.env
         config = load_config(environ)
         check_name(options.name)
         system, folder, uri = place(config)
-        with _open(options.url) if options.url else nullcontext(sys.stdin.buffer) as source:
-            size = upload(source, system, folder, options.name)
-    except (FraudError, OSError) as error:
+        if options.url:
+            source, declared = fetch(options.url)
+            with source:
+                size = upload(source, system, folder, options.name, declared)
+        else:
+            size = upload(sys.stdin.buffer, system, folder, options.name)
+    except (FraudError, OSError, http.client.HTTPException) as error:
         sys.stdout.write(f"not uploaded: {error}\n")
         return 1
     sys.stdout.write(

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from pyarrow import fs
 
-from fraud_ray.upload import CHUNK, UploadError, upload
+from fraud_ray.upload import CHUNK, UploadError, largest, upload
 
 CSV = b"id,time,amount,card,shop,is_fraud\na1,1,1.00,4000,corner,0\n"
 
@@ -83,6 +83,42 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(UploadError, match="another name"):
         send(tmp_path, "a.csv", CSV * 2)
     assert (tmp_path / "history/a.csv").read_bytes() == CSV
+
+
+def test_two_uploads_of_one_name_dont_mix(tmp_path: Path) -> None:
+    """Each has a part of its own: the first to end is the file, whole, and the other is refused."""
+
+    class Slow(io.BytesIO):
+        """While it is read, another upload of the name comes and ends."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == 0:
+                send(tmp_path, "a.csv", CSV * 2)
+            return super().read(size)
+
+    with pytest.raises(UploadError, match="another name"):
+        upload(Slow(CSV), fs.LocalFileSystem(), str(tmp_path / "history"), "a.csv")
+    assert (tmp_path / "history/a.csv").read_bytes() == CSV * 2
+    assert names(tmp_path) == ["history/a.csv"]
+
+
+@pytest.mark.parametrize("declared", [len(CSV), None])
+def test_a_file_that_cant_be_moved_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: int | None
+) -> None:
+    """Before anything is sent where its size is known, else when it has become too large; the refusal says to split it."""
+    monkeypatch.setattr("fraud_ray.upload.largest", lambda _: len(CSV) - 1)
+    source = io.BytesIO(CSV)
+    with pytest.raises(UploadError, match="split it"):
+        upload(source, fs.LocalFileSystem(), str(tmp_path), "a.csv", declared)
+    assert (source.tell() == 0) is (declared is not None)
+    assert names(tmp_path) == []
+
+
+def test_an_object_store_moves_five_gibibytes_at_most() -> None:
+    """Its one copy; a node's disk has no such bound."""
+    store = fs.S3FileSystem(endpoint_override="127.0.0.1:9", scheme="http", anonymous=True)
+    assert (largest(store), largest(fs.LocalFileSystem())) == (5 * 1024**3, None)
 
 
 @pytest.mark.parametrize("name", ["a.txt", ".a.csv", "_old/a.csv", "2025//a.csv", "/a.csv", "../a.csv"])
