@@ -198,7 +198,9 @@ def test_the_chart_grants_the_named_secrets_only() -> None:
     platform = find(documents, "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
     assert Platform.model_validate_json(platform).pull_secrets == ("registry",)
     everywhere = render("images.pullSecrets[0].name=registry")
-    assert not [d for d in everywhere if d["kind"] == "Role" and d["metadata"]["name"] == role["metadata"]["name"]]
+    assert not [
+        d for d in everywhere if d["kind"] == "Role" and d["metadata"]["name"] == role["metadata"]["name"]
+    ]
 
 
 def test_the_charts_settings_of_pods_reach_the_operator() -> None:
