@@ -69,8 +69,12 @@ test-broker: envs programs ## The broker killed 30 times under the worker's tran
 test-kind: env-operator ## The README's commands on kind, from an empty Docker host to a decision
 	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run kind
 
+.PHONY: test-scale
+test-scale: env-operator programs ## 200 idle detectors for five minutes, the operator killed beside another (12 minutes); DETECTORS=40 IDLE_SECONDS=60 for fewer
+	@PYTHON="$(PYTHON)" FRAUD_DETECTORS="$(DETECTORS)" FRAUD_IDLE_SECONDS="$(IDLE_SECONDS)" tests/run scale
+
 .PHONY: accept
-accept: test-broker test-chaos ## The long runs that make test leaves out, each a target of its own, too
+accept: test-broker test-scale test-chaos ## The long runs that make test leaves out, each a target of its own, too
 
 .PHONY: bench
 bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them

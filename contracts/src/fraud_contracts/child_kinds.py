@@ -93,6 +93,7 @@ CHILD_KINDS: Final = (
 LISTED_KINDS: Final = tuple(kind for kind in CHILD_KINDS if kind.listed)
 
 NAMESPACE: Final = Kind("v1", "Namespace", "namespaces")
+CRD: Final = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions")
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
 STORAGE_CLASS: Final = Kind("storage.k8s.io/v1", "StorageClass", "storageclasses")
 DETECTOR: Final = Kind(names.API_VERSION, names.KIND, names.PLURAL)

@@ -15,10 +15,10 @@ from kubernetes.client import ApiClient
 
 from fraud_contracts import log
 from fraud_contracts.background import end_process, watched
-from fraud_contracts.child_kinds import DETECTOR
 from fraud_contracts.config import METRICS_PORT
 from fraud_operator import handlers, leader
 from fraud_operator.events import Recorder
+from fraud_operator.indexed import IndexedKube, Indexes
 from fraud_operator.kube import Kube, load_client
 from fraud_operator.leader import Leader
 from fraud_operator.liveness import Pulse, health_server
@@ -30,6 +30,8 @@ from fraud_operator.settings import Platform, load_platform
 from fraud_operator.watches import Watches
 
 LOG: Final = logging.getLogger("fraud_operator")
+# Passes wait so long for a list of each kind, then they ask for what wasn't had.
+LISTED_SECONDS: Final = 30.0
 
 
 async def operate(
@@ -56,7 +58,7 @@ async def operate(
     try:
         await _first(elected, stop)
         if not stop.is_set():
-            await _act(Kube(api, one.leads), platform, namespaces, pulse, one, stop)
+            await _act(api, platform, namespaces, pulse, one, stop)
     finally:
         pulse.ready = lambda: False
         beat.cancel()
@@ -72,29 +74,31 @@ async def _first(*events: asyncio.Event) -> None:
 
 
 async def _act(
-    kube: Kube, platform: Platform, namespaces: Sequence[str], pulse: Pulse, one: Leader, stop: asyncio.Event
+    api: ApiClient,
+    platform: Platform,
+    namespaces: Sequence[str],
+    pulse: Pulse,
+    one: Leader,
+    stop: asyncio.Event,
 ) -> None:
+    indexes = Indexes()
+    kube = IndexedKube(api, indexes, one.leads)
     reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
-    passes = Passes(reconciler.reconcile, OperatorMeters(), reconciler.secrets_differ, one.leads)
+    passes = Passes(reconciler.reconcile, OperatorMeters(), reconciler.glances.look, one.leads)
     pulse.hung = passes.hung
     passes.start()
-    # kopf's stream may come late where a kind is missing; what is there already is taken up at once.
-    scopes: Sequence[str | None] = namespaces or (None,)
-    for namespace in scopes:
-        for body in await asyncio.to_thread(kube.list, DETECTOR, namespace):
-            passes.ask(body["metadata"]["namespace"], body["metadata"]["name"])
     loop = asyncio.get_running_loop()
 
     def ask(namespace: str, name: str) -> None:
         with suppress(RuntimeError):  # the loop has just ended, and with it everything that could be asked
             loop.call_soon_threadsafe(passes.ask, namespace, name)
 
-    watches = Watches(kube, namespaces, ask)
-    watches.start()
+    watches = Watches(kube.live, namespaces, ask, indexes)
+    await asyncio.to_thread(watches.start, LISTED_SECONDS)
     LOG.info("started", extra={"data": {"namespaces": list(namespaces) or "all"}})
     try:
         await kopf.operator(
-            registry=handlers.registry(passes),
+            registry=handlers.registry(passes, indexes),
             settings=handlers.settings(),
             clusterwide=not namespaces,
             namespaces=list(namespaces),

@@ -19,7 +19,7 @@ from fraud_contracts.child_kinds import BY_KIND, Kind
 from fraud_operator.desired.child import Child
 from fraud_operator.kube import ApiError, ConflictError, Kube, UnknownKindError, UnreachableError
 from fraud_operator.objects import ChildKey, Json
-from fraud_operator.ownership import is_ours
+from fraud_operator.ownership import applied_no_more, is_ours
 
 # (kind, namespace, name) of any object.
 ObjectKey = tuple[str, str, str]
@@ -66,8 +66,8 @@ class ApplyReport:
 class Applier:
     """Remembers a digest of what it wrote last: an unchanged child isn't sent to the server again.
 
-    The memory is only a shortcut: without it (a new process) each child is applied once, and the server leaves an
-    unchanged object's resourceVersion as it is.
+    A new process, which remembers nothing, reads from managedFields what was applied; where they don't tell, it applies the
+    child once more, and the server leaves an unchanged object's resourceVersion as it is.
     """
 
     kube: Kube
@@ -99,8 +99,12 @@ class Applier:
             self._disown(kind, body, live, report)
         key = (child.kind, body["metadata"]["namespace"], child.name)
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        if live is not None and covers(live, body) and (child.once or self._digests.get(key) == digest):
-            return
+        if live is not None and covers(live, body):
+            if child.once or self._digests.get(key) == digest:
+                return
+            if applied_no_more(live, body):
+                self._digests[key] = digest
+                return
         try:
             once = live is None and child.once
             after = self.kube.create(kind, body) if once else self._put(kind, body, report)
@@ -156,12 +160,17 @@ class Applier:
             report.repaired.append(f"{kind.kind} {name}: {fields}")
             return after
 
-    def delete(self, live: Json, report: ApplyReport) -> None:
-        meta = live["metadata"]
+    def delete(self, live: Json, uid: str, report: ApplyReport) -> None:
+        """Deletes a child of the detector of this uid, if it is that still."""
+        kind, meta = BY_KIND[live["kind"]], live["metadata"]
         if meta.get("deletionTimestamp"):
             return
         try:
-            if self.kube.delete(BY_KIND[live["kind"]], meta["namespace"], meta["name"], meta.get("uid")):
+            # ``live`` may be a moment old, and someone may have taken the child over since.
+            now = self.kube.refresh(kind, meta["namespace"], meta["name"])
+            if now is None or now["metadata"].get("uid") != meta.get("uid") or not is_ours(now, uid):
+                return
+            if self.kube.delete(kind, meta["namespace"], meta["name"], meta.get("uid")):
                 report.written.append((live["kind"], meta["name"], "deleted"))
         except UnreachableError:
             raise

@@ -243,7 +243,7 @@ class Removal:
         """Our children of a kind, none where it isn't installed; ApiError where the list is refused."""
         uid = str(self.body["metadata"]["uid"])
         try:
-            children = self.kube.list(BY_KIND[kind], self._namespace, f"{names.UID_LABEL}={uid}")
+            children = self.kube.children(BY_KIND[kind], self._namespace, uid)
         except UnknownKindError:
             return []
         return [child for child in children if is_ours(child, uid)]

@@ -36,6 +36,8 @@ class Finalizer:
         meta = body["metadata"]
         if names.FINALIZER not in meta.get("finalizers", []):
             return PassResult(settled=True, ready=False)
+        if not terminating and not meta.get("deletionTimestamp"):
+            return PassResult(settled=False, ready=False)  # a namesake, made since the one that was to go
 
         def post_event(reason: str, message: str, warning: bool) -> None:
             self.recorder.post_for(body, reason, message, warning=warning)

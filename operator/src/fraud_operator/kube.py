@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -23,11 +23,17 @@ import urllib3
 from kubernetes import client, config
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import Kind
+from fraud_contracts.child_kinds import BY_KIND, Kind
 from fraud_contracts.errors import FraudError
 from fraud_operator.objects import Json
 
 TIMEOUT: Final = (5.0, 30.0)
+# A watch on which not even a bookmark comes for so long is dead, though nobody has closed it.
+SILENCE: Final = 150.0
+# Objects in one answer of a list.
+PAGE: Final = 500
+JSON_TYPE: Final = "application/json"
+Listing = list[Json]
 # A server that is asked too much, or has just learned a kind ("storage is (re)initializing"), answers 429 and for how long to wait;
 # half a minute is waited at most, since other detectors wait behind.
 _PATIENCE: Final = urllib3.Retry(
@@ -88,6 +94,10 @@ class NotLeadingError(UnreachableError):
     pass
 
 
+def unknown_kind(kind: Kind) -> UnknownKindError:
+    return UnknownKindError(404, f"the API server has no {kind.kind} ({kind.api_version})")
+
+
 def load_client(kubeconfig: str | None = None) -> client.ApiClient:
     """Credentials of the Pod's service account, else of a kubeconfig."""
     settings = client.Configuration()
@@ -128,7 +138,7 @@ class Kube:
         path: str,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
-        content: str = "application/json",
+        content: str = JSON_TYPE,
     ) -> Json:
         if method != "GET":
             self.check_lead()
@@ -158,10 +168,10 @@ class Kube:
         path: str,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
-        content: str = "application/json",
+        content: str = JSON_TYPE,
         **options: Any,
     ) -> Any:
-        headers: dict[str, str] = {"Accept": "application/json", "User-Agent": names.FIELD_MANAGER}
+        headers: dict[str, str] = {"Accept": JSON_TYPE, "User-Agent": names.FIELD_MANAGER}
         if body is not None:
             headers["Content-Type"] = content
         pairs: list[tuple[str, str]] = []
@@ -192,29 +202,46 @@ class Kube:
 
     def list(self, kind: Kind, namespace: str | None, labels: str = "") -> list[Json]:
         """UnknownKindError where the API server doesn't know the kind; an empty list means that there is none."""
-        try:
-            answer = self._call("GET", kind.path(namespace), {"labelSelector": labels} if labels else None)
-        except ApiError as error:
-            if error.status == 404:
-                raise UnknownKindError(
-                    404, f"the API server has no {kind.kind} ({kind.api_version})"
-                ) from error
-            raise
-        items = answer.get("items") or []
-        # Items of a list come without these two.
-        return [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in items]
+        return [item for _, items in self.pages(kind, namespace, labels) for item in items]
+
+    def pages(self, kind: Kind, namespace: str | None, labels: str = "") -> Iterator[tuple[str, Listing]]:
+        """(resourceVersion of the whole list, its next objects); UnknownKindError where the API server doesn't know the kind."""
+        query = {"limit": str(PAGE), **({"labelSelector": labels} if labels else {})}
+        while True:
+            try:
+                answer = self._call("GET", kind.path(namespace), query)
+            except ApiError as error:
+                if error.status == 404:
+                    raise unknown_kind(kind) from error
+                raise
+            meta = answer.get("metadata") or {}
+            # Items of a list come without these two.
+            items = answer.get("items") or []
+            yield (
+                str(meta.get("resourceVersion", "")),
+                [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in items],
+            )
+            if not meta.get("continue"):
+                return
+            query = {**query, "continue": str(meta["continue"])}
 
     def watch(
-        self, kind: Kind, namespace: str | None, labels: str, seconds: int
+        self, kind: Kind, namespace: str | None, choice: Mapping[str, str], seconds: int
     ) -> Iterator[tuple[str, Json]]:
-        """(event, object) of what is there and of what happens to it, for so many seconds or as long as the server likes.
+        """(event, object) of what happens, for so many seconds or as long as the server likes.
 
-        The selector is the server's to apply: what isn't ours never comes over the wire.
+        ``choice`` has labelSelector or fieldSelector, so that what isn't ours never comes over the wire, and the resourceVersion to
+        go on from; without one, what is there comes first. A BOOKMARK comes about once a minute, with nothing but a
+        resourceVersion, so that a stream on which nothing comes at all is a dead one: UnreachableError. ApiError with the status
+        410 asks for a new list, UnknownKindError says that the kind is gone.
         """
-        query = {"watch": "1", "labelSelector": labels, "timeoutSeconds": str(seconds)}
-        timeout = urllib3.Timeout(connect=TIMEOUT[0], read=seconds + TIMEOUT[1])
-        answer = self._send("GET", kind.path(namespace), query, timeout=timeout, preload_content=False)
+        query = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds), **choice}
+        timeout = urllib3.Timeout(connect=TIMEOUT[0], read=SILENCE)
+        path = kind.path(namespace)
+        answer = self._send("GET", path, query, timeout=timeout, preload_content=False)
         try:
+            if answer.status == 404:
+                raise unknown_kind(kind)
             if answer.status != 200:
                 raise ApiError(answer.status, f"no watch of {kind.kind}: HTTP {answer.status}")
             rest = b""
@@ -234,37 +261,62 @@ class Kube:
             answer.close()
             answer.release_conn()
 
+    # Reads that a pass makes of what there is of a detector; IndexedKube answers them from what it watches.
+
+    @property
+    def live(self) -> Kube:
+        """A client that asks the API server itself, always."""
+        return self
+
+    def children(self, kind: Kind, namespace: str, uid: str) -> Listing:
+        """The objects of a kind that bear the label of a detector's uid; UnknownKindError where there is no such kind."""
+        return self.list(kind, namespace, f"{names.UID_LABEL}={uid}")
+
+    def pods(self, namespace: str, detector: str, components: Collection[str]) -> Listing:
+        """The Pods that bear the labels of a detector and of one of these components."""
+        chosen = f"{names.COMPONENT_LABEL} in ({','.join(components)})"
+        return self.list(BY_KIND["Pod"], namespace, f"{names.DETECTOR_LABEL}={detector},{chosen}")
+
+    def refresh(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        """An object as it is this moment, from the API server itself."""
+        return self.get(kind, namespace, name)
+
+    def forget(self, kind: Kind, namespace: str, name: str) -> None:
+        """Drops what is kept of an object: who reads it next asks the API server."""
+
     def apply(self, kind: Kind, body: Json, *, force: bool = False) -> Json:
         """Server-side apply under our field manager; ``force`` takes the fields that we name from whoever owns them."""
         path = kind.path(body["metadata"]["namespace"], body["metadata"]["name"])
         return self._write(kind, "PATCH", path, body, "application/apply-patch+yaml", force=force)
 
     def create(self, kind: Kind, body: Json) -> Json:
-        return self._write(kind, "POST", kind.path(body["metadata"]["namespace"]), body, "application/json")
+        return self._write(kind, "POST", kind.path(body["metadata"]["namespace"]), body, JSON_TYPE)
 
     def _write(
         self, kind: Kind, method: str, path: str, body: Json, content: str, *, force: bool = False
     ) -> Json:
         query = {"fieldManager": names.FIELD_MANAGER, **({"force": "true"} if force else {})}
         try:
-            return self._call(method, path, query, body, content)
+            answer = self._call(method, path, query, body, content)
         except ApiError as error:
             # A missing object or namespace is named in the details; an unknown path has none.
             if error.status == 404 and not error.details.get("name"):
-                raise UnknownKindError(
-                    404, f"the API server has no {kind.kind} ({kind.api_version})"
-                ) from error
+                raise unknown_kind(kind) from error
             raise
+        self._wrote(kind, body["metadata"]["namespace"], body["metadata"]["name"], answer)
+        return answer
 
     def merge(self, kind: Kind, namespace: str, name: str, body: Json, part: str = "") -> Json:
         """JSON merge patch: for the detector's own finalizers and status, which are small and wholly ours."""
-        return self._call(
+        answer = self._call(
             "PATCH",
             kind.path(namespace, name, part),
             {"fieldManager": names.FIELD_MANAGER},
             body,
             "application/merge-patch+json",
         )
+        self._wrote(kind, namespace, name, answer)
+        return answer
 
     def delete(self, kind: Kind, namespace: str, name: str, uid: str | None = None) -> bool:
         """False where it is gone already. ``uid`` guards against deleting a namesake made meanwhile."""
@@ -272,9 +324,13 @@ class Kube:
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         try:
-            self._call("DELETE", kind.path(namespace, name), body=body)
+            answer = self._call("DELETE", kind.path(namespace, name), body=body)
         except ApiError as error:
             if error.status == 404:
                 return False
             raise
+        self._wrote(kind, namespace, name, answer)
         return True
+
+    def _wrote(self, kind: Kind, namespace: str, name: str, answer: Json) -> None:
+        """Each write ends here: ``answer`` is the object as it is now, or a Status where it is gone."""

@@ -26,12 +26,14 @@ LOG: Final = logging.getLogger(__name__)
 # A Lease that stayed as it was for so long may be taken.
 LEASE_SECONDS: Final = 8
 # The holder renews it so often, and writes nothing once so much time has passed since it last did.
-RENEW_SECONDS: Final = 2.0
+RENEW_SECONDS: Final = 1.5
 WRITE_SECONDS: Final = 6.0
 # Who stands by looks so often.
 LOOK_SECONDS: Final = 1.0
+# After a failure.
+RETRY_SECONDS: Final = 0.5
 # Connecting, answering: a renewal that takes longer is as good as none.
-TIMEOUT: Final = (2.0, 2.0)
+TIMEOUT: Final = (1.0, 4.0)
 POD_ENV: Final = "POD_NAME"
 
 
@@ -85,7 +87,7 @@ class Leader:
         """Writes no more, and lets another take the Lease at once."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(2 * sum(TIMEOUT))
+            self._thread.join(sum(TIMEOUT))
         if not self._version:
             return
         try:
@@ -96,6 +98,7 @@ class Leader:
     def _run(self) -> None:
         failed = False
         while not self._stop.is_set():
+            asked = self.clock()
             try:
                 self.look()
                 failed = False
@@ -103,7 +106,8 @@ class Leader:
                 if not failed:
                     LOG.warning("lease can't be looked after", extra={"data": self._data(str(error))})
                 failed = True
-            self._stop.wait(RENEW_SECONDS if self._version else LOOK_SECONDS)
+            pause = RENEW_SECONDS if self._version else LOOK_SECONDS
+            self._stop.wait(RETRY_SECONDS if failed else max(0.0, asked + pause - self.clock()))
 
     def look(self) -> None:
         """Renews the Lease, takes it if it is free, or notes whose it is. ApiError where the API server gives no answer."""

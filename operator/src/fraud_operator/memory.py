@@ -32,23 +32,21 @@ SECRET: Final = BY_KIND["Secret"]
 
 @dataclass
 class DetectorMemory:
-    """By namespace and name. All but the Secrets' versions hold the UID: a later namesake begins anew."""
+    """By namespace and name, each with the UID: a later namesake begins anew."""
 
     kube: Kube
     _keys: dict[DetectorKey, tuple[str, dict[str, str]]] = field(default_factory=dict)
     _rollout: dict[DetectorKey, tuple[str, Release, RolloutState]] = field(default_factory=dict)
-    _secret_versions: dict[DetectorKey, dict[str, str | None]] = field(default_factory=dict)
     _valid_specs: dict[DetectorKey, tuple[str, DetectorSpec]] = field(default_factory=dict)
 
     def restore(self, detector: Detector, facts: Facts, previous: Mapping[str, Any]) -> Facts:
         """The facts with the rollout as this operator left it, since nobody else writes it.
 
-        Also remembers the Secrets, and puts keys that were damaged back into theirs.
+        Also remembers the keys, and puts those that were damaged back into their Secret.
         """
         key = (detector.namespace, detector.name)
-        secrets = self._read_secrets(*key)
-        self._secret_versions[key] = {name: _resource_version(secret) for name, secret in secrets.items()}
-        values = (secrets[names.keys(detector.name)] or {}).get("data") or {}
+        secret = self.kube.get(SECRET, detector.namespace, names.keys(detector.name))
+        values = (secret or {}).get("data") or {}
         keys, before = decoded_keys(values), self.keys(detector)
         if before is not None and values and (keys is None or keys[TOKEN_KEY] != before[TOKEN_KEY]):
             keys = {**before, **(keys or {}), TOKEN_KEY: before[TOKEN_KEY]}
@@ -124,21 +122,6 @@ class DetectorMemory:
         text = (((body or {}).get("data")) or {}).get(key, "")
         return str(text) if body is not None and wrote(body, "f:data", f"f:{key}") else ""
 
-    def secrets_differ(self, namespace: str, name: str) -> bool:
-        versions = self._secret_versions.get((namespace, name))
-        if versions is None:
-            return False
-        secrets = self._read_secrets(namespace, name)
-        return {secret: _resource_version(body) for secret, body in secrets.items()} != versions
-
     def forget(self, namespace: str, name: str) -> None:
-        for memory in (self._keys, self._rollout, self._secret_versions, self._valid_specs):
+        for memory in (self._keys, self._rollout, self._valid_specs):
             memory.pop((namespace, name), None)
-
-    def _read_secrets(self, namespace: str, name: str) -> dict[str, Json | None]:
-        wanted = (names.keys(name), names.stores(name))
-        return {secret: self.kube.get(SECRET, namespace, secret) for secret in wanted}
-
-
-def _resource_version(secret: Json | None) -> str | None:
-    return None if secret is None else str(secret["metadata"].get("resourceVersion"))

@@ -155,7 +155,7 @@ class Observer:
         return self._registries[key]
 
     def _log_in(self, registry: Registry, namespace: str, secret: str) -> None:
-        body = self.kube.get(BY_KIND["Secret"], namespace, secret)
+        body = self.kube.live.get(BY_KIND["Secret"], namespace, secret)
         if body is None:
             raise StoreError(
                 "mlflow", f"spec.stores.mlflow.secretRef: there is no Secret {secret} in {namespace}"
@@ -202,11 +202,7 @@ class Observer:
 
     def _replicas(self, detector: Detector, children: Mapping[tuple[str, str], Json]) -> tuple[Replica, ...]:
         """Every running replica of the data path, asked directly: a Service would hide the one that lags."""
-        pods = self.kube.list(
-            BY_KIND["Pod"],
-            detector.namespace,
-            f"{names.DETECTOR_LABEL}={detector.name},{names.COMPONENT_LABEL} in ({','.join(DATA_PATH)})",
-        )
+        pods = self.kube.pods(detector.namespace, detector.name, DATA_PATH)
         asked = [pod for pod in pods if _alive(pod) and _of_the_data_path(pod, detector, children)]
         return tuple(self._pool.map(_ask, asked))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -46,6 +47,49 @@ def wrote(child: Json, *path: str) -> bool:
     )
 
 
+def applied_no_more(child: Json, body: Json) -> bool:
+    """Whether all that our field manager has applied is in ``body``, so that applying ``body`` would take no field away.
+
+    False where that can't be told, as after a change of the API version.
+    """
+    entries = [
+        entry
+        for entry in child["metadata"].get("managedFields") or []
+        if entry.get("manager") == names.FIELD_MANAGER and entry.get("operation") == "Apply"
+    ]
+    return len(entries) == 1 and (
+        entries[0].get("apiVersion") == body["apiVersion"] and _within(entries[0].get("fieldsV1") or {}, body)
+    )
+
+
+def _within(fields: Mapping[str, Any], value: Any) -> bool:
+    """Whether each field of a managedFields entry is in a value: ``f:`` names a key, ``k:`` an item by its keys, ``v:`` one by value."""
+    for path, below in fields.items():
+        what, _, name = path.partition(":")
+        if what == "f" and isinstance(value, Mapping) and name in value:
+            inner = value[name]
+        elif what == "k" and isinstance(value, list):
+            keys = json.loads(name)
+            # A key that we leave out has the server's default.
+            items = [
+                item
+                for item in value
+                if isinstance(item, Mapping) and all(item.get(k, v) == v for k, v in keys.items())
+            ]
+            if not items:
+                return False
+            inner = items[0]
+        elif what == "v" and isinstance(value, list) and json.loads(name) in value:
+            inner = None
+        elif what == ".":
+            continue
+        else:
+            return False
+        if below and not _within(below, inner):
+            return False
+    return True
+
+
 def snapshot(
     kube: Kube, namespace: str, uid: str, pool: Executor | None = None
 ) -> tuple[dict[ChildKey, Json], set[str]]:
@@ -56,7 +100,7 @@ def snapshot(
 
     def listed(kind: Kind) -> list[Json] | None:
         try:
-            return kube.list(kind, namespace, f"{names.UID_LABEL}={uid}")
+            return kube.children(kind, namespace, uid)
         except UnknownKindError:
             return None
 

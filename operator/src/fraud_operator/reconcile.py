@@ -27,6 +27,7 @@ from fraud_operator.detector_keys import new_keys
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
 from fraud_operator.finalizer import Finalizer, set_finalizer
+from fraud_operator.glances import Glances
 from fraud_operator.kube import ApiError, Kube, UnreachableError
 from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
@@ -59,16 +60,15 @@ class Reconciler:
     memory: DetectorMemory = field(init=False)
     finalizer: Finalizer = field(init=False)
     references: References = field(init=False)
+    glances: Glances = field(init=False)
 
     def __post_init__(self) -> None:
         self.applier = Applier(self.kube)
         self.memory = DetectorMemory(self.kube)
-        self.finalizer = Finalizer(self.kube, self.recorder)
+        # What ends a detector must know how things are, not how they were a moment ago.
+        self.finalizer = Finalizer(self.kube.live, self.recorder)
         self.references = References(self.kube)
-
-    def secrets_differ(self, namespace: str, name: str) -> bool:
-        """Whether a Secret of the detector was changed or deleted since its last pass: no event tells of that."""
-        return self.memory.secrets_differ(namespace, name)
+        self.glances = Glances(self.kube)
 
     def reconcile(self, namespace: str, name: str) -> PassResult:
         body = self.kube.get(DETECTOR, namespace, name)
@@ -77,18 +77,18 @@ class Reconciler:
             return PassResult(settled=True, ready=None)
         terminating = deletion.is_terminating(self.kube, namespace)
         if terminating or body["metadata"].get("deletionTimestamp"):
-            return self._finalize(body, terminating)
+            return self._finalize(namespace, name, terminating)
         previous = body.get("status") or {}
         detector, errors = self._parse(body)
         facts = None
         if detector is not None and not errors:
-            facts = self.observer.observe(detector, self.clock())
+            facts = self._observe(detector)
             errors = changes.check(detector, facts.children)
         if errors or detector is None or facts is None:
             detector = self._last_valid(body, previous)
             if detector is None:
                 return self._refuse(body, errors, previous)
-            facts = self.observer.observe(detector, self.clock())
+            facts = self._observe(detector)
         else:
             self.memory.keep_valid_spec(detector)
         if names.FINALIZER not in body["metadata"].get("finalizers", []):
@@ -102,10 +102,17 @@ class Reconciler:
         self._end_streams(detector, facts, report)
         return self._publish(detector, body, facts, report, previous, errors)
 
-    def _finalize(self, body: Json, terminating: bool) -> PassResult:
-        result = self.finalizer.advance(body, terminating, self.clock())
+    def _observe(self, detector: Detector) -> Facts:
+        self.glances.keep(detector)
+        return self.observer.observe(detector, self.clock())
+
+    def _finalize(self, namespace: str, name: str, terminating: bool) -> PassResult:
+        body = self.kube.live.get(DETECTOR, namespace, name)
+        result = PassResult(settled=True, ready=None)
+        if body is not None:
+            result = self.finalizer.advance(body, terminating, self.clock())
         if result.ready is None:
-            self._forget(body["metadata"]["namespace"], body["metadata"]["name"])
+            self._forget(namespace, name)
         return result
 
     def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
@@ -158,7 +165,7 @@ class Reconciler:
             self._apply(child, facts, report)
         left = surplus(facts.children, detector.uid, children, _kept(detector, facts))
         for child_left in (*left, *self.references.leftovers(detector)):
-            self.applier.delete(child_left, report)
+            self.applier.delete(child_left, detector.uid, report)
         self.memory.keep_rollout(detector, release, state)
         for action in actions:
             self._carry_out(detector, action, report)
@@ -246,6 +253,8 @@ class Reconciler:
         self.memory.forget(namespace, name)
         self.observer.forget(namespace, name)
         self.references.forget(namespace, name)
+        self.glances.forget(namespace, name)
+        self.kube.forget(DETECTOR, namespace, name)
 
     def _training(self, detector: Detector, facts: Facts, report: ApplyReport) -> str | None:
         """The revision whose RayJob is wanted; None also after a failed one was deleted to be made anew."""
@@ -255,7 +264,7 @@ class Reconciler:
         if job is None and facts.models.trained is not None:
             return None
         if training.due_again(training.outcome(job), facts.now) and job is not None:
-            self.applier.delete(job, report)
+            self.applier.delete(job, detector.uid, report)
             return None
         return facts.revision
 

@@ -24,9 +24,7 @@ from fraud_operator.objects import Json
 from fraud_operator.ownership import is_ours
 from fraud_operator.settings import Platform
 
-# What is there seldom goes away, and hurts only the next Pod then.
-GOOD_MS: Final = 10 * 60_000
-# The platform's own are the same for all detectors, so one look serves them all.
+# The platform's own are the same for all detectors, so one look serves them all. Nothing tells when they change.
 SHARED_MS: Final = 30_000
 DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 _SECRET: Final = BY_KIND["Secret"]
@@ -137,46 +135,39 @@ def lacking_class(platform: Platform, classes: list[Json]) -> Lacking | None:
 
 @dataclass
 class References:
-    """Asks the API server, and seldom: ``_good`` are detectors that lacked nothing, by uid and generation, until when (ms)."""
+    """``kube`` knows the Secrets that a spec names from when they were last glanced at; the platform's are asked for here."""
 
     kube: Kube
-    _good: dict[DetectorKey, tuple[str, int, int]] = field(default_factory=dict)
     _logins: tuple[int, str | None, tuple[Lacking, ...]] = (0, None, ())
     _classes: tuple[int, list[Json] | None] = (0, None)
-    _without_logins: set[str] = field(default_factory=set)
+    _without_logins: set[DetectorKey] = field(default_factory=set)
 
     def add(self, detector: Detector, facts: Facts) -> Facts:
         """The facts with the platform's logins and with all that lacks."""
         document, lacking = self._read_logins(detector.platform, facts.now)
-        own = (*self._lacking_secrets(detector, facts.now), *self._lacking_class(detector, facts))
+        own = (*self._lacking_secrets(detector), *self._lacking_class(detector, facts))
         return replace(facts, logins=document, lacking=(*lacking, *own))
 
     def leftovers(self, detector: Detector) -> Iterator[Json]:
         """The copy of logins that the platform no longer has. Its settings are read once, so one look a detector is enough."""
-        if detector.platform.pull_secrets or detector.uid in self._without_logins:
+        key = (detector.namespace, detector.name)
+        if detector.platform.pull_secrets or key in self._without_logins:
             return
-        live = self.kube.get(_SECRET, detector.namespace, names.pull_secret(detector.name))
+        live = self.kube.live.get(_SECRET, detector.namespace, names.pull_secret(detector.name))
         if live is not None and is_ours(live, detector.uid):
             yield live
         else:
-            self._without_logins.add(detector.uid)
+            self._without_logins.add(key)
 
     def forget(self, namespace: str, name: str) -> None:
-        uid, _, _ = self._good.pop((namespace, name), ("", 0, 0))
-        self._without_logins.discard(uid)
+        self._without_logins.discard((namespace, name))
 
-    def _lacking_secrets(self, detector: Detector, now: int) -> list[Lacking]:
-        key = (detector.namespace, detector.name)
-        uid, generation, until = self._good.get(key, ("", 0, 0))
-        if (uid, generation) == (detector.uid, detector.generation) and now < until:
-            return []
+    def _lacking_secrets(self, detector: Detector) -> list[Lacking]:
         looked = [
             lacking_in(one, detector.namespace, self.kube.get(_SECRET, detector.namespace, one.secret))
             for one in secret_references(detector)
         ]
-        lacking = [one for one in looked if one is not None]
-        self._good[key] = (detector.uid, detector.generation, now if lacking else now + GOOD_MS)
-        return lacking
+        return [one for one in looked if one is not None]
 
     def _read_logins(self, platform: Platform, now: int) -> tuple[str | None, tuple[Lacking, ...]]:
         if not platform.pull_secrets:
@@ -184,7 +175,7 @@ class References:
         until, document, lacking = self._logins
         if now >= until:
             secrets = {
-                name: self.kube.get(_SECRET, platform.namespace, name) for name in platform.pull_secrets
+                name: self.kube.live.get(_SECRET, platform.namespace, name) for name in platform.pull_secrets
             }
             document, lacking = merged_logins(platform, secrets)
             self._logins = (now + SHARED_MS, document, lacking)

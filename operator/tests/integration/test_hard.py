@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from fraud_operator.detector_keys import new_keys
 from fraud_operator.kube import Kube
 from fraud_operator.ownership import snapshot
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutPhase, RolloutState
+from fraud_testing.api_server import received
 from fraud_testing.child_edits import edit
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, install, render
@@ -356,7 +356,7 @@ def test_twenty_idle_detectors_write_nothing(own_server: Any, kube: Kube, idle: 
 
     def writes() -> list[tuple[float, str]]:
         mine = [w for w in own_server.api.writes() if (w.get("objectRef") or {}).get("namespace") in spaces]
-        return [(_seconds(w["requestReceivedTimestamp"]), f"{w['verb']} {w['requestURI']}") for w in mine]
+        return [(received(w), f"{w['verb']} {w['requestURI']}") for w in mine]
 
     last = max(moment for moment, _ in writes())
     while time.time() - last < IDLE_SECONDS:
@@ -368,7 +368,3 @@ def test_twenty_idle_detectors_write_nothing(own_server: Any, kube: Kube, idle: 
         body = kube.get(DETECTOR, namespace, "payments")
         assert body is not None and body["status"]["conditions"]
         assert len(children(kube, namespace, body["metadata"]["uid"])) >= 30
-
-
-def _seconds(stamp: str) -> float:
-    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()

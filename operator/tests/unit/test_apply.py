@@ -8,7 +8,7 @@ import pytest
 
 from fraud_contracts import names
 from fraud_operator.apply import covers
-from fraud_operator.ownership import surplus
+from fraud_operator.ownership import applied_no_more, surplus
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,62 @@ def test_only_what_is_provably_ours_is_surplus(case: str) -> None:
     children = surplus({("any", "one"): live}, UID, [])
     assert children == ([live] if case in OURS else [])
     assert surplus({("any", "one"): live}, UID, [], [("any", "one")]) == []
+
+
+SERVICE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "d", "namespace": "n", "labels": {"a": "1"}, "finalizers": ["x/y"]},
+    "spec": {"ports": [{"port": 80, "name": "http"}], "selector": {}},
+}
+FIELDS: dict[str, Any] = {
+    "f:metadata": {"f:labels": {".": {}, "f:a": {}}, "f:finalizers": {'v:"x/y"': {}}},
+    "f:spec": {
+        "f:ports": {'k:{"port":80,"protocol":"TCP"}': {".": {}, "f:name": {}, "f:port": {}}},
+        "f:selector": {},
+    },
+}
+
+
+def _entry(fields: dict[str, Any] = FIELDS, **more: str) -> dict[str, Any]:
+    ours = {"manager": names.FIELD_MANAGER, "operation": "Apply", "apiVersion": "v1"}
+    return {**ours, "fieldsV1": fields, **more}
+
+
+def _live(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {**SERVICE, "metadata": {**SERVICE["metadata"], "managedFields": list(entries)}}
+
+
+def test_what_was_applied_and_is_wanted_is_not_applied_again() -> None:
+    """Our entry names nothing that the wanted body lacks, so applying it would take nothing away; others' entries don't count."""
+    others = _entry({"f:spec": {"f:type": {}}}, manager="kubectl", operation="Update")
+    assert applied_no_more(_live(others, _entry()), SERVICE)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"f:metadata": {"f:labels": {"f:b": {}}}},
+        {"f:metadata": {"f:finalizers": {'v:"x/z"': {}}}},
+        {"f:spec": {"f:ports": {'k:{"port":81,"protocol":"TCP"}': {"f:port": {}}}}},
+        {"f:spec": {"f:ports": {'k:{"port":80,"protocol":"TCP"}': {"f:nodePort": {}}}}},
+        {"f:spec": {"f:selector": {"f:app": {}}}},
+        {"f:data": {}},
+        {"f:spec": {"f:ports": {"i:0": {}}}},
+    ],
+)
+def test_what_was_applied_and_is_wanted_no_more_is_taken_away(fields: dict[str, Any]) -> None:
+    """A label, a list's item, a field of it, a whole part: what our entry names and the body lacks asks for an apply."""
+    assert not applied_no_more(_live(_entry(fields)), SERVICE)
+
+
+def test_without_our_own_word_a_child_is_applied() -> None:
+    """No entry of ours, one of another API version, or two of them tell nothing."""
+    for entries in (
+        [],
+        [_entry(manager="kubectl")],
+        [_entry(operation="Update")],
+        [_entry(apiVersion="v2")],
+        [_entry()] * 2,
+    ):
+        assert not applied_no_more(_live(*entries), SERVICE)

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fraud_operator import passes
+from fraud_operator.glances import Glance
 from fraud_operator.meters import OperatorMeters
 from fraud_operator.passes import Passes
 
@@ -26,15 +27,15 @@ class Outcome:
     unwatched: bool = False
 
 
-def unchanged(namespace: str, name: str) -> bool:
-    return False
+def unchanged(namespace: str, name: str) -> Glance:
+    return Glance(differs=False, requests=0)
 
 
 def operate(
     monkeypatch: pytest.MonkeyPatch,
     run: Callable[[str, str], Any],
     until: Callable[[Passes], Awaitable[object]],
-    glance: Callable[[str, str], bool] = unchanged,
+    glance: Callable[[str, str], Glance] = unchanged,
     **more: Any,
 ) -> None:
     """A queue with one detector, until ``until`` is over."""
@@ -61,15 +62,15 @@ async def happens(fact: Callable[[], object]) -> None:
 def test_a_glance_that_breaks_costs_no_later_glance(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unforeseen error while a detector is glanced at is logged, and the next glance asks for a pass all the same."""
     monkeypatch.setattr(passes, "GLANCE", 0.01)
-    monkeypatch.setattr(passes, "BETWEEN_GLANCES", 0.01)
+    monkeypatch.setattr(passes, "A_SECRET", 0.01)
     glances: list[str] = []
     looks: list[str] = []
 
-    def glance(namespace: str, name: str) -> bool:
+    def glance(namespace: str, name: str) -> Glance:
         glances.append(name)
         if len(glances) == 1:
             raise KeyError("data")
-        return True
+        return Glance(differs=True, requests=1)
 
     def run(namespace: str, name: str) -> Any:
         looks.append(name)
@@ -79,16 +80,16 @@ def test_a_glance_that_breaks_costs_no_later_glance(monkeypatch: pytest.MonkeyPa
 
 
 def test_many_detectors_are_glanced_at_no_faster_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two glances there is a pause, however many detectors there are, and each has its turn."""
+    """After a glance there is a pause for each request of it, however many detectors there are, and each has its turn."""
     monkeypatch.setattr(passes, "GLANCE", 0.01)
-    monkeypatch.setattr(passes, "BETWEEN_GLANCES", 0.02)
+    monkeypatch.setattr(passes, "A_SECRET", 0.005)
     moments: list[float] = []
     glanced: set[str] = set()
 
-    def glance(namespace: str, name: str) -> bool:
+    def glance(namespace: str, name: str) -> Glance:
         moments.append(time.monotonic())
         glanced.add(name)
-        return False
+        return Glance(differs=False, requests=4)
 
     async def until(queue: Passes) -> None:
         for number in range(9):
@@ -164,6 +165,26 @@ def test_a_pass_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         assert queue.hung().startswith("the pass of tests/cards has run for ")
         end.set()
         await happens(lambda: not queue.hung())
+
+    operate(monkeypatch, run, until)
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_a_queue_ends_whatever_comes_at_that_moment(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Something that happens just as the operator is ended leads to no further pass, for which the end would wait."""
+    looks: list[str] = []
+
+    def run(namespace: str, name: str) -> Any:
+        looks.append(name)
+        return Outcome()
+
+    async def until(queue: Passes) -> None:
+        await happens(lambda: looks)
+        await asyncio.sleep(0.05)
+        queue.ask("tests", "cards")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await queue.close()
 
     operate(monkeypatch, run, until)
 

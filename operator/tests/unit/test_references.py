@@ -14,7 +14,7 @@ from fraud_operator.desired.documents import DOCKER_CONFIG
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import Kube
-from fraud_operator.references import DEFAULT_CLASS, GOOD_MS, SHARED_MS, References
+from fraud_operator.references import DEFAULT_CLASS, SHARED_MS, References
 from fraud_operator.settings import KafkaSettings
 from fraud_testing.healthy import NOW, conditions_of, healthy_facts, make_detector
 
@@ -94,23 +94,6 @@ def test_what_lacks_becomes_a_condition_and_degrades() -> None:
     )
     assert conditions["Degraded"]["status"] == "True"
     assert "spec.stores.redis.secretRef" in conditions["Degraded"]["message"]
-
-
-def test_a_detector_that_lacks_nothing_is_seldom_asked_for() -> None:
-    """What lacks is looked for in each pass; what is there only after minutes, or where the spec has changed."""
-    cluster = Cluster()
-    references = References(cluster)
-    detector = on(make_detector(stores={"redis": STORES["redis"]}))
-    for _ in range(2):
-        assert references.add(detector, Facts(now=NOW)).lacking
-    cluster.put("n", "cache", REDIS_URL="redis://x")
-    cluster.asked.clear()
-    for now in (NOW, NOW + GOOD_MS - 1):
-        assert not references.add(detector, Facts(now=now)).lacking
-    assert cluster.asked == ["cache"]
-    references.add(replace(detector, generation=detector.generation + 1), Facts(now=NOW + 1))
-    references.add(detector, Facts(now=NOW + GOOD_MS))
-    assert cluster.asked == ["cache"] * 3
 
 
 def test_logins_are_copied_as_one_document() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from fraud_contracts import names, object_store
 from fraud_contracts.detector import Component
+from fraud_operator import readiness
 from fraud_operator.buckets import CHECKED, LONGEST_RETRY, Bucket, Buckets, bucket_of
 from fraud_operator.conditions import Trouble, conditions
 from fraud_operator.desired.child import Child, Wanted
@@ -323,6 +324,15 @@ def test_a_bucket_that_wont_do_is_degraded_and_held_up() -> None:
     assert states["Degraded"].message == "StorageReady: field: remedy"
     for name in ("StreamingReady", "TrainingSucceeded"):
         assert states[name].reason == "StorageNotReady" and "field: remedy" in states[name].message
+
+
+def test_a_bucket_that_is_waited_for_is_looked_at_soon_again() -> None:
+    """No event tells of a bucket's answer; of a detector whose bucket is right, all that is waited for sends events."""
+    detector = make_detector()
+    facts = healthy_facts(detector)
+    for ready in (False, None):
+        assert readiness.unwatched(detector, replace(facts, storage=StorageFact(ready, "r", "m")))
+    assert not readiness.unwatched(detector, facts)
 
 
 def test_a_bucket_that_is_lost_later_stops_nothing() -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,18 @@ urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 ROOT = Path(__file__).resolve().parents[3]
 ADMIN, OPERATOR = "admin-token", "operator-token"
 USER = "system:serviceaccount:fraud-platform:fraud-platform-operator"
-AUDIT = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [
-        {"level": "Metadata", "users": [USER], "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
-        {"level": "None"},
-    ],
-}  # fmt: skip
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+READS = ("get", "list", "watch")
+
+
+def audit_policy(*verbs: str) -> dict[str, Any]:
+    """These requests of the operator are written down."""
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata", "users": [USER], "verbs": list(verbs)}, {"level": "None"}],
+    }
 
 
 def binary(*names: str) -> Path:
@@ -56,9 +60,9 @@ def binary(*names: str) -> Path:
 
 
 class ApiServer:
-    """``url`` stays the same over a restart, so whoever was connected can come back."""
+    """``url`` stays the same over a restart, so whoever was connected can come back. ``reads``: they are audited, too."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, reads: bool = False) -> None:
         self.folder = folder
         self._etcd, self._peer, self._port = free_port(), free_port(), free_port()
         self.url = f"https://127.0.0.1:{self._port}"
@@ -67,7 +71,8 @@ class ApiServer:
         key = folder / "sa.key"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         (folder / "tokens.csv").write_text(f'{ADMIN},admin,1,"system:masters"\n{OPERATOR},{USER},2\n')
-        (folder / "audit.yaml").write_text(yaml.safe_dump(AUDIT))
+        policy = audit_policy(*WRITES, *(READS if reads else ()))
+        (folder / "audit.yaml").write_text(yaml.safe_dump(policy))
 
     def _start(self, name: str, *command: object) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as out:
@@ -146,9 +151,18 @@ class ApiServer:
         return path
 
     def writes(self) -> list[dict[str, Any]]:
-        """Every write of the operator so far, oldest first."""
+        """Every write of the operator so far, oldest first, but for those of the Lease that says who acts."""
+        return [
+            one
+            for one in self.requests()
+            if one["verb"] in WRITES and (one.get("objectRef") or {}).get("resource") != "leases"
+        ]
+
+    def requests(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """The operator's audited requests from a time on (in seconds since 1970), oldest first; a watch counts once."""
         lines = self.audit.read_text().splitlines() if self.audit.exists() else []
-        return [json.loads(line) for line in lines if line]
+        unique = {one["auditID"]: one for one in map(json.loads, filter(None, lines))}
+        return [one for one in unique.values() if received(one) >= since]
 
     def stop(self) -> None:
         # Nothing here is worth a graceful end, which takes the API server a minute on a busy machine.
@@ -220,10 +234,18 @@ class Server:
         self.wait("/readyz")
 
 
+def received(request: dict[str, Any]) -> float:
+    """When an audited request came, in seconds since 1970."""
+    return datetime.fromisoformat(request["requestReceivedTimestamp"].replace("Z", "+00:00")).timestamp()
+
+
 @contextmanager
-def serve(folder: Path, *, own: bool = True) -> Iterator[Server]:
-    """An API server that knows every kind of upstream and, but for helm's tests, ours and a storage class, until the block ends."""
-    server = Server(ApiServer(folder))
+def serve(folder: Path, *, own: bool = True, reads: bool = False) -> Iterator[Server]:
+    """An API server that knows every kind of upstream and, but for helm's tests, ours and a storage class, until the block ends.
+
+    ``reads``: the operator's reads are audited, too.
+    """
+    server = Server(ApiServer(folder, reads=reads))
     try:
         server.api.start()
         server.wait("/readyz")

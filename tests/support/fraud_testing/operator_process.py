@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -68,13 +69,29 @@ def install(kube: Kube, documents: list[dict[str, Any]], *, dry_run: bool = Fals
         kube._call("PATCH", path, query, document, "application/apply-patch+yaml")
 
 
-class OperatorProcess:
-    """Stores that nobody answers for: the operator must live with them."""
+class Usage(NamedTuple):
+    """Memory that is resident now, threads now, CPU time so far."""
 
-    def __init__(self, api: ApiServer, folder: Path, namespaces: Sequence[str] = (), **environ: str) -> None:
+    mebibytes: int
+    threads: int
+    cpu_seconds: float
+
+
+class OperatorProcess:
+    """Stores that nobody answers for: the operator must live with them. ``settings`` are the chart's values."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        folder: Path,
+        namespaces: Sequence[str] = (),
+        settings: Sequence[str] = (),
+        **environ: str,
+    ) -> None:
         self._log, self.port = folder / "operator.log", free_port()
+        documents = render(*NODE_FOLDER, *settings)
         (folder / "platform.json").write_text(
-            find(render(*NODE_FOLDER), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
+            find(documents, "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
         )
         self._arguments = ["--port", str(self.port), *(f"--namespace={name}" for name in namespaces)]
         self._environ = {
@@ -109,6 +126,31 @@ class OperatorProcess:
                 return str(answer.read().decode())
         except OSError:
             return ""
+
+    @property
+    def identity(self) -> str:
+        """Its name in the Lease."""
+        return self._environ[POD_ENV]
+
+    @property
+    def exit_code(self) -> int | None:
+        assert self._process is not None
+        return self._process.poll()
+
+    def usage(self) -> Usage:
+        assert self._process is not None
+        folder = Path(f"/proc/{self._process.pid}")
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        ticks = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+        return Usage(
+            int(status["VmRSS"].split()[0]) // 1024,
+            int(status["Threads"]),
+            sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"),
+        )
+
+    def send(self, what: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(what)
 
     @property
     def alive(self) -> bool:

@@ -1,0 +1,72 @@
+"""Whether the Secrets that passes read are still as the last pass found them.
+
+No event tells of a Secret: the operator may get them by name, and neither list nor watch them. So a pass reads those of its detector
+as they were last seen, and they are glanced at in between, each detector's in its turn; one that differs leads to a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from fraud_contracts import names
+from fraud_contracts.child_kinds import BY_KIND
+from fraud_operator.detector import Detector, DetectorKey
+from fraud_operator.kube import Kube
+from fraud_operator.objects import Json
+from fraud_operator.references import secret_references
+
+SECRET: Final = BY_KIND["Secret"]
+
+
+class Glance(NamedTuple):
+    """``requests`` is what it cost the API server."""
+
+    differs: bool
+    requests: int
+
+
+def secrets_of(detector: Detector) -> list[str]:
+    """The Secrets in its namespace that a pass reads: the detector's own, and those that its spec names."""
+    pull = [names.pull_secret(detector.name)] if detector.platform.pull_secrets else []
+    named = [reference.secret for reference in secret_references(detector)]
+    storage = [] if detector.storage_secret is None else [detector.storage_secret]
+    own = [names.keys(detector.name), names.stores(detector.name)]
+    return sorted({*own, *pull, *named, *storage})
+
+
+@dataclass
+class Glances:
+    """``_seen`` holds by detector the resourceVersions of its Secrets, None of one that isn't there."""
+
+    kube: Kube
+    _seen: dict[DetectorKey, dict[str, str | None]] = field(default_factory=dict)
+
+    def keep(self, detector: Detector) -> None:
+        """Before a pass reads them: notes how its Secrets are. One that it didn't read so far is asked for."""
+        key = (detector.namespace, detector.name)
+        before, seen = self._seen.get(key, {}), {}
+        for secret in secrets_of(detector):
+            read = self.kube.get if secret in before else self.kube.refresh
+            seen[secret] = _version(read(SECRET, detector.namespace, secret))
+        self._drop(detector.namespace, before.keys() - seen.keys())
+        self._seen[key] = seen
+
+    def look(self, namespace: str, name: str) -> Glance:
+        """Whether a Secret of the detector was made, changed or deleted since its last pass; ApiError where one can't be read."""
+        seen = self._seen.get((namespace, name), {})
+        now = {secret: _version(self.kube.refresh(SECRET, namespace, secret)) for secret in seen}
+        return Glance(now != seen, len(now))
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Of a detector that is gone. Another one that reads the same Secret asks for it once more."""
+        self._drop(namespace, self._seen.pop((namespace, name), {}).keys())
+
+    def _drop(self, namespace: str, secrets: Iterable[str]) -> None:
+        for secret in secrets:
+            self.kube.forget(SECRET, namespace, secret)
+
+
+def _version(secret: Json | None) -> str | None:
+    return None if secret is None else str(secret["metadata"].get("resourceVersion"))
