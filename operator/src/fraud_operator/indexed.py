@@ -82,8 +82,7 @@ class IndexedKube(Kube):
 
     def refresh(self, kind: Kind, namespace: str, name: str) -> Json | None:
         body = self._live.get(kind, namespace, name)
-        if kind == SECRET:
-            self._remember((namespace, name), body)
+        self._wrote(kind, namespace, name, {"kind": "Status"} if body is None else body)
         return body
 
     def create(self, kind: Kind, body: Json) -> Json:
@@ -120,7 +119,7 @@ class IndexedKube(Kube):
                 self._secrets[place] = copy.deepcopy(body)
 
     def _wrote(self, kind: Kind, namespace: str, name: str, answer: Json) -> None:
-        gone = answer.get("kind") == "Status"
+        gone = answer.get("kind") == "Status"  # the API server's word for an object that is gone
         if kind == SECRET:
             self._remember((namespace, name), None if gone else answer)
             return

@@ -278,7 +278,7 @@ class Kube:
         return self.list(BY_KIND["Pod"], namespace, f"{names.DETECTOR_LABEL}={detector},{chosen}")
 
     def refresh(self, kind: Kind, namespace: str, name: str) -> Json | None:
-        """An object as it is this moment, from the API server itself."""
+        """An object as it is this moment, from the API server itself, also for the reads that follow."""
         return self.get(kind, namespace, name)
 
     def forget(self, kind: Kind, namespace: str, name: str) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PassResult:
-    """``settled``, ``changed`` and ``unwatched`` tell the queue when to look again: ``unwatched`` waits for what sends no events.
+    """``settled``, ``changed``, ``unwatched`` and ``overtaken`` tell the queue when to look again.
 
-    ``ready`` is None for a detector that is gone. ``written`` holds (kind, name, verb) of each child.
+    ``unwatched`` waits for what sends no events. ``overtaken``: someone changed the detector since it was read. ``ready`` is None
+    for a detector that is gone. ``written`` holds (kind, name, verb) of each child.
     """
 
     settled: bool
@@ -17,3 +18,4 @@ class PassResult:
     written: tuple[tuple[str, str, str], ...] = ()
     changed: bool = True
     unwatched: bool = True
+    overtaken: bool = False

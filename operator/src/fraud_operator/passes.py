@@ -117,6 +117,8 @@ class Passes:
             if outcome.ready is None and not wake.is_set():
                 del self._wake[key], self._tasks[key]
                 return
+            if outcome.overtaken:
+                continue
             longest = SELDOM if outcome.unwatched else RESYNC
             look = SOON if outcome.changed else min(longest, look * 1.5)
             await self._pause(wake, _spread(RESYNC) if outcome.settled else look)

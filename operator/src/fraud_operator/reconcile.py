@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -22,13 +22,13 @@ from fraud_operator.conditions import Trouble
 from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
 from fraud_operator.desired.documents import build_release, build_release_pointer
-from fraud_operator.detector import Detector
+from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.detector_keys import new_keys
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
 from fraud_operator.finalizer import Finalizer, set_finalizer
 from fraud_operator.glances import Glances
-from fraud_operator.kube import ApiError, Kube, UnreachableError
+from fraud_operator.kube import ApiError, ConflictError, Kube, UnreachableError
 from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
@@ -61,6 +61,8 @@ class Reconciler:
     finalizer: Finalizer = field(init=False)
     references: References = field(init=False)
     glances: Glances = field(init=False)
+    # By uid, generation and annotations of the object: the detector, and what is wrong with it.
+    _parsed: dict[DetectorKey, tuple[Any, Detector | None, list[SpecError]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.applier = Applier(self.kube)
@@ -116,13 +118,16 @@ class Reconciler:
         return result
 
     def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
-        try:
-            detector = Detector.parse(body, self.platform)
-        except ValidationError as error:
-            return None, [
-                SpecError(".".join(["spec", *map(str, e["loc"])]), e["msg"]) for e in error.errors()
-            ]
-        return detector, detectors.check(detector)
+        """Once for each spec: compiling its rules is what a settled pass would spend most of its time on."""
+        meta = body["metadata"]
+        key, version = (
+            (meta["namespace"], meta["name"]),
+            (meta["uid"], meta["generation"], meta.get("annotations")),
+        )
+        parsed = self._parsed.get(key)
+        if parsed is None or parsed[0] != version:
+            parsed = self._parsed[key] = version, *_read(body, self.platform)
+        return parsed[1], list(parsed[2])
 
     def _last_valid(self, body: Json, previous: Json) -> Detector | None:
         """The detector with the last spec that could be built; its generation is behind the object's.
@@ -249,6 +254,7 @@ class Reconciler:
         return detector.spec.policy.model_copy(update={"lists": []})
 
     def _forget(self, namespace: str, name: str) -> None:
+        self._parsed.pop((namespace, name), None)
         self.applier.forget(namespace, name)
         self.memory.forget(namespace, name)
         self.observer.forget(namespace, name)
@@ -294,10 +300,11 @@ class Reconciler:
         after = status.compute(detector, facts, trouble, previous)
         if errors:
             status.add_refusal(after, errors, body["metadata"].get("generation", 1), previous, facts.now)
-        wrote = self._write_status(body, after, previous)
-        self._warn(body, errors, previous)
-        for reason, message in transitions(previous, after):
-            self.recorder.post(detector, reason, message, warning=False)
+        wrote, overtaken = self._write_status(body, after, previous)
+        if not overtaken:
+            self._warn(body, errors, previous)
+            for reason, message in transitions(previous, after):
+                self.recorder.post(detector, reason, message, warning=False)
         for what in report.repaired:
             self.recorder.post(detector, "DriftRepaired", f"put back: {what}", warning=True)
         states = {c["type"]: c["status"] == "True" for c in after["conditions"]}
@@ -322,13 +329,15 @@ class Reconciler:
             tuple(report.written),
             wrote or bool(report.written),
             readiness.unwatched(detector, facts),
+            overtaken,
         )
 
     def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> PassResult:
         after = status.invalid(errors, body["metadata"].get("generation", 1), previous, self.clock())
-        self._write_status(body, after, previous)
-        self._warn(body, errors, previous)
-        return PassResult(settled=True, ready=False)
+        _, overtaken = self._write_status(body, after, previous)
+        if not overtaken:
+            self._warn(body, errors, previous)
+        return PassResult(settled=True, ready=False, overtaken=overtaken)
 
     def _warn(self, body: Json, errors: list[SpecError], previous: Json) -> None:
         """An event for each new set of faults."""
@@ -337,12 +346,27 @@ class Reconciler:
         if errors and not any(old.startswith(message[:900]) for old in earlier):
             self.recorder.post_for(body, "ValidationFailed", message, warning=True)
 
-    def _write_status(self, body: Json, after: Json, previous: Json) -> bool:
+    def _write_status(self, body: Json, after: Json, previous: Json) -> tuple[bool, bool]:
+        """(Whether it was written, whether someone changed the detector since it was read.)"""
         if not status.changed(after, previous):
-            return False
+            return False, False
         meta = body["metadata"]
-        self.kube.merge(DETECTOR, meta["namespace"], meta["name"], {"status": after}, "status")
-        return True
+        # resourceVersion makes the server refuse it then: no status for a namesake, and no edit that only our answer tells of.
+        change = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": after}
+        try:
+            self.kube.merge(DETECTOR, meta["namespace"], meta["name"], change, "status")
+        except ConflictError:
+            self.kube.refresh(DETECTOR, meta["namespace"], meta["name"])
+            return False, True
+        return True, False
+
+
+def _read(body: Json, platform: Platform) -> tuple[Detector | None, list[SpecError]]:
+    try:
+        detector = Detector.parse(body, platform)
+    except ValidationError as error:
+        return None, [SpecError(".".join(["spec", *map(str, e["loc"])]), e["msg"]) for e in error.errors()]
+    return detector, detectors.check(detector)
 
 
 def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from fraud_contracts.errors import FraudError, StoreError
 from fraud_contracts.model_package import (
@@ -24,6 +26,10 @@ from fraud_contracts.release import ModelPackage
 from fraud_contracts.training_end import REVISION_TAG, TrainingFailure
 
 TIMEOUT: Final = (3.0, 10.0)
+# A server that gave no answer is left alone for so long: else each detector's pass would wait for it in its turn.
+SILENCE: Final = 5.0
+# Connections that are kept: as many as passes that may run at once.
+CONNECTIONS: Final = 16
 # A revision that fails is tried again each half hour: the newest runs are enough to find its last failure.
 _NEWEST_RUNS: Final = 10
 
@@ -58,19 +64,34 @@ class Version:
         )
 
 
+def _session() -> requests.Session:
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+    return session
+
+
 @dataclass
 class Registry:
-    """One MLflow server. A version never changes once its package is checked, so it is fetched once."""
+    """One MLflow server, for all detectors that use it. A version never changes once its package is checked, so it is fetched once."""
 
     uri: str
-    session: requests.Session = field(default_factory=requests.Session)
+    session: requests.Session = field(default_factory=_session)
+    clock: Callable[[], float] = time.monotonic
     _checked: dict[tuple[str, str], Version] = field(default_factory=dict)
+    # Until when it is left alone, and why.
+    _silent: tuple[float, str] = (0.0, "")
 
     def _ask(self, method: str, endpoint: str, **content: Any) -> requests.Response:
+        until, why = self._silent
+        if self.clock() < until:
+            raise StoreError("mlflow", why)
         try:
             answer = self.session.request(method, self.uri.rstrip("/") + endpoint, timeout=TIMEOUT, **content)
         except requests.RequestException as error:
-            raise StoreError("mlflow", f"no answer from {self.uri}: {type(error).__name__}") from error
+            why = f"no answer from {self.uri}: {type(error).__name__}"
+            self._silent = self.clock() + SILENCE, why
+            raise StoreError("mlflow", why) from error
         if answer.status_code >= 500:
             raise StoreError("mlflow", f"HTTP {answer.status_code} from {endpoint}")
         return answer

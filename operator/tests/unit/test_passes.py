@@ -25,6 +25,7 @@ class Outcome:
     changed: bool = False
     settled: bool = True
     unwatched: bool = False
+    overtaken: bool = False
 
 
 def unchanged(namespace: str, name: str) -> Glance:
@@ -127,6 +128,17 @@ def test_what_sends_no_events_is_looked_at_again_and_again(monkeypatch: pytest.M
         return Outcome(settled=False, unwatched=True)
 
     operate(monkeypatch, run, lambda _: happens(lambda: len(looks) >= 30))
+
+
+def test_a_pass_that_was_overtaken_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tells of a change that was made while its status was written, so the next pass needn't be asked for."""
+    looks: list[str] = []
+
+    def run(namespace: str, name: str) -> Any:
+        looks.append(name)
+        return Outcome(overtaken=len(looks) < 5)
+
+    operate(monkeypatch, run, lambda _: happens(lambda: len(looks) == 5))
 
 
 def test_nothing_begins_while_another_may_lead(monkeypatch: pytest.MonkeyPatch) -> None:

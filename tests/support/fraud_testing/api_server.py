@@ -198,6 +198,7 @@ class Server:
     def kube(self, token: str = ADMIN) -> Kube:
         settings = client.Configuration()
         settings.host, settings.verify_ssl = self.url, False
+        settings.connection_pool_maxsize = 64
         settings.api_key = {"BearerToken": f"Bearer {token}"}
         return Kube(client.ApiClient(settings))
 
