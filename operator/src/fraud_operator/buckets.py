@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,7 +29,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.facts import StorageFact
 from fraud_operator.objects import Json
 from fraud_operator.references import SecretReference, lacking_in
-from fraud_operator.storage import FIELD
+from fraud_operator.storage import FIELD, SECRET_FIELD
 
 LOG: Final = logging.getLogger(__name__)
 DEFAULT_FIELD: Final = "the chart's storage"
@@ -44,6 +44,7 @@ FIRST_RETRY: Final = 10.0
 LONGEST_RETRY: Final = 60.0
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
+_NOT_IN_A_HEADER: Final = re.compile(r"[^!-~]")
 _DENIED: Final = ("401", "403")
 # What stores say of a key's id that they don't know, under whichever status.
 _UNKNOWN_KEY: Final = re.compile("AccessKey|User")
@@ -54,13 +55,14 @@ _CONDITION_HELD: Final = (exceptions.AlreadyExistsError, exceptions.Precondition
 class Bucket:
     """``field`` says where its URI is written, ``owner`` whose keys the credentials are: both for people.
 
-    ``credentials`` are by AWS's names for the environment; none where a role opens the store.
+    ``credentials`` are by AWS's names for the environment; none where a role opens the store, which then lies in ``region``.
     """
 
     uri: str
     field: str
     owner: str
     credentials: Mapping[str, str]
+    region: str = ""
 
     @property
     def words(self) -> str:
@@ -83,21 +85,26 @@ def bucket_of(detector: Detector, secret: Json | None) -> Bucket | StorageFact:
     ``secret`` is the Secret that its spec names, as the API server has it. The platform's own storage is asked once for all
     detectors, in the folder that theirs lie in.
     """
-    settings = detector.platform.storage
+    settings, ref = detector.platform.storage, detector.storage_reference
+    faults = detector.storage_faults
+    if faults:  # of a spec that was good once: nothing of it is asked with the platform's keys
+        return StorageFact(False, "ValidationFailed", str(faults[0]))
     if detector.storage_path is not None:
         return StorageFact(True, "NodeFolder", f"{detector.storage_uri} is a folder of one node")
-    if detector.spec.storage is None:
-        absent = [key for key in object_store.REQUIRED_KEYS if key not in settings.credentials]
-        if settings.secret and absent:
-            remedy = "put it in and restart the operator, which reads it at its start"
-            where = f"the chart's storage.existingSecret: Secret {settings.secret}"
-            return StorageFact(False, "SecretKeyMissing", f"{where} lacks {' and '.join(absent)}; {remedy}")
-        owner = f"{DEFAULT_FIELD}: the platform's {'keys' if settings.credentials else 'role'}"
-        return Bucket(settings.uri.rstrip("/"), DEFAULT_FIELD, owner, settings.credentials)
-    ref = detector.spec.storage.secret_ref
     if ref is None:
-        return Bucket(detector.storage_uri, FIELD, f"{FIELD}: the platform's role", {})
-    reference = SecretReference("spec.storage.secretRef", ref.name, (object_store.REQUIRED_KEYS,))
+        where, again = DEFAULT_FIELD, "and restart the operator, which reads it at its start"
+        if settings.secret:
+            where = f"the chart's storage.existingSecret: Secret {settings.secret}"
+            absent = [key for key in object_store.REQUIRED_KEYS if key not in settings.credentials]
+            if absent:
+                message = f"{where} lacks {' and '.join(absent)}; put it in {again}"
+                return StorageFact(False, "SecretKeyMissing", message)
+        owner = f"{DEFAULT_FIELD}: the platform's {'keys' if settings.credentials else 'role'}"
+        bucket = Bucket(
+            settings.uri.rstrip("/"), DEFAULT_FIELD, owner, settings.credentials, settings.role_region
+        )
+        return _broken_value(settings.credentials, where, again) or bucket
+    reference = SecretReference(SECRET_FIELD, ref.name, (object_store.REQUIRED_KEYS,))
     lacking = lacking_in(reference, detector.namespace, secret)
     if lacking is not None:
         return StorageFact(False, lacking.reason, lacking.message)
@@ -107,7 +114,17 @@ def bucket_of(detector: Detector, secret: Json | None) -> Bucket | StorageFact:
         if key in object_store.KEYS
     }
     owner = f"{reference.field}: Secret {ref.name} in {detector.namespace}"
-    return Bucket(detector.storage_uri, FIELD, owner, values)
+    return _broken_value(values, owner) or Bucket(detector.storage_uri, FIELD, owner, values)
+
+
+def _broken_value(values: Mapping[str, str], where: str, again: str = "") -> StorageFact | None:
+    """Of the first value that no header of a request may hold; the Pods' clients would fail over it as the operator's does."""
+    for key, value in sorted(values.items()):
+        if _NOT_IN_A_HEADER.search(value):
+            remedy = f"put it in without one, as printf and not echo writes it {again}".strip()
+            what = f"{key} has a line break, a space or another character that no key has"
+            return StorageFact(False, "SecretKeyBroken", f"{where}: {what}: {remedy}")
+    return None
 
 
 @dataclass
@@ -141,11 +158,14 @@ class Buckets:
         return answer.fact
 
     def _ask(self, bucket: Bucket, answer: _Answer) -> None:
-        # A fault of ours must neither pass for an answer nor make every pass ask again.
-        fact = replace(CHECKING, message=f"{bucket.words} couldn't be asked; the operator's log says why")
+        # A fault of ours, or of the client's, must neither pass for an answer nor make every pass ask again.
+        message = f"{bucket.field}: {bucket.words} couldn't be asked; the operator's log says why"
+        fact = StorageFact(False, "CheckFailed", message)
         try:
             fact = self.ask(bucket)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a panic of the client's is no Exception
             LOG.exception("bucket check broke", extra={"data": {"bucket": bucket.words}})
         finally:
             with self._lock:
@@ -193,7 +213,7 @@ def _store(bucket: Bucket) -> S3Store:
     config = {
         "access_key_id": credentials.get(object_store.ACCESS_KEY),
         "secret_access_key": credentials.get(object_store.SECRET_KEY),
-        "region": credentials.get(object_store.REGION) or object_store.DEFAULT_REGION,
+        "region": credentials.get(object_store.REGION) or bucket.region or object_store.DEFAULT_REGION,
         "endpoint": credentials.get(object_store.ENDPOINT),
         # Not every store has the other kind, and there is one object to delete.
         "disable_bulk_delete": True,

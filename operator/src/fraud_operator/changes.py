@@ -13,6 +13,7 @@ from typing import Any
 from fraud_contracts import names
 from fraud_contracts.config import CONFIG_KEY
 from fraud_contracts.errors import SpecError
+from fraud_operator import storage
 from fraud_operator.detector import Detector
 from fraud_operator.objects import ChildKey, Json
 from fraud_operator.ownership import wrote
@@ -49,9 +50,17 @@ def check(detector: Detector, children: Mapping[ChildKey, Json]) -> list[SpecErr
     ]  # fmt: skip
     for path, old, new in fixed:
         if old not in (None, "") and old != new:
-            message = f"is {old} for the data that is there: write that again, or make a new detector"
+            message = f"is {old} for the data that is there: write that again{_keys_for(detector, path, old)} or make a new detector"
             errors.append(SpecError(path, message))
     return errors
+
+
+def _keys_for(detector: Detector, path: str, uri: str) -> str:
+    """What an earlier URI wants beside it, once the platform's default, whose keys or role opened it, was moved."""
+    if path != storage.FIELD:
+        return ","
+    faults = storage.faults(uri, str(detector.identity), detector.platform.storage)
+    return ", with a secretRef that opens it," if storage.SECRET_FIELD in {f.path for f in faults} else ","
 
 
 def _keys(entities: Sequence[Mapping[str, Any]], sensitive: Collection[str]) -> str:

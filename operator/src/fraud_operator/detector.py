@@ -15,7 +15,14 @@ import cel
 
 from fraud_contracts import feature_set, names, rules
 from fraud_contracts.config import DetectorConfig, KafkaAddress
-from fraud_contracts.detector import Component, ComponentOverride, DeletionPolicy, DetectorSpec, parse_spec
+from fraud_contracts.detector import (
+    Component,
+    ComponentOverride,
+    DeletionPolicy,
+    DetectorSpec,
+    SecretRef,
+    parse_spec,
+)
 from fraud_contracts.errors import SpecError
 from fraud_contracts.names import Identity
 from fraud_contracts.rule_names import RuleError
@@ -97,8 +104,23 @@ class Detector:
         """The spec's, else a folder of the platform's; empty where there is neither."""
         if self.spec.storage is not None:
             return self.spec.storage.uri.rstrip("/")
-        parent = self.platform.storage.uri.rstrip("/")
-        return f"{parent}/{self.identity}" if parent else ""
+        return storage.default_uri(str(self.identity), self.platform.storage)
+
+    @property
+    def storage_faults(self) -> list[SpecError]:
+        """What is wrong with the URI; empty where all is well."""
+        return storage.faults(
+            self.storage_uri,
+            str(self.identity),
+            self.platform.storage,
+            default=self.spec.storage is None,
+            with_keys=self.storage_reference is not None,
+        )
+
+    @property
+    def storage_reference(self) -> SecretRef | None:
+        """The Secret that the spec names for its storage; without one the platform's keys or role open it."""
+        return self.spec.storage.secret_ref if self.spec.storage is not None else None
 
     @property
     def storage_path(self) -> str | None:
@@ -114,9 +136,8 @@ class Detector:
         """
         if self.storage_path is not None:
             return None
-        if self.spec.storage is not None:
-            ref = self.spec.storage.secret_ref
-            return ref.name if ref is not None else None
+        if self.storage_reference is not None:
+            return self.storage_reference.name
         settings = self.platform.storage
         return names.stores(self.name) if settings.credentials or settings.secret else None
 
@@ -217,7 +238,7 @@ def check(detector: Detector) -> list[SpecError]:
     steps = spec.rollout.steps
     if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         errors.append(SpecError("spec.rollout.steps", "each step must be larger than the one before"))
-    errors += storage.faults(detector.storage_uri, spec.storage is None, detector.platform.storage)
+    errors += detector.storage_faults
     for store, configured in (
         ("redis", spec.stores.redis is not None or detector.platform.stores.redis_url),
         ("postgres", spec.stores.postgres is not None or detector.platform.stores.postgres_dsn),

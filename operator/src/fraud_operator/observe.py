@@ -129,7 +129,7 @@ class Observer:
         return None
 
     def _storage(self, detector: Detector) -> StorageFact:
-        own = detector.storage_secret if detector.spec.storage is not None else None
+        own = detector.storage_secret if detector.storage_reference is not None else None
         secret = self.kube.get(BY_KIND["Secret"], detector.namespace, own) if own is not None else None
         bucket = bucket_of(detector, secret)
         return self.buckets.look(bucket) if isinstance(bucket, Bucket) else bucket

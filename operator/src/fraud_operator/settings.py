@@ -75,7 +75,8 @@ class StorageSettings(_Part):
 
     ``secret`` names the user's Secret that they come from; empty where they are the trial store's, or where
     ``account_annotations`` give a service account a role with the store instead. ``node_folder`` is the folder of each node below
-    which ``file://`` storage may lie; empty where no detector may have such.
+    which ``file://`` storage may lie; empty where no detector may have such. ``role_region`` is where a role's bucket lies, as the
+    operator's own environment has it; empty where keys open the store.
     """
 
     uri: str = ""
@@ -83,6 +84,7 @@ class StorageSettings(_Part):
     credentials: dict[str, str] = Field(default_factory=dict)
     account_annotations: dict[str, str] = Field(default_factory=dict)
     node_folder: str = ""
+    role_region: str = ""
 
 
 class Platform(_Part):
@@ -115,5 +117,6 @@ def load_platform(environ: Mapping[str, str] | None = None) -> Platform:
     )
     given = {key: env.get(STORAGE_PREFIX + key, "") for key in object_store.KEYS}
     credentials = {key: value for key, value in given.items() if value}
-    storage = platform.storage.model_copy(update={"credentials": credentials})
+    region = "" if credentials else env.get(object_store.REGION, "")
+    storage = platform.storage.model_copy(update={"credentials": credentials, "role_region": region})
     return platform.model_copy(update={"stores": stores, "storage": storage})

@@ -79,7 +79,9 @@ EDITS: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.kafka.partitions",
         "is 2",
     ),
-    "another storage": ({"storage": {"uri": "s3://another"}}, "spec.storage.uri", "make a new detector"),
+    "another storage": (
+        {"storage": {"uri": "s3://another", "secretRef": {"name": "x"}}}, "spec.storage.uri", "make a new detector",
+    ),
     "another entity": (
         {"entities": [{"name": "customer", "field": "iban"}, {"name": "counterparty", "field": "merchant_id"}]},
         "spec.entities",

@@ -234,9 +234,12 @@ INVALID: dict[str, tuple[Change, str, str]] = {
     "one field, two entities": ({"spec.entities.1.field": "card"}, "spec.entities[1].field", "give each its own"),
     "no storage anywhere": ({}, "spec.storage.uri", "give s3://bucket/folder"),
     "the node's own files": (
-        {"spec.storage": {"uri": "file:///etc/kubernetes"}}, "spec.storage.uri", "write file:///s/NAME",
+        {"spec.storage": {"uri": "file:///etc/kubernetes"}}, "spec.storage.uri", "write file:///s/",
     ),
-    "out of the node's folder": ({"spec.storage": {"uri": "file:///s/../etc"}}, "spec.storage.uri", "no .. in it"),
+    "out of the node's folder": ({"spec.storage": {"uri": "file:///s/../etc"}}, "spec.storage.uri", "write file:///s/"),
+    "a bucket without keys": (
+        {"spec.storage": {"uri": "s3://theirs/x"}}, "spec.storage.secretRef", "name a Secret with AWS_ACCESS_KEY_ID",
+    ),
     "a bucket that can't be": ({"spec.storage": {"uri": "s3://My_Bucket/x"}}, "spec.storage.uri", "lower-case letters"),
 }  # fmt: skip
 

@@ -1,12 +1,10 @@
-"""Storage: what a URI may be, whose keys reach which Pod, when a bucket is asked, and what waits for its answer."""
+"""Storage: what a URI may be, whose keys reach which Pod, and what waits for its answer."""
 
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import re
-from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ from typing import Any
 import pytest
 
 from fraud_contracts import names, object_store
+from fraud_contracts.config import CONFIG_KEY
 from fraud_contracts.detector import Component
-from fraud_operator import readiness
-from fraud_operator.buckets import CHECKED, LONGEST_RETRY, Bucket, Buckets, bucket_of
+from fraud_operator import changes, readiness
+from fraud_operator.buckets import Bucket, _store, bucket_of
 from fraud_operator.conditions import Trouble, conditions
 from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
@@ -26,7 +25,7 @@ from fraud_operator.facts import Facts, StorageFact
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutState
 from fraud_operator.settings import Platform, StorageSettings, load_platform
-from fraud_operator.storage import faults
+from fraud_operator.storage import default_uri, faults
 from fraud_testing import flink_cluster
 from fraud_testing.healthy import NOW, STORES, healthy_facts, make_detector
 
@@ -48,12 +47,10 @@ def secret(**values: str) -> dict[str, Any]:
     return {"data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}}
 
 
-@pytest.mark.parametrize(
-    "uri", ["s3://bank", "s3://bank/a/b=c", "file:///data/fraud/a", "file:///data/fraud/a/b"]
-)
+@pytest.mark.parametrize("uri", ["s3://bank", "s3://bank/a/b=c", "file:///data/fraud/n.d"])
 def test_a_good_uri_has_no_fault(uri: str) -> None:
-    """A bucket, a folder in it, and a folder below the platform's are taken."""
-    assert faults(uri, False, NODE) == []
+    """A bucket, a folder in it, and the detector's own folder of the node are taken."""
+    assert faults(uri, "n.d", NODE, with_keys=True) == []
 
 
 @pytest.mark.parametrize(
@@ -65,17 +62,19 @@ def test_a_good_uri_has_no_fault(uri: str) -> None:
         ("s3://bank//x", "between single slashes"),
         ("s3://bank/a b", "between single slashes"),
         ("s3://bank/../x", "between single slashes"),
-        ("file:///etc/kubernetes", "write file:///data/fraud/NAME"),
-        ("file:///data/fraud", "write file:///data/fraud/NAME"),
-        ("file:///data/fraud/", "write file:///data/fraud/NAME"),
-        ("file:///data/fraudulent/x", "write file:///data/fraud/NAME"),
-        ("file:///data/fraud/../../etc", "with no .. in it"),
-        ("file://data/fraud/x", "write file:///data/fraud/NAME"),
+        ("file:///etc/kubernetes", "write file:///data/fraud/n.d"),
+        ("file:///data/fraud", "write file:///data/fraud/n.d"),
+        ("file:///data/fraud/", "write file:///data/fraud/n.d"),
+        ("file:///data/fraud/n.e", "write file:///data/fraud/n.d"),
+        ("file:///data/fraud/n.d/link", "write file:///data/fraud/n.d"),
+        ("file:///data/fraudulent/n.d", "write file:///data/fraud/n.d"),
+        ("file:///data/fraud/../../etc", "write file:///data/fraud/n.d"),
+        ("file://data/fraud/n.d", "write file:///data/fraud/n.d"),
     ],
 )
 def test_a_bad_uri_is_named_with_the_remedy(uri: str, remedy: str) -> None:
-    """What is no bucket, or lies outside of the node's folder, is a fault of spec.storage.uri that says what to write."""
-    [fault] = faults(uri, False, NODE)
+    """What is no bucket, or another folder of the node than the detector's own, is a fault of spec.storage.uri that says what to write."""
+    [fault] = faults(uri, "n.d", NODE, with_keys=True)
     assert fault.path == "spec.storage.uri" and remedy in fault.message
 
 
@@ -105,13 +104,70 @@ def test_chart_and_operator_take_the_same_uris(uri: str, allowed: bool) -> None:
     schema = json.loads((ROOT / "charts/fraud-platform/values.schema.json").read_text())
     rule = schema["properties"]["storage"]["properties"]["uri"]
     chart = re.search(rule["pattern"], uri) is not None and not re.search(rule["not"]["pattern"], uri)
-    detector = on(StorageSettings(uri=uri))
-    assert (chart, faults(detector.storage_uri, True, StorageSettings()) == []) == (allowed, allowed)
+    settings = StorageSettings(uri=uri)
+    assert (chart, faults(default_uri("n.d", settings), "n.d", settings, default=True) == []) == (
+        allowed,
+        allowed,
+    )
+
+
+def test_the_platforms_keys_open_a_detectors_own_folder_alone() -> None:
+    """Without a Secret of its own a detector gets no bucket, nor any folder but its own, that the platform's keys or role reach."""
+    settings = StorageSettings(uri="s3://default/a/")
+    for own in ("s3://default/a/n.d", "s3://default/a/n.d/deeper"):
+        assert faults(own, "n.d", settings) == []
+    for foreign in ("s3://bank/n.d", "s3://default/a", "s3://default/a/n.e", "s3://default/a/n.dd"):
+        [fault] = faults(foreign, "n.d", settings)
+        assert fault.path == "spec.storage.secretRef" and "s3://default/a/n.d alone" in fault.message
+        assert faults(foreign, "n.d", settings, with_keys=True) == []
+    [fault] = faults("s3://bank/x", "n.d", StorageSettings())
+    assert fault.message.endswith("AWS_SECRET_ACCESS_KEY that opens s3://bank/x")
+
+
+def test_a_stored_detector_is_not_asked_for_with_the_platforms_keys() -> None:
+    """One whose bucket is no longer taken is judged by its spec's fault, before any store is asked."""
+    fact = bucket_of(on(StorageSettings(uri="s3://default"), storage={"uri": "s3://bank"}), None)
+    assert isinstance(fact, StorageFact) and (fact.ready, fact.reason) == (False, "ValidationFailed")
+    assert fact.message.startswith("spec.storage.secretRef: is missing")
+
+
+def test_a_detectors_own_folder_may_be_written_down() -> None:
+    """The folder that the default resolves to has the platform's keys also where the spec names it."""
+    detector = on(StorageSettings(uri="s3://default", credentials=KEYS), storage={"uri": "s3://default/n.d"})
+    asked = bucket_of(detector, None)
+    assert isinstance(asked, Bucket) and (asked.uri, asked.credentials) == ("s3://default", KEYS)
+    assert detector.storage_secret == "d-stores"
+
+
+def test_a_moved_default_names_the_way_back() -> None:
+    """Where the platform's default moved, the old folder is to be written down, with a secretRef for what no platform's keys open."""
+
+    def told(before: str, **spec: Any) -> str:
+        live = on(StorageSettings(uri=before, node_folder="/data/fraud"))
+        fields = {"f:data": {f"f:{CONFIG_KEY}": {}}}
+        meta = {"managedFields": [{"manager": names.FIELD_MANAGER, "fieldsV1": fields}]}
+        document = {"metadata": meta, "data": {CONFIG_KEY: live.config.to_json()}}
+        moved = on(StorageSettings(uri="s3://moved", node_folder="/data/fraud"), **spec)
+        return "; ".join(map(str, changes.check(moved, {("ConfigMap", "d-config"): document})))
+
+    assert "is s3://default/n.d for" in told("s3://default")
+    assert "write that again, with a secretRef that opens it, or make a new" in told("s3://default")
+    assert "write that again, or make a new" in told("file:///data/fraud")
+    own = {"uri": "s3://default/n.d", "secretRef": {"name": "mine"}}
+    assert told("s3://default", storage=own) == told("s3://moved") == ""
+
+
+def test_a_nodes_default_may_lie_deeper() -> None:
+    """The platform's own folder may be any below the root; the detector's in it is taken by default and by name."""
+    settings = StorageSettings(uri="file:///data/fraud/x", node_folder="/data/fraud")
+    assert faults("file:///data/fraud/x/n.d", "n.d", settings) == []
+    outside = settings.model_copy(update={"uri": "file:///data/fraud/../x"})
+    assert faults("file:///data/fraud/../x/n.d", "n.d", outside, default=True) != []
 
 
 def test_a_nodes_folder_needs_the_charts_switch() -> None:
     """Without a root of the platform's no file:// URI is taken, its own default neither."""
-    [fault] = faults("file:///data/x", True, StorageSettings())
+    [fault] = faults("file:///data/x", "n.d", StorageSettings(), default=True)
     assert "storage.nodeFolder" in fault.message and "the platform's default file:///data/x" in fault.message
 
 
@@ -180,7 +236,7 @@ def test_the_platforms_keys_are_copied_with_its_storage_alone() -> None:
         "d-stores"
     }
     assert copied(on(settings, **OWN)) == set()
-    assert copied(on(NODE, storage={"uri": "file:///data/fraud/a"})) == set()
+    assert copied(on(NODE, storage={"uri": "file:///data/fraud/n.d"})) == set()
 
 
 def test_a_role_is_given_to_accounts_that_use_storage() -> None:
@@ -197,7 +253,7 @@ def test_a_role_is_given_to_accounts_that_use_storage() -> None:
     assert "WebIdentity" in flink.body["spec"]["flinkConfiguration"]["s3.aws.credentials.provider"]
     assert annotated(on(by_role.model_copy(update={"credentials": KEYS}))) == set()
     node = by_role.model_copy(update={"node_folder": "/data/fraud"})
-    assert annotated(on(node, storage={"uri": "file:///data/fraud/a"})) == set()
+    assert annotated(on(node, storage={"uri": "file:///data/fraud/n.d"})) == set()
 
 
 def test_flinks_configuration_names_the_store_without_its_keys() -> None:
@@ -231,6 +287,32 @@ def test_a_secret_is_judged_before_the_bucket() -> None:
     assert whole.words == "bucket bank at objects:9000"
 
 
+@pytest.mark.parametrize("value", ["key\n", "a key", "\tkey", "kéy"])
+def test_a_key_that_no_request_can_carry_is_named(value: str) -> None:
+    """A line break, a space or a letter beyond ASCII is told with field and key, without the value; nothing is asked."""
+    for detector in (
+        on(StorageSettings(), **OWN),
+        on(StorageSettings(uri="s3://x-bank", secret="chart", credentials={**KEYS, "AWS_SECRET_ACCESS_KEY": value})),
+    ):  # fmt: skip
+        fact = bucket_of(detector, secret(**{**KEYS, "AWS_SECRET_ACCESS_KEY": value}))
+        assert isinstance(fact, StorageFact) and (fact.ready, fact.reason) == (False, "SecretKeyBroken")
+        field = "spec.storage.secretRef: Secret mine in n" if detector.storage_reference else "the chart's"
+        assert fact.message.startswith(field) and "AWS_SECRET_ACCESS_KEY has a line break" in fact.message
+        assert value not in fact.message
+
+
+def test_a_roles_bucket_is_asked_in_the_environments_region(tmp_path: Any) -> None:
+    """AWS_REGION as it is injected beside a role is the bucket's; where keys open the store it is theirs to say."""
+    (tmp_path / "p.json").write_text('{"storage": {"uri": "s3://bank"}}')
+    environ = {"FRAUD_PLATFORM": str(tmp_path / "p.json"), "AWS_REGION": "eu-west-1"}
+    asked = bucket_of(on(load_platform(environ).storage), None)
+    assert isinstance(asked, Bucket) and (asked.credentials, asked.region) == ({}, "eu-west-1")
+    assert _store(asked).config["region"] == "eu-west-1"
+    assert _store(replace(asked, region="")).config["region"] == "us-east-1"
+    assert _store(replace(asked, credentials={**KEYS, "AWS_REGION": "r"})).config["region"] == "r"
+    assert load_platform({**environ, "STORAGE_AWS_ACCESS_KEY_ID": "id"}).storage.role_region == ""
+
+
 def test_the_platforms_own_secret_is_judged_too() -> None:
     """A key that the chart's Secret lacks is told with the chart's field, and no role is taken in its place."""
     settings = StorageSettings(uri="s3://default", secret="objects", credentials={"AWS_ACCESS_KEY_ID": "id"})
@@ -249,70 +331,6 @@ def test_the_platforms_bucket_is_one_for_all_detectors() -> None:
     assert isinstance(one, Bucket) and isinstance(two, Bucket)
     assert one.key == two.key and one.uri == "s3://default/a"
     assert "key" not in one.key and one.key != replace(one, credentials={}).key
-
-
-class _AtOnce(Executor):
-    """Runs what it is given before it returns."""
-
-    def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(work(*arguments, **named))
-        return future
-
-
-class _Asked:
-    """A bucket check that answers what a test sets, and counts."""
-
-    def __init__(self, fact: StorageFact) -> None:
-        self.fact, self.count, self.now = fact, 0, 0.0
-
-    def __call__(self, bucket: Bucket) -> StorageFact:
-        self.count += 1
-        return self.fact
-
-
-def test_a_good_bucket_is_asked_once() -> None:
-    """After a good answer no pass asks again, whatever time goes by; other keys are another question."""
-    asked = _Asked(CHECKED)
-    buckets, bucket = Buckets(asked, lambda: asked.now, _AtOnce()), Bucket("s3://bank", "f", "o", KEYS)
-    assert buckets.look(bucket) == CHECKED
-    asked.now = 1e6
-    assert buckets.look(bucket) == CHECKED and asked.count == 1
-    buckets.look(replace(bucket, credentials={**KEYS, "AWS_ACCESS_KEY_ID": "other"}))
-    assert asked.count == 2
-
-
-def test_a_bad_bucket_is_asked_again_with_patience() -> None:
-    """Passes in between read the last answer; the pauses double up to a minute, and a mended bucket is taken up."""
-    bad = StorageFact(False, "BucketAbsent", "m")
-    asked = _Asked(bad)
-    buckets, bucket = Buckets(asked, lambda: asked.now, _AtOnce()), Bucket("s3://bank", "f", "o", KEYS)
-    times = []
-    for second in range(400):
-        asked.now = float(second)
-        before = asked.count
-        assert buckets.look(bucket) == bad
-        times += [second] if asked.count > before else []
-    assert (
-        times[:5] == [0, 10, 30, 70, 130]
-        and max(b - a for a, b in itertools.pairwise(times)) == LONGEST_RETRY
-    )
-    asked.fact, asked.now = CHECKED, 500.0
-    buckets.look(bucket)
-    assert buckets.look(bucket) == CHECKED
-
-
-def test_a_check_that_breaks_is_no_answer() -> None:
-    """A fault of ours leaves the bucket unknown, and isn't tried in every pass."""
-    asked = _Asked(CHECKED)
-
-    def broken(bucket: Bucket) -> StorageFact:
-        asked.count += 1
-        raise RuntimeError("no")
-
-    buckets, bucket = Buckets(broken, lambda: asked.now, _AtOnce()), Bucket("s3://bank", "f", "o", KEYS)
-    assert [buckets.look(bucket).ready for _ in range(5)] == [None] * 5
-    assert asked.count == 1
 
 
 def test_a_bucket_that_wont_do_is_degraded_and_held_up() -> None:
