@@ -96,7 +96,8 @@ def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
 def storage_ready(facts: Facts) -> ConditionState:
     fact = facts.storage
     levels = {True: Level.READY, False: Level.DEGRADED, None: Level.PROGRESSING}
-    return ConditionState(fact.ready, fact.reason, fact.message, levels[fact.ready])
+    held = f"; until it is right, {', '.join(facts.held)} won't be changed" if facts.held else ""
+    return ConditionState(fact.ready, fact.reason, fact.message + held, levels[fact.ready])
 
 
 def _waits_for_storage(facts: Facts, kind: str, name: str) -> ConditionState | None:

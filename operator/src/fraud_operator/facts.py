@@ -62,7 +62,8 @@ class Lacking:
 class Facts:
     """``children`` are the detector's own, by (kind, name); ``missing`` the kinds that the API server doesn't know.
 
-    ``logins`` are the platform's, to image registries, as one document; None where there are none.
+    ``logins`` are the platform's, to image registries, as one document; None where there are none. ``held`` names the live children
+    whose change waits for the storage.
     """
 
     now: int
@@ -80,6 +81,7 @@ class Facts:
     gates: tuple[Gate, ...] = ()
     logins: str | None = None
     lacking: tuple[Lacking, ...] = ()
+    held: tuple[str, ...] = ()
 
     def child(self, kind: str, name: str) -> Json | None:
         return self.children.get((kind, name))

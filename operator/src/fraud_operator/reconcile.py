@@ -11,11 +11,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import DETECTOR
+from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.detector import DeletionPolicy, dump
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
-from fraud_operator import changes, deletion, readiness, rollout, status, training
+from fraud_operator import changes, deletion, readiness, rollout, status, storage_hold, training
 from fraud_operator import detector as detectors
 from fraud_operator.apply import Applier, ApplyReport
 from fraud_operator.conditions import Trouble
@@ -34,15 +34,12 @@ from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
 from fraud_operator.ownership import surplus
 from fraud_operator.pass_result import PassResult
+from fraud_operator.records import kept_records
 from fraud_operator.references import References
 from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.settings import Platform
-from fraud_operator.training import TrainingPhase
 
 LOG: Final = logging.getLogger(__name__)
-# Earlier releases that are kept, so that a decision's release can still be looked up.
-KEPT_RELEASES: Final = 20
-KEPT_RUNS: Final = 5
 
 
 def _now() -> int:
@@ -166,15 +163,20 @@ class Reconciler:
             logins=facts.logins,
         )
         children = build_children(detector, wanted)
+        waiting = [child for child in children if self._waits(child, facts)]
         for child in children:
-            self._apply(child, facts, report)
-        left = surplus(facts.children, detector.uid, children, _kept(detector, facts))
+            if child not in waiting:
+                self._apply(child, facts, report)
+        keep = (*kept_records(detector, facts), *storage_hold.kept(waiting, facts.children))
+        left = surplus(facts.children, detector.uid, children, keep)
         for child_left in (*left, *self.references.leftovers(detector)):
             self.applier.delete(child_left, detector.uid, report)
         self.memory.keep_rollout(detector, release, state)
         for action in actions:
             self._carry_out(detector, action, report)
-        return replace(facts, state=state, release=release, missing=facts.missing | report.missing)
+        held = storage_hold.changed(waiting, facts.children)
+        missing = facts.missing | report.missing
+        return replace(facts, state=state, release=release, missing=missing, held=held)
 
     def _hold(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
         """While paused a version may be taken back, and nothing else: only the release documents change.
@@ -202,10 +204,14 @@ class Reconciler:
     def _apply(self, child: Child, facts: Facts, report: ApplyReport) -> None:
         if child.kind in facts.missing:
             return  # its API isn't installed; the next pass's list shows when it is
+        self.applier.apply(child, facts.child(child.kind, child.name), report)
+
+    def _waits(self, child: Child, facts: Facts) -> bool:
+        """Whether a child waits for the storage."""
         live = facts.child(child.kind, child.name)
-        if child.needs_storage and not facts.storage.ready and live is None:
-            return  # what is there goes on: a store that is away now was good once
-        self.applier.apply(child, live, report)
+        if child.kind == "Secret" and not facts.storage.ready:  # Secrets aren't listed
+            live = self.kube.get(BY_KIND[child.kind], child.body["metadata"]["namespace"], child.name)
+        return storage_hold.waits(child, live, facts.storage)
 
     def _end_streams(self, detector: Detector, facts: Facts, report: ApplyReport) -> None:
         """Streaming jobs that are being deleted end without a savepoint where none can be taken."""
@@ -367,25 +373,3 @@ def _read(body: Json, platform: Platform) -> tuple[Detector | None, list[SpecErr
     except ValidationError as error:
         return None, [SpecError(".".join(["spec", *map(str, e["loc"])]), e["msg"]) for e in error.errors()]
     return detector, detectors.check(detector)
-
-
-def _kept(detector: Detector, facts: Facts) -> list[tuple[str, str]]:
-    """Live children that no builder names now and that stay: the latest releases, and runs that succeeded.
-
-    A RayJob that has ended is the record of its run; a running one of another revision is stopped by being deleted.
-    """
-
-    def latest(kind: str, prefix: str, count: int) -> list[tuple[str, str]]:
-        live = sorted(
-            (child["metadata"].get("creationTimestamp", ""), name)
-            for (child_kind, name), child in facts.children.items()
-            if child_kind == kind and name.startswith(prefix) and _over(kind, child)
-        )
-        return [(kind, name) for _, name in live[-count:]]
-
-    releases = latest("ConfigMap", names.release_prefix(detector.name), KEPT_RELEASES)
-    return releases + latest("RayJob", names.ray_job_prefix(detector.name), KEPT_RUNS)
-
-
-def _over(kind: str, child: Json) -> bool:
-    return kind != "RayJob" or training.outcome(child).phase is TrainingPhase.SUCCEEDED

@@ -18,7 +18,7 @@ from fraud_operator.rollout_state import RolloutState
 class Child:
     """A desired object. ``once`` is written only where it isn't there: it holds what must never change again.
 
-    One that ``needs_storage`` isn't made before the storage will do.
+    One that ``needs_storage`` is neither made nor changed before the storage will do.
     """
 
     body: Json

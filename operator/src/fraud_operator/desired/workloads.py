@@ -140,7 +140,9 @@ def build_workload(detector: Detector, workload: Workload) -> list[Child]:
         spec["strategy"] = dict(workload.strategy)
     spec["template"] = pod_template(detector, workload)
     meta = metadata(detector, name, label)
-    children = [child("apps/v1", workload.kind, meta, needs_storage=workload.storage, spec=spec)]
+    # Without Pods it needs none, so it may always be stopped.
+    needs_storage = workload.storage and spec["replicas"] > 0
+    children = [child("apps/v1", workload.kind, meta, needs_storage=needs_storage, spec=spec)]
     if workload.service:
         children.append(_service(detector, workload))
     return children
