@@ -56,6 +56,7 @@ def children(case: str) -> list[dict[str, Any]]:
         state=state,
         training_revision=training.wanted_revision(parsed.spec, parsed.feature_set, None, 0, 0),
         keys=KEYS if facts["fresh"] else None,
+        storage_keys="5a1dedca11ed",
     )
     return [child.body for child in build_children(parsed, wanted)]
 

@@ -75,7 +75,14 @@ class Bucket:
     @property
     def key(self) -> str:
         """Of the same folder and the same keys; holds none of them."""
-        text = json.dumps([self.uri, sorted(self.credentials.items())])
+        return self._digest(self.uri)
+
+    def keys_digest(self, uid: str) -> str:
+        """Of the credentials, for people to see: salted, so that nobody compares it with another detector's or a list of keys'."""
+        return self._digest(uid)[:12] if self.credentials else ""
+
+    def _digest(self, salt: str) -> str:
+        text = json.dumps([salt, sorted(self.credentials.items())])
         return hashlib.sha256(text.encode()).hexdigest()
 
 

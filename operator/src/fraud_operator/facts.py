@@ -24,11 +24,15 @@ class Lags:
 
 @dataclass(frozen=True)
 class StorageFact:
-    """Whether the detector's storage will do; ``ready`` is None while that isn't known yet."""
+    """Whether the detector's storage will do; ``ready`` is None while that isn't known yet.
+
+    ``keys`` is a digest that other keys change, to restart with them what uses the storage; empty where no keys open it.
+    """
 
     ready: bool | None
     reason: str
     message: str
+    keys: str = ""
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,9 @@ class Observer:
         own = detector.storage_secret if detector.storage_reference is not None else None
         secret = self.kube.get(BY_KIND["Secret"], detector.namespace, own) if own is not None else None
         bucket = bucket_of(detector, secret)
-        return self.buckets.look(bucket) if isinstance(bucket, Bucket) else bucket
+        if not isinstance(bucket, Bucket):
+            return bucket
+        return replace(self.buckets.look(bucket), keys=bucket.keys_digest(detector.uid))
 
     def _measure_gates(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
         if self._gates is None:

@@ -161,6 +161,7 @@ class Reconciler:
             keys=keys,
             copies=facts.copies,
             logins=facts.logins,
+            storage_keys=facts.storage.keys,
         )
         children = build_children(detector, wanted)
         waiting = [child for child in children if self._waits(child, facts)]

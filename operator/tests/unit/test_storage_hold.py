@@ -134,6 +134,40 @@ def test_a_secret_that_is_not_there_reaches_no_running_job(operated: Operated) -
     assert operated.kube.objects[LAKE] != before[LAKE]
 
 
+def test_other_keys_restart_what_uses_them(operated: Operated) -> None:
+    """New keys in the same Secret change the Pods of the streaming job and the lake sink, once they are checked; no value is shown."""
+
+    def stamps() -> dict[str, str]:
+        [stream] = operated.streams()
+        templates = {
+            "lake": operated.lake()["template"],
+            "stream": operated.kube.objects["FlinkDeployment", stream]["spec"]["podTemplate"],
+            "ledger": operated.kube.objects["Deployment", "d-ledger-sink"]["spec"]["template"],
+        }
+        return {
+            part: template["metadata"]["annotations"].get(names.STORAGE_KEYS_ANNOTATION, "")
+            for part, template in templates.items()
+        }
+
+    before = stamps()
+    assert len(before["lake"]) == 12 and before["stream"] == before["lake"] and before["ledger"] == ""
+    operated.conditions()
+    assert stamps() == before
+    operated.give("mine", {**KEYS, "AWS_SECRET_ACCESS_KEY": "other"})
+    operated.fact = BAD
+    assert "won't be changed" in operated.conditions()["StorageReady"]["message"] and stamps() == before
+    operated.fact = CHECKED
+    operated.conditions()
+    assert stamps()["stream"] == stamps()["lake"] != before["lake"] and stamps()["ledger"] == ""
+
+
+def test_the_keys_digest_is_a_detectors_own() -> None:
+    """The same keys have another digest in another detector, and a role has none."""
+    bucket = Bucket("s3://bank", "f", "o", KEYS)
+    assert bucket.keys_digest("u") != bucket.keys_digest("v")
+    assert replace(bucket, credentials={}).keys_digest("u") == ""
+
+
 def test_what_is_as_it_should_be_does_not_wait(operated: Operated) -> None:
     """A bucket that won't do holds nothing up where nothing was changed; other parts are changed as ever."""
     operated.fact = BAD

@@ -39,7 +39,7 @@ class Wanted:
     """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost.
 
     ``copies`` is how many of each record its Kafka was made for; None where there is none yet. ``logins`` to image registries
-    are a document as Docker writes it; None where there are none.
+    are a document as Docker writes it; None where there are none. ``storage_keys`` is a digest that the storage's keys change.
     """
 
     release: Release
@@ -48,6 +48,12 @@ class Wanted:
     keys: Mapping[str, str] | None = None
     copies: int | None = None
     logins: str | None = None
+    storage_keys: str = ""
+
+
+def storage_annotations(wanted: Wanted) -> dict[str, str]:
+    """Of the template of Pods that read the storage's keys from their environment: other keys are other Pods."""
+    return {names.STORAGE_KEYS_ANNOTATION: wanted.storage_keys} if wanted.storage_keys else {}
 
 
 def labels(detector: Detector, component: str) -> dict[str, str]:

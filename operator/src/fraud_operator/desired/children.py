@@ -43,7 +43,7 @@ Builder = Callable[[Detector, Wanted], Iterable[Child]]
 
 
 def _workload(workload: Workload) -> Builder:
-    return lambda detector, _: build_workload(detector, workload)
+    return lambda detector, wanted: build_workload(detector, workload, wanted)
 
 
 BUILDERS: Final[tuple[Builder, ...]] = (

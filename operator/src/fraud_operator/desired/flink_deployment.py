@@ -7,7 +7,7 @@ from typing import Final
 from fraud_contracts import names, object_store
 from fraud_contracts.config import FLINK_METRICS_PORT
 from fraud_contracts.detector import Component
-from fraud_operator.desired.child import Child, Wanted, child, labels, metadata, selector
+from fraud_operator.desired.child import Child, Wanted, child, labels, metadata, selector, storage_annotations
 from fraud_operator.desired.components import COMPONENTS, cores, replicas, resources
 from fraud_operator.desired.placement import node_settings, spread
 from fraud_operator.desired.pod import (
@@ -116,12 +116,13 @@ def _memory(quantity: str) -> str:
     return quantity
 
 
-def _pod_template(detector: Detector) -> Json:
+def _pod_template(detector: Detector, wanted: Wanted) -> Json:
     return {
         "metadata": {
             "labels": labels(detector, LABEL),
             "annotations": {
                 names.CONFIG_HASH_ANNOTATION: detector.config_hash,
+                **storage_annotations(wanted),
                 **scrape(FLINK_METRICS_PORT, "/"),
             },
         },
@@ -156,7 +157,7 @@ def _task_managers_apart(detector: Detector) -> Json:
     return {"podTemplate": {"spec": spread({**selector(detector, LABEL), **TASK_MANAGER})}}
 
 
-def build_flink_deployment(detector: Detector, _: Wanted) -> list[Child]:
+def build_flink_deployment(detector: Detector, wanted: Wanted) -> list[Child]:
     flink = detector.platform.flink
     sizes = resources(detector, Component.FEATURES)
     job = child(
@@ -171,7 +172,7 @@ def build_flink_deployment(detector: Detector, _: Wanted) -> list[Child]:
             "serviceAccount": names.service_account(detector.name, LABEL),
             "mode": "native",
             "flinkConfiguration": _configuration(detector),
-            "podTemplate": _pod_template(detector),
+            "podTemplate": _pod_template(detector, wanted),
             "jobManager": {"replicas": 1, "resource": {"cpu": 0.1, "memory": "1600m"}},
             "taskManager": {
                 "resource": {

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from fraud_contracts import names
 from fraud_contracts.config import HTTP_PORT, METRICS_PORT
 from fraud_contracts.detector import Component
-from fraud_operator.desired.child import Child, child, labels, metadata, selector
+from fraud_operator.desired.child import Child, Wanted, child, labels, metadata, selector, storage_annotations
 from fraud_operator.desired.components import COMPONENTS, replicas, resources
 from fraud_operator.desired.placement import placement
 from fraud_operator.desired.pod import (
@@ -125,7 +125,7 @@ CONSOLE: Final = Workload(
 WORKLOADS: Final = (DECISION_SERVICE, WORKER, PROFILE_SINK, LEDGER_SINK, LAKE_SINK, CONSOLE)
 
 
-def build_workload(detector: Detector, workload: Workload) -> list[Child]:
+def build_workload(detector: Detector, workload: Workload, wanted: Wanted) -> list[Child]:
     """The Deployment or StatefulSet; then, where it has one, its Service."""
     name, label = workload.name(detector.name), workload.label
     spec: Json = {
@@ -138,7 +138,7 @@ def build_workload(detector: Detector, workload: Workload) -> list[Child]:
     spec["selector"] = {"matchLabels": selector(detector, label)}
     if workload.strategy is not None:
         spec["strategy"] = dict(workload.strategy)
-    spec["template"] = pod_template(detector, workload)
+    spec["template"] = pod_template(detector, workload, wanted)
     meta = metadata(detector, name, label)
     # Without Pods it needs none, so it may always be stopped.
     needs_storage = workload.storage and spec["replicas"] > 0
@@ -163,7 +163,7 @@ def _service(detector: Detector, workload: Workload) -> Child:
     )
 
 
-def pod_template(detector: Detector, workload: Workload) -> Json:
+def pod_template(detector: Detector, workload: Workload, wanted: Wanted) -> Json:
     """A Pod with one container. Only what watches the release has a token of the API server."""
     label, port, storage = workload.label, workload.port, workload.storage
     account = names.service_account(detector.name, COMPONENTS[workload.component].account)
@@ -192,5 +192,9 @@ def pod_template(detector: Detector, workload: Workload) -> Json:
         ],
         "volumes": volumes(detector, release=workload.data_path, storage=storage),
     }
-    annotations = {names.CONFIG_HASH_ANNOTATION: detector.config_hash, **scrape(port.number)}
+    annotations = {
+        names.CONFIG_HASH_ANNOTATION: detector.config_hash,
+        **(storage_annotations(wanted) if storage else {}),
+        **scrape(port.number),
+    }
     return {"metadata": {"labels": labels(detector, label), "annotations": annotations}, "spec": pod}
