@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fraud_contracts import names
@@ -13,13 +14,17 @@ from fraud_operator.objects import Json
 from fraud_operator.pass_result import PassResult
 
 
-def set_finalizer(kube: Kube, body: Json, *, present: bool) -> None:
-    """Changes the detector and the metadata in ``body``."""
+def set_finalizer(
+    kube: Kube, body: Json, *, present: bool, annotations: Mapping[str, str] | None = None
+) -> None:
+    """Changes the detector and the metadata in ``body``; ``annotations`` are added to it by the same write."""
     meta = body["metadata"]
     others = [f for f in meta.get("finalizers", []) if f != names.FINALIZER]
     wanted = [*others, names.FINALIZER] if present else others
     # resourceVersion makes the server refuse it if someone else changed the list meanwhile.
-    patch = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
+    patch: Json = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
+    if annotations:
+        patch["metadata"]["annotations"] = dict(annotations)
     after = kube.merge(DETECTOR, meta["namespace"], meta["name"], patch)
     body["metadata"] = after["metadata"]
 

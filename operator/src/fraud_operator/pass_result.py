@@ -10,7 +10,7 @@ class PassResult:
     """``settled``, ``changed``, ``unwatched`` and ``overtaken`` tell the queue when to look again.
 
     ``unwatched`` waits for what sends no events. ``overtaken``: someone changed the detector since it was read. ``ready`` is None
-    for a detector that is gone. ``written`` holds (kind, name, verb) of each child.
+    for a detector that is gone, or another platform's. ``written`` holds (kind, name, verb) of each child.
     """
 
     settled: bool

@@ -17,6 +17,7 @@ from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
 from fraud_operator import changes, deletion, readiness, rollout, status, storage_hold, training
 from fraud_operator import detector as detectors
+from fraud_operator.adoption import Adoption
 from fraud_operator.apply import Applier, ApplyReport
 from fraud_operator.conditions import Trouble
 from fraud_operator.desired.child import Child, Wanted
@@ -26,7 +27,7 @@ from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.detector_keys import new_keys
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
-from fraud_operator.finalizer import Finalizer, set_finalizer
+from fraud_operator.finalizer import Finalizer
 from fraud_operator.glances import Glances
 from fraud_operator.kube import ApiError, ConflictError, Kube, UnreachableError
 from fraud_operator.memory import DetectorMemory
@@ -58,6 +59,7 @@ class Reconciler:
     finalizer: Finalizer = field(init=False)
     references: References = field(init=False)
     glances: Glances = field(init=False)
+    adoption: Adoption = field(init=False)
     # By uid, generation and annotations of the object: the detector, and what is wrong with it.
     _parsed: dict[DetectorKey, tuple[Any, Detector | None, list[SpecError]]] = field(default_factory=dict)
 
@@ -68,10 +70,11 @@ class Reconciler:
         self.finalizer = Finalizer(self.kube.live, self.recorder)
         self.references = References(self.kube)
         self.glances = Glances(self.kube)
+        self.adoption = Adoption(self.kube, self.recorder, self.platform.namespace)
 
     def reconcile(self, namespace: str, name: str) -> PassResult:
         body = self.kube.get(DETECTOR, namespace, name)
-        if body is None:
+        if body is None or self.adoption.is_foreign(body):
             self._forget(namespace, name)
             return PassResult(settled=True, ready=None)
         terminating = deletion.is_terminating(self.kube, namespace)
@@ -90,8 +93,7 @@ class Reconciler:
             facts = self._observe(detector)
         else:
             self.memory.keep_valid_spec(detector)
-        if names.FINALIZER not in body["metadata"].get("finalizers", []):
-            set_finalizer(self.kube, body, present=True)
+        self.adoption.adopt(body)
         # Where this platform or this operator's version refuses the last valid spec too, nothing is changed.
         refused = errors and (detectors.check(detector) or changes.check(detector, facts.children))
         holds = detector.spec.paused or bool(refused)
