@@ -45,7 +45,8 @@ async def operate(
         end_process(f"{holder} leads")
 
     one = Leader(
-        Kube(api, timeout=leader.TIMEOUT),
+        # A renewal that has to wait is as good as none.
+        Kube(api, timeout=leader.TIMEOUT, tries=1),
         platform.namespace,
         leader.lease_name(namespaces),
         leader.identity(),

@@ -6,14 +6,16 @@ ApiError                    any other answer: status, message, details
 ├── ConflictError           another manager owns a field that we want: owners
 ├── UnknownKindError        the API server has no such kind: its operator isn't installed
 ├── RefusedError            400, 403 or 422: it breaks its schema or a policy, or we lack the right
-└── UnreachableError        no answer: retry
+└── UnreachableError        no answer, or "too many requests" to the last: retry
     └── NotLeadingError     nothing was sent: another operator may lead by now
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,11 +37,12 @@ PAGE: Final = 500
 JSON_TYPE: Final = "application/json"
 Listing = list[Json]
 # A server that is asked too much, or has just learned a kind ("storage is (re)initializing"), answers 429 and for how long to wait;
-# half a minute is waited at most, since other detectors wait behind.
-_PATIENCE: Final = urllib3.Retry(
-    total=None, connect=0, read=0, redirect=0, other=0, status=5,
-    status_forcelist=(429,), allowed_methods=None, backoff_factor=0.5, retry_after_max=30, raise_on_status=False,
-)  # fmt: skip
+# half a minute is waited at most, since other detectors wait behind. The loop is ours, not urllib3's: whoever leads no more by then
+# must send nothing.
+TOO_MANY: Final = 429
+TRIES: Final = 6
+FIRST_WAIT: Final = 0.5
+LONGEST_WAIT: Final = 30.0
 
 
 class ApiError(FraudError):
@@ -113,10 +116,17 @@ def load_client(kubeconfig: str | None = None) -> client.ApiClient:
     return client.ApiClient(settings)
 
 
+def _wait(answer: Any, number: int) -> float:
+    """Seconds before the request is sent again: what the server asks for, else twice as long after each answer."""
+    asked = urllib3.Retry().get_retry_after(answer)
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2**number if asked is None else asked))
+
+
 class Kube:
     """Synchronous and safe to use from several threads: urllib3's pool is.
 
-    ``timeout`` is for connecting and for answering, in seconds. Nothing is written while ``may_write`` says no.
+    ``timeout`` is for connecting and for answering, in seconds. Nothing is written while ``may_write`` says no. A request is sent
+    up to ``tries`` times while the server asks for patience.
     """
 
     def __init__(
@@ -124,8 +134,9 @@ class Kube:
         api: client.ApiClient,
         may_write: Callable[[], bool] = lambda: True,
         timeout: tuple[float, float] = TIMEOUT,
+        tries: int = TRIES,
     ) -> None:
-        self._api, self._may_write, self._timeout = api, may_write, timeout
+        self._api, self._may_write, self._timeout, self._tries = api, may_write, timeout, tries
 
     def check_lead(self) -> None:
         """NotLeadingError unless this operator may write."""
@@ -140,8 +151,6 @@ class Kube:
         body: Any = None,
         content: str = JSON_TYPE,
     ) -> Json:
-        if method != "GET":
-            self.check_lead()
         timeout = urllib3.Timeout(connect=self._timeout[0], read=self._timeout[1])
         answer = self._send(method, path, query, body, content, timeout=timeout)
         if 200 <= answer.status < 300:
@@ -160,6 +169,8 @@ class Kube:
             raise ConflictError(409, message, details)
         if answer.status in (400, 403, 422):
             raise RefusedError(answer.status, message, details)
+        if answer.status == TOO_MANY:
+            raise UnreachableError(TOO_MANY, message, details)
         raise ApiError(answer.status, message, details)
 
     def _send(
@@ -179,15 +190,17 @@ class Kube:
         url = self._api.configuration.host + path
         if query or pairs:
             url += "?" + urlencode([*(query or {}).items(), *pairs])
+        data = None if body is None else json.dumps(body).encode()
+        pool = self._api.rest_client.pool_manager
         try:
-            return self._api.rest_client.pool_manager.request(
-                method,
-                url,
-                body=None if body is None else json.dumps(body).encode(),
-                headers=headers,
-                retries=_PATIENCE,
-                **options,
-            )
+            for number in itertools.count(1):
+                if method != "GET":
+                    self.check_lead()
+                answer = pool.request(method, url, body=data, headers=headers, retries=False, **options)
+                if answer.status != TOO_MANY or number >= self._tries:
+                    return answer
+                answer.drain_conn()
+                time.sleep(_wait(answer, number))
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(0, f"no answer from the API server: {error}") from error
 

@@ -54,7 +54,7 @@ def identity() -> str:
 class Leader:
     """``elected`` is called once, from the thread that renews; ``deposed``, with a name, if another has held the Lease since.
 
-    ``kube`` must answer in time or not at all: TIMEOUT.
+    ``kube`` must answer in time or not at all: TIMEOUT, and a single try.
     """
 
     kube: Kube
