@@ -238,14 +238,11 @@ def test_a_namespace_goes_whole(world: World) -> None:
 
 def test_a_watched_namespace_goes_whole(world: World, own_server: Any) -> None:
     """With the chart's watchNamespaces the operator's rights in the namespace go with it; the finalizer comes off all the same."""
-    rights = ("ClusterRole", "ClusterRoleBinding", "RoleBinding")
     documents = render(f"operator.watchNamespaces={{{world.namespace}}}")
-    of_operator = [d for d in documents if d["kind"] in rights]
-    here = [
-        d for d in of_operator
-        if d["kind"].startswith("Cluster") or d["metadata"].get("namespace") == world.namespace
-    ]  # fmt: skip
-    install(world.kube, here)
+    places = {"ClusterRole": None, "ClusterRoleBinding": None, "RoleBinding": world.namespace}
+    install(
+        world.kube, [d for d in documents if (d["kind"], d["metadata"].get("namespace")) in places.items()]
+    )
     mine: Kube = own_server.kube(OPERATOR)
     world.start()
     world.step(mine)

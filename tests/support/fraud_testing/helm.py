@@ -69,7 +69,7 @@ class HookPods:
         kube = self.server.kube()
         while not self._stop.is_set():
             try:
-                for event, pod in kube.watch(POD, NAMESPACE, "", 1):
+                for event, pod in kube.watch(POD, NAMESPACE, {}, 1):
                     if event != "DELETED" and pod["metadata"]["uid"] not in self._seen:
                         self._seen.add(pod["metadata"]["uid"])
                         self.run(pod)
