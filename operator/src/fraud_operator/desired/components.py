@@ -42,7 +42,8 @@ def _defaults(
 
 
 COMPONENTS: Final[dict[Component, Defaults]] = {
-    Component.DECISION_SERVICE: _defaults("decision", 2, "50m", "192Mi", "2", "768Mi"),
+    # More than its neighbours' is a door's share where processors are short: what waits behind it can catch up, a caller can't.
+    Component.DECISION_SERVICE: _defaults("decision", 2, "125m", "192Mi", "2", "768Mi"),
     Component.WORKER: _defaults("worker", 1, "50m", "192Mi", "2", "768Mi"),
     Component.FEATURES: _defaults("features", 1, "200m", "1Gi", "2", "2Gi", storage=True),
     Component.TRAINING: _defaults("training", 1, "200m", "1536Mi", "2", "6Gi", storage=True),

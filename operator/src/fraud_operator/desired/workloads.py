@@ -184,7 +184,8 @@ def pod_template(detector: Detector, workload: Workload, wanted: Wanted) -> Json
                 "ports": [{"name": port.name, "containerPort": port.number, "protocol": "TCP"}],
                 "startupProbe": probe("/healthz", port.name, period=2, failures=60),
                 "readinessProbe": probe("/readyz", port.name),
-                "livenessProbe": probe("/healthz", port.name, period=10, failures=6),
+                # One that is slow because it is busy answers in the end; a restart would only take more time from the others.
+                "livenessProbe": probe("/healthz", port.name, period=10, failures=6, timeout=10),
                 "resources": resources(detector, workload.component),
                 "securityContext": container_security(),
                 "volumeMounts": mounts(detector, release=workload.data_path, storage=storage),
