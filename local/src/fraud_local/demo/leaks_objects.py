@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import IO
 
 import pyarrow
 import pyarrow.dataset
@@ -20,6 +24,7 @@ from fraud_contracts import object_store
 from fraud_local.demo.leaks import LeakReport, Needles, contents
 
 _BATCH = 500
+_CHUNK = 8 * 2**20
 _ATTEMPTS = 10
 
 
@@ -46,6 +51,15 @@ def listed(system: fs.FileSystem, root: str, beside: Iterable[str] = ()) -> Iter
             yield name, info.path
 
 
+def _fetched(system: fs.FileSystem, path: str) -> IO[bytes]:
+    """The object as a file of this machine: what is packed in it is read in small pieces, of which each would be a request."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - the reader closes it
+    with system.open_input_stream(path) as stream:
+        shutil.copyfileobj(stream, copy, _CHUNK)
+    copy.seek(0)
+    return copy
+
+
 def objects(
     needles: Needles, uri: str, environ: Mapping[str, str], report: LeakReport, beside: Iterable[str]
 ) -> None:
@@ -55,7 +69,7 @@ def objects(
     for name, path in listed(system, root, beside):
         report.search(needles, "storage", name, name.encode())
         try:
-            for data in contents(lambda path=path: system.open_input_file(path)):  # type: ignore[misc]
+            for data in contents(partial(_fetched, system, path)):
                 report.search(needles, "storage", name, data)
         except FileNotFoundError:
             continue
