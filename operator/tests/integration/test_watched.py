@@ -215,7 +215,7 @@ def test_an_edit_during_a_pass_is_not_missed(world: World) -> None:
     world.own.merge = merge  # type: ignore[method-assign]
     assert not world.reconciler.reconcile(world.namespace, NAME).overtaken
     body = world.kube.get(DETECTOR, world.namespace, NAME)
-    assert body is not None and body["metadata"]["annotations"] == {"a": "b"}
+    assert body is not None and body["metadata"]["annotations"]["a"] == "b"
     assert next(c for c in body["status"]["conditions"] if c["type"] == "Paused")["status"] == "True"
 
 

@@ -70,7 +70,7 @@ class HookPods:
         while not self._stop.is_set():
             try:
                 for event, pod in kube.watch(POD, NAMESPACE, {}, 1):
-                    if event != "DELETED" and pod["metadata"]["uid"] not in self._seen:
+                    if event in ("ADDED", "MODIFIED") and pod["metadata"]["uid"] not in self._seen:
                         self._seen.add(pod["metadata"]["uid"])
                         self.run(pod)
             except ApiError:  # the server has just gone, or the namespace isn't there yet
