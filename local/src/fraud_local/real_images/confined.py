@@ -71,6 +71,8 @@ def runtime_document(config: Mapping[str, Any], root: Path, command: Sequence[st
             "cwd": config.get("WorkingDir") or "/",
             "noNewPrivileges": True,
         },
+        # Its own name, which programs look up, must be one that needs no name server.
+        "hostname": "localhost",
         "root": {"path": str(root), "readonly": True},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc", "options": quiet},
