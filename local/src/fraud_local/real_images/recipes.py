@@ -44,6 +44,11 @@ def _help(module: str) -> tuple[str, ...]:
     return ("python", "-m", module, "--help")
 
 
+# The stream's JVM runs Python inside itself.
+LOAD_PYTHON = (
+    "import ctypes, find_libpython as find; ctypes.CDLL(find.find_libpython() or 'no library of Python')"
+)
+
 RECIPES = (
     Recipe(
         "operator",
@@ -58,7 +63,12 @@ RECIPES = (
         ("contracts", "pipelines", "flink"),
         ("fraud_contracts", "fraud_pipelines", "fraud_flink"),
         # Flink's operator mounts over this folder; it can't make one in an image.
-        (("test", "-d", "/opt/flink/pod-template"), ("java", "-version"), ("flink", "--version")),
+        (
+            ("test", "-d", "/opt/flink/pod-template"),
+            ("java", "-version"),
+            ("flink", "--version"),
+            ("python", "-c", LOAD_PYTHON),
+        ),
         # Without it a job of a detector on s3:// doesn't start, and no program says so before.
         ("opt/flink/plugins/s3-fs-hadoop/*.jar",),
     ),

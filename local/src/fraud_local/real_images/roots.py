@@ -57,7 +57,8 @@ class Root:
 # Debian splits distutils off; the Python of the base image has it.
 PYTHON = ("ca-certificates", "netbase", "tzdata", "python3.11", "python3-distutils")
 ROOTS = (
-    Root("PYTHON_IMAGE", "python", PYTHON),
+    # Python as a library, which the stream's JVM loads, is a package of its own, too.
+    Root("PYTHON_IMAGE", "python", (*PYTHON, "libpython3.11")),
     Root("BUILD_IMAGE", "python-build", (*PYTHON, "python3-pip"), machine=True),
     Root("MAVEN_IMAGE", "maven", ("ca-certificates", "maven", "openjdk-17-jdk-headless"), machine=True),
 )
