@@ -149,3 +149,12 @@ def test_an_image_is_made_of_its_sources_and_locks(recipe: Recipe) -> None:
     assert wanted <= files
     assert all(f"{source}/pyproject.toml" in files for source in recipe.sources)
     assert not any("/tests/" in path for path in files)
+
+
+def test_what_tools_leave_in_a_clone_changes_no_image() -> None:
+    """Their folders and files are told by .dockerignore, wherever they lie."""
+    assert all(
+        on_debian.ignored(paths.CLONE / path)
+        for path in ("ray/.pytest_cache/v/x", "contracts/src/a/__pycache__/b.pyc", "ray/a.egg-info/PKG-INFO")
+    )
+    assert not on_debian.ignored(paths.CLONE / "ray" / "Dockerfile")

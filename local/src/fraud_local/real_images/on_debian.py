@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +25,7 @@ REGISTRY = "localhost/fraud-platform"
 WHEELS = Path.home() / ".cache" / "uv"
 OPTIONS = ("--network=host", "--pull=never", f"--volume={WHEELS}:/root/.cache/uv")
 PROGRAMS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "runc": "runc"}
-# What .dockerignore leaves out, and so changes no image.
-IGNORED = {"tests", "__pycache__"}
+ANYWHERE = "**/"
 
 
 def tool() -> Tool:
@@ -40,13 +40,21 @@ def tool() -> Tool:
     return Tool("buildah", (*storage, "--storage-driver", "overlay"))
 
 
+def ignored(path: Path) -> bool:
+    """Whether .dockerignore leaves the file of the clone out wherever it lies, so that it changes no image."""
+    lines = (paths.CLONE / ".dockerignore").read_text().splitlines()
+    patterns = [line.removeprefix(ANYWHERE) for line in lines if line.startswith(ANYWHERE)]
+    parts = path.relative_to(paths.CLONE).parts
+    return any(fnmatch(part, pattern) for part in parts for pattern in patterns)
+
+
 def inputs(recipe: Recipe) -> Iterator[Path]:
     """The files that an image is made of: its Dockerfile, and what that copies."""
     yield recipe.dockerfile
     for source in re.findall(r"^COPY (?!--from)(\S+) ", recipe.dockerfile.read_text(), re.M):
         path = paths.CLONE / source
         below = sorted(path.rglob("*")) if path.is_dir() else [path]
-        yield from (one for one in below if one.is_file() and not IGNORED & set(one.relative_to(path).parts))
+        yield from (one for one in below if one.is_file() and not ignored(one))
 
 
 def ensure() -> dict[str, Path]:
