@@ -42,6 +42,8 @@ BATCH_ROWS: Final = 20_000
 LINGER_SECONDS: Final = 10.0
 # A commit every ten seconds makes small files: where there are too many they are put together.
 LOOK_SECONDS: Final = 300.0
+# For so long no other sink puts files together: far longer than that takes, clocks that differ included.
+CLAIM_MS: Final = 1_200_000
 SMALL_BYTES: Final = 16 << 20
 SMALL_FILES: Final = 64
 TARGET_BYTES: Final = 128 << 20
@@ -110,7 +112,7 @@ class LakeWriter:
         try:
             table = self._open()
             sizes = table.get_add_actions(flatten=True).column("size_bytes").to_pylist()
-            if sum(size < SMALL_BYTES for size in sizes) >= SMALL_FILES:
+            if sum(size < SMALL_BYTES for size in sizes) >= SMALL_FILES and self._claims_upkeep(table):
                 metrics = table.optimize.compact(target_size=TARGET_BYTES)
                 table.create_checkpoint()
                 counts = {name: metrics[name] for name in ("numFilesAdded", "numFilesRemoved")}
@@ -121,6 +123,19 @@ class LakeWriter:
                 self._swept = now
         except (DeltaError, OSError) as error:  # the data are safe without it; next time will do
             log.warning("upkeep failed", extra={"data": {"error": str(error)}})
+
+    def _claims_upkeep(self, table: DeltaTable) -> bool:
+        """Whether this sink is the one that puts files together now. DeltaError where another one claimed it at the same moment.
+
+        The library lets two compactions of the same files both commit, and each of their rows is then in the table twice.
+        """
+        name, now = f"{self._application}/upkeep", int(time.time() * 1000)
+        last = table.transaction_version(name)
+        if last is not None and now - last < CLAIM_MS:
+            return False
+        claim = CommitProperties(app_transactions=[Transaction(name, now, now)])
+        write_deltalake(table, self._arrow([]), mode="append", commit_properties=claim)
+        return True
 
     def close(self) -> None:
         self._table = None

@@ -13,6 +13,7 @@ import orjson
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.config import DetectorConfig
@@ -263,6 +264,38 @@ def test_a_label_published_twice_is_there_once(make: Make) -> None:
     table_rows = DeltaTable(uri).to_pyarrow_table().to_pylist()
     labels = sorted((row["id"], row["fraud"], row["known"], row["offset"]) for row in table_rows)
     assert labels == [("a", False, DAY + 86_400_000, 4), ("a", True, DAY, 0), ("b", True, DAY, 1)]
+
+
+def test_two_sinks_put_the_same_files_together_once(make: Make) -> None:
+    """Both find the table in need of it; one does it, and no row is there twice."""
+    config = make(1)
+    topic, group = config.identity.topic("decisions"), config.identity.group("lake-sink")
+    uri = lake.table(config.storage_uri, "decisions")
+    one, other = (LakeWriter(uri, group, Meters("d", "lake")) for _ in range(2))
+    for n in range(lake_sink.SMALL_FILES):
+        one.write([Record(topic, 0, n, DAY + n, None, decision(f"tx-{n}", DAY + n))])
+    other.start([Place(topic, 0)])
+    for writer in (one, other):
+        writer.tick()
+    for n in range(lake_sink.SMALL_FILES, 2 * lake_sink.SMALL_FILES):
+        one.write([Record(topic, 0, n, DAY + n, None, decision(f"tx-{n}", DAY + n))])
+    # Within a claim's time nobody does it again; the stale view of the other one makes it none of its own.
+    LakeWriter(uri, group, Meters("d", "lake")).tick()
+    assert ids(config) == Counter({f"tx-{n}": 1 for n in range(2 * lake_sink.SMALL_FILES)})
+    assert len(lake_manifest.read(config, "decisions")["files"]) == 1 + lake_sink.SMALL_FILES
+
+
+def test_a_claim_of_the_same_moment_is_refused(make: Make) -> None:
+    """Two sinks that looked before either wrote: the second claim is no commit."""
+    config = make(1)
+    topic, group = config.identity.topic("decisions"), config.identity.group("lake-sink")
+    uri = lake.table(config.storage_uri, "decisions")
+    LakeWriter(uri, group, Meters("d", "lake")).write([Record(topic, 0, 0, DAY, None, decision("tx", DAY))])
+    writer = LakeWriter(uri, group, Meters("d", "lake"))
+    one, other = DeltaTable(uri), DeltaTable(uri)
+    assert writer._claims_upkeep(one)
+    with pytest.raises(DeltaError):
+        writer._claims_upkeep(other)
 
 
 def test_small_files_become_few_and_the_snapshot_stays(make: Make, tmp_path: Path) -> None:
