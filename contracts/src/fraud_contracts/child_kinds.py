@@ -101,3 +101,5 @@ BY_KIND: Final = {
     kind.kind: kind
     for kind in (*CHILD_KINDS, DETECTOR, Kind("v1", "Pod", "pods"), Kind("v1", "Event", "events"))
 }
+SECRET: Final = BY_KIND["Secret"]
+POD: Final = BY_KIND["Pod"]

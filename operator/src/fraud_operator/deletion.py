@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND, NAMESPACE
+from fraud_contracts.child_kinds import BY_KIND, NAMESPACE, SECRET
 from fraud_operator.apply import ApplyReport
 from fraud_operator.desired.flink_deployment import SAVEPOINT_ON_DELETION
 from fraud_operator.kube import ApiError, Kube, RefusedError, UnknownKindError
@@ -229,7 +229,7 @@ class Removal:
         """The keys, and what the brokers' images are pulled with: those of both that are there and ours."""
         name, uid = str(self.body["metadata"]["name"]), str(self.body["metadata"]["uid"])
         secrets = [
-            self.kube.get(BY_KIND["Secret"], self._namespace, secret)
+            self.kube.get(SECRET, self._namespace, secret)
             for secret in (names.keys(name), names.pull_secret(name))
         ]
         return [secret for secret in secrets if secret is not None and is_ours(secret, uid)]

@@ -18,7 +18,7 @@ from typing import Final
 import requests
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND, DETECTOR
+from fraud_contracts.child_kinds import DETECTOR, SECRET
 from fraud_contracts.config import HTTP_PORT
 from fraud_contracts.errors import FraudError
 from fraud_operator.kube import ConflictError, Kube, UnknownKindError, load_client
@@ -112,7 +112,7 @@ def wait_ready(kube: Kube, namespace: str, name: str, seconds: float = READY_SEC
 
 def decide(kube: Kube, namespace: str, name: str, url: str, seconds: float = ANSWER_SECONDS) -> Json:
     """The decision service's answer; NoDecisionError where none comes in time, or another one than the rule's."""
-    secret = kube.get(BY_KIND["Secret"], namespace, names.keys(name))
+    secret = kube.get(SECRET, namespace, names.keys(name))
     if secret is None:
         raise NoDecisionError(f"the Secret {names.keys(name)} isn't there, though the detector is Ready")
     key = base64.b64decode(secret["data"]["API_KEY"]).decode()

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.child_kinds import SECRET
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.kube import Kube
 from fraud_operator.objects import Json
 from fraud_operator.references import secret_references
-
-SECRET: Final = BY_KIND["Secret"]
 
 
 class Glance(NamedTuple):

@@ -9,18 +9,14 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Collection
-from typing import Final
 
 from kubernetes.client import ApiClient
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND, Kind
+from fraud_contracts.child_kinds import POD, SECRET, Kind
 from fraud_operator.index import Index, Place
 from fraud_operator.kube import ConflictError, Kube, Listing, unknown_kind
 from fraud_operator.objects import Json
-
-SECRET: Final = BY_KIND["Secret"]
-POD: Final = BY_KIND["Pod"]
 
 
 class Indexes:

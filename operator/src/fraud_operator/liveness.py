@@ -10,14 +10,13 @@ from typing import Final
 
 from prometheus_client import REGISTRY
 
-from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.child_kinds import POD
 from fraud_operator import targets
 from fraud_operator.kube import ApiError, Kube
 from fraud_process.health import JSON, TEXT, HealthServer, Page, probe
 
 # The event loop answers within this time, or the Pod is restarted.
 STALL: Final = 60.0
-POD: Final = BY_KIND["Pod"]
 
 
 class Pulse:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.child_kinds import BY_KIND, SECRET
 from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, DetectorConfig
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.release import Release, parse_release
@@ -27,7 +27,6 @@ from fraud_operator.ownership import wrote
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 
 LOG: Final = logging.getLogger(__name__)
-SECRET: Final = BY_KIND["Secret"]
 
 
 @dataclass

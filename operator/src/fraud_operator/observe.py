@@ -16,7 +16,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from fraud_contracts import metrics, names
-from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.child_kinds import BY_KIND, SECRET
 from fraud_contracts.config import RELEASE_KEY
 from fraud_contracts.errors import StoreError
 from fraud_contracts.feature_set import hash6
@@ -70,8 +70,7 @@ class Observer:
             missing=frozenset(missing),
             release=release,
             state=state,
-            has_keys=self.kube.get(BY_KIND["Secret"], detector.namespace, names.keys(detector.name))
-            is not None,
+            has_keys=self.kube.get(SECRET, detector.namespace, names.keys(detector.name)) is not None,
             copies=self._copies(detector, children, missing),
             revision=revision,
             storage=self._storage(detector),
@@ -130,7 +129,7 @@ class Observer:
 
     def _storage(self, detector: Detector) -> StorageFact:
         own = detector.storage_secret if detector.storage_reference is not None else None
-        secret = self.kube.get(BY_KIND["Secret"], detector.namespace, own) if own is not None else None
+        secret = self.kube.get(SECRET, detector.namespace, own) if own is not None else None
         bucket = bucket_of(detector, secret)
         if not isinstance(bucket, Bucket):
             return bucket
@@ -157,7 +156,7 @@ class Observer:
         return self._registries[key]
 
     def _log_in(self, registry: Registry, namespace: str, secret: str) -> None:
-        body = self.kube.live.get(BY_KIND["Secret"], namespace, secret)
+        body = self.kube.live.get(SECRET, namespace, secret)
         if body is None:
             raise StoreError(
                 "mlflow", f"spec.stores.mlflow.secretRef: there is no Secret {secret} in {namespace}"

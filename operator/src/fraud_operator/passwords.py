@@ -14,11 +14,10 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.child_kinds import SECRET
 from fraud_contracts.errors import FraudError
 from fraud_operator.kube import ApiError, ConflictError, Kube, load_client
 
-SECRET: Final = BY_KIND["Secret"]
 # Others that fill in the same Secret at the same time: each of their writes costs us one try.
 TRIES: Final = 10
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND, STORAGE_CLASS
+from fraud_contracts.child_kinds import SECRET, STORAGE_CLASS
 from fraud_operator import readiness
 from fraud_operator.desired.documents import DOCKER_CONFIG
 from fraud_operator.detector import Detector, DetectorKey
@@ -27,7 +27,6 @@ from fraud_operator.settings import Platform
 # The platform's own are the same for all detectors, so one look serves them all. Nothing tells when they change.
 SHARED_MS: Final = 30_000
 DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
-_SECRET: Final = BY_KIND["Secret"]
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class References:
         key = (detector.namespace, detector.name)
         if detector.platform.pull_secrets or key in self._without_logins:
             return
-        live = self.kube.live.get(_SECRET, detector.namespace, names.pull_secret(detector.name))
+        live = self.kube.live.get(SECRET, detector.namespace, names.pull_secret(detector.name))
         if live is not None and is_ours(live, detector.uid):
             yield live
         else:
@@ -164,7 +163,7 @@ class References:
 
     def _lacking_secrets(self, detector: Detector) -> list[Lacking]:
         looked = [
-            lacking_in(one, detector.namespace, self.kube.get(_SECRET, detector.namespace, one.secret))
+            lacking_in(one, detector.namespace, self.kube.get(SECRET, detector.namespace, one.secret))
             for one in secret_references(detector)
         ]
         return [one for one in looked if one is not None]
@@ -175,7 +174,7 @@ class References:
         until, document, lacking = self._logins
         if now >= until:
             secrets = {
-                name: self.kube.live.get(_SECRET, platform.namespace, name) for name in platform.pull_secrets
+                name: self.kube.live.get(SECRET, platform.namespace, name) for name in platform.pull_secrets
             }
             document, lacking = merged_logins(platform, secrets)
             self._logins = (now + SHARED_MS, document, lacking)

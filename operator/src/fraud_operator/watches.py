@@ -17,10 +17,10 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.background import thread
-from fraud_contracts.child_kinds import CRD, DETECTOR, LISTED_KINDS, NAMESPACE, Kind
+from fraud_contracts.child_kinds import CRD, DETECTOR, LISTED_KINDS, NAMESPACE, POD, Kind
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.index import Index, Place
-from fraud_operator.indexed import POD, Indexes
+from fraud_operator.indexed import Indexes
 from fraud_operator.kube import ApiError, Kube, UnknownKindError
 from fraud_operator.objects import Json
 

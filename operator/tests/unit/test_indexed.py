@@ -8,9 +8,9 @@ import pytest
 from kubernetes import client
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND, DETECTOR, NAMESPACE
+from fraud_contracts.child_kinds import BY_KIND, DETECTOR, NAMESPACE, POD, SECRET
 from fraud_operator.index import STALE, Index
-from fraud_operator.indexed import POD, SECRET, IndexedKube, Indexes
+from fraud_operator.indexed import IndexedKube, Indexes
 from fraud_operator.kube import ApiError, ConflictError, Kube, NotLeadingError, UnknownKindError
 
 SERVICE = BY_KIND["Service"]
