@@ -19,7 +19,6 @@ import pytest
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import compile_detector, profile_key
 from fraud_testing import detectors, flink_cluster, kafka, objects, stream
-from fraud_testing.required import require
 
 pytestmark = [
     pytest.mark.integration,
@@ -39,10 +38,7 @@ def checkpoints(place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[objects
     if place == "node":
         yield None
         return
-    require(objects.missing())
-    with objects.server() as store:
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
+    with objects.server_of_environment(monkeypatch) as store:
         yield store
 
 

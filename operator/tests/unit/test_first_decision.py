@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any, cast
 
 import pytest
@@ -17,6 +16,7 @@ from fraud_operator.detector import Detector, check
 from fraud_operator.first_decision import NoDecisionError, run
 from fraud_operator.kube import ConflictError, Kube
 from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
+from fraud_testing.http_server import QuietHandler, serving
 
 READY = {"type": "Ready", "status": "True", "reason": "Serving", "message": "rules alone"}
 REVIEW = {"id": "test-1", "action": "review", "release": "r-1", "reasons": [{"code": "rule:large"}]}
@@ -30,7 +30,7 @@ class Door(ThreadingHTTPServer):
     asked: list[dict[str, Any]]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Door
 
     def do_POST(self) -> None:
@@ -44,20 +44,13 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def log_message(self, *_: object) -> None:
-        """Not of interest here."""
-
 
 @pytest.fixture
 def door() -> Iterator[Door]:
     one = Door(("127.0.0.1", 0), Handler)
     one.statuses, one.answer, one.asked = [200], REVIEW, []
-    running = threading.Thread(target=one.serve_forever)
-    running.start()
-    yield one
-    one.shutdown()
-    one.server_close()
-    running.join()
+    with serving(one):
+        yield one
 
 
 class Server:

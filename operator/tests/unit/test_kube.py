@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from kubernetes import client
 
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator.kube import ApiError, Kube, NotLeadingError, UnreachableError, _wait
+from fraud_testing.http_server import QuietHandler, serving
 
 
 class Server(ThreadingHTTPServer):
@@ -22,7 +22,7 @@ class Server(ThreadingHTTPServer):
     requests: int = 0
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Server
 
     def do_PATCH(self) -> None:
@@ -39,19 +39,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        """Not of interest here."""
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    one = Server(("127.0.0.1", 0), Handler)
-    running = threading.Thread(target=one.serve_forever)
-    running.start()
-    yield one
-    one.shutdown()
-    one.server_close()
-    running.join()
+    with serving(Server(("127.0.0.1", 0), Handler)) as one:
+        yield one
 
 
 def kube(server: Server, **options: Any) -> Kube:

@@ -21,7 +21,6 @@ from fraud_sinks.records import Record
 from fraud_testing import objects
 from fraud_testing.kafka import Broker, wait_for
 from fraud_testing.ledger import DAY, decision
-from fraud_testing.required import require
 from fraud_testing.sinks import sink
 
 pytestmark = pytest.mark.integration
@@ -31,10 +30,7 @@ AWAY_SECONDS = 20.0
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[objects.Server]:
-    require(objects.missing())
-    with objects.server() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
+    with objects.server_of_environment(monkeypatch) as running:
         yield running
 
 

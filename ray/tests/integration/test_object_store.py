@@ -19,7 +19,6 @@ from fraud_ray.errors import TrainingError
 from fraud_ray.history_files import file_system
 from fraud_ray.upload import UploadError, upload
 from fraud_testing import history_files, objects
-from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
 TOKENS = Tokeniser(bytes(32))
@@ -27,10 +26,7 @@ TOKENS = Tokeniser(bytes(32))
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[objects.Server]:
-    require(objects.missing())
-    with objects.server() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
+    with objects.server_of_environment(monkeypatch) as running:
         yield running
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from fraud_ray.upload import main
 from fraud_testing import detectors
+from fraud_testing.http_server import QuietHandler, serving
 
 CSV = b"id,time,amount,card,shop,is_fraud\na1,1,1.00,4000,corner,0\n"
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(QuietHandler):
     """``/whole`` is the file; ``/short`` says more bytes than come, ``/chunked`` breaks off within a chunk."""
 
     protocol_version = "HTTP/1.1"
@@ -30,21 +30,11 @@ class Server(BaseHTTPRequestHandler):
         self.wfile.write(b"1000\r\n" + CSV if self.path == "/chunked" else CSV)
         self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
-        """Nothing is printed."""
-
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Server)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def fetch(folder: Path, url: str) -> int:

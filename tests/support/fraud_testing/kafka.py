@@ -23,6 +23,8 @@ from typing import TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from fraud_testing.ending import end
+
 CACHE = Path(os.environ.get("FRAUD_CACHE", Path.home() / ".cache" / "fraud-platform"))
 LIBS = CACHE / "kafka" / "libs"
 CLUSTER_ID = "ZnJhdWQtdGVzdC1rYWZrYQ"
@@ -173,15 +175,8 @@ class Broker:
             return False
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is None:
-            return
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        if self.process is not None:
+            end(self.process, how, 30)
         self.process = None
 
     def create(

@@ -15,8 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from fraud_contracts import object_store
+from fraud_testing.ending import end
 from fraud_testing.kafka import CACHE, free_port, wait_for
+from fraud_testing.required import require
 
 PROGRAM = CACHE / "objects" / "bin" / "versitygw"
 BUCKET = "fraud"
@@ -92,15 +96,19 @@ class Server:
         return sorted(str(path.relative_to(root)) for path in (root / folder).rglob("*") if path.is_file())
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is None:
-            return
-        self.process.send_signal(how)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        if self.process is not None:
+            end(self.process, how, 10)
         self.process = None
+
+
+@contextmanager
+def server_of_environment(patch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A fresh store that the environment's keys open; the test is skipped, or fails, where no store can be had."""
+    require(missing())
+    with server() as running:
+        for name, value in running.environment.items():
+            patch.setenv(name, value)
+        yield running
 
 
 @contextmanager

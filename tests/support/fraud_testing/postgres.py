@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from fraud_testing.ending import end
 from fraud_testing.kafka import free_port, wait_for
 
 _INITDB = ("--username=fraud", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
@@ -117,14 +118,8 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT is PostgreSQL's fast shutdown; SIGQUIT its crash."""
-        if self.process is None:
-            return
-        self.process.send_signal(how)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        if self.process is not None:
+            end(self.process, how, 20)
         self.process = None
 
 

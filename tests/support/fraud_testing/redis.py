@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fraud_testing.ending import end
 from fraud_testing.kafka import free_port, wait_for
 
 
@@ -60,14 +61,8 @@ class Server:
             return probe.recv(64).startswith(b"+PONG")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is None:
-            return
-        self.process.send_signal(how)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        if self.process is not None:
+            end(self.process, how, 10)
         self.process = None
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from fraud_contracts.config import HTTP_PORT_ENV, METRICS_PORT_ENV, DetectorConfig
 from fraud_contracts.release import Release
 from fraud_testing.detectors import replace_whole, write
+from fraud_testing.ending import end
 from fraud_testing.kafka import free_port, wait_for
 
 API_KEY = "test-key"
@@ -96,13 +97,7 @@ class Process:
             ended, self.process = self.process, None
         if ended is None:
             return None
-        if ended.poll() is None:
-            ended.send_signal(how)
-            try:
-                ended.wait(30)
-            except subprocess.TimeoutExpired:
-                ended.kill()
-                ended.wait()
+        end(ended, how, 30)
         return ended.returncode
 
 
