@@ -178,19 +178,20 @@ def pieces(stream: Any) -> Iterator[bytes]:
 
 
 def contents(opened: Callable[[], Any]) -> Iterator[bytes]:
-    """A file's bytes as they lie there, and what is packed in them. ``opened`` gives it anew, as a binary stream that can seek."""
+    """A file's bytes as they lie there, and what is packed in them. ``opened`` gives it, as a binary stream that can seek."""
     with opened() as stream:
         head = stream.read(4)
         stream.seek(0)
         yield from pieces(stream)
-    if head[:2] == b"\x1f\x8b":
-        with opened() as packed, gzip.GzipFile(fileobj=packed) as stream:
-            yield from pieces(stream)
-    elif head == b"PK\x03\x04":
-        with opened() as packed, zipfile.ZipFile(packed) as members:
-            for name in members.namelist():
-                with members.open(name) as member:
-                    yield from pieces(member)
+        stream.seek(0)
+        if head[:2] == b"\x1f\x8b":
+            with gzip.GzipFile(fileobj=stream) as unpacked:
+                yield from pieces(unpacked)
+        elif head == b"PK\x03\x04":
+            with zipfile.ZipFile(stream) as members:
+                for name in members.namelist():
+                    with members.open(name) as member:
+                        yield from pieces(member)
 
 
 def files(needles: Needles, place: str, root: Path) -> LeakReport:
