@@ -1,4 +1,4 @@
-"""The components that ``spec.components`` may name: label, service account, and how large each is unless the spec says."""
+"""The components that ``spec.components`` may name: label, service account, what of the Secrets each gets, and its size."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from fraud_operator.objects import Json
 class Defaults:
     """``label`` is the value of a Pod's component label. ``account`` names its service account.
 
+    ``secrets``: the environment variables that its Pods get from Secrets, each by the key's own name; MLFLOW_TRACKING_URI brings
+    MLflow's login along. A component has those that its code reads, and no more: what it doesn't know can't leak from it.
     ``storage``: its Pods read or write the detector's storage, so they mount its folder or get the object store's keys.
     """
 
@@ -23,6 +25,7 @@ class Defaults:
     replicas: int
     requests: Mapping[str, str]
     limits: Mapping[str, str]
+    secrets: tuple[str, ...]
     storage: bool
 
 
@@ -33,27 +36,37 @@ def _defaults(
     memory: str,
     cpu_limit: str,
     memory_limit: str,
+    secrets: tuple[str, ...] = (),
     *,
     account: str = "",
     storage: bool = False,
 ) -> Defaults:
     requests, limits = {"cpu": cpu, "memory": memory}, {"cpu": cpu_limit, "memory": memory_limit}
-    return Defaults(label, account or label, replicas, requests, limits, storage)
+    return Defaults(label, account or label, replicas, requests, limits, secrets, storage)
 
 
+# fmt: off
 COMPONENTS: Final[dict[Component, Defaults]] = {
     # More than its neighbours' is a door's share where processors are short: what waits behind it can catch up, a caller can't.
-    Component.DECISION_SERVICE: _defaults("decision", 2, "125m", "192Mi", "2", "768Mi"),
-    Component.WORKER: _defaults("worker", 1, "50m", "192Mi", "2", "768Mi"),
-    Component.FEATURES: _defaults("features", 1, "200m", "1Gi", "2", "2Gi", storage=True),
-    Component.TRAINING: _defaults("training", 1, "200m", "1536Mi", "2", "6Gi", storage=True),
+    Component.DECISION_SERVICE: _defaults(
+        "decision", 2, "125m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "API_KEY", "REDIS_URL")),
+    Component.WORKER: _defaults(
+        "worker", 1, "50m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL")),
+    Component.FEATURES: _defaults(
+        "features", 1, "200m", "1Gi", "2", "2Gi", ("TOKEN_KEY", "DEAD_LETTER_KEY"), storage=True),
+    Component.TRAINING: _defaults(
+        "training", 1, "200m", "1536Mi", "2", "6Gi", ("TOKEN_KEY", "MLFLOW_TRACKING_URI"), storage=True),
+    # KServe's storage container asks MLflow for it.
     Component.PREDICTOR: _defaults("predictor", 1, "50m", "192Mi", "1", "1Gi"),
-    Component.PROFILE_SINK: _defaults("profile-sink", 1, "25m", "96Mi", "1", "512Mi", account="sinks"),
-    Component.LEDGER_SINK: _defaults("ledger-sink", 1, "25m", "128Mi", "1", "512Mi", account="sinks"),
+    Component.PROFILE_SINK: _defaults(
+        "profile-sink", 1, "25m", "96Mi", "1", "512Mi", ("REDIS_URL",), account="sinks"),
+    Component.LEDGER_SINK: _defaults(
+        "ledger-sink", 1, "25m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), account="sinks"),
     # An account of its own: the only sink that a role with the object store may be given to.
     Component.LAKE_SINK: _defaults("lake-sink", 1, "25m", "192Mi", "1", "1Gi", storage=True),
-    Component.CONSOLE: _defaults("console", 1, "25m", "128Mi", "1", "512Mi"),
+    Component.CONSOLE: _defaults("console", 1, "25m", "128Mi", "1", "512Mi", ("API_KEY", "POSTGRES_DSN")),
 }
+# fmt: on
 
 
 def replicas(detector: Detector, component: Component) -> int:

@@ -16,7 +16,6 @@ from fraud_operator.desired.pod import (
     mounts,
     pod_security,
     scrape,
-    storage_environment,
     volumes,
 )
 from fraud_operator.detector import Detector
@@ -135,7 +134,7 @@ def _pod_template(detector: Detector, wanted: Wanted) -> Json:
                     "name": "flink-main-container",
                     "imagePullPolicy": detector.platform.image_pull_policy,
                     "ports": [{"name": "metrics", "containerPort": FLINK_METRICS_PORT, "protocol": "TCP"}],
-                    "env": [*environment(detector), *storage_environment(detector)],
+                    "env": environment(detector, Component.FEATURES),
                     # Flink's scripts write their configuration and logs below FLINK_HOME.
                     "securityContext": container_security(read_only=False),
                     "volumeMounts": mounts(detector, storage=True),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from fraud_contracts import config, names, object_store
+from fraud_contracts.detector import Component
+from fraud_operator.desired.components import COMPONENTS
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
@@ -36,32 +38,38 @@ def _secret(name: str, secret: str, key: str, *, optional: bool = False) -> Json
     return {"name": name, "valueFrom": {"secretKeyRef": ref}}
 
 
-def environment(detector: Detector, **more: str) -> list[Json]:
-    """Where the documents lie, the detector's keys and its stores. Secrets are referred to, never copied."""
-    stores = detector.spec.stores
-    own = names.stores(detector.name)
+def environment(detector: Detector, component: Component, **more: str) -> list[Json]:
+    """Where the documents lie, and what the component gets of the Secrets, which are referred to and never copied."""
+    defaults = COMPONENTS[component]
     env: list[Json] = [
         {"name": config.CONFIG_ENV, "value": config.CONFIG_PATH},
         {"name": config.RELEASE_ENV, "value": config.RELEASE_PATH},
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the Pod's own emptyDir
     ]
-    env += [_secret(key, names.keys(detector.name), key) for key in config.SECRET_KEYS]
-    redis = stores.redis.secret_ref.name if stores.redis else own
-    postgres = stores.postgres.secret_ref.name if stores.postgres else own
-    env += [_secret("REDIS_URL", redis, "REDIS_URL"), _secret("POSTGRES_DSN", postgres, "POSTGRES_DSN")]
-    if stores.mlflow is None:
-        env.append(_secret("MLFLOW_TRACKING_URI", own, "MLFLOW_TRACKING_URI"))
-    else:
-        env.append({"name": "MLFLOW_TRACKING_URI", "value": stores.mlflow.uri})
-        if stores.mlflow.secret_ref is not None:
-            for key in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-                env.append(_secret(key, stores.mlflow.secret_ref.name, key, optional=True))
+    for key in defaults.secrets:
+        env += _secret_variables(detector, key)
     env += [{"name": name, "value": value} for name, value in more.items()]
-    return env
+    return [*env, *(_storage_variables(detector) if defaults.storage else [])]
 
 
-def storage_environment(detector: Detector) -> list[Json]:
-    """The object store's keys, for the components that use it; nothing where a service account's role opens it."""
+def _secret_variables(detector: Detector, key: str) -> list[Json]:
+    """``key`` from the Secret that has it: the detector's keys, a store's own, or the platform's for the stores."""
+    stores = detector.spec.stores
+    if key in config.SECRET_KEYS:
+        return [_secret(key, names.keys(detector.name), key)]
+    if key == "MLFLOW_TRACKING_URI" and stores.mlflow is not None:
+        login = stores.mlflow.secret_ref
+        own = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+        return [
+            {"name": key, "value": stores.mlflow.uri},
+            *(_secret(one, login.name, one, optional=True) for one in own if login is not None),
+        ]
+    store = {"REDIS_URL": stores.redis, "POSTGRES_DSN": stores.postgres}.get(key)
+    return [_secret(key, store.secret_ref.name if store else names.stores(detector.name), key)]
+
+
+def _storage_variables(detector: Detector) -> list[Json]:
+    """The object store's keys; nothing where a service account's role opens it."""
     secret = detector.storage_secret
     if secret is None:
         return []

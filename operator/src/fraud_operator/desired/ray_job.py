@@ -15,7 +15,6 @@ from fraud_operator.desired.pod import (
     environment,
     mounts,
     pod_security,
-    storage_environment,
     volumes,
 )
 from fraud_operator.detector import Detector
@@ -48,7 +47,11 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
     platform = detector.platform
     sizes = resources(detector, Component.TRAINING)
     train_env = environment(
-        detector, FRAUD_TRAINING_REVISION=revision, RAY_USAGE_STATS_ENABLED="0", PYTHONUNBUFFERED="1"
+        detector,
+        Component.TRAINING,
+        FRAUD_TRAINING_REVISION=revision,
+        RAY_USAGE_STATS_ENABLED="0",
+        PYTHONUNBUFFERED="1",
     )
     head = {
         "name": "ray-head",
@@ -59,7 +62,7 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
             {"containerPort": 8265, "name": "dashboard"},
             {"containerPort": 10001, "name": "client"},
         ],
-        "env": [*train_env, *storage_environment(detector)],
+        "env": train_env,
         "resources": sizes,
         "securityContext": container_security(),
         "volumeMounts": mounts(detector, storage=True),

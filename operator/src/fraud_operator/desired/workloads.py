@@ -20,7 +20,6 @@ from fraud_operator.desired.pod import (
     pod_security,
     probe,
     scrape,
-    storage_environment,
     volumes,
 )
 from fraud_operator.detector import Detector
@@ -180,7 +179,7 @@ def pod_template(detector: Detector, workload: Workload, wanted: Wanted) -> Json
                 "image": workload.image(detector.platform.images),
                 "imagePullPolicy": detector.platform.image_pull_policy,
                 "command": ["python", "-m", workload.module],
-                "env": [*environment(detector), *(storage_environment(detector) if storage else [])],
+                "env": environment(detector, workload.component),
                 "ports": [{"name": port.name, "containerPort": port.number, "protocol": "TCP"}],
                 "startupProbe": probe("/healthz", port.name, period=2, failures=60),
                 "readinessProbe": probe("/readyz", port.name),

@@ -163,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="python -m fraud_serving.dead_letters",
         description="Read the detector's dead letters and send the originals to the stream again. Needs FRAUD_CONFIG and "
-        "DEAD_LETTER_KEY, as the Pods of decision service and worker have them.",
+        "DEAD_LETTER_KEY, as the Pods of the worker have them.",
         epilog="Exit code: 0, 1 if something couldn't be done or sent, 2 for wrong arguments.",
     )
     commands = whole.add_subparsers(dest="command", required=True, metavar="list|explain|redrive|states")

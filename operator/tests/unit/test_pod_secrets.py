@@ -1,0 +1,43 @@
+"""What of the Secrets each component's Pods have in their environment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, Final
+
+from fraud_contracts import names, object_store
+from fraud_operator.desired.child import Wanted
+from fraud_operator.desired.children import build_children
+from fraud_operator.releases import make_release
+from fraud_operator.rollout_state import RolloutState
+from fraud_testing.healthy import make_detector
+
+STORAGE: Final = set(object_store.KEYS)
+EXPECTED: Final = {
+    "decision": {"TOKEN_KEY", "API_KEY", "REDIS_URL"},
+    "worker": {"TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL"},
+    "features": {"TOKEN_KEY", "DEAD_LETTER_KEY", *STORAGE},
+    "training": {"TOKEN_KEY", "MLFLOW_TRACKING_URI", *STORAGE},
+    "profile-sink": {"REDIS_URL"},
+    "ledger-sink": {"POSTGRES_DSN"},
+    "lake-sink": STORAGE,
+    "console": {"API_KEY", "POSTGRES_DSN"},
+}
+
+
+def _secret_keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        own = {value["secretKeyRef"]["key"]} if "secretKeyRef" in value else set()
+        return own.union(*map(_secret_keys, value.values()))
+    return set().union(*map(_secret_keys, value)) if isinstance(value, list) else set()
+
+
+def test_a_component_has_the_secrets_that_its_code_reads_and_no_others() -> None:
+    """The streaming job has no ledger's password, training no API key."""
+    one = make_detector(storage={"uri": "s3://bank/fraud", "secretRef": {"name": "mine"}})
+    release = make_release(one, RolloutState(), None, one.spec.policy)
+    secrets: dict[str, set[str]] = defaultdict(set)
+    for child in build_children(one, Wanted(release, RolloutState(), "r" * 16)):
+        if keys := _secret_keys(child.body):
+            secrets[child.body["metadata"]["labels"][names.COMPONENT_LABEL]] |= keys
+    assert secrets == EXPECTED
