@@ -90,6 +90,7 @@ class StateReconstruction:
                 self._lookups[lookup.state_id][key] = lookup
             earliest[key] = min(earliest.get(key, lookup.state_id[1]), lookup.state_id[1])
         self._by_earliest_seq = sorted((seq, key) for key, seq in earliest.items())
+        self._by_time = sorted((event["time"], key) for key, event in self._events.items())
         self.values: dict[tuple[StateId, int], list[Value]] = {}
         self.solved = 0
         self.lost: dict[StateId, str] = {}
@@ -194,11 +195,14 @@ class StateReconstruction:
         if count > CANDIDATES:
             return None
         applied = self._recent_events(base)
-        middle = bisect_left(self._by_earliest_seq, (state_id[1], 0))
-        around = self._by_earliest_seq[max(0, middle - 4 * CANDIDATES) : middle + 4 * CANDIDATES]
-        near = sorted((abs(seq - state_id[1]), key) for seq, key in around if key not in applied)
-        chosen = solve([key for _, key in near[:CANDIDATES]], difference, count, sums)
-        return None if chosen is None else [self._events[key] for key in chosen]
+        # Near in seq are those that a stream applied about then. Near in time are those that were pending at the inline door:
+        # they are applied much later, and one that was decided without a profile has no seq at all.
+        time = min(lookup.event["time"] for lookup in self._lookups[state_id].values())
+        for ranked, middle in ((self._by_earliest_seq, state_id[1]), (self._by_time, time)):
+            chosen = solve(_nearest(ranked, middle, applied), difference, count, sums)
+            if chosen is not None:
+                return [self._events[key] for key in chosen]
+        return None
 
     def _recent_events(self, state_id: StateId) -> set[int]:
         """Hashes of the events applied in the last ``BACK`` steps to the state."""
@@ -211,6 +215,14 @@ class StateReconstruction:
             hashes.update(hash_of(event) for event in state.added)
             at = state.parent
         return hashes
+
+
+def _nearest(ranked: Sequence[tuple[int, int]], middle: int, without: set[int]) -> list[int]:
+    """Of (rank, hash) in order, the hashes whose ranks are nearest to ``middle``, at most ``CANDIDATES``, without those."""
+    at = bisect_left(ranked, (middle, 0))
+    around = ranked[max(0, at - 4 * CANDIDATES) : at + 4 * CANDIDATES]
+    near = sorted((abs(rank - middle), key) for rank, key in around if key not in without)
+    return [key for _, key in near[:CANDIDATES]]
 
 
 def solve(hashes: Sequence[int], target: int, count: int, most: int = MANY) -> list[int] | None:

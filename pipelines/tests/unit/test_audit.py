@@ -223,6 +223,27 @@ def test_an_inline_vector_that_saw_pending_events_is_made_again() -> None:
     assert audit(ENGINE, seeds, decisions, stream.records)["differing"] == 1
 
 
+def test_an_inline_vector_whose_events_the_stream_applied_much_later_is_made_again() -> None:
+    """It saw what a stream had applied that was then killed; the restored one takes up these events after two hundred others."""
+    stream, seeds = seeded()
+    inline = Stream()
+    inline.states = dict(stream.states)
+    for number in (56, 60, 62, 66):
+        inline.apply(event(number))
+    for number in (*range(100, 400), 60, 56, 62, 66):
+        stream.apply(event(number))
+    [streamed] = (one for one in stream.records if one["event"]["id"] == "e66")
+    decisions = first_decided(stream.records)
+    decisions[-1] |= {
+        "door": "inline",
+        **{key: inline.records[-1][key] for key in ("vector", "saw")},
+        "streamed": {key: streamed[key] for key in ("vector", "saw")},
+        "parity": "stale",
+    }
+    result = audit(ENGINE, seeds, decisions, stream.records)
+    assert (result["equal"], result["differing"], result["unreproducible"]) == (305, 0, 0)
+
+
 def test_a_set_that_the_evidence_does_not_hold_is_said_to_be_lost() -> None:
     """Without the record of an event that a vector had seen there is nothing to apply: counted, with why, as no agreement."""
     stream, seeds = seeded()
