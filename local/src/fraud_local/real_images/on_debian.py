@@ -69,6 +69,8 @@ def ensure() -> dict[str, Path]:
         key = build.digest(recipe.reference(REGISTRY), *(repr(root) for root in roots.ROOTS), *names)
         action = partial(_make, builder, recipe, bases, target)
         build.step(f"image-{recipe.name}", f"image {recipe.name}", key, target, action)
+    # Layers of earlier builds, and of stages that only gave files: each build would leave some gigabytes of them.
+    builder.run("rmi", "--prune", "--force")
     return archives
 
 
