@@ -48,7 +48,11 @@ class KafkaAddress(Mounted):
 
 
 class DetectorConfig(Mounted):
-    """``namespace``, ``name``, the whole spec, and what the operator resolved."""
+    """``namespace``, ``name``, the whole spec, and what the operator resolved.
+
+    ``token_key`` is the digest of the key that the detector's stored tokens were made with: a process that has another one
+    would take every card for a new one, so it must not start.
+    """
 
     namespace: str
     name: str
@@ -58,6 +62,7 @@ class DetectorConfig(Mounted):
     epoch: int = 1
     kafka: KafkaAddress
     storage_uri: str
+    token_key: str | None = None
 
     @property
     def identity(self) -> Identity:

@@ -17,5 +17,10 @@ def token(key: bytes, field: str, value: str) -> str:
     return "t_" + hmac.digest(key, f"{field}\0{value}".encode(), "sha256")[:16].hex()
 
 
+def key_digest(key: bytes) -> str:
+    """Names a key without giving it away. No token has it, since no field's name and value make its text."""
+    return hmac.digest(key, b"fraud token key", "sha256")[:16].hex()
+
+
 def is_token(text: str) -> bool:
     return TOKEN.fullmatch(text) is not None

@@ -6,7 +6,7 @@ import json
 import logging
 
 from fraud_contracts import log
-from fraud_contracts.tokens import is_token, token
+from fraud_contracts.tokens import is_token, key_digest, token
 
 CARD = "4539578763621486"
 
@@ -27,6 +27,13 @@ def test_a_token_depends_on_key_field_and_value() -> None:
         == 4
     )
     assert not is_token(CARD) and not is_token(one + "0")
+
+
+def test_a_key_has_a_name_that_is_no_token() -> None:
+    """The same key has the same digest, another key another one, and no token of the key is its digest."""
+    name = key_digest(b"k" * 32)
+    assert name == key_digest(b"k" * 32) != key_digest(b"x" * 32)
+    assert name not in token(b"k" * 32, "fraud token key", "")
 
 
 def _logged(error: BaseException) -> str:

@@ -47,9 +47,8 @@ class Intake:
     @classmethod
     def from_environment(cls, config: DetectorConfig, environ: Mapping[str, str]) -> Intake:
         """With the keys of the detector's Secret; KeyError names the one that is missing."""
-        return cls(
-            config, Tokeniser.from_hex(environ["TOKEN_KEY"]), DeadLetterCipher(environ["DEAD_LETTER_KEY"])
-        )
+        tokeniser = Tokeniser.from_hex(environ["TOKEN_KEY"], config.token_key)
+        return cls(config, tokeniser, DeadLetterCipher(environ["DEAD_LETTER_KEY"]))
 
     def take(
         self, noun: str, key: bytes | None, value: bytes | None, source: Source, appended: int

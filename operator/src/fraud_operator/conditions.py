@@ -86,6 +86,12 @@ def references_found(facts: Facts) -> ConditionState:
     return ConditionState(False, facts.lacking[0].reason, message, Level.DEGRADED)
 
 
+def keys_ready(facts: Facts) -> ConditionState:
+    if facts.keys_fault is not None:
+        return ConditionState(False, *facts.keys_fault, Level.DEGRADED)
+    return ConditionState(True, "KeysKept", "the detector's keys are those that its tokens were made with")
+
+
 def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
     if not detector.managed_kafka:
         return ConditionState(True, "External", f"brokers are the user's own at {detector.bootstrap}")
@@ -299,6 +305,7 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
     out = {
         # The first, since what lacks is why others fail.
         "ReferencesFound": references_found(facts),
+        "KeysReady": keys_ready(facts),
         "StorageReady": storage_ready(facts),
         "KafkaReady": kafka_ready(detector, facts),
         "StreamingReady": streaming_ready(detector, facts),

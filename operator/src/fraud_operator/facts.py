@@ -66,6 +66,7 @@ class Lacking:
 class Facts:
     """``children`` are the detector's own, by (kind, name); ``missing`` the kinds that the API server doesn't know.
 
+    ``token_key`` is the digest that the release pointer has; ``keys_fault`` says why the Secret gives no keys, as (reason, message).
     ``logins`` are the platform's, to image registries, as one document; None where there are none. ``held`` names the live children
     whose change waits for the storage.
     """
@@ -75,7 +76,8 @@ class Facts:
     missing: frozenset[str] = frozenset()
     release: Release | None = None
     state: RolloutState = field(default_factory=RolloutState)
-    has_keys: bool = False
+    token_key: str | None = None
+    keys_fault: tuple[str, str] | None = None
     copies: int | None = None
     revision: str | None = None
     storage: StorageFact = StorageFact(None, "Checking", "the storage was not looked at yet")

@@ -17,6 +17,7 @@ from fraud_contracts.child_kinds import BY_KIND, SECRET
 from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, DetectorConfig
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.release import Release, parse_release
+from fraud_operator import detector_keys
 from fraud_operator.desired.documents import secret_data
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.detector_keys import TOKEN_KEY, decoded_keys
@@ -39,20 +40,13 @@ class DetectorMemory:
     _valid_specs: dict[DetectorKey, tuple[str, DetectorSpec]] = field(default_factory=dict)
 
     def restore(self, detector: Detector, facts: Facts, previous: Mapping[str, Any]) -> Facts:
-        """The facts with the rollout as this operator left it, since nobody else writes it.
+        """The facts with the rollout as this operator left it, since nobody else writes it, and with what is wrong with the keys.
 
         Also remembers the keys, and puts those that were damaged back into their Secret.
         """
         key = (detector.namespace, detector.name)
-        secret = self.kube.get(SECRET, detector.namespace, names.keys(detector.name))
-        values = (secret or {}).get("data") or {}
-        keys, before = decoded_keys(values), self.keys(detector)
-        if before is not None and values and (keys is None or keys[TOKEN_KEY] != before[TOKEN_KEY]):
-            keys = {**before, **(keys or {}), TOKEN_KEY: before[TOKEN_KEY]}
-            self._put_back(detector, keys)
-        if keys is not None:
-            self._keys[key] = detector.uid, keys
-        if not facts.has_keys and self.keys(detector) is None:
+        facts, any_keys = self._restore_keys(detector, facts)
+        if not any_keys:
             return facts
         uid, release, state = self._rollout.get(key) or ("", None, RolloutState())
         if uid == detector.uid and release is not None:
@@ -61,6 +55,24 @@ class DetectorMemory:
                 LOG.warning("release pointer is not as it was written", extra={"data": data})
             return replace(facts, release=release, state=state)
         return facts if facts.release is not None else self._from_status(detector, facts, previous)
+
+    def _restore_keys(self, detector: Detector, facts: Facts) -> tuple[Facts, bool]:
+        """(The facts with what the keys say, whether there are any, be it unusable ones.)"""
+        secret = self.kube.get(SECRET, detector.namespace, names.keys(detector.name))
+        values = None if secret is None else secret.get("data") or {}
+        keys, before = decoded_keys(values or {}), self.keys(detector)
+        if before is None:
+            has_release = facts.release is not None
+            fault = detector_keys.fault(detector.name, values, facts.token_key, has_release=has_release)
+            if fault is not None or keys is None:
+                return replace(facts, keys_fault=fault), values is not None
+        elif values is None:
+            keys = before
+        elif keys is None or keys[TOKEN_KEY] != before[TOKEN_KEY]:
+            keys = {**before, **(keys or {}), TOKEN_KEY: before[TOKEN_KEY]}
+            self._put_back(detector, keys)
+        self._keys[detector.namespace, detector.name] = detector.uid, keys
+        return replace(facts, token_key=detector_keys.token_key_digest(keys)), True
 
     def _put_back(self, detector: Detector, keys: Mapping[str, str]) -> None:
         """A new token key would match no stored profile, claim or decision; the other two may be replaced."""

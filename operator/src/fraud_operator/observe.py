@@ -28,6 +28,7 @@ from fraud_operator import readiness, training
 from fraud_operator.buckets import Bucket, Buckets, bucket_of
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
+from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
 from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact
 from fraud_operator.gates import Gates
 from fraud_operator.kube import Kube
@@ -56,7 +57,7 @@ class Observer:
     def observe(self, detector: Detector, now: int) -> Facts:
         children, missing = snapshot(self.kube, detector.namespace, detector.uid, self._pool)
         self._add_predictor_deployments(detector, children, missing)
-        release, state = self._pointer(detector)
+        release, state, token_key = self._pointer(detector)
         revision = training.wanted_revision(
             detector.spec,
             detector.feature_set,
@@ -70,7 +71,7 @@ class Observer:
             missing=frozenset(missing),
             release=release,
             state=state,
-            has_keys=self.kube.get(SECRET, detector.namespace, names.keys(detector.name)) is not None,
+            token_key=token_key,
             copies=self._copies(detector, children, missing),
             revision=revision,
             storage=self._storage(detector),
@@ -93,7 +94,7 @@ class Observer:
             ):
                 children["Deployment", names.predictor(name)] = deployment
 
-    def _pointer(self, detector: Detector) -> tuple[Release | None, RolloutState]:
+    def _pointer(self, detector: Detector) -> tuple[Release | None, RolloutState, str | None]:
         """By name, not by label: a pointer that outlived an earlier detector of this name is continued from."""
         pointer = self.kube.get(
             BY_KIND["ConfigMap"], detector.namespace, names.release_pointer(detector.name)
@@ -106,8 +107,8 @@ class Observer:
             )
         except ValueError:
             LOG.warning("release pointer is unreadable", extra={"data": {"detector": str(detector.identity)}})
-            return None, RolloutState()
-        return release, state
+            return None, RolloutState(), data.get(TOKEN_KEY_DIGEST)
+        return release, state, data.get(TOKEN_KEY_DIGEST)
 
     def _copies(
         self, detector: Detector, children: Mapping[tuple[str, str], Json], missing: set[str]

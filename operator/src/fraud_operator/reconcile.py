@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.detector import DeletionPolicy, dump
 from fraud_contracts.detector_policy import Policy
@@ -24,7 +23,7 @@ from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
 from fraud_operator.desired.documents import build_release, build_release_pointer
 from fraud_operator.detector import Detector, DetectorKey
-from fraud_operator.detector_keys import new_keys
+from fraud_operator.detector_keys import new_keys, token_key_digest
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
 from fraud_operator.finalizer import Finalizer
@@ -154,13 +153,14 @@ class Reconciler:
     def _act(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
         """Decides and applies. Gives the facts with the new rollout, so that the status is this pass's."""
         state, actions = rollout.decide(facts.state, readiness.rollout_facts(detector, facts), facts.now)
-        keys = self._keys(detector, facts, report)
+        keys = None if facts.keys_fault else self.memory.keys(detector) or new_keys()
         release = make_release(detector, state, facts.release, self._policy(detector, facts, keys))
         wanted = Wanted(
             release=release,
             state=state,
             training_revision=self._training(detector, facts, report),
             keys=keys,
+            token_key=token_key_digest(keys) if keys else facts.token_key,
             copies=facts.copies,
             logins=facts.logins,
             storage_keys=facts.storage.keys,
@@ -194,7 +194,7 @@ class Reconciler:
         release = facts.release
         if actions:
             release = make_release(detector, state, release, release.policy)
-        wanted = Wanted(release, state, training_revision=None)
+        wanted = Wanted(release, state, training_revision=None, token_key=facts.token_key)
         for child in (*build_release(detector, wanted), *build_release_pointer(detector, wanted)):
             self._apply(child, facts, report)
         if report.problems or report.conflicts:
@@ -232,26 +232,6 @@ class Reconciler:
             if message:
                 report.written.append((kind, name, "changed"))
                 self.recorder.post(detector, "NoSavepoint", message, warning=True)
-
-    def _keys(self, detector: Detector, facts: Facts, report: ApplyReport) -> Mapping[str, str] | None:
-        """The Secret's values, the remembered ones where it is gone, new ones before the first release."""
-        secret, pointer = names.keys(detector.name), names.release_pointer(detector.name)
-        if facts.has_keys:
-            usable = self.memory.keys(detector)
-            if usable is None:
-                fault = "lacks one of the three keys, or TOKEN_KEY isn't 32 random bytes in hexadecimal"
-                report.problems["Secret", secret] = f"{fault}: put it in"
-            return usable
-        remembered = self.memory.keys(detector)
-        if remembered is not None:
-            return remembered
-        if facts.release is None:
-            return new_keys()
-        report.problems["Secret", secret] = (
-            "is gone, and with it the key of every stored token: put it back from a backup. To begin anew with other "
-            f"tokens, which no stored profile or decision will match, delete ConfigMap {pointer} too"
-        )
-        return None
 
     def _policy(self, detector: Detector, facts: Facts, keys: Mapping[str, str] | None) -> Policy:
         """The spec's policy with tokens for sensitive values; without their key the live policy stays."""

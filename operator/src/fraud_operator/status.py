@@ -18,8 +18,8 @@ from fraud_operator.facts import Facts
 from fraud_operator.objects import Json, to_timestamp
 
 ORDER: Final = (
-    "Ready", "Progressing", "Degraded", "Paused", "ReferencesFound", "StorageReady", "KafkaReady", "FeaturesWarm",
-    "StreamingReady", "TrainingSucceeded",
+    "Ready", "Progressing", "Degraded", "Paused", "ReferencesFound", "KeysReady", "StorageReady", "KafkaReady",
+    "FeaturesWarm", "StreamingReady", "TrainingSucceeded",
     "ModelResolved", "ModelLive", "ServingReady", "ReleasePropagated", "RolloutHealthy", "ValidationFailed",
 )  # fmt: skip
 

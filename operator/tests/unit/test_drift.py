@@ -132,7 +132,7 @@ def test_keys_and_rollout_are_remembered() -> None:
     kube, detector = FakeKube(), make_detector()
     memory = DetectorMemory(kube)  # type: ignore[arg-type]  # a fake of Kube
     kube.objects["Secret", "d-keys"] = _secret(**KEYS)
-    memory.restore(detector, Facts(0, has_keys=True), {})
+    memory.restore(detector, Facts(0), {})
     release, state = (
         Release(name="r", policy=detector.spec.policy, policy_revision=3),
         RolloutState(phase=RolloutPhase.SHADOW),
@@ -142,12 +142,12 @@ def test_keys_and_rollout_are_remembered() -> None:
     restored = memory.restore(detector, Facts(0), {})
     assert memory.keys(detector) == KEYS and (restored.release, restored.state) == (release, state)
     kube.objects["Secret", "d-keys"] = _secret(**{**KEYS, "TOKEN_KEY": "cd" * 32, "API_KEY": "new"})
-    memory.restore(detector, Facts(0, has_keys=True), {})
+    memory.restore(detector, Facts(0), {})
     put_back = kube.calls[-1][1]["data"]["TOKEN_KEY"]
     assert base64.b64decode(put_back).decode() == KEYS["TOKEN_KEY"]
     assert memory.keys(detector) == {**KEYS, "API_KEY": "new"}
     kube.objects["Secret", "d-keys"] = _secret(TOKEN_KEY="no key")
-    memory.restore(detector, Facts(0, has_keys=True), {})
+    memory.restore(detector, Facts(0), {})
     assert set(kube.calls[-1][1]["data"]) == set(KEYS) and memory.keys(detector) == {**KEYS, "API_KEY": "new"}
     memory.forget("n", "d")
     assert memory.keys(detector) is None
@@ -169,7 +169,7 @@ def test_an_operator_that_starts_anew_goes_on_from_the_live_release() -> None:
     release = Release(name="d-release-x", stable=live, policy=detector.spec.policy, policy_revision=2)
     kube.objects["ConfigMap", "d-release-x"] = {"data": {RELEASE_KEY: release.to_json()}}
     memory = DetectorMemory(kube)  # type: ignore[arg-type]  # a fake of Kube
-    restored = memory.restore(detector, Facts(0, has_keys=True), {"release": {"name": "d-release-x"}})
+    restored = memory.restore(detector, Facts(0), {"release": {"name": "d-release-x"}})
     assert (
         restored.release == release
         and restored.state.stable == live

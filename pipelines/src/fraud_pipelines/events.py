@@ -46,12 +46,20 @@ class Tokeniser:
         self._key = key
 
     @classmethod
-    def from_hex(cls, text: str) -> Tokeniser:
-        """From the form that TOKEN_KEY has in the detector's Secret."""
+    def from_hex(cls, text: str, digest: str | None = None) -> Tokeniser:
+        """From the form that TOKEN_KEY has in the detector's Secret.
+
+        ValueError where it is no key, or another one than that of ``digest``, which the detector's stored tokens were made with.
+        """
         try:
-            return cls(bytes.fromhex(text))
+            tokeniser = cls(bytes.fromhex(text))
         except ValueError as error:
             raise ValueError("TOKEN_KEY must be hexadecimal, 32 random bytes") from error
+        if digest is not None and digest != tokens.key_digest(tokeniser._key):
+            raise ValueError(
+                "TOKEN_KEY isn't the key that this detector's tokens were made with: put the former one back into its Secret"
+            )
+        return tokeniser
 
     def token(self, field: str, value: str) -> str:
         return tokens.token(self._key, field, value)

@@ -16,6 +16,7 @@ from fraud_contracts.config import MAX_EVENT_BYTES
 from fraud_contracts.detector import parse_spec
 from fraud_contracts.errors import EventError, Reason
 from fraud_contracts.records import body_hash
+from fraud_contracts.tokens import key_digest
 from fraud_pipelines.dead_letter_cipher import CipherError, DeadLetterCipher
 from fraud_pipelines.events import MAX_AMOUNT, EventSchema, Tokeniser
 
@@ -341,6 +342,13 @@ def test_tokens_depend_on_field_key_and_value() -> None:
         Tokeniser(b"short")
     with pytest.raises(ValueError, match="hexadecimal"):
         Tokeniser.from_hex("zz")
+
+
+def test_another_key_than_the_detectors_makes_no_tokens() -> None:
+    """A process whose TOKEN_KEY isn't the one that stored tokens were made with ends with a message that says what to do."""
+    assert Tokeniser.from_hex(KEY.hex(), key_digest(KEY)).token("a", "x") == TOKENS.token("a", "x")
+    with pytest.raises(ValueError, match="put the former one back"):
+        Tokeniser.from_hex(bytes(32).hex(), key_digest(KEY))
 
 
 @given(st.binary(max_size=200))

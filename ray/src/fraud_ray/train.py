@@ -157,7 +157,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     config: DetectorConfig | None = None
     try:
         config = load_config(environ)
-        tokeniser = Tokeniser.from_hex(need(environ, "TOKEN_KEY"))
+        tokeniser = Tokeniser.from_hex(need(environ, "TOKEN_KEY"), config.token_key)
         tracking_uri = need(environ, "MLFLOW_TRACKING_URI")
         result = run(
             config,

@@ -50,7 +50,7 @@ class FakeObserver(Observer):
         return Lags(0, 0, 1)
 
     def _replicas(self, detector: Detector, children: Any) -> tuple[Replica, ...]:
-        release, _ = self._pointer(detector)
+        release, *_ = self._pointer(detector)
         return (Replica("one", release.name if release else None),)
 
 

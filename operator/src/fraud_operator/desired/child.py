@@ -38,6 +38,7 @@ class Child:
 class Wanted:
     """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost.
 
+    ``token_key`` is the digest of the key that stored tokens were made with, as it also is where the keys are lost.
     ``copies`` is how many of each record its Kafka was made for; None where there is none yet. ``logins`` to image registries
     are a document as Docker writes it; None where there are none. ``storage_keys`` is a digest that the storage's keys change.
     """
@@ -46,6 +47,7 @@ class Wanted:
     state: RolloutState
     training_revision: str | None
     keys: Mapping[str, str] | None = None
+    token_key: str | None = None
     copies: int | None = None
     logins: str | None = None
     storage_keys: str = ""

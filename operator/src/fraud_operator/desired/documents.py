@@ -10,6 +10,7 @@ from fraud_contracts import names
 from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS
 from fraud_operator.desired.child import Child, Wanted, child, metadata
 from fraud_operator.detector import Detector
+from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
 from fraud_operator.rollout_state import ROLLOUT_KEY
 
 # The one key of a Secret from which Kubernetes pulls images.
@@ -20,8 +21,9 @@ def secret_data(values: Mapping[str, str]) -> dict[str, str]:
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
-def build_config(detector: Detector, _: Wanted) -> list[Child]:
-    document = {CONFIG_KEY: detector.config.to_json()}
+def build_config(detector: Detector, wanted: Wanted) -> list[Child]:
+    config = detector.config.model_copy(update={"token_key": wanted.token_key})
+    document = {CONFIG_KEY: config.to_json()}
     return [
         child("v1", "ConfigMap", metadata(detector, names.config(detector.name), "config"), data=document)
     ]
@@ -46,6 +48,8 @@ def build_release_pointer(detector: Detector, wanted: Wanted) -> list[Child]:
         RELEASE_KEY: wanted.release.to_json(),
         ROLLOUT_KEY: wanted.state.model_dump_json(exclude_none=True),
     }
+    if wanted.token_key is not None:
+        data[TOKEN_KEY_DIGEST] = wanted.token_key
     meta = metadata(detector, names.release_pointer(detector.name), "release", owned=not detector.retained)
     return [child("v1", "ConfigMap", meta, data=data)]
 

@@ -35,7 +35,7 @@ FINISH_SECONDS: Final = 10
 
 async def serve() -> None:
     config = load_config()
-    tokeniser = Tokeniser.from_hex(os.environ["TOKEN_KEY"])
+    tokeniser = Tokeniser.from_hex(os.environ["TOKEN_KEY"], config.token_key)
     api_key = os.environ["API_KEY"]
     if not api_key:
         raise ValueError("API_KEY is empty: everybody could ask")

@@ -63,7 +63,7 @@ def run() -> None:
     instruments = Instruments(REGISTRY, detector=registry_name)
     processor = BatchProcessor(
         config,
-        Tokeniser.from_hex(os.environ["TOKEN_KEY"]),
+        Tokeniser.from_hex(os.environ["TOKEN_KEY"], config.token_key),
         DeadLetterCipher(os.environ["DEAD_LETTER_KEY"]),
         RedisClaims(os.environ["REDIS_URL"]),
         BlockingModelClient(MODEL_SECONDS),
