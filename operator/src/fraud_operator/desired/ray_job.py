@@ -1,4 +1,8 @@
-"""One training run. A RayJob runs once: a changed spec is another revision and so another object, never a patched one."""
+"""One training run. A RayJob runs once: a changed spec is another revision and so another object, never a patched one.
+
+Whoever may submit to a Ray head runs code beside the token key. So each run has a token of its own: KubeRay makes it, in a Secret
+that goes with the cluster, gives it to head and submitter, and uses it itself.
+"""
 
 from __future__ import annotations
 
@@ -51,17 +55,16 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
         Component.TRAINING,
         FRAUD_TRAINING_REVISION=revision,
         RAY_USAGE_STATS_ENABLED="0",
+        # KubeRay sets it as well. One before 1.5.1 knows no authOptions, and then a head without a token ends instead of being open.
+        RAY_AUTH_MODE="token",
         PYTHONUNBUFFERED="1",
     )
     head = {
         "name": "ray-head",
         "image": platform.images.ray,
         "imagePullPolicy": platform.image_pull_policy,
-        "ports": [
-            {"containerPort": 6379, "name": "gcs-server"},
-            {"containerPort": 8265, "name": "dashboard"},
-            {"containerPort": 10001, "name": "client"},
-        ],
+        # KubeRay's Service has these: nobody but KubeRay and the submitter comes, and both come here.
+        "ports": [{"containerPort": 8265, "name": "dashboard"}],
         "env": train_env,
         "resources": sizes,
         "securityContext": container_security(),
@@ -104,6 +107,7 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
             "submitterPodTemplate": submitter_pod,
             "rayClusterSpec": {
                 "rayVersion": platform.ray.version,
+                "authOptions": {"mode": "token"},
                 "headGroupSpec": {
                     # No worker group: what a search needs fits one Pod, and the head may then do the work itself.
                     "rayStartParams": {
