@@ -38,6 +38,10 @@ class RolloutStatus(Spec):
     candidate: str | None = Field(None, description="Version that is on its way.")
     share: int | None = Field(None, description="Percent of the entities that the candidate decides.")
     since: str | None = Field(None, description="When the phase began.")
+    by: str | None = Field(
+        None,
+        description="Who ordered the phase: a field manager, not a user. Empty where gates or a failure led to it.",
+    )
     gates: list[GateStatus] = Field(default_factory=list, description="What the candidate is judged by.")
 
 

@@ -24,6 +24,8 @@ TRAIN_ANNOTATION: Final = f"{GROUP}/train"
 APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
 ABORT_ANNOTATION: Final = f"{GROUP}/abort"
 ROLLBACK_ANNOTATION: Final = f"{GROUP}/rollback"
+# On a release: who ordered it first.
+ORDERED_ANNOTATION: Final = f"{GROUP}/ordered"
 # On a detector: the namespace of the platform that looks after it.
 PLATFORM_ANNOTATION: Final = f"{GROUP}/platform"
 PART_OF_LABEL: Final = "app.kubernetes.io/part-of"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fraud_contracts.release import Release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator.objects import Json
+from fraud_operator.orders import Orders
 from fraud_operator.registry import Version
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import RolloutState
@@ -68,7 +69,7 @@ class Facts:
 
     ``token_key`` is the digest that the release pointer has; ``keys_fault`` says why the Secret gives no keys, as (reason, message).
     ``logins`` are the platform's, to image registries, as one document; None where there are none. ``held`` names the live children
-    whose change waits for the storage.
+    whose change waits for the storage. ``orders``: who set what the rollout obeys.
     """
 
     now: int
@@ -88,6 +89,7 @@ class Facts:
     logins: str | None = None
     lacking: tuple[Lacking, ...] = ()
     held: tuple[str, ...] = ()
+    orders: Orders = field(default_factory=Orders)
 
     def child(self, kind: str, name: str) -> Json | None:
         return self.children.get((kind, name))

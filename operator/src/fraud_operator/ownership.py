@@ -36,15 +36,16 @@ def is_ours(child: Json, uid: str) -> bool:
 def wrote(child: Json, *path: str) -> bool:
     """Whether a field's value is the one that our field manager wrote last; another's change takes it from us."""
 
-    def has(fields: Any) -> bool:
-        for part in path:
-            fields = fields.get(part) if isinstance(fields, Mapping) else None
-        return fields is not None
-
     entries = child["metadata"].get("managedFields") or []
-    return any(
-        entry.get("manager") == names.FIELD_MANAGER and has(entry.get("fieldsV1")) for entry in entries
-    )
+    return any(entry.get("manager") == names.FIELD_MANAGER and owns(entry, *path) for entry in entries)
+
+
+def owns(entry: Mapping[str, Any], *path: str) -> bool:
+    """Whether an entry of managedFields has a field; ``path`` as it is written there, ``f:`` before a key."""
+    fields: Any = entry.get("fieldsV1")
+    for part in path:
+        fields = fields.get(part) if isinstance(fields, Mapping) else None
+    return fields is not None
 
 
 def applied_no_more(child: Json, body: Json) -> bool:

@@ -158,6 +158,7 @@ def rollout_facts(detector: Detector, facts: Facts) -> RolloutFacts:
         approve=annotations.get(names.APPROVE_ANNOTATION),
         abort=annotations.get(names.ABORT_ANNOTATION),
         rollback=annotations.get(names.ROLLBACK_ANNOTATION) or None,
+        orders=facts.orders,
         urls={
             slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
             for slot in names.SLOTS

@@ -14,7 +14,7 @@ from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.detector import DeletionPolicy, dump
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
-from fraud_operator import changes, deletion, readiness, rollout, status, storage_hold, training
+from fraud_operator import changes, deletion, orders, readiness, rollout, status, storage_hold, training
 from fraud_operator import detector as detectors
 from fraud_operator.adoption import Adoption
 from fraud_operator.apply import Applier, ApplyReport
@@ -97,6 +97,7 @@ class Reconciler:
         refused = errors and (detectors.check(detector) or changes.check(detector, facts.children))
         holds = detector.spec.paused or bool(refused)
         facts = self.references.add(detector, self.memory.restore(detector, facts, previous))
+        facts = replace(facts, orders=orders.of(body))
         report = ApplyReport()
         facts = (self._hold if holds else self._act)(detector, facts, report)
         self._end_streams(detector, facts, report)

@@ -28,6 +28,7 @@ from fraud_contracts import durations, names
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.detector_model import RolloutMode
 from fraud_contracts.release import ModelPackage
+from fraud_operator.orders import Orders
 from fraud_operator.rollout_state import RESTING, RolloutPhase, RolloutState, free_slot, key
 
 # A candidate of which no replica answers is taken back after this time: longer than a lost Pod takes to be there again.
@@ -59,7 +60,7 @@ class RolloutFacts:
     - ``ready``: slots whose predictor runs exactly the version that the state puts there.
     - ``silent``: slots whose predictor has no replica at all; ``failed`` why a slot's predictor failed.
     - ``propagated``: every replica uses the release.
-    - ``approve``, ``abort``, ``rollback``: the annotations' values.
+    - ``approve``, ``abort``, ``rollback``: the annotations' values; ``orders`` says who set them and the pin.
     - ``urls``: the predictor's address by slot.
     """
 
@@ -76,6 +77,7 @@ class RolloutFacts:
     approve: str | None = None
     abort: str | None = None
     rollback: str | None = None
+    orders: Orders = field(default_factory=Orders)
     urls: dict[str, str] = field(default_factory=dict)
 
     def pinned(self, package: ModelPackage | None) -> bool:
@@ -132,7 +134,8 @@ def back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutSta
     last_order, state = state.rollback, state.model_copy(update={"rollback": facts.rollback})
     ordered = facts.rollback is not None and facts.rollback != last_order
     if ordered and state.stable is not None and facts.rollback == state.stable.version:
-        return _leave_stable(state, facts, now, "by annotation")
+        by = f"ordered by {facts.orders.rollback}"
+        return _leave_stable(state, facts, now, f"by annotation, {by}", by)
     after, actions = _back(state, facts, now)
     if ordered:
         live = f"version {state.stable.version}" if state.stable is not None else "none"
@@ -146,35 +149,40 @@ def _back(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutSt
     # The registry isn't asked: the previous version was live, and its predictor still runs.
     fits = stable is not None and previous is not None and previous.feature_set == stable.feature_set
     if fits and facts.pinned(previous):
-        return _leave_stable(state, facts, now, f"since spec.model.pin names version {pin}")
+        pinned_by = f"pinned by {facts.orders.pin}"
+        why = f"since spec.model.pin names version {pin}, {pinned_by}"
+        return _leave_stable(state, facts, now, why, pinned_by)
     if candidate is None:
         return state, []
-    why = _against(state, candidate, facts)
+    why, by = _against(state, candidate, facts)
     gone = (now if state.gone is None else state.gone) if candidate.slot in facts.silent else None
     if state.phase is RolloutPhase.PREPARING:
         gone = None  # it isn't there yet
     if not why and gone is not None and now - gone >= GONE_MS:
         why = f"no replica of its predictor has answered for {(now - gone) // 1000} s"
     if why:
-        return _reject(state, facts, now, why)
+        return _reject(state, facts, now, why, by)
     if pin is not None and not facts.pinned(candidate):
-        return _withdraw(state, now, f"spec.model.pin names version {pin}")
+        pinned_by = f"pinned by {facts.orders.pin}"
+        return _withdraw(state, now, f"spec.model.pin names version {pin}, {pinned_by}", pinned_by)
     return (state if gone == state.gone else state.model_copy(update={"gone": gone})), []
 
 
-def _against(state: RolloutState, candidate: ModelPackage, facts: RolloutFacts) -> str:
-    """Why a candidate is taken back at once; empty where nothing speaks against it."""
+def _against(state: RolloutState, candidate: ModelPackage, facts: RolloutFacts) -> tuple[str, str | None]:
+    """(Why a candidate is taken back at once, who ordered it); empty where nothing speaks against it."""
     if facts.abort == candidate.version:
-        return "aborted by annotation"
+        by = f"aborted by {facts.orders.abort}"
+        return f"{by}, by annotation", by
     if candidate.slot in facts.failed:
         verb = "can't start" if state.phase is RolloutPhase.PREPARING else "failed"
-        return f"its predictor {verb}: {facts.failed[candidate.slot]}"
+        return f"its predictor {verb}: {facts.failed[candidate.slot]}", None
     if state.phase is RolloutPhase.PREPARING:
-        return ""
+        return "", None
     if state.stable is not None and facts.pinned(state.stable):
-        return f"spec.model.pin names the live version {state.stable.version}"
+        by = f"pinned by {facts.orders.pin}"
+        return f"spec.model.pin names the live version {state.stable.version}, {by}", by
     failing = next((gate for gate in facts.gates if gate.result is GateResult.FAIL), None)
-    return f"gate {failing.name} failed: {failing.value} is past {failing.bound}" if failing else ""
+    return f"gate {failing.name} failed: {failing.value} is past {failing.bound}" if failing else "", None
 
 
 def _ask_again(state: RolloutState, facts: RolloutFacts) -> RolloutState:
@@ -225,8 +233,10 @@ def _begin(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutS
     if slot is None:
         return state, []
     candidate = wanted.model_copy(update={"slot": slot, "url": facts.urls.get(slot, wanted.url)})
-    after = _enter(state, RolloutPhase.PREPARING, now, candidate=candidate)
-    return after, [PostEvent("Preparing", f"model version {candidate.version} is prepared in slot {slot}")]
+    by = f"pinned by {facts.orders.pin}" if facts.pinned(wanted) else None
+    after = _enter(state, RolloutPhase.PREPARING, now, by, candidate=candidate)
+    message = f"model version {candidate.version} is prepared in slot {slot}{_named(by)}"
+    return after, [PostEvent("Preparing", message)]
 
 
 def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
@@ -234,21 +244,21 @@ def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Rollou
     assert candidate is not None
     if facts.resolved is not None and key(facts.resolved) != key(candidate):
         # Nobody refers to the slot yet, so a newer version may simply take its place.
-        return _withdraw(state, now, f"version {facts.resolved.version} is wanted")
+        return _withdraw(state, now, f"version {facts.resolved.version} is wanted", None)
     if candidate.slot not in facts.ready:
         return state, []
     if state.stable is None:
         if not facts.warm:
             return state, []
-        return _make_live(state, facts, now)
-    after = _enter(state, RolloutPhase.SHADOW, now)
+        return _make_live(state, facts, now, state.by)
+    after = _enter(state, RolloutPhase.SHADOW, now, state.by)
     return after, [PostEvent("Shadow", f"model version {candidate.version} shadows {state.stable.version}")]
 
 
 def _advance(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     candidate = state.candidate
     assert candidate is not None
-    approved = facts.approve == candidate.version or facts.pinned(candidate)
+    approved = _approved(candidate, facts)
     passed = bool(facts.gates) and all(gate.result is GateResult.PASS for gate in facts.gates)
     if not approved and (facts.spec.rollout.mode is RolloutMode.MANUAL or not passed):
         return state, []
@@ -259,16 +269,26 @@ def _advance(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Rollou
         return state, []
     step = state.step + 1
     if step >= len(facts.spec.rollout.steps):
-        return _make_live(state, facts, now)
-    after = _enter(state, RolloutPhase.RAMP, now, step=step)
+        return _make_live(state, facts, now, approved)
+    after = _enter(state, RolloutPhase.RAMP, now, approved, step=step)
     percent = facts.spec.rollout.steps[step]
-    return after, [
-        PostEvent("Ramp", f"model version {candidate.version} answers {percent} % of the entities")
-    ]
+    message = f"model version {candidate.version} answers {percent} % of the entities{_named(approved)}"
+    return after, [PostEvent("Ramp", message)]
+
+
+def _approved(candidate: ModelPackage, facts: RolloutFacts) -> str | None:
+    """Who approved a candidate's steps; None where only its gates may."""
+    if facts.approve == candidate.version:
+        return f"approved by {facts.orders.approve}"
+    return f"pinned by {facts.orders.pin}" if facts.pinned(candidate) else None
+
+
+def _named(by: str | None) -> str:
+    return f", {by}" if by else ""
 
 
 def _make_live(
-    state: RolloutState, facts: RolloutFacts, now: int
+    state: RolloutState, facts: RolloutFacts, now: int, by: str | None
 ) -> tuple[RolloutState, list[RolloutAction]]:
     """The candidate becomes the stable version, which answers; the one before is kept for ``keepPrevious``."""
     candidate, old = state.candidate, state.stable
@@ -278,35 +298,38 @@ def _make_live(
         state,
         RolloutPhase.PROMOTED,
         now,
+        by,
         stable=candidate,
         candidate=None,
         previous=old,
         previous_until=now + keep if old is not None else None,
     )
-    return after, [PostEvent("ModelLive", f"model version {candidate.version} is live")]
+    return after, [PostEvent("ModelLive", f"model version {candidate.version} is live{_named(by)}")]
 
 
-def _withdraw(state: RolloutState, now: int, why: str) -> tuple[RolloutState, list[RolloutAction]]:
+def _withdraw(
+    state: RolloutState, now: int, why: str, by: str | None
+) -> tuple[RolloutState, list[RolloutAction]]:
     """Drops a candidate that has no fault; it may be tried again."""
     candidate = state.candidate
     assert candidate is not None
-    after = _enter(state, RolloutPhase.IDLE, now, candidate=None, gone=None, retiring=candidate)
+    after = _enter(state, RolloutPhase.IDLE, now, by, candidate=None, gone=None, retiring=candidate)
     return after, [PostEvent("Superseded", f"model version {candidate.version} gives way: {why}")]
 
 
 def _reject(
-    state: RolloutState, facts: RolloutFacts, now: int, why: str
+    state: RolloutState, facts: RolloutFacts, now: int, why: str, by: str | None
 ) -> tuple[RolloutState, list[RolloutAction]]:
     candidate = state.candidate
     assert candidate is not None
-    after = _take_back(state, facts, now, [candidate], retiring=candidate)
+    after = _take_back(state, facts, now, [candidate], by, retiring=candidate)
     return after, [
         PostEvent("RolledBack", f"model version {candidate.version} is taken back: {why}", warning=True)
     ]
 
 
 def _leave_stable(
-    state: RolloutState, facts: RolloutFacts, now: int, why: str
+    state: RolloutState, facts: RolloutFacts, now: int, why: str, by: str
 ) -> tuple[RolloutState, list[RolloutAction]]:
     """Back to the previous version, or to policy without a model where there is none. The policy stays as it is."""
     bad = state.stable
@@ -316,6 +339,7 @@ def _leave_stable(
         facts,
         now,
         [*([state.candidate] if state.candidate else []), bad],
+        by,
         stable=state.previous,
         previous=None,
         previous_until=None,
@@ -330,16 +354,25 @@ def _leave_stable(
 
 
 def _take_back(
-    state: RolloutState, facts: RolloutFacts, now: int, bad: Sequence[ModelPackage], **changes: object
+    state: RolloutState,
+    facts: RolloutFacts,
+    now: int,
+    bad: Sequence[ModelPackage],
+    by: str | None,
+    **changes: object,
 ) -> RolloutState:
     """Drops the candidate and rejects the ``bad`` versions; the condition names the last of these."""
     rejections = _rejections([*state.rejections(), *map(key, bad)][-20:])
     pin = facts.spec.model.pin or ""
     return _enter(
-        state, RolloutPhase.ROLLED_BACK, now, candidate=None, gone=None, pin=pin, **rejections, **changes
+        state, RolloutPhase.ROLLED_BACK, now, by, candidate=None, gone=None, pin=pin, **rejections, **changes
     )
 
 
-def _enter(state: RolloutState, phase: RolloutPhase, now: int, **changes: object) -> RolloutState:
+def _enter(
+    state: RolloutState, phase: RolloutPhase, now: int, by: str | None, **changes: object
+) -> RolloutState:
     """The one way into a phase: its time begins anew, and its step counts once every replica has its release."""
-    return state.model_copy(update={"phase": phase, "since": now, "counted": None, "step": -1, **changes})
+    return state.model_copy(
+        update={"phase": phase, "since": now, "by": by, "counted": None, "step": -1, **changes}
+    )

@@ -38,6 +38,7 @@ class RolloutState(Mounted):
     - ``gone``: since when no replica of the candidate's predictor answers.
     - ``pin``: what model.pin named when a version was last taken back, or since ("" for nothing). Only another
       pin asks for that version again.
+    - ``by``: who ordered this phase and how; None where nobody did: gates, a failure, the registry's alias.
     - ``rollback``: the annotation's value that was acted on already; it takes back nothing that goes live later.
     """
 
@@ -54,6 +55,7 @@ class RolloutState(Mounted):
     rejected_of: tuple[str, ...] = Field(default=())
     gone: int | None = None
     pin: str | None = None
+    by: str | None = None
     rollback: str | None = None
 
     def packages(self) -> list[ModelPackage]:

@@ -75,6 +75,7 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
             "candidate": state.candidate.version if state.candidate else None,
             "share": split.share // 100 if split else None,
             "since": to_timestamp(state.since) if state.since else None,
+            "by": state.by,
             "gates": [
                 {"name": g.name, "result": str(g.result), "value": g.value or "", "bound": g.bound or ""}
                 for g in facts.gates

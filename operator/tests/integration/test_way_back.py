@@ -173,6 +173,23 @@ def test_a_paused_detector_is_rolled_back(two: Cluster) -> None:
     two.change({"paused": False})
     two.settle(lambda: two.models.aliases["champion"] == "1")
     assert two.live() == "1" and two.pointer()[0].policy != policy
+
+
+def test_who_ordered_is_recorded(two: Cluster) -> None:
+    """The manager that set the annotation stands in status, pointer, release and event, and a gate's or a failure's step has none."""
+    patch = {"metadata": {"annotations": {names.ABORT_ANNOTATION: "3"}}}
+    ramping(two)
+    release, state = two.pointer()
+    assert state.by is not None and state.by.startswith(f"approved by {names.FIELD_MANAGER} (Update at 20")
+    assert two.body()["status"]["rollout"]["by"] == state.by
+    stored = two.kube.get(BY_KIND["ConfigMap"], two.namespace, release.name)
+    assert stored is not None and stored["metadata"]["annotations"][names.ORDERED_ANNOTATION] == state.by
+    assert any(message.endswith(f"% of the entities, {state.by}") for message in two.events("Ramp"))
+    path = DETECTOR.path(two.namespace, "payments")
+    two.kube._call("PATCH", path, {"fieldManager": "ann-of-risk"}, patch, "application/merge-patch+json")
+    two.settle(lambda: two.state().phase is RolloutPhase.ROLLED_BACK)
+    assert (two.state().by or "").startswith("aborted by ann-of-risk (Update at 20")
+    assert two.body()["status"]["rollout"]["by"] == two.state().by
     assert two.kube.get(BY_KIND["Deployment"], two.namespace, "payments-console") is not None
 
 

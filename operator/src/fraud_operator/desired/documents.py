@@ -31,10 +31,17 @@ def build_config(detector: Detector, wanted: Wanted) -> list[Child]:
 
 def build_release(detector: Detector, wanted: Wanted) -> list[Child]:
     """One release, for ever the same: what an audit of a decision finds under the decision's release name."""
+    by = wanted.state.by
     release = child(
         "v1",
         "ConfigMap",
-        metadata(detector, wanted.release.name, "release", owned=not detector.retained),
+        metadata(
+            detector,
+            wanted.release.name,
+            "release",
+            owned=not detector.retained,
+            annotations={names.ORDERED_ANNOTATION: by} if by else None,
+        ),
         once=True,
         immutable=True,
         data={RELEASE_KEY: wanted.release.to_json()},
