@@ -70,12 +70,13 @@ class Machine:
     programs: frozenset[str]
     networks: tuple[str, ...]
     built: bool
+    cache: Path
 
 
 def check(machine: Machine) -> list[Missing]:
     """Everything that is missing, all at once."""
     checks: list[Callable[[Machine], list[Missing]]] = [
-        _system, _kernel, _size, _languages, _packages, _addresses,
+        _system, _kernel, _size, _cache, _languages, _packages, _addresses,
     ]  # fmt: skip
     return [missing for one in checks for missing in one(machine)]
 
@@ -135,6 +136,13 @@ def _size(machine: Machine) -> list[Missing]:
             Missing(f"{MEMORY_GIB} GiB of memory ({machine.memory_gib:.0f} there)", "use a larger machine")
         )
     return missing
+
+
+def _cache(machine: Machine) -> list[Missing]:
+    if not machine.cache.is_relative_to("/tmp"):
+        return []
+    what = f"a place for what is built that isn't below /tmp ({machine.cache}): Pods have a /tmp of their own"
+    return [Missing(what, "set FRAUD_CACHE to another folder")]
 
 
 def _languages(machine: Machine) -> list[Missing]:
@@ -204,6 +212,7 @@ def inspect(built: bool) -> Machine:
         programs=find_programs(),
         networks=_networks(),
         built=built,
+        cache=paths.CACHE,
     )
 
 

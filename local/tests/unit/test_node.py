@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ GOOD = prerequisites.Machine(
     programs=frozenset(),
     networks=("192.0.2.0/24",),
     built=False,
+    cache=Path("/root/.cache/fraud-platform"),
 )
 
 
@@ -38,6 +40,7 @@ def test_a_good_machine_lacks_nothing():
         ({"namespaces": frozenset({"mnt", "pid", "ipc", "uts"})}, "net namespaces", "CONFIG_NAMESPACES"),
         ({"cgroups": frozenset({"cpu", "pids", "cpuset"})}, "'memory'", "cgroups"),
         ({"disk_gib": 3}, "free disk", "FRAUD_CACHE"),
+        ({"cache": Path("/tmp/cache")}, "isn't below /tmp", "FRAUD_CACHE"),
         ({"python": (3, 13)}, "Python 3.11 (this is 3.13)", "python3.11"),
         ({"go": None}, "Go 1.25", "PATH"),
         ({"apt": False}, "Debian packages", "apt-get is not here"),
