@@ -57,6 +57,7 @@ def children(case: str) -> list[dict[str, Any]]:
         training_revision=training.wanted_revision(parsed.spec, parsed.feature_set, None, 0, 0),
         keys=KEYS if facts["fresh"] else None,
         storage_keys="5a1dedca11ed",
+        stores={"REDIS_URL": "redis://own@r:6379/0", "POSTGRES_DSN": "postgresql://own@p/d"},
     )
     return [child.body for child in build_children(parsed, wanted)]
 

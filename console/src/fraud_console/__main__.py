@@ -11,7 +11,8 @@ import uvicorn
 from fraud_console.app import Console
 from fraud_console.ledger import Ledger
 from fraud_contracts import log
-from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, load_config
+from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, POSTGRES_DSN, load_config
+from fraud_process.store_address import store_address
 from fraud_process.uvicorn_server import LeavingServer
 
 FINISH_SECONDS: Final = 15
@@ -33,7 +34,7 @@ async def serve(console: Console) -> None:
 def main() -> None:
     log.setup()
     identity = load_config().identity
-    ledger = Ledger(os.environ["POSTGRES_DSN"], identity.database_schema)
+    ledger = Ledger(store_address(POSTGRES_DSN), identity.database_schema)
     console = Console(ledger, os.environ["API_KEY"], str(identity))
     asyncio.run(serve(console))
 

@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from fraud_contracts.errors import NotReadyError, StoreError
 from fraud_process.postgres import bounded
+from fraud_process.store_address import StoreAddress
 
 AT_ONCE: Final = 8
 STATEMENT_MS: Final = 5_000
@@ -35,8 +36,8 @@ SELECT kind, record FROM decision_conflicts WHERE id = %s ORDER BY topic, partit
 
 
 class Ledger:
-    def __init__(self, dsn: str, schema: str) -> None:
-        self._dsn, self._schema = dsn, schema
+    def __init__(self, address: StoreAddress, schema: str) -> None:
+        self._address, self._schema = address, schema
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
     def alerts(self, limit: int, before: tuple[int, str]) -> list[dict[str, Any]]:
@@ -81,7 +82,7 @@ class Ledger:
     def _connected(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
         try:
             connection = psycopg.connect(
-                self._dsn, connect_timeout=3, prepare_threshold=None, row_factory=dict_row
+                self._address.read(), connect_timeout=3, prepare_threshold=None, row_factory=dict_row
             )
             with bounded(connection, SILENCE_SECONDS), connection, connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

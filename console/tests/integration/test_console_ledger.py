@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from fraud_console.app import Console
 from fraud_console.ledger import Ledger
 from fraud_contracts.config import HTTP_PORT_ENV
+from fraud_process.store_address import StoreAddress
 from fraud_sinks.database import migrate
 from fraud_testing import postgres
 from fraud_testing.detectors import detector, write
@@ -49,7 +50,7 @@ def running(server: postgres.Server) -> postgres.Server:
 
 def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server) -> None:
     """Before the tables exist: not ready. Then alerts newest first, in pages without gap or repeat, and whole decisions."""
-    client = TestClient(Console(Ledger(server.dsn, SCHEMA), "secret", "tests.console").app())
+    client = TestClient(Console(Ledger(StoreAddress(server.dsn), SCHEMA), "secret", "tests.console").app())
     assert client.get("/readyz").status_code == 503
     assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "not_ready"
     migrate(server.dsn, SCHEMA)
@@ -128,7 +129,7 @@ def test_a_record_with_a_number_of_any_size_is_shown(running: postgres.Server) -
             'INSERT INTO decisions (id, content, record, topic, partition, "offset") VALUES (%s, %s, %s, %s, 0, 99)',
             ("big", b"", json.dumps(record), "t"),
         )
-    client = TestClient(Console(Ledger(running.dsn, SCHEMA), "secret", "tests.console").app())
+    client = TestClient(Console(Ledger(StoreAddress(running.dsn), SCHEMA), "secret", "tests.console").app())
     assert client.get("/api/alerts", headers=KEY).json()["alerts"][0]["reasons"] == [{"code": big}]
     assert client.get("/api/transactions/big", headers=KEY).json()["decision"] == record
 
@@ -137,7 +138,7 @@ def test_a_database_that_is_silent_or_gone_costs_a_bounded_wait(running: postgre
     """503 with a code, in time, however many ask; when it is back, so are the answers."""
     migrate(running.dsn, SCHEMA)
     with proxy(free_port(), running.port) as between:
-        ledger = Ledger(running.dsn.replace(str(running.port), str(between.port)), SCHEMA)
+        ledger = Ledger(StoreAddress(running.dsn.replace(str(running.port), str(between.port))), SCHEMA)
         client = TestClient(Console(ledger, "secret", "tests.console").app())
         assert client.get("/api/alerts", headers=KEY).status_code == 200
         for fault in (Fault.STALL, Fault.CUT):

@@ -2,7 +2,7 @@
 
 The operator writes it into the ConfigMap ``names.config``; a process reads it once at start, since a change in it
 changes the Pod template's hash and so restarts the Pod. What may change while a process runs is in the release.
-Secrets (SECRET_KEYS) and the stores' addresses come as environment variables, never in this document.
+Secrets come as environment variables (SECRET_KEYS) and files (STORE_KEYS), never in this document.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ RELEASE_ENV: Final = "FRAUD_RELEASE"
 RELEASE_PATH: Final = "/etc/fraud/release/release.json"
 RELEASE_KEY: Final = "release.json"
 SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY", "API_KEY")
+# The stores' addresses with their logins: files in a folder, each by its key's name, since they change while a process runs.
+REDIS_URL: Final = "REDIS_URL"
+POSTGRES_DSN: Final = "POSTGRES_DSN"
+STORE_KEYS: Final = (REDIS_URL, POSTGRES_DSN)
+STORES_ENV: Final = "FRAUD_STORES"
+STORES_PATH: Final = "/etc/fraud/stores"
 
 # Where a process listens, unless the environment says otherwise.
 HTTP_PORT_ENV: Final = "FRAUD_HTTP_PORT"

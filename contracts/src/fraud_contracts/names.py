@@ -134,9 +134,32 @@ class Identity:
     @property
     def database_schema(self) -> str:
         """PostgreSQL schema: lower case, no dot or dash, at most 63 bytes; a hash keeps two identities apart."""
+        return self._database_name(54)
+
+    @property
+    def database_owner(self) -> str:
+        """PostgreSQL role that owns the schema; nobody logs in as it."""
+        return self.database_schema
+
+    @property
+    def database_logins(self) -> str:
+        """What the name of each PostgreSQL role begins with that logs in and acts as the owner; a stamp follows."""
+        return f"{self._database_name(45)}_"
+
+    def _database_name(self, length: int) -> str:
         plain = f"fraud_{self.namespace}_{self.name}".replace("-", "_")
         digest = hashlib.sha256(str(self).encode()).hexdigest()[:8]
-        return f"{plain[:54]}_{digest}"
+        return f"{plain[:length]}_{digest}"
+
+    @property
+    def redis_logins(self) -> str:
+        """What the name of each of its Redis users begins with; a stamp follows."""
+        return f"{self}_"
+
+    @property
+    def redis_keys(self) -> str:
+        """Pattern of all its Redis keys, and of no other detector's."""
+        return f"{self}:*"
 
 
 def profile_key(hash6: str, entity: str, token: str) -> str:

@@ -262,16 +262,21 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
     """Whatever image the decision service has, the Pod imports the search for leaks from a ConfigMap."""
     service = {"spec": {"template": {"spec": {"containers": [{"image": "registry/serving:1"}]}}}}
 
+    passwords = {"REDIS_PASSWORD": "cg==", "POSTGRES_PASSWORD": "cA=="}
+
     class Cluster:
-        def get(self, *_: str) -> dict[str, Any]:
-            return service
+        def get(self, *words: str) -> dict[str, Any]:
+            return {"data": passwords} if "secret" in words else service
 
     folder = "s3://bank/demo"
     monkeypatch.setattr(pod, "package_files", lambda: {"__init__.py": b"", "search.so": b"\x7fELF"})
     kube: Any = Cluster()
-    code, package, made = pod.objects(kube, "payments", "pay", folder, 200, 180, False)["items"]
+    made_objects = pod.objects(kube, "platform", "payments", "pay", folder, 200, 180, False)["items"]
+    code, package, stores, made = made_objects
     container = made["spec"]["containers"][0]
     assert container["image"] == "registry/serving:1" and folder in container["command"]
     assert base64.b64decode(package["binaryData"]["search.so"]) == b"\x7fELF"
     volumes = {volume["configMap"]["name"] for volume in made["spec"]["volumes"] if "configMap" in volume}
     assert {code["metadata"]["name"], package["metadata"]["name"]} < volumes
+    assert stores["stringData"]["REDIS_URL"] == "redis://:r@platform-redis.platform.svc:6379/0"
+    assert container["envFrom"][-1] == {"secretRef": {"name": stores["metadata"]["name"]}}

@@ -106,6 +106,19 @@ def storage_ready(facts: Facts) -> ConditionState:
     return ConditionState(fact.ready, fact.reason, fact.message + held, levels[fact.ready])
 
 
+def stores_ready(detector: Detector, facts: Facts) -> ConditionState:
+    fact, stores = facts.stores, detector.spec.stores
+    if fact.problems:
+        message = "; ".join(problem.message for problem in fact.problems)
+        return ConditionState(False, fact.problems[0].reason, message, Level.DEGRADED)
+    if not fact.ready:
+        message = "the platform's stores are being asked for the detector's own logins"
+        return ConditionState(None, "Checking", message, Level.PROGRESSING)
+    if stores.redis is not None and stores.postgres is not None:
+        return ConditionState(True, "Own", "the spec names its own Redis and PostgreSQL")
+    return ConditionState(True, "LoggedIn", "the detector has its own login to each of the platform's stores")
+
+
 def _waits_for_storage(facts: Facts, kind: str, name: str) -> ConditionState | None:
     """Of a part that isn't there yet because the storage won't do."""
     if facts.storage.ready or facts.child(kind, name) is not None:
@@ -307,6 +320,7 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
         "ReferencesFound": references_found(facts),
         "KeysReady": keys_ready(facts),
         "StorageReady": storage_ready(facts),
+        "StoresReady": stores_ready(detector, facts),
         "KafkaReady": kafka_ready(detector, facts),
         "StreamingReady": streaming_ready(detector, facts),
         "FeaturesWarm": features_warm(detector, facts),

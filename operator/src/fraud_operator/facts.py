@@ -64,6 +64,15 @@ class Lacking:
 
 
 @dataclass(frozen=True)
+class StoresFact:
+    """``addresses``: what the detector's Secret is to hold of the platform's stores, by key. ``ready``: each has its own login."""
+
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[Lacking, ...] = ()
+    ready: bool = False
+
+
+@dataclass(frozen=True)
 class Facts:
     """``children`` are the detector's own, by (kind, name); ``missing`` the kinds that the API server doesn't know.
 
@@ -82,6 +91,7 @@ class Facts:
     copies: int | None = None
     revision: str | None = None
     storage: StorageFact = StorageFact(None, "Checking", "the storage was not looked at yet")
+    stores: StoresFact = field(default_factory=StoresFact)
     models: Models = field(default_factory=Models)
     lags: Lags = field(default_factory=Lags)
     replicas: tuple[Replica, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fraud_contracts import names
@@ -33,6 +33,8 @@ def set_finalizer(
 class Finalizer:
     kube: Kube
     recorder: Recorder
+    # Takes the detector's logins out of stores that outlive it; -> what is left over, in words.
+    take_logins: Callable[[Json], list[str]] = lambda _: []
     # Since when the API server has answered a detector's deletion with errors, by uid.
     _troubled: dict[str, int] = field(default_factory=dict)
 
@@ -66,6 +68,8 @@ class Finalizer:
             problems[names.KIND, meta["name"]] = f"its children can't be looked after: {error.message}"
         for (kind, name), text in problems.items():
             post_event("NotDeleted", f"{kind} {name} is left over: {text}", True)
+        for text in self.take_logins(body):
+            post_event("NotDeleted", text, True)
         return self._let_go(body, tuple(removal.report.written))
 
     def _let_go(self, body: Json, written: tuple[tuple[str, str, str], ...] = ()) -> PassResult:

@@ -29,7 +29,7 @@ from fraud_operator.buckets import Bucket, Buckets, bucket_of
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
-from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact
+from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact, StoresFact
 from fraud_operator.gates import Gates
 from fraud_operator.kube import Kube
 from fraud_operator.lags import Warming
@@ -38,6 +38,7 @@ from fraud_operator.ownership import snapshot, wrote
 from fraud_operator.registry import ModelNotFoundError, Registry, Version
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutState
+from fraud_operator.store_logins import StoreLogins
 from fraud_operator.training import TrainingPhase
 
 LOG: Final = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Observer:
     kube: Kube
     warming: Warming = field(default_factory=Warming)
     buckets: Buckets = field(default_factory=Buckets)
+    logins: StoreLogins = field(default_factory=StoreLogins)
     _gates: Gates | None = None
     _registries: dict[tuple[str, str], Registry] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
@@ -75,6 +77,7 @@ class Observer:
             copies=self._copies(detector, children, missing),
             revision=revision,
             storage=self._storage(detector),
+            stores=self._stores(detector),
             replicas=self._replicas(detector, children),
             gates=self._measure_gates(detector, state),
         )
@@ -136,6 +139,10 @@ class Observer:
             return bucket
         return replace(self.buckets.look(bucket), keys=bucket.keys_digest(detector.uid))
 
+    def _stores(self, detector: Detector) -> StoresFact:
+        secret = self.kube.get(SECRET, detector.namespace, names.stores(detector.name))
+        return self.logins.look(detector, decoded((secret or {}).get("data") or {}))
+
     def _measure_gates(self, detector: Detector, state: RolloutState) -> tuple[Gate, ...]:
         if self._gates is None:
             self._gates = Gates(detector.platform.prometheus_url)
@@ -162,7 +169,7 @@ class Observer:
             raise StoreError(
                 "mlflow", f"spec.stores.mlflow.secretRef: there is no Secret {secret} in {namespace}"
             )
-        data = {key: base64.b64decode(value).decode() for key, value in (body.get("data") or {}).items()}
+        data = decoded(body.get("data") or {})
         if "MLFLOW_TRACKING_TOKEN" in data:
             registry.session.headers["Authorization"] = f"Bearer {data['MLFLOW_TRACKING_TOKEN']}"
         elif "MLFLOW_TRACKING_USERNAME" in data:
@@ -201,12 +208,18 @@ class Observer:
     def forget(self, namespace: str, name: str) -> None:
         """Drops what is remembered of a detector that is gone."""
         self.warming.forget((namespace, name))
+        self.logins.forget(namespace, name)
 
     def _replicas(self, detector: Detector, children: Mapping[tuple[str, str], Json]) -> tuple[Replica, ...]:
         """Every running replica of the data path, asked directly: a Service would hide the one that lags."""
         pods = self.kube.pods(detector.namespace, detector.name, DATA_PATH)
         asked = [pod for pod in pods if _alive(pod) and _of_the_data_path(pod, detector, children)]
         return tuple(self._pool.map(_ask, asked))
+
+
+def decoded(data: Mapping[str, str]) -> dict[str, str]:
+    """A Secret's data in plain."""
+    return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
 
 
 def _failure(registry: Registry, detector: Detector, facts: Facts) -> TrainingFailure | None:

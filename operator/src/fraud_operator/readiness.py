@@ -124,12 +124,13 @@ def propagated(facts: Facts) -> bool:
 
 
 def unwatched(detector: Detector, facts: Facts) -> bool:
-    """Whether something is waited for that sends no events: lags, replicas, gates, time, an alias in the registry, a bucket."""
+    """Whether something is waited for that sends no events: lags, replicas, gates, time, an alias in the registry, a bucket, logins."""
     warming = before_warming(detector, facts) is None and not features_warm(detector, facts)[0]
     following = bool(facts.replicas) and not propagated(facts)
     judged = facts.state.phase in (RolloutPhase.SHADOW, RolloutPhase.RAMP) or facts.state.gone is not None
     unnamed = facts.models.problem is not None and facts.models.problem[0] == "NoVersionYet"
-    return warming or following or judged or unnamed or not facts.storage.ready
+    asked = not (facts.storage.ready and facts.stores.ready)
+    return warming or following or judged or unnamed or asked
 
 
 def rollout_facts(detector: Detector, facts: Facts) -> RolloutFacts:

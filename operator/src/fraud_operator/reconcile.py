@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
 from fraud_contracts.detector import DeletionPolicy, dump
 from fraud_contracts.detector_policy import Policy
@@ -66,7 +67,7 @@ class Reconciler:
         self.applier = Applier(self.kube)
         self.memory = DetectorMemory(self.kube)
         # What ends a detector must know how things are, not how they were a moment ago.
-        self.finalizer = Finalizer(self.kube.live, self.recorder)
+        self.finalizer = Finalizer(self.kube.live, self.recorder, self._take_logins)
         self.references = References(self.kube)
         self.glances = Glances(self.kube)
         self.adoption = Adoption(self.kube, self.recorder, self.platform.namespace)
@@ -115,6 +116,11 @@ class Reconciler:
         if result.ready is None:
             self._forget(namespace, name)
         return result
+
+    def _take_logins(self, body: Json) -> list[str]:
+        """Takes a deleted detector's logins out of the platform's stores; -> what is left over."""
+        identity = names.Identity(body["metadata"]["namespace"], body["metadata"]["name"])
+        return self.observer.logins.remove(identity, body.get("spec") or {}, self.platform.stores)
 
     def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
         """Once for each spec: compiling its rules is what a settled pass would spend most of its time on."""
@@ -165,6 +171,7 @@ class Reconciler:
             copies=facts.copies,
             logins=facts.logins,
             storage_keys=facts.storage.keys,
+            stores=facts.stores.addresses,
         )
         children = build_children(detector, wanted)
         waiting = [child for child in children if self._waits(child, facts)]

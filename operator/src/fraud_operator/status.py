@@ -18,7 +18,7 @@ from fraud_operator.facts import Facts
 from fraud_operator.objects import Json, to_timestamp
 
 ORDER: Final = (
-    "Ready", "Progressing", "Degraded", "Paused", "ReferencesFound", "KeysReady", "StorageReady", "KafkaReady",
+    "Ready", "Progressing", "Degraded", "Paused", "ReferencesFound", "KeysReady", "StorageReady", "StoresReady", "KafkaReady",
     "FeaturesWarm", "StreamingReady", "TrainingSucceeded",
     "ModelResolved", "ModelLive", "ServingReady", "ReleasePropagated", "RolloutHealthy", "ValidationFailed",
 )  # fmt: skip

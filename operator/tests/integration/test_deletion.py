@@ -37,6 +37,7 @@ from fraud_testing.deleting_operators import (
 )
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import install, render
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,7 +63,7 @@ class World:
         return Reconciler(
             kube,
             PLATFORM,
-            Observer(kube),
+            Observer(kube, logins=willing()),
             Recorder(kube),
             clock=lambda: int(time.time() * 1000) + self.ahead,
         )

@@ -18,6 +18,7 @@ from fraud_operator.observe import Observer
 from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import PassResult, Reconciler
 from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,7 +49,7 @@ def operator(server: Any, edit: dict[str, Any], platform: Platform = PLATFORM) -
     settings.api_key = {"BearerToken": "Bearer admin-token"}
     kube = Edited(client.ApiClient(settings))
     kube.edit = edit
-    return Reconciler(kube, platform, Observer(kube), Recorder(kube))
+    return Reconciler(kube, platform, Observer(kube, logins=willing()), Recorder(kube))
 
 
 def create(server: Any, namespace: str, **spec: Any) -> str:

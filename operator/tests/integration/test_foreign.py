@@ -22,6 +22,7 @@ from fraud_operator.observe import Observer
 from fraud_operator.ownership import is_ours, snapshot
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -120,7 +121,7 @@ def all_of(kube: Kube, namespace: str) -> dict[tuple[str, str], str]:
 def test_nothing_foreign_is_deleted(server: Any, kube: Kube, policy: str) -> None:
     """Passes, a change of what is wanted and the detector's deletion delete no object of Strimzi's, KServe's or a person's."""
     namespace = server.namespace(f"foreign-{policy.lower()}")
-    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube, logins=willing()), Recorder(kube))
     uid = kube.create(DETECTOR, detector(namespace, deletionPolicy=policy))["metadata"]["uid"]
     reconciler.reconcile(namespace, "pay")
     ours = all_of(kube, namespace)
@@ -156,7 +157,7 @@ SQUATTERS: dict[tuple[str, str], dict[str, Any]] = {
 def test_nothing_foreign_is_taken_over(server: Any, kube: Kube) -> None:
     """An object of someone else under a child's name stays and is reported; once handed over or removed, ours is made."""
     namespace = server.namespace("foreign-names")
-    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube, logins=willing()), Recorder(kube))
 
     def live(kind: str, name: str) -> dict[str, Any]:
         body = kube.get(BY_KIND[kind], namespace, name)
@@ -188,7 +189,7 @@ def test_nothing_foreign_is_taken_over(server: Any, kube: Kube) -> None:
 def test_a_settled_pass_asks_for_no_child_by_name(server: Any, kube: Kube) -> None:
     """Only what isn't in the lists is asked for by name: of a settled detector its Secrets, which aren't listed."""
     namespace = server.namespace("foreign-quiet")
-    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube, logins=willing()), Recorder(kube))
     kube.create(DETECTOR, detector(namespace))
     reconciler.reconcile(namespace, "pay")
     asked: list[str] = []
@@ -204,7 +205,7 @@ def test_a_settled_pass_asks_for_no_child_by_name(server: Any, kube: Kube) -> No
 def test_what_is_foreign_is_not_read_as_ours(server: Any, kube: Kube) -> None:
     """Facts hold our children alone, and only Pods of our own StatefulSet and ReplicaSets are asked for their release."""
     namespace = server.namespace("foreign-facts")
-    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube, logins=willing()), Recorder(kube))
     uid = kube.create(DETECTOR, detector(namespace))["metadata"]["uid"]
     reconciler.reconcile(namespace, "pay")
     before, _ = snapshot(kube, namespace, uid)
@@ -254,7 +255,7 @@ def _selectors(value: Any, key: str = "") -> list[dict[str, Any]]:
 def test_no_selector_of_ours_takes_in_a_broker(server: Any, kube: Kube) -> None:
     """No policy, Service, budget or workload of ours selects Strimzi's Pod, which bears our labels' copies; one monitor is made for it."""
     namespace = server.namespace("foreign-selectors")
-    reconciler = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    reconciler = Reconciler(kube, PLATFORM, Observer(kube, logins=willing()), Recorder(kube))
     uid = kube.create(DETECTOR, detector(namespace))["metadata"]["uid"]
     reconciler.reconcile(namespace, "pay")
     pod = next(body for body in recorded(kube, namespace, uid) if body["kind"] == "Pod")

@@ -26,6 +26,7 @@ from fraud_testing.api_server import OPERATOR, Server, serve
 from fraud_testing.helm import NAMESPACE, RELEASED, Helm, HookPods, hook_pods
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import CHART, NODE_FOLDER, OperatorProcess, find, render
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,7 +109,9 @@ def detector(released: Kube) -> dict[str, Any]:
         redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://127.0.0.1:9"
     )
     settings = Platform.model_validate_json(platform).model_copy(update={"stores": stores})
-    Reconciler(released, settings, Observer(released), Recorder(released)).reconcile("payments", "rules")
+    Reconciler(released, settings, Observer(released, logins=willing()), Recorder(released)).reconcile(
+        "payments", "rules"
+    )
     assert len(children(released, uid)) >= 30
     return {"uid": uid, "children": children(released, uid)}
 

@@ -24,6 +24,7 @@ from fraud_operator.reconcile import Reconciler
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 from fraud_testing.rollouts import FakeObserver, FakeRegistry, nodes
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,7 +68,7 @@ def test_a_rollout_and_a_deletion_survive_a_death_after_each_change(server: Any)
     models = FakeRegistry()
 
     def operator(kube: Kube) -> Reconciler:
-        observer = FakeObserver(kube)
+        observer = FakeObserver(kube, logins=willing())
         observer.models = models
         return Reconciler(kube, PLATFORM, observer, Recorder(kube))
 

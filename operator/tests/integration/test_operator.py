@@ -19,6 +19,7 @@ from fraud_operator.observe import Observer
 from fraud_operator.ownership import snapshot
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,7 +53,7 @@ def kube(server: Any) -> Kube:
 
 @pytest.fixture
 def reconciler(kube: Kube) -> Reconciler:
-    return Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    return Reconciler(kube, PLATFORM, Observer(kube, logins=willing()), Recorder(kube))
 
 
 def condition(body: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def test_a_settled_pass_writes_nothing(kube: Kube, namespace: str, reconciler: R
 
     before, detector = versions(), kube.get(DETECTOR, namespace, "payments")
     assert reconciler.reconcile(namespace, "payments").written == ()
-    fresh = Reconciler(kube, PLATFORM, Observer(kube), Recorder(kube))
+    fresh = Reconciler(kube, PLATFORM, Observer(kube, logins=willing()), Recorder(kube))
     assert fresh.reconcile(namespace, "payments").written == ()
     assert versions() == before
     after = kube.get(DETECTOR, namespace, "payments")

@@ -16,6 +16,7 @@ from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import KafkaSettings, Platform, StorageSettings, StoreAddresses
 from fraud_testing.recorded import sequence, strimzi
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,7 +43,7 @@ def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
             stores=STORES,
             kafka=KafkaSettings(ephemeral=ephemeral),
         )
-        return Reconciler(kube, platform, Observer(kube), Recorder(kube))
+        return Reconciler(kube, platform, Observer(kube, logins=willing()), Recorder(kube))
 
     usual = operator(ephemeral=False)
 

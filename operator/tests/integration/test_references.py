@@ -20,6 +20,7 @@ from fraud_operator.reconcile import Reconciler
 from fraud_operator.references import DEFAULT_CLASS, SHARED_MS
 from fraud_operator.settings import Platform
 from fraud_testing.operator_process import find, render
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,7 +53,7 @@ class Place:
             }
         )  # fmt: skip
         self.reconciler = Reconciler(
-            self.kube, platform, Observer(self.kube), Recorder(self.kube), lambda: self.now
+            self.kube, platform, Observer(self.kube, logins=willing()), Recorder(self.kube), lambda: self.now
         )
 
     def put_login(self, password: str) -> None:

@@ -18,6 +18,7 @@ from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -298,7 +299,9 @@ def test_the_operator_names_field_and_remedy(kube: Kube, case: str) -> None:
             redis_url="redis://x", postgres_dsn="postgresql://x", mlflow_tracking_uri="http://x"
         ),
     )
-    outcome = Reconciler(kube, platform, Observer(kube), Recorder(kube)).reconcile(NAMESPACE, name)
+    outcome = Reconciler(kube, platform, Observer(kube, logins=willing()), Recorder(kube)).reconcile(
+        NAMESPACE, name
+    )
     assert outcome.written == ()
     body = kube.get(DETECTOR, NAMESPACE, name)
     assert body is not None

@@ -21,6 +21,7 @@ from fraud_operator.settings import Platform, StoreAddresses
 from fraud_testing import objects
 from fraud_testing.kafka import wait_for
 from fraud_testing.required import require
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,7 +53,7 @@ class Waiting:
         self.operator = self.new_operator()
 
     def new_operator(self) -> Reconciler:
-        return Reconciler(self.kube, PLATFORM, Observer(self.kube), Recorder(self.kube))
+        return Reconciler(self.kube, PLATFORM, Observer(self.kube, logins=willing()), Recorder(self.kube))
 
     def give(self, values: Mapping[str, str]) -> None:
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}

@@ -25,6 +25,7 @@ from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import KafkaSettings, Platform, StorageSettings, StoreAddresses
 from fraud_operator.watches import Watches
 from fraud_testing.kafka import wait_for
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,7 +83,11 @@ class World:
         """An operator that remembers nothing."""
         self.own = IndexedKube(self.kube._api, self.indexes, lambda: True)
         self.reconciler = Reconciler(
-            self.own, settings(self.namespace), Observer(self.own), Recorder(self.own), lambda: self.now
+            self.own,
+            settings(self.namespace),
+            Observer(self.own, logins=willing()),
+            Recorder(self.own),
+            lambda: self.now,
         )
 
     def reconcile(self) -> PassResult:

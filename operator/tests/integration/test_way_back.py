@@ -23,6 +23,7 @@ from fraud_operator.rollout_state import RolloutPhase, RolloutState
 from fraud_operator.settings import Platform, StorageSettings, StoreAddresses
 from fraud_testing.api_server import ADMIN, Server, binary
 from fraud_testing.rollouts import FakeObserver, FakeRegistry, nodes
+from fraud_testing.store_logins import willing
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,7 +47,7 @@ class Cluster:
         self.operator = self.another_operator()
 
     def another_operator(self) -> Reconciler:
-        observer = FakeObserver(self.kube)
+        observer = FakeObserver(self.kube, logins=willing())
         observer.models = self.models
         self.operator = Reconciler(self.kube, PLATFORM, observer, Recorder(self.kube))
         return self.operator

@@ -15,6 +15,7 @@ from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform
+from fraud_testing.store_logins import willing
 
 
 class Cluster(Kube):
@@ -78,7 +79,9 @@ def test_another_platforms_detector_is_left_alone(end: dict[str, str]) -> None:
     annotations = {names.PLATFORM_ANNOTATION: "one"}
     cluster = Cluster(annotations=annotations, finalizers=[names.FINALIZER], **end)
     before = cluster.body()
-    operator = Reconciler(cluster, Platform(namespace="two"), Observer(cluster), Recorder(cluster))
+    operator = Reconciler(
+        cluster, Platform(namespace="two"), Observer(cluster, logins=willing()), Recorder(cluster)
+    )
     for _ in range(2):
         outcome = operator.reconcile("n", "d")
         assert outcome.settled and outcome.ready is None and outcome.written == ()

@@ -1,4 +1,4 @@
-"""What of the Secrets each component's Pods have in their environment."""
+"""What of the Secrets each component's Pods have, in their environment or as files."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ EXPECTED: Final = {
 def _secret_keys(value: Any) -> set[str]:
     if isinstance(value, dict):
         own = {value["secretKeyRef"]["key"]} if "secretKeyRef" in value else set()
+        if "secret" in value:  # a source of a projected volume
+            own = {item["key"] for item in value["secret"]["items"]}
         return own.union(*map(_secret_keys, value.values()))
     return set().union(*map(_secret_keys, value)) if isinstance(value, list) else set()
 

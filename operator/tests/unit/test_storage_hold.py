@@ -22,6 +22,7 @@ from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StorageSettings
 from fraud_testing.healthy import SPEC, STORES
+from fraud_testing.store_logins import willing
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 OWN = {"storage": {"uri": "s3://bank/fraud", "secretRef": {"name": "mine"}}}
@@ -99,7 +100,7 @@ class Operated:
         def answer(_: Bucket) -> StorageFact:
             return self.fact
 
-        observer = Observer(self.kube, buckets=Buckets(answer))
+        observer = Observer(self.kube, buckets=Buckets(answer), logins=willing())
         platform = Platform(storage=self.settings, stores=STORES)
         Reconciler(self.kube, platform, observer, Recorder(self.kube)).reconcile("n", "d")
         return {c["type"]: c for c in self.kube.objects[DETECTOR.kind, "d"]["status"]["conditions"]}

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from fraud_contracts.errors import StoreError
 from fraud_process.postgres import bounded
+from fraud_process.store_address import StoreAddress
 from fraud_sinks.records import StoreLostError
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,9 @@ def migrate(dsn: str, schema: str, version: str = "head") -> None:
                 sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": schema}
             )
             quoted = engine.dialect.identifier_preparer.quote(schema)
-            connection.execute(sqlalchemy.text(f"CREATE SCHEMA IF NOT EXISTS {quoted}"))
+            # The login that the operator makes owns its schema and may make no other one: not even IF NOT EXISTS.
+            if not sqlalchemy.inspect(connection).has_schema(schema):
+                connection.execute(sqlalchemy.text(f"CREATE SCHEMA {quoted}"))
             connection.execute(sqlalchemy.text(f"SET LOCAL search_path TO {quoted}"))
             config = alembic.config.Config()
             config.set_main_option("script_location", str(MIGRATIONS))
@@ -71,11 +74,13 @@ def migrate(dsn: str, schema: str, version: str = "head") -> None:
 
 
 class Database:
-    """One connection, opened when needed and thrown away when it breaks; transactions see the detector's schema only."""
+    """One connection, opened when needed and thrown away when it breaks, or when the address is another one between two
+    transactions; these see the detector's schema only."""
 
-    def __init__(self, dsn: str, schema: str) -> None:
-        self._dsn, self._schema = dsn, schema
+    def __init__(self, address: StoreAddress, schema: str) -> None:
+        self._address, self._schema = address, schema
         self._connection: psycopg.Connection[Any] | None = None
+        self._connected_to = ""
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[Any]]:
@@ -84,9 +89,7 @@ class Database:
         The lock makes joining exact with several replicas: of a report and its decision in two transactions at once,
         each would miss the other.
         """
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn)
-        connection = self._connection
+        connection = self._connect()
         try:
             with (
                 bounded(connection, SILENCE_SECONDS),
@@ -105,6 +108,14 @@ class Database:
         except psycopg.Error as error:
             self.close()
             raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        dsn = self._address.read()
+        if dsn != self._connected_to:
+            self.close()
+        if self._connection is None or self._connection.closed:
+            self._connection, self._connected_to = connect(dsn), dsn
+        return self._connection
 
     def close(self) -> None:
         if self._connection is not None:

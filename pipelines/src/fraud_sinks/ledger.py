@@ -13,7 +13,6 @@ nor vanish. Every row follows from the topics alone, so a ledger that is rebuilt
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -21,8 +20,9 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg.rows import dict_row
 
-from fraud_contracts.config import DetectorConfig
+from fraud_contracts.config import POSTGRES_DSN, DetectorConfig
 from fraud_contracts.label_report import source_kinds
+from fraud_process.store_address import store_address
 from fraud_sinks import run
 from fraud_sinks.database import RECORD_ERRORS, Database, migrate
 from fraud_sinks.ledger_conflicts import DecisionEntry, settle
@@ -363,12 +363,12 @@ class LedgerWriter:
 
 
 def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[LedgerWriter, Reading]:
-    dsn, schema = os.environ["POSTGRES_DSN"], config.identity.database_schema
-    migrate(dsn, schema)
+    address, schema = store_address(POSTGRES_DSN), config.identity.database_schema
+    migrate(address.read(), schema)
     labels = LabelProducer(
         config.kafka.bootstrap_servers, config.identity.topic("labels"), config.spec.entities[-1].name
     )
-    writer = LedgerWriter(Database(dsn, schema), config, labels, meters, rebuild)
+    writer = LedgerWriter(Database(address, schema), config, labels, meters, rebuild)
     return writer, run.reading(config, "ledger", ("decisions", "label-reports"), batch=500, linger=0.02)
 
 

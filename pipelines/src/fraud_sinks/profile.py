@@ -12,7 +12,6 @@ mark says that all profiles are written; without it the decision service takes a
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 import uuid
@@ -20,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from fraud_contracts import profile_header
-from fraud_contracts.config import DetectorConfig
+from fraud_contracts.config import REDIS_URL, DetectorConfig
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
+from fraud_process.redis_store import RedisStore
+from fraud_process.store_address import StoreAddress, store_address
 from fraud_sinks import run
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
@@ -113,7 +112,7 @@ class ProfileWriter:
 
     def __init__(
         self,
-        client: redis.Redis,
+        store: RedisStore,
         identity: Identity,
         hash6: str,
         epoch: int,
@@ -121,9 +120,7 @@ class ProfileWriter:
         meters: Meters,
         rebuild: bool = False,
     ) -> None:
-        self._redis = client
-        self._set_newer = client.register_script(_SET_NEWER)
-        self._advance, self._note = client.register_script(_ADVANCE), client.register_script(_CAUGHT_UP)
+        self._store = store
         self._identity, self._meters = identity, meters
         self._mark_key, self._written_key = identity.redis_complete(hash6), identity.redis_written(hash6)
         self._progress_key = self._own_progress_key = identity.redis_progress(hash6)
@@ -133,6 +130,13 @@ class ProfileWriter:
         # What Redis must have of each of our partitions, by field, unless it lost something.
         self._following: dict[str, int] = {}
         self._marked = False
+
+    @property
+    def _redis(self) -> redis.Redis:
+        return self._store.client
+
+    def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return self._call(lambda: self._redis.register_script(script)(keys=keys, args=arguments))
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """Begins where Redis's own progress says: the group's offsets know nothing of what Redis lost."""
@@ -220,7 +224,7 @@ class ProfileWriter:
             chunk = keys[at : at + CHUNK]
             names = [self._identity.redis_profile(key.decode()) for key in chunk]
             values = [newest[key][1] for key in chunk]
-            written += self._call(lambda n=names, v=values: self._set_newer(keys=n, args=[*_LAYOUT, *v]))
+            written += self._run(_SET_NEWER, names, [*_LAYOUT, *values])
         self._advance_progress(records)
         if self._marked:  # while it catches up the age of a record says nothing
             now = time.time() * 1000
@@ -232,7 +236,7 @@ class ProfileWriter:
         ends = {_field(record.place): record.offset + 1 for record in records}
         for field, following in ends.items():
             arguments = [field, self._following.get(field, ""), following]
-            if not self._call(lambda a=arguments: self._advance(keys=[self._own_progress_key], args=a)):
+            if not self._run(_ADVANCE, [self._own_progress_key], arguments):
                 raise StoreLostError("redis", _LOST)
             self._following[field] = following
         if self._own_progress_key != self._progress_key:  # goes by itself if the rebuild is killed
@@ -243,11 +247,10 @@ class ProfileWriter:
             return
         field = _field(place)
         least = self._following.get(field, "")
-        outcome = self._call(
-            lambda: self._note(
-                keys=[self._own_progress_key, self._written_key, self._mark_key, self._progress_key],
-                args=[field, least, following, self._epoch, self._partitions],
-            )
+        outcome = self._run(
+            _CAUGHT_UP,
+            [self._own_progress_key, self._written_key, self._mark_key, self._progress_key],
+            [field, least, following, self._epoch, self._partitions],
         )
         if not outcome:
             raise StoreLostError("redis", _LOST)
@@ -277,11 +280,11 @@ class ProfileWriter:
         if self._own_progress_key != self._progress_key:
             try:
                 self._redis.delete(self._own_progress_key)
-            except redis.RedisError as error:
+            except (redis.RedisError, StoreError) as error:
                 log.warning(
                     "left behind", extra={"data": {"key": self._own_progress_key, "error": str(error)}}
                 )
-        self._redis.close()
+        self._store.close()
 
     def _refuse(self, record: Record, why: str) -> None:
         self._meters.refused.inc()
@@ -315,20 +318,13 @@ def _number(value: bytes | None) -> int | None:
     return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
 
 
-def connect(url: str) -> redis.Redis:
-    """No retries inside the client: it would hide a restart of Redis behind calls of seconds; the loop retries."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
-        health_check_interval=15,
-        retry=Retry(NoBackoff(), 0),
-    )
+def connect(address: StoreAddress) -> RedisStore:
+    return RedisStore(address, TIMEOUT, health_check=15)
 
 
 def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[ProfileWriter, Reading]:
     writer = ProfileWriter(
-        connect(os.environ["REDIS_URL"]),
+        connect(store_address(REDIS_URL)),
         config.identity,
         config.hash6,
         config.epoch,

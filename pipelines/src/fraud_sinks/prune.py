@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import time
 from typing import Final
@@ -17,8 +16,9 @@ from psycopg import sql
 
 from fraud_contracts import durations
 from fraud_contracts import log as logs
-from fraud_contracts.config import load_config
+from fraud_contracts.config import POSTGRES_DSN, load_config
 from fraud_contracts.errors import StoreError
+from fraud_process.store_address import store_address
 from fraud_sinks.database import Database, migrate
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,9 @@ def main(argv: list[str] | None = None) -> int:
         age = durations.to_ms(options.older_than)
         if age < durations.to_ms(LEAST):
             raise ValueError(f"--older-than must be at least {LEAST}: a rebuild would bring those rows back")
-        dsn, schema = os.environ["POSTGRES_DSN"], load_config().identity.database_schema
-        migrate(dsn, schema)
-        counts = prune(Database(dsn, schema), int(time.time() * 1000) - age, options.dry_run)
+        address, schema = store_address(POSTGRES_DSN), load_config().identity.database_schema
+        migrate(address.read(), schema)
+        counts = prune(Database(address, schema), int(time.time() * 1000) - age, options.dry_run)
     except (ValueError, StoreError) as error:
         log.error("not pruned", extra={"data": {"error": str(error)}})
         return 1

@@ -14,6 +14,7 @@ import pytest
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
+from fraud_process.store_address import StoreAddress
 from fraud_sinks import database as database_module
 from fraud_sinks import ledger_records
 from fraud_sinks.database import Database, migrate
@@ -66,7 +67,7 @@ def test_a_silent_database_is_given_up_in_time(
     migrate(database.dsn, schema)
     monkeypatch.setattr(database_module, "SILENCE_SECONDS", 1.0)
     with proxy(free_port(), database.port) as between:
-        own = Database(database.dsn.replace(str(database.port), str(between.port)), schema)
+        own = Database(StoreAddress(database.dsn.replace(str(database.port), str(between.port))), schema)
         with own.transaction() as cursor:
             cursor.execute("SELECT count(*) FROM decisions")
         between.set(Fault.STALL)
@@ -130,7 +131,7 @@ def test_conflicts_do_not_depend_on_the_order_of_partitions(
         migrate(database.dsn, config.identity.database_schema)
         meters = Meters("d", "l")
         writer = LedgerWriter(
-            Database(database.dsn, config.identity.database_schema),
+            Database(StoreAddress(database.dsn), config.identity.database_schema),
             config,
             LabelProducer(broker.bootstrap, config.identity.topic("labels"), "counterparty"),
             meters,
@@ -221,7 +222,7 @@ def test_old_rows_are_taken_out_whole(database: Server, broker: Broker, make: Ma
     old, young = DAY - 90 * 86_400_000, DAY
     decisions, reports = config.identity.topic("decisions"), config.identity.topic("label-reports")
     migrate(database.dsn, config.identity.database_schema)
-    own = Database(database.dsn, config.identity.database_schema)
+    own = Database(StoreAddress(database.dsn), config.identity.database_schema)
     labels = LabelProducer(broker.bootstrap, config.identity.topic("labels"), "counterparty")
     writer = LedgerWriter(own, config, labels, Meters("d", "l"))
     records = [
@@ -263,3 +264,28 @@ def test_migrations_may_start_together(database: Server) -> None:
         assert connection.execute("SELECT version_num FROM fraud_together.ledger_version").fetchall() == [
             ("v0003",)
         ]
+
+
+def test_a_rotated_login_costs_no_transaction(database: Server, tmp_path: Path) -> None:
+    """The next transaction after the address changed is the new login's, and its predecessor may go."""
+    schema, file = "fraud_rotated", tmp_path / "POSTGRES_DSN"
+    dsn = f"host=127.0.0.1 port={database.port} dbname=postgres"
+    with psycopg.connect(database.dsn, autocommit=True) as admin:
+        admin.execute("CREATE ROLE fraud_rotated NOLOGIN")
+        admin.execute("CREATE SCHEMA fraud_rotated AUTHORIZATION fraud_rotated")
+        for user in ("one", "two"):
+            admin.execute(f"CREATE ROLE rotated_{user} LOGIN NOINHERIT IN ROLE fraud_rotated")
+            admin.execute(f"ALTER ROLE rotated_{user} SET role = fraud_rotated")
+        file.write_text(f"{dsn} user=rotated_one")
+        migrate(file.read_text(), schema)
+        own = Database(StoreAddress(file=file), schema)
+        for user in ("one", "two"):
+            file.write_text(f"{dsn} user=rotated_{user}")
+            with own.transaction() as cursor:
+                cursor.execute("SELECT session_user, current_user, (SELECT count(*) FROM decisions)")
+                assert cursor.fetchone() == (f"rotated_{user}", "fraud_rotated", 0)
+        admin.execute("DROP ROLE rotated_one")
+        with own.transaction() as cursor:
+            cursor.execute("SELECT tableowner FROM pg_tables WHERE schemaname = %s", (schema,))
+            assert {owner for (owner,) in cursor.fetchall()} == {"fraud_rotated"}
+        own.close()

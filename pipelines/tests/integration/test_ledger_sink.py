@@ -14,6 +14,7 @@ import pytest
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
+from fraud_process.store_address import StoreAddress
 from fraud_sinks.database import Database, migrate
 from fraud_sinks.ledger import LabelProducer, LedgerWriter
 from fraud_sinks.meters import Meters
@@ -249,7 +250,10 @@ def test_a_crash_between_rows_and_labels_publishes_at_the_next_start(
     def writer(kind: type[LabelProducer]) -> LedgerWriter:
         labels = kind(broker.bootstrap, config.identity.topic("labels"), "counterparty")
         return LedgerWriter(
-            Database(database.dsn, config.identity.database_schema), config, labels, Meters("d", "l")
+            Database(StoreAddress(database.dsn), config.identity.database_schema),
+            config,
+            labels,
+            Meters("d", "l"),
         )
 
     batch = [

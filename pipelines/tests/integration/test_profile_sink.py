@@ -14,6 +14,7 @@ from fraud_contracts import profile_header
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.names import profile_key
 from fraud_contracts.profile_header import Header
+from fraud_process.store_address import StoreAddress
 from fraud_sinks.meters import Meters
 from fraud_sinks.profile import ProfileWriter, connect
 from fraud_sinks.records import Place, Record, StoreLostError
@@ -37,7 +38,14 @@ def key(number: int) -> str:
 def test_a_profile_never_goes_back_in_time(store: Server, make: Callable[..., DetectorConfig]) -> None:
     """Within a batch and between batches the highest (epoch, seq) stays; equal ones follow the topic's order."""
     config = make(1)
-    writer = ProfileWriter(connect(store.url), config.identity, config.hash6, 1, 1, Meters("d", "profile"))
+    writer = ProfileWriter(
+        connect(StoreAddress(store.login(config.identity))),
+        config.identity,
+        config.hash6,
+        1,
+        1,
+        Meters("d", "profile"),
+    )
     redis = client.Redis.from_url(store.url)
 
     def write(*profiles: bytes) -> bytes | None:
@@ -64,7 +72,12 @@ def test_the_mark_waits_for_every_partition(store: Server, make: Callable[..., D
 
     def writer(epoch: int = 1) -> ProfileWriter:
         return ProfileWriter(
-            connect(store.url), config.identity, config.hash6, epoch, 2, Meters("d", "profile")
+            connect(StoreAddress(store.login(config.identity))),
+            config.identity,
+            config.hash6,
+            epoch,
+            2,
+            Meters("d", "profile"),
         )
 
     places = [Place("p", 0), Place("p", 1)]
@@ -85,7 +98,14 @@ def test_a_loss_of_redis_is_noticed(store: Server, make: Callable[..., DetectorC
     """Neither before nor after completion can half of the profiles pass for all of them."""
     config = make(1)
     redis = client.Redis.from_url(store.url)
-    writer = ProfileWriter(connect(store.url), config.identity, config.hash6, 1, 1, Meters("d", "profile"))
+    writer = ProfileWriter(
+        connect(StoreAddress(store.login(config.identity))),
+        config.identity,
+        config.hash6,
+        1,
+        1,
+        Meters("d", "profile"),
+    )
     place, one = Place("p", 0), Record("p", 0, 0, 0, key(0).encode(), profile(1))
     writer.start([place])
     writer.write([one])
@@ -118,7 +138,9 @@ def test_an_unreadable_mark_or_progress_counts_as_lost(
         "written": config.identity.redis_written(config.hash6),
     }
     place = Place("p", 0, "id")
-    writer = ProfileWriter(connect(store.url), config.identity, config.hash6, 1, 1, meters)
+    writer = ProfileWriter(
+        connect(StoreAddress(store.login(config.identity))), config.identity, config.hash6, 1, 1, meters
+    )
     writer.start([place])
     writer.write([Record("p", 0, 0, 0, key(0).encode(), profile(1), "id")])
     if what != "written":
@@ -150,7 +172,9 @@ def test_what_is_no_profile_is_replaced_or_refused(
     config = make(1)
     redis = client.Redis.from_url(store.url)
     meters = Meters("d", "profile")
-    writer = ProfileWriter(connect(store.url), config.identity, config.hash6, 1, 1, meters)
+    writer = ProfileWriter(
+        connect(StoreAddress(store.login(config.identity))), config.identity, config.hash6, 1, 1, meters
+    )
     writer.start([Place("p", 0)])
     redis.lpush(config.identity.redis_profile(key(0)), "x")
     records = [(b"\xff\xfe", profile(1)), (key(0).encode(), profile(1))]
@@ -174,7 +198,7 @@ def test_killed_and_restarted_it_ends_with_the_newest_of_each_key(
         names = sorted(want)
         return dict(zip(names, redis.mget(names), strict=True))
 
-    with sink("fraud_sinks.profile", config, tmp_path, REDIS_URL=store.url) as running:
+    with sink("fraud_sinks.profile", config, tmp_path, REDIS_URL=store.login(config.identity)) as running:
         running.start()
         wait_for(lambda: redis.dbsize() > 50, 30, "the first profiles")
         running.stop(signal.SIGKILL)
@@ -216,7 +240,7 @@ def test_what_redis_loses_comes_back_while_the_sink_runs(
     late: set[int] = set()  # profiles that were produced after the mark was set may come after it
     with (
         servers.server(append_only=True) as store,
-        sink("fraud_sinks.profile", config, tmp_path, REDIS_URL=store.url) as running,
+        sink("fraud_sinks.profile", config, tmp_path, REDIS_URL=store.login(config.identity)) as running,
     ):
         redis = client.Redis.from_url(store.url, socket_timeout=2)
         running.start()
@@ -261,7 +285,7 @@ def test_a_rebuild_fills_redis_and_ends(
     config = make(2)
     broker.produce(config.identity.topic("profiles"), [(key(n), profile(n)) for n in range(100)])
     redis = client.Redis.from_url(store.url)
-    with sink("fraud_sinks.profile", config, tmp_path, REDIS_URL=store.url) as running:
+    with sink("fraud_sinks.profile", config, tmp_path, REDIS_URL=store.login(config.identity)) as running:
         for _ in range(2):
             redis.flushall()
             running.start("--rebuild")

@@ -20,6 +20,7 @@ from fraud_contracts.errors import StoreError
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
+from fraud_process.store_address import StoreAddress
 from fraud_serving import claims
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.profile_reader import entity_keys
@@ -51,7 +52,7 @@ def with_service(server: redis.Server, store: Any) -> Any:
     def run(steps: Callable[[DecisionService, Log], Awaitable[None]], on_kafka_loss: str = "Refuse") -> None:
         async def whole() -> None:
             log: Any = Log()
-            link = RedisLink(server.url)
+            link = RedisLink(StoreAddress(server.login(OF)))
             await link.start()
             instruments = Instruments(CollectorRegistry(), detector=str(OF))
             tokeniser = Tokeniser.from_hex(serving.TOKEN_KEY)

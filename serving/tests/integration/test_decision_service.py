@@ -28,7 +28,9 @@ KEY = {"X-API-Key": serving.API_KEY}
 def service(stack: Any) -> Iterator[serving.Process]:
     store = redis_client.Redis.from_url(stack.redis.url)
     store.set(stack.config.identity.redis_complete(stack.config.hash6), 1)
-    with serving.decision_service(stack.config, stack.folder, stack.redis.url) as process:
+    with serving.decision_service(
+        stack.config, stack.folder, stack.redis.login(stack.config.identity)
+    ) as process:
         yield process
 
 

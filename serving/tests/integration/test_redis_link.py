@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from fraud_contracts.errors import StoreError
+from fraud_process.store_address import StoreAddress
 from fraud_serving.clients.redis_link import RedisLink
-from fraud_testing import redis
+from fraud_testing import detectors, redis
+from fraud_testing.kafka import wait_for
 from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
@@ -21,7 +25,7 @@ def test_replies_reach_their_callers_and_lateness_is_bounded() -> None:
     require(redis.missing())
 
     async def run(server: redis.Server) -> None:
-        link = RedisLink(server.url)
+        link = RedisLink(StoreAddress(server.url))
         await link.start()
 
         async def echo(i: int) -> None:
@@ -60,7 +64,48 @@ def test_replies_reach_their_callers_and_lateness_is_bounded() -> None:
         asyncio.run(run(server))
 
 
+def test_a_rotated_login_costs_no_call(tmp_path: Path) -> None:
+    """While the address's file is replaced under load and the old user then goes, every call has its reply."""
+    require(redis.missing())
+    identity = detectors.detector("unused:9092").identity
+    file, key = tmp_path / "REDIS_URL", identity.redis_claim("e")
+    old, new = f"{identity.redis_logins}00000001", f"{identity.redis_logins}00000002"
+
+    async def run(server: redis.Server) -> None:
+        link, done = RedisLink(StoreAddress(file=file)), asyncio.Event()
+        await link.start()
+
+        async def load() -> None:
+            while not done.is_set():
+                assert (await link.many([("SET", key, 1), ("GET", key)], 2.0))[1] == b"1"
+
+        def moved() -> bool:
+            users = listed(server)
+            return f"user={new} " in users and f"user={old} " not in users
+
+        loads = [asyncio.create_task(load()) for _ in range(4)]
+        await asyncio.gather(*(link.call("GET", key, seconds=2.0) for _ in range(100)))
+        file.write_text(server.login(identity, new, "second"))
+        await asyncio.to_thread(wait_for, moved, 20, "the new user's connection")
+        server.command("ACL", "DELUSER", old)
+        await asyncio.gather(*(link.call("GET", key, seconds=2.0) for _ in range(100)))
+        done.set()
+        await asyncio.gather(*loads)
+        await link.stop()
+
+    with redis.server() as server:
+        file.write_text(server.login(identity, old, "first"))
+        asyncio.run(run(server))
+
+
+def listed(server: redis.Server) -> str:
+    """The server's connections, as it lists them."""
+    return subprocess.run(
+        ["redis-cli", "-p", str(server.port), "CLIENT", "LIST"], capture_output=True, text=True, check=True
+    ).stdout
+
+
 def test_the_urls_database_is_used_and_a_wrong_address_is_refused() -> None:
     """Only redis and rediss addresses are accepted."""
     with pytest.raises(ValueError, match="redis://"):
-        RedisLink("http://x")
+        RedisLink(StoreAddress("http://x"))

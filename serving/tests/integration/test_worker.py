@@ -54,7 +54,10 @@ def worker(stack: Any) -> Iterator[serving.Process]:
         "fallback": {"deadline": "1s"},
     }
     stack.release(candidate=candidate, policy=policy)
-    with serving.worker(stack.config, stack.folder, stack.redis.url) as process, process.kept_running():
+    with (
+        serving.worker(stack.config, stack.folder, stack.redis.login(stack.config.identity)) as process,
+        process.kept_running(),
+    ):
         yield process
 
 

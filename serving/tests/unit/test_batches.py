@@ -58,7 +58,7 @@ def event(**changes: Any) -> dict[str, Any]:
 
 def published(record: dict[str, Any]) -> list[dict[str, Any]]:
     """What a worker without Redis publishes of one record."""
-    one = batches.processor(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]  # no server
+    one = batches.processor(SimpleNamespace(login=lambda _: "redis://127.0.0.1:1"))  # type: ignore[arg-type]  # no server
     result = one.process([read_incoming(0, b"k", orjson.dumps(record))])
     one.committed(result)
     one.idle()
@@ -119,7 +119,7 @@ def test_a_decision_that_can_not_be_published_is_a_letter_of_its_id(
     value = orjson.dumps(lost())
     with pytest.raises(ValueError) as refused:
         read_incoming(0, b"k", value)
-    one = batches.processor(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]  # no server
+    one = batches.processor(SimpleNamespace(login=lambda _: "redis://127.0.0.1:1"))  # type: ignore[arg-type]  # no server
     letter = one.unreadable(value, RECORD["source"], 1, refused.value)
     assert (letter.key, orjson.loads(letter.value)["id"]) == (b"pay", "pay")
 
@@ -129,7 +129,7 @@ def test_a_decision_that_can_not_be_published_is_a_letter_of_its_id(
 )
 def test_bytes_without_an_id_are_a_letter_without_one(value: bytes) -> None:
     """Whatever it is, it becomes a letter."""
-    one = batches.processor(SimpleNamespace(url="redis://127.0.0.1:1"))  # type: ignore[arg-type]  # no server
+    one = batches.processor(SimpleNamespace(login=lambda _: "redis://127.0.0.1:1"))  # type: ignore[arg-type]  # no server
     letter = one.unreadable(value, RECORD["source"], 1, ValueError("x"))
     assert (letter.key, orjson.loads(letter.value)["id"]) == (b"", None)
 

@@ -13,6 +13,7 @@ from fraud_contracts.release import Release
 from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
+from fraud_process.store_address import StoreAddress
 from fraud_serving import claims
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.worker.batch import BatchResult, Incoming, read_incoming
@@ -29,7 +30,7 @@ def processor(server: redis.Server, config: DetectorConfig = CONFIG) -> BatchPro
         config,
         Tokeniser.from_hex(serving.TOKEN_KEY),
         DeadLetterCipher(serving.DEAD_LETTER_KEY),
-        RedisClaims(server.url),
+        RedisClaims(StoreAddress(server.login(config.identity))),
         BlockingModelClient(1.0),
         Instruments(CollectorRegistry(), detector=str(config.identity)),
     )

@@ -11,7 +11,7 @@ from fraud_contracts.release import ModelPackage
 from fraud_operator import status, training
 from fraud_operator.conditions import Trouble
 from fraud_operator.detector import Detector
-from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact
+from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact, StoresFact
 from fraud_operator.registry import Version
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutPhase, RolloutState
@@ -88,6 +88,7 @@ def healthy_facts(detector: Detector) -> Facts:
         state=state,
         revision=training.wanted_revision(detector.spec, detector.feature_set, None, 0, NOW),
         storage=StorageFact(True, "NodeFolder", "a folder of one node"),
+        stores=StoresFact({"REDIS_URL": "redis://own@r", "POSTGRES_DSN": "postgresql://own@p"}, ready=True),
         models=Models(resolved, champion="7", trained="7"),
         lags=Lags(0, 0, 5),
         replicas=(Replica("p0", release.name), Replica("p1", release.name)),

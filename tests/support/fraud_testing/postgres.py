@@ -52,6 +52,8 @@ class Server:
     folder: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    # Whether it asks everybody but its own user for a password.
+    passwords: bool = False
 
     @property
     def dsn(self) -> str:
@@ -86,6 +88,9 @@ class Server:
         output, _ = process.communicate()
         if process.returncode:
             raise RuntimeError(f"initdb failed: {output.decode()}")
+        if self.passwords:
+            rules = "host all fraud 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            (self.folder / "data/pg_hba.conf").write_text(rules)
 
     def start(self) -> None:
         binaries = _binaries()
@@ -124,10 +129,10 @@ class Server:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
+def server(passwords: bool = False) -> Iterator[Server]:
     """A fresh PostgreSQL for the block."""
     folder = Path(tempfile.mkdtemp(prefix="fraud-postgres-"))
-    running = Server(folder)
+    running = Server(folder, passwords=passwords)
     try:
         running.format()
         running.start()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fraud_contracts.names import Identity
+from fraud_contracts.store_rights import redis_rules
 from fraud_testing.ending import end
 from fraud_testing.kafka import free_port, wait_for
 
@@ -42,10 +44,33 @@ class Server:
     def log(self) -> Path:
         return self.folder / "redis.log"
 
+    @property
+    def users(self) -> Path:
+        """Its ACL file: users outlive a restart."""
+        return self.folder / "users.acl"
+
+    def login(self, identity: Identity, user: str = "", password: str = "own") -> str:
+        """The address by which a detector's processes log in, with the rights that the operator gives them."""
+        name = user or f"{identity.redis_logins}00000000"
+        self.command("ACL", "SETUSER", name, *redis_rules(identity, password))
+        self.command("ACL", "SAVE")
+        return f"redis://{name}:{password}@127.0.0.1:{self.port}/0"
+
+    def command(self, *words: str) -> str:
+        """The first line of the reply to a command of the server's own user; its error as RuntimeError."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as wire:
+            parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+            wire.sendall("".join([f"*{len(words)}\r\n", *parts]).encode())
+            reply = wire.recv(4096).decode().split("\r\n")[0]
+        if reply.startswith("-"):
+            raise RuntimeError(reply)
+        return reply
+
     def start(self) -> None:
+        self.users.touch()
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         arguments += ["--appendonly", "yes" if self.append_only else "no", "--appendfsync", "no"]
-        arguments += ["--maxmemory-policy", "noeviction"]
+        arguments += ["--maxmemory-policy", "noeviction", "--aclfile", str(self.users)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(["redis-server", *arguments], stdout=log, stderr=log)
         wait_for(self._answers, 20, f"Redis on {self.url}, see {self.log}")

@@ -211,7 +211,7 @@ class Demo:
         rate, chaos = self.options.rate, self.options.chaos
         settle = 600.0 if chaos else 180.0
         folder = f"{self.bucket.uri}/{places.FOLDER}"
-        objects = pod.objects(self.kube, self.name, self.namespace, folder, rate, settle, chaos)
+        objects = pod.objects(self.kube, PLATFORM, self.name, self.namespace, folder, rate, settle, chaos)
         # On the server: the client's way keeps a copy of each object, and the package is too large for one.
         self.kube.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(objects))
         running = "--for=jsonpath={.status.phase}=Running"

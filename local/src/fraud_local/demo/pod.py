@@ -19,6 +19,7 @@ MODULES = ("drive.py", "evidence.py", "leaks.py", "leaks_objects.py", "leaks_sto
 # Searches the stores; no image has it, since only the demo needs it.
 PACKAGE = "ahocorasick_rs"
 PACKAGES = f"{NAME}-packages"
+STORES = f"{NAME}-stores"
 
 
 def code(namespace: str) -> dict[str, Any]:
@@ -51,8 +52,26 @@ def package(namespace: str) -> dict[str, Any]:
     }
 
 
+def stores(kube: Kubectl, platform: str, namespace: str) -> dict[str, Any]:
+    """The trial stores' own logins as a Secret: the search reads what every detector left, which a detector's own login can't."""
+    passwords = kube.get("-n", platform, "secret", f"{platform}-stores")["data"]
+    redis, postgres = (
+        base64.b64decode(passwords[key]).decode() for key in ("REDIS_PASSWORD", "POSTGRES_PASSWORD")
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": STORES, "namespace": namespace},
+        "stringData": {
+            config.REDIS_URL: f"redis://:{redis}@{platform}-redis.{platform}.svc:6379/0",
+            config.POSTGRES_DSN: f"postgresql://fraud:{postgres}@{platform}-postgres.{platform}.svc:5432/postgres",
+        },
+    }
+
+
 def objects(
     kube: Kubectl,
+    platform: str,
     detector: str,
     namespace: str,
     folder: str,
@@ -67,7 +86,8 @@ def objects(
     service = kube.get("-n", namespace, "deployment", names.decision_service(detector))
     image = service["spec"]["template"]["spec"]["containers"][0]["image"]
     pod = manifest(detector, namespace, folder, image, rate, settle, until_stopped)
-    return {"apiVersion": "v1", "kind": "List", "items": [code(namespace), package(namespace), pod]}
+    items = [code(namespace), package(namespace), stores(kube, platform, namespace), pod]
+    return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
 def manifest(
@@ -79,7 +99,7 @@ def manifest(
     settle: float,
     until_stopped: bool,
 ) -> dict[str, Any]:
-    """A Pod with the detector's own configuration and Secrets; it ends by itself."""
+    """A Pod with the detector's own configuration and Secrets, and with the stores' own logins; it ends by itself."""
     arguments = [
         "--folder", folder, "--rate", str(rate), "--settle", str(settle), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
     ]  # fmt: skip
@@ -88,7 +108,10 @@ def manifest(
     # The image's own path must stay, and Kubernetes can't refer to it.
     start = f'PYTHONPATH={CODE}:{LIBRARIES}${{PYTHONPATH:+:$PYTHONPATH}} exec python -m fraud_local.demo.drive "$@"'
     files = [{"key": name, "path": f"fraud_local/demo/{name}"} for name in MODULES]
-    secrets = [{"secretRef": {"name": names.keys(detector)}}, {"secretRef": {"name": names.stores(detector)}}]
+    # Of a variable that two of them have the last one's value counts.
+    secrets = [
+        {"secretRef": {"name": name}} for name in (names.keys(detector), names.stores(detector), STORES)
+    ]
     return {
         "apiVersion": "v1",
         "kind": "Pod",

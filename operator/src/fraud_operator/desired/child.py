@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fraud_contracts import names
@@ -41,6 +41,7 @@ class Wanted:
     ``token_key`` is the digest of the key that stored tokens were made with, as it also is where the keys are lost.
     ``copies`` is how many of each record its Kafka was made for; None where there is none yet. ``logins`` to image registries
     are a document as Docker writes it; None where there are none. ``storage_keys`` is a digest that the storage's keys change.
+    ``stores`` has the detector's own logins to the platform's stores, as addresses by their keys.
     """
 
     release: Release
@@ -51,6 +52,7 @@ class Wanted:
     copies: int | None = None
     logins: str | None = None
     storage_keys: str = ""
+    stores: Mapping[str, str] = field(default_factory=dict)
 
 
 def storage_annotations(wanted: Wanted) -> dict[str, str]:

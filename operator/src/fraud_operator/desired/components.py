@@ -15,8 +15,8 @@ from fraud_operator.objects import Json
 class Defaults:
     """``label`` is the value of a Pod's component label. ``account`` names its service account.
 
-    ``secrets``: the environment variables that its Pods get from Secrets, each by the key's own name; MLFLOW_TRACKING_URI brings
-    MLflow's login along. A component has those that its code reads, and no more: what it doesn't know can't leak from it.
+    ``secrets``: what its Pods get from Secrets, each by the key's own name: the stores' addresses (STORE_KEYS) as files, the others
+    as environment variables; MLFLOW_TRACKING_URI brings MLflow's login along. A component has those that its code reads, and no more: what it doesn't know can't leak from it.
     ``storage``: its Pods read or write the detector's storage, so they mount its folder or get the object store's keys.
     """
 

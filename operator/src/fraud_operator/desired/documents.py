@@ -80,16 +80,15 @@ def build_keys(detector: Detector, wanted: Wanted) -> list[Child]:
     return [secret]
 
 
-def build_stores(detector: Detector, _: Wanted) -> list[Child]:
-    """What the platform gives for the stores and the storage that the spec leaves out; nothing where it leaves none out."""
-    stores, platform = detector.spec.stores, detector.platform.stores
-    data: dict[str, str] = {}
-    if stores.redis is None:
-        data["REDIS_URL"] = platform.redis_url
-    if stores.postgres is None:
-        data["POSTGRES_DSN"] = platform.postgres_dsn
-    if stores.mlflow is None:
-        data["MLFLOW_TRACKING_URI"] = platform.mlflow_tracking_uri
+def build_stores(detector: Detector, wanted: Wanted) -> list[Child]:
+    """What the platform gives for the stores and the storage that the spec leaves out; nothing where it leaves none out.
+
+    Of Redis and PostgreSQL the detector's own logins, never the platform's: a key whose login isn't made yet isn't there, and Pods
+    wait for it.
+    """
+    data = dict(wanted.stores)
+    if detector.spec.stores.mlflow is None:
+        data["MLFLOW_TRACKING_URI"] = detector.platform.stores.mlflow_tracking_uri
     if detector.storage_secret == names.stores(detector.name):
         data |= detector.platform.storage.credentials
     if not data:

@@ -137,10 +137,10 @@ def _pod_template(detector: Detector, wanted: Wanted) -> Json:
                     "env": environment(detector, Component.FEATURES),
                     # Flink's scripts write their configuration and logs below FLINK_HOME.
                     "securityContext": container_security(read_only=False),
-                    "volumeMounts": mounts(detector, storage=True),
+                    "volumeMounts": mounts(detector, Component.FEATURES, storage=True),
                 }
             ],
-            "volumes": volumes(detector, storage=True),
+            "volumes": volumes(detector, Component.FEATURES, storage=True),
         },
     }
 

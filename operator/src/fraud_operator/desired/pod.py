@@ -47,7 +47,8 @@ def environment(detector: Detector, component: Component, **more: str) -> list[J
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the Pod's own emptyDir
     ]
     for key in defaults.secrets:
-        env += _secret_variables(detector, key)
+        if key not in config.STORE_KEYS:
+            env += _secret_variables(detector, key)
     env += [{"name": name, "value": value} for name, value in more.items()]
     return [*env, *(_storage_variables(detector) if defaults.storage else [])]
 
@@ -64,8 +65,23 @@ def _secret_variables(detector: Detector, key: str) -> list[Json]:
             {"name": key, "value": stores.mlflow.uri},
             *(_secret(one, login.name, one, optional=True) for one in own if login is not None),
         ]
-    store = {"REDIS_URL": stores.redis, "POSTGRES_DSN": stores.postgres}.get(key)
-    return [_secret(key, store.secret_ref.name if store else names.stores(detector.name), key)]
+    return [_secret(key, names.stores(detector.name), key)]
+
+
+def _store_files(detector: Detector, component: Component) -> Json | None:
+    """A volume with the addresses that the component reads, each from the Secret that has it; None where it reads none.
+
+    Files and no variables: the kubelet renews them, so a login that changes restarts nothing.
+    """
+    stores = detector.spec.stores
+    own = {config.REDIS_URL: stores.redis, config.POSTGRES_DSN: stores.postgres}
+    sources = []
+    for key in COMPONENTS[component].secrets:
+        if key in config.STORE_KEYS:
+            store = own[key]
+            secret = store.secret_ref.name if store is not None else names.stores(detector.name)
+            sources.append({"secret": {"name": secret, "items": [{"key": key, "path": key}]}})
+    return {"name": "stores", "projected": {"sources": sources}} if sources else None
 
 
 def _storage_variables(detector: Detector) -> list[Json]:
@@ -78,7 +94,9 @@ def _storage_variables(detector: Detector) -> list[Json]:
     ]
 
 
-def volumes(detector: Detector, *, release: bool = False, storage: bool = False) -> list[Json]:
+def volumes(
+    detector: Detector, component: Component, *, release: bool = False, storage: bool = False
+) -> list[Json]:
     out: list[Json] = [
         {"name": "tmp", "emptyDir": {}},
         {"name": "config", "configMap": {"name": names.config(detector.name)}},
@@ -87,6 +105,9 @@ def volumes(detector: Detector, *, release: bool = False, storage: bool = False)
         out.append(
             {"name": "release", "configMap": {"name": names.release_pointer(detector.name), "optional": True}}
         )
+    stores = _store_files(detector, component)
+    if stores is not None:
+        out.append(stores)
     if storage and detector.storage_path is not None:
         out.append(
             {"name": "storage", "hostPath": {"path": detector.storage_path, "type": "DirectoryOrCreate"}}
@@ -94,13 +115,17 @@ def volumes(detector: Detector, *, release: bool = False, storage: bool = False)
     return out
 
 
-def mounts(detector: Detector, *, release: bool = False, storage: bool = False) -> list[Json]:
+def mounts(
+    detector: Detector, component: Component, *, release: bool = False, storage: bool = False
+) -> list[Json]:
     out: list[Json] = [
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "config", "mountPath": "/etc/fraud/config", "readOnly": True},
     ]
     if release:
         out.append({"name": "release", "mountPath": "/etc/fraud/release", "readOnly": True})
+    if _store_files(detector, component) is not None:
+        out.append({"name": "stores", "mountPath": config.STORES_PATH, "readOnly": True})
     if storage and detector.storage_path is not None:
         out.append({"name": "storage", "mountPath": detector.storage_path})
     return out

@@ -38,7 +38,7 @@ def _pod(detector: Detector, container: Json) -> Json:
             "securityContext": pod_security(),
             **node_settings(detector, Component.TRAINING),
             "containers": [container],
-            "volumes": volumes(detector, storage=True),
+            "volumes": volumes(detector, Component.TRAINING, storage=True),
         },
     }
 
@@ -68,7 +68,7 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
         "env": train_env,
         "resources": sizes,
         "securityContext": container_security(),
-        "volumeMounts": mounts(detector, storage=True),
+        "volumeMounts": mounts(detector, Component.TRAINING, storage=True),
     }
     submitter = {
         "name": "ray-job-submitter",

@@ -187,10 +187,12 @@ def pod_template(detector: Detector, workload: Workload, wanted: Wanted) -> Json
                 "livenessProbe": probe("/healthz", port.name, period=10, failures=6, timeout=10),
                 "resources": resources(detector, workload.component),
                 "securityContext": container_security(),
-                "volumeMounts": mounts(detector, release=workload.data_path, storage=storage),
+                "volumeMounts": mounts(
+                    detector, workload.component, release=workload.data_path, storage=storage
+                ),
             }
         ],
-        "volumes": volumes(detector, release=workload.data_path, storage=storage),
+        "volumes": volumes(detector, workload.component, release=workload.data_path, storage=storage),
     }
     annotations = {
         names.CONFIG_HASH_ANNOTATION: detector.config_hash,

@@ -1,7 +1,8 @@
 """One multiplexed Redis connection: callers' commands share it, replies come back in order.
 
 Everything that callers of one loop turn write goes out in one segment, so a request costs little more than the round
-trip. There is no retry: a decision has a deadline, and the caller knows what to do without Redis.
+trip. There is no retry: a decision has a deadline, and the caller knows what to do without Redis. The address may change, as
+where its password is rotated: calls then go over a new connection as soon as it is there, and the old one ends with its last reply.
 """
 
 from __future__ import annotations
@@ -11,23 +12,49 @@ import collections
 import logging
 import ssl
 import time
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
 
 from fraud_contracts.background import watched
 from fraud_contracts.errors import StoreError
+from fraud_process.store_address import StoreAddress
 
 Argument = str | bytes | int
 _SILENCE: Final = 1.0  # a connection on which calls time out and nothing arrives for so long is given up
 _BACKOFF: Final = (0.02, 1.0)
 _CONNECT: Final = 2.0
+_LOOK: Final = 2.0  # how often the address is read
 
 
 def wrong_type(reply: Any) -> bool:
     """Whether the command's key holds another type than it is for, as only another program leaves."""
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE")
+
+
+class _Target(NamedTuple):
+    """What an address says."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    database: str
+    login: tuple[str, ...]
+
+
+def _target(url: str) -> _Target:
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss") or parts.hostname is None:
+        raise ValueError("REDIS_URL must be redis:// or rediss://, with a host")
+    user, password = parts.username, parts.password
+    return _Target(
+        parts.hostname,
+        parts.port or 6379,
+        ssl.create_default_context() if parts.scheme == "rediss" else None,
+        parts.path.strip("/") or "0",
+        tuple(unquote(part) for part in (user, password) if part) if password else (),
+    )
 
 
 class _Wire(asyncio.Protocol):
@@ -38,6 +65,13 @@ class _Wire(asyncio.Protocol):
         self.unsent: list[bytes] = []
         self.heard = time.monotonic()
         self.lost = asyncio.Event()
+        self.leaving = False
+
+    def leave(self) -> None:
+        """Ends the connection once every call has its reply."""
+        self.leaving = True
+        if not self.waiting and self.transport is not None:
+            self.transport.close()
 
     def send(self, commands: list[tuple[Argument, ...]]) -> None:
         """Queues commands; one write carries what all callers of this turn of the loop send."""
@@ -60,6 +94,8 @@ class _Wire(asyncio.Protocol):
             future = self.waiting.popleft()
             if not future.done():  # one that timed out left its place in the queue, so that the order holds
                 future.set_result(reply)
+        if self.leaving:
+            self.leave()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
@@ -75,15 +111,10 @@ class _Wire(asyncio.Protocol):
 class RedisLink:
     """``many`` sends commands together and gives their replies; StoreError where one failed or came late."""
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("redis", "rediss") or parts.hostname is None:
-            raise ValueError("REDIS_URL must be redis:// or rediss://, with a host")
-        self._host, self._port = parts.hostname, parts.port or 6379
-        self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
-        self._database = parts.path.strip("/") or "0"
-        user, password = parts.username, parts.password
-        self._auth = tuple(unquote(part) for part in (user, password) if part) if password else ()
+    def __init__(self, address: StoreAddress) -> None:
+        """ValueError where the address is none."""
+        _target(address.read())
+        self._address = address
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
@@ -105,13 +136,12 @@ class RedisLink:
         return self._wire is not None and self._wire.transport is not None
 
     async def _keep(self) -> None:
-        loop, pause, logged = asyncio.get_running_loop(), _BACKOFF[0], False
+        pause, logged = _BACKOFF[0], False
         while True:
             try:
-                async with asyncio.timeout(_CONNECT):
-                    _, wire = await loop.create_connection(_Wire, self._host, self._port, ssl=self._tls)
-                await self._greet(wire)
-            except (OSError, TimeoutError, StoreError) as error:
+                url = self._address.read()
+                wire = await self._connect(_target(url))
+            except (OSError, TimeoutError, StoreError, ValueError) as error:
                 if not logged:
                     logging.getLogger(__name__).warning(
                         "redis is away", extra={"data": {"error": str(error)}}
@@ -122,15 +152,40 @@ class RedisLink:
                 continue
             if logged:
                 logging.getLogger(__name__).info("redis is back")
-            self._wire, pause, logged = wire, _BACKOFF[0], False
+            earlier, self._wire, pause, logged = self._wire, wire, _BACKOFF[0], False
+            if earlier is not None:
+                earlier.leave()
             self._first.set()
-            await wire.lost.wait()
-            self._wire = None
+            await self._until_lost_or_moved(wire, url)
 
-    async def _greet(self, wire: _Wire) -> None:
+    async def _until_lost_or_moved(self, wire: _Wire, url: str) -> None:
+        """A wire whose address is another one by now stays in use until its successor is there."""
+        while not wire.lost.is_set():
+            try:
+                async with asyncio.timeout(_LOOK):
+                    await wire.lost.wait()
+            except TimeoutError:
+                if self._is_elsewhere(url):
+                    return
+        self._wire = None
+
+    def _is_elsewhere(self, url: str) -> bool:
+        try:
+            return self._address.read() != url
+        except StoreError:
+            return False
+
+    async def _connect(self, target: _Target) -> _Wire:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(_CONNECT):
+            _, wire = await loop.create_connection(_Wire, target.host, target.port, ssl=target.tls)
+        await self._greet(wire, target)
+        return wire
+
+    async def _greet(self, wire: _Wire, target: _Target) -> None:
         """Signs in and chooses the database. While Redis loads its data it refuses; that counts as away."""
-        hello: list[tuple[Argument, ...]] = [("AUTH", *self._auth)] if self._auth else []
-        hello += [("SELECT", self._database), ("PING",)]
+        hello: list[tuple[Argument, ...]] = [("AUTH", *target.login)] if target.login else []
+        hello += [("SELECT", target.database), ("PING",)]
         try:
             for reply in await self._ask(wire, hello, _CONNECT):
                 if isinstance(reply, hiredis.ReplyError):

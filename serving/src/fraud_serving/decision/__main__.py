@@ -15,9 +15,10 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from fraud_contracts import log, metrics, names
-from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, load_config
+from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, REDIS_URL, load_config
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
+from fraud_process.store_address import store_address
 from fraud_process.uvicorn_server import LeavingServer
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.redis_link import RedisLink
@@ -40,7 +41,7 @@ async def serve() -> None:
     if not api_key:
         raise ValueError("API_KEY is empty: everybody could ask")
     delivery = float(os.environ.get("FRAUD_DELIVERY_SECONDS", DELIVERY_SECONDS))
-    redis = RedisLink(os.environ["REDIS_URL"])
+    redis = RedisLink(store_address(REDIS_URL))
     kafka = KafkaLog(config.kafka.bootstrap_servers, delivery)
     instruments = Instruments(REGISTRY, detector=str(config.identity))
     service = DecisionService(config, tokeniser, redis, kafka, instruments)

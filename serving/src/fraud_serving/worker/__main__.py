@@ -18,11 +18,12 @@ from pydantic import ValidationError
 
 from fraud_contracts import log, metrics, names
 from fraud_contracts.background import thread
-from fraud_contracts.config import METRICS_PORT, METRICS_PORT_ENV, DetectorConfig, load_config
+from fraud_contracts.config import METRICS_PORT, METRICS_PORT_ENV, REDIS_URL, DetectorConfig, load_config
 from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
 from fraud_process.stopping import on_stop
+from fraud_process.store_address import store_address
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.release_watch import ReleaseWatch
 from fraud_serving.worker.health import Health
@@ -65,7 +66,7 @@ def run() -> None:
         config,
         Tokeniser.from_hex(os.environ["TOKEN_KEY"], config.token_key),
         DeadLetterCipher(os.environ["DEAD_LETTER_KEY"]),
-        RedisClaims(os.environ["REDIS_URL"]),
+        RedisClaims(store_address(REDIS_URL)),
         BlockingModelClient(MODEL_SECONDS),
         instruments,
     )

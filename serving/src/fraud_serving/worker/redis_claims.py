@@ -5,24 +5,22 @@ from __future__ import annotations
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from fraud_contracts.errors import StoreError
+from fraud_process.redis_store import RedisStore
+from fraud_process.store_address import StoreAddress
 from fraud_serving import claims
 
 TIMEOUT: Final = 0.5
 
 
 class RedisClaims:
-    def __init__(self, url: str) -> None:
-        self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
-        )
+    def __init__(self, address: StoreAddress) -> None:
+        self._store = RedisStore(address, TIMEOUT)
 
     def mark_and_read(self, published: list[claims.ClaimRef], keys: list[str]) -> list[bytes | None]:
         """Marks claims as published, then reads others: one round trip."""
-        pipe = self._redis.pipeline(transaction=False)
+        pipe: Any = self._store.client.pipeline(transaction=False)
         if published:
             pipe.execute_command(*claims.mark(published, published=True))
         if keys:
@@ -36,6 +34,7 @@ class RedisClaims:
     def claim(self, attempts: list[claims.ClaimAttempt]) -> list[bytes | None]:
         """Per entry None where it is ours now, else what was there."""
         try:
-            return list(self._redis.execute_command(*claims.take(attempts)))
+            client: Any = self._store.client
+            return list(client.execute_command(*claims.take(attempts)))
         except redis.RedisError as error:
             raise StoreError("redis", str(error)) from error

@@ -1,0 +1,38 @@
+"""Where a store is and how one logs in there, read anew for each connection, so that a changed login needs no restart.
+
+A Pod has the addresses as mounted files, which the kubelet renews; whoever runs a process by hand gives environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fraud_contracts.config import STORES_ENV, STORES_PATH
+from fraud_contracts.errors import StoreError
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """``file`` holds the address; without a file it is ``fixed``."""
+
+    fixed: str = ""
+    file: Path | None = None
+
+    def read(self) -> str:
+        """The address as it is now; StoreError where its file can't be read."""
+        if self.file is None:
+            return self.fixed
+        try:
+            return self.file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(self.file.name, f"its address can't be read: {error}") from error
+
+
+def store_address(key: str, environ: Mapping[str, str] | None = None) -> StoreAddress:
+    """Of one of STORE_KEYS: the file of that name, else the variable. KeyError, naming it, where there is neither."""
+    env = os.environ if environ is None else environ
+    file = Path(env.get(STORES_ENV, STORES_PATH)) / key
+    return StoreAddress(file=file) if file.exists() else StoreAddress(env[key])

@@ -1,0 +1,105 @@
+"""Redis users of detectors: each reaches the keys of its detector alone, by the commands that its processes send.
+
+A Redis without an ACL file forgets users when it starts anew, and a replica never had them; so whoever needs one calls ``ensure``
+again and again. It writes nothing where all is well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from fraud_contracts.errors import StoreError
+from fraud_contracts.names import Identity
+from fraud_contracts.store_rights import redis_rules
+from fraud_operator.store_login import LoginRefusedError, StoreLogin, is_login, past_use
+
+TIMEOUT: Final = 3.0
+_NO_FILE: Final = "not configured to use an ACL file"
+
+
+def read(address: str) -> StoreLogin | None:
+    """The login in an address; None where there is none, or no address."""
+    try:
+        parts = urlsplit(address)
+        user, password = parts.username, parts.password
+    except ValueError:
+        return None
+    return StoreLogin(unquote(user), unquote(password)) if user and password else None
+
+
+def address(admin: str, login: StoreLogin) -> str:
+    """The admin's address with another login."""
+    parts = urlsplit(admin)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(
+        netloc=f"{quote(login.user, safe='')}:{quote(login.password, safe='')}@{host}"
+    ).geturl()
+
+
+def ensure(admin: str, identity: Identity, login: StoreLogin, now: int) -> None:
+    """The user as it should be, its predecessors gone once they are past use. StoreError or LoginRefusedError; ends in seconds."""
+    with _connected(admin) as client:
+        users = [_text(user) for user in client.execute_command("ACL", "USERS")]
+        before = client.execute_command("ACL", "GETUSER", login.user) if login.user in users else None
+        client.execute_command("ACL", "SETUSER", login.user, *redis_rules(identity, login.password))
+        changed = before != client.execute_command("ACL", "GETUSER", login.user)
+        old = past_use(identity.redis_logins, users, login, now)
+        _drop(client, old)
+        if changed or old:
+            _save(client)
+
+
+def remove(admin: str, identity: Identity) -> None:
+    """Every login of the detector; its keys stay."""
+    with _connected(admin) as client:
+        users = [_text(user) for user in client.execute_command("ACL", "USERS")]
+        own = [user for user in users if is_login(identity.redis_logins, user)]
+        _drop(client, own)
+        if own:
+            _save(client)
+
+
+def _text(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def _drop(client: Any, users: list[str]) -> None:
+    """Ends the connections of these users, too."""
+    if users:
+        client.execute_command("ACL", "DELUSER", *users)
+
+
+def _save(client: Any) -> None:
+    """Users outlive a restart where Redis has an ACL file; elsewhere the next look makes them again."""
+    try:
+        client.execute_command("ACL", "SAVE")
+    except redis.ResponseError as error:
+        if _NO_FILE not in str(error):
+            raise
+
+
+@contextmanager
+def _connected(admin: str) -> Iterator[Any]:
+    try:
+        client = redis.Redis.from_url(
+            admin, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError as error:
+        raise LoginRefusedError(
+            "redis", "the address is none: write redis:// or rediss://, and a host"
+        ) from error
+    try:
+        yield client
+    except (redis.AuthenticationError, redis.ResponseError) as error:
+        raise LoginRefusedError("redis", str(error)) from error
+    except redis.RedisError as error:
+        raise StoreError("redis", str(error)) from error
+    finally:
+        client.close()

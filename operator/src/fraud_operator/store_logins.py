@@ -1,0 +1,202 @@
+"""Which login each detector has to the platform's Redis and PostgreSQL: made, looked after, rotated and taken away.
+
+A detector's Secret ``<name>-stores`` holds its own logins and never the platform's. What there is of a login is in that Secret and
+in the store: it is taken from the Secret, made in the store on a thread of its own, and only then written. Taken out of the Secret,
+it is followed by another one. A pass reads how things were last.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
+from fraud_contracts.errors import StoreError
+from fraud_contracts.names import Identity
+from fraud_operator import postgres_logins, redis_logins
+from fraud_operator.detector import Detector, DetectorKey
+from fraud_operator.facts import Lacking, StoresFact
+from fraud_operator.objects import Json
+from fraud_operator.settings import StoreAddresses
+from fraud_operator.store_login import LoginRefusedError, StoreLogin, is_login, new_login
+
+LOG: Final = logging.getLogger(__name__)
+# A pass waits so long for the first answers, which saves it a second pass where the stores are near.
+_MOMENT: Final = 1.0
+# A login that was right is looked at again so often: a store that was restored, or started anew, may have forgotten it.
+AGAIN_SECONDS: Final = 60.0
+FIRST_RETRY: Final = 5.0
+LONGEST_RETRY: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """``part`` is its name in ``spec.stores``, ``value`` the chart's value with the platform's address."""
+
+    key: str
+    title: str
+    part: str
+    value: str
+    admin: Callable[[StoreAddresses], str]
+    prefix: Callable[[Identity], str]
+    read: Callable[[str], StoreLogin | None]
+    address: Callable[[str, StoreLogin], str]
+    ensure: Callable[[str, Identity, StoreLogin, int], None]
+    remove: Callable[[str, Identity], None]
+
+
+STORES: Final = (
+    Store(
+        REDIS_URL,
+        "Redis",
+        "redis",
+        "stores.redisUrl",
+        lambda addresses: addresses.redis_url,
+        lambda identity: identity.redis_logins,
+        redis_logins.read,
+        redis_logins.address,
+        redis_logins.ensure,
+        redis_logins.remove,
+    ),
+    Store(
+        POSTGRES_DSN,
+        "PostgreSQL",
+        "postgres",
+        "stores.postgresDsn",
+        lambda addresses: addresses.postgres_dsn,
+        lambda identity: identity.database_logins,
+        postgres_logins.read,
+        postgres_logins.address,
+        postgres_logins.ensure,
+        postgres_logins.remove,
+    ),
+)
+
+
+@dataclass
+class _Keeping:
+    """One detector's login to one store. ``good``: the store has it; ``written``: so has the Secret."""
+
+    login: StoreLogin
+    good: bool = False
+    written: bool = False
+    problem: Lacking | None = None
+    due: float = 0.0
+    pause: float = FIRST_RETRY
+    running: Future[None] | None = None
+
+
+@dataclass
+class StoreLogins:
+    """Safe to use from several threads. ``clock`` is in seconds, ``wall`` in UTC seconds."""
+
+    stores: tuple[Store, ...] = STORES
+    clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "login"))
+    _kept: dict[tuple[DetectorKey, str], _Keeping] = field(default_factory=dict)
+    # Reentrant: a pool may run what it is given at once.
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def look(self, detector: Detector, secret: Mapping[str, str]) -> StoresFact:
+        """``secret`` is what the detector's Secret holds now, decoded; the fact has what it is to hold, and what is wrong."""
+        wanted = [store for store in self.stores if getattr(detector.spec.stores, store.part) is None]
+        kept = {store.key: self._look(store, detector, secret.get(store.key, "")) for store in wanted}
+        begun = [one.running for one in kept.values() if one.running is not None and not one.good]
+        if begun:
+            wait(begun, _MOMENT)
+        with self._lock:
+            addresses = {
+                store.key: store.address(store.admin(detector.platform.stores), kept[store.key].login)
+                if kept[store.key].good
+                else secret.get(store.key, "")
+                for store in wanted
+            }
+            problems = tuple(one.problem for one in kept.values() if one.problem is not None)
+            ready = all(one.good for one in kept.values()) and not problems
+            return StoresFact({key: value for key, value in addresses.items() if value}, problems, ready)
+
+    def remove(self, identity: Identity, spec: Json, addresses: StoreAddresses) -> list[str]:
+        """Takes the logins of a detector that is gone out of the platform's stores; -> what couldn't be, in words. Takes seconds."""
+        problems = []
+        for store in self.stores:
+            if (spec.get("stores") or {}).get(store.part) is not None or not store.admin(addresses):
+                continue
+            try:
+                store.remove(store.admin(addresses), identity)
+            except StoreError as error:
+                names = f"{store.prefix(identity)}*"
+                problems.append(f"its login {names} of {store.title} is left over: {error}")
+        self.forget(identity.namespace, identity.name)
+        return problems
+
+    def forget(self, namespace: str, name: str) -> None:
+        with self._lock:
+            for store in self.stores:
+                self._kept.pop(((namespace, name), store.key), None)
+
+    def _look(self, store: Store, detector: Detector, address: str) -> _Keeping:
+        key, prefix = (detector.namespace, detector.name), store.prefix(detector.identity)
+        stored = store.read(address)
+        if stored is not None and not is_login(prefix, stored.user):
+            stored = None  # the platform's own, as earlier versions shared it
+        with self._lock:
+            one = self._kept.get((key, store.key))
+            if one is None:
+                login = stored or new_login(prefix, int(self.wall()))
+                one = self._kept[key, store.key] = _Keeping(login, good=False, written=stored is not None)
+            elif stored is None and one.written and not address:
+                # Somebody took it out of the Secret, to have another one.
+                one = self._kept[key, store.key] = _Keeping(new_login(prefix, int(self.wall())))
+            one.written = one.written or stored == one.login
+            idle = one.running is None or one.running.done()
+            if idle and self.clock() >= one.due:
+                one.running = self.pool.submit(self._ensure, store, detector, one)
+            return one
+
+    def _ensure(self, store: Store, detector: Detector, one: _Keeping) -> None:
+        admin = store.admin(detector.platform.stores)
+        problem: Lacking | None = _broken(store)
+        try:
+            store.ensure(admin, detector.identity, one.login, int(self.wall()))
+            problem = None
+        except LoginRefusedError as error:
+            problem = _refused(store, error)
+        except StoreError as error:
+            problem = _away(store, error)
+        except Exception:
+            # A fault of ours must neither pass for an answer nor make every pass ask again.
+            LOG.exception(
+                "login broke", extra={"data": {"detector": str(detector.identity), "store": store.key}}
+            )
+        finally:
+            with self._lock:
+                one.problem, one.good = problem, one.good or problem is None
+                one.due = self.clock() + (AGAIN_SECONDS if problem is None else one.pause)
+                one.pause = FIRST_RETRY if problem is None else min(LONGEST_RETRY, one.pause * 2)
+
+
+def _refused(store: Store, error: Any) -> Lacking:
+    remedy = (
+        f"give that login the rights that docs/stores.md lists, or the detector a {store.title} of its own "
+        f"in spec.stores.{store.part}.secretRef"
+    )
+    message = f"{store.value} of the chart: {store.title} makes no login for the detector ({error}): {remedy}"
+    return Lacking("LoginRefused", message)
+
+
+def _away(store: Store, error: Any) -> Lacking:
+    message = (
+        f"{store.value} of the chart: {store.title} gives no answer ({error}): see to it; it is asked again"
+    )
+    return Lacking("StoreUnreachable", message)
+
+
+def _broken(store: Store) -> Lacking:
+    message = f"{store.value} of the chart: no login could be made; the operator's log says why"
+    return Lacking("CheckFailed", message)

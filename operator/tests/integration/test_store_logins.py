@@ -1,0 +1,244 @@
+"""Detectors' logins in a real Redis and a real PostgreSQL: each reaches what is its own, and a rotation is noticed by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
+from redis.retry import Retry
+
+from fraud_contracts.errors import StoreError
+from fraud_contracts.names import Identity
+from fraud_operator import postgres_logins, redis_logins
+from fraud_operator.store_login import GRACE_SECONDS, LoginRefusedError, StoreLogin, new_login
+from fraud_testing import postgres
+from fraud_testing import redis as redis_server
+from fraud_testing.kafka import free_port
+from fraud_testing.required import require
+
+pytestmark = pytest.mark.integration
+ONE, TWO = Identity("pay", "cards"), Identity("pay", "cards-2")
+START = 1_764_000_000
+LATER = START + 100
+PAST = LATER + GRACE_SECONDS
+
+
+@pytest.fixture(scope="module")
+def cache() -> Iterator[redis_server.Server]:
+    require(redis_server.missing())
+    with redis_server.server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[postgres.Server]:
+    require(postgres.missing())
+    with postgres.server(passwords=True) as running:
+        yield running
+
+
+def redis_login(identity: Identity, now: int = START) -> StoreLogin:
+    return new_login(identity.redis_logins, now)
+
+
+def database_login(identity: Identity, now: int = START) -> StoreLogin:
+    return new_login(identity.database_logins, now)
+
+
+def client(server: redis_server.Server, login: StoreLogin) -> Any:
+    return redis.Redis.from_url(redis_logins.address(server.url, login), retry=Retry(NoBackoff(), 0))
+
+
+def connect(server: postgres.Server, login: StoreLogin) -> psycopg.Connection[Any]:
+    return psycopg.connect(postgres_logins.address(server.dsn, login), autocommit=True)
+
+
+def test_a_redis_login_reaches_its_detectors_keys_alone(cache: redis_server.Server) -> None:
+    """Neither another detector's keys, whose name begins alike, nor the server's settings, nor a list of all keys."""
+    logins = {identity: redis_login(identity) for identity in (ONE, TWO)}
+    for identity, login in logins.items():
+        redis_logins.ensure(cache.url, identity, login, START)
+    with closing(client(cache, logins[ONE])) as own, closing(client(cache, logins[TWO])) as other:
+        own.set(ONE.redis_claim("e"), "mine")
+        assert own.get(ONE.redis_claim("e")) == b"mine"
+        for call in (
+            lambda: other.get(ONE.redis_claim("e")),
+            lambda: other.set(ONE.redis_claim("e"), "stolen"),
+            lambda: other.eval("return redis.call('GET', KEYS[1])", 1, ONE.redis_claim("e")),
+            lambda: own.get(TWO.redis_claim("e")),
+            lambda: own.keys("*"),
+            own.randomkey,
+            own.flushall,
+            lambda: own.config_get("*"),
+            own.acl_list,
+        ):
+            with pytest.raises(NoPermissionError):
+                call()
+        # What a script calls is judged as the caller's, too.
+        with pytest.raises(redis.ResponseError, match="can't access"):
+            other.eval("return redis.call('GET', ARGV[1])", 0, ONE.redis_claim("e"))
+        assert own.get(ONE.redis_claim("e")) == b"mine"
+
+
+def test_redis_users_outlive_a_restart_and_come_back_where_they_were_lost(cache: redis_server.Server) -> None:
+    """With an ACL file they are there when it is back; without them the next look makes them again."""
+    login = redis_login(ONE)
+    redis_logins.ensure(cache.url, ONE, login, START)
+    cache.stop()
+    cache.start()
+    with closing(client(cache, login)) as own:
+        assert own.ping()
+        cache.command("ACL", "DELUSER", login.user)
+        redis_logins.ensure(cache.url, ONE, login, START)
+        assert own.get(ONE.redis_claim("none")) is None
+
+
+def test_a_redis_login_outlasts_its_successor_by_the_grace(cache: redis_server.Server) -> None:
+    """Both are good while Pods change over; then the old one is gone, and only this detector's."""
+    old, new, other = redis_login(ONE), redis_login(ONE, LATER), redis_login(TWO)
+    for identity, login in ((ONE, old), (TWO, other), (ONE, new)):
+        redis_logins.ensure(cache.url, identity, login, LATER)
+    for login in (old, new):
+        with closing(client(cache, login)) as own:
+            assert own.ping()
+    redis_logins.ensure(cache.url, ONE, new, PAST)
+    with closing(client(cache, old)) as own, pytest.raises(redis.AuthenticationError):
+        own.ping()
+    for login in (new, other):
+        with closing(client(cache, login)) as own:
+            assert own.ping()
+    redis_logins.remove(cache.url, ONE)
+    with closing(client(cache, new)) as own, pytest.raises(redis.AuthenticationError):
+        own.ping()
+
+
+def test_a_redis_that_refuses_or_is_away_is_told_apart(cache: redis_server.Server) -> None:
+    """Each ends in seconds, with an error that says which it is."""
+    weak = cache.login(TWO)
+    for address in (weak, cache.url.replace("://", "://nobody:wrong@"), "http://x"):
+        with pytest.raises(LoginRefusedError):
+            redis_logins.ensure(address, ONE, redis_login(ONE), START)
+    with pytest.raises(StoreError) as away:
+        redis_logins.ensure(f"redis://127.0.0.1:{free_port()}/0", ONE, redis_login(ONE), START)
+    assert not isinstance(away.value, LoginRefusedError)
+
+
+def test_a_database_login_reaches_its_detectors_schema_alone(database: postgres.Server) -> None:
+    """Another detector's tables, other schemas, other databases' contents and the server's own files are out of reach."""
+    logins = {identity: database_login(identity) for identity in (ONE, TWO)}
+    for identity, login in logins.items():
+        postgres_logins.ensure(database.dsn, identity, login, START)
+    with connect(database, logins[ONE]) as own, connect(database, logins[TWO]) as other:
+        own.execute(f"CREATE TABLE {ONE.database_schema}.t AS SELECT 1 AS x")
+        for statement in (
+            f"SELECT x FROM {ONE.database_schema}.t",
+            f"INSERT INTO {ONE.database_schema}.t VALUES (2)",
+            f"DROP TABLE {ONE.database_schema}.t",
+            f"CREATE TABLE {ONE.database_schema}.u (x int)",
+            f"SET ROLE {ONE.database_owner}",
+            "CREATE SCHEMA another",
+            "CREATE TABLE public.t (x int)",
+            "CREATE ROLE another",
+            "SELECT * FROM pg_authid",
+            "SELECT pg_read_file('PG_VERSION')",
+            "COPY (SELECT 1) TO PROGRAM 'true'",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                other.execute(statement)
+        # Without the owner's role a login is nobody.
+        own.execute("SET ROLE NONE")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            own.execute(f"SELECT x FROM {ONE.database_schema}.t")
+
+
+def test_a_shared_logins_schema_becomes_the_detectors_own_without_loss(database: postgres.Server) -> None:
+    """Tables, their sequences and views of earlier versions go to the owner; the rows stay, and whoever has them open goes on."""
+    identity = Identity("pay", "older")
+    schema = identity.database_schema
+    with psycopg.connect(database.dsn, autocommit=True) as shared:
+        shared.execute(f"CREATE SCHEMA {schema}")
+        shared.execute(f"CREATE TABLE {schema}.t (id bigint GENERATED ALWAYS AS IDENTITY, n serial, x text)")
+        shared.execute(f"INSERT INTO {schema}.t (x) VALUES ('kept')")
+        shared.execute(f"CREATE VIEW {schema}.v AS SELECT x FROM {schema}.t")
+        login = database_login(identity)
+        postgres_logins.ensure(database.dsn, identity, login, START)
+        shared.execute(f"INSERT INTO {schema}.t (x) VALUES ('still')")
+        with connect(database, login) as own:
+            assert own.execute(f"SELECT x FROM {schema}.v ORDER BY x").fetchall() == [("kept",), ("still",)]
+            own.execute(f"INSERT INTO {schema}.t (x) VALUES ('own')")
+            own.execute(f"ALTER TABLE {schema}.t ADD COLUMN more int")
+            own.execute(f"DROP VIEW {schema}.v")
+
+
+def test_a_database_login_outlasts_its_successor_by_the_grace(database: postgres.Server) -> None:
+    """Then whoever still has it is cut off; what it made is its successor's."""
+    identity = Identity("pay", "rotated")
+    old, new = database_login(identity), database_login(identity, LATER)
+    postgres_logins.ensure(database.dsn, identity, old, START)
+    with connect(database, old) as session:
+        session.execute(f"CREATE TABLE {identity.database_schema}.t AS SELECT 1 AS x")
+        postgres_logins.ensure(database.dsn, identity, new, LATER)
+        assert session.execute(f"SELECT x FROM {identity.database_schema}.t").fetchone() == (1,)
+        postgres_logins.ensure(database.dsn, identity, new, PAST)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError, match="FATAL"):
+        connect(database, old)
+    with connect(database, new) as session:
+        session.execute(f"DROP TABLE {identity.database_schema}.t")
+    postgres_logins.remove(database.dsn, identity)
+    with pytest.raises(psycopg.OperationalError, match="FATAL"):
+        connect(database, new)
+    with psycopg.connect(database.dsn) as admin:
+        row = admin.execute(
+            "SELECT rolcanlogin, nspname FROM pg_namespace JOIN pg_roles r ON r.oid = nspowner WHERE rolname = %s",
+            (identity.database_owner,),
+        ).fetchone()
+    assert row == (False, identity.database_schema)
+
+
+def test_a_password_that_the_store_forgot_is_set_again(database: postgres.Server) -> None:
+    """As after a restored backup: the Secret's password counts."""
+    identity = Identity("pay", "restored")
+    login = database_login(identity)
+    postgres_logins.ensure(database.dsn, identity, StoreLogin(login.user, "another"), START)
+    postgres_logins.ensure(database.dsn, identity, login, START)
+    with connect(database, login) as own:
+        assert own.execute("SELECT session_user").fetchone() == (login.user,)
+
+
+def test_a_manager_that_is_no_superuser_will_do(database: postgres.Server) -> None:
+    """CREATEROLE, and CREATE on the database, are enough to make a detector's login, to rotate it and to take it away."""
+    identity = Identity("pay", "managed")
+    with psycopg.connect(database.dsn, autocommit=True) as admin:
+        admin.execute("CREATE ROLE manager LOGIN CREATEROLE PASSWORD 'm'")
+        admin.execute("GRANT CREATE ON DATABASE postgres TO manager")
+    dsn = database.dsn.replace("//fraud@", "//manager:m@")
+    old, new = database_login(identity), database_login(identity, LATER)
+    postgres_logins.ensure(dsn, identity, old, START)
+    with connect(database, old) as own:
+        own.execute(f"CREATE TABLE {identity.database_schema}.t (x int)")
+        postgres_logins.ensure(dsn, identity, new, PAST)
+        with pytest.raises(psycopg.OperationalError):
+            own.execute("SELECT 1")
+    postgres_logins.remove(dsn, identity)
+
+
+def test_a_database_that_refuses_or_is_away_is_told_apart(database: postgres.Server) -> None:
+    """Each ends in seconds, with an error that says which it is and quotes no password."""
+    weak = database_login(TWO)
+    postgres_logins.ensure(database.dsn, TWO, weak, START)
+    wrong = database.dsn.replace("//fraud@", "//nobody:secret-word@")
+    for address in (postgres_logins.address(database.dsn, weak), wrong, "secret-word"):
+        with pytest.raises(LoginRefusedError) as refused:
+            postgres_logins.ensure(address, ONE, database_login(ONE, LATER), LATER)
+        assert "secret-word" not in str(refused.value)
+    with pytest.raises(StoreError) as away:
+        postgres_logins.ensure(f"postgresql://x@127.0.0.1:{free_port()}/d", ONE, database_login(ONE), START)
+    assert not isinstance(away.value, LoginRefusedError)

@@ -1,0 +1,208 @@
+"""Which login a detector's Secret gets to each store: made before it is written, kept, rotated, and told where it can't be."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from fraud_contracts.errors import StoreError
+from fraud_contracts.names import Identity
+from fraud_operator import postgres_logins, redis_logins
+from fraud_operator.facts import StoresFact
+from fraud_operator.store_login import GRACE_SECONDS, LoginRefusedError, StoreLogin, new_login, past_use
+from fraud_operator.store_logins import AGAIN_SECONDS, STORES, StoreLogins
+from fraud_testing.healthy import conditions_of, healthy_facts, make_detector
+
+IDENTITY = Identity("n", "d")
+START = 1_764_000_000
+
+
+class AtOnce(Executor):
+    def submit(self, call: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(call(*arguments, **named))
+        return future
+
+
+@dataclass
+class Stores:
+    """Two stores of which one writes down what is asked of it; ``fault`` is how it answers."""
+
+    fault: Exception | None = None
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    now: float = 0.0
+    secret: dict[str, str] = field(default_factory=dict)
+    logins: StoreLogins = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logins = self.fresh()
+
+    def fresh(self) -> StoreLogins:
+        """As an operator that has just started has them."""
+        stores = tuple(replace(store, ensure=self.ensure, remove=self.remove) for store in STORES)
+        return StoreLogins(stores, lambda: self.now, lambda: START + self.now, AtOnce())
+
+    def ensure(self, admin: str, identity: Identity, login: StoreLogin, now: int) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.asked.append((admin, login.user))
+
+    def remove(self, admin: str, identity: Identity) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.removed.append(admin)
+
+    def look(self, **spec: Any) -> StoresFact:
+        """A pass: what the fact says is then in the Secret."""
+        fact = self.logins.look(make_detector(**spec), self.secret)
+        self.secret = dict(fact.addresses)
+        return fact
+
+
+def test_a_detector_gets_logins_of_its_own_and_keeps_them() -> None:
+    """Neither address has the platform's login; later passes and a restarted operator change nothing."""
+    stores = Stores()
+    fact = stores.look()
+    redis, postgres = stores.secret["REDIS_URL"], stores.secret["POSTGRES_DSN"]
+    assert fact.ready and fact.problems == ()
+    assert redis.startswith(f"redis://n.d_{START:08x}:") and redis.endswith("@r")
+    assert f"user=fraud_n_d_{IDENTITY.database_schema[-8:]}_{START:08x}" in postgres and "host=p" in postgres
+    stores.now = 1000
+    stores.look()
+    stores.logins = stores.fresh()
+    assert stores.look().ready
+    assert (stores.secret["REDIS_URL"], stores.secret["POSTGRES_DSN"]) == (redis, postgres)
+
+
+def test_what_earlier_versions_shared_gives_way_to_an_own_login() -> None:
+    """Until its own login is there the detector keeps the address that it has; then the platform's goes out of its Secret."""
+    stores = Stores(
+        fault=StoreError("redis", "away"),
+        secret={"REDIS_URL": "redis://:shared@r", "POSTGRES_DSN": "postgresql://fraud:shared@p"},
+    )
+    assert not stores.look().ready
+    assert stores.secret["REDIS_URL"] == "redis://:shared@r"
+    stores.fault, stores.now = None, 100
+    assert stores.look().ready
+    assert "shared" not in str(stores.secret)
+
+
+def test_an_address_taken_out_of_the_secret_is_followed_by_another_login() -> None:
+    """Only the one that was taken out changes, and its successor is made before it is written."""
+    stores = Stores()
+    stores.look()
+    before = dict(stores.secret)
+    stores.look()
+    del stores.secret["REDIS_URL"]
+    stores.now = 50
+    stores.fault = StoreError("redis", "away")
+    assert "REDIS_URL" not in stores.look().addresses
+    stores.fault, stores.now = None, 60
+    stores.look()
+    assert stores.secret["REDIS_URL"].startswith(f"redis://n.d_{START + 50:08x}:")
+    assert stores.secret["POSTGRES_DSN"] == before["POSTGRES_DSN"]
+
+
+def test_an_address_changed_by_hand_is_put_back() -> None:
+    """A slip in the Secret is no rotation."""
+    stores = Stores()
+    stores.look()
+    before = dict(stores.secret)
+    stores.look()
+    stores.secret["REDIS_URL"] = "redis://elsewhere"
+    stores.look()
+    assert stores.secret == before
+
+
+def test_a_login_is_looked_at_again_and_stays_where_its_store_is_away() -> None:
+    """A store that forgot it is told again within a minute or so; one that is away takes no address out of the Secret."""
+    stores = Stores()
+    stores.look()
+    before, asked = dict(stores.secret), len(stores.asked)
+    stores.look()
+    assert len(stores.asked) == asked
+    stores.now = AGAIN_SECONDS
+    stores.look()
+    assert len(stores.asked) == 2 * asked
+    stores.now, stores.fault = 3 * AGAIN_SECONDS, StoreError("redis", "away")
+    fact = stores.look()
+    assert not fact.ready and stores.secret == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [
+        (StoreError("redis", "timed out"), "StoreUnreachable", ("stores.redisUrl", "timed out", "see to it")),
+        (LoginRefusedError("redis", "NOPERM"), "LoginRefused", ("stores.redisUrl", "NOPERM", "spec.stores.redis.secretRef")),
+        (RuntimeError("ours"), "CheckFailed", ("stores.redisUrl", "log")),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_login_from_being_made_is_told(
+    fault: Exception, reason: str, words: tuple[str, ...]
+) -> None:
+    """StoresReady names the field and the remedy, and Degraded repeats it."""
+    stores = Stores(fault=fault)
+    fact = stores.look()
+    detector = make_detector()
+    conditions = conditions_of(detector, replace(healthy_facts(detector), stores=fact))
+    assert (conditions["StoresReady"]["status"], conditions["StoresReady"]["reason"]) == ("False", reason)
+    assert all(word in conditions["StoresReady"]["message"] for word in words)
+    assert conditions["Degraded"]["message"].startswith("StoresReady: ")
+
+
+def test_a_store_that_the_spec_names_is_left_alone() -> None:
+    """Of two own stores nobody is asked, neither for a login nor to take one away."""
+    own = {"redis": {"secretRef": {"name": "r"}}, "postgres": {"secretRef": {"name": "p"}}}
+    stores = Stores()
+    fact = stores.look(stores=own)
+    assert fact == StoresFact({}, (), ready=True) and stores.asked == []
+    assert stores.logins.remove(IDENTITY, {"stores": own}, make_detector().platform.stores) == []
+    assert stores.removed == []
+
+
+def test_a_deleted_detectors_logins_go() -> None:
+    """What can't be taken away is named, with the store."""
+    stores = Stores()
+    stores.look()
+    platform = make_detector().platform.stores
+    assert stores.logins.remove(IDENTITY, {}, platform) == []
+    assert stores.removed == ["redis://r", "postgresql://p"]
+    stores.fault = StoreError("redis", "timed out")
+    redis, postgres = stores.logins.remove(IDENTITY, {}, platform)
+    assert "n.d_*" in redis and "Redis" in redis and "PostgreSQL" in postgres
+
+
+def test_a_login_outlasts_its_successor_by_the_grace() -> None:
+    """Pods change over meanwhile; another detector's logins are never past use."""
+    login = new_login("n.d_", START)
+    users = [
+        f"n.d_{START - 5:08x}",
+        login.user,
+        f"n.d_e_{START - 5:08x}",
+        f"n.d_x_{START - 5:08x}",
+        "n.d_admin",
+    ]
+    assert past_use("n.d_", users, login, START + GRACE_SECONDS - 1) == []
+    assert past_use("n.d_", users, login, START + GRACE_SECONDS) == [f"n.d_{START - 5:08x}"]
+
+
+def test_addresses_are_read_as_they_are_written() -> None:
+    """Whatever else the platform's address has, its host, database and settings stay."""
+    login = StoreLogin("n.d_00000001", "p@ss:word/%")
+    for admin in ("redis://:x@h:6380/2", "rediss://u:p@h/0", "redis://h"):
+        written = redis_logins.address(admin, login)
+        assert redis_logins.read(written) == login
+        assert written.partition("@")[2] == admin.rpartition("@")[2].removeprefix("redis://")
+    for admin in (
+        "postgresql://a:b@h1:1,h2:2/db?sslmode=require",
+        "host=h1,h2 port=1,2 dbname=db user=a sslmode=require",
+    ):
+        written = postgres_logins.address(admin, login)
+        assert postgres_logins.read(written) == login
+        assert {"host=h1,h2", "port=1,2", "dbname=db", "sslmode=require"} <= set(written.split())
+    assert redis_logins.read("redis://:shared@h") is None and redis_logins.read("redis://h") is None
+    assert postgres_logins.read("postgresql://h/d") is None and postgres_logins.read("no dsn") is None
