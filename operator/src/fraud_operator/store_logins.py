@@ -28,15 +28,16 @@ from fraud_operator.store_login import LoginRefusedError, StoreLogin, is_login, 
 LOG: Final = logging.getLogger(__name__)
 # A pass waits so long for the first answers, which saves it a second pass where the stores are near.
 _MOMENT: Final = 1.0
-# A login that was right is looked at again so often: a store that was restored, or started anew, may have forgotten it.
-AGAIN_SECONDS: Final = 60.0
 FIRST_RETRY: Final = 5.0
 LONGEST_RETRY: Final = 60.0
 
 
 @dataclass(frozen=True)
 class Store:
-    """``part`` is its name in ``spec.stores``, ``value`` the chart's value with the platform's address."""
+    """``part`` is its name in ``spec.stores``, ``value`` the chart's value with the platform's address.
+
+    A login that was right is looked at again after ``again`` seconds: the store may have forgotten it.
+    """
 
     key: str
     title: str
@@ -48,6 +49,7 @@ class Store:
     address: Callable[[str, StoreLogin], str]
     ensure: Callable[[str, Identity, StoreLogin, int], None]
     remove: Callable[[str, Identity], None]
+    again: float
 
 
 STORES: Final = (
@@ -62,6 +64,8 @@ STORES: Final = (
         redis_logins.address,
         redis_logins.ensure,
         redis_logins.remove,
+        # One without an ACL file has forgotten it after a restart.
+        again=60.0,
     ),
     Store(
         POSTGRES_DSN,
@@ -74,6 +78,8 @@ STORES: Final = (
         postgres_logins.address,
         postgres_logins.ensure,
         postgres_logins.remove,
+        # Only one that was put back to an earlier state has.
+        again=300.0,
     ),
 )
 
@@ -177,7 +183,7 @@ class StoreLogins:
         finally:
             with self._lock:
                 one.problem, one.good = problem, one.good or problem is None
-                one.due = self.clock() + (AGAIN_SECONDS if problem is None else one.pause)
+                one.due = self.clock() + (store.again if problem is None else one.pause)
                 one.pause = FIRST_RETRY if problem is None else min(LONGEST_RETRY, one.pause * 2)
 
 

@@ -19,11 +19,14 @@ import pytest
 import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR, LEASE
+from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
 from fraud_operator.desired.documents import DOCKER_CONFIG, secret_data
 from fraud_operator.kube import Kube
+from fraud_testing import postgres, redis
 from fraud_testing.api_server import WRITES, Server, serve
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, install, render
+from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,8 +70,17 @@ def make_secret(kube: Kube, namespace: str, name: str, **data: str) -> None:
     kube.create(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": secret_data(data)})
 
 
-def operator(server: Server, folder: Path) -> OperatorProcess:
-    return OperatorProcess(server.api, folder, settings=PULL_SECRET)
+@pytest.fixture(scope="module")
+def stores() -> Iterator[dict[str, str]]:
+    """A Redis and a PostgreSQL in which every detector gets its logins."""
+    require(redis.missing())
+    require(postgres.missing())
+    with redis.server() as cache, postgres.server() as database:
+        yield {REDIS_URL: cache.url, POSTGRES_DSN: database.dsn}
+
+
+def operator(server: Server, folder: Path, stores: dict[str, str]) -> OperatorProcess:
+    return OperatorProcess(server.api, folder, settings=PULL_SECRET, **stores)
 
 
 def spaces() -> list[str]:
@@ -80,9 +92,11 @@ def detectors() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def first(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+def first(
+    server: Server, stores: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
     """The operator that made all the detectors' children, once nothing moves any more."""
-    running, kube = operator(server, tmp_path_factory.mktemp("first")), server.kube()
+    running, kube = operator(server, tmp_path_factory.mktemp("first"), stores), server.kube()
     body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
     body["spec"]["kafka"] = {"external": {"bootstrapServers": "127.0.0.1:9"}, "partitions": 2}
     try:
@@ -101,9 +115,9 @@ def first(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def second(
-    server: Server, first: OperatorProcess, tmp_path_factory: pytest.TempPathFactory
+    server: Server, first: OperatorProcess, stores: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    running = operator(server, tmp_path_factory.mktemp("second"))
+    running = operator(server, tmp_path_factory.mktemp("second"), stores)
     try:
         running.start()
         yield running

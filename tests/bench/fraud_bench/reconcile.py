@@ -18,6 +18,8 @@ import yaml
 
 from fraud_bench import measure
 from fraud_contracts.child_kinds import DETECTOR
+from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
+from fraud_testing import postgres, redis
 from fraud_testing.api_server import ROOT, serve
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, install, render
@@ -54,13 +56,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fraud-bench-") as name:
         folder = Path(name)
         measure.note("an API server for the operator")
-        with serve(folder) as server:
+        with serve(folder) as server, redis.server() as cache, postgres.server() as database:
             namespaces = [f"bench-{number}" for number in range(DETECTORS)]
             for namespace in ("fraud-platform", *namespaces):
                 server.namespace(namespace)
             kube = server.kube()
             install(kube, render())
-            running = OperatorProcess(server.api, folder, namespaces)
+            stores = {REDIS_URL: cache.url, POSTGRES_DSN: database.dsn}
+            running = OperatorProcess(server.api, folder, namespaces, **stores)
             try:
                 running.start()
                 install_and_rest(server, kube, running, namespaces)
