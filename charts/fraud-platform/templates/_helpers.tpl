@@ -213,7 +213,10 @@ AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
 
 {{- /* What these values would take away from detectors that are there: what they keep, and the operator that lets them go. */}}
 {{- define "platform.checkDetectors" -}}
-{{- $detectors := (lookup "fraudplatform.dev/v1alpha1" "FraudDetector" "" "").items | default list }}
+{{- $detectors := list }}
+{{- range .Values.clusterScoped.enabled | ternary (list "") .Values.operator.watchNamespaces }}
+{{- $detectors = concat $detectors ((lookup "fraudplatform.dev/v1alpha1" "FraudDetector" . "").items | default list) }}
+{{- end }}
 {{- $store := printf "%s-objects" .Release.Name }}
 {{- $keeping := list }}
 {{- $left := list }}

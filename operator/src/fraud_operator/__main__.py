@@ -94,7 +94,7 @@ async def _act(
         with suppress(RuntimeError):  # the loop has just ended, and with it everything that could be asked
             loop.call_soon_threadsafe(passes.ask, namespace, name)
 
-    watches = Watches(kube.live, namespaces, ask, indexes)
+    watches = Watches(kube.live, namespaces, ask, indexes, cluster_scoped=platform.cluster_scoped)
     await asyncio.to_thread(watches.start, LISTED_SECONDS)
     LOG.info("started", extra={"data": {"namespaces": list(namespaces) or "all"}})
     try:

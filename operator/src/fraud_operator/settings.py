@@ -40,7 +40,7 @@ class FlinkSettings(_Part):
     python: str = "python"
     job: str = "/opt/fraud/flink/src/fraud_flink/job.py"
     checkpoint_interval: str = "5s"
-    cluster_role: str = "fraud-platform-flink"
+    role: str = "fraud-platform-flink"
 
 
 class RaySettings(_Part):
@@ -88,9 +88,13 @@ class StorageSettings(_Part):
 
 
 class Platform(_Part):
-    """``pull_secrets`` name Secrets in ``namespace`` from which images of detectors are pulled."""
+    """``pull_secrets`` name Secrets in ``namespace`` from which images of detectors are pulled.
+
+    Not ``cluster_scoped``: the operator has rights in the namespaces that it watches, and nowhere else.
+    """
 
     namespace: str = "fraud-platform"
+    cluster_scoped: bool = True
     images: Images = Field(default_factory=Images)
     image_pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()

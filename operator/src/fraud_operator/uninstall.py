@@ -45,9 +45,14 @@ def refusal(detectors: Iterable[Json], back: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fraud_operator.uninstall", description=__doc__)
     parser.add_argument("command", help="that keeps the release")
+    parser.add_argument(
+        "--namespace", action="append", default=[], help="look in this namespace only; may be repeated"
+    )
     options = parser.parse_args(arguments)
     try:
-        message = refusal(Kube(load_client()).list(DETECTOR, None), options.command)
+        kube = Kube(load_client())
+        detectors = [body for scope in options.namespace or (None,) for body in kube.list(DETECTOR, scope)]
+        message = refusal(detectors, options.command)
     except UnknownKindError:  # the CRD is gone, and with it every detector
         return 0
     except FraudError as error:

@@ -141,12 +141,16 @@ class Watch:
 
 @dataclass
 class Watches:
-    """``ask`` is called from the threads with the namespace and name of a detector that something happened to."""
+    """``ask`` is called from the threads with the namespace and name of a detector that something happened to.
+
+    Without rights that are ``cluster_scoped`` no namespace can be watched: each pass asks for its own.
+    """
 
     kube: Kube
     namespaces: Sequence[str]
     ask: Ask
     indexes: Indexes
+    cluster_scoped: bool = True
     _watches: list[Watch] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -161,7 +165,8 @@ class Watches:
                 self._add(kind, scope, names.UID_LABEL, Index(), self._child_changed)
             pods = Index(group_label=names.DETECTOR_LABEL, keep=_pod)
             self._add(POD, scope, PODS, pods, self._child_changed)
-        self._add(NAMESPACE, None, "", Index(whole=True, keep=_metadata), self._namespace_changed)
+        if self.cluster_scoped:
+            self._add(NAMESPACE, None, "", Index(whole=True, keep=_metadata), self._namespace_changed)
         for watch in self._watches:
             thread(f"watch {watch.kind.plural}", watch.run)
         end = time.monotonic() + seconds

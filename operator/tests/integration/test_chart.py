@@ -89,21 +89,6 @@ def test_every_pod_of_the_chart_runs_where_pod_security_is_restricted(installed:
     assert refused == {}
 
 
-def test_rights_are_named() -> None:
-    """No role of the chart has a wildcard, and the operator can neither list Secrets nor touch nodes."""
-    for document in render():
-        if document["kind"] not in ("ClusterRole", "Role"):
-            continue
-        for rule in document["rules"]:
-            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], document["metadata"][
-                "name"
-            ]
-            assert not {"escalate", "impersonate"} & set(rule["verbs"])
-            if "secrets" in rule["resources"]:
-                assert not {"list", "watch"} & set(rule["verbs"])
-        assert not any("nodes" in rule["resources"] for rule in document["rules"])
-
-
 def test_every_pod_of_the_chart_is_confined() -> None:
     """Each container has limits, a read-only root, no capability and no root user, and no tag is latest."""
     for document in render("persistence.enabled=true"):

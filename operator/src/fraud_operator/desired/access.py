@@ -77,7 +77,7 @@ def build_release_access(detector: Detector, _: Wanted) -> list[Child]:
 
 
 def build_flink_access(detector: Detector, _: Wanted) -> list[Child]:
-    """Flink's JobManager makes its TaskManagers and keeps its HA records in ConfigMaps: the chart's ClusterRole, here only."""
+    """Flink's JobManager makes its TaskManagers and keeps its HA records in ConfigMaps: the chart's role, here only."""
     features = COMPONENTS[Component.FEATURES]
     binding = child(
         RBAC,
@@ -85,8 +85,8 @@ def build_flink_access(detector: Detector, _: Wanted) -> list[Child]:
         metadata(detector, names.service_account(detector.name, features.account), features.label),
         roleRef={
             "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": detector.platform.flink.cluster_role,
+            "kind": "ClusterRole" if detector.platform.cluster_scoped else "Role",
+            "name": detector.platform.flink.role,
         },
         subjects=[_subject(detector, Component.FEATURES)],
     )
