@@ -75,6 +75,8 @@ def test_a_killed_task_manager_loses_nothing(
         with flink_cluster.cluster(config, tmp_path / "flink", settings) as flink:
             first = flink.add_task_manager()
             flink.wait_running(300)
+            # Its REST tells of jobs and takes no JAR.
+            assert (flink.status_of("/jobs/overview"), flink.status_of("/jars")) == (200, 404)
             producing = threading.Thread(
                 target=_produce, args=(broker, identity.topic("transactions"), sent, rate)
             )

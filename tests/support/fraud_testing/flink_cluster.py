@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -117,6 +118,14 @@ class Cluster:
         except OSError:
             return None
         return jobs[0] if jobs else None
+
+    def status_of(self, path: str) -> int:
+        """The status with which the REST API answers a GET."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.rest}{path}", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
 
     def running(self) -> bool:
         if self.master is not None and self.master.poll() is not None:

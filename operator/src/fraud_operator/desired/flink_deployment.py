@@ -89,6 +89,8 @@ def _configuration(detector: Detector) -> dict[str, str]:
         "heartbeat.timeout": "10 s",
         "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
         "metrics.reporter.prom.port": str(FLINK_METRICS_PORT),
+        # Its REST has no login: no JAR may be sent there to be run beside the keys. The Flink operator sends none to a job of its own.
+        "web.submit.enable": "false",
         # The Pods' own limits are a multiple of what they ask for; a job that idles shouldn't hold whole cores.
         "kubernetes.jobmanager.cpu.limit-factor": "10",
         "kubernetes.taskmanager.cpu.limit-factor": "10",
