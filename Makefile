@@ -129,8 +129,9 @@ reference: ## Write docs/reference from the types, docs/module-index.md from the
 	@$(LOCAL) fraud_local.chart_readme
 
 .PHONY: rbac
-rbac: ## Write the operator's rights to its children, in the chart, from the table of their kinds
+rbac: ## Write into the chart the operator's rights to its children and who reaches whom, which goes into docs/security.md, too
 	@PYTHONPATH=contracts/src:operator/src $(ENVS)/operator/bin/python -m fraud_operator.rbac > charts/fraud-platform/files/child-rules.yaml
+	@PYTHONPATH=contracts/src:operator/src $(ENVS)/operator/bin/python -m fraud_operator.reach_files
 
 ##@ Build
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fraud_contracts.release import Release
 from fraud_contracts.training_end import TrainingFailure
+from fraud_operator.addresses import Address
 from fraud_operator.objects import Json
 from fraud_operator.orders import Orders
 from fraud_operator.registry import Version
@@ -77,8 +78,9 @@ class Facts:
     """``children`` are the detector's own, by (kind, name); ``missing`` the kinds that the API server doesn't know.
 
     ``token_key`` is the digest that the release pointer has; ``keys_fault`` says why the Secret gives no keys, as (reason, message).
-    ``logins`` are the platform's, to image registries, as one document; None where there are none. ``held`` names the live children
-    whose change waits for the storage. ``orders``: who set what the rollout obeys.
+    ``logins`` are the platform's, to image registries, as one document; None where there are none. ``addresses`` are those of
+    the stores whose Secret the spec names, by store. ``held`` names the live children whose change waits for the storage.
+    ``orders``: who set what the rollout obeys.
     """
 
     now: int
@@ -97,6 +99,7 @@ class Facts:
     replicas: tuple[Replica, ...] = ()
     gates: tuple[Gate, ...] = ()
     logins: str | None = None
+    addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     lacking: tuple[Lacking, ...] = ()
     held: tuple[str, ...] = ()
     orders: Orders = field(default_factory=Orders)

@@ -172,6 +172,7 @@ class Reconciler:
             logins=facts.logins,
             storage_keys=facts.storage.keys,
             stores=facts.stores.addresses,
+            addresses=facts.addresses,
         )
         children = build_children(detector, wanted)
         waiting = [child for child in children if self._waits(child, facts)]

@@ -1,8 +1,9 @@
 """What a detector names and others make: its stores' Secrets, the platform's logins to image registries, a storage class.
 
 A Pod or a volume whose Secret or class isn't there only waits. So each is looked for, and what lacks is told with its field
-and the remedy. A Secret's values are read for the logins alone, which Pods need in their own namespace. The Secret of
-``spec.storage`` isn't looked for here but in ``buckets``, which needs its values: by the same rule, before the bucket is asked.
+and the remedy. A Secret's values are read for the logins, which Pods need in their own namespace, and for where a store listens,
+which NetworkPolicies need. The Secret of ``spec.storage`` isn't missed here but in ``buckets``, which needs its values: by the same
+rule, before the bucket is asked.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 from fraud_contracts import names
 from fraud_contracts.child_kinds import SECRET, STORAGE_CLASS
 from fraud_operator import readiness
+from fraud_operator.addresses import secret_addresses
 from fraud_operator.desired.documents import DOCKER_CONFIG
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Facts, Lacking
@@ -142,10 +144,11 @@ class References:
     _without_logins: set[DetectorKey] = field(default_factory=set)
 
     def add(self, detector: Detector, facts: Facts) -> Facts:
-        """The facts with the platform's logins and with all that lacks."""
+        """The facts with the platform's logins, the stores' addresses, and all that lacks."""
         document, lacking = self._read_logins(detector.platform, facts.now)
         own = (*self._lacking_secrets(detector), *self._lacking_class(detector, facts))
-        return replace(facts, logins=document, lacking=(*lacking, *own))
+        addresses = secret_addresses(detector, lambda name: self.kube.get(SECRET, detector.namespace, name))
+        return replace(facts, logins=document, lacking=(*lacking, *own), addresses=addresses)
 
     def leftovers(self, detector: Detector) -> Iterator[Json]:
         """The copy of logins that the platform no longer has. Its settings are read once, so one look a detector is enough."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,6 +62,22 @@ class Scheduling(_Part):
     priority_class: str = ""
 
 
+class NetworkSettings(_Part):
+    """Who beside the platform reaches detectors, and where they reach the API server.
+
+    ``clients`` are peers as a NetworkPolicy writes them, of the decision service and the console; empty lets in everybody.
+    ``monitoring`` is the namespace of a Prometheus other than the trial's; ``flink_operator`` and ``ray_operator`` are those of the
+    two operators. Empty ``api_server_cidrs`` are all addresses.
+    """
+
+    clients: tuple[dict[str, Any], ...] = ()
+    monitoring: str = ""
+    flink_operator: str = "flink-operator"
+    ray_operator: str = "ray-operator"
+    api_server_ports: tuple[int, ...] = (443, 6443)
+    api_server_cidrs: tuple[str, ...] = ()
+
+
 class StoreAddresses(_Part):
     """Defaults for detectors whose ``spec.stores`` leaves one out; empty where the platform has none."""
 
@@ -88,12 +104,13 @@ class StorageSettings(_Part):
 
 
 class Platform(_Part):
-    """``pull_secrets`` name Secrets in ``namespace`` from which images of detectors are pulled.
+    """``pull_secrets`` name Secrets in ``namespace`` from which images of detectors are pulled. ``release`` is helm's name.
 
     Not ``cluster_scoped``: the operator has rights in the namespaces that it watches, and nowhere else.
     """
 
     namespace: str = "fraud-platform"
+    release: str = "fraud-platform"
     cluster_scoped: bool = True
     images: Images = Field(default_factory=Images)
     image_pull_policy: str = "IfNotPresent"
@@ -106,6 +123,7 @@ class Platform(_Part):
     flink: FlinkSettings = Field(default_factory=FlinkSettings)
     ray: RaySettings = Field(default_factory=RaySettings)
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     stores: StoreAddresses = Field(default_factory=StoreAddresses)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.release import Release
+from fraud_operator.addresses import Address
 from fraud_operator.desired.components import COMPONENTS
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 from fraud_operator.rollout_state import RolloutState
+
+# Strimzi's, on all that it makes for a Kafka.
+CLUSTER_LABEL: Final = "strimzi.io/cluster"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Wanted:
     ``copies`` is how many of each record its Kafka was made for; None where there is none yet. ``logins`` to image registries
     are a document as Docker writes it; None where there are none. ``storage_keys`` is a digest that the storage's keys change.
     ``stores`` has the detector's own logins to the platform's stores, as addresses by their keys.
+    ``addresses`` are those of the stores whose Secret the spec names, by store.
     """
 
     release: Release
@@ -53,6 +58,7 @@ class Wanted:
     logins: str | None = None
     storage_keys: str = ""
     stores: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
 
 
 def storage_annotations(wanted: Wanted) -> dict[str, str]:
@@ -88,6 +94,12 @@ def any_pod(detector: Detector) -> Json:
             }
         ],
     }
+
+
+def broker_selector(detector: Detector) -> dict[str, str]:
+    """What finds the brokers' Pods of a managed Kafka: labels of Strimzi's own."""
+    name = names.kafka(detector.name)
+    return {CLUSTER_LABEL: name, "strimzi.io/name": f"{name}-kafka"}
 
 
 def metadata(

@@ -7,7 +7,6 @@ from typing import Final
 
 from fraud_operator.desired.access import (
     build_flink_access,
-    build_network_policies,
     build_release_access,
     build_service_accounts,
 )
@@ -25,6 +24,7 @@ from fraud_operator.desired.flink_deployment import build_flink_deployment
 from fraud_operator.desired.inference_service import build_inference_services
 from fraud_operator.desired.kafka import build_kafka, build_kafka_node_pool
 from fraud_operator.desired.kafka_topics import build_kafka_topics
+from fraud_operator.desired.network import build_network_policies
 from fraud_operator.desired.pod_monitor import build_pod_monitors
 from fraud_operator.desired.ray_job import build_ray_job
 from fraud_operator.desired.workloads import (

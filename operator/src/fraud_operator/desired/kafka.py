@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from fraud_contracts import names
-from fraud_operator.desired.child import Child, Wanted, child, metadata
+from fraud_operator.desired.child import CLUSTER_LABEL, Child, Wanted, broker_selector, child, metadata
+from fraud_operator.desired.network import kafka_clients
 from fraud_operator.desired.placement import shared_settings, spread
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
 API: Final = "kafka.strimzi.io/v1"
-CLUSTER_LABEL: Final = "strimzi.io/cluster"
 # So that Strimzi's Pods pass Pod Security's level restricted. On the container: a context of the Pod would replace Strimzi's own,
 # without which a broker can't write to its volume.
 _CONFINED: Final = {
@@ -28,12 +28,6 @@ def copies(detector: Detector, wanted: Wanted) -> int:
     """How many of each record. Strimzi can't change that later, so an existing Kafka keeps its number."""
     managed = detector.spec.kafka.managed
     return wanted.copies or (min(3, managed.replicas) if managed is not None else 1)
-
-
-def broker_selector(detector: Detector) -> dict[str, str]:
-    """What finds the brokers' Pods: labels of Strimzi's own."""
-    name = names.kafka(detector.name)
-    return {CLUSTER_LABEL: name, "strimzi.io/name": f"{name}-kafka"}
 
 
 def _pod(settings: Json) -> Json:
@@ -57,7 +51,15 @@ def build_kafka(detector: Detector, wanted: Wanted) -> list[Child]:
         metadata(detector, names.kafka(detector.name), "kafka", owned=not detector.retained),
         spec={
             "kafka": {
-                "listeners": [{"name": "plain", "port": 9092, "type": "internal", "tls": False}],
+                "listeners": [
+                    {
+                        "name": "plain",
+                        "port": 9092,
+                        "type": "internal",
+                        "tls": False,
+                        "networkPolicyPeers": kafka_clients(detector),
+                    }
+                ],
                 "config": {
                     "default.replication.factor": replication,
                     "min.insync.replicas": in_sync,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from fraud_contracts import names
-from fraud_operator.desired.child import Child, Wanted, child, metadata
-from fraud_operator.desired.kafka import API, CLUSTER_LABEL, copies
+from fraud_operator.desired.child import CLUSTER_LABEL, Child, Wanted, child, metadata
+from fraud_operator.desired.kafka import API, copies
 from fraud_operator.detector import Detector
 
 _DAY_MS: Final = 86_400_000

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fraud_contracts import names
-from fraud_operator.desired.child import Child, Wanted, any_pod, child, metadata
-from fraud_operator.desired.kafka import broker_selector
+from fraud_operator.desired.child import Child, Wanted, any_pod, broker_selector, child, metadata
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
