@@ -313,3 +313,29 @@ securityContext: {{- include "platform.containerSecurity" . | nindent 2 }}
 volumeMounts:
 - {name: tmp, mountPath: /tmp}
 {{- end }}
+
+{{- /* Whom a line of files/ways.yaml names, as a NetworkPolicy's peers; nothing where there is nobody. */}}
+{{- define "platform.peers" -}}
+{{- $components := .way.components }}
+{{- if has "UPLOAD" .way.outside }}{{ $components = append $components "upload" }}{{ end }}
+{{- with $components }}
+- namespaceSelector:
+  {{- with $.root.Values.operator.watchNamespaces }}
+    matchExpressions:
+    - {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}
+  {{- else }} {}
+  {{- end }}
+  podSelector:
+    matchExpressions:
+    - {key: fraudplatform.dev/detector, operator: Exists}
+    - {key: app.kubernetes.io/component, operator: In, values: {{ toJson . }}}
+{{- end }}
+{{- range .way.parts }}
+- podSelector:
+    matchLabels: {{- include "platform.selector" (dict "root" $.root "component" .) | nindent 6 }}
+{{- end }}
+{{- if and (has "MONITORING" .way.outside) .root.Values.monitoring.namespace }}
+- namespaceSelector:
+    matchLabels: {kubernetes.io/metadata.name: {{ .root.Values.monitoring.namespace }}}
+{{- end }}
+{{- end }}
