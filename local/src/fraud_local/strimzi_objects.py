@@ -184,7 +184,7 @@ def _ports(ports: Sequence[tuple[str, int]]) -> list[Json]:
 
 
 def _doors(kafka: Json) -> list[Json]:
-    """Who may reach which port of a node; clients' ports and the metrics are everybody's."""
+    """Who may reach which port of a node; the metrics are everybody's, and so is a listener that names no peers."""
     cluster = kafka["metadata"]["name"]
 
     def pods(labels: dict[str, str]) -> Json:
@@ -206,6 +206,6 @@ def _doors(kafka: Json) -> list[Json]:
         door(CONTROLLER_PORT, nodes, operator),
         door(REPLICATION_PORT, operator, nodes, *others),
         door(AGENT_PORT, operator),
-        *(door(one["port"]) for one in listeners(kafka)),
+        *(door(one["port"], *one.get("networkPolicyPeers", [])) for one in listeners(kafka)),
         *metrics,
     ]

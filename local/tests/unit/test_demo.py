@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from fraud_contracts import names
 from fraud_local.demo import checks, data, pod, summary
+from fraud_testing.network_policies import Pod, connects
 
 SPEC: dict[str, Any] = {
     "event": {
@@ -272,7 +274,7 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
     monkeypatch.setattr(pod, "package_files", lambda: {"__init__.py": b"", "search.so": b"\x7fELF"})
     kube: Any = Cluster()
     made_objects = pod.objects(kube, "platform", "payments", "pay", folder, 200, 180, False)["items"]
-    code, package, stores, made = made_objects
+    code, package, stores, *_, made = made_objects
     container = made["spec"]["containers"][0]
     assert container["image"] == "registry/serving:1" and folder in container["command"]
     assert base64.b64decode(package["binaryData"]["search.so"]) == b"\x7fELF"
@@ -280,3 +282,17 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
     assert {code["metadata"]["name"], package["metadata"]["name"]} < volumes
     assert stores["stringData"]["REDIS_URL"] == "redis://:r@platform-redis.platform.svc:6379/0"
     assert container["envFrom"][-1] == {"secretRef": {"name": stores["metadata"]["name"]}}
+
+
+def test_the_demos_pod_is_let_in_by_policies_of_its_own() -> None:
+    """To the detector's brokers and the trial's stores, and a Pod of that name in another namespace to neither."""
+    policies = pod.policies("payments", "pay", "platform")
+    broker = Pod.of("pay", {"strimzi.io/cluster": "payments"})
+    stores = [
+        Pod.of("platform", {names.COMPONENT_LABEL: one}) for one in ("redis", "postgres", "mlflow", "objects")
+    ]
+    demo = {"app.kubernetes.io/name": pod.NAME}
+    for target in (broker, *stores):
+        assert connects(policies, Pod.of("pay", demo), target, 1)
+        assert not connects(policies, Pod.of("pay", {}), target, 1)
+        assert not connects(policies, Pod.of("foreign", demo), target, 1)

@@ -143,6 +143,17 @@ def test_another_version_is_a_warning():
     assert [one["type"] for one in status["conditions"]] == ["Warning", "Ready"]
 
 
+def test_a_listeners_peers_are_in_the_policy():
+    """Whom a listener names, its port lets in; without any it is everybody's."""
+    peers = [{"podSelector": {"matchLabels": {"app": "shop"}}}]
+    listener = {"name": "plain", "port": 9092, "type": "internal", "tls": False}
+    for more, expected in (({}, None), ({"networkPolicyPeers": peers}, peers)):
+        built = objects.build(_kafka(listeners=[{**listener, **more}]), [])
+        policy = next(one for one in built if one["kind"] == "NetworkPolicy")
+        rule = next(one for one in policy["spec"]["ingress"] if one["ports"][0]["port"] == 9092)
+        assert rule.get("from") == expected
+
+
 def test_tls_listeners_are_refused():
     """A listener that the stand-in can't serve is an error, not a listener less."""
     kafka = _kafka(listeners=[{"name": "tls", "port": 9093, "type": "internal", "tls": True}])

@@ -32,3 +32,9 @@ def test_it_has_the_object_stores_keys_and_no_others() -> None:
     assert references == {
         key: {"name": names.stores(DETECTOR), "key": key, "optional": True} for key in object_store.KEYS
     }
+
+
+def test_the_trials_object_store_lets_it_in() -> None:
+    """By its labels; it is no component of the detector, so it may fetch from anywhere."""
+    labels = JOB["spec"]["template"]["metadata"]["labels"]
+    assert labels == {names.DETECTOR_LABEL: DETECTOR, names.COMPONENT_LABEL: "upload"}

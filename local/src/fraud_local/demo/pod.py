@@ -69,6 +69,31 @@ def stores(kube: Kubectl, platform: str, namespace: str) -> dict[str, Any]:
     }
 
 
+def policies(detector: str, namespace: str, platform: str) -> list[dict[str, Any]]:
+    """What lets the Pod in where only a detector's own may: it sends to Kafka, and searches the stores for what mustn't be there."""
+    pod = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": NAME}}}
+    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    brokers = {"matchLabels": {"strimzi.io/cluster": detector}}
+    stores = {
+        "key": names.COMPONENT_LABEL,
+        "operator": "In",
+        "values": ["redis", "postgres", "mlflow", "objects"],
+    }
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": NAME, "namespace": where},
+            "spec": {
+                "podSelector": selector,
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{**here, **pod}]}],
+            },
+        }
+        for where, selector in ((namespace, brokers), (platform, {"matchExpressions": [stores]}))
+    ]
+
+
 def objects(
     kube: Kubectl,
     platform: str,
@@ -79,14 +104,20 @@ def objects(
     settle: float,
     until_stopped: bool,
 ) -> dict[str, Any]:
-    """The Pod and what it imports, as one list. Its image is the decision service's, which has the rest.
+    """The Pod, what it imports and what lets it in, as one list. Its image is the decision service's, which has the rest.
 
     ``folder`` is the demo's, as a URI of the object store.
     """
     service = kube.get("-n", namespace, "deployment", names.decision_service(detector))
     image = service["spec"]["template"]["spec"]["containers"][0]["image"]
     pod = manifest(detector, namespace, folder, image, rate, settle, until_stopped)
-    items = [code(namespace), package(namespace), stores(kube, platform, namespace), pod]
+    items = [
+        code(namespace),
+        package(namespace),
+        stores(kube, platform, namespace),
+        *policies(detector, namespace, platform),
+        pod,
+    ]
     return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
