@@ -4,6 +4,7 @@
 package tools
 
 import (
+	_ "github.com/cloudnativelabs/kube-router/v2/pkg/controllers/netpol"
 	_ "github.com/kserve/kserve/cmd/manager"
 	_ "github.com/ray-project/kuberay/ray-operator"
 	_ "go.etcd.io/etcd/server/v3"

@@ -37,6 +37,7 @@ PROGRAMS = {
     "helm.sh/helm/v3/cmd/helm": "helm",
     "go.etcd.io/etcd/server/v3": "etcd",
     "./coredns": "coredns",
+    "./netpol": "netpol",
     "github.com/ray-project/kuberay/ray-operator": "ray-operator",
     "github.com/kserve/kserve/cmd/manager": "kserve-manager",
 }
@@ -123,7 +124,7 @@ def node_key() -> str:
     folder = paths.LOCAL / "node"
     files = [
         *(folder / name for name in ("go.mod", "go.sum", "tools.go", "pause.c")),
-        folder / "coredns" / "main.go",
+        *(folder / program / "main.go" for program in ("coredns", "netpol")),
     ]
     return digest(*files, linker_flags())
 

@@ -7,6 +7,7 @@ they go with it. Host processes reach the API at 10.250.0.1 and Services through
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from fraud_local.shell import CommandError, LocalError, run, say, wait_for
 BIN = paths.NODE_BIN
 VOLUME_COUNT = 24
 RUNTIME_SPEC = "base-spec.json"
+# 503 where the last pass over all NetworkPolicies failed.
+NETPOL_HEALTH = "http://127.0.0.1:10258/"
 PROCESSES = (
-    "etcd", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns",
+    "etcd", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "netpol",
+    "coredns",
 )  # fmt: skip
 
 
@@ -35,9 +39,20 @@ def succeeds(*arguments: str | Path) -> bool:
     return True
 
 
+def answers(url: str) -> bool:
+    """Whether a host process inside the node's network answers 200."""
+    code = "import sys, urllib.request as u; sys.exit(u.urlopen(sys.argv[1], timeout=2).status != 200)"
+    inside = ("nsenter", f"--net={processes.NETNS_FILE}", "env", "no_proxy=*")
+    try:
+        run(*inside, sys.executable, "-S", "-c", code, url)
+    except CommandError:  # not up yet; wait_for says so in the end
+        return False
+    return True
+
+
 def is_up() -> bool:
-    """Whether a whole node runs: every process, and the API says Ready."""
-    if any(processes.recorded(name) is None for name in PROCESSES):
+    """Whether a whole node runs: every process, NetworkPolicies are enforced, and the API says Ready."""
+    if any(processes.recorded(name) is None for name in PROCESSES) or not answers(NETPOL_HEALTH):
         return False
     return succeeds("wait", "--for=condition=Ready", f"node/{paths.NODE}", "--timeout=2s")
 
@@ -63,6 +78,7 @@ def up(archives: Sequence[Path] = ()) -> None:
     _network()
     _control_plane()
     _kubelet(archives)
+    _network_policies()
     _first_objects()
 
 
@@ -120,11 +136,12 @@ def _network() -> None:
     run(*inside, "addr", "add", f"{paths.NODE_ADDRESS}/24", "dev", paths.NODE_LINK)
     run(*inside, "link", "set", paths.NODE_LINK, "up")
     run(*inside, "route", "add", "default", "via", paths.HOST_ADDRESS)
+    # The bridge's own traffic, too, passes iptables, where NetworkPolicies are enforced.
     run(
         "nsenter", f"--net={processes.NETNS_FILE}", "sysctl", "-qw", "net.ipv4.ip_forward=1",
-        "net.ipv4.conf.all.route_localnet=1",
+        "net.ipv4.conf.all.route_localnet=1", "net.bridge.bridge-nf-call-iptables=1", "net.bridge.bridge-nf-call-ip6tables=1",
     )  # fmt: skip
-    # A browser or a test on this machine reaches Services and Pods by their addresses; the routes go with the link.
+    # A browser on this machine reaches Services and Pods by their addresses, as NetworkPolicies let it; the routes go with the link.
     for network in (paths.SERVICE_NETWORK, paths.POD_NETWORK):
         run("ip", "route", "replace", network, "via", paths.NODE_ADDRESS, "dev", paths.HOST_LINK)
 
@@ -213,6 +230,28 @@ def _kubelet(archives: Sequence[Path]) -> None:
     wait_for("the node is registered", registered, 60)
     kubectl("wait", "--for=condition=Ready", f"node/{paths.NODE}", "--timeout=90s")
     say("node: Ready")
+
+
+def _network_policies() -> None:
+    """Enforced before there is a Pod, by kube-router's controller, which writes iptables' rules and their sets."""
+    inside = ("nsenter", f"--net={processes.NETNS_FILE}")
+    # Pods have no IPv6 but the addresses of their links, which no NetworkPolicy knows.
+    for rule in ("-P FORWARD DROP", "-A INPUT -i lo -j ACCEPT", "-P INPUT DROP"):
+        run(*inside, "ip6tables", *rule.split())
+    processes.start(
+        "netpol",
+        [
+            BIN / "netpol", f"--kubeconfig={paths.KUBECONFIG}", f"--node={paths.NODE}",
+            f"--services={paths.SERVICE_NETWORK}",
+        ],
+    )  # fmt: skip
+
+    def enforced() -> bool:
+        processes.require_alive("netpol")
+        return answers(NETPOL_HEALTH)
+
+    wait_for("NetworkPolicies are enforced", enforced, 60)
+    say("NetworkPolicies: enforced")
 
 
 def _first_objects() -> None:

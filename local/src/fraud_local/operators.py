@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from fraud_local import crds, node, paths, processes
-from fraud_local.shell import CommandError, main, run, say, wait_for
+from fraud_local.shell import main, say, wait_for
 
 KSERVE_NAMESPACE = "kserve"
 KSERVE_PORT = 9443
@@ -150,33 +150,12 @@ def kserve() -> None:
 
 def _kserve_ready() -> bool:
     processes.require_alive("kserve")
-    return _answers("http://127.0.0.1:18091/readyz")
+    return node.answers("http://127.0.0.1:18091/readyz")
 
 
 def _kuberay_ready() -> bool:
     processes.require_alive("kuberay")
-    return _answers("http://127.0.0.1:18082/readyz")
-
-
-def _answers(url: str) -> bool:
-    """Whether a host process inside the node's network answers 200."""
-    code = "import sys, urllib.request as u; sys.exit(u.urlopen(sys.argv[1], timeout=2).status != 200)"
-    command = [
-        "nsenter",
-        f"--net={processes.NETNS_FILE}",
-        "env",
-        "no_proxy=*",
-        sys.executable,
-        "-S",
-        "-c",
-        code,
-        url,
-    ]
-    try:
-        run(*command)
-    except CommandError:  # not up yet; wait_for says so in the end
-        return False
-    return True
+    return node.answers("http://127.0.0.1:18082/readyz")
 
 
 def _apply(objects: list[dict[str, Any]]) -> None:

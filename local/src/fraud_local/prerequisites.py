@@ -28,6 +28,7 @@ APT_PACKAGES = {
     "runc": "runc",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "iptables": "iptables",
+    "ipset": "ipset",
     "nft": "nftables",
     "conntrack": "conntrack",
     "ip": "iproute2",
@@ -63,6 +64,7 @@ class Machine:
     filesystems: frozenset[str]
     namespaces: frozenset[str]
     cgroups: frozenset[str]
+    bridge_filter: bool
     disk_gib: float
     memory_gib: float
     go: tuple[int, int] | None
@@ -103,6 +105,12 @@ def _kernel(machine: Machine) -> list[Missing]:
     missing = []
     if "overlay" not in machine.filesystems:
         missing.append(Missing("the overlay filesystem", "modprobe overlay"))
+    if not machine.bridge_filter:
+        missing.append(
+            Missing(
+                "br_netfilter in the kernel, by which NetworkPolicies are enforced", "modprobe br_netfilter"
+            )
+        )
     for kind in ("net", "mnt", "pid", "ipc", "uts"):
         if kind not in machine.namespaces:
             missing.append(
@@ -205,6 +213,7 @@ def inspect(built: bool) -> Machine:
         filesystems=_filesystems(),
         namespaces=frozenset(entry.name for entry in _entries("/proc/self/ns")),
         cgroups=_cgroups(),
+        bridge_filter=_bridge_filter(),
         disk_gib=_free_disk() / 2**30,
         memory_gib=_memory() / 2**30,
         go=_go(),
@@ -229,13 +238,21 @@ def _entries(folder: str) -> list[Path]:
     return list(path.iterdir()) if path.is_dir() else []
 
 
+def _load(module: str) -> None:
+    if os.geteuid() == 0 and shutil.which("modprobe"):
+        subprocess.run(["modprobe", module], check=False, capture_output=True)
+
+
+def _bridge_filter() -> bool:
+    setting = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if not setting.exists():
+        _load("br_netfilter")
+    return setting.exists()
+
+
 def _filesystems() -> frozenset[str]:
-    if (
-        "overlay" not in Path("/proc/filesystems").read_text()
-        and os.geteuid() == 0
-        and shutil.which("modprobe")
-    ):
-        subprocess.run(["modprobe", "overlay"], check=False, capture_output=True)
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        _load("overlay")
     return frozenset(
         line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines() if line.strip()
     )
