@@ -65,6 +65,10 @@ test-chaos: envs programs ## The demo with every process killed in turn (13 minu
 test-broker: envs programs ## The broker killed 30 times under the worker's transactions (12 minutes); ROUNDS=3 for fewer
 	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
 
+.PHONY: test-network
+test-network: env-operator ## Who reaches whom on the cluster of a demo that runs, tried from Pods in everybody's place (a minute)
+	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run network
+
 .PHONY: test-kind
 test-kind: env-operator ## The README's commands on kind, from an empty Docker host to a decision
 	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run kind

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from fraud_local import cluster, paths
-from fraud_testing import pages
+from fraud_local.demo.kubectl import Kubectl
+from fraud_testing import pages, probes
 from fraud_testing.required import require
 
 ENVIRON = {
@@ -68,6 +69,14 @@ def test_dead_letters_are_listed(readme: str) -> None:
 def test_stores_are_rebuilt(readme: str) -> None:
     """The page on stores writes each store anew from the topics, beside its sink."""
     page("docs/stores.md")
+
+
+def test_only_the_tables_ways_are_open(readme: str) -> None:
+    """From Pods in everybody's place, each line of the page on security is open, and nothing else is."""
+    kube = Kubectl(paths.KUBECONFIG, paths.NODE_BIN)
+    tried, wrong = probes.differing(kube, "rules", "payments")
+    assert wrong == []
+    assert tried > 1000
 
 
 def test_upgrade_and_removal_run_and_leave_nothing(readme: str) -> None:

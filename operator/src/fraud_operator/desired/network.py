@@ -23,7 +23,7 @@ from fraud_operator.objects import Json
 
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 # Of the operators' Pods, as their projects' charts label them.
-_ENGINE_LABELS: Final = {
+ENGINE_LABELS: Final = {
     Outside.FLINK_OPERATOR: {"app.kubernetes.io/name": "flink-kubernetes-operator"},
     Outside.RAY_OPERATOR: {"app.kubernetes.io/name": "kuberay-operator"},
 }
@@ -99,7 +99,7 @@ def _others(detector: Detector, party: Part | Outside) -> list[Json]:
         case Outside.FLINK_OPERATOR | Outside.RAY_OPERATOR:
             flink = party is Outside.FLINK_OPERATOR
             namespace = network.flink_operator if flink else network.ray_operator
-            return [{**_namespace(namespace), "podSelector": {"matchLabels": dict(_ENGINE_LABELS[party])}}]
+            return [{**_namespace(namespace), "podSelector": {"matchLabels": dict(ENGINE_LABELS[party])}}]
         case _:
             raise ValueError(f"{party} connects to no Pod of a detector")
 
