@@ -34,7 +34,7 @@ PORTS: Final = sorted(
 SECONDS: Final = 60
 _LISTEN: Final = """
 import json, socket, sys, time
-kept = [socket.create_server(("", port), backlog=200) for port in json.loads(sys.argv[1])]
+kept = [socket.create_server(("", port), backlog=1000) for port in json.loads(sys.argv[1])]
 time.sleep(900)
 """
 _KNOCK: Final = """
