@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.clients import API_KEY, ClientAccess, ClientsDocument, hash_key
 from fraud_operator import training
-from fraud_operator.desired.child import Wanted
+from fraud_operator.desired.child import ClientKeys, Wanted
 from fraud_operator.desired.children import build_children
+from fraud_operator.desired.documents import secret_data
 from fraud_operator.detector import Detector, check
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutState
@@ -31,7 +33,7 @@ PLATFORM = Platform(
         redis_url="redis://r:6379/0", postgres_dsn="postgresql://p/d", mlflow_tracking_uri="http://m:5000"
     ),
 )
-KEYS = {"TOKEN_KEY": "00", "DEAD_LETTER_KEY": "key", "API_KEY": "api"}
+KEYS = {"TOKEN_KEY": "00", "DEAD_LETTER_KEY": "key"}
 
 
 class _Plain(yaml.SafeDumper):
@@ -48,6 +50,22 @@ def detector(case: str) -> tuple[Detector, dict[str, Any]]:
     return Detector.parse(body, PLATFORM), facts
 
 
+def clients_of(parsed: Detector) -> ClientKeys:
+    """As of a detector whose clients each have one key, in the Secret that the operator makes."""
+    access = [
+        ClientAccess(
+            name=client.name,
+            scopes=tuple(client.scopes),
+            hashes=(hash_key(client.name.encode()),),
+            requests_per_second=client.requests_per_second,
+        )
+        for client in parsed.spec.clients
+    ]
+    own = [client.name for client in parsed.spec.clients if client.secret_ref is None]
+    made = {name: secret_data({API_KEY: name}) for name in own}
+    return ClientKeys(ClientsDocument(clients=tuple(access)), made)
+
+
 def children(case: str) -> list[dict[str, Any]]:
     parsed, facts = detector(case)
     state = RolloutState.model_validate(facts["state"])
@@ -58,6 +76,7 @@ def children(case: str) -> list[dict[str, Any]]:
         keys=KEYS if facts["fresh"] else None,
         storage_keys="5a1dedca11ed",
         stores={"REDIS_URL": "redis://own@r:6379/0", "POSTGRES_DSN": "postgresql://own@p/d"},
+        clients=clients_of(parsed),
     )
     return [child.body for child in build_children(parsed, wanted)]
 

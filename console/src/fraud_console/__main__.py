@@ -7,11 +7,14 @@ import os
 from typing import Final
 
 import uvicorn
+from prometheus_client import CollectorRegistry
 
 from fraud_console.app import Console
 from fraud_console.ledger import Ledger
 from fraud_contracts import log
 from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, POSTGRES_DSN, load_config
+from fraud_process.access import mounted_keys
+from fraud_process.instruments import Instruments
 from fraud_process.store_address import store_address
 from fraud_process.uvicorn_server import LeavingServer
 
@@ -35,7 +38,8 @@ def main() -> None:
     log.setup()
     identity = load_config().identity
     ledger = Ledger(store_address(POSTGRES_DSN), identity.database_schema)
-    console = Console(ledger, os.environ["API_KEY"], str(identity))
+    instruments = Instruments(CollectorRegistry(), detector=str(identity))
+    console = Console(ledger, mounted_keys(instruments), instruments)
     asyncio.run(serve(console))
 
 

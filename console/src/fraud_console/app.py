@@ -1,8 +1,7 @@
-"""The console's HTTP side: a page without data in it, and an API that asks for the detector's API key."""
+"""The console's HTTP side: a page without data in it, and an API that asks for a key with the scope Read."""
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 import time
@@ -11,7 +10,7 @@ from importlib import resources
 from typing import Any, Final
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,13 +18,17 @@ from starlette.routing import Route
 
 from fraud_console.ledger import Ledger
 from fraud_contracts import metrics
-from fraud_contracts.errors import EventError, NotReadyError, StoreError
+from fraud_contracts.detector_clients import Scope
+from fraud_contracts.errors import AccessError, EventError, NotReadyError, StoreError
 from fraud_contracts.event_values import identifier
+from fraud_process.access import KeyCheck, KeyState
 from fraud_process.instruments import Instruments
 
 log = logging.getLogger(__name__)
 
 MAX_LIMIT: Final = 200
+# After which a caller may ask again while the ledger is away.
+RETRY_SECONDS: Final = 5
 NEWEST: Final = (2**62, "")
 
 # What comes from transactions is foreign text: the page sets it as text only, and no script or style but ours runs.
@@ -45,13 +48,9 @@ Answer = tuple[int, Any]
 
 
 class Console:
-    def __init__(self, ledger: Ledger, api_key: str, detector: str) -> None:
-        if not api_key:
-            raise ValueError("API_KEY is empty: the console would be open to everyone")
-        self._ledger, self._key, self._detector = ledger, api_key.encode(), detector
+    def __init__(self, ledger: Ledger, keys: KeyCheck, instruments: Instruments) -> None:
+        self._ledger, self._keys, self._instruments = ledger, keys, instruments
         self.closing = False
-        self.registry = CollectorRegistry()
-        self._instruments = Instruments(self.registry, detector=detector)
         self._instruments.show(metrics.CONSOLE_REQUESTS, metrics.CONSOLE_SECONDS)
 
     def close(self) -> None:
@@ -98,6 +97,8 @@ class Console:
         if self.closing:
             return Response("closing\n", 503)
         try:
+            if self._keys.state is KeyState.MISSING:
+                raise NotReadyError("ClientsMissing", "the file of the clients' keys was never readable")
             self._ledger.check()
         except (StoreError, NotReadyError) as error:
             log.warning("not ready", extra={"data": {"error": str(error)}})
@@ -105,25 +106,29 @@ class Console:
         return Response("ok\n")
 
     def metrics(self, _: Request) -> Response:
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self._instruments.registry), media_type=CONTENT_TYPE_LATEST)
 
     def _api(self, route: str, endpoint: Callable[[Request], Answer]) -> Callable[[Request], Response]:
         """A synchronous endpoint, which Starlette runs on a thread: it waits for PostgreSQL."""
 
         def answer(request: Request) -> Response:
             began = time.perf_counter()
-            status, body = self._authenticated(request, endpoint)
+            retry_after: int | None = RETRY_SECONDS
+            try:
+                self._keys.admit(request.headers.get("x-api-key", "").encode("latin-1"), Scope.READ)
+                status, body = self._answered(request, endpoint)
+            except AccessError as error:
+                status, body = _problem(error.status, error.code, error.message)
+                retry_after = error.retry_after
             self._instruments(metrics.CONSOLE_SECONDS, route=route).observe(time.perf_counter() - began)
             self._instruments(metrics.CONSOLE_REQUESTS, route=route, status=str(status)).inc()
-            headers = {**_HEADERS, "Retry-After": "5"} if status == 503 else _HEADERS
+            headers = {**_HEADERS, "Retry-After": str(retry_after)} if status in (429, 503) else _HEADERS
             return Response(_json(body), status, headers, "application/json")
 
         return answer
 
-    def _authenticated(self, request: Request, endpoint: Callable[[Request], Answer]) -> Answer:
-        api_key = request.headers.get("x-api-key", "").encode()
-        if not hmac.compare_digest(api_key, self._key):
-            return _problem(401, "unauthorized", "give the detector's API key in X-API-Key")
+    @staticmethod
+    def _answered(request: Request, endpoint: Callable[[Request], Answer]) -> Answer:
         try:
             return endpoint(request)
         except NotReadyError as error:

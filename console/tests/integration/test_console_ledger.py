@@ -16,21 +16,24 @@ import psycopg
 import pytest
 from starlette.testclient import TestClient
 
-from fraud_console.app import Console
 from fraud_console.ledger import Ledger
+from fraud_contracts.clients import CLIENTS_ENV
 from fraud_contracts.config import HTTP_PORT_ENV
+from fraud_contracts.detector_clients import Scope
 from fraud_process.store_address import StoreAddress
 from fraud_sinks.database import migrate
 from fraud_testing import postgres
+from fraud_testing.consoles import console
 from fraud_testing.detectors import detector, write
 from fraud_testing.kafka import free_port, wait_for
 from fraud_testing.proxy import Fault, proxy
 from fraud_testing.required import require
-from fraud_testing.serving import Process
+from fraud_testing.serving import Process, access, write_clients
 
 pytestmark = pytest.mark.integration
 SCHEMA = "fraud_tests_console"
 KEY = {"X-API-Key": "secret"}
+ANALYSTS = access("analysts", "secret", scopes=[Scope.READ])
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +51,9 @@ def running(server: postgres.Server) -> postgres.Server:
     return server
 
 
-def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server) -> None:
+def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server, tmp_path: Path) -> None:
     """Before the tables exist: not ready. Then alerts newest first, in pages without gap or repeat, and whole decisions."""
-    client = TestClient(Console(Ledger(StoreAddress(server.dsn), SCHEMA), "secret", "tests.console").app())
+    client = TestClient(console(Ledger(StoreAddress(server.dsn), SCHEMA), tmp_path, ANALYSTS).app())
     assert client.get("/readyz").status_code == 503
     assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "not_ready"
     migrate(server.dsn, SCHEMA)
@@ -118,7 +121,7 @@ def test_alerts_and_transactions_come_from_the_ledger(server: postgres.Server) -
     assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "ledger_unavailable"
 
 
-def test_a_record_with_a_number_of_any_size_is_shown(running: postgres.Server) -> None:
+def test_a_record_with_a_number_of_any_size_is_shown(running: postgres.Server, tmp_path: Path) -> None:
     """PostgreSQL keeps it as it is; neither its transaction nor the page of alerts fails over it."""
     migrate(running.dsn, SCHEMA)
     big = 10**30
@@ -129,17 +132,19 @@ def test_a_record_with_a_number_of_any_size_is_shown(running: postgres.Server) -
             'INSERT INTO decisions (id, content, record, topic, partition, "offset") VALUES (%s, %s, %s, %s, 0, 99)',
             ("big", b"", json.dumps(record), "t"),
         )
-    client = TestClient(Console(Ledger(StoreAddress(running.dsn), SCHEMA), "secret", "tests.console").app())
+    client = TestClient(console(Ledger(StoreAddress(running.dsn), SCHEMA), tmp_path, ANALYSTS).app())
     assert client.get("/api/alerts", headers=KEY).json()["alerts"][0]["reasons"] == [{"code": big}]
     assert client.get("/api/transactions/big", headers=KEY).json()["decision"] == record
 
 
-def test_a_database_that_is_silent_or_gone_costs_a_bounded_wait(running: postgres.Server) -> None:
+def test_a_database_that_is_silent_or_gone_costs_a_bounded_wait(
+    running: postgres.Server, tmp_path: Path
+) -> None:
     """503 with a code, in time, however many ask; when it is back, so are the answers."""
     migrate(running.dsn, SCHEMA)
     with proxy(free_port(), running.port) as between:
         ledger = Ledger(StoreAddress(running.dsn.replace(str(running.port), str(between.port))), SCHEMA)
-        client = TestClient(Console(ledger, "secret", "tests.console").app())
+        client = TestClient(console(ledger, tmp_path, ANALYSTS).app())
         assert client.get("/api/alerts", headers=KEY).status_code == 200
         for fault in (Fault.STALL, Fault.CUT):
             between.set(fault)
@@ -159,7 +164,11 @@ def test_sigterm_ends_it_cleanly(running: postgres.Server, tmp_path: Path) -> No
     """Unready first, still answering; then the process exits with 0."""
     config = detector("127.0.0.1:1")
     migrate(running.dsn, config.identity.database_schema)
-    environ = {"FRAUD_CONFIG": str(write(config, tmp_path)), "POSTGRES_DSN": running.dsn, "API_KEY": "secret"}
+    environ = {
+        "FRAUD_CONFIG": str(write(config, tmp_path)),
+        CLIENTS_ENV: str(write_clients(tmp_path, ANALYSTS)),
+        "POSTGRES_DSN": running.dsn,
+    }
     process = Process("fraud_console", tmp_path, environ)
     environ[HTTP_PORT_ENV] = str(process.port)
     process.start()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from fraud_console.app import NEWEST, Console
+from fraud_console.app import NEWEST
+from fraud_contracts.clients import CLIENTS_KEY
+from fraud_contracts.detector_clients import Scope
 from fraud_contracts.errors import NotReadyError, StoreError
+from fraud_testing.consoles import console
+from fraud_testing.serving import access
 
 KEY = {"X-API-Key": "secret"}
+ANALYSTS = access("analysts", "secret", scopes=[Scope.READ])
+PAYMENTS = access("payments", "pays", scopes=[Scope.DECIDE, Scope.LABEL])
+ADMIN = access("admin", "all", scopes=[Scope.ADMIN], requests_per_second=1)
 NASTY = "<img src=x onerror=alert(1)>/'\"&"
 
 
@@ -42,8 +50,8 @@ def ledger() -> Memory:
 
 
 @pytest.fixture
-def client(ledger: Memory) -> TestClient:
-    return TestClient(Console(ledger, "secret", "tests.cards").app())  # type: ignore[arg-type]  # a fake
+def client(ledger: Memory, tmp_path: Path) -> TestClient:
+    return TestClient(console(ledger, tmp_path, ANALYSTS, PAYMENTS, ADMIN).app())
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "other"}, {"X-API-Key": ""}])
@@ -51,17 +59,36 @@ def client(ledger: Memory) -> TestClient:
 def test_the_api_asks_for_the_key(
     client: TestClient, ledger: Memory, path: str, headers: dict[str, str]
 ) -> None:
-    """Without the detector's key nothing is read from the ledger."""
+    """Without a client's key nothing is read from the ledger."""
     answer = client.get(path, headers=headers)
     assert answer.status_code == 401
-    assert answer.json()["error"]["code"] == "unauthorized"
+    assert answer.json()["error"]["code"] == "unauthenticated"
     assert ledger.asked == []
 
 
-def test_an_empty_key_is_refused_at_the_start(ledger: Memory) -> None:
-    """A forgotten secret must not open the console to everyone."""
-    with pytest.raises(ValueError, match="API_KEY"):
-        Console(ledger, "", "tests.cards")  # type: ignore[arg-type]  # a fake
+def test_a_payment_systems_key_reads_nothing(client: TestClient, ledger: Memory) -> None:
+    """The console asks for Read; the answer names the scope that lacks."""
+    answer = client.get("/api/alerts", headers={"X-API-Key": "pays"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+    assert "Read" in answer.json()["error"]["message"]
+    assert ledger.asked == []
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_ask_again(client: TestClient) -> None:
+    """Past the client's limit: 429 with Retry-After; Admin reads, too."""
+    answers = [client.get("/api/alerts", headers={"X-API-Key": "all"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert answers[1].json()["error"]["code"] == "rate_limited"
+    assert answers[1].headers["Retry-After"] == "1"
+
+
+def test_a_console_without_clients_lets_nobody_in(ledger: Memory, tmp_path: Path) -> None:
+    """A file that was never there must not open it to everyone: it isn't ready, and every key is wrong."""
+    app = console(ledger, tmp_path, ANALYSTS)
+    (tmp_path / CLIENTS_KEY).unlink()
+    client = TestClient(app.app())
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/api/alerts", headers=KEY).status_code == 401
 
 
 def test_alerts_are_paged_by_the_last_one(client: TestClient, ledger: Memory) -> None:

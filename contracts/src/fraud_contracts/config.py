@@ -24,7 +24,7 @@ CONFIG_KEY: Final = "detector.json"
 RELEASE_ENV: Final = "FRAUD_RELEASE"
 RELEASE_PATH: Final = "/etc/fraud/release/release.json"
 RELEASE_KEY: Final = "release.json"
-SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY", "API_KEY")
+SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY")
 # The stores' addresses with their logins: files in a folder, each by its key's name, since they change while a process runs.
 REDIS_URL: Final = "REDIS_URL"
 POSTGRES_DSN: Final = "POSTGRES_DSN"

@@ -12,6 +12,7 @@ from typing import Any
 
 from fraud_contracts import names
 from fraud_contracts.detector import NAME_RULES, DetectorSpec, dump
+from fraud_contracts.detector_clients import default_clients
 from fraud_contracts.detector_event import Labels
 from fraud_contracts.detector_model import Rollout
 from fraud_contracts.detector_status import DetectorStatus
@@ -40,6 +41,7 @@ _LIST_DEFAULTS: dict[tuple[str, ...], Any] = {
     ("rollout", "steps"): dump(Rollout())["steps"],
     ("model",): {"train": {}},
     ("kafka",): {"managed": {}},
+    ("clients",): [dump(client) for client in default_clients()],
 }
 
 

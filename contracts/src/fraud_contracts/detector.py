@@ -12,17 +12,12 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from fraud_contracts import names
-from fraud_contracts.detector_base import BY_NAME, Spec, rule, rules, text
+from fraud_contracts.detector_base import BY_NAME, SecretRef, Spec, rule, rules, text
+from fraud_contracts.detector_clients import Client, default_clients
 from fraud_contracts.detector_event import Entity, EventSpec, Features, Labels
 from fraud_contracts.detector_model import Model, Rollout, Train
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.feature_kinds import OF_ANY_VALUE, cel_is_one_of
-
-
-class SecretRef(Spec):
-    """A Secret in the detector's namespace."""
-
-    name: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Name of the Secret.")
 
 
 class ManagedKafka(Spec):
@@ -200,6 +195,12 @@ class DetectorSpec(Spec):
     kafka: Kafka = Field(default_factory=lambda: Kafka(managed=ManagedKafka()))
     storage: Storage | None = None
     stores: Stores = Field(default_factory=Stores)
+    clients: list[Client] = Field(
+        default_factory=default_clients,
+        max_length=20,
+        description="Who may call the decision service and the console; nobody where the list is empty.",
+        json_schema_extra=BY_NAME,
+    )
     components: list[ComponentOverride] = Field(
         default_factory=list,
         max_length=9,
@@ -208,7 +209,7 @@ class DetectorSpec(Spec):
     )
     deletion_policy: DeletionPolicy = Field(
         DeletionPolicy.RETAIN,
-        description="Whether managed Kafka, the keys and the releases stay when the detector is deleted (Retain) or go (Delete).",
+        description="Whether managed Kafka, the keys, the clients' Secrets and the releases stay when the detector is deleted (Retain) or go (Delete).",
     )
     paused: bool = Field(
         False, description="While true nothing is changed but a model version taken back; status goes on."

@@ -42,3 +42,9 @@ Duration = Annotated[
     str, text(durations.PATTERN, "write a positive number and ms, s, m, h or d, as in 5m", 12)
 ]
 BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+
+class SecretRef(Spec):
+    """A Secret in the detector's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)] = Field(description="Name of the Secret.")

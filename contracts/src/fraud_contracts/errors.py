@@ -4,7 +4,11 @@ FraudError
 ├── EventError            a record that can't become a canonical event: code, field, message
 ├── SpecError             a custom resource that the schema let pass but that can't be built: path, message
 ├── NotReadyError         not there yet: reason, message
-└── StoreError            a store answered with an error or not in time: store
+├── StoreError            a store answered with an error or not in time: store
+└── AccessError           a request that isn't answered because of its key: status, code, message, retry_after
+    ├── UnauthenticatedError  401  the key is missing or nobody's
+    ├── ForbiddenError        403  the key doesn't open what was asked for
+    └── RateLimitedError      429  the key asks more often than its client may
 """
 
 from __future__ import annotations
@@ -46,6 +50,14 @@ class Degraded(StrEnum):
     OTHER_FEATURE_SET = "other_feature_set"
 
 
+class Access(StrEnum):
+    """Why a key isn't let in. The values are public: answers of service and console, and metrics, carry them."""
+
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
+
+
 class FraudError(Exception):
     """Base of the platform's own errors."""
 
@@ -82,3 +94,30 @@ class StoreError(FraudError):
     def __init__(self, store: str, message: str) -> None:
         super().__init__(f"{store}: {message}")
         self.store, self.message = store, message
+
+
+class AccessError(FraudError):
+    """``status`` is HTTP's; ``retry_after`` in seconds, where the same request may be sent again."""
+
+    def __init__(self, status: int, code: Access, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after = status, code, message, retry_after
+
+
+class UnauthenticatedError(AccessError):
+    def __init__(self) -> None:
+        super().__init__(401, Access.UNAUTHENTICATED, "X-API-Key is missing or wrong")
+
+
+class ForbiddenError(AccessError):
+    def __init__(self, client: str, scope: str) -> None:
+        message = f"this key of the client {client!r} doesn't have the scope {scope}"
+        super().__init__(403, Access.FORBIDDEN, message)
+        self.client, self.scope = client, scope
+
+
+class RateLimitedError(AccessError):
+    def __init__(self, client: str, per_second: int, retry_after: int) -> None:
+        message = f"the client {client!r} may send {per_second} requests a second with this key"
+        super().__init__(429, Access.RATE_LIMITED, message, retry_after)
+        self.client = client

@@ -44,6 +44,17 @@ DEGRADED: Final = Metric(
 REFUSED: Final = Metric(
     "fraud_requests_refused_total", "Requests refused, by reason.", labels=("detector", "reason")
 )
+CLIENT_REQUESTS: Final = Metric(
+    "fraud_client_requests_total",
+    "Requests with a client's key, to the decision service and the console: admitted, forbidden, rate_limited.",
+    labels=("detector", "client", "result"),
+)
+CLIENTS_STALE: Final = Metric(
+    "fraud_clients_stale",
+    "1 while the file of the clients' keys can't be read, so that the keys read last go on holding.",
+    "gauge",
+    ("detector",),
+)
 REPEATS: Final = Metric(
     "fraud_repeats_total", "Ids seen again with the same body.", labels=("detector", "door")
 )

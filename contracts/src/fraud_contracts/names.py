@@ -245,8 +245,18 @@ def config(detector: str) -> str:
 
 
 def keys(detector: str) -> str:
-    """Secret with TOKEN_KEY, DEAD_LETTER_KEY and API_KEY."""
+    """Secret with TOKEN_KEY and DEAD_LETTER_KEY; of a detector from before there were clients also its API_KEY."""
     return f"{detector}-keys"
+
+
+def client(detector: str, client: str) -> str:
+    """Secret with the keys of a client of the API, where its spec names no other."""
+    return f"{detector}-client-{client}"
+
+
+def clients(detector: str) -> str:
+    """Secret with the hashes of all clients' keys, which decision service and console mount."""
+    return f"{detector}-clients"
 
 
 def stores(detector: str) -> str:

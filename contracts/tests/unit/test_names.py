@@ -29,6 +29,7 @@ DNS = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
         ("ConfigMap", names.release(LONGEST, "abcdef01")),
         ("ConfigMap", names.config(LONGEST)),
         ("Secret", names.keys(LONGEST)),
+        ("Secret", names.client(LONGEST, LONGEST)),
     ],
 )
 def test_the_longest_detector_name_gives_children_within_their_kinds_limit(kind: str, name: str) -> None:

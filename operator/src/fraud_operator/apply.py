@@ -19,7 +19,7 @@ from fraud_contracts.child_kinds import BY_KIND, Kind
 from fraud_operator.desired.child import Child
 from fraud_operator.kube import ApiError, ConflictError, Kube, UnknownKindError, UnreachableError
 from fraud_operator.objects import ChildKey, Json
-from fraud_operator.ownership import applied_no_more, is_ours
+from fraud_operator.ownership import applied_no_more, is_of_another, is_ours
 
 # (kind, namespace, name) of any object.
 ObjectKey = tuple[str, str, str]
@@ -189,8 +189,8 @@ def _may_write(child: Child, live: Json) -> bool:
     """Whether an object that has a child's name is ours to write.
 
     It is if this detector made it, or an earlier one of the same name that left it: our field manager has an
-    entry in it, even where someone took our labels off. Keys and pointer are always ours: a person may put them
-    back from a backup, which leaves no such proof.
+    entry in it, even where someone took our labels off. Keys and pointer are always ours, and so is a client's Secret that is
+    no other detector's: a person may put them back from a backup, which leaves no such proof.
     """
     labels = child.body["metadata"]["labels"]
     detector = labels[names.DETECTOR_LABEL]
@@ -199,12 +199,14 @@ def _may_write(child: Child, live: Json) -> bool:
         ("ConfigMap", names.release_pointer(detector)),
     ):
         return True
-    meta = live["metadata"]
-    of = (meta.get("labels") or {}).get(names.DETECTOR_LABEL, detector)
-    return is_ours(live, labels[names.UID_LABEL]) or (
-        of == detector
-        and any(entry.get("manager") == names.FIELD_MANAGER for entry in meta.get("managedFields") or [])
-    )
+    if is_ours(live, labels[names.UID_LABEL]):
+        return True
+    if is_of_another(live, detector):
+        return False
+    if child.kind == "Secret" and child.name.startswith(names.client(detector, "")):
+        return True
+    entries = live["metadata"].get("managedFields") or []
+    return any(entry.get("manager") == names.FIELD_MANAGER for entry in entries)
 
 
 def _metadata_only(body: Json) -> Json:

@@ -28,7 +28,7 @@ from fraud_contracts import object_store
 from fraud_operator.detector import Detector
 from fraud_operator.facts import StorageFact
 from fraud_operator.objects import Json
-from fraud_operator.references import SecretReference, lacking_in
+from fraud_operator.references import NOT_IN_A_HEADER, SecretReference, lacking_in
 from fraud_operator.storage import FIELD, SECRET_FIELD
 
 LOG: Final = logging.getLogger(__name__)
@@ -44,7 +44,6 @@ FIRST_RETRY: Final = 10.0
 LONGEST_RETRY: Final = 60.0
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
-_NOT_IN_A_HEADER: Final = re.compile(r"[^!-~]")
 _DENIED: Final = ("401", "403")
 # What stores say of a key's id that they don't know, under whichever status.
 _UNKNOWN_KEY: Final = re.compile("AccessKey|User")
@@ -127,7 +126,7 @@ def bucket_of(detector: Detector, secret: Json | None) -> Bucket | StorageFact:
 def _broken_value(values: Mapping[str, str], where: str, again: str = "") -> StorageFact | None:
     """Of the first value that no header of a request may hold; the Pods' clients would fail over it as the operator's does."""
     for key, value in sorted(values.items()):
-        if _NOT_IN_A_HEADER.search(value):
+        if NOT_IN_A_HEADER.search(value):
             remedy = f"put it in without one, as printf and not echo writes it {again}".strip()
             what = f"{key} has a line break, a space or another character that no key has"
             return StorageFact(False, "SecretKeyBroken", f"{where}: {what}: {remedy}")

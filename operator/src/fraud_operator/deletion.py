@@ -29,7 +29,7 @@ TROUBLE_MS: Final = 600_000
 TOPIC_FINALIZER: Final = "strimzi.io/topic-operator"
 FOREGROUND: Final = "foregroundDeletion"
 ORPHAN: Final = "orphan"
-# What Retain keeps beside the topics and two Secrets, in the order in which Delete takes it.
+# What Retain keeps beside the topics and the Secrets, in the order in which Delete takes it.
 _KEPT_KINDS: Final = ("Kafka", "KafkaNodePool", "ConfigMap")
 
 EventPoster = Callable[[str, str, bool], None]
@@ -226,11 +226,13 @@ class Removal:
                         raise
 
     def _kept_secrets(self) -> list[Json]:
-        """The keys, and what the brokers' images are pulled with: those of both that are there and ours."""
+        """The keys, the clients', and what the brokers' images are pulled with: those that are there and ours."""
         name, uid = str(self.body["metadata"]["name"]), str(self.body["metadata"]["uid"])
+        own = [one for one in self.body["spec"].get("clients") or [] if "secretRef" not in one]
+        clients = [names.client(name, one["name"]) for one in own]
         secrets = [
             self.kube.get(SECRET, self._namespace, secret)
-            for secret in (names.keys(name), names.pull_secret(name))
+            for secret in (names.keys(name), names.pull_secret(name), *clients)
         ]
         return [secret for secret in secrets if secret is not None and is_ours(secret, uid)]
 

@@ -20,9 +20,10 @@ from fraud_contracts.detector import (
     ComponentOverride,
     DeletionPolicy,
     DetectorSpec,
-    SecretRef,
     parse_spec,
 )
+from fraud_contracts.detector_base import SecretRef
+from fraud_contracts.detector_clients import Client
 from fraud_contracts.errors import SpecError
 from fraud_contracts.names import Identity
 from fraud_contracts.rule_names import RuleError
@@ -34,7 +35,7 @@ from fraud_operator.settings import Platform
 DetectorKey = tuple[str, str]
 
 # Parts of the spec that reach no data-path process through its document: a change in them must restart nothing.
-_NOT_IN_HASH: Final = ("policy", "rollout", "model", "components", "deletion_policy", "paused")
+_NOT_IN_HASH: Final = ("policy", "rollout", "model", "clients", "components", "deletion_policy", "paused")
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,10 @@ class Detector:
         settings = self.platform.storage
         return names.stores(self.name) if settings.credentials or settings.secret else None
 
+    def client_secret(self, client: Client) -> str:
+        """The Secret with a client's keys: the one that the spec names, else the operator's own."""
+        return names.client(self.name, client.name) if client.secret_ref is None else client.secret_ref.name
+
     @property
     def mlflow_uri(self) -> str:
         if self.spec.stores.mlflow is not None:
@@ -207,6 +212,12 @@ def check(detector: Detector) -> list[SpecError]:
                 "clients don't log in yet; give a listener that needs no credentials, and leave it out",
             )
         )
+    own = {make(detector.name) for make in (names.keys, names.stores, names.clients, names.pull_secret)}
+    for i, client in enumerate(spec.clients):
+        if client.secret_ref is not None and client.secret_ref.name in own:
+            path = f"spec.clients[{i}].secretRef"
+            message = f"{client.secret_ref.name} is the operator's and holds other secrets; name a Secret with API keys alone"
+            errors.append(SpecError(path, message))
     fields = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
     for i, listed in enumerate(spec.policy.lists):
         for j, entry in enumerate(listed.entries):

@@ -1,4 +1,4 @@
-"""A detector's three keys, which live in its Secret and nowhere else: how they are made, and when stored ones can be used.
+"""A detector's keys, which live in its Secret and nowhere else: how they are made, and when stored ones can be used.
 
 The release pointer has a digest of the token key, so that an operator that starts anew knows a key that isn't the detector's.
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from fraud_contracts import names
+from fraud_contracts.clients import API_KEY
 from fraud_contracts.config import SECRET_KEYS
 from fraud_contracts.tokens import key_digest
 
@@ -21,18 +22,21 @@ TOKEN_KEY_DIGEST: Final = "token-key.digest"  # noqa: S105 - the name of an entr
 
 
 def new_keys() -> dict[str, str]:
-    """Random values in the forms that their readers expect: hex, a Fernet key, a token for a header."""
+    """Random values in the forms that their readers expect: hex, a Fernet key."""
     return {
         TOKEN_KEY: secrets.token_hex(32),
         "DEAD_LETTER_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        "API_KEY": secrets.token_urlsafe(24),
     }
 
 
 def decoded_keys(values: Mapping[str, str]) -> dict[str, str] | None:
-    """A Secret's ``data`` in plain; None where one of the three is missing or the token key is no key."""
+    """A Secret's ``data`` in plain; None where one of the two is missing or the token key is no key.
+
+    Of a detector from before there were clients its API key is among them.
+    """
+    old = [API_KEY] if API_KEY in values else []
     try:
-        keys = {name: base64.b64decode(values[name]).decode() for name in SECRET_KEYS}
+        keys = {name: base64.b64decode(values[name]).decode() for name in (*SECRET_KEYS, *old)}
         return keys if len(bytes.fromhex(keys[TOKEN_KEY])) >= MIN_TOKEN_KEY_BYTES else None
     except (KeyError, ValueError):
         return None
@@ -59,7 +63,7 @@ def fault(
         return ("KeysMissing", message) if has_release else None
     keys = decoded_keys(values)
     if keys is None:
-        what = "lacks one of the three keys, or TOKEN_KEY isn't 32 random bytes in hexadecimal"
+        what = "lacks one of the two keys, or TOKEN_KEY isn't 32 random bytes in hexadecimal"
         return "KeysBroken", f"{secret} {what}: put it in"
     if recorded is not None and token_key_digest(keys) != recorded:
         message = (

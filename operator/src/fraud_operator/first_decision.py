@@ -19,6 +19,7 @@ import requests
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import DETECTOR, SECRET
+from fraud_contracts.clients import API_KEY
 from fraud_contracts.config import HTTP_PORT
 from fraud_contracts.errors import FraudError
 from fraud_operator.kube import ConflictError, Kube, UnknownKindError, load_client
@@ -29,6 +30,8 @@ ANSWER_SECONDS: Final = 60.0
 GONE_SECONDS: Final = 300.0
 PAUSE: Final = 1.0
 RULE: Final = "large"
+# Of the clients that a spec has by default the one that may ask for decisions.
+CLIENT: Final = "payments"
 
 
 class NoDecisionError(FraudError):
@@ -112,10 +115,12 @@ def wait_ready(kube: Kube, namespace: str, name: str, seconds: float = READY_SEC
 
 def decide(kube: Kube, namespace: str, name: str, url: str, seconds: float = ANSWER_SECONDS) -> Json:
     """The decision service's answer; NoDecisionError where none comes in time, or another one than the rule's."""
-    secret = kube.get(SECRET, namespace, names.keys(name))
+    secret = kube.get(SECRET, namespace, names.client(name, CLIENT))
     if secret is None:
-        raise NoDecisionError(f"the Secret {names.keys(name)} isn't there, though the detector is Ready")
-    key = base64.b64decode(secret["data"]["API_KEY"]).decode()
+        raise NoDecisionError(
+            f"the Secret {names.client(name, CLIENT)} isn't there, though the detector is Ready"
+        )
+    key = base64.b64decode(secret["data"][API_KEY]).decode()
     body = payment(int(time.time() * 1000))
     deadline = time.monotonic() + seconds
     while True:

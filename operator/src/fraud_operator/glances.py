@@ -30,8 +30,9 @@ def secrets_of(detector: Detector) -> list[str]:
     pull = [names.pull_secret(detector.name)] if detector.platform.pull_secrets else []
     named = [reference.secret for reference in secret_references(detector)]
     storage = [] if detector.storage_secret is None else [detector.storage_secret]
-    own = [names.keys(detector.name), names.stores(detector.name)]
-    return sorted({*own, *pull, *named, *storage})
+    own = [names.keys(detector.name), names.stores(detector.name), names.clients(detector.name)]
+    clients = [detector.client_secret(client) for client in detector.spec.clients]
+    return sorted({*own, *pull, *named, *storage, *clients})
 
 
 @dataclass

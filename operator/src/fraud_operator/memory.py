@@ -75,7 +75,7 @@ class DetectorMemory:
         return replace(facts, token_key=detector_keys.token_key_digest(keys)), True
 
     def _put_back(self, detector: Detector, keys: Mapping[str, str]) -> None:
-        """A new token key would match no stored profile, claim or decision; the other two may be replaced."""
+        """A new token key would match no stored profile, claim or decision; the others may be replaced."""
         LOG.warning("the keys were damaged; put back", extra={"data": {"detector": str(detector.identity)}})
         data = secret_data(keys)
         self.kube.merge(SECRET, detector.namespace, names.keys(detector.name), {"data": data})

@@ -33,6 +33,12 @@ def is_ours(child: Json, uid: str) -> bool:
     )
 
 
+def is_of_another(child: Json, detector: str) -> bool:
+    """Whether its label says that it is of another detector than that of this name."""
+    labels = child["metadata"].get("labels") or {}
+    return str(labels.get(names.DETECTOR_LABEL, detector)) != detector
+
+
 def wrote(child: Json, *path: str) -> bool:
     """Whether a field's value is the one that our field manager wrote last; another's change takes it from us."""
 

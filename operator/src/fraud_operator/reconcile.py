@@ -19,6 +19,7 @@ from fraud_operator import changes, deletion, orders, readiness, rollout, status
 from fraud_operator import detector as detectors
 from fraud_operator.adoption import Adoption
 from fraud_operator.apply import Applier, ApplyReport
+from fraud_operator.clients import Clients
 from fraud_operator.conditions import Trouble
 from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
@@ -58,6 +59,7 @@ class Reconciler:
     memory: DetectorMemory = field(init=False)
     finalizer: Finalizer = field(init=False)
     references: References = field(init=False)
+    clients: Clients = field(init=False)
     glances: Glances = field(init=False)
     adoption: Adoption = field(init=False)
     # By uid, generation and annotations of the object: the detector, and what is wrong with it.
@@ -69,6 +71,7 @@ class Reconciler:
         # What ends a detector must know how things are, not how they were a moment ago.
         self.finalizer = Finalizer(self.kube.live, self.recorder, self._take_logins)
         self.references = References(self.kube)
+        self.clients = Clients(self.kube)
         self.glances = Glances(self.kube)
         self.adoption = Adoption(self.kube, self.recorder, self.platform.namespace)
 
@@ -99,6 +102,7 @@ class Reconciler:
         holds = detector.spec.paused or bool(refused)
         facts = self.references.add(detector, self.memory.restore(detector, facts, previous))
         facts = replace(facts, orders=orders.of(body))
+        facts = self.clients.add(detector, facts, self.memory.keys(detector))
         report = ApplyReport()
         facts = (self._hold if holds else self._act)(detector, facts, report)
         self._end_streams(detector, facts, report)
@@ -173,6 +177,7 @@ class Reconciler:
             storage_keys=facts.storage.keys,
             stores=facts.stores.addresses,
             addresses=facts.addresses,
+            clients=facts.clients,
         )
         children = build_children(detector, wanted)
         waiting = [child for child in children if self._waits(child, facts)]
@@ -257,6 +262,7 @@ class Reconciler:
         self.memory.forget(namespace, name)
         self.observer.forget(namespace, name)
         self.references.forget(namespace, name)
+        self.clients.forget(namespace, name)
         self.glances.forget(namespace, name)
         self.kube.forget(DETECTOR, namespace, name)
 

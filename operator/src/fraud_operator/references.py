@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -28,6 +29,8 @@ from fraud_operator.settings import Platform
 
 # The platform's own are the same for all detectors, so one look serves them all. Nothing tells when they change.
 SHARED_MS: Final = 30_000
+# What no header of a request may hold, such as a line break.
+NOT_IN_A_HEADER: Final = re.compile(r"[^!-~]")
 DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, CHILD_KINDS, DETECTOR
+from fraud_contracts.detector_clients import default_clients
 from fraud_operator.detector import Detector
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
@@ -198,8 +199,10 @@ def test_a_settled_pass_asks_for_no_child_by_name(server: Any, kube: Kube) -> No
     listening.get = lambda kind, *key: (asked.append(f"{kind.kind} {key[-1]}"), ask(kind, *key))[1]
     reconciler.kube = reconciler.applier.kube = listening
     reconciler.reconcile(namespace, "pay")
-    wanted = ["FraudDetector pay", f"Namespace {namespace}", "Secret pay-keys", "Secret pay-stores"]
-    assert sorted(asked) == wanted
+    clients = [f"Secret pay-client-{client.name}" for client in default_clients()]
+    own = ["Secret pay-keys", "Secret pay-stores", "Secret pay-clients"]
+    wanted = ["FraudDetector pay", f"Namespace {namespace}", *own, *clients]
+    assert sorted(asked) == sorted(wanted)
 
 
 def test_what_is_foreign_is_not_read_as_ours(server: Any, kube: Kube) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, CHILD_KINDS, DETECTOR
+from fraud_contracts.detector_clients import default_clients
 from fraud_contracts.release import ModelPackage, Release
 from fraud_operator.detector_keys import new_keys
 from fraud_operator.kube import Kube
@@ -53,7 +54,9 @@ def package(version: str, slot: Any) -> ModelPackage:
 def children(kube: Kube, namespace: str, uid: str) -> dict[Key, dict[str, Any]]:
     """All of the detector's, the Secrets too; not what other controllers make of them."""
     own = dict(snapshot(kube, namespace, uid)[0])
-    for name in (names.keys("payments"), names.stores("payments")):
+    clients = [names.client("payments", client.name) for client in default_clients()]
+    own_secrets = (names.keys("payments"), names.stores("payments"), names.clients("payments"), *clients)
+    for name in own_secrets:
         secret = kube.get(BY_KIND["Secret"], namespace, name)
         if secret is not None:
             own["Secret", name] = {"kind": "Secret", **secret}
@@ -231,7 +234,8 @@ def test_each_deleted_child_comes_back(kube: Kube, operator: OperatorProcess) ->
             took[key] = time.monotonic() - moment
     after = settled(kube, "gone", uid, len(before))
     assert after.keys() == before.keys()
-    for key in (("Secret", "payments-keys"), ("ConfigMap", "payments-release")):
+    once = (("Secret", "payments-keys"), ("Secret", "payments-client-payments"))
+    for key in (*once, ("ConfigMap", "payments-release")):
         assert after[key]["data"] == before[key]["data"], key
     print(f"{len(took)} children deleted; slowest repair {max(took.values()):.1f} s")
 
@@ -247,11 +251,12 @@ def left(kube: Kube, namespace: str) -> set[Key]:
 
 
 def test_retain_leaves_the_log_the_keys_and_the_releases(kube: Kube, operator: OperatorProcess) -> None:
-    """After a deletion with Retain there are Kafka with its pool and topics, the keys and the releases, and nothing else."""
+    """After a deletion with Retain there are Kafka with its pool and topics, keys, clients' Secrets and releases, and nothing else."""
     uid = kube.create(DETECTOR, detector("kept", deletionPolicy="Retain"))["metadata"]["uid"]
     before = settled(kube, "kept", uid, 42)
     kube.delete(DETECTOR, "kept", "payments")
     kept = {key for key in before if key[0].startswith("Kafka")} | {("Secret", "payments-keys")}
+    kept |= {key for key in before if key[0] == "Secret" and key[1].startswith("payments-client-")}
     kept |= {key for key in before if key[0] == "ConfigMap" and key[1].startswith("payments-release")}
     wait_for(lambda: left(kube, "kept") == kept, 60, "only what is kept is left")
     pool = next(key for key in kept if key[0] == "KafkaNodePool")

@@ -54,6 +54,7 @@ EVENT, EXTRA, POLICY = "spec.event", "spec.features.extra", "spec.policy"
 COUNT = {"name": "mine", "entity": "customer", "aggregate": "Count", "window": "2h"}
 SUM = {"name": "mine", "entity": "customer", "aggregate": "Sum", "of": "amount", "window": "2h"}
 LIST = {"name": "bad", "field": "category", "action": "Decline"}
+CLIENTS, CLIENT = "spec.clients", {"name": "shop", "scopes": ["Decide"]}
 DURATION = "write a positive number and ms, s, m, h or d"
 
 
@@ -161,6 +162,19 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
     "sensitive id": ({f"{EVENT}.sensitive": ["transaction_id"]}, "event.id.field", "take it out of event.sensitive"),
     "unlisted label source": (
         {"spec.model.train.history.labelSource": "police"}, "model.train.history.labelSource", "name a listed one",
+    ),
+    # clients
+    "a client twice": ({CLIENTS: [CLIENT, CLIENT]}, f"{CLIENTS}[1]", "Duplicate value"),
+    "a scope twice": ({CLIENTS: [{**CLIENT, "scopes": ["Read", "Read"]}]}, f"{CLIENTS}[0].scopes[1]", "Duplicate value"),
+    "no scope": ({CLIENTS: [{**CLIENT, "scopes": []}]}, f"{CLIENTS}[0].scopes", "should have at least 1 items"),
+    "an unknown scope": (
+        {CLIENTS: [{**CLIENT, "scopes": ["Write"]}]}, f"{CLIENTS}[0].scopes[0]", '"Decide", "Label", "Read", "Admin"',
+    ),
+    "a limit of nothing": ({CLIENTS: [{**CLIENT, "requestsPerSecond": 0}]}, f"{CLIENTS}[0].requestsPerSecond", "greater than or equal to 1"),
+    "a client's name": ({CLIENTS: [{**CLIENT, "name": "Web_Shop"}]}, f"{CLIENTS}[0].name", "dashes between, as in web-shop"),
+    "a client named as a Secret of ours": ({CLIENTS: [{**CLIENT, "name": "keys"}]}, f"{CLIENTS}[0]", "give the client another one"),
+    "too many clients": (
+        {CLIENTS: [{**CLIENT, "name": f"c{i}"} for i in range(21)]}, CLIENTS, "must have at most 20 items",
     ),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ import yaml
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
+from fraud_contracts.detector_clients import default_clients
 from fraud_operator.apply import ApplyReport
 from fraud_operator.desired.documents import DOCKER_CONFIG, secret_data
 from fraud_operator.events import Recorder
@@ -146,7 +147,8 @@ def test_an_operator_that_starts_anew_writes_nothing(world: World) -> None:
     """What was applied by the process before is told by managedFields; its Secrets are all that a new one asks for."""
     world.start()
     assert world.reconcile().written == ()
-    asked = {f"{NAME}-keys", f"{NAME}-stores", f"{NAME}-pull", "cache", "registry"}
+    own = {f"{NAME}-{what}" for what in ("keys", "stores", "pull", "clients")}
+    asked = own | {f"{NAME}-client-{one.name}" for one in default_clients()} | {"cache", "registry"}
     assert {request.rpartition("/")[2] for request in world.requests} == asked
     assert all(request.startswith("GET ") for request in world.requests) and len(world.requests) == len(asked)
 
@@ -156,7 +158,7 @@ def test_a_secret_that_is_made_is_seen_at_the_next_glance(world: World) -> None:
     glance = world.reconciler.glances.look
     assert world.condition("ReferencesFound")["reason"] == "SecretMissing"
     put_secret(world.kube, world.namespace, "cache", REDIS_URL="redis://y")
-    assert glance(world.namespace, NAME) == Glance(differs=True, requests=4)
+    assert glance(world.namespace, NAME) == Glance(differs=True, requests=9)
     world.requests.clear()
     assert world.condition("ReferencesFound")["status"] == "True"
     assert [request for request in world.requests if request.startswith("GET ")] == []

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from fraud_contracts.child_kinds import DETECTOR
+from fraud_contracts.clients import API_KEY
 from fraud_operator import first_decision
 from fraud_operator.detector import Detector, check
 from fraud_operator.first_decision import NoDecisionError, run
@@ -70,7 +71,7 @@ class Server:
 
     def get(self, kind: object, namespace: str, name: str) -> dict[str, Any] | None:
         if kind is not DETECTOR:
-            return {"data": {"API_KEY": base64.b64encode(b"secret").decode()}}
+            return {"data": {API_KEY: base64.b64encode(b"secret").decode()}}
         body = self.detectors.get(name)
         if body is not None and self.states:
             body["status"] = {"conditions": self.states.pop(0) if len(self.states) > 1 else self.states[0]}

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
@@ -20,6 +19,16 @@ from fraud_operator.settings import KafkaSettings
 from fraud_testing.healthy import NOW, make_detector
 
 STORES = {"redis": {"secretRef": {"name": "cache"}}, "postgres": {"secretRef": {"name": "ledger"}}}
+# The detector's own, of which passes read all.
+OWN = [
+    "d-client-admin",
+    "d-client-analysts",
+    "d-client-labels",
+    "d-client-payments",
+    "d-clients",
+    "d-keys",
+    "d-stores",
+]
 STORAGE = {"uri": "s3://bucket/folder", "secretRef": {"name": "bucket"}}
 
 
@@ -54,12 +63,14 @@ def on(detector: Detector, **platform: Any) -> Detector:
 
 
 def test_a_pass_reads_its_own_secrets_and_those_that_the_spec_names() -> None:
-    """Keys and stores always, the copied logins where the platform has some, and each Secret of stores and storage once."""
-    assert secrets_of(make_detector()) == ["d-keys", "d-stores"]
-    assert secrets_of(on(make_detector(), pull_secrets=("registry",))) == ["d-keys", "d-pull", "d-stores"]
+    """Keys, clients and stores always, the copied logins where the platform has some, and each Secret that the spec names once."""
+    assert secrets_of(make_detector()) == OWN
+    assert secrets_of(on(make_detector(), pull_secrets=("registry",))) == sorted([*OWN, "d-pull"])
     named = {"redis": {"secretRef": {"name": "cache"}}, "postgres": {"secretRef": {"name": "cache"}}}
     detector = make_detector(stores=named, storage=STORAGE)
-    assert secrets_of(detector) == ["bucket", "cache", "d-keys", "d-stores"]
+    assert secrets_of(detector) == ["bucket", "cache", *OWN]
+    clients = [{"name": "shop", "scopes": ["Decide"], "secretRef": {"name": "shop-keys"}}]
+    assert secrets_of(make_detector(clients=clients)) == ["d-clients", "d-keys", "d-stores", "shop-keys"]
 
 
 def test_passes_ask_for_no_secret_twice(server: Server) -> None:
@@ -70,7 +81,7 @@ def test_passes_ask_for_no_secret_twice(server: Server) -> None:
     )
     references = References(server.kube)
     glances.keep(detector)
-    assert server.asked_for() == ["cache", "d-keys", "d-stores", "ledger"]
+    assert server.asked_for() == ["cache", *OWN, "ledger"]
     for _ in range(3):
         glances.keep(detector)
         lacking = references.add(detector, Facts(now=NOW)).lacking
@@ -82,7 +93,7 @@ def test_a_glance_tells_what_was_made_changed_or_deleted(server: Server) -> None
     """It differs until a pass has read what it saw, and says how many requests it cost."""
     glances, detector = Glances(server.kube), make_detector(stores=STORES)
     glances.keep(detector)
-    assert glances.look("n", "d") == Glance(differs=False, requests=4)
+    assert glances.look("n", "d") == Glance(differs=False, requests=len(OWN) + 2)
     for change in ({"cache": 5}, {"cache": 6}, {}):
         server.versions = change
         assert glances.look("n", "d").differs and glances.look("n", "d").differs
@@ -111,4 +122,4 @@ def test_a_secret_that_nobody_glances_at_any_more_is_not_kept(server: Server) ->
     assert glances.look("n", "d") == Glance(differs=False, requests=0)
     server.asked_for()
     glances.keep(first)
-    assert server.asked_for() == ["cache", names.keys("d"), names.stores("d")]
+    assert server.asked_for() == ["cache", *OWN]

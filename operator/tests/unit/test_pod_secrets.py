@@ -14,28 +14,30 @@ from fraud_testing.healthy import make_detector
 
 STORAGE: Final = set(object_store.KEYS)
 EXPECTED: Final = {
-    "decision": {"TOKEN_KEY", "API_KEY", "REDIS_URL"},
+    "decision": {"TOKEN_KEY", "REDIS_URL", "d-clients"},
     "worker": {"TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL"},
     "features": {"TOKEN_KEY", "DEAD_LETTER_KEY", *STORAGE},
     "training": {"TOKEN_KEY", "MLFLOW_TRACKING_URI", *STORAGE},
     "profile-sink": {"REDIS_URL"},
     "ledger-sink": {"POSTGRES_DSN"},
     "lake-sink": STORAGE,
-    "console": {"API_KEY", "POSTGRES_DSN"},
+    "console": {"POSTGRES_DSN", "d-clients"},
 }
 
 
 def _secret_keys(value: Any) -> set[str]:
     if isinstance(value, dict):
         own = {value["secretKeyRef"]["key"]} if "secretKeyRef" in value else set()
-        if "secret" in value:  # a source of a projected volume
-            own = {item["key"] for item in value["secret"]["items"]}
+        if "secretName" in value.get("secret", {}):
+            own |= {value["secret"]["secretName"]}
+        elif "secret" in value:  # a source of a projected volume
+            own |= {item["key"] for item in value["secret"]["items"]}
         return own.union(*map(_secret_keys, value.values()))
     return set().union(*map(_secret_keys, value)) if isinstance(value, list) else set()
 
 
 def test_a_component_has_the_secrets_that_its_code_reads_and_no_others() -> None:
-    """The streaming job has no ledger's password, training no API key."""
+    """The streaming job has no ledger's password, training no hash of an API key; of a mounted Secret its name stands here."""
     one = make_detector(storage={"uri": "s3://bank/fraud", "secretRef": {"name": "mine"}})
     release = make_release(one, RolloutState(), None, one.spec.policy)
     secrets: dict[str, set[str]] = defaultdict(set)

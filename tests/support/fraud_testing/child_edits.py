@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fraud_contracts import names
+from fraud_contracts.clients import CLIENTS_KEY
 
 LABEL = "app.kubernetes.io/part-of"
 LABEL_ONLY = ("ServiceAccount", "RayJob")
@@ -33,6 +34,10 @@ def edit(child: dict[str, Any]) -> dict[str, Any]:
     patch: dict[str, Any] = {"metadata": {"labels": {LABEL: "vandal"}}}
     if kind == "Secret" and name == names.keys("payments"):
         return patch | {"data": {"TOKEN_KEY": "eA=="}}
+    if kind == "Secret" and name.startswith(names.client("payments", "")):
+        return patch  # its keys are people's to change
+    if kind == "Secret" and name == names.clients("payments"):
+        return patch | {"data": {CLIENTS_KEY: "e30="}}
     if kind == "ConfigMap" and not child.get("immutable"):
         return patch | {"data": dict.fromkeys(child["data"], "{}")}
     return patch | EDITS.get(kind, {})

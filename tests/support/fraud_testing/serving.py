@@ -9,12 +9,14 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fraud_contracts.clients import CLIENTS_ENV, CLIENTS_KEY, ClientAccess, ClientsDocument, hash_key
 from fraud_contracts.config import HTTP_PORT_ENV, METRICS_PORT_ENV, DetectorConfig
+from fraud_contracts.detector_clients import Scope
 from fraud_contracts.release import Release
 from fraud_testing.detectors import replace_whole, write
 from fraud_testing.ending import end
@@ -102,16 +104,33 @@ class Process:
 
 
 def environment(config: DetectorConfig, folder: Path, redis_url: str) -> dict[str, str]:
-    """What the operator gives a Pod of service or worker."""
+    """What the operator gives a Pod of service or worker; API_KEY opens all of the API."""
     return {
         "FRAUD_CONFIG": str(write(config, folder)),
         "FRAUD_RELEASE": str(folder / "release.json"),
         "TOKEN_KEY": TOKEN_KEY,
         "DEAD_LETTER_KEY": DEAD_LETTER_KEY,
-        "API_KEY": API_KEY,
+        CLIENTS_ENV: str(write_clients(folder, access("all", API_KEY, scopes=[Scope.ADMIN]))),
         "REDIS_URL": redis_url,
         "HOSTNAME": f"{config.name}-worker-0",
     }
+
+
+def access(
+    client: str, *keys: str, scopes: Sequence[Scope], requests_per_second: int | None = None
+) -> ClientAccess:
+    """What the operator would tell the doors of a client with these keys."""
+    hashes = tuple(hash_key(key.encode()) for key in keys)
+    return ClientAccess(
+        name=client, scopes=tuple(scopes), hashes=hashes, requests_per_second=requests_per_second
+    )
+
+
+def write_clients(folder: Path, *clients: ClientAccess) -> Path:
+    """Puts the clients document where service and console look for it, as the kubelet does: whole, and at once."""
+    path = folder / CLIENTS_KEY
+    replace_whole(path, ClientsDocument(clients=clients).to_json())
+    return path
 
 
 def write_release(folder: Path, release: Release) -> None:

@@ -77,7 +77,7 @@ class Traffic:
     async def run(self, lines: list[dict[str, Any]]) -> None:
         # No limit: calls of different customers don't wait for one another, however long one takes.
         connector = aiohttp.TCPConnector(limit=0)
-        headers = {"X-API-Key": os.environ["API_KEY"], "Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=15)
         start, spoken, number = time.monotonic(), 0.0, 0
         tasks: set[asyncio.Task[None]] = set()
@@ -145,14 +145,15 @@ class Traffic:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    async def _post(self, session: aiohttp.ClientSession, path: str, raw: bytes) -> dict[str, Any]:
+    async def _post(self, session: aiohttp.ClientSession, path: str, key: str, raw: bytes) -> dict[str, Any]:
         """The final answer; until there is one the same is sent again, as a payment system does."""
+        headers = {"X-API-Key": key}
         begun = time.perf_counter()
         record: dict[str, Any] = {"at": int(time.time() * 1000), "attempts": 0}
         while True:
             record["attempts"] += 1
             try:
-                async with session.post(self.url + path, data=raw) as response:
+                async with session.post(self.url + path, data=raw, headers=headers) as response:
                     body = await response.read()
                     record |= {"status": response.status, "answer": json.loads(body), "error": None}
             except (TimeoutError, aiohttp.ClientError, ValueError) as error:
@@ -175,12 +176,12 @@ class Traffic:
             if number % 2:
                 self.producer.produce(self.reports, raw, event_id.encode(), on_delivery=self._delivered)
             else:
-                await self._post(session, "/v1/labels", raw)
+                await self._post(session, "/v1/labels", os.environ[places.LABELS_KEY], raw)
             await asyncio.sleep(LABEL_CORRECTED)
 
     async def _ask(self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes) -> None:
         record = {"id": line["id"], "malformed": line["malformed"]}
-        record |= await self._post(session, "/v1/decisions", raw)
+        record |= await self._post(session, "/v1/decisions", os.environ[places.PAYMENTS_KEY], raw)
         self.answers.write(json.dumps(record) + "\n")
         self.counts["answered"] += 1
         answer = record.get("answer") or {}

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fraud_contracts import config, names
+from fraud_contracts.clients import API_KEY
 from fraud_local import paths
+from fraud_local.demo import places
 from fraud_local.demo.kubectl import Kubectl
 
 NAME = "demo-traffic"
@@ -143,6 +145,13 @@ def manifest(
     secrets = [
         {"secretRef": {"name": name}} for name in (names.keys(detector), names.stores(detector), STORES)
     ]
+    keys = [
+        {
+            "name": variable,
+            "valueFrom": {"secretKeyRef": {"name": names.client(detector, client), "key": API_KEY}},
+        }
+        for variable, client in places.CLIENT_KEYS.items()
+    ]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -165,7 +174,7 @@ def manifest(
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["sh", "-c", start, "drive", *arguments],
-                    "env": [{"name": config.CONFIG_ENV, "value": config.CONFIG_PATH}],
+                    "env": [{"name": config.CONFIG_ENV, "value": config.CONFIG_PATH}, *keys],
                     "envFrom": secrets,
                     "volumeMounts": [
                         {"name": "code", "mountPath": CODE},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fraud_contracts import names
+from fraud_contracts.clients import ClientsDocument
 from fraud_contracts.release import Release
 from fraud_operator.addresses import Address
 from fraud_operator.desired.components import COMPONENTS
@@ -39,6 +40,14 @@ class Child:
 
 
 @dataclass(frozen=True)
+class ClientKeys:
+    """``document`` is what the doors are told; ``made`` holds by client the data of the Secrets that are the operator's to make."""
+
+    document: ClientsDocument = field(default_factory=ClientsDocument)
+    made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost.
 
@@ -59,6 +68,7 @@ class Wanted:
     storage_keys: str = ""
     stores: Mapping[str, str] = field(default_factory=dict)
     addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    clients: ClientKeys = field(default_factory=ClientKeys)
 
 
 def storage_annotations(wanted: Wanted) -> dict[str, str]:

@@ -11,6 +11,7 @@ from fraud_operator.desired.access import (
     build_service_accounts,
 )
 from fraud_operator.desired.child import Child, Wanted
+from fraud_operator.desired.clients import build_client_secrets, build_clients
 from fraud_operator.desired.disruption import build_disruption_budgets
 from fraud_operator.desired.documents import (
     build_config,
@@ -56,6 +57,8 @@ BUILDERS: Final[tuple[Builder, ...]] = (
     build_flink_access,
     build_network_policies,
     build_keys,
+    build_client_secrets,
+    build_clients,
     build_stores,
     build_config,
     build_release,

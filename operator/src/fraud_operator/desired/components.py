@@ -17,6 +17,7 @@ class Defaults:
 
     ``secrets``: what its Pods get from Secrets, each by the key's own name: the stores' addresses (STORE_KEYS) as files, the others
     as environment variables; MLFLOW_TRACKING_URI brings MLflow's login along. A component has those that its code reads, and no more: what it doesn't know can't leak from it.
+    ``clients``: its Pods mount the hashes of the API's keys.
     ``storage``: its Pods read or write the detector's storage, so they mount its folder or get the object store's keys.
     """
 
@@ -27,6 +28,7 @@ class Defaults:
     limits: Mapping[str, str]
     secrets: tuple[str, ...]
     storage: bool
+    clients: bool
 
 
 def _defaults(
@@ -40,16 +42,17 @@ def _defaults(
     *,
     account: str = "",
     storage: bool = False,
+    clients: bool = False,
 ) -> Defaults:
     requests, limits = {"cpu": cpu, "memory": memory}, {"cpu": cpu_limit, "memory": memory_limit}
-    return Defaults(label, account or label, replicas, requests, limits, secrets, storage)
+    return Defaults(label, account or label, replicas, requests, limits, secrets, storage, clients)
 
 
 # fmt: off
 COMPONENTS: Final[dict[Component, Defaults]] = {
     # More than its neighbours' is a door's share where processors are short: what waits behind it can catch up, a caller can't.
     Component.DECISION_SERVICE: _defaults(
-        "decision", 2, "125m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "API_KEY", "REDIS_URL")),
+        "decision", 2, "125m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "REDIS_URL"), clients=True),
     Component.WORKER: _defaults(
         "worker", 1, "50m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL")),
     Component.FEATURES: _defaults(
@@ -64,7 +67,7 @@ COMPONENTS: Final[dict[Component, Defaults]] = {
         "ledger-sink", 1, "25m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), account="sinks"),
     # An account of its own: the only sink that a role with the object store may be given to.
     Component.LAKE_SINK: _defaults("lake-sink", 1, "25m", "192Mi", "1", "1Gi", storage=True),
-    Component.CONSOLE: _defaults("console", 1, "25m", "128Mi", "1", "512Mi", ("API_KEY", "POSTGRES_DSN")),
+    Component.CONSOLE: _defaults("console", 1, "25m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), clients=True),
 }
 # fmt: on
 

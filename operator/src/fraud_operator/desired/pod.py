@@ -108,6 +108,8 @@ def volumes(
     stores = _store_files(detector, component)
     if stores is not None:
         out.append(stores)
+    if COMPONENTS[component].clients:
+        out.append({"name": "clients", "secret": {"secretName": names.clients(detector.name)}})
     if storage and detector.storage_path is not None:
         out.append(
             {"name": "storage", "hostPath": {"path": detector.storage_path, "type": "DirectoryOrCreate"}}
@@ -126,6 +128,8 @@ def mounts(
         out.append({"name": "release", "mountPath": "/etc/fraud/release", "readOnly": True})
     if _store_files(detector, component) is not None:
         out.append({"name": "stores", "mountPath": config.STORES_PATH, "readOnly": True})
+    if COMPONENTS[component].clients:
+        out.append({"name": "clients", "mountPath": "/etc/fraud/clients", "readOnly": True})
     if storage and detector.storage_path is not None:
         out.append({"name": "storage", "mountPath": detector.storage_path})
     return out

@@ -1,4 +1,4 @@
-"""Starts one replica. Its settings are the detector document and the Secret's variables, nothing else."""
+"""Starts one replica. Its settings are the detector document, the clients document and the Secrets' variables, nothing else."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from fraud_contracts import log, metrics, names
 from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, REDIS_URL, load_config
 from fraud_pipelines.events import Tokeniser
+from fraud_process.access import mounted_keys
 from fraud_process.instruments import Instruments
 from fraud_process.store_address import store_address
 from fraud_process.uvicorn_server import LeavingServer
@@ -37,9 +38,6 @@ FINISH_SECONDS: Final = 10
 async def serve() -> None:
     config = load_config()
     tokeniser = Tokeniser.from_hex(os.environ["TOKEN_KEY"], config.token_key)
-    api_key = os.environ["API_KEY"]
-    if not api_key:
-        raise ValueError("API_KEY is empty: everybody could ask")
     delivery = float(os.environ.get("FRAUD_DELIVERY_SECONDS", DELIVERY_SECONDS))
     redis = RedisLink(store_address(REDIS_URL))
     kafka = KafkaLog(config.kafka.bootstrap_servers, delivery)
@@ -48,7 +46,7 @@ async def serve() -> None:
     refused = instruments(metrics.UNREADABLE, what="release").inc
     pointer = names.release_pointer(config.name)
     watch = ReleaseWatch(config.namespace, pointer, service.release.take, refused=refused)
-    api = Api(service, api_key, watch)
+    api = Api(service, mounted_keys(instruments), watch)
     settings = uvicorn.Config(
         api.application(),
         host="0.0.0.0",  # noqa: S104 - a Pod's own address

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,13 +21,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fraud_contracts import metrics
 from fraud_contracts.background import watched
 from fraud_contracts.config import MAX_EVENT_BYTES
-from fraud_contracts.errors import EventError, Reason, StoreError
+from fraud_contracts.detector_clients import Scope as KeyScope
+from fraud_contracts.errors import AccessError, EventError, Reason, StoreError
+from fraud_process.access import KeyCheck, KeyState
 from fraud_serving.decision import labels
 from fraud_serving.decision.errors import (
     NoReleaseError,
     OverloadedError,
     RequestRefusedError,
-    UnauthenticatedError,
     UnknownIdError,
 )
 from fraud_serving.decision.openapi import openapi_document
@@ -73,9 +73,8 @@ class DecisionFastPath:
 class Api:
     """Routes over a DecisionService. ``ready`` is latched: a store that comes and goes degrades answers, it doesn't unready a Pod."""
 
-    def __init__(self, service: DecisionService, api_key: str, watch: ReleaseWatch) -> None:
-        self._service, self._watch = service, watch
-        self._key = api_key.encode()
+    def __init__(self, service: DecisionService, keys: KeyCheck, watch: ReleaseWatch) -> None:
+        self._service, self._keys, self._watch = service, keys, watch
         self._in_flight = 0
         self.ready = False
         self._closing = False
@@ -83,12 +82,13 @@ class Api:
         self._openapi = orjson.dumps(openapi_document(service.config.spec, str(service.identity)))
 
     def application(self) -> DecisionFastPath:
-        decide = self._authenticated(self.decide)
+        decide = self._authenticated(KeyScope.DECIDE, self.decide)
+        find = self._authenticated(KeyScope.READ, self.find)
         routes = [
             Route("/v1/decisions", decide, methods=["POST"]),
-            Route("/v1/decisions/{id:path}", self._authenticated(self.find), methods=["GET"]),
-            Route("/v1/labels", self._authenticated(self.label), methods=["POST"]),
-            Route("/v1/release", self._authenticated(self.release), methods=["GET"]),
+            Route("/v1/decisions/{id:path}", find, methods=["GET"]),
+            Route("/v1/labels", self._authenticated(KeyScope.LABEL, self.label), methods=["POST"]),
+            Route("/v1/release", self._authenticated(KeyScope.READ, self.release), methods=["GET"]),
             Route("/healthz", self.healthz, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
@@ -119,29 +119,35 @@ class Api:
         self.ready, self._closing = False, True
 
     async def _prepare(self) -> None:
-        """Ready once there is a release, Kafka has our topics and the code is warm."""
+        """Ready once there is a release, the clients are known, Kafka has our topics and the code is warm."""
         service = self._service
         topics = (service.identity.topic("accepted"), self._reports)
         logged = False
         while not (
             service.release.ruling is not None
+            and self._keys.state is not KeyState.MISSING
             and all([await service.log.has_topic(topic) for topic in topics])
         ):
             if not logged:
-                _log.info("waiting for the release and for Kafka's topics")
+                _log.info("waiting for the release, the clients and Kafka's topics")
                 logged = True
             await asyncio.sleep(0.5)
         await service.warm_up()
         self.ready = not self._closing
         _log.info("ready", extra={"data": {"detector": str(service.identity), "set": service.features.hash6}})
 
-    def _authenticated(self, handler: Handler) -> Handler:
-        """Authenticates, bounds what is in flight, and turns every failure into a JSON error with a code."""
+    def _authenticated(self, scope: KeyScope, handler: Handler) -> Handler:
+        """Lets in who may, bounds what is in flight, and turns every failure into a JSON error with a code."""
 
         async def authenticated(request: Request) -> Response:
-            api_key = request.headers.get("x-api-key", "").encode()
-            if not hmac.compare_digest(api_key, self._key):
-                return self._refused(UnauthenticatedError())
+            try:
+                self._keys.admit(request.headers.get("x-api-key", "").encode("latin-1"), scope)
+            except AccessError as error:
+                return self._refused(
+                    RequestRefusedError(
+                        error.status, error.code, error.message, retry_after=error.retry_after
+                    )
+                )
             if self._in_flight >= MAX_IN_FLIGHT:
                 return self._refused(OverloadedError())
             self._in_flight += 1
@@ -171,7 +177,7 @@ class Api:
     def _refused(self, error: RequestRefusedError) -> Response:
         self._service.instruments(metrics.REFUSED, reason=str(error.code)).inc()
         fault = {"code": error.code, "message": error.message, "field": error.field}
-        headers = {"Retry-After": "1"} if error.status == 503 else None
+        headers = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
         return Response(orjson.dumps({"error": fault}), error.status, headers, _JSON)
 
     async def decide(self, request: Request) -> Response:
@@ -226,7 +232,7 @@ class Api:
         return Response(b'{"alive":true}', 200, media_type=_JSON)
 
     async def readyz(self, _: Request) -> Response:
-        state = {"ready": self.ready, "release": self._service.release.name}
+        state = {"ready": self.ready, "release": self._service.release.name, "clients": self._keys.state}
         return Response(orjson.dumps(state), 200 if self.ready else 503, media_type=_JSON)
 
     async def metrics(self, _: Request) -> Response:

@@ -1,14 +1,13 @@
 """Answers other than a decision. Each has its HTTP status and a stable code; the tree:
 
 RequestRefusedError
-├── UnauthenticatedError  401  the API key is missing or wrong
 ├── UnknownIdError        404  no decision of this id
 ├── IdReusedError         409  the id was claimed with another body
 ├── NoReleaseError        503  no release has arrived yet
 ├── OverloadedError       503  too many requests are in flight
 └── NotRecordedError      503  decided, but the log didn't acknowledge it
 
-Bad input is ``fraud_contracts.errors.EventError``: 413 where it is too large, else 400.
+Bad input is ``fraud_contracts.errors.EventError``: 413 where it is too large, else 400. Of keys tells its ``AccessError``: 401, 403, 429.
 """
 
 from __future__ import annotations
@@ -17,16 +16,14 @@ from fraud_contracts.errors import Degraded, Reason
 
 
 class RequestRefusedError(Exception):
-    """``field`` is the field at fault, if one is."""
+    """``field`` is the field at fault, if one is. ``retry_after`` in seconds, where the same request may be sent again."""
 
-    def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, field: str | None = None, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.field = status, code, message, field
-
-
-class UnauthenticatedError(RequestRefusedError):
-    def __init__(self) -> None:
-        super().__init__(401, "unauthenticated", "X-API-Key is missing or wrong")
+        self.retry_after = 1 if retry_after is None and status == 503 else retry_after
 
 
 class UnknownIdError(RequestRefusedError):

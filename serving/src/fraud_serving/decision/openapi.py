@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.detector_clients import Scope
 from fraud_contracts.detector_event import FieldType, TimeUnit
 from fraud_contracts.errors import Degraded, Reason
 
@@ -100,11 +101,20 @@ def openapi_document(spec: DetectorSpec, name: str) -> dict[str, Any]:
         return {"description": text, "content": {"application/json": {"schema": schema}}}
 
     codes = ", ".join(str(code) for code in Reason)
+    again = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    refused = {
+        "401": answered("X-API-Key is missing or wrong.", _ERROR),
+        "403": answered("The key lacks the scope that this asks for.", _ERROR),
+        "429": {**answered("The key asks more often than its client may.", _ERROR), "headers": again},
+        "503": {
+            **answered("Not possible now; the same request may be sent again.", _ERROR),
+            "headers": again,
+        },
+    }
     errors = {
         "400": answered(f"The body can't be used. Codes: {codes}.", _ERROR),
-        "401": answered("X-API-Key is missing or wrong.", _ERROR),
         "413": answered("The body is too large.", _ERROR),
-        "503": answered("Not possible now; the same request may be sent again.", _ERROR),
+        **refused,
     }
     decided, missing = (
         answered("The decision.", _decision()),
@@ -125,16 +135,26 @@ def openapi_document(spec: DetectorSpec, name: str) -> dict[str, Any]:
     def body(schema: dict[str, Any]) -> dict[str, Any]:
         return {"required": True, "content": {"application/json": {"schema": schema}}}
 
+    def asks_for(scope: Scope) -> dict[str, str]:
+        return {"description": f"Asks for a key with the scope {scope} or {Scope.ADMIN}."}
+
+    key = {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": f"A key of one of the detector's clients, each with scopes: {', '.join(Scope)}.",
+    }
     number = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": f"Decisions of {name}", "version": "1"},
         "security": [{"key": []}],
-        "components": {"securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}},
+        "components": {"securitySchemes": {"key": key}},
         "paths": {
             "/v1/decisions": {
                 "post": {
                     "summary": "Decide one transaction",
+                    **asks_for(Scope.DECIDE),
                     "requestBody": body(_transaction(spec)),
                     "responses": {"200": decided, "409": reused, **errors},
                 }
@@ -142,13 +162,15 @@ def openapi_document(spec: DetectorSpec, name: str) -> dict[str, Any]:
             "/v1/decisions/{id}": {
                 "get": {
                     "summary": "The decision of an id, for a day",
+                    **asks_for(Scope.READ),
                     "parameters": [number],
-                    "responses": {"200": decided, "404": missing, "401": errors["401"], "503": errors["503"]},
+                    "responses": {"200": decided, "404": missing, **refused},
                 }
             },
             "/v1/labels": {
                 "post": {
                     "summary": "Report what a transaction turned out to be",
+                    **asks_for(Scope.LABEL),
                     "requestBody": body(report),
                     "responses": {
                         "202": answered("Recorded.", {"type": "object"}),
@@ -160,11 +182,8 @@ def openapi_document(spec: DetectorSpec, name: str) -> dict[str, Any]:
             "/v1/release": {
                 "get": {
                     "summary": "The release in use",
-                    "responses": {
-                        "200": answered("It.", {"type": "object"}),
-                        "401": errors["401"],
-                        "503": errors["503"],
-                    },
+                    **asks_for(Scope.READ),
+                    "responses": {"200": answered("It.", {"type": "object"}), **refused},
                 }
             },
         },
