@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -230,10 +233,20 @@ def test_an_operator_of_one_namespace_keeps_a_detector(alone: Server, tmp_path: 
         wait_for(lambda: kube.get(*console), 60, "the child is back")
         with pytest.raises(ApiError):
             alone.kube(OPERATOR).list(DETECTOR, None)
+        assert "delete frauddetectors payments" in _uninstall(alone)
         kube.delete(DETECTOR, TEAM, "payments")
         wait_for(lambda: _streams_end(kube), 120, "the detector is gone")
     finally:
         operator.stop()
+
+
+def _uninstall(alone: Server) -> str:
+    """What helm's hook says with the operator's rights."""
+    command = [sys.executable, "-m", "fraud_operator.uninstall", "helm rollback x 1", f"--namespace={TEAM}"]
+    environ = {**os.environ, "KUBECONFIG": str(alone.kubeconfig(OPERATOR)), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    return done.stdout
 
 
 def _conditions(kube: Kube) -> dict[str, str]:
