@@ -91,6 +91,10 @@ spec:
 - name: {{ . }}
   valueFrom: {secretKeyRef: {name: {{ $.Values.stores.existingSecret }}, key: {{ . }}, optional: true}}
 {{- end }}
+{{- range $variable, $key := dict "REDIS_CA_CERT" "REDIS_URL.CA_CERT" "POSTGRES_CA_CERT" "POSTGRES_DSN.CA_CERT" }}
+- name: {{ $variable }}
+  valueFrom: {secretKeyRef: {name: {{ $.Values.stores.existingSecret }}, key: {{ $key }}, optional: true}}
+{{- end }}
 {{- else }}
 {{- if .Values.stores.redisUrl }}
 - name: REDIS_URL

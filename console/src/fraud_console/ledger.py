@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from fraud_contracts.errors import NotReadyError, StoreError
-from fraud_process.postgres import bounded
+from fraud_process.postgres import address_of, bounded
 from fraud_process.store_address import StoreAddress
 
 AT_ONCE: Final = 8
@@ -82,7 +82,7 @@ class Ledger:
     def _connected(self) -> Iterator[psycopg.Cursor[dict[str, Any]]]:
         try:
             connection = psycopg.connect(
-                self._address.read(), connect_timeout=3, prepare_threshold=None, row_factory=dict_row
+                address_of(self._address), connect_timeout=3, prepare_threshold=None, row_factory=dict_row
             )
             with bounded(connection, SILENCE_SECONDS), connection, connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -31,6 +31,14 @@ POSTGRES_DSN: Final = "POSTGRES_DSN"
 STORE_KEYS: Final = (REDIS_URL, POSTGRES_DSN)
 STORES_ENV: Final = "FRAUD_STORES"
 STORES_PATH: Final = "/etc/fraud/stores"
+# In a store's Secret: the certificate of the authority by which the server's own is verified, where it is none that everybody knows.
+CA_CERT: Final = "CA_CERT"
+
+
+def ca_cert(key: str) -> str:
+    """The file with the authority's certificate of the store whose address is ``key``; beside the address."""
+    return f"{key}.{CA_CERT}"
+
 
 # Where a process listens, unless the environment says otherwise.
 HTTP_PORT_ENV: Final = "FRAUD_HTTP_PORT"

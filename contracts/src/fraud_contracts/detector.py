@@ -89,7 +89,7 @@ class Storage(Spec):
 
 class StoreRef(Spec):
     secret_ref: SecretRef = Field(
-        description="Secret that holds the store's address, under REDIS_URL or POSTGRES_DSN."
+        description="Secret that holds the store's address, under REDIS_URL or POSTGRES_DSN, and maybe CA_CERT, by whose authority TLS is verified."
     )
 
 

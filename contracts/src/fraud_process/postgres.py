@@ -11,8 +11,28 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg import conninfo
+
+from fraud_process.store_address import StoreAddress
 
 log = logging.getLogger(__name__)
+
+
+def verified(dsn: str, authority: str | None) -> str:
+    """The address with TLS by that authority, unless it says itself how the server is verified; psycopg's error where it is none."""
+    if authority is None:
+        return dsn
+    parts = conninfo.conninfo_to_dict(dsn)
+    if "sslrootcert" in parts:
+        return dsn
+    return str(
+        conninfo.make_conninfo(dsn, sslrootcert=authority, sslmode=parts.get("sslmode", "verify-full"))
+    )
+
+
+def address_of(store: StoreAddress) -> str:
+    """What psycopg connects to, as it is now."""
+    return verified(store.read(), store.authority)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -35,9 +36,14 @@ class RedisStore:
             return self._open[1]
 
     def _connect(self, url: str) -> redis.Redis:
+        authority = self._address.authority
+        tls: dict[str, Any] = (
+            {"ssl_ca_certs": authority} if authority is not None and url.startswith("rediss://") else {}
+        )
         try:
             return redis.Redis.from_url(
                 url,
+                **tls,
                 socket_timeout=self._timeout,
                 socket_connect_timeout=self._timeout,
                 health_check_interval=self._health_check,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fraud_contracts.config import STORES_ENV, STORES_PATH
+from fraud_contracts.config import STORES_ENV, STORES_PATH, ca_cert
 from fraud_contracts.errors import StoreError
 
 
@@ -29,6 +29,12 @@ class StoreAddress:
             return self.file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(self.file.name, f"its address can't be read: {error}") from error
+
+    @property
+    def authority(self) -> str | None:
+        """The file with the certificate of whom the server's own is by; None where there is no such file."""
+        file = None if self.file is None else self.file.with_name(ca_cert(self.file.name))
+        return str(file) if file is not None and file.exists() else None
 
 
 def store_address(key: str, environ: Mapping[str, str] | None = None) -> StoreAddress:

@@ -15,8 +15,8 @@ from psycopg import conninfo, sql
 
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
-from fraud_operator.store_login import LoginRefusedError, StoreLogin, is_login, past_use
-from fraud_process.postgres import bounded
+from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, past_use
+from fraud_process.postgres import bounded, verified
 
 CONNECT_SECONDS: Final = 4
 STATEMENT_MS: Final = 5_000
@@ -52,12 +52,13 @@ def address(admin: str, login: StoreLogin) -> str:
     return str(conninfo.make_conninfo(admin, user=login.user, password=login.password))
 
 
-def ensure(admin: str, identity: Identity, login: StoreLogin, now: int) -> None:
+def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, now: int) -> None:
     """Owner, schema and login as they should be, earlier logins gone once they are past use.
 
     StoreError or LoginRefusedError; ends in seconds. It writes nothing where all is well.
     """
     with _connected(admin) as connection:
+        own = verified(address(admin.address, login), admin.authority)
         with connection.transaction():
             _begin(connection, identity)
             roles = _roles(connection, identity)
@@ -69,15 +70,15 @@ def ensure(admin: str, identity: Identity, login: StoreLogin, now: int) -> None:
             if not known:
                 _make_login(connection, identity, login)
             _drop(connection, past_use(identity.database_logins, roles, login, now))
-        if known and _refusal(address(admin, login)):
+        if known and _refusal(own):
             verifier = sql.Literal(_verifier(connection, login))
             _run(connection, "ALTER ROLE {} LOGIN PASSWORD {}", login.user, verifier)
-        why = _refusal(address(admin, login))
+        why = _refusal(own)
         if why:
             raise LoginRefusedError("postgres", f"it was made and isn't let in: {why}")
 
 
-def remove(admin: str, identity: Identity) -> None:
+def remove(admin: StoreAdmin, identity: Identity) -> None:
     """Every login of the detector; schema and owner stay."""
     with _connected(admin) as connection, connection.transaction():
         _begin(connection, identity)
@@ -173,9 +174,10 @@ def _first_line(error: psycopg.Error) -> str:
 
 
 @contextmanager
-def _connected(admin: str) -> Iterator[psycopg.Connection[Any]]:
+def _connected(admin: StoreAdmin) -> Iterator[psycopg.Connection[Any]]:
     try:
-        connection = psycopg.connect(admin, connect_timeout=CONNECT_SECONDS, autocommit=True)
+        dsn = verified(admin.address, admin.authority)
+        connection = psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS, autocommit=True)
         with connection, bounded(connection, SILENCE_SECONDS):
             yield connection
     except psycopg.ProgrammingError as error:

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
 from fraud_contracts.store_rights import redis_rules
-from fraud_operator.store_login import LoginRefusedError, StoreLogin, is_login, past_use
+from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, past_use
 
 TIMEOUT: Final = 3.0
 _NO_FILE: Final = "not configured to use an ACL file"
@@ -43,7 +43,7 @@ def address(admin: str, login: StoreLogin) -> str:
     ).geturl()
 
 
-def ensure(admin: str, identity: Identity, login: StoreLogin, now: int) -> None:
+def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, now: int) -> None:
     """The user as it should be, its predecessors gone once they are past use. StoreError or LoginRefusedError; ends in seconds."""
     with _connected(admin) as client:
         users = [_text(user) for user in client.execute_command("ACL", "USERS")]
@@ -56,7 +56,7 @@ def ensure(admin: str, identity: Identity, login: StoreLogin, now: int) -> None:
             _save(client)
 
 
-def remove(admin: str, identity: Identity) -> None:
+def remove(admin: StoreAdmin, identity: Identity) -> None:
     """Every login of the detector; its keys stay."""
     with _connected(admin) as client:
         users = [_text(user) for user in client.execute_command("ACL", "USERS")]
@@ -86,10 +86,17 @@ def _save(client: Any) -> None:
 
 
 @contextmanager
-def _connected(admin: str) -> Iterator[Any]:
+def _connected(admin: StoreAdmin) -> Iterator[Any]:
+    tls: dict[str, Any] = {}
+    if admin.authority is not None and admin.address.startswith("rediss://"):
+        tls["ssl_ca_certs"] = admin.authority
     try:
         client = redis.Redis.from_url(
-            admin, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
+            admin.address,
+            **tls,
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
         )
     except ValueError as error:
         raise LoginRefusedError(

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from fraud_contracts import object_store
+from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
 
 PLATFORM_ENV: Final = "FRAUD_PLATFORM"
 PLATFORM_PATH: Final = "/etc/fraud/platform/platform.json"
@@ -79,10 +80,16 @@ class NetworkSettings(_Part):
 
 
 class StoreAddresses(_Part):
-    """Defaults for detectors whose ``spec.stores`` leaves one out; empty where the platform has none."""
+    """Defaults for detectors whose ``spec.stores`` leaves one out; empty where the platform has none.
+
+    The first two log in as who makes the detectors' logins. ``redis_ca`` and ``postgres_ca`` are certificates of authorities (PEM);
+    empty where everybody knows who certified the server, or where it has no TLS.
+    """
 
     redis_url: str = ""
+    redis_ca: str = ""
     postgres_dsn: str = ""
+    postgres_ca: str = ""
     mlflow_tracking_uri: str = ""
 
 
@@ -133,8 +140,10 @@ def load_platform(environ: Mapping[str, str] | None = None) -> Platform:
     env = os.environ if environ is None else environ
     platform = Platform.model_validate_json(Path(env.get(PLATFORM_ENV, PLATFORM_PATH)).read_bytes())
     stores = StoreAddresses(
-        redis_url=env.get("REDIS_URL", ""),
-        postgres_dsn=env.get("POSTGRES_DSN", ""),
+        redis_url=env.get(REDIS_URL, ""),
+        redis_ca=env.get("REDIS_CA_CERT", ""),
+        postgres_dsn=env.get(POSTGRES_DSN, ""),
+        postgres_ca=env.get("POSTGRES_CA_CERT", ""),
         mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI", ""),
     )
     given = {key: env.get(STORAGE_PREFIX + key, "") for key in object_store.KEYS}

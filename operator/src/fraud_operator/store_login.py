@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import secrets
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from fraud_contracts.errors import StoreError
@@ -20,6 +22,26 @@ GRACE_SECONDS: Final = 600
 
 class LoginRefusedError(StoreError):
     """The store answers, and the platform's login may not do what a detector's own takes."""
+
+
+@dataclass(frozen=True)
+class StoreAdmin:
+    """The platform's own address of a store; ``certificate`` is the authority's that certified the server (PEM), if any."""
+
+    address: str
+    certificate: str = ""
+
+    @property
+    def authority(self) -> str | None:
+        """The certificate as a file, which clients ask for."""
+        return _file(self.certificate) if self.certificate else None
+
+
+@cache
+def _file(text: str) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="authority-", suffix=".pem", delete=False) as file:
+        file.write(text)
+    return file.name
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Lacking, StoresFact
 from fraud_operator.objects import Json
 from fraud_operator.settings import StoreAddresses
-from fraud_operator.store_login import LoginRefusedError, StoreLogin, is_login, new_login
+from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, new_login
 
 LOG: Final = logging.getLogger(__name__)
 # A pass waits so long for the first answers, which saves it a second pass where the stores are near.
@@ -43,12 +43,12 @@ class Store:
     title: str
     part: str
     value: str
-    admin: Callable[[StoreAddresses], str]
+    admin: Callable[[StoreAddresses], StoreAdmin]
     prefix: Callable[[Identity], str]
     read: Callable[[str], StoreLogin | None]
     address: Callable[[str, StoreLogin], str]
-    ensure: Callable[[str, Identity, StoreLogin, int], None]
-    remove: Callable[[str, Identity], None]
+    ensure: Callable[[StoreAdmin, Identity, StoreLogin, int], None]
+    remove: Callable[[StoreAdmin, Identity], None]
     again: float
 
 
@@ -58,7 +58,7 @@ STORES: Final = (
         "Redis",
         "redis",
         "stores.redisUrl",
-        lambda addresses: addresses.redis_url,
+        lambda addresses: StoreAdmin(addresses.redis_url, addresses.redis_ca),
         lambda identity: identity.redis_logins,
         redis_logins.read,
         redis_logins.address,
@@ -72,7 +72,7 @@ STORES: Final = (
         "PostgreSQL",
         "postgres",
         "stores.postgresDsn",
-        lambda addresses: addresses.postgres_dsn,
+        lambda addresses: StoreAdmin(addresses.postgres_dsn, addresses.postgres_ca),
         lambda identity: identity.database_logins,
         postgres_logins.read,
         postgres_logins.address,
@@ -118,7 +118,7 @@ class StoreLogins:
             wait(begun, _MOMENT)
         with self._lock:
             addresses = {
-                store.key: store.address(store.admin(detector.platform.stores), kept[store.key].login)
+                store.key: store.address(store.admin(detector.platform.stores).address, kept[store.key].login)
                 if kept[store.key].good
                 else secret.get(store.key, "")
                 for store in wanted
@@ -131,7 +131,7 @@ class StoreLogins:
         """Takes the logins of a detector that is gone out of the platform's stores; -> what couldn't be, in words. Takes seconds."""
         problems = []
         for store in self.stores:
-            if (spec.get("stores") or {}).get(store.part) is not None or not store.admin(addresses):
+            if (spec.get("stores") or {}).get(store.part) is not None or not store.admin(addresses).address:
                 continue
             try:
                 store.remove(store.admin(addresses), identity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,8 +17,8 @@ from redis.retry import Retry
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
 from fraud_operator import postgres_logins, redis_logins
-from fraud_operator.store_login import GRACE_SECONDS, LoginRefusedError, StoreLogin, new_login
-from fraud_testing import postgres
+from fraud_operator.store_login import GRACE_SECONDS, LoginRefusedError, StoreAdmin, StoreLogin, new_login
+from fraud_testing import certificates, postgres
 from fraud_testing import redis as redis_server
 from fraud_testing.kafka import free_port
 from fraud_testing.required import require
@@ -63,7 +64,7 @@ def test_a_redis_login_reaches_its_detectors_keys_alone(cache: redis_server.Serv
     """Neither another detector's keys, whose name begins alike, nor the server's settings, nor a list of all keys."""
     logins = {identity: redis_login(identity) for identity in (ONE, TWO)}
     for identity, login in logins.items():
-        redis_logins.ensure(cache.url, identity, login, START)
+        redis_logins.ensure(StoreAdmin(cache.url), identity, login, START)
     with closing(client(cache, logins[ONE])) as own, closing(client(cache, logins[TWO])) as other:
         own.set(ONE.redis_claim("e"), "mine")
         assert own.get(ONE.redis_claim("e")) == b"mine"
@@ -89,13 +90,13 @@ def test_a_redis_login_reaches_its_detectors_keys_alone(cache: redis_server.Serv
 def test_redis_users_outlive_a_restart_and_come_back_where_they_were_lost(cache: redis_server.Server) -> None:
     """With an ACL file they are there when it is back; without them the next look makes them again."""
     login = redis_login(ONE)
-    redis_logins.ensure(cache.url, ONE, login, START)
+    redis_logins.ensure(StoreAdmin(cache.url), ONE, login, START)
     cache.stop()
     cache.start()
     with closing(client(cache, login)) as own:
         assert own.ping()
         cache.command("ACL", "DELUSER", login.user)
-        redis_logins.ensure(cache.url, ONE, login, START)
+        redis_logins.ensure(StoreAdmin(cache.url), ONE, login, START)
         assert own.get(ONE.redis_claim("none")) is None
 
 
@@ -103,17 +104,17 @@ def test_a_redis_login_outlasts_its_successor_by_the_grace(cache: redis_server.S
     """Both are good while Pods change over; then the old one is gone, and only this detector's."""
     old, new, other = redis_login(ONE), redis_login(ONE, LATER), redis_login(TWO)
     for identity, login in ((ONE, old), (TWO, other), (ONE, new)):
-        redis_logins.ensure(cache.url, identity, login, LATER)
+        redis_logins.ensure(StoreAdmin(cache.url), identity, login, LATER)
     for login in (old, new):
         with closing(client(cache, login)) as own:
             assert own.ping()
-    redis_logins.ensure(cache.url, ONE, new, PAST)
+    redis_logins.ensure(StoreAdmin(cache.url), ONE, new, PAST)
     with closing(client(cache, old)) as own, pytest.raises(redis.AuthenticationError):
         own.ping()
     for login in (new, other):
         with closing(client(cache, login)) as own:
             assert own.ping()
-    redis_logins.remove(cache.url, ONE)
+    redis_logins.remove(StoreAdmin(cache.url), ONE)
     with closing(client(cache, new)) as own, pytest.raises(redis.AuthenticationError):
         own.ping()
 
@@ -123,9 +124,9 @@ def test_a_redis_that_refuses_or_is_away_is_told_apart(cache: redis_server.Serve
     weak = cache.login(TWO)
     for address in (weak, cache.url.replace("://", "://nobody:wrong@"), "http://x"):
         with pytest.raises(LoginRefusedError):
-            redis_logins.ensure(address, ONE, redis_login(ONE), START)
+            redis_logins.ensure(StoreAdmin(address), ONE, redis_login(ONE), START)
     with pytest.raises(StoreError) as away:
-        redis_logins.ensure(f"redis://127.0.0.1:{free_port()}/0", ONE, redis_login(ONE), START)
+        redis_logins.ensure(StoreAdmin(f"redis://127.0.0.1:{free_port()}/0"), ONE, redis_login(ONE), START)
     assert not isinstance(away.value, LoginRefusedError)
 
 
@@ -133,7 +134,7 @@ def test_a_database_login_reaches_its_detectors_schema_alone(database: postgres.
     """Another detector's tables, other schemas, other databases' contents and the server's own files are out of reach."""
     logins = {identity: database_login(identity) for identity in (ONE, TWO)}
     for identity, login in logins.items():
-        postgres_logins.ensure(database.dsn, identity, login, START)
+        postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, START)
     with connect(database, logins[ONE]) as own, connect(database, logins[TWO]) as other:
         own.execute(f"CREATE TABLE {ONE.database_schema}.t AS SELECT 1 AS x")
         for statement in (
@@ -167,7 +168,7 @@ def test_a_shared_logins_schema_becomes_the_detectors_own_without_loss(database:
         shared.execute(f"INSERT INTO {schema}.t (x) VALUES ('kept')")
         shared.execute(f"CREATE VIEW {schema}.v AS SELECT x FROM {schema}.t")
         login = database_login(identity)
-        postgres_logins.ensure(database.dsn, identity, login, START)
+        postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, START)
         shared.execute(f"INSERT INTO {schema}.t (x) VALUES ('still')")
         with connect(database, login) as own:
             assert own.execute(f"SELECT x FROM {schema}.v ORDER BY x").fetchall() == [("kept",), ("still",)]
@@ -180,19 +181,19 @@ def test_a_database_login_outlasts_its_successor_by_the_grace(database: postgres
     """Then whoever still has it is cut off; what it made is its successor's."""
     identity = Identity("pay", "rotated")
     old, new = database_login(identity), database_login(identity, LATER)
-    postgres_logins.ensure(database.dsn, identity, old, START)
+    postgres_logins.ensure(StoreAdmin(database.dsn), identity, old, START)
     with connect(database, old) as session:
         session.execute(f"CREATE TABLE {identity.database_schema}.t AS SELECT 1 AS x")
-        postgres_logins.ensure(database.dsn, identity, new, LATER)
+        postgres_logins.ensure(StoreAdmin(database.dsn), identity, new, LATER)
         assert session.execute(f"SELECT x FROM {identity.database_schema}.t").fetchone() == (1,)
-        postgres_logins.ensure(database.dsn, identity, new, PAST)
+        postgres_logins.ensure(StoreAdmin(database.dsn), identity, new, PAST)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
     with pytest.raises(psycopg.OperationalError, match="FATAL"):
         connect(database, old)
     with connect(database, new) as session:
         session.execute(f"DROP TABLE {identity.database_schema}.t")
-    postgres_logins.remove(database.dsn, identity)
+    postgres_logins.remove(StoreAdmin(database.dsn), identity)
     with pytest.raises(psycopg.OperationalError, match="FATAL"):
         connect(database, new)
     with psycopg.connect(database.dsn) as admin:
@@ -207,8 +208,8 @@ def test_a_password_that_the_store_forgot_is_set_again(database: postgres.Server
     """As after a restored backup: the Secret's password counts."""
     identity = Identity("pay", "restored")
     login = database_login(identity)
-    postgres_logins.ensure(database.dsn, identity, StoreLogin(login.user, "another"), START)
-    postgres_logins.ensure(database.dsn, identity, login, START)
+    postgres_logins.ensure(StoreAdmin(database.dsn), identity, StoreLogin(login.user, "another"), START)
+    postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, START)
     with connect(database, login) as own:
         assert own.execute("SELECT session_user").fetchone() == (login.user,)
 
@@ -221,24 +222,45 @@ def test_a_manager_that_is_no_superuser_will_do(database: postgres.Server) -> No
         admin.execute("GRANT CREATE ON DATABASE postgres TO manager")
     dsn = database.dsn.replace("//fraud@", "//manager:m@")
     old, new = database_login(identity), database_login(identity, LATER)
-    postgres_logins.ensure(dsn, identity, old, START)
+    postgres_logins.ensure(StoreAdmin(dsn), identity, old, START)
     with connect(database, old) as own:
         own.execute(f"CREATE TABLE {identity.database_schema}.t (x int)")
-        postgres_logins.ensure(dsn, identity, new, PAST)
+        postgres_logins.ensure(StoreAdmin(dsn), identity, new, PAST)
         with pytest.raises(psycopg.OperationalError):
             own.execute("SELECT 1")
-    postgres_logins.remove(dsn, identity)
+    postgres_logins.remove(StoreAdmin(dsn), identity)
 
 
 def test_a_database_that_refuses_or_is_away_is_told_apart(database: postgres.Server) -> None:
     """Each ends in seconds, with an error that says which it is and quotes no password."""
     weak = database_login(TWO)
-    postgres_logins.ensure(database.dsn, TWO, weak, START)
+    postgres_logins.ensure(StoreAdmin(database.dsn), TWO, weak, START)
     wrong = database.dsn.replace("//fraud@", "//nobody:secret-word@")
     for address in (postgres_logins.address(database.dsn, weak), wrong, "secret-word"):
         with pytest.raises(LoginRefusedError) as refused:
-            postgres_logins.ensure(address, ONE, database_login(ONE, LATER), LATER)
+            postgres_logins.ensure(StoreAdmin(address), ONE, database_login(ONE, LATER), LATER)
         assert "secret-word" not in str(refused.value)
     with pytest.raises(StoreError) as away:
-        postgres_logins.ensure(f"postgresql://x@127.0.0.1:{free_port()}/d", ONE, database_login(ONE), START)
+        postgres_logins.ensure(
+            StoreAdmin(f"postgresql://x@127.0.0.1:{free_port()}/d"), ONE, database_login(ONE), START
+        )
     assert not isinstance(away.value, LoginRefusedError)
+
+
+def test_logins_are_made_over_tls_by_a_known_authority_alone(tmp_path: Path) -> None:
+    """The platform's own address is verified as the detectors' are."""
+    require(certificates.missing())
+    own = certificates.make(tmp_path / "own")
+    stranger = certificates.make(tmp_path / "stranger")
+    with redis_server.server(certificates=own) as cache, postgres.server(certificates=own) as database:
+        for authority in (own.authority, stranger.authority):
+            cache_admin = StoreAdmin(cache.url, authority.read_text())
+            database_admin = StoreAdmin(database.dsn, authority.read_text())
+            if authority == own.authority:
+                redis_logins.ensure(cache_admin, ONE, redis_login(ONE), START)
+                postgres_logins.ensure(database_admin, ONE, database_login(ONE), START)
+                continue
+            with pytest.raises(StoreError, match="certificate"):
+                redis_logins.ensure(cache_admin, ONE, redis_login(ONE), START)
+            with pytest.raises(StoreError, match="certificate"):
+                postgres_logins.ensure(database_admin, ONE, database_login(ONE), START)

@@ -14,7 +14,7 @@ import redis
 
 from fraud_contracts.names import Identity
 from fraud_operator import redis_logins
-from fraud_operator.store_login import new_login
+from fraud_operator.store_login import StoreAdmin, new_login
 from fraud_testing import redis as redis_server
 from fraud_testing.ending import end
 from fraud_testing.kafka import free_port, wait_for
@@ -58,7 +58,7 @@ def test_detectors_users_outlive_a_restart_and_another_password(tmp_path: Path) 
         text.replace("/data", str(tmp_path)).replace("0.0.0.0", "127.0.0.1").replace("6379", str(port))
     )
     with started(script, "first", port) as url:
-        redis_logins.ensure(url, DETECTOR, login, 1)
+        redis_logins.ensure(StoreAdmin(url), DETECTOR, login, 1)
         own = redis_logins.address(url, login)
         assert reachable(own)
         assert not reachable(f"redis://127.0.0.1:{port}/0")
@@ -66,4 +66,4 @@ def test_detectors_users_outlive_a_restart_and_another_password(tmp_path: Path) 
     with started(script, "second", port) as url:
         assert reachable(own)
         assert not reachable(url.replace("second", "first"))
-        redis_logins.ensure(url, DETECTOR, login, 1)
+        redis_logins.ensure(StoreAdmin(url), DETECTOR, login, 1)

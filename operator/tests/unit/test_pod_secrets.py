@@ -30,7 +30,7 @@ def _secret_keys(value: Any) -> set[str]:
         own = {value["secretKeyRef"]["key"]} if "secretKeyRef" in value else set()
         if "secretName" in value.get("secret", {}):
             own |= {value["secret"]["secretName"]}
-        elif "secret" in value:  # a source of a projected volume
+        elif "secret" in value and not value["secret"].get("optional"):  # a source of a projected volume
             own |= {item["key"] for item in value["secret"]["items"]}
         return own.union(*map(_secret_keys, value.values()))
     return set().union(*map(_secret_keys, value)) if isinstance(value, list) else set()

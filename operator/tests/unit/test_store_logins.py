@@ -12,7 +12,14 @@ from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
 from fraud_operator import postgres_logins, redis_logins
 from fraud_operator.facts import StoresFact
-from fraud_operator.store_login import GRACE_SECONDS, LoginRefusedError, StoreLogin, new_login, past_use
+from fraud_operator.store_login import (
+    GRACE_SECONDS,
+    LoginRefusedError,
+    StoreAdmin,
+    StoreLogin,
+    new_login,
+    past_use,
+)
 from fraud_operator.store_logins import STORES, StoreLogins
 from fraud_testing.healthy import conditions_of, healthy_facts, make_detector
 
@@ -46,15 +53,15 @@ class Stores:
         stores = tuple(replace(store, ensure=self.ensure, remove=self.remove) for store in STORES)
         return StoreLogins(stores, lambda: self.now, lambda: START + self.now, AtOnce())
 
-    def ensure(self, admin: str, identity: Identity, login: StoreLogin, now: int) -> None:
+    def ensure(self, admin: StoreAdmin, identity: Identity, login: StoreLogin, now: int) -> None:
         if self.fault is not None:
             raise self.fault
-        self.asked.append((admin, login.user))
+        self.asked.append((admin.address, login.user))
 
-    def remove(self, admin: str, identity: Identity) -> None:
+    def remove(self, admin: StoreAdmin, identity: Identity) -> None:
         if self.fault is not None:
             raise self.fault
-        self.removed.append(admin)
+        self.removed.append(admin.address)
 
     def look(self, **spec: Any) -> StoresFact:
         """A pass: what the fact says is then in the Secret."""

@@ -15,7 +15,7 @@ import sqlalchemy
 from psycopg import sql
 
 from fraud_contracts.errors import StoreError
-from fraud_process.postgres import bounded
+from fraud_process.postgres import address_of, bounded
 from fraud_process.store_address import StoreAddress
 from fraud_sinks.records import StoreLostError
 
@@ -110,7 +110,7 @@ class Database:
             raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
 
     def _connect(self) -> psycopg.Connection[Any]:
-        dsn = self._address.read()
+        dsn = address_of(self._address)
         if dsn != self._connected_to:
             self.close()
         if self._connection is None or self._connection.closed:

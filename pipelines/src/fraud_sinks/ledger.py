@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 
 from fraud_contracts.config import POSTGRES_DSN, DetectorConfig
 from fraud_contracts.label_report import source_kinds
+from fraud_process.postgres import address_of
 from fraud_process.store_address import store_address
 from fraud_sinks import run
 from fraud_sinks.database import RECORD_ERRORS, Database, migrate
@@ -364,7 +365,7 @@ class LedgerWriter:
 
 def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[LedgerWriter, Reading]:
     address, schema = store_address(POSTGRES_DSN), config.identity.database_schema
-    migrate(address.read(), schema)
+    migrate(address_of(address), schema)
     labels = LabelProducer(
         config.kafka.bootstrap_servers, config.identity.topic("labels"), config.spec.entities[-1].name
     )

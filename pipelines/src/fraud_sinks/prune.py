@@ -18,6 +18,7 @@ from fraud_contracts import durations
 from fraud_contracts import log as logs
 from fraud_contracts.config import POSTGRES_DSN, load_config
 from fraud_contracts.errors import StoreError
+from fraud_process.postgres import address_of
 from fraud_process.store_address import store_address
 from fraud_sinks.database import Database, migrate
 
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         if age < durations.to_ms(LEAST):
             raise ValueError(f"--older-than must be at least {LEAST}: a rebuild would bring those rows back")
         address, schema = store_address(POSTGRES_DSN), load_config().identity.database_schema
-        migrate(address.read(), schema)
+        migrate(address_of(address), schema)
         counts = prune(Database(address, schema), int(time.time() * 1000) - age, options.dry_run)
     except (ValueError, StoreError) as error:
         log.error("not pruned", extra={"data": {"error": str(error)}})

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from fraud_testing.certificates import Certificates
 from fraud_testing.ending import end
 from fraud_testing.kafka import free_port, wait_for
 
@@ -54,6 +55,8 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
     # Whether it asks everybody but its own user for a password.
     passwords: bool = False
+    # With these it speaks TLS and nothing else.
+    certificates: Certificates | None = None
 
     @property
     def dsn(self) -> str:
@@ -90,7 +93,19 @@ class Server:
             raise RuntimeError(f"initdb failed: {output.decode()}")
         if self.passwords:
             rules = "host all fraud 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
-            (self.folder / "data/pg_hba.conf").write_text(rules)
+            self._rules(rules)
+        if self.certificates is not None:
+            self._rules("hostssl all all 127.0.0.1/32 trust\n")
+            for file in (self.certificates.server, self.certificates.key):
+                # It refuses a key that others could read.
+                own = self.folder / "data" / file.name
+                shutil.copyfile(file, own)
+                own.chmod(0o600)
+                if user is not None:
+                    shutil.chown(own, user)
+
+    def _rules(self, rules: str) -> None:
+        (self.folder / "data/pg_hba.conf").write_text(rules)
 
     def start(self) -> None:
         binaries = _binaries()
@@ -104,6 +119,7 @@ class Server:
             "full_page_writes": "off",
             "shared_buffers": "32MB",
             "max_connections": 30,
+            **({} if self.certificates is None else {"ssl": "on"}),
         }
         arguments = [f"-c{name}={value}" for name, value in settings.items()]
         with self.log.open("ab") as log:
@@ -129,10 +145,10 @@ class Server:
 
 
 @contextmanager
-def server(passwords: bool = False) -> Iterator[Server]:
+def server(passwords: bool = False, certificates: Certificates | None = None) -> Iterator[Server]:
     """A fresh PostgreSQL for the block."""
     folder = Path(tempfile.mkdtemp(prefix="fraud-postgres-"))
-    running = Server(folder, passwords=passwords)
+    running = Server(folder, passwords=passwords, certificates=certificates)
     try:
         running.format()
         running.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from fraud_contracts.names import Identity
 from fraud_contracts.store_rights import redis_rules
+from fraud_testing.certificates import Certificates
 from fraud_testing.ending import end
 from fraud_testing.kafka import free_port, wait_for
 
@@ -35,10 +37,16 @@ class Server:
     append_only: bool = False
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    # With these it speaks TLS and nothing else.
+    certificates: Certificates | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{self._scheme}://127.0.0.1:{self.port}/0"
+
+    @property
+    def _scheme(self) -> str:
+        return "redis" if self.certificates is None else "rediss"
 
     @property
     def log(self) -> Path:
@@ -54,11 +62,11 @@ class Server:
         name = user or f"{identity.redis_logins}00000000"
         self.command("ACL", "SETUSER", name, *redis_rules(identity, password))
         self.command("ACL", "SAVE")
-        return f"redis://{name}:{password}@127.0.0.1:{self.port}/0"
+        return f"{self._scheme}://{name}:{password}@127.0.0.1:{self.port}/0"
 
     def command(self, *words: str) -> str:
         """The first line of the reply to a command of the server's own user; its error as RuntimeError."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as wire:
+        with self._connect(5) as wire:
             parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
             wire.sendall("".join([f"*{len(words)}\r\n", *parts]).encode())
             reply = wire.recv(4096).decode().split("\r\n")[0]
@@ -68,7 +76,13 @@ class Server:
 
     def start(self) -> None:
         self.users.touch()
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        port = ["--port", str(self.port)]
+        if self.certificates is not None:
+            files = self.certificates
+            port = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            port += ["--tls-cert-file", str(files.server), "--tls-key-file", str(files.key)]
+            port += ["--tls-ca-cert-file", str(files.authority)]
+        arguments = [*port, "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         arguments += ["--appendonly", "yes" if self.append_only else "no", "--appendfsync", "no"]
         arguments += ["--maxmemory-policy", "noeviction", "--aclfile", str(self.users)]
         with self.log.open("ab") as log:
@@ -78,12 +92,19 @@ class Server:
     def _answers(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
             raise RuntimeError(f"Redis ended with {self.process.returncode}:\n{self.log.read_text()[-2000:]}")
-        with socket.socket() as probe:
-            probe.settimeout(0.5)
-            if probe.connect_ex(("127.0.0.1", self.port)):
-                return False
-            probe.sendall(b"PING\r\n")
-            return probe.recv(64).startswith(b"+PONG")
+        try:
+            with self._connect(0.5) as probe:
+                probe.sendall(b"PING\r\n")
+                return probe.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def _connect(self, seconds: float) -> socket.socket:
+        wire = socket.create_connection(("127.0.0.1", self.port), seconds)
+        if self.certificates is None:
+            return wire
+        context = ssl.create_default_context(cafile=self.certificates.authority)
+        return context.wrap_socket(wire, server_hostname="127.0.0.1")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
@@ -92,10 +113,10 @@ class Server:
 
 
 @contextmanager
-def server(append_only: bool = False) -> Iterator[Server]:
+def server(append_only: bool = False, certificates: Certificates | None = None) -> Iterator[Server]:
     """A fresh Redis for the block."""
     folder = Path(tempfile.mkdtemp(prefix="fraud-redis-"))
-    running = Server(folder, append_only)
+    running = Server(folder, append_only, certificates=certificates)
     try:
         running.start()
         yield running

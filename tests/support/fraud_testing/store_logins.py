@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fraud_contracts.names import Identity
-from fraud_operator.store_login import StoreLogin
+from fraud_operator.store_login import StoreAdmin, StoreLogin
 from fraud_operator.store_logins import STORES, StoreLogins
 
 
-def _agree(admin: str, identity: Identity, login: StoreLogin, now: int) -> None:
+def _agree(admin: StoreAdmin, identity: Identity, login: StoreLogin, now: int) -> None:
     """Nobody is asked."""
 
 
-def _part(admin: str, identity: Identity) -> None:
+def _part(admin: StoreAdmin, identity: Identity) -> None:
     """Nobody is asked."""
 
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from fraud_contracts import names
-from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, SECRET_KEYS
+from fraud_contracts.config import (
+    CONFIG_KEY,
+    POSTGRES_DSN,
+    REDIS_URL,
+    RELEASE_KEY,
+    SECRET_KEYS,
+    ca_cert,
+)
 from fraud_operator.desired.child import Child, Wanted, child, metadata
 from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
@@ -86,9 +93,13 @@ def build_stores(detector: Detector, wanted: Wanted) -> list[Child]:
     Of Redis and PostgreSQL the detector's own logins, never the platform's: a key whose login isn't made yet isn't there, and Pods
     wait for it.
     """
+    platform = detector.platform.stores
     data = dict(wanted.stores)
+    for key, authority in ((REDIS_URL, platform.redis_ca), (POSTGRES_DSN, platform.postgres_ca)):
+        if key in data and authority:
+            data[ca_cert(key)] = authority
     if detector.spec.stores.mlflow is None:
-        data["MLFLOW_TRACKING_URI"] = detector.platform.stores.mlflow_tracking_uri
+        data["MLFLOW_TRACKING_URI"] = platform.mlflow_tracking_uri
     if detector.storage_secret == names.stores(detector.name):
         data |= detector.platform.storage.credentials
     if not data:

@@ -69,7 +69,8 @@ def _secret_variables(detector: Detector, key: str) -> list[Json]:
 
 
 def _store_files(detector: Detector, component: Component) -> Json | None:
-    """A volume with the addresses that the component reads, each from the Secret that has it; None where it reads none.
+    """A volume with the addresses that the component reads, each from the Secret that has it, and the certificate of the
+    authority behind the server where that Secret has one; None where it reads none.
 
     Files and no variables: the kubelet renews them, so a login that changes restarts nothing.
     """
@@ -80,7 +81,12 @@ def _store_files(detector: Detector, component: Component) -> Json | None:
         if key in config.STORE_KEYS:
             store = own[key]
             secret = store.secret_ref.name if store is not None else names.stores(detector.name)
-            sources.append({"secret": {"name": secret, "items": [{"key": key, "path": key}]}})
+            file = config.ca_cert(key)
+            authority = file if store is None else config.CA_CERT
+            sources += [
+                {"secret": {"name": secret, "items": [{"key": key, "path": key}]}},
+                {"secret": {"name": secret, "items": [{"key": authority, "path": file}], "optional": True}},
+            ]
     return {"name": "stores", "projected": {"sources": sources}} if sources else None
 
 

@@ -43,7 +43,7 @@ class _Target(NamedTuple):
     login: tuple[str, ...]
 
 
-def _target(url: str) -> _Target:
+def _target(url: str, authority: str | None) -> _Target:
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or parts.hostname is None:
         raise ValueError("REDIS_URL must be redis:// or rediss://, with a host")
@@ -51,7 +51,7 @@ def _target(url: str) -> _Target:
     return _Target(
         parts.hostname,
         parts.port or 6379,
-        ssl.create_default_context() if parts.scheme == "rediss" else None,
+        ssl.create_default_context(cafile=authority) if parts.scheme == "rediss" else None,
         parts.path.strip("/") or "0",
         tuple(unquote(part) for part in (user, password) if part) if password else (),
     )
@@ -113,7 +113,7 @@ class RedisLink:
 
     def __init__(self, address: StoreAddress) -> None:
         """ValueError where the address is none."""
-        _target(address.read())
+        _target(address.read(), address.authority)
         self._address = address
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -140,7 +140,7 @@ class RedisLink:
         while True:
             try:
                 url = self._address.read()
-                wire = await self._connect(_target(url))
+                wire = await self._connect(_target(url, self._address.authority))
             except (OSError, TimeoutError, StoreError, ValueError) as error:
                 if not logged:
                     logging.getLogger(__name__).warning(
