@@ -181,5 +181,6 @@ def test_a_head_without_a_token_does_not_start(tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
+    shutil.rmtree(one.scratch, ignore_errors=True)
     assert done.returncode != 0
     assert "token" in (done.stdout + done.stderr).lower()
