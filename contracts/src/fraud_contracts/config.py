@@ -2,7 +2,7 @@
 
 The operator writes it into the ConfigMap ``names.config``; a process reads it once at start, since a change in it
 changes the Pod template's hash and so restarts the Pod. What may change while a process runs is in the release.
-Secrets come as environment variables (SECRET_KEYS) and files (STORE_KEYS), never in this document.
+Secrets come as environment variables (SECRET_KEYS) and files (STORE_KEYS, KAFKA_LOGIN_PATH), never in this document.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ CONFIG_KEY: Final = "detector.json"
 RELEASE_ENV: Final = "FRAUD_RELEASE"
 RELEASE_PATH: Final = "/etc/fraud/release/release.json"
 RELEASE_KEY: Final = "release.json"
+# What clients of Kafka log in with, as files: fraud_process.kafka names them.
+KAFKA_LOGIN_PATH: Final = "/etc/fraud/kafka"
 SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY")
 # The stores' addresses with their logins: files in a folder, each by its key's name, since they change while a process runs.
 REDIS_URL: Final = "REDIS_URL"
@@ -56,9 +58,12 @@ class Mounted(BaseModel):
 
 
 class KafkaAddress(Mounted):
+    """``login``: the folder with the files that clients log in with, over TLS; None where the listener asks for nothing."""
+
     bootstrap_servers: str
     partitions: Annotated[int, Field(ge=1)]
     replicas: Annotated[int, Field(ge=1)] = 1
+    login: str | None = None
 
 
 class DetectorConfig(Mounted):

@@ -7,9 +7,15 @@ entity's records on the same partition as we do.
 
 from __future__ import annotations
 
-from fraud_contracts.config import DetectorConfig
+from pathlib import Path
+from typing import Final
+
+from fraud_contracts.config import DetectorConfig, KafkaAddress
+from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, PLAIN, PROTOCOL, USERNAME
 
 SOURCES = ("transactions", "accepted", "labels", "seeds")
+# Where Flink's connector holds its own copy of Kafka's client.
+_CLIENT: Final = "org.apache.flink.kafka.shaded.org.apache.kafka"
 
 
 def _options(options: dict[str, str]) -> str:
@@ -21,6 +27,32 @@ def _name(noun: str) -> str:
     return noun.replace("-", "_")
 
 
+def connection(kafka: KafkaAddress) -> dict[str, str]:
+    """What each table needs to reach its topic. Credentials are named, never written: a job's graph is kept in the storage.
+
+    Each client that is made, so also after a restart from a checkpoint, reads user and password anew.
+    """
+    options = {"bootstrap.servers": kafka.bootstrap_servers}
+    if kafka.login is not None:
+        folder = Path(kafka.login)
+        mechanism = (folder / MECHANISM).read_text()
+        module = "plain.PlainLoginModule" if mechanism == PLAIN else "scram.ScramLoginModule"
+        user, password = (f"${{file:{folder}:{name}}}" for name in (USERNAME, PASSWORD))
+        options |= {
+            "security.protocol": PROTOCOL,
+            "sasl.mechanism": mechanism,
+            "sasl.jaas.config": f'{_CLIENT}.common.security.{module} required username="{user}" password="{password}";',
+            "config.providers": "file",
+            "config.providers.file.class": f"{_CLIENT}.common.config.provider.DirectoryConfigProvider",
+        }
+        if (folder / AUTHORITY).exists():
+            options |= {
+                "ssl.truststore.type": "PEM",
+                "ssl.truststore.location": str(folder / AUTHORITY),
+            }
+    return {f"properties.{name}": text for name, text in options.items()}
+
+
 def source_table(config: DetectorConfig, noun: str) -> str:
     """DDL of an input topic. Offsets come from the checkpoint; what a checkpoint commits to the group is for readers of lag.
 
@@ -30,7 +62,7 @@ def source_table(config: DetectorConfig, noun: str) -> str:
     options = {
         "connector": "kafka",
         "topic": config.identity.topic(noun),
-        "properties.bootstrap.servers": config.kafka.bootstrap_servers,
+        **connection(config.kafka),
         "properties.group.id": group,
         "properties.client.id.prefix": f"{group}.{noun}",
         "scan.startup.mode": "earliest-offset",
@@ -70,7 +102,7 @@ def sink_table(config: DetectorConfig, noun: str) -> str:
     options = {
         "connector": "kafka",
         "topic": config.identity.topic(noun),
-        "properties.bootstrap.servers": config.kafka.bootstrap_servers,
+        **connection(config.kafka),
         "properties.client.id": f"{config.identity.features_group(config.hash6)}.{noun}",
         "properties.linger.ms": "0",
         "key.format": "raw",
@@ -87,7 +119,7 @@ def profile_table(config: DetectorConfig) -> str:
     options = {
         "connector": "upsert-kafka",
         "topic": config.identity.topic("profiles"),
-        "properties.bootstrap.servers": config.kafka.bootstrap_servers,
+        **connection(config.kafka),
         "properties.client.id": f"{config.identity.features_group(config.hash6)}.profiles",
         "key.format": "raw",
         "value.format": "raw",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fraud_flink import job, tables
+from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, USERNAME
 from fraud_testing import detectors, flink_cluster
 
 CONFIG = detectors.detector("broker-a:9092,broker-b:9092", namespace="payments")
@@ -30,6 +33,26 @@ def test_no_option_can_end_its_quotes() -> None:
     """A quote in an address stays inside the option's text."""
     kafka = CONFIG.kafka.model_copy(update={"bootstrap_servers": "a', 'x' = 'y"})
     assert "'a'', ''x'' = ''y'" in tables.sink_table(CONFIG.model_copy(update={"kafka": kafka}), "features")
+
+
+def test_a_login_is_named_and_never_written(tmp_path: Path) -> None:
+    """User and password stand for files; the mechanism chooses the module, and an authority of one's own is trusted."""
+    files = {USERNAME: "user-1", PASSWORD: "secret-1", MECHANISM: "SCRAM-SHA-512"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    kafka = CONFIG.kafka.model_copy(update={"login": str(tmp_path)})
+    options = tables.connection(kafka)
+    assert options["properties.security.protocol"] == "SASL_SSL"
+    assert f"${{file:{tmp_path}:password}}" in options["properties.sasl.jaas.config"]
+    assert "ScramLoginModule" in options["properties.sasl.jaas.config"]
+    assert "properties.ssl.truststore.type" not in options
+    ddl = tables.source_table(CONFIG.model_copy(update={"kafka": kafka}), "labels")
+    assert "user-1" not in ddl and "secret-1" not in ddl
+    (tmp_path / MECHANISM).write_text("PLAIN")
+    (tmp_path / AUTHORITY).write_text("certificates")
+    options = tables.connection(kafka)
+    assert "PlainLoginModule" in options["properties.sasl.jaas.config"]
+    assert options["properties.ssl.truststore.location"] == str(tmp_path / AUTHORITY)
 
 
 def test_the_readme_agrees_with_the_code() -> None:

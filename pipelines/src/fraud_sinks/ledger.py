@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 
 from fraud_contracts.config import POSTGRES_DSN, DetectorConfig
 from fraud_contracts.label_report import source_kinds
+from fraud_process.kafka import KafkaAccess
 from fraud_process.postgres import address_of
 from fraud_process.store_address import store_address
 from fraud_sinks import run
@@ -367,7 +368,7 @@ def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[LedgerW
     address, schema = store_address(POSTGRES_DSN), config.identity.database_schema
     migrate(address_of(address), schema)
     labels = LabelProducer(
-        config.kafka.bootstrap_servers, config.identity.topic("labels"), config.spec.entities[-1].name
+        KafkaAccess.of(config.kafka), config.identity.topic("labels"), config.spec.entities[-1].name
     )
     writer = LedgerWriter(Database(address, schema), config, labels, meters, rebuild)
     return writer, run.reading(config, "ledger", ("decisions", "label-reports"), batch=500, linger=0.02)

@@ -11,7 +11,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from fraud_contracts.errors import StoreError
-from fraud_process.kafka import producer_settings
+from fraud_process.kafka import KafkaAccess
 from fraud_sinks.ledger_records import label
 
 PUBLISH_SECONDS: Final = 15.0
@@ -33,14 +33,15 @@ def _digest(value: bytes) -> bytes:
 class LabelProducer:
     """Sends labels and awaits the broker's acknowledgement of each. Keys are hashed as Java clients do, which Flink expects."""
 
-    def __init__(self, bootstrap: str, topic: str, key_entity: str) -> None:
-        self._bootstrap, self._topic, self._key_entity = bootstrap, topic, key_entity
+    def __init__(self, kafka: KafkaAccess, topic: str, key_entity: str) -> None:
+        self._kafka, self._topic, self._key_entity = kafka, topic, key_entity
         self._producer = Producer(
-            producer_settings(bootstrap, delivery_timeout_ms=int(PUBLISH_SECONDS * 1000), linger_ms=2)
+            kafka.producer_settings(delivery_timeout_ms=int(PUBLISH_SECONDS * 1000), linger_ms=2)
         )
 
     def send(self, rows: Iterable[dict[str, Any]], published: Mapping[str, bytes] | None = None) -> None:
         """``published``: what ``last`` gave; a label that is its id's newest in the topic already isn't sent again."""
+        self._kafka.renew(self._producer)
         failed: list[str] = []
 
         def delivered(error: Any, _: Any) -> None:
@@ -67,7 +68,7 @@ class LabelProducer:
         """
         reader = Consumer(
             {
-                "bootstrap.servers": self._bootstrap,
+                **self._kafka.settings(),
                 "group.id": f"{self._topic}.last",  # never committed to
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.errors import StoreError
+from fraud_process.kafka import KafkaAccess
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError, Writer
 from fraud_sinks.topics import TopicIds
@@ -61,6 +62,8 @@ _PASSING: Final = (
     KafkaError._RESOLVE,
     KafkaError._TIMED_OUT,
     KafkaError._MAX_POLL_EXCEEDED,
+    # A password that was changed: until its file has changed, too, a new connection is refused.
+    KafkaError._AUTHENTICATION,
 )
 
 
@@ -68,7 +71,7 @@ _PASSING: Final = (
 class Reading:
     """What to read and how: a batch is full at ``batch`` records or ``linger`` seconds after its first one."""
 
-    bootstrap: str
+    kafka: KafkaAccess
     topics: tuple[str, ...]
     group: str
     instance: str | None = None
@@ -120,8 +123,8 @@ class Loop:
 
     def run(self) -> None:
         """Until stopped, or, in a rebuild, until all partitions have caught up. Raises StoreError when a store stays away."""
-        consumer = Consumer(self._settings())
-        self._ids = TopicIds(AdminClient({"bootstrap.servers": self.reading.bootstrap}))
+        consumer, admin = Consumer(self._settings()), AdminClient(self.reading.kafka.settings())
+        self._ids = TopicIds(admin)
         try:
             self._await_topics(consumer)
             if self.reading.rebuild:
@@ -143,6 +146,7 @@ class Loop:
                 self._beat = time.monotonic()
                 if self._beat - ticked >= self.reading.tick:
                     ticked = self._beat
+                    self.reading.kafka.renew(consumer, admin)
                     self._ids.check()
                     self._with_retries(self.writer.tick)
                     self._measure(consumer)
@@ -158,7 +162,7 @@ class Loop:
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {
-            "bootstrap.servers": self.reading.bootstrap,
+            **self.reading.kafka.settings(),
             "group.id": self.reading.group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

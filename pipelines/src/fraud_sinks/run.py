@@ -15,6 +15,7 @@ from fraud_contracts import log as logs
 from fraud_contracts.config import METRICS_PORT, METRICS_PORT_ENV, DetectorConfig, load_config
 from fraud_contracts.errors import StoreError
 from fraud_process.health import HealthServer, probe
+from fraud_process.kafka import KafkaAccess
 from fraud_process.stopping import on_stop
 from fraud_sinks.loop import TICK_SECONDS, Loop, Reading
 from fraud_sinks.meters import Meters
@@ -35,7 +36,7 @@ def reading(
     tick: float = TICK_SECONDS,
 ) -> Reading:
     return Reading(
-        bootstrap=config.kafka.bootstrap_servers,
+        kafka=KafkaAccess.of(config.kafka),
         topics=tuple(config.identity.topic(noun) for noun in nouns),
         group=config.identity.group(f"{sink}-sink"),
         instance=os.environ.get("HOSTNAME"),
@@ -92,7 +93,7 @@ def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
                 log.error("starting anew", extra={"data": {"sink": sink, "error": str(error)}})
             except TopicRecreatedError as error:
                 log.error("starting anew", extra={"data": {"sink": sink, "error": str(error)}})
-    except (StoreError, KafkaException) as error:
+    except (StoreError, KafkaException, OSError) as error:
         log.error("giving up", extra={"data": {"sink": sink, "error": str(error)}})
         return 1
     finally:

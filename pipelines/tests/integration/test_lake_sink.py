@@ -18,6 +18,7 @@ from deltalake.exceptions import DeltaError
 from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
+from fraud_process.kafka import KafkaAccess
 from fraud_sinks import lake as lake_sink
 from fraud_sinks import lake_manifest
 from fraud_sinks.lake import LakeWriter
@@ -70,7 +71,7 @@ def test_a_crash_between_append_and_commit_repeats_nothing(broker: Broker, make:
     topic = config.identity.topic("decisions")
     broker.produce(topic, [(f"t_{n}", decision(f"tx-{n}")) for n in range(1_000)])
     group = config.identity.group("lake-sink")
-    reading = Reading(broker.bootstrap, (topic,), group, "pod-0", batch=150, linger=0.1)
+    reading = Reading(KafkaAccess(broker.bootstrap), (topic,), group, "pod-0", batch=150, linger=0.1)
 
     def writer(kind: type[LakeWriter]) -> LakeWriter:
         return kind(f"{config.storage_uri}/lake/decisions", group, Meters("d", "lake"))
@@ -109,7 +110,7 @@ def test_partitions_change_hands_without_a_repeat(broker: Broker, make: Make) ->
     def loop(name: str) -> Loop:
         writer = LakeWriter(f"{config.storage_uri}/lake/decisions", group, Meters("d", "lake"))
         return Loop(
-            Reading(broker.bootstrap, (topic,), group, name, batch=100, linger=0.3),
+            Reading(KafkaAccess(broker.bootstrap), (topic,), group, name, batch=100, linger=0.3),
             writer,
             Meters("d", "lake"),
         )

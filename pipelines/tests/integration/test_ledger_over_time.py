@@ -14,6 +14,7 @@ import pytest
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
+from fraud_process.kafka import KafkaAccess
 from fraud_process.store_address import StoreAddress
 from fraud_sinks import database as database_module
 from fraud_sinks import ledger_records
@@ -133,7 +134,7 @@ def test_conflicts_do_not_depend_on_the_order_of_partitions(
         writer = LedgerWriter(
             Database(StoreAddress(database.dsn), config.identity.database_schema),
             config,
-            LabelProducer(broker.bootstrap, config.identity.topic("labels"), "counterparty"),
+            LabelProducer(KafkaAccess(broker.bootstrap), config.identity.topic("labels"), "counterparty"),
             meters,
         )
         for _, partition, offset, appended, value in order:
@@ -223,7 +224,7 @@ def test_old_rows_are_taken_out_whole(database: Server, broker: Broker, make: Ma
     decisions, reports = config.identity.topic("decisions"), config.identity.topic("label-reports")
     migrate(database.dsn, config.identity.database_schema)
     own = Database(StoreAddress(database.dsn), config.identity.database_schema)
-    labels = LabelProducer(broker.bootstrap, config.identity.topic("labels"), "counterparty")
+    labels = LabelProducer(KafkaAccess(broker.bootstrap), config.identity.topic("labels"), "counterparty")
     writer = LedgerWriter(own, config, labels, Meters("d", "l"))
     records = [
         Record(decisions, 0, at, decided, b"k", decision(f"{name}-{at}", decided=decided))

@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from fraud_contracts.errors import StoreError
+from fraud_process.kafka import KafkaAccess
 from fraud_sinks.loop import ATTEMPTS, LONGEST_PAUSE, Loop, Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError
@@ -31,7 +32,9 @@ class Nowhere:
 
 def make() -> tuple[Loop, list[float]]:
     pauses: list[float] = []
-    loop = Loop(Reading("nowhere:1", ("t",), "g"), Nowhere(), Meters("d", "s"), pause=pauses.append)
+    loop = Loop(
+        Reading(KafkaAccess("nowhere:1"), ("t",), "g"), Nowhere(), Meters("d", "s"), pause=pauses.append
+    )
     return loop, pauses
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from fraud_contracts import metrics
 from fraud_process.health import HealthServer, probe
 from fraud_process.instruments import Instruments
-from fraud_process.kafka import producer_settings
+from fraud_process.kafka import KafkaAccess
 
 
 def fetch(url: str) -> tuple[int, bytes]:
@@ -56,7 +56,7 @@ def test_a_series_that_is_forgotten_is_shown_no_more() -> None:
 
 def test_producers_agree_on_partitions_and_durability() -> None:
     """A key has one partition whoever writes it, and a record counts when every replica in sync has it."""
-    settings = producer_settings("b:9092", linger_ms=2)
+    settings = KafkaAccess("b:9092").producer_settings(linger_ms=2)
     assert settings["partitioner"] == "murmur2_random"
     assert settings["acks"] == "all" and settings["enable.idempotence"] is True
     assert (settings["bootstrap.servers"], settings["linger.ms"]) == ("b:9092", 2)

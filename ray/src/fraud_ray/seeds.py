@@ -8,7 +8,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException, Producer
 
 from fraud_contracts.training_end import EndReason
-from fraud_process.kafka import producer_settings
+from fraud_process.kafka import KafkaAccess
 from fraud_ray.errors import TrainingError
 
 _TIMEOUT_S: Final = 120
@@ -17,17 +17,16 @@ _TIMEOUT_S: Final = 120
 class KafkaSeeds:
     """Writes (key, profile) pairs; calling it returns how many were acknowledged by all replicas."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
         self._topic = topic
-        self._settings = producer_settings(
-            bootstrap_servers,
-            linger_ms=50,
-            compression_type="lz4",
-            message_timeout_ms=_TIMEOUT_S * 1000,
-        )
+        self._kafka = kafka
 
     def __call__(self, profiles: Iterable[tuple[str, bytes]]) -> int:
-        producer = Producer(self._settings)
+        producer = Producer(
+            self._kafka.producer_settings(
+                linger_ms=50, compression_type="lz4", message_timeout_ms=_TIMEOUT_S * 1000
+            )
+        )
         failures: list[str] = []
         done = 0
 

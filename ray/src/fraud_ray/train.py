@@ -25,6 +25,7 @@ from fraud_contracts.model_version import VersionTags
 from fraud_contracts.training_end import EndReason, ExitCode, TrainingFailure
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
+from fraud_process.kafka import KafkaAccess
 from fraud_ray import dataset, fit, history, lake, package, plots, search
 from fraud_ray.dataset import Dataset, SeedWriter, TimeSplit
 from fraud_ray.errors import TrainingError
@@ -163,7 +164,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
             config,
             tokeniser,
             int(time.time() * 1000),
-            KafkaSeeds(config.kafka.bootstrap_servers, config.identity.topic("seeds")),
+            KafkaSeeds(KafkaAccess.of(config.kafka), config.identity.topic("seeds")),
             search.search,
             partial(registration.register, tracking_uri, config.identity),
             environ.get(REVISION_ENV, ""),

@@ -27,7 +27,7 @@ def broker() -> Iterator[kafka.Broker]:
 
 def test_after_a_lost_connection_what_readers_lack_is_sent_again_once(broker: kafka.Broker) -> None:
     """Also of a batch that was reported as committed, and while nothing is new; what they have isn't."""
-    client = Transactions({"bootstrap.servers": broker.bootstrap}, OF, 0, 2, lambda: None)
+    client = Transactions(lambda: {"bootstrap.servers": broker.bootstrap}, OF, 0, 2, lambda: None)
     client.start()
     group = broker.consumer(OF.group("worker")).consumer_group_metadata()
     visible = Outgoing("decisions", 0, b"k", b"visible")

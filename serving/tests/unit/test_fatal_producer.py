@@ -13,6 +13,7 @@ START = """
 import asyncio, ctypes, glob, os
 import confluent_kafka
 from fraud_contracts import log
+from fraud_process.kafka import KafkaAccess
 from fraud_serving.clients import kafka_log
 log.setup()
 libraries = glob.glob(os.path.join(os.path.dirname(confluent_kafka.__file__), "..", "confluent_kafka.libs", "librdkafka*.so*"))
@@ -21,7 +22,7 @@ library.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, cty
 real = confluent_kafka.Producer
 kafka_log.Producer = lambda settings: real({**settings, "test.mock.num.brokers": 1})
 async def main():
-    log = kafka_log.KafkaLog("unused:9092", 2.0)
+    log = kafka_log.KafkaLog(KafkaAccess("unused:9092"), 2.0)
     await log.append("accepted", b"k", b"v")
     %s
     await asyncio.sleep(30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -28,12 +29,14 @@ def test_each_error_of_a_client_past_use_is_recognised(error: KafkaError, end: b
     assert transactions.past_use(error) is end
 
 
+def _settings() -> dict[str, Any]:
+    return {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+
+
 def test_a_call_that_does_not_come_back_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever limit the call was given, the loop goes on; and the next call doesn't wait behind it."""
     monkeypatch.setattr(transactions, "CALL_SECONDS", -0.9)
-    client = transactions.Transactions(
-        {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, Identity("tests", "cards"), 0, 1, lambda: None
-    )
+    client = transactions.Transactions(_settings, Identity("tests", "cards"), 0, 1, lambda: None)
     back = threading.Event()
     with pytest.raises(KafkaException) as caught:
         client._call(lambda: back.wait(20))
@@ -47,9 +50,7 @@ def test_a_call_that_does_not_come_back_is_a_timeout(monkeypatch: pytest.MonkeyP
 def test_bytes_on_another_topic_do_not_count_as_visible(noun: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decision and its alert are the same bytes: where readers have one of them only, the other is sent again."""
     of = Identity("tests", "cards")
-    client = transactions.Transactions(
-        {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, of, 0, 1, lambda: None
-    )
+    client = transactions.Transactions(_settings, of, 0, 1, lambda: None)
     both = [Outgoing("decisions", 0, b"k", b"declined"), Outgoing("alerts", 0, b"k", b"declined")]
     monkeypatch.setattr(
         client, "_visible", lambda topic, _: {b"declined"} if topic == of.topic(noun) else set()
@@ -63,9 +64,7 @@ def test_what_was_reported_as_committed_is_doubted_for_a_while(
 ) -> None:
     """Later its topic's end is others', so that readers would seem to lack what they have for long."""
     monkeypatch.setattr(transactions, "Producer", lambda _: SimpleNamespace(poll=lambda _: 0))
-    client = transactions.Transactions(
-        {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, Identity("tests", "cards"), 0, 1, lambda: None
-    )
+    client = transactions.Transactions(_settings, Identity("tests", "cards"), 0, 1, lambda: None)
     sent: list[list[Outgoing]] = []
     monkeypatch.setattr(client, "_transact", lambda out, *_: sent.append(out))
     monkeypatch.setattr(client, "_open", lambda: setattr(client, "_lost", None))

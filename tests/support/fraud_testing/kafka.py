@@ -105,6 +105,7 @@ class Broker:
     """A running broker; ``stop`` and ``start`` keep its ports and its data, so a test can take it away for a while.
 
     ``proxy_port``: where a proxy stands before the broker's second listener ``behind``, which tells clients that port.
+    ``properties`` are further settings, which count where they say another thing than the usual ones.
     """
 
     folder: Path
@@ -112,6 +113,7 @@ class Broker:
     controller: int = field(default_factory=free_port)
     proxy_port: int | None = None
     behind: int = field(default_factory=free_port)
+    properties: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -135,6 +137,7 @@ class Broker:
                 behind=f",PROXIED://127.0.0.1:{self.behind}" if proxied else "",
                 before=f",PROXIED://127.0.0.1:{self.proxy_port}" if proxied else "",
             )
+            + self.properties
         )
         (self.folder / "log4j2.xml").write_text(_LOG4J)
         process = subprocess.run(

@@ -26,7 +26,7 @@ from pyarrow import fs
 
 from fraud_contracts.config import DetectorConfig, load_config
 from fraud_local.demo import evidence, leaks_objects, leaks_stores, places
-from fraud_process.kafka import producer_settings
+from fraud_process.kafka import KafkaAccess
 
 # Seconds between tries of one transaction, longer each time, and after which the caller gives up.
 RETRY = (0.5, 5.0)
@@ -49,7 +49,7 @@ class Traffic:
         self.topic = config.identity.topic("transactions")
         self.producer = Producer(
             {
-                **producer_settings(config.kafka.bootstrap_servers, linger_ms=2),
+                **KafkaAccess.of(config.kafka).producer_settings(linger_ms=2),
                 # A killed broker would fill the progress; what wasn't delivered is counted.
                 "log_level": 2,
             }

@@ -20,6 +20,7 @@ from deltalake import DeltaTable
 
 from fraud_contracts import lake
 from fraud_contracts.config import DetectorConfig
+from fraud_process.kafka import KafkaAccess
 
 Say = Callable[..., None]
 
@@ -32,7 +33,7 @@ class TopicReader:
         self._open = set(range(config.kafka.partitions))
         self._consumer = Consumer(
             {
-                "bootstrap.servers": config.kafka.bootstrap_servers,
+                **KafkaAccess.of(config.kafka).settings(),
                 "group.id": config.identity.group("demo-evidence"),
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",

@@ -22,6 +22,7 @@ from fraud_contracts import object_store
 from fraud_contracts.config import DetectorConfig
 from fraud_local.demo import leaks_objects, places
 from fraud_local.demo.leaks import LeakReport, Needles, planted
+from fraud_process.kafka import KafkaAccess
 
 _BATCH = 500
 _TIMEOUT = 30
@@ -64,7 +65,7 @@ def kafka(needles: Needles, config: DetectorConfig, report: LeakReport) -> None:
     """All topics of the detector that the broker has, whatever they are called, but for the clients' raw one."""
     consumer = Consumer(
         {
-            "bootstrap.servers": config.kafka.bootstrap_servers,
+            **KafkaAccess.of(config.kafka).settings(),
             "group.id": config.identity.group("demo-leaks"),
             "enable.auto.commit": False,
             # Aborted transactions are in the log too.

@@ -9,23 +9,24 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
+import time
 from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
 from fraud_contracts.background import thread
 from fraud_contracts.errors import StoreError
-from fraud_process.kafka import producer_settings
+from fraud_process.kafka import RENEW_SECONDS, KafkaAccess
 
 
 class KafkaLog:
     """``append`` returns when all in-sync replicas have the record; StoreError where that isn't known in time."""
 
-    def __init__(self, bootstrap: str, delivery_timeout: float) -> None:
-        self._timeout = delivery_timeout
+    def __init__(self, kafka: KafkaAccess, delivery_timeout: float) -> None:
+        self._kafka, self._timeout = kafka, delivery_timeout
         self._producer = Producer(
             {
-                **producer_settings(bootstrap),
+                **kafka.producer_settings(),
                 "linger.ms": 0,
                 "delivery.timeout.ms": int(delivery_timeout * 1000),
                 "request.timeout.ms": min(1000, int(delivery_timeout * 1000)),
@@ -44,8 +45,12 @@ class KafkaLog:
 
     def _poll(self) -> None:
         # It raises after a fatal error, such as the loss of our state on the broker: no append would succeed any more.
+        renewed = time.monotonic()
         while self._open:
             self._producer.poll(0.1)
+            if time.monotonic() - renewed > RENEW_SECONDS:
+                renewed = time.monotonic()
+                self._kafka.renew(self._producer)
 
     def _hand_over(self) -> None:
         self._scheduled = False

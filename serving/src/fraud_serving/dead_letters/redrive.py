@@ -17,7 +17,6 @@ from fraud_contracts.raw_json import decode
 from fraud_contracts.records import DeadLetter
 from fraud_pipelines.dead_letter_cipher import CipherError, DeadLetterCipher
 from fraud_pipelines.events import EventSchema, Tokeniser
-from fraud_process.kafka import producer_settings
 from fraud_serving.dead_letters.topic import PATIENCE, DeadLetterTopic, Position
 
 HEADER: Final = "redriven-from"
@@ -153,8 +152,8 @@ class Redrive:
         """-> how many were acknowledged, and the errors of the others. Remembered batch by batch."""
         producer = Producer(
             {
-                **self.topic.settings,
-                **producer_settings(self.topic.settings["bootstrap.servers"]),
+                **self.topic.kafka.producer_settings(),
+                "log_level": 3,
                 "delivery.timeout.ms": int(PATIENCE * 1000),
             }
         )

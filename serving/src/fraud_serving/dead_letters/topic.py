@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import DeadLetter
+from fraud_process.kafka import KafkaAccess
 from fraud_serving import stored_records
 
 MAX_METADATA: Final = 4096  # the broker's offset.metadata.max.bytes, where nobody changed it
@@ -78,13 +79,11 @@ class DeadLetterTopic:
     def __init__(self, config: DetectorConfig) -> None:
         self.of = config.identity
         self.name = self.of.topic("dead-letters")
-        self.settings: dict[str, Any] = {
-            "bootstrap.servers": config.kafka.bootstrap_servers,
-            "log_level": 3,
-        }
+        self.kafka = KafkaAccess.of(config.kafka)
+        self._settings: dict[str, Any] = {**self.kafka.settings(), "log_level": 3}
         self.consumer = Consumer(
             {
-                **self.settings,
+                **self._settings,
                 "group.id": self.of.group("redrive"),
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -98,7 +97,7 @@ class DeadLetterTopic:
             raise DeadLetterError(f"{self.name}: {listing.topics[self.name].error.str()}")
         self.partitions = sorted(listing.topics[self.name].partitions)
         self._broker = str(next(iter(listing.brokers)))
-        admin = AdminClient(self.settings)  # kept by a name until the answer is there
+        admin = AdminClient(self._settings)  # kept by a name until the answer is there
         described = admin.describe_topics(TopicCollection([self.name]), request_timeout=10)
         # The zero UUID where the broker has no ids (before Kafka 2.8): then the name must do.
         self._topic_id = str(described[self.name].result(PATIENCE).topic_id)
@@ -206,6 +205,6 @@ class DeadLetterTopic:
     def memory_ms(self) -> int:
         """How long the broker keeps a commit of a group without members."""
         resource = ConfigResource(ConfigResource.Type.BROKER, self._broker)
-        admin = AdminClient(self.settings)  # kept by a name until the answer is there
+        admin = AdminClient(self._settings)  # kept by a name until the answer is there
         answer = admin.describe_configs([resource], request_timeout=10)[resource].result(PATIENCE)
         return int(answer[RETENTION].value) * 60_000

@@ -19,6 +19,7 @@ from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, REDIS_URL, load_con
 from fraud_pipelines.events import Tokeniser
 from fraud_process.access import mounted_keys
 from fraud_process.instruments import Instruments
+from fraud_process.kafka import KafkaAccess
 from fraud_process.store_address import store_address
 from fraud_process.uvicorn_server import LeavingServer
 from fraud_serving.clients.kafka_log import KafkaLog
@@ -40,7 +41,7 @@ async def serve() -> None:
     tokeniser = Tokeniser.from_hex(os.environ["TOKEN_KEY"], config.token_key)
     delivery = float(os.environ.get("FRAUD_DELIVERY_SECONDS", DELIVERY_SECONDS))
     redis = RedisLink(store_address(REDIS_URL))
-    kafka = KafkaLog(config.kafka.bootstrap_servers, delivery)
+    kafka = KafkaLog(KafkaAccess.of(config.kafka), delivery)
     instruments = Instruments(REGISTRY, detector=str(config.identity))
     service = DecisionService(config, tokeniser, redis, kafka, instruments)
     refused = instruments(metrics.UNREADABLE, what="release").inc

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import Source
+from fraud_process.kafka import RENEW_SECONDS, KafkaAccess
 from fraud_serving import stored_records
 from fraud_serving.worker.batch import Incoming, Outgoing, read_incoming
 from fraud_serving.worker.processor import BatchProcessor
@@ -37,8 +38,18 @@ class WorkerLoop:
         self._features, self._decisions = self._of.topic("features"), self._of.topic("decisions")
         self._assigned: set[int] = set()
         self.stopping = False
-        common: dict[str, Any] = {
-            "bootstrap.servers": config.kafka.bootstrap_servers,
+        self._kafka = KafkaAccess.of(config.kafka)
+        self._transactions = Transactions(
+            self._settings, self._of, ordinal, config.kafka.partitions, heartbeat
+        )
+        self._consumer: Consumer | None = None
+        self._last = 0.0
+        self._renewed = time.monotonic()
+
+    def _settings(self) -> dict[str, Any]:
+        """Those of every client here."""
+        return {
+            **self._kafka.settings(),
             "retry.backoff.ms": 10,  # 100, the default, is what a commit's successor would wait while markers are written
             "reconnect.backoff.max.ms": 1000,
             # Else a client that has lost its last broker forgets it, and with it where the group's coordinator is:
@@ -47,24 +58,23 @@ class WorkerLoop:
             "log_level": 3,
             "logger": logging.getLogger("librdkafka"),
         }
-        self._transactions = Transactions(common, self._of, ordinal, config.kafka.partitions, heartbeat)
-        self._consumer_settings = {
-            **common,
+
+    def _consumer_settings(self) -> dict[str, Any]:
+        return {
+            **self._settings(),
             "group.id": self._of.group("worker"),
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
         }
-        self._consumer: Consumer | None = None
-        self._last = 0.0
 
     def run(self) -> None:
         """Until ``stopping``; FatalError where only a new process helps."""
         # Before subscribing: the broker then has ended what our predecessor left open.
         self._transactions.start()
         consumer = Consumer(
-            {**self._consumer_settings, "group.instance.id": self._id, "session.timeout.ms": 45_000}
+            {**self._consumer_settings(), "group.instance.id": self._id, "session.timeout.ms": 45_000}
         )
         self._consumer = consumer
         try:
@@ -76,6 +86,7 @@ class WorkerLoop:
             )
             while not self.stopping:
                 self._heartbeat()
+                self._renew(consumer)
                 batch = self._take(consumer)
                 if batch:
                     self._commit(consumer, batch)
@@ -87,6 +98,11 @@ class WorkerLoop:
         # Only after a clean end: where something is broken, closing may wait for it for ever (seen after a killed broker),
         # and a static member needs no farewell.
         consumer.close()
+
+    def _renew(self, consumer: Consumer) -> None:
+        if time.monotonic() - self._renewed > RENEW_SECONDS:
+            self._renewed = time.monotonic()
+            self._kafka.renew(consumer, self._transactions.producer)
 
     def _take(self, consumer: Consumer) -> list[Message]:
         """Blocks for a first record, waits out the pace, takes what is there."""
@@ -161,7 +177,7 @@ class WorkerLoop:
         """Remembers the newest committed decisions of a partition, so that repeats are known before the first poll."""
         reader = Consumer(
             {
-                **self._consumer_settings,
+                **self._consumer_settings(),
                 "group.id": self._of.group("worker.tail"),
                 "enable.partition.eof": True,
             }

@@ -51,27 +51,20 @@ def past_use(error: KafkaError) -> bool:
 
 
 class Transactions:
-    """``settings`` are those of any client of the broker; ``heartbeat`` is called before each Kafka call."""
+    """``settings`` gives those of any client of the broker, with its login of now; ``heartbeat`` is called before each Kafka call."""
 
     def __init__(
         self,
-        settings: dict[str, Any],
+        settings: Callable[[], dict[str, Any]],
         of: Identity,
         ordinal: int,
         partitions: int,
         heartbeat: Callable[[], None],
     ) -> None:
         self._settings, self._of, self._partitions, self._heartbeat = settings, of, partitions, heartbeat
-        self._producer_settings = {
-            **settings,
-            "transactional.id": of.transactional_id(ordinal),
-            "transaction.timeout.ms": TRANSACTION_MS,
-            "partitioner": PARTITIONER,
-            "linger.ms": 0,
-            "error_cb": self._lose,
-        }
-        self._producer = Producer(self._producer_settings)
-        nobody = Consumer({**settings, "group.id": of.group("worker")})
+        self._transactional_id = of.transactional_id(ordinal)
+        self.producer = self._make_producer()
+        nobody = Consumer({**settings(), "group.id": of.group("worker")})
         self._outsider = nobody.consumer_group_metadata()
         nobody.close()
         self._caller = ThreadPoolExecutor(1, "kafka-call")
@@ -82,6 +75,18 @@ class Transactions:
         self._last: list[Outgoing] = []
         self._committed_at = 0.0
         self._lost: KafkaError | None = None
+
+    def _make_producer(self) -> Producer:
+        return Producer(
+            {
+                **self._settings(),
+                "transactional.id": self._transactional_id,
+                "transaction.timeout.ms": TRANSACTION_MS,
+                "partitioner": PARTITIONER,
+                "linger.ms": 0,
+                "error_cb": self._lose,
+            }
+        )
 
     def start(self) -> None:
         """Returns when nothing of a predecessor is open any more."""
@@ -117,7 +122,7 @@ class Transactions:
         After DOUBTED_SECONDS the markers of the transaction before are safe, and records of others may lie
         after its own.
         """
-        self._producer.poll(0)
+        self.producer.poll(0)
         if self._lost is not None:
             self.publish([], [], group)
         elif time.monotonic() - self._committed_at > DOUBTED_SECONDS:
@@ -128,7 +133,7 @@ class Transactions:
         self._lost = error
 
     def _check(self) -> None:
-        self._producer.poll(0)
+        self.producer.poll(0)
         if self._lost is not None:
             raise KafkaException(self._lost)
 
@@ -162,7 +167,7 @@ class Transactions:
         """Whether a fresh client gets an answer: else it is the broker that is away, and a successor would wait as well."""
         self._heartbeat()
         try:
-            return bool(AdminClient(self._settings).list_topics(timeout=5).brokers)
+            return bool(AdminClient(self._settings()).list_topics(timeout=5).brokers)
         except KafkaException:
             return False
         finally:
@@ -180,7 +185,7 @@ class Transactions:
             ) from error
 
     def _transact(self, out: Sequence[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
-        producer = self._producer
+        producer = self.producer
         producer.begin_transaction()
         for one in out:
             more = {} if one.partition is None else {"partition": one.partition}
@@ -200,8 +205,8 @@ class Transactions:
             if len(self._abandoned) >= MAX_ABANDONED:
                 raise FatalError(f"{MAX_ABANDONED} producers failed in this process: {cause}") from error
             _log.warning("transaction failed", extra={"data": {"error": str(cause)}})
-            self._abandoned.append(self._producer)
-            self._producer = Producer(self._producer_settings)
+            self._abandoned.append(self.producer)
+            self.producer = self._make_producer()
             try:
                 self._open()
                 then()
@@ -214,7 +219,7 @@ class Transactions:
 
         A marker ends all that its producer id has open on a partition, so one aborted transaction over every partition does.
         """
-        producer = self._producer
+        producer = self.producer
         self.retry("init_transactions", lambda: producer.init_transactions(CALL_SECONDS))
         producer.begin_transaction()
         for noun in NOUNS:
@@ -246,7 +251,11 @@ class Transactions:
         values: set[bytes] = set()
         if low == high:
             return values
-        settings = {**self._settings, "group.id": self._of.group("worker.tail"), "enable.partition.eof": True}
+        settings = {
+            **self._settings(),
+            "group.id": self._of.group("worker.tail"),
+            "enable.partition.eof": True,
+        }
         reader = Consumer({**settings, "isolation.level": "read_committed", "fetch.wait.max.ms": 100})
         try:
             reader.assign([TopicPartition(topic, partition, max(low, high - LOOK_BACK))])
@@ -268,7 +277,7 @@ class Transactions:
     def watermarks(self, place: TopicPartition, isolation: str) -> tuple[int, int]:
         """First and next offset of a partition, as a reader of that isolation sees them."""
         reader = Consumer(
-            {**self._settings, "group.id": self._of.group("worker.tail"), "isolation.level": isolation}
+            {**self._settings(), "group.id": self._of.group("worker.tail"), "isolation.level": isolation}
         )
         ends: list[tuple[int, int]] = []
         try:
