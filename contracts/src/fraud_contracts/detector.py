@@ -30,13 +30,15 @@ class ManagedKafka(Spec):
 
 
 class ExternalKafka(Spec):
-    """Kafka that is there already; the operator makes nothing in it."""
+    """Kafka that is there already. The operator makes the topics that lack where it may, and nothing else."""
 
     bootstrap_servers: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
         description="Host and port of one or more brokers, with commas between."
     )
     secret_ref: SecretRef | None = Field(
-        None, description="Refused for now: clients don't log in yet; name a listener without credentials."
+        None,
+        description="Secret with KAFKA_USERNAME, KAFKA_PASSWORD and KAFKA_SASL_MECHANISM (SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN), "
+        "and KAFKA_CA_CERT (PEM) unless a public authority vouches for the brokers. With it every client logs in, over TLS.",
     )
 
 

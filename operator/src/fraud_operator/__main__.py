@@ -85,7 +85,7 @@ async def _act(
     indexes = Indexes()
     kube = IndexedKube(api, indexes, one.leads)
     reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
-    passes = Passes(reconciler.reconcile, OperatorMeters(), reconciler.glances.look, one.leads)
+    passes = Passes(reconciler.reconcile, OperatorMeters(), reconciler.glance, one.leads)
     pulse.hung = passes.hung
     passes.start()
     loop = asyncio.get_running_loop()

@@ -6,35 +6,25 @@ Each says what is so and, where it is not well, what a person can do about it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator import child_status, readiness, training
 from fraud_operator.child_status import Level, Verdict
+from fraud_operator.condition_state import ConditionState
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
-from fraud_operator.objects import to_timestamp
-from fraud_operator.rollout import GONE_MS
-from fraud_operator.rollout_state import RolloutPhase, waiting
+from fraud_operator.rollout_conditions import candidate_state, release_propagated, rollout_healthy
+from fraud_operator.rollout_state import RolloutPhase
 from fraud_operator.training import TrainingPhase
 
 _BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.SILENT})
+# Of what is asked outside the cluster, by whether it will do.
+_LEVELS: Final = {True: Level.READY, False: Level.DEGRADED, None: Level.PROGRESSING}
 # What the first version waits for, in the order in which a person looks at it.
 _BEFORE_A_MODEL: Final = ("TrainingSucceeded", "ModelResolved", "FeaturesWarm")
-
-
-@dataclass(frozen=True)
-class ConditionState:
-    """A condition without its type and times. ``status`` None stands for Unknown."""
-
-    status: bool | None
-    reason: str
-    message: str
-    level: Level = Level.READY
-
-
 _NO_MODEL_WANTED: Final = ConditionState(True, "NotUsed", "the spec wants no model: rules and lists decide")
 
 
@@ -80,7 +70,7 @@ def _missing(facts: Facts, *kinds: str) -> ConditionState | None:
 
 def references_found(facts: Facts) -> ConditionState:
     if not facts.lacking:
-        message = "beside spec.storage, every Secret and storage class that spec and chart name is there"
+        message = "beside spec.storage and spec.kafka.external, every Secret and storage class that spec and chart name is there"
         return ConditionState(True, "AllFound", message)
     message = "; ".join(lacking.message for lacking in facts.lacking)
     return ConditionState(False, facts.lacking[0].reason, message, Level.DEGRADED)
@@ -94,16 +84,17 @@ def keys_ready(facts: Facts) -> ConditionState:
 
 def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
     if not detector.managed_kafka:
-        return ConditionState(True, "External", f"brokers are the user's own at {detector.bootstrap}")
+        fact = facts.kafka
+        level = Level.DEGRADED if fact.flawed else _LEVELS[fact.ready]
+        return ConditionState(fact.ready, fact.reason, fact.message, level)
     missing = _missing(facts, "Kafka", "KafkaNodePool", "KafkaTopic")
     return missing or _from(readiness.kafka(detector, facts), "BrokersReady", "Kafka with its topics")
 
 
 def storage_ready(facts: Facts) -> ConditionState:
     fact = facts.storage
-    levels = {True: Level.READY, False: Level.DEGRADED, None: Level.PROGRESSING}
     held = f"; until it is right, {', '.join(facts.held)} won't be changed" if facts.held else ""
-    return ConditionState(fact.ready, fact.reason, fact.message + held, levels[fact.ready])
+    return ConditionState(fact.ready, fact.reason, fact.message + held, _LEVELS[fact.ready])
 
 
 def stores_ready(detector: Detector, facts: Facts) -> ConditionState:
@@ -224,7 +215,7 @@ def model_live(detector: Detector, facts: Facts, states: Mapping[str, ConditionS
     if missing is not None:
         return missing
     if state.phase is RolloutPhase.ROLLED_BACK:
-        return ConditionState(False, "RolledBack", _candidate(detector, facts).message)
+        return ConditionState(False, "RolledBack", candidate_state(detector, facts).message)
     for name in _BEFORE_A_MODEL:
         if not states[name].status:
             message = f"rules decide until the first version is live; {name}: {states[name].message}"
@@ -235,83 +226,6 @@ def model_live(detector: Detector, facts: Facts, states: Mapping[str, ConditionS
             return _from(verdict, "", f"the predictor of version {state.candidate.version}")
     message = "rules decide; the first version is about to go live"
     return ConditionState(False, "NoModelYet", message, Level.PROGRESSING)
-
-
-def release_propagated(facts: Facts) -> ConditionState:
-    if facts.release is None:
-        return ConditionState(
-            False, "NoRelease", "the first release is about to be written", Level.PROGRESSING
-        )
-    updated = sum(replica.release == facts.release.name for replica in facts.replicas)
-    message = f"{updated} of {len(facts.replicas)} replicas use {facts.release.name}"
-    if readiness.propagated(facts):
-        return ConditionState(True, "Propagated", message)
-    mute = [replica.pod for replica in facts.replicas if replica.release is None]
-    if mute:
-        message += f"; no answer from {', '.join(mute[:3])}"
-    return ConditionState(False, "Propagating", message, Level.PROGRESSING)
-
-
-def rollout_healthy(detector: Detector, facts: Facts) -> ConditionState:
-    """The candidate's state, a version that waits for a slot, a rollback annotation that is spent."""
-    candidate, state, resolved = _candidate(detector, facts), facts.state, facts.models.resolved
-    notes = [candidate.message]
-    if resolved is not None and (version := waiting(state, resolved.package())) is not None:
-        kept = state.previous and state.previous_until
-        why = (
-            f"version {state.previous.version} is kept until {to_timestamp(kept)}"
-            if state.previous and kept
-            else "none is free"
-        )
-        notes.append(f"version {version} waits for a slot: {why}")
-    rollback = detector.annotations.get(names.ROLLBACK_ANNOTATION)
-    if state.stable is not None and rollback == state.stable.version == state.rollback:
-        notes.append(
-            f"{names.ROLLBACK_ANNOTATION} is older than version {rollback} is live: to take it back, remove it and set it again"
-        )
-    return replace(candidate, message="; ".join(notes))
-
-
-def _candidate(detector: Detector, facts: Facts) -> ConditionState:
-    state = facts.state
-    if state.phase is RolloutPhase.ROLLED_BACK:
-        bad = state.rejected[-1] if state.rejected else "?"
-        return ConditionState(
-            False,
-            "RolledBack",
-            f"model version {bad} was taken back and isn't tried again; register another version, or name it anew in spec.model.pin",
-            Level.DEGRADED,
-        )
-    if state.gone is not None and state.candidate is not None:
-        return ConditionState(
-            False,
-            "CandidateGone",
-            f"no replica of version {state.candidate.version}'s predictor answers since {to_timestamp(state.gone)}: the stable model "
-            f"answers in its place, and it is taken back after {GONE_MS // 1000} s",
-            Level.DEGRADED,
-        )
-    if detector.spec.rollout.paused and state.candidate is not None:
-        return ConditionState(
-            True,
-            "Paused",
-            f"version {state.candidate.version} stays in {state.phase} while spec.rollout.paused",
-        )
-    if state.phase in (RolloutPhase.SHADOW, RolloutPhase.RAMP) and state.candidate is not None:
-        open_gates = [f"{gate.name} {gate.result}" for gate in facts.gates if gate.result != "Pass"]
-        hold = f"; waits for {', '.join(open_gates)}" if open_gates else ""
-        hint = f"; approve with {names.APPROVE_ANNOTATION}: {state.candidate.version!r}" if open_gates else ""
-        return ConditionState(
-            True, str(state.phase), f"version {state.candidate.version} in {state.phase}{hold}{hint}"
-        )
-    if state.phase is RolloutPhase.PREPARING and state.candidate is not None:
-        message = f"version {state.candidate.version} is prepared in slot {state.candidate.slot}"
-        verdict = readiness.predictor(detector, facts, state.candidate.slot, state.candidate.version)
-        if verdict.level is Level.BLOCKED:
-            return ConditionState(
-                True, "Preparing", f"{message}: its predictor {verdict.message}", Level.BLOCKED
-            )
-        return ConditionState(True, "Preparing", message)
-    return ConditionState(True, str(state.phase), "no version is on its way")
 
 
 def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, ConditionState]:

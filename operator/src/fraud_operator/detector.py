@@ -14,7 +14,7 @@ from typing import Any, Final
 import cel
 
 from fraud_contracts import feature_set, names, rules
-from fraud_contracts.config import DetectorConfig, KafkaAddress
+from fraud_contracts.config import KAFKA_LOGIN_PATH, DetectorConfig, KafkaAddress
 from fraud_contracts.detector import (
     Component,
     ComponentOverride,
@@ -101,6 +101,12 @@ class Detector:
         return names.kafka_bootstrap(self.name, self.namespace)
 
     @property
+    def kafka_secret(self) -> str | None:
+        """The Secret that the spec names for its own Kafka's login; None where its listener asks for none."""
+        external = self.spec.kafka.external
+        return external.secret_ref.name if external is not None and external.secret_ref is not None else None
+
+    @property
     def storage_uri(self) -> str:
         """The spec's, else a folder of the platform's; empty where there is neither."""
         if self.spec.storage is not None:
@@ -171,6 +177,7 @@ class Detector:
                 bootstrap_servers=self.bootstrap,
                 partitions=self.spec.kafka.partitions,
                 replicas=min(3, managed.replicas) if managed is not None else 1,
+                login=KAFKA_LOGIN_PATH if self.kafka_secret is not None else None,
             ),
             storage_uri=self.storage_uri,
         )
@@ -204,13 +211,6 @@ def check(detector: Detector) -> list[SpecError]:
         # The schema says it, too; an object may have been stored before it did.
         errors.append(
             SpecError("spec.event.amount.currency", "currencyField is checked against it; give it too")
-        )
-    if spec.kafka.external is not None and spec.kafka.external.secret_ref is not None:
-        errors.append(
-            SpecError(
-                "spec.kafka.external.secretRef",
-                "clients don't log in yet; give a listener that needs no credentials, and leave it out",
-            )
         )
     own = {make(detector.name) for make in (names.keys, names.stores, names.clients, names.pull_secret)}
     for i, client in enumerate(spec.clients):

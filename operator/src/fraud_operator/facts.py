@@ -39,6 +39,16 @@ class StorageFact:
 
 
 @dataclass(frozen=True)
+class KafkaFact:
+    """Whether a Kafka of the user's own will do; ``ready`` is None while that isn't known yet. ``flawed``: it will, but for ``message``."""
+
+    ready: bool | None
+    reason: str
+    message: str
+    flawed: bool = False
+
+
+@dataclass(frozen=True)
 class Replica:
     """A replica of the data path and the release that it says it uses; None where it gave no answer."""
 
@@ -95,6 +105,7 @@ class Facts:
     revision: str | None = None
     storage: StorageFact = StorageFact(None, "Checking", "the storage was not looked at yet")
     stores: StoresFact = field(default_factory=StoresFact)
+    kafka: KafkaFact = KafkaFact(None, "Checking", "the brokers were not asked yet")
     models: Models = field(default_factory=Models)
     lags: Lags = field(default_factory=Lags)
     replicas: tuple[Replica, ...] = ()

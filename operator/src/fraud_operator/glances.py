@@ -13,6 +13,7 @@ from typing import NamedTuple
 from fraud_contracts import names
 from fraud_contracts.child_kinds import SECRET
 from fraud_operator.detector import Detector, DetectorKey
+from fraud_operator.kafka_target import kafka_secrets
 from fraud_operator.kube import Kube
 from fraud_operator.objects import Json
 from fraud_operator.references import secret_references
@@ -32,7 +33,8 @@ def secrets_of(detector: Detector) -> list[str]:
     storage = [] if detector.storage_secret is None else [detector.storage_secret]
     own = [names.keys(detector.name), names.stores(detector.name), names.clients(detector.name)]
     clients = [detector.client_secret(client) for client in detector.spec.clients]
-    return sorted({*own, *pull, *named, *storage, *clients})
+    kafka = kafka_secrets(detector)
+    return sorted({*own, *pull, *named, *storage, *clients, *kafka})
 
 
 @dataclass

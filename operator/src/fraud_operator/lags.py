@@ -14,6 +14,7 @@ from fraud_contracts.errors import StoreError
 from fraud_operator import readiness
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Facts, Lags
+from fraud_operator.kafka_target import KafkaTarget
 from fraud_operator.training import TrainingPhase
 
 LOG: Final = logging.getLogger(__name__)
@@ -29,20 +30,20 @@ class LagReader:
     A client holds a thread for each broker. It joins no group: it neither subscribes nor commits.
     """
 
-    _clients: dict[str, AdminClient] = field(default_factory=dict)
-    _readers: dict[str, set[DetectorKey]] = field(default_factory=dict)
+    _clients: dict[KafkaTarget, AdminClient] = field(default_factory=dict)
+    _readers: dict[KafkaTarget, set[DetectorKey]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def connected(self) -> frozenset[str]:
         """Bootstrap addresses with a client."""
-        return frozenset(self._clients)
+        return frozenset(target.bootstrap for target in self._clients)
 
     def read(
-        self, reader: DetectorKey, bootstrap: str, group: str, topic: str, partitions: int
+        self, reader: DetectorKey, target: KafkaTarget, group: str, topic: str, partitions: int
     ) -> tuple[int, int]:
         """(records not committed yet, records written) over all partitions; StoreError where Kafka gives no answer."""
-        client = self._client(bootstrap, reader)
+        client = self._client(target, reader)
         places = [TopicPartition(topic, number) for number in range(partitions)]
         request = ConsumerGroupTopicPartitions(group, places)
         try:
@@ -60,34 +61,36 @@ class LagReader:
                 written += high - low
         except (KafkaException, TimeoutError) as error:
             why = error.args[0] if error.args else "no answer in time"
-            raise StoreError("kafka", f"{bootstrap} gave no offsets of {topic} for {group}: {why}") from error
+            raise StoreError(
+                "kafka", f"{target.bootstrap} gave no offsets of {topic} for {group}: {why}"
+            ) from error
         return lag, written
 
     def done(self, reader: DetectorKey) -> None:
         """The detector reads no more for now; a client that nobody reads by is closed."""
         idle: list[AdminClient] = []
         with self._lock:
-            for bootstrap in [b for b, readers in self._readers.items() if reader in readers]:
-                self._readers[bootstrap].discard(reader)
-                if not self._readers[bootstrap]:
-                    del self._readers[bootstrap]
-                    idle.append(self._clients.pop(bootstrap))
+            for target in [t for t, readers in self._readers.items() if reader in readers]:
+                self._readers[target].discard(reader)
+                if not self._readers[target]:
+                    del self._readers[target]
+                    idle.append(self._clients.pop(target))
         # Dropping the last reference closes a client and waits for its threads: not under the lock.
         idle.clear()
 
-    def _client(self, bootstrap: str, reader: DetectorKey) -> AdminClient:
+    def _client(self, target: KafkaTarget, reader: DetectorKey) -> AdminClient:
         with self._lock:
-            self._readers.setdefault(bootstrap, set()).add(reader)
-            if bootstrap not in self._clients:
-                self._clients[bootstrap] = AdminClient(
+            self._readers.setdefault(target, set()).add(reader)
+            if target not in self._clients:
+                self._clients[target] = AdminClient(
                     {
-                        "bootstrap.servers": bootstrap,
+                        **target.settings(),
                         "socket.timeout.ms": 4000,
                         "log_level": 2,
                         "logger": logging.getLogger("fraud_operator.kafka"),
                     }
                 )
-            return self._clients[bootstrap]
+            return self._clients[target]
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,20 @@ class Warming:
     reader: LagReader = field(default_factory=LagReader)
     _warm: dict[DetectorKey, _Warm] = field(default_factory=dict)
 
-    def lags(self, detector: Detector, facts: Facts) -> Lags:
+    def lags(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
         """As they are, or as they were when the features became warm; unknown where Kafka gives no answer."""
         key = (detector.namespace, detector.name)
-        answers = not detector.managed_kafka or readiness.kafka(detector, facts).usable
-        if not answers or readiness.before_warming(detector, facts) is not None:
+        usable = (
+            readiness.kafka(detector, facts).usable if detector.managed_kafka else bool(facts.kafka.ready)
+        )
+        if target is None or not usable or readiness.before_warming(detector, facts) is not None:
             self.forget(key)
             return Lags()
         warm = self._warm.get(key)
         if warm is not None and self._holds(warm, detector, facts):
             self.reader.done(key)
             return warm.lags
-        lags = self._read(key, detector)
+        lags = self._read(key, detector, target)
         revision = facts.revision if _trained(detector, facts) else None
         if readiness.caught_up(lags):
             self._warm[key] = _Warm(detector.uid, detector.hash6, revision, lags)
@@ -135,16 +140,12 @@ class Warming:
             return False
         return warm.revision == facts.revision or not _trained(detector, facts)
 
-    def _read(self, key: DetectorKey, detector: Detector) -> Lags:
+    def _read(self, key: DetectorKey, detector: Detector, target: KafkaTarget) -> Lags:
         identity, partitions = detector.identity, detector.spec.kafka.partitions
         features, sink = identity.features_group(detector.hash6), identity.group("profile-sink")
         try:
-            seeds, written = self.reader.read(
-                key, detector.bootstrap, features, identity.topic("seeds"), partitions
-            )
-            profiles, _ = self.reader.read(
-                key, detector.bootstrap, sink, identity.topic("profiles"), partitions
-            )
+            seeds, written = self.reader.read(key, target, features, identity.topic("seeds"), partitions)
+            profiles, _ = self.reader.read(key, target, sink, identity.topic("profiles"), partitions)
         except StoreError as error:
             LOG.warning("lags unknown", extra={"data": {"detector": str(identity), "error": str(error)}})
             return Lags()

@@ -29,8 +29,11 @@ from fraud_operator.buckets import Bucket, Buckets, bucket_of
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
-from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact, StoresFact
+from fraud_operator.facts import Facts, KafkaFact, Lags, Models, Replica, StorageFact, StoresFact
 from fraud_operator.gates import Gates
+from fraud_operator.kafka_checks import KafkaChecks
+from fraud_operator.kafka_questions import WantedTopics
+from fraud_operator.kafka_target import KafkaTarget, kafka_secrets, kafka_target
 from fraud_operator.kube import Kube
 from fraud_operator.lags import Warming
 from fraud_operator.objects import Json, to_ms
@@ -52,6 +55,7 @@ class Observer:
     warming: Warming = field(default_factory=Warming)
     buckets: Buckets = field(default_factory=Buckets)
     logins: StoreLogins = field(default_factory=StoreLogins)
+    kafkas: KafkaChecks = field(default_factory=KafkaChecks)
     _gates: Gates | None = None
     _registries: dict[tuple[str, str], Registry] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
@@ -67,6 +71,7 @@ class Observer:
             detector.created,
             now,
         )
+        target, kafka = self._kafka(detector)
         base = Facts(
             now=now,
             children=children,
@@ -78,11 +83,12 @@ class Observer:
             revision=revision,
             storage=self._storage(detector),
             stores=self._stores(detector),
+            kafka=kafka,
             replicas=self._replicas(detector, children),
             gates=self._measure_gates(detector, state),
         )
         facts = replace(base, models=self._models(detector, base))
-        return replace(facts, lags=self._lags(detector, facts))
+        return replace(facts, lags=self._lags(detector, facts, target))
 
     def _add_predictor_deployments(
         self, detector: Detector, children: dict[tuple[str, str], Json], missing: set[str]
@@ -202,13 +208,27 @@ class Observer:
         problem = _feature_set_problem(detector, version)
         return Models(None if problem else version, problem, champion, trained, failure)
 
-    def _lags(self, detector: Detector, facts: Facts) -> Lags:
-        return self.warming.lags(detector, facts)
+    def _kafka(self, detector: Detector) -> tuple[KafkaTarget | None, KafkaFact]:
+        """Where its Kafka is asked, None where it can't be, and what is so of one of the user's own."""
+        key = (detector.namespace, detector.name)
+        secrets = {one: self.kube.get(SECRET, detector.namespace, one) for one in kafka_secrets(detector)}
+        target = kafka_target(detector, secrets)
+        if isinstance(target, KafkaFact) or detector.managed_kafka:
+            self.kafkas.forget(key)
+            return (None, target) if isinstance(target, KafkaFact) else (target, Facts.kafka)
+        wanted = WantedTopics(
+            detector.identity, detector.spec.kafka.partitions, make=not detector.spec.paused
+        )
+        return target, self.kafkas.look(key, target, wanted)
+
+    def _lags(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
+        return self.warming.lags(detector, facts, target)
 
     def forget(self, namespace: str, name: str) -> None:
         """Drops what is remembered of a detector that is gone."""
         self.warming.forget((namespace, name))
         self.logins.forget(namespace, name)
+        self.kafkas.forget((namespace, name))
 
     def _replicas(self, detector: Detector, children: Mapping[tuple[str, str], Json]) -> tuple[Replica, ...]:
         """Every running replica of the data path, asked directly: a Service would hide the one that lags."""

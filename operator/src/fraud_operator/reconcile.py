@@ -29,7 +29,7 @@ from fraud_operator.detector_keys import new_keys, token_key_digest
 from fraud_operator.events import Recorder, transitions
 from fraud_operator.facts import Facts
 from fraud_operator.finalizer import Finalizer
-from fraud_operator.glances import Glances
+from fraud_operator.glances import Glance, Glances
 from fraud_operator.kube import ApiError, ConflictError, Kube, UnreachableError
 from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
@@ -108,11 +108,17 @@ class Reconciler:
         self._end_streams(detector, facts, report)
         return self._publish(detector, body, facts, report, previous, errors)
 
+    def glance(self, namespace: str, name: str) -> Glance:
+        """Whether what sends no events isn't as the last pass found it: Secrets, a Kafka of the user's own."""
+        glance = self.glances.look(namespace, name)
+        return glance._replace(differs=self.observer.kafkas.turned((namespace, name)) or glance.differs)
+
     def _observe(self, detector: Detector) -> Facts:
         self.glances.keep(detector)
         return self.observer.observe(detector, self.clock())
 
     def _finalize(self, namespace: str, name: str, terminating: bool) -> PassResult:
+        self.observer.kafkas.forget((namespace, name))  # which would make topics again
         body = self.kube.live.get(DETECTOR, namespace, name)
         result = PassResult(settled=True, ready=None)
         if body is not None:

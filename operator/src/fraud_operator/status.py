@@ -12,7 +12,8 @@ from fraud_contracts import names
 from fraud_contracts.errors import SpecError
 from fraud_contracts.feature_set import hash6
 from fraud_operator import readiness
-from fraud_operator.conditions import ConditionState, Trouble, conditions
+from fraud_operator.condition_state import ConditionState
+from fraud_operator.conditions import Trouble, conditions
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.objects import Json, to_timestamp

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from fraud_contracts.errors import StoreError
+from fraud_operator.kafka_target import KafkaTarget
 from fraud_operator.lags import LagReader
 from fraud_testing import kafka
 from fraud_testing.kafka import Broker
@@ -38,9 +39,12 @@ def test_a_group_is_behind_by_what_it_has_not_committed(broker: Broker) -> None:
     """A partition where it has committed nothing counts whole; so does a topic for a group that never was."""
     reader = LagReader()
     written = PARTITIONS * RECORDS
-    lag = reader.read(("n", "d"), broker.bootstrap, "reader", TOPIC, PARTITIONS)
+    lag = reader.read(("n", "d"), KafkaTarget(broker.bootstrap), "reader", TOPIC, PARTITIONS)
     assert lag == (written - TAKEN, written)
-    assert reader.read(("n", "d"), broker.bootstrap, "nobody", TOPIC, PARTITIONS) == (written, written)
+    assert reader.read(("n", "d"), KafkaTarget(broker.bootstrap), "nobody", TOPIC, PARTITIONS) == (
+        written,
+        written,
+    )
     reader.done(("n", "d"))
 
 
@@ -49,7 +53,7 @@ def test_eighty_detectors_share_one_client(broker: Broker) -> None:
     reader, before = LagReader(), threads()
     detectors = [("n", f"d{number}") for number in range(80)]
     for detector in detectors:
-        reader.read(detector, broker.bootstrap, f"{detector[1]}.sink", TOPIC, PARTITIONS)
+        reader.read(detector, KafkaTarget(broker.bootstrap), f"{detector[1]}.sink", TOPIC, PARTITIONS)
     assert reader.connected == {broker.bootstrap}
     assert threads() - before < 12
     for detector in detectors[1:]:
@@ -64,14 +68,14 @@ def test_a_topic_that_is_not_there_is_an_error(broker: Broker) -> None:
     """The message names the topic, the group and the address."""
     reader = LagReader()
     with pytest.raises(StoreError, match=r"n\.d\.none.*reader"):
-        reader.read(("n", "d"), broker.bootstrap, "reader", "n.d.none", PARTITIONS)
+        reader.read(("n", "d"), KafkaTarget(broker.bootstrap), "reader", "n.d.none", PARTITIONS)
 
 
 def test_a_broker_that_is_not_there_is_an_error() -> None:
     """Within seconds, and not for ever."""
     reader, nowhere = LagReader(), f"127.0.0.1:{kafka.free_port()}"
     with pytest.raises(StoreError, match=nowhere):
-        reader.read(("n", "d"), nowhere, "reader", TOPIC, PARTITIONS)
+        reader.read(("n", "d"), KafkaTarget(nowhere), "reader", TOPIC, PARTITIONS)
 
 
 def threads() -> int:

@@ -219,10 +219,6 @@ INVALID: dict[str, tuple[Change, str, str]] = {
         {f"{POLICY}.lists": [{**LIST, "entries": [{"value": "x", "expires": "2027-13-31T00:00:00Z"}]}]},
         f"{POLICY}.lists[0].entries[0].expires", "write RFC 3339",
     ),
-    "login at one's own kafka": (
-        {"spec.kafka": {"partitions": 2, "external": {"bootstrapServers": "k:9092", "secretRef": {"name": "s"}}}},
-        "spec.kafka.external.secretRef", "needs no credentials",
-    ),
     "minute 61": (
         {"spec.model.train.schedule": "61 3 * * *"}, "spec.model.train.schedule", "write minute hour day month weekday",
     ),

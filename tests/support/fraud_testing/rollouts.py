@@ -8,7 +8,8 @@ from fraud_contracts.child_kinds import BY_KIND
 from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator.detector import Detector
-from fraud_operator.facts import Facts, Lags, Replica
+from fraud_operator.facts import Facts, KafkaFact, Lags, Replica
+from fraud_operator.kafka_target import KafkaTarget
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
 from fraud_operator.registry import Version
@@ -38,7 +39,7 @@ class FakeRegistry:
 
 
 class FakeObserver(Observer):
-    """Observes the real cluster, with ``models`` as its registry: replicas follow the pointer, features are warm."""
+    """Observes the real cluster, with ``models`` as its registry: Kafka is well, replicas follow the pointer, features are warm."""
 
     models: FakeRegistry
 
@@ -46,7 +47,10 @@ class FakeObserver(Observer):
         self.models.feature_set = detector.feature_set
         return self.models
 
-    def _lags(self, detector: Detector, facts: Facts) -> Lags:
+    def _kafka(self, detector: Detector) -> tuple[KafkaTarget | None, KafkaFact]:
+        return None, KafkaFact(True, "External", "nobody is asked")
+
+    def _lags(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
         return Lags(0, 0, 1)
 
     def _replicas(self, detector: Detector, children: Any) -> tuple[Replica, ...]:

@@ -19,6 +19,7 @@ class Defaults:
     as environment variables; MLFLOW_TRACKING_URI brings MLflow's login along. A component has those that its code reads, and no more: what it doesn't know can't leak from it.
     ``clients``: its Pods mount the hashes of the API's keys.
     ``storage``: its Pods read or write the detector's storage, so they mount its folder or get the object store's keys.
+    ``kafka``: they speak to Kafka, so they get what its clients log in with.
     """
 
     label: str
@@ -29,6 +30,7 @@ class Defaults:
     secrets: tuple[str, ...]
     storage: bool
     clients: bool
+    kafka: bool
 
 
 def _defaults(
@@ -43,9 +45,10 @@ def _defaults(
     account: str = "",
     storage: bool = False,
     clients: bool = False,
+    kafka: bool = True,
 ) -> Defaults:
     requests, limits = {"cpu": cpu, "memory": memory}, {"cpu": cpu_limit, "memory": memory_limit}
-    return Defaults(label, account or label, replicas, requests, limits, secrets, storage, clients)
+    return Defaults(label, account or label, replicas, requests, limits, secrets, storage, clients, kafka)
 
 
 # fmt: off
@@ -60,14 +63,15 @@ COMPONENTS: Final[dict[Component, Defaults]] = {
     Component.TRAINING: _defaults(
         "training", 1, "200m", "1536Mi", "2", "6Gi", ("TOKEN_KEY", "MLFLOW_TRACKING_URI"), storage=True),
     # KServe's storage container asks MLflow for it.
-    Component.PREDICTOR: _defaults("predictor", 1, "50m", "192Mi", "1", "1Gi"),
+    Component.PREDICTOR: _defaults("predictor", 1, "50m", "192Mi", "1", "1Gi", kafka=False),
     Component.PROFILE_SINK: _defaults(
         "profile-sink", 1, "25m", "96Mi", "1", "512Mi", ("REDIS_URL",), account="sinks"),
     Component.LEDGER_SINK: _defaults(
         "ledger-sink", 1, "25m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), account="sinks"),
     # An account of its own: the only sink that a role with the object store may be given to.
     Component.LAKE_SINK: _defaults("lake-sink", 1, "25m", "192Mi", "1", "1Gi", storage=True),
-    Component.CONSOLE: _defaults("console", 1, "25m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), clients=True),
+    Component.CONSOLE: _defaults(
+        "console", 1, "25m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), clients=True, kafka=False),
 }
 # fmt: on
 

@@ -7,6 +7,7 @@ from typing import Final
 from fraud_contracts import config, names, object_store
 from fraud_contracts.detector import Component
 from fraud_operator.desired.components import COMPONENTS
+from fraud_operator.desired.kafka_login import kafka_mounts, kafka_volumes
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
@@ -116,6 +117,7 @@ def volumes(
         out.append(stores)
     if COMPONENTS[component].clients:
         out.append({"name": "clients", "secret": {"secretName": names.clients(detector.name)}})
+    out += kafka_volumes(detector, component)
     if storage and detector.storage_path is not None:
         out.append(
             {"name": "storage", "hostPath": {"path": detector.storage_path, "type": "DirectoryOrCreate"}}
@@ -136,6 +138,7 @@ def mounts(
         out.append({"name": "stores", "mountPath": config.STORES_PATH, "readOnly": True})
     if COMPONENTS[component].clients:
         out.append({"name": "clients", "mountPath": "/etc/fraud/clients", "readOnly": True})
+    out += kafka_mounts(detector, component)
     if storage and detector.storage_path is not None:
         out.append({"name": "storage", "mountPath": detector.storage_path})
     return out
