@@ -83,6 +83,26 @@ spec:
 {{- join ", " $keys }}
 {{- end }}
 
+{{- /* The trial stores that speak TLS, with their host names: what the operator's Pod makes certificates for. */}}
+{{- define "platform.servers" -}}
+{{- $servers := dict }}
+{{- $domain := printf "%s.svc" .Release.Namespace }}
+{{- if .Values.trial.redis.enabled }}{{ $_ := set $servers "REDIS" (list (printf "%s-redis.%s" .Release.Name $domain)) }}{{ end }}
+{{- if .Values.trial.postgres.enabled }}{{ $_ := set $servers "POSTGRES" (list (printf "%s-postgres.%s" .Release.Name $domain)) }}{{ end }}
+{{- $servers | toJson }}
+{{- end }}
+
+{{- /* A trial server's certificate with its key, as files: the server waits for them, and reads them again when they change. */}}
+{{- define "platform.tlsVolume" -}}
+- name: tls
+  secret:
+    secretName: {{ .root.Release.Name }}-stores
+    defaultMode: 0440
+    items:
+    - {key: {{ .server }}_TLS_CERT, path: tls.crt}
+    - {key: {{ .server }}_TLS_KEY, path: tls.key}
+{{- end }}
+
 {{- /* The stores' addresses, for the operator. A password comes out of the Secret when the container starts. */}}
 {{- define "platform.storesEnv" -}}
 {{- $own := printf "%s-stores" .Release.Name }}
@@ -102,7 +122,9 @@ spec:
 {{- else if .Values.trial.redis.enabled }}
 - name: REDIS_PASSWORD
   valueFrom: {secretKeyRef: {name: {{ $own }}, key: REDIS_PASSWORD}}
-- {name: REDIS_URL, value: "redis://:$(REDIS_PASSWORD)@{{ .Release.Name }}-redis.{{ .Release.Namespace }}.svc:6379/0"}
+- {name: REDIS_URL, value: "rediss://:$(REDIS_PASSWORD)@{{ .Release.Name }}-redis.{{ .Release.Namespace }}.svc:6379/0"}
+- name: REDIS_CA_CERT
+  valueFrom: {secretKeyRef: {name: {{ $own }}, key: CA_CERT}}
 {{- end }}
 {{- if .Values.stores.postgresDsn }}
 - name: POSTGRES_DSN
@@ -110,7 +132,9 @@ spec:
 {{- else if .Values.trial.postgres.enabled }}
 - name: POSTGRES_PASSWORD
   valueFrom: {secretKeyRef: {name: {{ $own }}, key: POSTGRES_PASSWORD}}
-- {name: POSTGRES_DSN, value: "postgresql://fraud:$(POSTGRES_PASSWORD)@{{ .Release.Name }}-postgres.{{ .Release.Namespace }}.svc:5432/postgres"}
+- {name: POSTGRES_DSN, value: "postgresql://fraud:$(POSTGRES_PASSWORD)@{{ .Release.Name }}-postgres.{{ .Release.Namespace }}.svc:5432/postgres?sslmode=verify-full"}
+- name: POSTGRES_CA_CERT
+  valueFrom: {secretKeyRef: {name: {{ $own }}, key: CA_CERT}}
 {{- end }}
 - {name: MLFLOW_TRACKING_URI, value: {{ include "platform.mlflowUri" . | quote }}}
 {{- end }}

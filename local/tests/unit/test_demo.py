@@ -264,7 +264,7 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
     """Whatever image the decision service has, the Pod imports the search for leaks from a ConfigMap."""
     service = {"spec": {"template": {"spec": {"containers": [{"image": "registry/serving:1"}]}}}}
 
-    passwords = {"REDIS_PASSWORD": "cg==", "POSTGRES_PASSWORD": "cA=="}
+    passwords = {"REDIS_PASSWORD": "cg==", "POSTGRES_PASSWORD": "cA==", "CA_CERT": "Yw=="}
 
     class Cluster:
         def get(self, *words: str) -> dict[str, Any]:
@@ -280,7 +280,8 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
     assert base64.b64decode(package["binaryData"]["search.so"]) == b"\x7fELF"
     volumes = {volume["configMap"]["name"] for volume in made["spec"]["volumes"] if "configMap" in volume}
     assert {code["metadata"]["name"], package["metadata"]["name"]} < volumes
-    assert stores["stringData"]["REDIS_URL"] == "redis://:r@platform-redis.platform.svc:6379/0"
+    address = "rediss://:r@platform-redis.platform.svc:6379/0?ssl_ca_certs=/etc/demo/CA_CERT"
+    assert stores["stringData"]["REDIS_URL"] == address
     assert container["envFrom"][-1] == {"secretRef": {"name": stores["metadata"]["name"]}}
 
 

@@ -16,6 +16,7 @@ from kubernetes.client import ApiClient
 from fraud_contracts import log
 from fraud_contracts.background import end_process, watched
 from fraud_contracts.config import METRICS_PORT
+from fraud_contracts.errors import FraudError
 from fraud_operator import handlers, leader
 from fraud_operator.events import Recorder
 from fraud_operator.indexed import IndexedKube, Indexes
@@ -25,6 +26,7 @@ from fraud_operator.liveness import Pulse, health_server
 from fraud_operator.meters import OperatorMeters
 from fraud_operator.observe import Observer
 from fraud_operator.passes import Passes
+from fraud_operator.passwords import fill_in
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, load_platform
 from fraud_operator.watches import Watches
@@ -32,6 +34,7 @@ from fraud_operator.watches import Watches
 LOG: Final = logging.getLogger("fraud_operator")
 # Passes wait so long for a list of each kind, then they ask for what wasn't had.
 LISTED_SECONDS: Final = 30.0
+A_DAY: Final = 86_400.0
 
 
 async def operate(
@@ -94,6 +97,7 @@ async def _act(
         with suppress(RuntimeError):  # the loop has just ended, and with it everything that could be asked
             loop.call_soon_threadsafe(passes.ask, namespace, name)
 
+    renewal = watched(asyncio.create_task(_renew(kube.live, platform), name="certificates"))
     watches = Watches(kube.live, namespaces, ask, indexes, cluster_scoped=platform.cluster_scoped)
     await asyncio.to_thread(watches.start, LISTED_SECONDS)
     LOG.info("started", extra={"data": {"namespaces": list(namespaces) or "all"}})
@@ -107,8 +111,22 @@ async def _act(
             stop_flag=stop,
         )
     finally:
+        renewal.cancel()
         watches.stop()
         await passes.close()
+
+
+async def _renew(kube: Kube, platform: Platform) -> None:
+    """Looks each day whether a certificate of the trial stores is to be renewed."""
+    servers = platform.servers
+    while servers.hosts:
+        try:
+            await asyncio.to_thread(
+                fill_in, kube, platform.namespace, servers.secret, (), servers=servers.hosts
+            )
+        except FraudError as error:
+            LOG.warning("certificates weren't looked at", extra={"data": {"error": str(error)}})
+        await asyncio.sleep(A_DAY)
 
 
 async def _main(options: argparse.Namespace) -> None:

@@ -5,7 +5,6 @@ A store that gives no answer is a fact too: it becomes the reason of a condition
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from fraud_contracts.release import Release, parse_release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import readiness, training
 from fraud_operator.buckets import Bucket, Buckets, bucket_of
+from fraud_operator.desired.documents import decoded
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
@@ -235,11 +235,6 @@ class Observer:
         pods = self.kube.pods(detector.namespace, detector.name, DATA_PATH)
         asked = [pod for pod in pods if _alive(pod) and _of_the_data_path(pod, detector, children)]
         return tuple(self._pool.map(_ask, asked))
-
-
-def decoded(data: Mapping[str, str]) -> dict[str, str]:
-    """A Secret's data in plain."""
-    return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
 
 
 def _failure(registry: Registry, detector: Detector, facts: Facts) -> TrainingFailure | None:

@@ -93,6 +93,13 @@ class StoreAddresses(_Part):
     mlflow_tracking_uri: str = ""
 
 
+class TrialServers(_Part):
+    """The trial stores that speak TLS: their host names, by what the names of their keys in ``secret`` begin with."""
+
+    secret: str = ""
+    hosts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
 class StorageSettings(_Part):
     """Of detectors whose spec names no storage: ``uri``, and ``credentials`` by AWS's names for the environment.
 
@@ -133,6 +140,7 @@ class Platform(_Part):
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     stores: StoreAddresses = Field(default_factory=StoreAddresses)
+    servers: TrialServers = Field(default_factory=TrialServers)
 
 
 def load_platform(environ: Mapping[str, str] | None = None) -> Platform:

@@ -161,7 +161,7 @@ def test_no_password_is_in_the_chart() -> None:
         "OBJECTS_PASSWORD",
     ]
     env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
-    assert env["REDIS_URL"] == "redis://:$(REDIS_PASSWORD)@fraud-platform-redis.fraud-platform.svc:6379/0"
+    assert env["REDIS_URL"] == "rediss://:$(REDIS_PASSWORD)@fraud-platform-redis.fraud-platform.svc:6379/0"
     assert list(env).index("REDIS_PASSWORD") < list(env).index("REDIS_URL")
 
 

@@ -26,7 +26,7 @@ from fraud_testing.kafka import free_port, wait_for
 _INITDB = ("--username=fraud", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
 
 
-def _binaries() -> Path | None:
+def program_folder() -> Path | None:
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if programs:
         return programs[-1].parent
@@ -35,10 +35,10 @@ def _binaries() -> Path | None:
 
 
 def missing() -> str | None:
-    return None if _binaries() else "PostgreSQL is not installed"
+    return None if program_folder() else "PostgreSQL is not installed"
 
 
-def _user() -> str | None:
+def server_user() -> str | None:
     """The user to run as; None where we are no root and run as ourselves."""
     if os.geteuid() != 0:
         return None
@@ -68,7 +68,7 @@ class Server:
 
     def _start(self, *command: str, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
         """One of PostgreSQL's programs as the user that it accepts; both its outputs go to ``output``."""
-        user = _user()
+        user = server_user()
         return subprocess.Popen(
             command,
             stdout=output,
@@ -80,10 +80,10 @@ class Server:
         )
 
     def format(self) -> None:
-        user = _user()
+        user = server_user()
         if user is not None:
             shutil.chown(self.folder, user)
-        binaries = _binaries()
+        binaries = program_folder()
         assert binaries is not None
         process = self._start(
             str(binaries / "initdb"), f"--pgdata={self.folder}/data", *_INITDB, output=subprocess.PIPE
@@ -108,7 +108,7 @@ class Server:
         (self.folder / "data/pg_hba.conf").write_text(rules)
 
     def start(self) -> None:
-        binaries = _binaries()
+        binaries = program_folder()
         assert binaries is not None
         settings = {
             "port": self.port,

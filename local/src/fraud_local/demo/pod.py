@@ -22,6 +22,8 @@ MODULES = ("drive.py", "evidence.py", "leaks.py", "leaks_objects.py", "leaks_sto
 PACKAGE = "ahocorasick_rs"
 PACKAGES = f"{NAME}-packages"
 STORES = f"{NAME}-stores"
+# The authority that certified the trial stores.
+AUTHORITY = "/etc/demo"
 
 
 def code(namespace: str) -> dict[str, Any]:
@@ -57,16 +59,20 @@ def package(namespace: str) -> dict[str, Any]:
 def stores(kube: Kubectl, platform: str, namespace: str) -> dict[str, Any]:
     """The trial stores' own logins as a Secret: the search reads what every detector left, which a detector's own login can't."""
     passwords = kube.get("-n", platform, "secret", f"{platform}-stores")["data"]
-    redis, postgres = (
-        base64.b64decode(passwords[key]).decode() for key in ("REDIS_PASSWORD", "POSTGRES_PASSWORD")
+    redis, postgres, authority = (
+        base64.b64decode(passwords[key]).decode()
+        for key in ("REDIS_PASSWORD", "POSTGRES_PASSWORD", config.CA_CERT)
     )
+    file = f"{AUTHORITY}/{config.CA_CERT}"
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": STORES, "namespace": namespace},
         "stringData": {
-            config.REDIS_URL: f"redis://:{redis}@{platform}-redis.{platform}.svc:6379/0",
-            config.POSTGRES_DSN: f"postgresql://fraud:{postgres}@{platform}-postgres.{platform}.svc:5432/postgres",
+            config.REDIS_URL: f"rediss://:{redis}@{platform}-redis.{platform}.svc:6379/0?ssl_ca_certs={file}",
+            config.POSTGRES_DSN: f"postgresql://fraud:{postgres}@{platform}-postgres.{platform}.svc:5432/postgres"
+            f"?sslmode=verify-full&sslrootcert={file}",
+            config.CA_CERT: authority,
         },
     }
 
@@ -180,6 +186,7 @@ def manifest(
                         {"name": "code", "mountPath": CODE},
                         {"name": "packages", "mountPath": f"{LIBRARIES}/{PACKAGE}"},
                         {"name": "config", "mountPath": "/etc/fraud/config"},
+                        {"name": "stores", "mountPath": AUTHORITY},
                         {"name": "tmp", "mountPath": "/tmp"},
                     ],
                     "resources": {
@@ -193,6 +200,13 @@ def manifest(
                 {"name": "code", "configMap": {"name": NAME, "items": files}},
                 {"name": "packages", "configMap": {"name": PACKAGES}},
                 {"name": "config", "configMap": {"name": names.config(detector)}},
+                {
+                    "name": "stores",
+                    "secret": {
+                        "secretName": STORES,
+                        "items": [{"key": config.CA_CERT, "path": config.CA_CERT}],
+                    },
+                },
                 {"name": "tmp", "emptyDir": {}},
             ],
         },

@@ -28,6 +28,11 @@ def secret_data(values: Mapping[str, str]) -> dict[str, str]:
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
+def decoded(data: Mapping[str, str]) -> dict[str, str]:
+    """A Secret's data in plain."""
+    return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
+
+
 def build_config(detector: Detector, wanted: Wanted) -> list[Child]:
     config = detector.config.model_copy(update={"token_key": wanted.token_key})
     document = {CONFIG_KEY: config.to_json()}
