@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import conninfo
 
 from fraud_contracts import object_store
 from fraud_operator.detector import Detector
@@ -24,7 +26,11 @@ STORE_KEYS: Final = {
     "mlflow": ("MLFLOW_TRACKING_URI", HTTPS_PORT),
     "objects": (object_store.ENDPOINT, HTTPS_PORT),
 }
-_LONGEST_HOST: Final = 253
+_LONGEST_TEXT: Final = 4096
+# What ends the hosts of a URL.
+_AFTER_HOSTS: Final = re.compile(r"[/?#]")
+_HOST: Final = re.compile(r"[^\[\]/@\s]{1,253}")
+_HOST_AND_PORT: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s]*)(?::(\d{1,5}))?")
 
 
 @dataclass(frozen=True)
@@ -36,29 +42,57 @@ class Address:
 
 
 def addresses_in(text: str, port: int) -> tuple[Address, ...]:
-    """The hosts of a URL, several with commas between them, or of PostgreSQL's ``host=… port=…``; of another text an empty one.
+    """The hosts of a URL, several with commas between them; of another text an empty one. It never raises.
 
     ``port`` is that of a host without one. Nothing of a login is kept.
     """
-    if "://" not in text:
-        words = dict(re.findall(r"(\w+)\s*=\s*'?([^\s']+)", text))
-        ports = words.get("port", "").split(",")
-        hosts = [host for host in words.get("host", "").split(",") if host]
-        named = [f"{host}:{ports[min(i, len(ports) - 1)]}".rstrip(":") for i, host in enumerate(hosts)]
-    else:
-        if text.startswith("http://"):
-            port = PLAIN_HTTP_PORT
-        named = urlsplit(text).netloc.rpartition("@")[2].split(",")
-    found = tuple(_address(one, port) for one in named if one)
-    return found or (Address("", port),)
+    # Not urlsplit, which refuses some texts in words that hold the password.
+    scheme, _, rest = text.partition("://")
+    if scheme == "http":
+        port = PLAIN_HTTP_PORT
+    hosts = _AFTER_HOSTS.split(rest, maxsplit=1)[0].rpartition("@")[2].split(",")
+    return tuple(_address(one, port) for one in hosts if one) or (Address("", port),)
+
+
+def postgres_addresses(text: str) -> tuple[Address, ...]:
+    """The hosts that libpq would connect to, of a URL or of keywords and values; an empty one where it names none.
+
+    It never raises.
+    """
+    try:
+        words = conninfo.conninfo_to_dict(text)
+    except (psycopg.Error, ValueError):  # its message may quote the password
+        words = {}
+    hosts, numbers, ports = (str(words.get(word) or "").split(",") for word in ("host", "hostaddr", "port"))
+    count = max(len(hosts), len(numbers))
+    pairs = zip(_filled(numbers, count), _filled(hosts, count), strict=True)
+    named = [number or host for number, host in pairs]
+    # One port is that of all hosts.
+    own_ports = ports * count if len(ports) == 1 else _filled(ports, count)
+    return tuple(_at(host, own, POSTGRES_PORT) for host, own in zip(named, own_ports[:count], strict=True))
+
+
+def _filled(parts: list[str], count: int) -> list[str]:
+    return [*parts, *[""] * (count - len(parts))]
 
 
 def _address(text: str, port: int) -> Address:
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s]*)(?::(\d{1,5}))?", text)
-    if match is None or len(match[1]) > _LONGEST_HOST:
-        return Address("", port)
-    own = int(match[2]) if match[2] else port
-    return Address(match[1].strip("[]").lower(), own if 0 < own < 2**16 else port)
+    match = _HOST_AND_PORT.fullmatch(text)
+    return Address("", port) if match is None else _at(match[1].strip("[]"), match[2] or "", port)
+
+
+def _at(host: str, own: str, port: int) -> Address:
+    """``own`` is the host's port, in figures, where it is given one; ``port`` that of one without."""
+    if own.isascii() and own.isdecimal() and 0 < int(own) < 2**16:
+        port = int(own)
+    return Address(host.lower() if _HOST.fullmatch(host) else "", port)
+
+
+def addresses_of(store: str, text: str) -> tuple[Address, ...]:
+    """Where a store listens whose address, as its clients take it, is ``text``."""
+    if len(text) > _LONGEST_TEXT:  # somebody's mistake, of which each comma would become a rule
+        text = ""
+    return postgres_addresses(text) if store == "postgres" else addresses_in(text, STORE_KEYS[store][1])
 
 
 def platform_addresses(detector: Detector) -> dict[str, tuple[Address, ...]]:
@@ -71,7 +105,7 @@ def platform_addresses(detector: Detector) -> dict[str, tuple[Address, ...]]:
         texts["postgres"] = platform.stores.postgres_dsn
     if detector.storage_reference is None:
         texts["objects"] = platform.storage.credentials.get(object_store.ENDPOINT, "")
-    return {store: addresses_in(text, STORE_KEYS[store][1]) for store, text in texts.items()}
+    return {store: addresses_of(store, text) for store, text in texts.items()}
 
 
 def secret_addresses(
@@ -88,8 +122,7 @@ def secret_addresses(
     for store, name in names.items():
         secret = read(name) if name is not None else None
         if secret is not None:
-            key, port = STORE_KEYS[store]
-            addresses[store] = addresses_in(_text(secret, key), port)
+            addresses[store] = addresses_of(store, _text(secret, STORE_KEYS[store][0]))
     return addresses
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from fraud_contracts.detector import Component
-from fraud_operator.addresses import Address, addresses_in, secret_addresses
+from fraud_operator.addresses import Address, addresses_in, addresses_of, secret_addresses
 from fraud_operator.desired import reach
 from fraud_operator.desired.child import Wanted, labels
 from fraud_operator.desired.components import COMPONENTS
@@ -256,17 +256,62 @@ def test_a_kafka_of_ones_own_is_reached_at_the_ports_of_its_bootstrap() -> None:
     [
         ("redis://:p%40ss@Host:1/0", [("host", 1)]),
         ("postgresql://u:p@a:1,b/db", [("a", 1), ("b", 5)]),
-        ("host=a,b port=1,2 password='x y'", [("a", 1), ("b", 2)]),
         ("https://[fd00::1]:9000", [("fd00::1", 9000)]),
         ("http://m", [("m", 80)]),
         ("redis://host:99999", [("host", 5)]),
         ("", [("", 5)]),
         ("redis://", [("", 5)]),
+        ("redis://:p[w@host:1", [("host", 1)]),
+        ("redis://:p\u2100w@host", [("host", 5)]),
+        ("kafka://a[b:9092,c:2", [("", 5), ("c", 2)]),
+        ("redis://host:\u0663", [("host", 5)]),
     ],
 )
 def test_an_address_is_host_and_port(text: str, expected: list[tuple[str, int]]) -> None:
-    """Several hosts are several; what says nothing, or nonsense, is the usual port of wherever."""
+    """Several hosts are several; what says nothing, or nonsense, is the usual port of wherever, and never an error."""
     assert [(one.host, one.port) for one in addresses_in(text, 5)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgresql://adm:p[w@host/db", [("host", 5432)]),
+        ("postgresql:///db?host=h&port=6432", [("h", 6432)]),
+        ("host=a,b port=1,2 password='x host=c y'", [("a", 1), ("b", 2)]),
+        ("postgresql://u:p@a:1,b/db", [("a", 1), ("b", 5432)]),
+        ("host=a,b port=7", [("a", 7), ("b", 7)]),
+        ("host=a hostaddr=10.1.2.3", [("10.1.2.3", 5432)]),
+        ("host=/tmp", [("", 5432)]),
+        ("host=a port=99999", [("a", 5432)]),
+        ("pass word", [("", 5432)]),
+        ("postgresql://u:%zz@h/d", [("", 5432)]),
+        ("", [("", 5432)]),
+        ("host=" + "a," * 3000, [("", 5432)]),
+    ],
+)
+def test_an_address_of_postgres_is_read_as_its_client_does(
+    text: str, expected: list[tuple[str, int]]
+) -> None:
+    """Keywords, a query, quoted passwords; of what libpq can't read, or nobody would write, the usual port of wherever."""
+    assert [(one.host, one.port) for one in addresses_of("postgres", text)] == expected
+
+
+def test_no_address_breaks_a_pass() -> None:
+    """A detector whose addresses nobody can read has its policies, and so has every other beside a platform's of that kind."""
+    unreadable = StoreAddresses(redis_url="redis://:p[w@h]", postgres_dsn="postgresql://u:p[w@[h/db")
+    kafka = {"external": {"bootstrapServers": "a[b:9092"}, "partitions": 1}
+    one = detector(kafka=kafka)
+    one = replace(one, platform=PLATFORM.model_copy(update={"stores": unreadable}))
+    built = policies(one)
+    assert len(built) == len(Component)
+    assert connects(built, pod(Component.WORKER), Pod(address="52.1.2.3"), 9092)
+
+
+def test_a_namespace_that_no_label_could_bear_is_none() -> None:
+    """The API server would refuse the whole policy for it, and leave the Pods open."""
+    one = detector(stores={"redis": {"secretRef": {"name": "mine"}}})
+    built = policies(one, redis=addresses_in("redis://cache.b$d_.svc", 6379))
+    assert connects(built, pod(Component.WORKER), Pod(address="52.1.2.3"), 6379)
 
 
 def test_a_secret_that_isnt_there_says_nothing() -> None:

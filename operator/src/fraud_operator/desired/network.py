@@ -28,7 +28,8 @@ ENGINE_LABELS: Final = {
     Outside.RAY_OPERATOR: {"app.kubernetes.io/name": "kuberay-operator"},
 }
 _KAFKA_PORT: Final = 9092
-_SERVICE: Final = re.compile(r"[^.]+(?:\.[^.]+)*?\.(?P<namespace>[^.]+)\.svc(?:\..*)?")
+_NAME: Final = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_SERVICE: Final = re.compile(rf"(?:{_NAME}\.)+?(?P<namespace>{_NAME})\.svc(?:\..*)?")
 # Where a Pod asks for its role's keys: AWS's instance metadata, ECS's and EKS's agents. The keys come from 443.
 _ROLE_HOSTS: Final = ("169.254.169.254", "169.254.170.2", "169.254.170.23")
 
