@@ -195,7 +195,7 @@ def test_every_pod_asks_for_names() -> None:
     ("url", "reached", "refused"),
     [
         ("rediss://u:p@cache.example.com:6390/0", [("", "52.1.2.3", 6390)], [("", "52.1.2.3", 6379)]),
-        ("redis://10.1.2.3", [("", "10.1.2.3", 6379)], [("", "10.1.2.4", 6379)]),
+        ("redis://10.1.2.3", [("", "10.1.2.3", 6379), ("data", "10.9.9.9", 6379)], [("", "10.1.2.3", 80)]),
         ("redis://cache.data.svc:80", [("data", "", 6379)], [("other", "", 6379), ("", "52.1.2.3", 80)]),
         ("no address", [("", "52.1.2.3", 6379)], [("", "52.1.2.3", 6390)]),
     ],
@@ -203,7 +203,7 @@ def test_every_pod_asks_for_names() -> None:
 def test_a_store_of_ones_own_is_reached_where_its_secret_says(
     url: str, reached: list[tuple[str, str, int]], refused: list[tuple[str, str, int]]
 ) -> None:
-    """By its port anywhere, by its address where that is a number, by its namespace where it is a Service."""
+    """By its port anywhere, also where it is a number, which may be a Service's; by its namespace where it is a Service's name."""
     one = detector(stores={"redis": {"secretRef": {"name": "mine"}}})
     built = policies(one, redis=addresses_in(url, 6379))
     for places, expected in ((reached, True), (refused, False)):
@@ -241,9 +241,13 @@ def test_a_managed_kafka_is_for_the_detector_and_the_operator() -> None:
     assert not connects(built, pod(Component.WORKER, "other"), BROKER, listener["port"])
 
 
-def test_a_kafka_of_ones_own_is_reached_at_the_ports_of_its_bootstrap() -> None:
-    """By port to anywhere, as it has names."""
-    kafka = {"external": {"bootstrapServers": "a.example.com:9094,b.example.com:9095"}, "partitions": 1}
+@pytest.mark.parametrize(
+    "servers",
+    ["a.example.com:9094,b.example.com:9095", "10.0.0.1:9094,10.0.0.2:9095", "k.data.svc:9094,10.0.0.2:9095"],
+)
+def test_a_kafka_of_ones_own_is_reached_at_the_ports_of_its_bootstrap(servers: str) -> None:
+    """By port to anywhere, as brokers have other addresses than the first one asked."""
+    kafka = {"external": {"bootstrapServers": servers}, "partitions": 1}
     built = policies(detector(kafka=kafka))
     broker = Pod(address="52.1.2.3")
     worker, console = pod(Component.WORKER), pod(Component.CONSOLE)

@@ -1,12 +1,12 @@
 """Who may reach a detector's Pods and whom they may reach: one NetworkPolicy a component, made from the table in ``reach``.
 
 Each denies both directions but for the table's lines. A NetworkPolicy knows labels, namespaces and addresses, no names: a store
-in the cluster is its Pods or its namespace, one elsewhere its port, and its address where the detector names that by number.
+in the cluster is its Pods or its namespace, any other its port. An address that is a number is no better than a name: it may be a
+Service's, and behind that a policy sees the Pod's.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -143,7 +143,9 @@ def _ways_out(detector: Detector, wanted: Wanted, way: reach.Way) -> list[Json]:
 def _to_kafka(detector: Detector) -> list[Json]:
     addresses = addresses_in(f"kafka://{detector.bootstrap}", _KAFKA_PORT)
     if not detector.managed_kafka:
-        return _to(detector, addresses, None)
+        # Its brokers are where they say, whatever the first one was called.
+        anywhere = [{"ports": [_tcp(address.port)]} for address in addresses]
+        return [*_to(detector, addresses, None), *anywhere]
     brokers = {"podSelector": {"matchLabels": broker_selector(detector)}}
     return [{"to": [brokers], "ports": [_tcp(address.port)]} for address in addresses]
 
@@ -177,8 +179,6 @@ def _to(detector: Detector, addresses: Iterable[Address], store: Part | None) ->
         elif service is not None:
             # Any port: a policy sees the Pod's, and the Service may have another.
             rules.append({"to": [_namespace(service["namespace"])]})
-        elif (number := _number(address.host)) is not None:
-            rules.append({"to": [_block(f"{number}/{number.max_prefixlen}")], **ports})
         else:
             rules.append(ports)
     return rules
@@ -187,13 +187,6 @@ def _to(detector: Detector, addresses: Iterable[Address], store: Part | None) ->
 def _own_host(detector: Detector, store: Part) -> str:
     platform = detector.platform
     return f"{platform.release}-{store.value}.{platform.namespace}.svc"
-
-
-def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
 
 
 def _platform_pods(detector: Detector, part: Part) -> Json:
