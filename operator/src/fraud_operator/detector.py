@@ -212,12 +212,6 @@ def check(detector: Detector) -> list[SpecError]:
         errors.append(
             SpecError("spec.event.amount.currency", "currencyField is checked against it; give it too")
         )
-    own = {make(detector.name) for make in (names.keys, names.stores, names.clients, names.pull_secret)}
-    for i, client in enumerate(spec.clients):
-        if client.secret_ref is not None and client.secret_ref.name in own:
-            path = f"spec.clients[{i}].secretRef"
-            message = f"{client.secret_ref.name} is the operator's and holds other secrets; name a Secret with API keys alone"
-            errors.append(SpecError(path, message))
     fields = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
     for i, listed in enumerate(spec.policy.lists):
         for j, entry in enumerate(listed.entries):

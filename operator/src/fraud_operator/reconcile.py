@@ -11,11 +11,21 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import BY_KIND, DETECTOR
+from fraud_contracts.child_kinds import BY_KIND, DETECTOR, SECRET
 from fraud_contracts.detector import DeletionPolicy, dump
 from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
-from fraud_operator import changes, deletion, orders, readiness, rollout, status, storage_hold, training
+from fraud_operator import (
+    changes,
+    deletion,
+    named_secrets,
+    orders,
+    readiness,
+    rollout,
+    status,
+    storage_hold,
+    training,
+)
 from fraud_operator import detector as detectors
 from fraud_operator.adoption import Adoption
 from fraud_operator.apply import Applier, ApplyReport
@@ -87,6 +97,8 @@ class Reconciler:
         detector, errors = self._parse(body)
         facts = None
         if detector is not None and not errors:
+            errors = self._reserved(detector)
+        if detector is not None and not errors:
             facts = self._observe(detector)
             errors = changes.check(detector, facts.children)
         if errors or detector is None or facts is None:
@@ -98,7 +110,9 @@ class Reconciler:
             self.memory.keep_valid_spec(detector)
         self.adoption.adopt(body)
         # Where this platform or this operator's version refuses the last valid spec too, nothing is changed.
-        refused = errors and (detectors.check(detector) or changes.check(detector, facts.children))
+        refused = errors and (
+            detectors.check(detector) or self._reserved(detector) or changes.check(detector, facts.children)
+        )
         holds = detector.spec.paused or bool(refused)
         facts = self.references.add(detector, self.memory.restore(detector, facts, previous))
         facts = replace(facts, orders=orders.of(body))
@@ -112,6 +126,11 @@ class Reconciler:
         """Whether what sends no events isn't as the last pass found it: Secrets, a Kafka of the user's own."""
         glance = self.glances.look(namespace, name)
         return glance._replace(differs=self.observer.kafkas.turned((namespace, name)) or glance.differs)
+
+    def _reserved(self, detector: Detector) -> list[SpecError]:
+        """What is wrong with the Secrets that the spec names; before anything is asked with what they hold."""
+        self.glances.keep(detector)
+        return named_secrets.check(detector, lambda name: self.kube.get(SECRET, detector.namespace, name))
 
     def _observe(self, detector: Detector) -> Facts:
         self.glances.keep(detector)

@@ -72,10 +72,12 @@ class Place:
 
     def put(self, name: str, **values: str) -> None:
         """A person's Secret, or what a person puts into one."""
+        by = {"fieldManager": "a-person"}
         if self.kube.get(SECRET, self.namespace, name) is None:
-            meta = {"name": name, "namespace": self.namespace}
-            self.kube.create(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": meta})
-        self.kube.merge(SECRET, self.namespace, name, {"data": secret_data(values)})
+            body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+            self.kube._call("POST", SECRET.path(self.namespace), by, body)
+        change, path = {"data": secret_data(values)}, SECRET.path(self.namespace, name)
+        self.kube._call("PATCH", path, by, change, "application/merge-patch+json")
 
     def values(self, name: str) -> dict[str, str]:
         secret = self.kube.get(SECRET, self.namespace, name)

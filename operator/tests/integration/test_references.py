@@ -185,7 +185,9 @@ def test_a_store_whose_secret_lacks_its_key_is_told(place: Place) -> None:
         in condition["message"]
     )
     assert place.kube.get(BY_KIND["Deployment"], place.namespace, "rules-decision") is not None
-    place.kube.merge(SECRET, place.namespace, "cache", {"stringData": {"REDIS_URL": "redis://x"}})
+    change = {"stringData": {"REDIS_URL": "redis://x"}}
+    path, by = SECRET.path(place.namespace, "cache"), {"fieldManager": "a-person"}
+    place.kube._call("PATCH", path, by, change, "application/merge-patch+json")
     assert place.reconcile()["status"] == "True"
 
 
@@ -212,3 +214,27 @@ def test_the_charts_settings_of_pods_reach_the_operator() -> None:
     scheduling = Platform.model_validate_json(platform).scheduling
     assert scheduling.tolerations == ({"key": "dedicated", "tolerationSeconds": 30},)
     assert scheduling.priority_class == "high"
+
+
+def test_a_secret_of_the_operators_is_no_reference(place: Place) -> None:
+    """Naming another detector's is refused whole and tells the field; what ran goes on, and the Secret's values reach no Pod."""
+    place.start()
+    place.reconcile()
+    other = yaml.safe_load((ROOT / "manifests/examples/rules.yaml").read_text())
+    other["metadata"] = {"name": "other", "namespace": place.namespace}
+    place.kube.create(DETECTOR, other)
+    place.reconciler.reconcile(place.namespace, "other")
+    deployment = BY_KIND["Deployment"]
+    before = place.kube.get(deployment, place.namespace, "rules-decision")
+    for spec, path in (
+        ({"stores": {"redis": {"secretRef": {"name": "other-stores"}}}}, "spec.stores.redis.secretRef"),
+        ({"clients": [{"name": "c", "scopes": ["Read"], "secretRef": {"name": "other-client-labels"}}]}, "spec.clients[0]"),
+    ):  # fmt: skip
+        place.kube.merge(DETECTOR, place.namespace, "rules", {"spec": spec})
+        place.reconcile()
+        body = place.kube.get(DETECTOR, place.namespace, "rules") or {}
+        refusal = next(c for c in body["status"]["conditions"] if c["type"] == "ValidationFailed")
+        assert refusal["status"] == "True" and refusal["message"].startswith(path)
+        assert "name one that you made" in refusal["message"]
+        assert place.kube.get(deployment, place.namespace, "rules-decision") == before
+        place.kube.merge(DETECTOR, place.namespace, "rules", {"spec": dict.fromkeys(spec)})

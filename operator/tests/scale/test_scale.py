@@ -66,8 +66,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def make_secret(kube: Kube, namespace: str, name: str, **data: str) -> None:
-    meta = {"name": name, "namespace": namespace}
-    kube.create(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": secret_data(data)})
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": secret_data(data)}
+    kube._call("POST", SECRET.path(namespace), {"fieldManager": "a-person"}, body)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from fraud_contracts.clients import MIN_KEY_CHARACTERS, hash_key
 from fraud_contracts.detector_clients import Scope
 from fraud_operator.clients import OLD_API_KEY, Clients
-from fraud_operator.detector import Detector, check
+from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kube import Kube
 from fraud_testing.healthy import NOW, make_detector
@@ -147,13 +147,6 @@ def test_another_detectors_secret_is_not_read() -> None:
     told = {one.name: one.hashes for one in look(Clients(cluster), make_detector()).clients.document.clients}
     assert "payments" not in told
     assert told["labels"] == (hash_key(GOOD.encode()),)
-
-
-@pytest.mark.parametrize("name", ["d-keys", "d-stores", "d-clients", "d-pull"])
-def test_the_operators_own_secrets_are_no_clients(name: str) -> None:
-    """Every entry would be an API key, the token key among them."""
-    detector = make_detector(clients=[{**SHOP, "secretRef": {"name": name}}])
-    assert [str(error).partition(":")[0] for error in check(detector)] == ["spec.clients[0].secretRef"]
 
 
 def test_who_may_ask_restarts_nothing() -> None:
