@@ -86,12 +86,17 @@ class Registry:
         until, why = self._silent
         if self.clock() < until:
             raise StoreError("mlflow", why)
+        url = self.uri.rstrip("/") + endpoint
         try:
-            answer = self.session.request(method, self.uri.rstrip("/") + endpoint, timeout=TIMEOUT, **content)
+            # Whoever names a registry must not send the operator, which reaches more than they do, on to elsewhere.
+            answer = self.session.request(method, url, timeout=TIMEOUT, allow_redirects=False, **content)
         except requests.RequestException as error:
             why = f"no answer from {self.uri}: {type(error).__name__}"
             self._silent = self.clock() + SILENCE, why
             raise StoreError("mlflow", why) from error
+        if answer.is_redirect:
+            remedy = "redirects aren't followed: name the address that it sends to as the registry's"
+            raise StoreError("mlflow", f"HTTP {answer.status_code} from {endpoint}: {remedy}")
         if answer.status_code >= 500:
             raise StoreError("mlflow", f"HTTP {answer.status_code} from {endpoint}")
         return answer

@@ -1,7 +1,11 @@
-"""A registry that gives no answer holds up one pass, not one for each detector."""
+"""A registry that gives no answer holds up one pass, not one for each detector; one that sends elsewhere sends nobody."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -39,3 +43,35 @@ def test_a_silent_server_is_left_alone_for_a_while() -> None:
     session.away = False
     now[0] += SILENCE
     assert registry.alias("m", "challenger") == "7" and session.asked == 2
+
+
+@contextmanager
+def sending_elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """A server each of whose answers leads to another path of its own; its address, and the paths that it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.partition("?")[0])
+            self.send_response(302)
+            self.send_header("Location", "/internal")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_redirect_is_not_followed() -> None:
+    """The operator reaches more than whoever names a registry; the error says what to write."""
+    with sending_elsewhere() as (uri, asked), pytest.raises(StoreError, match="aren't followed"):
+        Registry(uri).alias("m", "challenger")
+    assert asked == ["/api/2.0/mlflow/registered-models/alias"]
