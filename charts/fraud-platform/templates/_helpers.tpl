@@ -140,6 +140,15 @@ spec:
 {{- end }}
 {{- end }}
 
+{{- /* The stores' hosts, of addresses that are plain URLs, and nothing of any other: by a digest of a password, which more people see
+than the password, it could be guessed. */}}
+{{- define "platform.storeHosts" -}}
+{{- $url := "^[a-z]+://(?:[^/?#@]*@)?([^/?#@:]+(?::[0-9]+)?)(?:[/?#][^@]*)?$" }}
+{{- range list .Values.stores.redisUrl .Values.stores.postgresDsn }}
+{{- if and . (regexMatch $url .) }}{{ regexReplaceAll $url . "${1}" }}{{ end }};
+{{- end }}
+{{- end }}
+
 {{- /* Of managed Kafka: its own values, else those of the trial stores. */}}
 {{- define "platform.kafkaStorage" -}}
 {{- $own := .Values.kafka.persistence }}

@@ -165,6 +165,25 @@ def test_no_password_is_in_the_chart() -> None:
     assert list(env).index("REDIS_PASSWORD") < list(env).index("REDIS_URL")
 
 
+def test_no_digest_of_a_password_is_in_the_chart() -> None:
+    """Who sees the operator's Pod could guess passwords by one; another host makes another Pod all the same."""
+
+    def pod(redis_url: str, postgres_dsn: str) -> Any:
+        settings = (f"stores.redisUrl={redis_url}", f"stores.postgresDsn={postgres_dsn}")
+        return find(render(*settings), "Deployment", "fraud-platform-operator")["spec"]["template"]
+
+    first = pod("redis://:one@cache:6379/0", "postgresql://u:one@db/x?password=one")
+    assert first == pod("redis://:two@cache:6379/1", "postgresql://u:two@db/x?password=two")
+    assert first != pod("redis://:one@other:6379/0", "postgresql://u:one@db/x")
+    for one, other in (
+        ("host=db password=%s", "1"),
+        ("redis://:%s/w@h", "2"),
+        ("redis://:%s?w@h", "3"),
+        ("redis://h?p=%s@w", "4"),
+    ):
+        assert pod(one % "a", one % "b") == pod(one % other, one % other), one
+
+
 @pytest.mark.parametrize(
     ("settings", "ephemeral", "storage_class"),
     [
