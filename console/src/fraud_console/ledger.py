@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from fraud_contracts.errors import NotReadyError, StoreError
-from fraud_process.postgres import address_of, bounded
+from fraud_process.postgres import address_of, bounded, described
 from fraud_process.store_address import StoreAddress
 
 AT_ONCE: Final = 8
@@ -92,4 +92,4 @@ class Ledger:
         except psycopg.errors.UndefinedTable as error:
             raise NotReadyError("LedgerMissing", "the ledger sink has not made its tables yet") from error
         except psycopg.Error as error:
-            raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
+            raise StoreError("postgres", described(error)) from error

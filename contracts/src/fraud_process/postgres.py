@@ -8,14 +8,20 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg import conninfo
 
-from fraud_process.store_address import StoreAddress
+from fraud_contracts.errors import StoreError
+from fraud_process.store_address import StoreAddress, silence
 
 log = logging.getLogger(__name__)
+
+# Before what a server says that lets one not in; libpq gives no SQLSTATE there.
+_FATAL: Final = "FATAL:  "
+# What one says that takes nobody in now: 53300, 57P03.
+_LATER: Final = ("too many", "remaining connection slots", "the database system is")
 
 
 def verified(dsn: str, authority: str | None) -> str:
@@ -31,8 +37,34 @@ def verified(dsn: str, authority: str | None) -> str:
 
 
 def address_of(store: StoreAddress) -> str:
-    """What psycopg connects to, as it is now."""
-    return verified(store.read(), store.authority)
+    """What psycopg connects to, as it is now; StoreError where it is no address."""
+    try:
+        dsn = verified(store.read(), store.authority)
+        conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise StoreError("postgres", described(error)) from error
+    return dsn
+
+
+def described(error: Exception) -> str:
+    """An error of psycopg's in words that quote nothing of the address: what the server said, or why none did."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return str(error.diag.message_primary)
+    if isinstance(error, (psycopg.ProgrammingError, ValueError)):
+        return "the address can't be read"
+    return _answer(error) or silence(error)
+
+
+def refusal(error: Exception) -> str:
+    """What a server said that doesn't let this login in; empty where none answered, and of one that lets nobody in now."""
+    answer = _answer(error)
+    return "" if any(words in answer for words in _LATER) else answer
+
+
+def _answer(error: Exception) -> str:
+    if not isinstance(error, psycopg.Error) or error.pgconn is None or _FATAL not in str(error):
+        return ""
+    return str(error).partition(_FATAL)[2].splitlines()[0]
 
 
 @contextmanager

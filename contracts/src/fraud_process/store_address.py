@@ -9,9 +9,28 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fraud_contracts.config import STORES_ENV, STORES_PATH, ca_cert
 from fraud_contracts.errors import StoreError
+
+# Of an error's text, what tells why; the text itself quotes what was taken for the host, which may be a part of a password.
+_SILENCES: Final = (
+    (("certificate",), "its certificate can't be verified"),
+    (("ssl",), "it doesn't speak TLS as the address asks"),
+    (("no password",), "it asks for a password and the address has none"),
+    (("timeout", "timed out"), "no server answered in time"),
+    (("refused",), "nothing listens there"),
+    (("resol", "not known"), "its host has no address"),
+)
+
+
+def silence(error: Exception) -> str:
+    """Why no server answered, in words that quote nothing of its address."""
+    text = str(error).lower()
+    return next(
+        (why for words, why in _SILENCES if any(word in text for word in words)), "no server answered"
+    )
 
 
 @dataclass(frozen=True)

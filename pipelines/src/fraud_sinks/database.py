@@ -15,7 +15,7 @@ import sqlalchemy
 from psycopg import sql
 
 from fraud_contracts.errors import StoreError
-from fraud_process.postgres import address_of, bounded
+from fraud_process.postgres import address_of, bounded, described
 from fraud_process.store_address import StoreAddress
 from fraud_sinks.records import StoreLostError
 
@@ -33,14 +33,35 @@ CONNECT_SECONDS: Final = 5
 STATEMENT_MS: Final = 30_000
 # The server's own limit ends a slow statement; this one ends waiting for a server that says nothing at all.
 SILENCE_SECONDS: Final = 40.0
+# What only the schema's owner reaches: an advisory lock any login to the server could hold. It keeps no reader out.
+LOCK: Final = "LOCK TABLE ledger_version IN SHARE ROW EXCLUSIVE MODE"
+_SCHEMAS: Final = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
+# As alembic would make it.
+_VERSIONS: Final = sql.SQL(
+    "CREATE TABLE IF NOT EXISTS {}.ledger_version"
+    " (version_num varchar(32) NOT NULL CONSTRAINT ledger_version_pkc PRIMARY KEY)"
+)
+
+
+_RACES: Final = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+)
 
 
 def connect(dsn: str) -> psycopg.Connection[Any]:
     """No server-side prepared statements: a pooler between us and the server may give each transaction another backend."""
+    return _open(dsn, autocommit=True)
+
+
+def _open(dsn: str, autocommit: bool) -> psycopg.Connection[Any]:
     try:
-        return psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_SECONDS, prepare_threshold=None)
-    except psycopg.Error as error:
-        raise StoreError("postgres", str(error).strip()) from error
+        return psycopg.connect(
+            dsn, autocommit=autocommit, connect_timeout=CONNECT_SECONDS, prepare_threshold=None
+        )
+    except (psycopg.Error, ValueError) as error:
+        raise StoreError("postgres", described(error)) from error
 
 
 def migrate(dsn: str, schema: str, version: str = "head") -> None:
@@ -48,20 +69,14 @@ def migrate(dsn: str, schema: str, version: str = "head") -> None:
 
     A lock lets one process do it at a time; the next ones then have nothing to do.
     """
-    engine = sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS)
-    )
+    _lay(dsn, schema)
+    engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: _open(dsn, autocommit=False))
     try:
         with engine.connect() as connection:
-            # Transaction-scoped, so it goes whatever happens; DDL is part of the transaction in PostgreSQL.
-            connection.execute(
-                sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": schema}
-            )
             quoted = engine.dialect.identifier_preparer.quote(schema)
-            # The login that the operator makes owns its schema and may make no other one: not even IF NOT EXISTS.
-            if not sqlalchemy.inspect(connection).has_schema(schema):
-                connection.execute(sqlalchemy.text(f"CREATE SCHEMA {quoted}"))
             connection.execute(sqlalchemy.text(f"SET LOCAL search_path TO {quoted}"))
+            # Transaction-scoped, so it goes whatever happens; DDL is part of the transaction in PostgreSQL.
+            connection.execute(sqlalchemy.text(LOCK))
             config = alembic.config.Config()
             config.set_main_option("script_location", str(MIGRATIONS))
             config.attributes.update(connection=connection, schema=schema)
@@ -71,6 +86,23 @@ def migrate(dsn: str, schema: str, version: str = "head") -> None:
         raise StoreError("postgres", f"migrating {schema}: {error}") from error
     finally:
         engine.dispose()
+
+
+def _lay(dsn: str, schema: str) -> None:
+    """Schema and table that migrations keep their version in, where they lack; of several who make them at once one does."""
+    for last in (False, False, True):
+        try:
+            with connect(dsn) as connection, connection.transaction():
+                # The login that the operator makes owns its schema and may make no other one: not even IF NOT EXISTS.
+                if connection.execute(_SCHEMAS, (schema,)).fetchone() is None:
+                    connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+                connection.execute(_VERSIONS.format(sql.Identifier(schema)))
+            return
+        except _RACES as error:
+            if last:
+                raise StoreError("postgres", f"making {schema}: {described(error)}") from error
+        except psycopg.Error as error:
+            raise StoreError("postgres", f"making {schema}: {described(error)}") from error
 
 
 class Database:
@@ -98,16 +130,16 @@ class Database:
             ):
                 cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self._schema)))
                 cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
-                cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"{self._schema}.ledger",))
+                cursor.execute(LOCK)
                 yield cursor
         except RECORD_ERRORS:
             raise  # the writer finds out which
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             self.close()
-            raise StoreLostError("postgres", f"the ledger's tables are gone: {error}") from error
+            raise StoreLostError("postgres", f"the ledger's tables are gone: {described(error)}") from error
         except psycopg.Error as error:
             self.close()
-            raise StoreError("postgres", str(error).strip() or type(error).__name__) from error
+            raise StoreError("postgres", described(error)) from error
 
     def _connect(self) -> psycopg.Connection[Any]:
         dsn = address_of(self._address)
