@@ -134,7 +134,8 @@ class Identity:
     @property
     def database_schema(self) -> str:
         """PostgreSQL schema: lower case, no dot or dash, at most 63 bytes; a hash keeps two identities apart."""
-        return self._database_name(54)
+        plain = f"fraud_{self.namespace}_{self.name}".replace("-", "_")
+        return f"{plain[:54]}_{self._digest(8)}"
 
     @property
     def database_owner(self) -> str:
@@ -143,13 +144,15 @@ class Identity:
 
     @property
     def database_logins(self) -> str:
-        """What the name of each PostgreSQL role begins with that logs in and acts as the owner; a stamp follows."""
-        return f"{self._database_name(45)}_"
+        """What the name of each PostgreSQL role begins with that logs in and acts as the owner; a stamp of 8 follows.
 
-    def _database_name(self, length: int) -> str:
-        plain = f"fraud_{self.namespace}_{self.name}".replace("-", "_")
-        digest = hashlib.sha256(str(self).encode()).hexdigest()[:8]
-        return f"{plain[:length]}_{digest}"
+        The first word isn't an owner's: a detector named after the digest of another one would own what passes for its login.
+        """
+        plain = f"login_{self.namespace}_{self.name}".replace("-", "_")
+        return f"{plain[:37]}_{self._digest(16)}_"
+
+    def _digest(self, length: int) -> str:
+        return hashlib.sha256(str(self).encode()).hexdigest()[:length]
 
     @property
     def redis_logins(self) -> str:

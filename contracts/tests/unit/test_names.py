@@ -54,6 +54,8 @@ def test_two_identities_share_no_external_name(
     assert one.topic("transactions") != two.topic("transactions")
     assert one.redis_claim("x") != two.redis_claim("x")
     assert one.database_schema != two.database_schema
+    assert one.database_logins != two.database_logins
+    assert not two.database_owner.startswith(one.database_logins)
     assert one.group("worker") != two.group("worker")
 
 
@@ -64,8 +66,10 @@ def test_an_identity_survives_its_text(namespace: str, name: str) -> None:
 
 
 def test_a_schema_name_fits_postgresql() -> None:
-    """PostgreSQL cuts identifiers at 63 bytes; the longest identity's schema is not cut."""
-    assert len(names.Identity("n" * 63, LONGEST).database_schema) <= 63
+    """PostgreSQL cuts identifiers at 63 bytes; the longest identity's schema is not cut, nor a login with its stamp."""
+    longest = names.Identity("n" * 63, LONGEST)
+    assert len(longest.database_schema) <= 63
+    assert len(f"{longest.database_logins}00000000") <= 63
 
 
 def test_an_unknown_topic_is_refused() -> None:

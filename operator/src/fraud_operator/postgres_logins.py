@@ -6,26 +6,49 @@ earlier versions' shared login, is handed to the owner with all that is in it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 
 import psycopg
 from psycopg import conninfo, sql
 
 from fraud_contracts.errors import StoreError
-from fraud_contracts.names import Identity
-from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, past_use
-from fraud_process.postgres import bounded, verified
+from fraud_contracts.names import GROUP, Identity
+from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, others
+from fraud_process.postgres import bounded, described, refusal, verified
 
+LOG: Final = logging.getLogger(__name__)
 CONNECT_SECONDS: Final = 4
 STATEMENT_MS: Final = 5_000
+# A login may change its own role, and so hold what shuts it; its sessions are ended before each try.
+SHUT_MS: Final = 1_000
+SHUT_TRIES: Final = 4
+CUT_TRIES: Final = 15
 # Of all that is asked over one connection.
 SILENCE_SECONDS: Final = 15.0
 # A ledger sink has one, the console eight at most; each may have two Pods while one follows the other, and a person a few.
 CONNECTIONS: Final = 32
-# What libpq's message has where a server answered, and said no.
-_FATAL: Final = "FATAL"
+_CLAIM: Final = f"{GROUP}/detector "
+# Another operator made or changed the same at this moment; no lock keeps it out, since every login could hold that.
+_RACES: Final = (
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.InternalError_,
+)
+_HELD: Final = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.InternalError_,
+)
+_CUT: Final = "SELECT pg_terminate_backend(pid, 200) FROM pg_stat_activity WHERE usename = ANY(%s)"
+# A session that is being let in has a transaction before it is listed.
+_BEGINNING: Final = """
+SELECT 1 FROM pg_locks l WHERE locktype = 'virtualxid' AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid)
+"""
 _OTHERS_OBJECTS: Final = """
 SELECT format('ALTER %%s %%s OWNER TO %%I',
     CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
@@ -52,44 +75,64 @@ def address(admin: str, login: StoreLogin) -> str:
     return str(conninfo.make_conninfo(admin, user=login.user, password=login.password))
 
 
-def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, now: int) -> None:
-    """Owner, schema and login as they should be, earlier logins gone once they are past use.
+def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bool) -> None:
+    """Owner, schema and login as they should be, and where it is ``settled`` in Pods no other login.
 
     StoreError or LoginRefusedError; ends in seconds. It writes nothing where all is well.
     """
     with _connected(admin) as connection:
         own = verified(address(admin.address, login), admin.authority)
-        with connection.transaction():
-            _begin(connection, identity)
-            roles = _roles(connection, identity)
-            if identity.database_owner not in roles:
-                _run(connection, "CREATE ROLE {} NOLOGIN", identity.database_owner)
-            _join(connection, identity.database_owner)
-            _own_schema(connection, identity)
-            known = login.user in roles
-            if not known:
-                _make_login(connection, identity, login)
-            _drop(connection, past_use(identity.database_logins, roles, login, now))
-        if known and _refusal(own):
-            verifier = sql.Literal(_verifier(connection, login))
-            _run(connection, "ALTER ROLE {} LOGIN PASSWORD {}", login.user, verifier)
+        roles = _make(connection, identity, login)
         why = _refusal(own)
+        if why and login.user in roles:
+            verifier = sql.Literal(_verifier(connection, login))
+            with _transaction(connection):
+                _run(connection, "ALTER ROLE {} LOGIN PASSWORD {}", login.user, verifier)
+            why = _refusal(own)
         if why:
             raise LoginRefusedError("postgres", f"it was made and isn't let in: {why}")
+        if settled:
+            _drop(connection, identity, roles, others(identity.database_logins, roles, login))
 
 
 def remove(admin: StoreAdmin, identity: Identity) -> None:
     """Every login of the detector; schema and owner stay."""
-    with _connected(admin) as connection, connection.transaction():
-        _begin(connection, identity)
-        roles = _roles(connection, identity)
-        _drop(connection, [role for role in roles if is_login(identity.database_logins, role)])
+    with _connected(admin) as connection:
+        with _transaction(connection):
+            roles = _roles(connection, identity)
+        _drop(
+            connection, identity, roles, [role for role in roles if is_login(identity.database_logins, role)]
+        )
 
 
-def _begin(connection: psycopg.Connection[Any], identity: Identity) -> None:
-    connection.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
-    connection.execute(f"SET LOCAL lock_timeout = {STATEMENT_MS}")
-    connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"{identity.database_schema}.logins",))
+def _make(connection: psycopg.Connection[Any], identity: Identity, login: StoreLogin) -> dict[str, bool]:
+    """Owner, schema and login where they lack; -> the roles before that, as ``_roles`` has them."""
+    for last in (False, False, True):
+        try:
+            with _transaction(connection):
+                roles = _roles(connection, identity)
+                if identity.database_owner not in roles:
+                    _run(connection, "CREATE ROLE {} NOLOGIN", identity.database_owner)
+                _claim(connection, identity)
+                _join(connection, identity.database_owner)
+                _own_schema(connection, identity)
+                if login.user not in roles:
+                    _make_login(connection, identity, login)
+                return roles
+        except _RACES:
+            if last:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+@contextmanager
+def _transaction(connection: psycopg.Connection[Any], lock_ms: int = STATEMENT_MS) -> Iterator[None]:
+    """Names are the server's own: what a login made in another schema isn't called with the platform's rights."""
+    with connection.transaction():
+        connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+        connection.execute(f"SET LOCAL statement_timeout = {STATEMENT_MS}")
+        connection.execute(f"SET LOCAL lock_timeout = {lock_ms}")
+        yield
 
 
 def _run(connection: psycopg.Connection[Any], statement: str, *parts: str | sql.Composable) -> None:
@@ -98,12 +141,26 @@ def _run(connection: psycopg.Connection[Any], statement: str, *parts: str | sql.
     connection.execute(sql.SQL(statement).format(*names))
 
 
-def _roles(connection: psycopg.Connection[Any], identity: Identity) -> list[str]:
+def _roles(connection: psycopg.Connection[Any], identity: Identity) -> dict[str, bool]:
+    """The detector's roles, and whether one may log in as them."""
     rows = connection.execute(
-        "SELECT rolname FROM pg_roles WHERE rolname = %s OR starts_with(rolname, %s)",
+        "SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname = %s OR starts_with(rolname, %s)",
         (identity.database_owner, identity.database_logins),
     )
-    return [str(name) for (name,) in rows]
+    return {str(name): bool(can) for name, can in rows}
+
+
+def _claim(connection: psycopg.Connection[Any], identity: Identity) -> None:
+    """The owner's comment says whose it is: two identities may have one name, and no login may change the comment."""
+    owner, claim = identity.database_owner, f"{_CLAIM}{identity}"
+    row = connection.execute(
+        "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (owner,)
+    ).fetchone()
+    comment = row[0] if row else None
+    if comment is None:
+        _run(connection, "COMMENT ON ROLE {} IS {}", owner, sql.Literal(claim))
+    elif comment.startswith(_CLAIM) and comment != claim:
+        raise LoginRefusedError("postgres", f"the role {owner} is the detector {comment[len(_CLAIM) :]}'s")
 
 
 def _join(connection: psycopg.Connection[Any], role: str) -> None:
@@ -146,15 +203,54 @@ def _verifier(connection: psycopg.Connection[Any], login: StoreLogin) -> str:
     return str(made.decode())
 
 
-def _drop(connection: psycopg.Connection[Any], logins: list[str]) -> None:
-    """Whoever still uses one is cut off."""
-    if not logins:
-        return
-    connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY(%s)", (logins,)
-    )
+def _drop(
+    connection: psycopg.Connection[Any], identity: Identity, roles: dict[str, bool], logins: list[str]
+) -> None:
+    """Whoever still uses one is cut off for good, even where something of it keeps the role from being dropped."""
     for login in logins:
-        _run(connection, "DROP ROLE {}", login)
+        if roles[login]:
+            _shut(connection, login)
+    _cut_off(connection, logins)
+    for login in logins:
+        try:
+            with _transaction(connection):
+                _run(connection, "REASSIGN OWNED BY {} TO {}", login, identity.database_owner)
+                _run(connection, "DROP OWNED BY {}", login)
+                _run(connection, "DROP ROLE {}", login)
+        except psycopg.Error as error:
+            _tell_kept(login, described(error))
+
+
+def _shut(connection: psycopg.Connection[Any], login: str) -> None:
+    """By itself, so that it holds whatever comes after: a session that is ended later can't be followed by another one."""
+    for attempt in range(1, SHUT_TRIES + 1):
+        try:
+            with _transaction(connection, SHUT_MS):
+                connection.execute(_CUT, ([login],))
+                _run(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL", login)
+            return
+        except _HELD:
+            if attempt == SHUT_TRIES:
+                raise
+
+
+def _cut_off(connection: psycopg.Connection[Any], logins: list[str]) -> None:
+    """Ends what sessions there are, also those that were being let in when the role was shut and show a moment later."""
+    for _ in range(CUT_TRIES if logins else 0):
+        with _transaction(connection):
+            connection.execute("SELECT pg_sleep(0.1)")
+            beginning = connection.execute(_BEGINNING).fetchone()
+        # A transaction of its own: within one the list of sessions stays as it was first read.
+        with _transaction(connection):
+            ended = connection.execute(_CUT, (logins,)).fetchall()
+        if not ended and beginning is None:
+            return
+
+
+@cache
+def _tell_kept(login: str, why: str) -> None:
+    """Once a reason: it is tried again with each look."""
+    LOG.warning("login is shut and can't be dropped", extra={"data": {"role": login, "why": why}})
 
 
 def _refusal(dsn: str) -> str:
@@ -163,14 +259,10 @@ def _refusal(dsn: str) -> str:
         with psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS, autocommit=True):
             return ""
     except psycopg.OperationalError as error:
-        if _FATAL not in str(error):
+        why = refusal(error)
+        if not why:
             raise
-        return _first_line(error)
-
-
-def _first_line(error: psycopg.Error) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+        return why
 
 
 @contextmanager
@@ -180,12 +272,7 @@ def _connected(admin: StoreAdmin) -> Iterator[psycopg.Connection[Any]]:
         connection = psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS, autocommit=True)
         with connection, bounded(connection, SILENCE_SECONDS):
             yield connection
-    except psycopg.ProgrammingError as error:
-        # Of an address that can't be read the message would quote a part, maybe the password.
-        text = error.diag.message_primary or "the address can't be read"
-        raise LoginRefusedError("postgres", text) from error
-    except psycopg.OperationalError as error:
-        kind = LoginRefusedError if _FATAL in str(error) else StoreError
-        raise kind("postgres", _first_line(error)) from error
-    except psycopg.Error as error:
-        raise LoginRefusedError("postgres", error.diag.message_primary or type(error).__name__) from error
+    except (psycopg.Error, ValueError) as error:
+        away = isinstance(error, psycopg.OperationalError) and not refusal(error)
+        kind = StoreError if away else LoginRefusedError
+        raise kind("postgres", described(error)) from error

@@ -149,7 +149,7 @@ class Reconciler:
     def _take_logins(self, body: Json) -> list[str]:
         """Takes a deleted detector's logins out of the platform's stores; -> what is left over."""
         identity = names.Identity(body["metadata"]["namespace"], body["metadata"]["name"])
-        return self.observer.logins.remove(identity, body.get("spec") or {}, self.platform.stores)
+        return self.observer.logins.remove(identity, self.platform.stores)
 
     def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
         """Once for each spec: compiling its rules is what a settled pass would spend most of its time on."""

@@ -18,9 +18,12 @@ from redis.retry import Retry
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
 from fraud_contracts.store_rights import redis_rules
-from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, past_use
+from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, others
+from fraud_process.store_address import silence
 
 TIMEOUT: Final = 3.0
+# What redis-py takes from an address' query, too.
+_LOGIN: Final = ("username", "password")
 _NO_FILE: Final = "not configured to use an ACL file"
 
 
@@ -35,22 +38,22 @@ def read(address: str) -> StoreLogin | None:
 
 
 def address(admin: str, login: StoreLogin) -> str:
-    """The admin's address with another login."""
+    """The admin's address with another login, also in place of one in its query."""
     parts = urlsplit(admin)
     host = parts.netloc.rpartition("@")[2]
-    return parts._replace(
-        netloc=f"{quote(login.user, safe='')}:{quote(login.password, safe='')}@{host}"
-    ).geturl()
+    own = f"{quote(login.user, safe='')}:{quote(login.password, safe='')}"
+    settings = [one for one in parts.query.split("&") if unquote(one.partition("=")[0]) not in _LOGIN]
+    return parts._replace(netloc=f"{own}@{host}", query="&".join(settings)).geturl()
 
 
-def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, now: int) -> None:
-    """The user as it should be, its predecessors gone once they are past use. StoreError or LoginRefusedError; ends in seconds."""
+def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bool) -> None:
+    """The user as it should be, and where it is ``settled`` in Pods the only one. StoreError or LoginRefusedError; ends in seconds."""
     with _connected(admin) as client:
         users = [_text(user) for user in client.execute_command("ACL", "USERS")]
         before = client.execute_command("ACL", "GETUSER", login.user) if login.user in users else None
         client.execute_command("ACL", "SETUSER", login.user, *redis_rules(identity, login.password))
         changed = before != client.execute_command("ACL", "GETUSER", login.user)
-        old = past_use(identity.redis_logins, users, login, now)
+        old = others(identity.redis_logins, users, login) if settled else []
         _drop(client, old)
         if changed or old:
             _save(client)
@@ -107,6 +110,6 @@ def _connected(admin: StoreAdmin) -> Iterator[Any]:
     except (redis.AuthenticationError, redis.ResponseError) as error:
         raise LoginRefusedError("redis", str(error)) from error
     except redis.RedisError as error:
-        raise StoreError("redis", str(error)) from error
+        raise StoreError("redis", silence(error)) from error
     finally:
         client.close()

@@ -1,7 +1,7 @@
 """A detector's own login to a store of the platform's, and what can go wrong in making one.
 
-The name of a login ends in a stamp, the second of its making: a rotated password is another login, whose stamp says since when
-its predecessors are past use. So two are good while Pods change over, and nothing but the Secret and the store is remembered.
+The name of a login ends in a stamp, the second of its making: a rotated password is another login. Two are good while Pods change
+over. When the older one is past use the stamp doesn't say: a Secret may get its successor much later, or never.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -16,7 +17,8 @@ from typing import Final
 from fraud_contracts.errors import StoreError
 
 _STAMP: Final = re.compile("[0-9a-f]{8}")
-# How long an earlier login stays good: the kubelet renews a Pod's files about once a minute, and clients read them every few seconds.
+# How long an earlier login stays good once the Secret has its successor: the kubelet renews a Pod's files about once a minute, and
+# clients read them every few seconds.
 GRACE_SECONDS: Final = 600
 
 
@@ -49,11 +51,6 @@ class StoreLogin:
     user: str
     password: str
 
-    @property
-    def outlasts(self) -> int:
-        """The UTC second from which logins that are older than this one are past use."""
-        return int(self.user[-8:], 16) + GRACE_SECONDS
-
 
 def new_login(prefix: str, now: int) -> StoreLogin:
     """``prefix`` is what the names of all the detector's logins begin with; ``now`` is in UTC seconds."""
@@ -65,7 +62,6 @@ def is_login(prefix: str, user: str) -> bool:
     return user.startswith(prefix) and bool(_STAMP.fullmatch(user[len(prefix) :]))
 
 
-def past_use(prefix: str, users: list[str], login: StoreLogin, now: int) -> list[str]:
-    """The logins that ``login`` has followed for long enough."""
-    others = [user for user in users if is_login(prefix, user) and user != login.user]
-    return others if now >= login.outlasts else []
+def others(prefix: str, users: Iterable[str], login: StoreLogin) -> list[str]:
+    """The detector's logins but for ``login``."""
+    return [user for user in users if is_login(prefix, user) and user != login.user]

@@ -2,7 +2,8 @@
 
 A detector's Secret ``<name>-stores`` holds its own logins and never the platform's. What there is of a login is in that Secret and
 in the store: it is taken from the Secret, made in the store on a thread of its own, and only then written. Taken out of the Secret,
-it is followed by another one. A pass reads how things were last.
+it is followed by another one. What came before it goes once this operator has seen it in the Secret for long enough. A pass reads
+how things were last.
 """
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ from fraud_contracts.names import Identity
 from fraud_operator import postgres_logins, redis_logins
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Lacking, StoresFact
-from fraud_operator.objects import Json
 from fraud_operator.settings import StoreAddresses
-from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, new_login
+from fraud_operator.store_login import (
+    GRACE_SECONDS,
+    LoginRefusedError,
+    StoreAdmin,
+    StoreLogin,
+    is_login,
+    new_login,
+)
 
 LOG: Final = logging.getLogger(__name__)
 # A pass waits so long for the first answers, which saves it a second pass where the stores are near.
@@ -47,7 +54,7 @@ class Store:
     prefix: Callable[[Identity], str]
     read: Callable[[str], StoreLogin | None]
     address: Callable[[str, StoreLogin], str]
-    ensure: Callable[[StoreAdmin, Identity, StoreLogin, int], None]
+    ensure: Callable[[StoreAdmin, Identity, StoreLogin, bool], None]
     remove: Callable[[StoreAdmin, Identity], None]
     again: float
 
@@ -85,16 +92,45 @@ STORES: Final = (
 
 
 @dataclass
-class _Keeping:
+class _Asking:
+    """What one store is asked for one detector. ``since``: the moment from which on the Secret has been as it is to be."""
+
+    since: float | None = None
+    due: float = 0.0
+    pause: float = FIRST_RETRY
+    running: Future[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self.running is None or self.running.done()
+
+    def see(self, right: bool, now: float) -> None:
+        """``right``: the Secret is as it is to be now."""
+        self.since = (now if self.since is None else self.since) if right else None
+
+    def settled(self, now: float) -> bool:
+        """Whether Pods have had the time to read the Secret."""
+        return self.since is not None and now >= self.since + GRACE_SECONDS
+
+    def postpone(self, now: float) -> None:
+        self.due, self.pause = now + self.pause, min(LONGEST_RETRY, self.pause * 2)
+
+
+@dataclass(kw_only=True)
+class _Keeping(_Asking):
     """One detector's login to one store. ``good``: the store has it; ``written``: so has the Secret."""
 
     login: StoreLogin
     good: bool = False
     written: bool = False
     problem: Lacking | None = None
-    due: float = 0.0
-    pause: float = FIRST_RETRY
-    running: Future[None] | None = None
+
+
+@dataclass
+class _Leaving(_Asking):
+    """A detector that has a store of its own now. ``done``: it has no login to the platform's any more."""
+
+    done: bool = False
 
 
 @dataclass
@@ -106,6 +142,7 @@ class StoreLogins:
     wall: Callable[[], float] = time.time
     pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "login"))
     _kept: dict[tuple[DetectorKey, str], _Keeping] = field(default_factory=dict)
+    _left: dict[tuple[DetectorKey, str], _Leaving] = field(default_factory=dict)
     # Reentrant: a pool may run what it is given at once.
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -113,6 +150,9 @@ class StoreLogins:
         """``secret`` is what the detector's Secret holds now, decoded; the fact has what it is to hold, and what is wrong."""
         wanted = [store for store in self.stores if getattr(detector.spec.stores, store.part) is None]
         kept = {store.key: self._look(store, detector, secret.get(store.key, "")) for store in wanted}
+        for store in self.stores:
+            if store not in wanted:
+                self._leave(store, detector, in_secret=store.key in secret)
         begun = [one.running for one in kept.values() if one.running is not None and not one.good]
         if begun:
             wait(begun, _MOMENT)
@@ -127,11 +167,14 @@ class StoreLogins:
             ready = all(one.good for one in kept.values()) and not problems
             return StoresFact({key: value for key, value in addresses.items() if value}, problems, ready)
 
-    def remove(self, identity: Identity, spec: Json, addresses: StoreAddresses) -> list[str]:
-        """Takes the logins of a detector that is gone out of the platform's stores; -> what couldn't be, in words. Takes seconds."""
+    def remove(self, identity: Identity, addresses: StoreAddresses) -> list[str]:
+        """Takes the logins of a detector that is gone out of the platform's stores; -> what couldn't be, in words. Takes seconds.
+
+        Also where it has a store of its own now: it may have had the platform's before.
+        """
         problems = []
         for store in self.stores:
-            if (spec.get("stores") or {}).get(store.part) is not None or not store.admin(addresses).address:
+            if not store.admin(addresses).address:
                 continue
             try:
                 store.remove(store.admin(addresses), identity)
@@ -145,6 +188,7 @@ class StoreLogins:
         with self._lock:
             for store in self.stores:
                 self._kept.pop(((namespace, name), store.key), None)
+                self._left.pop(((namespace, name), store.key), None)
 
     def _look(self, store: Store, detector: Detector, address: str) -> _Keeping:
         key, prefix = (detector.namespace, detector.name), store.prefix(detector.identity)
@@ -155,21 +199,50 @@ class StoreLogins:
             one = self._kept.get((key, store.key))
             if one is None:
                 login = stored or new_login(prefix, int(self.wall()))
-                one = self._kept[key, store.key] = _Keeping(login, good=False, written=stored is not None)
+                one = self._kept[key, store.key] = _Keeping(login=login, written=stored is not None)
             elif stored is None and one.written and not address:
                 # Somebody took it out of the Secret, to have another one.
-                one = self._kept[key, store.key] = _Keeping(new_login(prefix, int(self.wall())))
+                one = self._kept[key, store.key] = _Keeping(login=new_login(prefix, int(self.wall())))
             one.written = one.written or stored == one.login
-            idle = one.running is None or one.running.done()
-            if idle and self.clock() >= one.due:
-                one.running = self.pool.submit(self._ensure, store, detector, one)
+            one.see(stored == one.login, self.clock())
+            left = self._left.get((key, store.key), _Leaving())
+            if left.idle:
+                self._left.pop((key, store.key), None)
+                if one.idle and self.clock() >= one.due:
+                    one.running = self.pool.submit(self._ensure, store, detector, one)
             return one
+
+    def _leave(self, store: Store, detector: Detector, in_secret: bool) -> None:
+        """Once since the operator's start, when its Pods no longer have the platform's address."""
+        key = ((detector.namespace, detector.name), store.key)
+        with self._lock:
+            self._kept.pop(key, None)
+            left, now = self._left.setdefault(key, _Leaving()), self.clock()
+            left.see(not in_secret, now)
+            due = left.idle and left.settled(now) and now >= left.due
+            if due and not left.done and store.admin(detector.platform.stores).address:
+                left.running = self.pool.submit(self._part, store, detector, left)
+
+    def _part(self, store: Store, detector: Detector, left: _Leaving) -> None:
+        data = {"detector": str(detector.identity), "store": store.key}
+        done = False
+        try:
+            store.remove(store.admin(detector.platform.stores), detector.identity)
+            done = True
+        except StoreError as error:
+            LOG.warning("login is left over", extra={"data": {**data, "error": str(error)}})
+        except Exception:
+            LOG.exception("login broke", extra={"data": data})
+        finally:
+            with self._lock:
+                left.done = done
+                left.postpone(self.clock())
 
     def _ensure(self, store: Store, detector: Detector, one: _Keeping) -> None:
         admin = store.admin(detector.platform.stores)
         problem: Lacking | None = _broken(store)
         try:
-            store.ensure(admin, detector.identity, one.login, int(self.wall()))
+            store.ensure(admin, detector.identity, one.login, one.settled(self.clock()))
             problem = None
         except LoginRefusedError as error:
             problem = _refused(store, error)
@@ -183,8 +256,10 @@ class StoreLogins:
         finally:
             with self._lock:
                 one.problem, one.good = problem, one.good or problem is None
-                one.due = self.clock() + (store.again if problem is None else one.pause)
-                one.pause = FIRST_RETRY if problem is None else min(LONGEST_RETRY, one.pause * 2)
+                if problem is None:
+                    one.due, one.pause = self.clock() + store.again, FIRST_RETRY
+                else:
+                    one.postpone(self.clock())
 
 
 def _refused(store: Store, error: Any) -> Lacking:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,21 @@ from redis.retry import Retry
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
 from fraud_operator import postgres_logins, redis_logins
+from fraud_operator.detector import Detector
+from fraud_operator.settings import StoreAddresses
 from fraud_operator.store_login import GRACE_SECONDS, LoginRefusedError, StoreAdmin, StoreLogin, new_login
+from fraud_operator.store_logins import STORES, StoreLogins
 from fraud_testing import certificates, postgres
 from fraud_testing import redis as redis_server
+from fraud_testing.healthy import make_detector
 from fraud_testing.kafka import free_port
 from fraud_testing.required import require
+from fraud_testing.store_logins import AtOnce
 
 pytestmark = pytest.mark.integration
 ONE, TWO = Identity("pay", "cards"), Identity("pay", "cards-2")
 START = 1_764_000_000
 LATER = START + 100
-PAST = LATER + GRACE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,7 @@ def test_a_redis_login_reaches_its_detectors_keys_alone(cache: redis_server.Serv
     """Neither another detector's keys, whose name begins alike, nor the server's settings, nor a list of all keys."""
     logins = {identity: redis_login(identity) for identity in (ONE, TWO)}
     for identity, login in logins.items():
-        redis_logins.ensure(StoreAdmin(cache.url), identity, login, START)
+        redis_logins.ensure(StoreAdmin(cache.url), identity, login, settled=False)
     with closing(client(cache, logins[ONE])) as own, closing(client(cache, logins[TWO])) as other:
         own.set(ONE.redis_claim("e"), "mine")
         assert own.get(ONE.redis_claim("e")) == b"mine"
@@ -90,13 +95,13 @@ def test_a_redis_login_reaches_its_detectors_keys_alone(cache: redis_server.Serv
 def test_redis_users_outlive_a_restart_and_come_back_where_they_were_lost(cache: redis_server.Server) -> None:
     """With an ACL file they are there when it is back; without them the next look makes them again."""
     login = redis_login(ONE)
-    redis_logins.ensure(StoreAdmin(cache.url), ONE, login, START)
+    redis_logins.ensure(StoreAdmin(cache.url), ONE, login, settled=False)
     cache.stop()
     cache.start()
     with closing(client(cache, login)) as own:
         assert own.ping()
         cache.command("ACL", "DELUSER", login.user)
-        redis_logins.ensure(StoreAdmin(cache.url), ONE, login, START)
+        redis_logins.ensure(StoreAdmin(cache.url), ONE, login, settled=False)
         assert own.get(ONE.redis_claim("none")) is None
 
 
@@ -104,11 +109,11 @@ def test_a_redis_login_outlasts_its_successor_by_the_grace(cache: redis_server.S
     """Both are good while Pods change over; then the old one is gone, and only this detector's."""
     old, new, other = redis_login(ONE), redis_login(ONE, LATER), redis_login(TWO)
     for identity, login in ((ONE, old), (TWO, other), (ONE, new)):
-        redis_logins.ensure(StoreAdmin(cache.url), identity, login, LATER)
+        redis_logins.ensure(StoreAdmin(cache.url), identity, login, settled=False)
     for login in (old, new):
         with closing(client(cache, login)) as own:
             assert own.ping()
-    redis_logins.ensure(StoreAdmin(cache.url), ONE, new, PAST)
+    redis_logins.ensure(StoreAdmin(cache.url), ONE, new, settled=True)
     with closing(client(cache, old)) as own, pytest.raises(redis.AuthenticationError):
         own.ping()
     for login in (new, other):
@@ -119,14 +124,54 @@ def test_a_redis_login_outlasts_its_successor_by_the_grace(cache: redis_server.S
         own.ping()
 
 
+def test_live_pods_keep_the_login_that_their_secret_has(cache: redis_server.Server) -> None:
+    """A paused detector's rotation takes none away; one that is in the Secret does, after the grace, and a store of its own the last."""
+    clock = [0.0]
+    logins = StoreLogins(STORES[:1], lambda: clock[0], lambda: START + clock[0], AtOnce())
+    platform = make_detector().platform
+    platform = platform.model_copy(update={"stores": StoreAddresses(redis_url=cache.url)})
+    detector = replace(make_detector(), platform=platform)
+    own = {"redis": {"secretRef": {"name": "r"}}}
+    leaving = replace(make_detector(stores=own), platform=platform)
+
+    def look(now: float, of: Detector, secret: dict[str, str]) -> dict[str, str]:
+        clock[0] = now
+        return dict(logins.look(of, secret).addresses)
+
+    def admitted(secret: dict[str, str]) -> bool:
+        try:
+            with closing(redis.Redis.from_url(secret["REDIS_URL"], retry=Retry(NoBackoff(), 0))) as pod:
+                return bool(pod.ping())
+        except redis.AuthenticationError:
+            return False
+
+    before = look(0, detector, {})
+    look(0, detector, before)
+    for now in range(100, 2000, 100):
+        after = look(now, detector, {})
+    assert after != before and admitted(before) and admitted(after)
+    for now in (2000, 2000 + GRACE_SECONDS - 1):
+        look(now, detector, after)
+        assert admitted(before)
+    look(2000 + GRACE_SECONDS + 60, detector, after)
+    assert not admitted(before) and admitted(after)
+    for now, secret in ((4000, after), (5000, after), (6000, {}), (6000 + GRACE_SECONDS - 1, {})):
+        look(now, leaving, secret)
+        assert admitted(after)
+    look(6000 + GRACE_SECONDS, leaving, {})
+    assert not admitted(after)
+
+
 def test_a_redis_that_refuses_or_is_away_is_told_apart(cache: redis_server.Server) -> None:
     """Each ends in seconds, with an error that says which it is."""
     weak = cache.login(TWO)
     for address in (weak, cache.url.replace("://", "://nobody:wrong@"), "http://x"):
         with pytest.raises(LoginRefusedError):
-            redis_logins.ensure(StoreAdmin(address), ONE, redis_login(ONE), START)
+            redis_logins.ensure(StoreAdmin(address), ONE, redis_login(ONE), settled=False)
     with pytest.raises(StoreError) as away:
-        redis_logins.ensure(StoreAdmin(f"redis://127.0.0.1:{free_port()}/0"), ONE, redis_login(ONE), START)
+        redis_logins.ensure(
+            StoreAdmin(f"redis://127.0.0.1:{free_port()}/0"), ONE, redis_login(ONE), settled=False
+        )
     assert not isinstance(away.value, LoginRefusedError)
 
 
@@ -134,7 +179,7 @@ def test_a_database_login_reaches_its_detectors_schema_alone(database: postgres.
     """Another detector's tables, other schemas, other databases' contents and the server's own files are out of reach."""
     logins = {identity: database_login(identity) for identity in (ONE, TWO)}
     for identity, login in logins.items():
-        postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, START)
+        postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, settled=False)
     with connect(database, logins[ONE]) as own, connect(database, logins[TWO]) as other:
         own.execute(f"CREATE TABLE {ONE.database_schema}.t AS SELECT 1 AS x")
         for statement in (
@@ -168,7 +213,7 @@ def test_a_shared_logins_schema_becomes_the_detectors_own_without_loss(database:
         shared.execute(f"INSERT INTO {schema}.t (x) VALUES ('kept')")
         shared.execute(f"CREATE VIEW {schema}.v AS SELECT x FROM {schema}.t")
         login = database_login(identity)
-        postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, START)
+        postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, settled=False)
         shared.execute(f"INSERT INTO {schema}.t (x) VALUES ('still')")
         with connect(database, login) as own:
             assert own.execute(f"SELECT x FROM {schema}.v ORDER BY x").fetchall() == [("kept",), ("still",)]
@@ -181,12 +226,12 @@ def test_a_database_login_outlasts_its_successor_by_the_grace(database: postgres
     """Then whoever still has it is cut off; what it made is its successor's."""
     identity = Identity("pay", "rotated")
     old, new = database_login(identity), database_login(identity, LATER)
-    postgres_logins.ensure(StoreAdmin(database.dsn), identity, old, START)
+    postgres_logins.ensure(StoreAdmin(database.dsn), identity, old, settled=False)
     with connect(database, old) as session:
         session.execute(f"CREATE TABLE {identity.database_schema}.t AS SELECT 1 AS x")
-        postgres_logins.ensure(StoreAdmin(database.dsn), identity, new, LATER)
+        postgres_logins.ensure(StoreAdmin(database.dsn), identity, new, settled=False)
         assert session.execute(f"SELECT x FROM {identity.database_schema}.t").fetchone() == (1,)
-        postgres_logins.ensure(StoreAdmin(database.dsn), identity, new, PAST)
+        postgres_logins.ensure(StoreAdmin(database.dsn), identity, new, settled=True)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
     with pytest.raises(psycopg.OperationalError, match="FATAL"):
@@ -208,8 +253,10 @@ def test_a_password_that_the_store_forgot_is_set_again(database: postgres.Server
     """As after a restored backup: the Secret's password counts."""
     identity = Identity("pay", "restored")
     login = database_login(identity)
-    postgres_logins.ensure(StoreAdmin(database.dsn), identity, StoreLogin(login.user, "another"), START)
-    postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, START)
+    postgres_logins.ensure(
+        StoreAdmin(database.dsn), identity, StoreLogin(login.user, "another"), settled=False
+    )
+    postgres_logins.ensure(StoreAdmin(database.dsn), identity, login, settled=False)
     with connect(database, login) as own:
         assert own.execute("SELECT session_user").fetchone() == (login.user,)
 
@@ -222,10 +269,10 @@ def test_a_manager_that_is_no_superuser_will_do(database: postgres.Server) -> No
         admin.execute("GRANT CREATE ON DATABASE postgres TO manager")
     dsn = database.dsn.replace("//fraud@", "//manager:m@")
     old, new = database_login(identity), database_login(identity, LATER)
-    postgres_logins.ensure(StoreAdmin(dsn), identity, old, START)
+    postgres_logins.ensure(StoreAdmin(dsn), identity, old, settled=False)
     with connect(database, old) as own:
         own.execute(f"CREATE TABLE {identity.database_schema}.t (x int)")
-        postgres_logins.ensure(StoreAdmin(dsn), identity, new, PAST)
+        postgres_logins.ensure(StoreAdmin(dsn), identity, new, settled=True)
         with pytest.raises(psycopg.OperationalError):
             own.execute("SELECT 1")
     postgres_logins.remove(StoreAdmin(dsn), identity)
@@ -234,15 +281,15 @@ def test_a_manager_that_is_no_superuser_will_do(database: postgres.Server) -> No
 def test_a_database_that_refuses_or_is_away_is_told_apart(database: postgres.Server) -> None:
     """Each ends in seconds, with an error that says which it is and quotes no password."""
     weak = database_login(TWO)
-    postgres_logins.ensure(StoreAdmin(database.dsn), TWO, weak, START)
+    postgres_logins.ensure(StoreAdmin(database.dsn), TWO, weak, settled=False)
     wrong = database.dsn.replace("//fraud@", "//nobody:secret-word@")
     for address in (postgres_logins.address(database.dsn, weak), wrong, "secret-word"):
         with pytest.raises(LoginRefusedError) as refused:
-            postgres_logins.ensure(StoreAdmin(address), ONE, database_login(ONE, LATER), LATER)
+            postgres_logins.ensure(StoreAdmin(address), ONE, database_login(ONE, LATER), settled=False)
         assert "secret-word" not in str(refused.value)
     with pytest.raises(StoreError) as away:
         postgres_logins.ensure(
-            StoreAdmin(f"postgresql://x@127.0.0.1:{free_port()}/d"), ONE, database_login(ONE), START
+            StoreAdmin(f"postgresql://x@127.0.0.1:{free_port()}/d"), ONE, database_login(ONE), settled=False
         )
     assert not isinstance(away.value, LoginRefusedError)
 
@@ -257,10 +304,10 @@ def test_logins_are_made_over_tls_by_a_known_authority_alone(tmp_path: Path) -> 
             cache_admin = StoreAdmin(cache.url, authority.read_text())
             database_admin = StoreAdmin(database.dsn, authority.read_text())
             if authority == own.authority:
-                redis_logins.ensure(cache_admin, ONE, redis_login(ONE), START)
-                postgres_logins.ensure(database_admin, ONE, database_login(ONE), START)
+                redis_logins.ensure(cache_admin, ONE, redis_login(ONE), settled=False)
+                postgres_logins.ensure(database_admin, ONE, database_login(ONE), settled=False)
                 continue
             with pytest.raises(StoreError, match="certificate"):
-                redis_logins.ensure(cache_admin, ONE, redis_login(ONE), START)
+                redis_logins.ensure(cache_admin, ONE, redis_login(ONE), settled=False)
             with pytest.raises(StoreError, match="certificate"):
-                postgres_logins.ensure(database_admin, ONE, database_login(ONE), START)
+                postgres_logins.ensure(database_admin, ONE, database_login(ONE), settled=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,20 +17,14 @@ from fraud_operator.store_login import (
     StoreAdmin,
     StoreLogin,
     new_login,
-    past_use,
+    others,
 )
 from fraud_operator.store_logins import STORES, StoreLogins
 from fraud_testing.healthy import conditions_of, healthy_facts, make_detector
+from fraud_testing.store_logins import AtOnce
 
 IDENTITY = Identity("n", "d")
 START = 1_764_000_000
-
-
-class AtOnce(Executor):
-    def submit(self, call: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(call(*arguments, **named))
-        return future
 
 
 @dataclass
@@ -40,6 +33,8 @@ class Stores:
 
     fault: Exception | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)
+    # Whether the last one that was asked for is the only one that Pods use.
+    settled: bool = False
     removed: list[str] = field(default_factory=list)
     now: float = 0.0
     secret: dict[str, str] = field(default_factory=dict)
@@ -53,10 +48,11 @@ class Stores:
         stores = tuple(replace(store, ensure=self.ensure, remove=self.remove) for store in STORES)
         return StoreLogins(stores, lambda: self.now, lambda: START + self.now, AtOnce())
 
-    def ensure(self, admin: StoreAdmin, identity: Identity, login: StoreLogin, now: int) -> None:
+    def ensure(self, admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bool) -> None:
         if self.fault is not None:
             raise self.fault
         self.asked.append((admin.address, login.user))
+        self.settled = settled
 
     def remove(self, admin: StoreAdmin, identity: Identity) -> None:
         if self.fault is not None:
@@ -77,7 +73,7 @@ def test_a_detector_gets_logins_of_its_own_and_keeps_them() -> None:
     redis, postgres = stores.secret["REDIS_URL"], stores.secret["POSTGRES_DSN"]
     assert fact.ready and fact.problems == ()
     assert redis.startswith(f"redis://n.d_{START:08x}:") and redis.endswith("@r")
-    assert f"user=fraud_n_d_{IDENTITY.database_schema[-8:]}_{START:08x}" in postgres and "host=p" in postgres
+    assert f"user={IDENTITY.database_logins}{START:08x}" in postgres and "host=p" in postgres
     stores.now = 1000
     stores.look()
     stores.logins = stores.fresh()
@@ -162,40 +158,96 @@ def test_what_keeps_a_login_from_being_made_is_told(
     assert conditions["Degraded"]["message"].startswith("StoresReady: ")
 
 
-def test_a_store_that_the_spec_names_is_left_alone() -> None:
-    """Of two own stores nobody is asked, neither for a login nor to take one away."""
-    own = {"redis": {"secretRef": {"name": "r"}}, "postgres": {"secretRef": {"name": "p"}}}
+OWN = {"redis": {"secretRef": {"name": "r"}}, "postgres": {"secretRef": {"name": "p"}}}
+
+
+def test_a_store_that_the_spec_names_is_asked_for_no_login() -> None:
+    """Of two own stores nobody is asked for one."""
     stores = Stores()
-    fact = stores.look(stores=own)
-    assert fact == StoresFact({}, (), ready=True) and stores.asked == []
-    assert stores.logins.remove(IDENTITY, {"stores": own}, make_detector().platform.stores) == []
+    assert stores.look(stores=OWN) == StoresFact({}, (), ready=True) and stores.asked == []
+
+
+def test_a_detector_with_a_store_of_its_own_keeps_no_login_to_the_platforms() -> None:
+    """They go once its Secret has been without them for the grace; a store that is away is asked again, one that did it isn't."""
+    stores = Stores()
+    stores.look()
+    stores.look()
+    # Paused: the Secret keeps what Pods go on with.
+    for stores.now in (1000.0, 2000.0):
+        stores.logins.look(make_detector(stores=OWN), stores.secret)
     assert stores.removed == []
+    stores.look(stores=OWN)
+    stores.look(stores=OWN)
+    stores.now += GRACE_SECONDS - 1
+    stores.look(stores=OWN)
+    assert stores.removed == []
+    stores.now, stores.fault = 3000.0, StoreError("redis", "away")
+    stores.look(stores=OWN)
+    stores.fault = None
+    for stores.now in (3001.0, 3010.0, 4000.0):
+        stores.look(stores=OWN)
+    assert sorted(stores.removed) == ["postgresql://p", "redis://r"]
+    before = len(stores.asked)
+    assert stores.look().ready and len(stores.asked) == before + 2
 
 
 def test_a_deleted_detectors_logins_go() -> None:
-    """What can't be taken away is named, with the store."""
+    """Of each store of the platform's, whatever it used last; what can't be taken away is named, with the store."""
     stores = Stores()
-    stores.look()
+    stores.look(stores=OWN)
     platform = make_detector().platform.stores
-    assert stores.logins.remove(IDENTITY, {}, platform) == []
+    assert stores.logins.remove(IDENTITY, platform) == []
     assert stores.removed == ["redis://r", "postgresql://p"]
     stores.fault = StoreError("redis", "timed out")
-    redis, postgres = stores.logins.remove(IDENTITY, {}, platform)
+    redis, postgres = stores.logins.remove(IDENTITY, platform)
     assert "n.d_*" in redis and "Redis" in redis and "PostgreSQL" in postgres
 
 
-def test_a_login_outlasts_its_successor_by_the_grace() -> None:
-    """Pods change over meanwhile; another detector's logins are never past use."""
+def test_predecessors_go_once_the_secret_has_had_the_successor_for_the_grace() -> None:
+    """Counted from when this operator saw it there: not from its making, nor over a time in which the Secret had another one."""
+    stores = Stores()
+    stores.look()
+    stores.look()
+    before = dict(stores.secret)
+    # A paused detector, of which the operator writes nothing.
+    stores.secret = {}
+    stores.logins.look(make_detector(), {})
+    for stores.now in (1000.0, 2000.0, 3000.0):
+        stores.logins.look(make_detector(), {})
+        assert not stores.settled
+    stores.look()
+    assert stores.secret != before
+    stores.now = 4000.0
+    stores.look()
+    stores.now += GRACE_SECONDS - 1
+    stores.look()
+    assert not stores.settled
+    # By hand the former one is put back, and for a moment Pods have it.
+    after, stores.secret = dict(stores.secret), dict(before)
+    stores.look()
+    assert stores.secret == after
+    stores.now += 1000
+    stores.look()
+    assert not stores.settled
+    stores.now += GRACE_SECONDS
+    stores.look()
+    assert stores.settled
+    stores.logins, stores.settled = stores.fresh(), False
+    for more in (0, GRACE_SECONDS - 1):
+        stores.now += more
+        stores.look()
+        assert not stores.settled
+    stores.now += 400
+    stores.look()
+    assert stores.settled
+
+
+def test_only_the_detectors_own_logins_are_its_others() -> None:
+    """Neither another detector's, nor what is named otherwise."""
     login = new_login("n.d_", START)
-    users = [
-        f"n.d_{START - 5:08x}",
-        login.user,
-        f"n.d_e_{START - 5:08x}",
-        f"n.d_x_{START - 5:08x}",
-        "n.d_admin",
-    ]
-    assert past_use("n.d_", users, login, START + GRACE_SECONDS - 1) == []
-    assert past_use("n.d_", users, login, START + GRACE_SECONDS) == [f"n.d_{START - 5:08x}"]
+    former = f"n.d_{START - 5:08x}"
+    users = [former, login.user, f"n.d_e_{START - 5:08x}", f"n.d_x_{START - 5:08x}", "n.d_admin"]
+    assert others("n.d_", users, login) == [former]
 
 
 def test_addresses_are_read_as_they_are_written() -> None:
@@ -205,6 +257,8 @@ def test_addresses_are_read_as_they_are_written() -> None:
         written = redis_logins.address(admin, login)
         assert redis_logins.read(written) == login
         assert written.partition("@")[2] == admin.rpartition("@")[2].removeprefix("redis://")
+    written = redis_logins.address("redis://h:1/0?username=admin&db=3&pass%77ord=secret&health=1", login)
+    assert redis_logins.read(written) == login and written.endswith("@h:1/0?db=3&health=1")
     for admin in (
         "postgresql://a:b@h1:1,h2:2/db?sslmode=require",
         "host=h1,h2 port=1,2 dbname=db user=a sslmode=require",
