@@ -20,6 +20,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from psycopg import conninfo
 
 from fraud_contracts.config import CA_CERT
 from fraud_contracts.names import Identity
@@ -150,7 +151,7 @@ def test_the_trials_redis(folder: Path) -> None:
                 return False
 
     with trial.running("first", lambda: lets_in(admin("first").address)):
-        redis_logins.ensure(admin("first"), DETECTOR, login, 1)
+        redis_logins.ensure(admin("first"), DETECTOR, login, settled=True)
         own = redis_logins.address(admin("first").address, login)
         assert not lets_in(f"rediss://127.0.0.1:{trial.port}/0")
         assert not lets_in(own.replace("rediss", "redis"))
@@ -165,7 +166,7 @@ def test_the_trials_redis(folder: Path) -> None:
 
 
 def test_the_trials_postgres(folder: Path) -> None:
-    """Nobody gets in without TLS or a password; a session outlives a renewed certificate, and the data a restart."""
+    """Nobody gets in without TLS or a password; a session outlives a renewed certificate, and the data a restart with another password."""
     require(postgres_server.missing())
     trial, login = (
         Trial("postgres", folder, postgres_server.server_user()),
@@ -187,12 +188,15 @@ def test_the_trials_postgres(folder: Path) -> None:
 
     own = postgres_logins.address(admin.address, login)
     with trial.running("secret", lambda: lets_in(admin.address)):
-        postgres_logins.ensure(admin, DETECTOR, login, 1)
+        postgres_logins.ensure(admin, DETECTOR, login, settled=True)
         assert not lets_in(own.replace("sslmode=verify-full", "sslmode=disable"))
         assert not lets_in(own.replace(login.password, "wrong"))
         with psycopg.connect(own, autocommit=True) as session:
             session.execute(f"CREATE TABLE {DETECTOR.database_schema}.t AS SELECT 1 AS x")
             trial.renew()
             assert session.execute(f"SELECT x FROM {DETECTOR.database_schema}.t").fetchone() == (1,)
-    with trial.running("secret", lambda: lets_in(own)), psycopg.connect(own) as session:
+    odd = 'it\'s \\ "odd" %s'
+    with trial.running(odd, lambda: lets_in(own)), psycopg.connect(own) as session:
         assert session.execute(f"SELECT x FROM {DETECTOR.database_schema}.t").fetchone() == (1,)
+        assert lets_in(conninfo.make_conninfo(admin.address, password=odd))
+        assert not lets_in(admin.address)
