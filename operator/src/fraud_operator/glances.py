@@ -15,8 +15,8 @@ from fraud_contracts.child_kinds import SECRET
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.kafka_target import kafka_secrets
 from fraud_operator.kube import Kube
+from fraud_operator.named_secrets import named_secrets
 from fraud_operator.objects import Json
-from fraud_operator.references import secret_references
 
 
 class Glance(NamedTuple):
@@ -29,12 +29,11 @@ class Glance(NamedTuple):
 def secrets_of(detector: Detector) -> list[str]:
     """The Secrets in its namespace that a pass reads: the detector's own, and those that its spec names."""
     pull = [names.pull_secret(detector.name)] if detector.platform.pull_secrets else []
-    named = [reference.secret for reference in secret_references(detector)]
-    storage = [] if detector.storage_secret is None else [detector.storage_secret]
+    named = [secret for _, secret in named_secrets(detector)]
     own = [names.keys(detector.name), names.stores(detector.name), names.clients(detector.name)]
     clients = [detector.client_secret(client) for client in detector.spec.clients]
     kafka = kafka_secrets(detector)
-    return sorted({*own, *pull, *named, *storage, *clients, *kafka})
+    return sorted({*own, *pull, *named, *clients, *kafka})
 
 
 @dataclass

@@ -175,7 +175,7 @@ def test_a_store_whose_secret_lacks_its_key_is_told(place: Place) -> None:
         "metadata": {"name": "cache"},
         "stringData": {"URL": "redis://x"},
     }
-    place.kube._call("POST", kind.path(place.namespace), None, secret)
+    place.kube._call("POST", kind.path(place.namespace), {"fieldManager": "a-person"}, secret)
     stores = {"spec": {"stores": {"redis": {"secretRef": {"name": "cache"}}}}}
     place.kube.merge(DETECTOR, place.namespace, "rules", stores)
     condition = place.reconcile()
