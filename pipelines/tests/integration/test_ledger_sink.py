@@ -14,6 +14,7 @@ import pytest
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
+from fraud_process.kafka import KafkaAccess
 from fraud_process.store_address import StoreAddress
 from fraud_sinks.database import Database, migrate
 from fraud_sinks.ledger import LabelProducer, LedgerWriter
@@ -248,7 +249,7 @@ def test_a_crash_between_rows_and_labels_publishes_at_the_next_start(
             raise StoreError("kafka", "died before sending")
 
     def writer(kind: type[LabelProducer]) -> LedgerWriter:
-        labels = kind(broker.bootstrap, config.identity.topic("labels"), "counterparty")
+        labels = kind(KafkaAccess(broker.bootstrap), config.identity.topic("labels"), "counterparty")
         return LedgerWriter(
             Database(StoreAddress(database.dsn), config.identity.database_schema),
             config,
