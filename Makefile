@@ -65,6 +65,10 @@ test-chaos: envs programs ## The demo with every process killed in turn (13 minu
 test-broker: envs programs ## The broker killed 30 times under the worker's transactions (12 minutes); ROUNDS=3 for fewer
 	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
 
+.PHONY: test-locks
+test-locks: envs programs ## Logins under attack, Ray's token on a real head, Kafka's login over a broker's restarts (some minutes)
+	@PYTHON="$(PYTHON)" tests/run locks
+
 .PHONY: test-network
 test-network: env-operator ## Who reaches whom on the cluster of a demo that runs, tried from Pods in everybody's place (a minute)
 	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run network
@@ -78,7 +82,7 @@ test-scale: env-operator programs ## 200 idle detectors for five minutes, the op
 	@PYTHON="$(PYTHON)" FRAUD_DETECTORS="$(DETECTORS)" FRAUD_IDLE_SECONDS="$(IDLE_SECONDS)" tests/run scale
 
 .PHONY: accept
-accept: test-broker test-scale test-chaos ## The long runs that make test leaves out, each a target of its own, too
+accept: test-locks test-broker test-scale test-chaos ## The long runs that make test leaves out, each a target of its own, too
 
 .PHONY: bench
 bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them

@@ -14,6 +14,7 @@ from fraud_testing.kafka import wait_for
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.accept,
     pytest.mark.skipif(bool(kafka_tls.missing()), reason=str(kafka_tls.missing())),
     pytest.mark.skipif(bool(stream.missing()), reason=str(stream.missing())),
 ]

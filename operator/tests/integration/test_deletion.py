@@ -212,7 +212,8 @@ def test_what_is_kept_is_free_before_anything_is_waited_for(world: World) -> Non
         item
         for kind in ("Kafka", "KafkaNodePool", "KafkaTopic", "ConfigMap", "Secret")
         for item in world.kube.list(BY_KIND[kind], world.namespace)
-        if item["metadata"]["name"] not in ("payments-config", "payments-stores", "kube-root-ca.crt")
+        if item["metadata"]["name"]
+        not in ("payments-config", "payments-stores", "payments-clients", "kube-root-ca.crt")
     ]
     assert [c["metadata"]["name"] for c in kept if c["metadata"].get("ownerReferences")] == []
 

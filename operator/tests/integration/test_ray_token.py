@@ -20,7 +20,7 @@ from fraud_testing.api_server import ADMIN, Server, binary
 from fraud_testing.healthy import make_detector
 from fraud_testing.kafka import free_port, wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.accept]
 NAMESPACE = "n"
 
 

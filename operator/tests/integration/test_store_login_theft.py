@@ -19,7 +19,7 @@ from fraud_testing import postgres
 from fraud_testing.kafka import free_port, wait_for
 from fraud_testing.required import require
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.accept]
 VICTIM = Identity("pay", "cards")
 START = 1_764_000_000
 LATER = START + 100

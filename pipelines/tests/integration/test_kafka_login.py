@@ -26,7 +26,7 @@ from fraud_testing.kafka import wait_for
 from fraud_testing.kafka_tls import LockedBroker
 from fraud_testing.required import require
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.accept]
 FIRST, SECOND = "the first password", "the second password"
 OF = Identity("n", "login")
 

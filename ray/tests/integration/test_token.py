@@ -21,7 +21,7 @@ import pytest
 
 from fraud_testing.kafka import free_port, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.accept]
 RAY = Path(sys.executable).with_name("ray")
 START_SECONDS, ATTEMPTS = 150, 3
 

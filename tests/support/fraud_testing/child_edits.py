@@ -24,7 +24,8 @@ EDITS: dict[str, dict[str, Any]] = {
     "PodDisruptionBudget": {"spec": {"maxUnavailable": 7}},
     "FlinkDeployment": {"spec": {"job": {"parallelism": 7}}},
     "PodMonitor": {"spec": {"podMetricsEndpoints": []}},
-    "Secret": {"data": {"REDIS_URL": "eA=="}},
+    # Another login would be made in the place of an address that is gone.
+    "Secret": {"data": {"MLFLOW_TRACKING_URI": "eA=="}},
 }
 
 
