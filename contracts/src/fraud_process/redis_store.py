@@ -1,4 +1,4 @@
-"""A client of Redis at an address that may change: another one with the next command."""
+"""Clients of Redis: one at an address, and one at an address that may change."""
 
 from __future__ import annotations
 
@@ -13,11 +13,26 @@ from fraud_contracts.errors import StoreError
 from fraud_process.store_address import StoreAddress
 
 
-class RedisStore:
-    """Safe to use from several threads. ``timeout`` is for connecting and for each answer, in seconds.
+def connected(url: str, authority: str | None, timeout: float, health_check: int = 0) -> redis.Redis:
+    """A client; ``authority`` is the file by which TLS is verified, None where that is the system's. ValueError where it is no address.
 
     No retries inside the client: they would hide a restart of Redis behind calls of seconds.
     """
+    tls: dict[str, Any] = (
+        {"ssl_ca_certs": authority} if authority is not None and url.startswith("rediss://") else {}
+    )
+    return redis.Redis.from_url(
+        url,
+        **tls,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        health_check_interval=health_check,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+class RedisStore:
+    """Another client with the next command once the address is another one. Safe to use from several threads. ``timeout`` is for connecting and for each answer, in seconds."""
 
     def __init__(self, address: StoreAddress, timeout: float, health_check: int = 0) -> None:
         self._address, self._timeout, self._health_check = address, timeout, health_check
@@ -36,19 +51,8 @@ class RedisStore:
             return self._open[1]
 
     def _connect(self, url: str) -> redis.Redis:
-        authority = self._address.authority
-        tls: dict[str, Any] = (
-            {"ssl_ca_certs": authority} if authority is not None and url.startswith("rediss://") else {}
-        )
         try:
-            return redis.Redis.from_url(
-                url,
-                **tls,
-                socket_timeout=self._timeout,
-                socket_connect_timeout=self._timeout,
-                health_check_interval=self._health_check,
-                retry=Retry(NoBackoff(), 0),
-            )
+            return connected(url, self._address.authority, self._timeout, self._health_check)
         except ValueError as error:
             raise StoreError("redis", f"REDIS_URL is no address of Redis: {error}") from error
 

@@ -12,13 +12,12 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
 from fraud_contracts.store_rights import redis_rules
 from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, others
+from fraud_process.redis_store import connected
 from fraud_process.store_address import silence
 
 TIMEOUT: Final = 3.0
@@ -90,17 +89,8 @@ def _save(client: Any) -> None:
 
 @contextmanager
 def _connected(admin: StoreAdmin) -> Iterator[Any]:
-    tls: dict[str, Any] = {}
-    if admin.authority is not None and admin.address.startswith("rediss://"):
-        tls["ssl_ca_certs"] = admin.authority
     try:
-        client = redis.Redis.from_url(
-            admin.address,
-            **tls,
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
+        client = connected(admin.address, admin.authority, TIMEOUT)
     except ValueError as error:
         raise LoginRefusedError(
             "redis", "the address is none: write redis:// or rediss://, and a host"
