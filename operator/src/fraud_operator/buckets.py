@@ -6,7 +6,6 @@ once for each folder and set of keys; while the answer is bad it is asked again,
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import logging
@@ -25,6 +24,7 @@ from obstore import exceptions
 from obstore.store import S3Store
 
 from fraud_contracts import object_store
+from fraud_operator.desired.documents import decoded
 from fraud_operator.detector import Detector
 from fraud_operator.facts import StorageFact
 from fraud_operator.objects import Json
@@ -114,11 +114,8 @@ def bucket_of(detector: Detector, secret: Json | None) -> Bucket | StorageFact:
     lacking = lacking_in(reference, detector.namespace, secret)
     if lacking is not None:
         return StorageFact(False, lacking.reason, lacking.message)
-    values = {
-        key: base64.b64decode(value).decode(errors="replace")
-        for key, value in ((secret or {}).get("data") or {}).items()
-        if key in object_store.KEYS
-    }
+    data = (secret or {}).get("data") or {}
+    values = decoded({key: value for key, value in data.items() if key in object_store.KEYS})
     owner = f"{reference.field}: Secret {ref.name} in {detector.namespace}"
     return _broken_value(values, owner) or Bucket(detector.storage_uri, FIELD, owner, values)
 

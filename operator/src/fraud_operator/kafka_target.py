@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fraud_operator.desired.documents import decoded
 from fraud_operator.desired.kafka_login import AUTHORITY_KEY, SECRET_KEYS
 from fraud_operator.detector import Detector
 from fraud_operator.facts import KafkaFact
@@ -51,19 +51,15 @@ def kafka_target(detector: Detector, secrets: Mapping[str, Json | None]) -> Kafk
     )
     if lacking is not None:
         return KafkaFact(False, lacking.reason, lacking.message)
-    data: Mapping[str, str] = (secret or {}).get("data") or {}
+    data = decoded((secret or {}).get("data") or {})
     owner = f"{SECRET_FIELD}: Secret {name} in {detector.namespace}"
-    values = {file: _text(data[key]) for file, key in SECRET_KEYS.items()}
-    authority = _text(data.get(AUTHORITY_KEY, ""))
+    values = {file: data[key] for file, key in SECRET_KEYS.items()}
+    authority = data.get(AUTHORITY_KEY, "")
     fault = _fault(values, authority)
     if fault is not None:
         return KafkaFact(False, fault[0], f"{owner}: {fault[1]}")
     login = KafkaLogin(values[USERNAME], values[PASSWORD], values[MECHANISM], authority)
     return KafkaTarget(detector.bootstrap, login, owner)
-
-
-def _text(value: str) -> str:
-    return base64.b64decode(value).decode(errors="replace")
 
 
 def _fault(values: Mapping[str, str], authority: str) -> tuple[str, str] | None:
