@@ -19,7 +19,7 @@ from fraud_contracts.child_kinds import BY_KIND, Kind
 from fraud_operator.desired.child import Child
 from fraud_operator.kube import ApiError, ConflictError, Kube, UnknownKindError, UnreachableError
 from fraud_operator.objects import ChildKey, Json
-from fraud_operator.ownership import applied_no_more, is_of_another, is_ours
+from fraud_operator.ownership import applied_no_more, bears_our_manager, is_of_another, is_ours
 
 # (kind, namespace, name) of any object.
 ObjectKey = tuple[str, str, str]
@@ -205,8 +205,7 @@ def _may_write(child: Child, live: Json) -> bool:
         return False
     if child.kind == "Secret" and child.name.startswith(names.client(detector, "")):
         return True
-    entries = live["metadata"].get("managedFields") or []
-    return any(entry.get("manager") == names.FIELD_MANAGER for entry in entries)
+    return bears_our_manager(live)
 
 
 def _metadata_only(body: Json) -> Json:

@@ -11,9 +11,10 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.errors import SpecError
-from fraud_operator import storage
+from fraud_operator import kafka_target, storage
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
+from fraud_operator.ownership import bears_our_manager
 
 _MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 _REMEDY: Final = "name one that you made for this field, without the operator's labels"
@@ -27,7 +28,7 @@ def named_secrets(detector: Detector) -> list[tuple[str, str]]:
         ("spec.stores.redis.secretRef", stores.redis.secret_ref if stores.redis else None),
         ("spec.stores.postgres.secretRef", stores.postgres.secret_ref if stores.postgres else None),
         ("spec.stores.mlflow.secretRef", stores.mlflow.secret_ref if stores.mlflow else None),
-        ("spec.kafka.external.secretRef", external.secret_ref if external else None),
+        (kafka_target.SECRET_FIELD, external.secret_ref if external else None),
         (storage.SECRET_FIELD, detector.storage_reference),
         *((f"spec.clients[{i}].secretRef", client.secret_ref) for i, client in enumerate(spec.clients)),
     ]
@@ -58,8 +59,6 @@ def _is_the_operators(secret: Json | None) -> bool:
     """Whether it bears one of our marks. A copy that bears one too is refused for it, which is the safe side."""
     if secret is None:
         return False
-    meta = secret["metadata"]
-    labels = meta.get("labels") or {}
-    if names.UID_LABEL in labels or labels.get(_MANAGED_BY) == names.FIELD_MANAGER:
-        return True
-    return any(entry.get("manager") == names.FIELD_MANAGER for entry in meta.get("managedFields") or [])
+    labels = secret["metadata"].get("labels") or {}
+    ours = names.UID_LABEL in labels or labels.get(_MANAGED_BY) == names.FIELD_MANAGER
+    return ours or bears_our_manager(secret)

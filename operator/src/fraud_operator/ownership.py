@@ -39,6 +39,12 @@ def is_of_another(child: Json, detector: str) -> bool:
     return str(labels.get(names.DETECTOR_LABEL, detector)) != detector
 
 
+def bears_our_manager(body: Json) -> bool:
+    """Whether our field manager has an entry in it, of whichever field."""
+    entries = body["metadata"].get("managedFields") or []
+    return any(entry.get("manager") == names.FIELD_MANAGER for entry in entries)
+
+
 def wrote(child: Json, *path: str) -> bool:
     """Whether a field's value is the one that our field manager wrote last; another's change takes it from us."""
 
