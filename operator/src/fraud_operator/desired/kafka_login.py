@@ -22,7 +22,8 @@ SECRET_KEYS: Final = {
 AUTHORITY_KEY: Final = "KAFKA_CA_CERT"
 
 
-def _source(secret: str, files: Mapping[str, str], *, optional: bool = False) -> Json:
+def secret_source(secret: str, files: Mapping[str, str], *, optional: bool = False) -> Json:
+    """Of a projected volume: keys of a Secret, each by the file that it becomes."""
     items = [{"key": key, "path": path} for path, key in files.items()]
     return {"secret": {"name": secret, "items": items, **({"optional": True} if optional else {})}}
 
@@ -32,7 +33,10 @@ def kafka_volumes(detector: Detector, component: Component) -> list[Json]:
     secret = detector.kafka_secret
     if secret is None or not COMPONENTS[component].kafka:
         return []
-    sources = [_source(secret, SECRET_KEYS), _source(secret, {AUTHORITY: AUTHORITY_KEY}, optional=True)]
+    sources = [
+        secret_source(secret, SECRET_KEYS),
+        secret_source(secret, {AUTHORITY: AUTHORITY_KEY}, optional=True),
+    ]
     return [{"name": VOLUME, "projected": {"sources": sources}}]
 
 

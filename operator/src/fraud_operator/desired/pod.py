@@ -7,7 +7,7 @@ from typing import Final
 from fraud_contracts import config, names, object_store
 from fraud_contracts.detector import Component
 from fraud_operator.desired.components import COMPONENTS
-from fraud_operator.desired.kafka_login import kafka_mounts, kafka_volumes
+from fraud_operator.desired.kafka_login import kafka_mounts, kafka_volumes, secret_source
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
@@ -85,8 +85,8 @@ def _store_files(detector: Detector, component: Component) -> Json | None:
             file = config.ca_cert(key)
             authority = file if store is None else config.CA_CERT
             sources += [
-                {"secret": {"name": secret, "items": [{"key": key, "path": key}]}},
-                {"secret": {"name": secret, "items": [{"key": authority, "path": file}], "optional": True}},
+                secret_source(secret, {key: key}),
+                secret_source(secret, {file: authority}, optional=True),
             ]
     return {"name": "stores", "projected": {"sources": sources}} if sources else None
 
