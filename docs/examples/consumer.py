@@ -3,14 +3,26 @@
 Needs confluent-kafka. Ends when none came for five seconds; a service would go on.
 """
 
+import os
 import sys
 
 from confluent_kafka import Consumer
 
 bootstrap, topic, group = sys.argv[1:]
+# Where the listener wants a login: a managed Kafka's does.
+login = {}
+if "KAFKA_USERNAME" in os.environ:
+    login = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": os.environ["KAFKA_USERNAME"],
+        "sasl.password": os.environ["KAFKA_PASSWORD"],
+        "ssl.ca.location": os.environ["KAFKA_CA_FILE"],
+    }
 consumer = Consumer(
     {
         "bootstrap.servers": bootstrap,
+        **login,
         "group.id": group,
         "auto.offset.reset": "earliest",
         # Decisions are written in transactions; anything else would show those that were taken back, too.

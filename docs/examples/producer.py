@@ -4,14 +4,26 @@ Needs confluent-kafka. KEY_FIELD is the field of the first entity: a customer's 
 """
 
 import json
+import os
 import sys
 
 from confluent_kafka import Producer
 
 bootstrap, topic, key_field = sys.argv[1:]
+# Where the listener wants a login: a managed Kafka's does.
+login = {}
+if "KAFKA_USERNAME" in os.environ:
+    login = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": os.environ["KAFKA_USERNAME"],
+        "sasl.password": os.environ["KAFKA_PASSWORD"],
+        "ssl.ca.location": os.environ["KAFKA_CA_FILE"],
+    }
 producer = Producer(
     {
         "bootstrap.servers": bootstrap,
+        **login,
         "acks": "all",
         "enable.idempotence": True,
         # librdkafka's default hashes keys in another way than the Java client does.

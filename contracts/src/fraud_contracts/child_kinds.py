@@ -67,6 +67,7 @@ CHILD_KINDS: Final = (
         "kafka.strimzi.io/v1", "KafkaNodePool", "kafkanodepools", _STRIMZI, LABEL - len("-0"), holds_data=True
     ),
     Kind("kafka.strimzi.io/v1", "KafkaTopic", "kafkatopics", _STRIMZI, holds_data=True),
+    Kind("kafka.strimzi.io/v1", "KafkaUser", "kafkausers", _STRIMZI),
     Kind("v1", "ServiceAccount", "serviceaccounts"),
     Kind("rbac.authorization.k8s.io/v1", "Role", "roles"),
     Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),

@@ -26,6 +26,8 @@ RELEASE_PATH: Final = "/etc/fraud/release/release.json"
 RELEASE_KEY: Final = "release.json"
 # What clients of Kafka log in with, as files: fraud_process.kafka names them.
 KAFKA_LOGIN_PATH: Final = "/etc/fraud/kafka"
+# Beside the document, for a managed Kafka: what Strimzi's Secrets don't say.
+KAFKA_MECHANISM_KEY: Final = "kafka-mechanism"
 SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY")
 # The stores' addresses with their logins: files in a folder, each by its key's name, since they change while a process runs.
 REDIS_URL: Final = "REDIS_URL"

@@ -58,6 +58,9 @@ TOPICS: Final = (
 Slot = Literal["a", "b"]
 SLOTS: Final[tuple[Slot, ...]] = get_args(Slot)
 
+# The one listener of a managed Kafka: TLS, SCRAM users.
+KAFKA_PORT: Final = 9093
+
 MAX_NAME: Final = 30
 MAX_NAMESPACE: Final = 63
 
@@ -184,8 +187,18 @@ def kafka_topic(detector: str, noun: str) -> str:
 
 
 def kafka_bootstrap(detector: str, namespace: str) -> str:
-    """Address of a managed Kafka's plain listener, as Strimzi names the Service."""
-    return f"{kafka(detector)}-kafka-bootstrap.{namespace}.svc:9092"
+    """Address of a managed Kafka's listener, as Strimzi names the Service."""
+    return f"{kafka(detector)}-kafka-bootstrap.{namespace}.svc:{KAFKA_PORT}"
+
+
+def kafka_user(detector: str, part: str) -> str:
+    """KafkaUser of a component, by its label, or of the ``operator``; also of the Secret that Strimzi makes with its password."""
+    return f"{detector}-kafka-{part}"
+
+
+def kafka_authority(detector: str) -> str:
+    """Secret that Strimzi makes, with the certificate of who vouches for a managed Kafka's brokers."""
+    return f"{kafka(detector)}-cluster-ca-cert"
 
 
 def flink_deployment(detector: str, hash6: str) -> str:

@@ -27,11 +27,13 @@ def test_the_job_logs_in_and_comes_back_with_another_password(tmp_path: Path) ->
     Neither password is in anything that the job writes into its storage.
     """
     with kafka_tls.locked_broker() as broker:
-        config = detectors.detector(broker.bootstrap)
+        config = detectors.detector(
+            broker.bootstrap, namespace=kafka_tls.REVIEWED.namespace, name=kafka_tls.REVIEWED.name
+        )
         identity = config.identity
         broker.plain.create_detector_topics(str(identity))
         broker.set_password("stream", FIRST)
-        broker.allow("stream", f"{identity}.")
+        broker.allow_as("stream", "features")
         access = broker.login(tmp_path / "login", "stream", FIRST)
         address = KafkaAddress(bootstrap_servers=broker.bootstrap, partitions=1, login=str(access.folder))
         config = config.model_copy(update={"kafka": address})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fraud_local import paths
@@ -18,6 +18,7 @@ from fraud_local.strimzi_objects import (
     CONTROLLER_PORT,
     METRICS_PORT,
     REPLICATION_PORT,
+    SCRAM,
     component,
     container_security,
     listeners,
@@ -26,10 +27,14 @@ from fraud_local.strimzi_objects import (
     selector,
     thing,
 )
+from fraud_local.strimzi_pki import principal
 
 DATA = "/var/lib/kafka"
 CONFIG = "/etc/kafka"
 IMAGE = "fraud-platform/kafka:dev"
+# The listeners of nodes and operators among themselves.
+INNER = ("CONTROLPLANE-9090", "REPLICATION-9091")
+SCRAM_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"
 # Of each node's heap, where several share this machine: on a real cluster each has a machine to itself.
 SHARED_HEAP = "320m"
 # What a user may not set, as in Strimzi: it would take the cluster apart.
@@ -51,10 +56,11 @@ ALLOWED_CONFIG = ("controller.quorum.election", "controller.quorum.fetch")
 LOGGING = """<Configuration><Appenders><Console name="console"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
 <Loggers><Root level="INFO"><AppenderRef ref="console"/></Root></Loggers></Configuration>
 """
-# Storage that was formatted by an earlier Pod is kept.
+# Kafka reads key and certificate from one file. Storage that was formatted by an earlier Pod is kept.
 RUN = r"""#!/bin/bash
 set -e
 cd "/etc/kafka/${HOSTNAME##*-}"
+cat tls.key tls.crt >/tmp/keystore.pem
 mkdir -p "$(sed -n 's/^log.dirs=//p' server.config)"
 JAVA="$JAVA_HOME/bin/java"
 export CLASSPATH="$KAFKA_LIBS/*"
@@ -87,6 +93,51 @@ def host(kafka: Json, pool: Json, node: int) -> str:
     return f"{pod_name(kafka, pool, node)}.{cluster}-kafka-brokers.{namespace}.svc"
 
 
+def _name(listener: Json) -> str:
+    return f"{listener['name'].upper()}-{listener['port']}"
+
+
+def _protocol(listener: Json) -> str:
+    transport = "SSL" if listener.get("tls") else "PLAINTEXT"
+    return f"SASL_{transport}" if listener.get("authentication") else transport
+
+
+def _security(kafka: Json, node: int) -> dict[str, str]:
+    """Certificates of all listeners, logins of the clients', and who may do what. The inner ones are for bearers of our certificates."""
+    spec, cluster = kafka["spec"]["kafka"], kafka["metadata"]["name"]
+    properties = {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": "/tmp/keystore.pem",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": f"{CONFIG}/{node}/ca.crt",
+        **{f"listener.name.{name.lower()}.ssl.client.auth": "required" for name in INNER},
+    }
+    for one in listeners(kafka):
+        if one.get("authentication"):
+            prefix = f"listener.name.{_name(one).lower()}"
+            properties[f"{prefix}.sasl.enabled.mechanisms"] = SCRAM.upper()
+            properties[f"{prefix}.{SCRAM}.sasl.jaas.config"] = f"{SCRAM_MODULE} required;"
+    if spec.get("authorization"):
+        own = [f"{cluster}-kafka", f"{cluster}-entity-topic-operator", f"{cluster}-entity-user-operator"]
+        users = [principal(name) for name in (*own, "cluster-operator")]
+        users += spec["authorization"].get("superUsers") or []
+        properties["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+        properties["super.users"] = ";".join(f"User:{user}" for user in users)
+    return properties
+
+
+def certificate_hosts(kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]]) -> dict[str, list[str]]:
+    """By Pod the names under which clients and other nodes reach it."""
+    cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
+    shared = [f"{cluster}-kafka-{service}.{namespace}.svc" for service in ("bootstrap", "brokers")]
+    hosts = {}
+    for pool in pools:
+        for node in ids[pool["metadata"]["name"]]:
+            own = [*shared, host(kafka, pool, node)]
+            hosts[pod_name(kafka, pool, node)] = [*own, *(f"{name}.cluster.local" for name in own)]
+    return hosts
+
+
 def server_properties(kafka: Json, pool: Json, node: int, voters: Sequence[tuple[int, str]]) -> str:
     """One node's settings."""
     roles, domain = pool["spec"]["roles"], host(kafka, pool, node)
@@ -95,15 +146,17 @@ def server_properties(kafka: Json, pool: Json, node: int, voters: Sequence[tuple
         own.append(("CONTROLPLANE-9090", CONTROLLER_PORT))
     if "broker" in roles:
         own.append(("REPLICATION-9091", REPLICATION_PORT))
-        own += [(f"{one['name'].upper()}-{one['port']}", one["port"]) for one in listeners(kafka)]
+        own += [(_name(one), one["port"]) for one in listeners(kafka)]
     advertised = [one for one in own if one[1] != CONTROLLER_PORT] or own
     names = {"CONTROLPLANE-9090", "REPLICATION-9091", *(name for name, _ in own)}
+    protocols = dict.fromkeys(INNER, "SSL") | {_name(one): _protocol(one) for one in listeners(kafka)}
     properties = {
         "node.id": str(node),
         "process.roles": ",".join(sorted(roles)),
         "listeners": ",".join(f"{name}://0.0.0.0:{port}" for name, port in own),
         "advertised.listeners": ",".join(f"{name}://{domain}:{port}" for name, port in advertised),
-        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in sorted(names)),
+        "listener.security.protocol.map": ",".join(f"{name}:{protocols[name]}" for name in sorted(names)),
+        **_security(kafka, node),
         "controller.listener.names": "CONTROLPLANE-9090",
         "controller.quorum.voters": ",".join(f"{node}@{host}:{CONTROLLER_PORT}" for node, host in voters),
         "log.dirs": f"{DATA}/data-0/kafka-log{node}",
@@ -121,8 +174,17 @@ def server_properties(kafka: Json, pool: Json, node: int, voters: Sequence[tuple
     return "".join(f"{key}={value}\n" for key, value in properties.items())
 
 
-def build(kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster_id: str) -> list[Json]:
-    """A ConfigMap for each node, and what runs each pool. All of it belongs to the pool."""
+def build(
+    kafka: Json,
+    pools: Sequence[Json],
+    ids: dict[str, list[int]],
+    cluster_id: str,
+    certificates: Mapping[str, str],
+) -> list[Json]:
+    """A ConfigMap for each node, and what runs each pool. All of it belongs to the pool.
+
+    ``certificates`` is by Pod a digest of what its Secret holds: other ones restart it.
+    """
     voters = [
         (node, host(kafka, pool, node))
         for pool in pools
@@ -141,7 +203,8 @@ def build(kafka: Json, pools: Sequence[Json], ids: dict[str, list[int]], cluster
                 thing(pool, "v1", "ConfigMap", name, labels | {"strimzi.io/pod-name": name}, data=data[node])
             )
         name = f"{kafka['metadata']['name']}-{pool['metadata']['name']}"
-        spec = _stateful_set(kafka, pool, labels, data, heap)
+        own = [certificates[pod_name(kafka, pool, node)] for node in nodes]
+        spec = _stateful_set(kafka, pool, labels, data, heap, own)
         things.append(thing(pool, "apps/v1", "StatefulSet", name, labels, spec=spec))
     return things
 
@@ -163,7 +226,12 @@ def metadata_version() -> str:
 
 
 def _stateful_set(
-    kafka: Json, pool: Json, labels: dict[str, str], data: dict[int, dict[str, str]], most: str
+    kafka: Json,
+    pool: Json,
+    labels: dict[str, str],
+    data: dict[int, dict[str, str]],
+    most: str,
+    certificates: Sequence[str],
 ) -> Json:
     """``most``: the heap in place of the one asked for; empty where that will do."""
     cluster, roles = kafka["metadata"]["name"], pool["spec"]["roles"]
@@ -212,7 +280,8 @@ def _stateful_set(
         }
         for node, files in data.items()
     ]
-    configuration = json.dumps([data, heap], sort_keys=True).encode()
+    sources += [source for node in data for source in _certificate_files(kafka, pool, node)]
+    configuration = json.dumps([data, heap, certificates], sort_keys=True).encode()
     more = pod.get("metadata") or {}
     return {
         "replicas": len(data),
@@ -254,6 +323,17 @@ def _stateful_set(
         },
         "volumeClaimTemplates": claims,
     }
+
+
+def _certificate_files(kafka: Json, pool: Json, node: int) -> list[Json]:
+    """From the Secret of the Pod's name, and of the authority that vouches for all nodes."""
+    pod, authority = pod_name(kafka, pool, node), f"{kafka['metadata']['name']}-cluster-ca-cert"
+    files = {f"{pod}.key": "tls.key", f"{pod}.crt": "tls.crt"}
+    items = [{"key": key, "path": f"{node}/{file}"} for key, file in files.items()]
+    return [
+        {"secret": {"name": pod, "items": items}},
+        {"secret": {"name": authority, "items": [{"key": "ca.crt", "path": f"{node}/ca.crt"}]}},
+    ]
 
 
 def _storage(pool: Json) -> tuple[list[Json], list[Json], list[Json]]:

@@ -24,6 +24,7 @@ IMAGE = "localhost/pause:3.9"
 FINALIZERS = "STRIMZI_USE_FINALIZERS"
 BOOTSTRAP = "STRIMZI_KAFKA_BOOTSTRAP_SERVERS"
 HEALTH_PORT = 8080
+USER_HEALTH_PORT = 8081
 _KAFKA = "kafka.strimzi.io"
 RULES = (
     {"apiGroups": [_KAFKA], "resources": ["kafkatopics"],
@@ -36,8 +37,14 @@ RULES = (
 )  # fmt: skip
 
 
-def wanted(kafka: Json) -> bool:
-    return "topicOperator" in (kafka["spec"].get("entityOperator") or {})
+# Of each operator: the name of its health check's port, and the number.
+PARTS = {"topic": ("healthcheck-to", HEALTH_PORT), "user": ("healthcheck-uo", USER_HEALTH_PORT)}
+
+
+def parts(kafka: Json) -> list[str]:
+    """Which operators are wanted: ``topic``, ``user``."""
+    asked = kafka["spec"].get("entityOperator") or {}
+    return [part for part in PARTS if f"{part}Operator" in asked]
 
 
 def name(cluster: str) -> str:
@@ -45,57 +52,69 @@ def name(cluster: str) -> str:
 
 
 def build(kafka: Json) -> list[Json]:
-    """What Strimzi makes once the brokers are ready, in its order; nothing where no topic operator is wanted."""
-    if not wanted(kafka):
+    """What Strimzi makes once the brokers are ready, in its order; nothing where no operator is wanted."""
+    wanted = parts(kafka)
+    if not wanted:
         return []
     cluster = kafka["metadata"]["name"]
-    own, topics = name(cluster), f"{cluster}-entity-topic-operator"
-    labels = component(kafka, "entity-topic-operator")
-    settings = {"log4j2.properties": "name=TOConfig\nrootLogger.level=INFO\n"}
-    door = {"ports": [{"port": HEALTH_PORT, "protocol": "TCP"}]}
-    return [
-        *rights(kafka, "entity-operator", own, f"{topics}-role", labels, RULES),
-        policy(kafka, "entity-operator", own, [door]),
+    own = name(cluster)
+    doors = [{"ports": [{"port": PARTS[part][1], "protocol": "TCP"}]} for part in wanted]
+    things: list[Json] = []
+    for part in wanted:
+        labels = component(kafka, f"entity-{part}-operator")
+        account, role, binding = rights(
+            kafka, "entity-operator", own, f"{cluster}-entity-{part}-operator-role", labels, RULES
+        )
+        things += [binding] if things else [account, role, binding]
+    things += [
+        policy(kafka, "entity-operator", own, doors),
         budget(kafka, "entity-operator", own, {"maxUnavailable": 1}),
-        thing(kafka, "v1", "ConfigMap", f"{topics}-config", labels, data=settings),
-        thing(
-            kafka, "apps/v1", "Deployment", own, component(kafka, "entity-operator"), spec=_deployment(kafka)
-        ),
     ]
+    for part in wanted:
+        settings = {"log4j2.properties": f"name={part[0].upper()}OConfig\nrootLogger.level=INFO\n"}
+        labels = component(kafka, f"entity-{part}-operator")
+        things.append(
+            thing(kafka, "v1", "ConfigMap", f"{cluster}-entity-{part}-operator-config", labels, data=settings)
+        )
+    labels = component(kafka, "entity-operator")
+    return [*things, thing(kafka, "apps/v1", "Deployment", own, labels, spec=_deployment(kafka, wanted))]
 
 
-def _deployment(kafka: Json) -> Json:
+def _container(kafka: Json, part: str) -> Json:
     cluster, namespace = kafka["metadata"]["name"], kafka["metadata"]["namespace"]
     template = kafka["spec"]["entityOperator"].get("template") or {}
-    container = template.get("topicOperatorContainer") or {}
+    container = template.get(f"{part}OperatorContainer") or {}
     environment = {
-        "STRIMZI_RESOURCE_LABELS": f"{CLUSTER_LABEL}={cluster}",
+        **({"STRIMZI_RESOURCE_LABELS": f"{CLUSTER_LABEL}={cluster}"} if part == "topic" else {}),
+        **({"STRIMZI_LABELS": f"{CLUSTER_LABEL}={cluster}"} if part == "user" else {}),
         BOOTSTRAP: f"{cluster}-kafka-bootstrap:{REPLICATION_PORT}",
         "STRIMZI_NAMESPACE": namespace,
         "STRIMZI_CLUSTER_NAMESPACE": namespace,
         # Strimzi leaves a variable that it sets itself as it is.
         **{one["name"]: one.get("value", "") for one in container.get("env") or []},
     }
-    pod = template.get("pod") or {}
-    own = {
-        "name": "topic-operator",
+    port, number = PARTS[part]
+    return {
+        "name": f"{part}-operator",
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
         "env": [{"name": key, "value": value} for key, value in environment.items()],
-        "ports": [{"name": "healthcheck-to", "containerPort": HEALTH_PORT, "protocol": "TCP"}],
-        "resources": kafka["spec"]["entityOperator"]["topicOperator"].get("resources") or {},
+        "ports": [{"name": port, "containerPort": number, "protocol": "TCP"}],
+        "resources": kafka["spec"]["entityOperator"][f"{part}Operator"].get("resources") or {},
         **container_security(container),
         "volumeMounts": [
-            {
-                "name": "entity-topic-operator-metrics-and-logging",
-                "mountPath": "/opt/topic-operator/custom-config/",
-            }
+            {"name": _settings(part), "mountPath": f"/opt/{part}-operator/custom-config/"},
         ],
     }
-    volume = {
-        "name": "entity-topic-operator-metrics-and-logging",
-        "configMap": {"name": f"{cluster}-entity-topic-operator-config"},
-    }
+
+
+def _settings(part: str) -> str:
+    return f"entity-{part}-operator-metrics-and-logging"
+
+
+def _deployment(kafka: Json, wanted: list[str]) -> Json:
+    cluster = kafka["metadata"]["name"]
+    pod = (kafka["spec"]["entityOperator"].get("template") or {}).get("pod") or {}
     return {
         "replicas": 1,
         "strategy": {"type": "Recreate"},
@@ -104,17 +123,26 @@ def _deployment(kafka: Json) -> Json:
             "metadata": {"labels": component(kafka, "entity-operator")},
             "spec": {
                 "automountServiceAccountToken": False,
-                "containers": [own],
+                "containers": [_container(kafka, part) for part in wanted],
                 "enableServiceLinks": False,
                 **pod_settings(pod),
                 "serviceAccountName": name(cluster),
-                "volumes": [volume],
+                "volumes": [
+                    {
+                        "name": _settings(part),
+                        "configMap": {"name": f"{cluster}-entity-{part}-operator-config"},
+                    }
+                    for part in wanted
+                ],
             },
         },
     }
 
 
-def environment(deployment: Json) -> dict[str, str]:
-    """The topic operator's environment variables, from its Deployment."""
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    return {one["name"]: one.get("value", "") for one in container.get("env") or []}
+def environment(deployment: Json, operator: str) -> dict[str, str] | None:
+    """The environment variables of one of its operators; None where it isn't in it."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    for container in containers:
+        if container["name"] == operator:
+            return {one["name"]: one.get("value", "") for one in container.get("env") or []}
+    return None

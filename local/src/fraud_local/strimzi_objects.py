@@ -20,6 +20,7 @@ METRICS_PORT = 9404
 # Ports whose Strimzi name is not made of their listener's.
 PORT_NAMES = {("plain", 9092): "tcp-clients", ("tls", 9093): "tcp-clientstls"}
 APP = "app.kubernetes.io/"
+SCRAM = "scram-sha-512"
 # Of a template's Pod: what Strimzi puts into the Pod's spec as it stands.
 _OF_THE_POD = (
     "imagePullSecrets",
@@ -96,19 +97,19 @@ def node_ids(pools: Sequence[Json]) -> dict[str, list[int]]:
 
 
 def listeners(kafka: Json) -> list[Json]:
-    """Internal listeners without TLS; the node's clients are all inside it."""
-    return [
-        one
-        for one in kafka["spec"]["kafka"]["listeners"]
-        if one.get("type") == "internal" and not one.get("tls")
-    ]
+    """Internal ones; the node's clients are all inside it."""
+    return [one for one in kafka["spec"]["kafka"]["listeners"] if one.get("type") == "internal"]
 
 
 def unsupported(kafka: Json) -> str | None:
     """Why this stand-in can't run what is asked for; None if it can."""
     for one in kafka["spec"]["kafka"]["listeners"]:
-        if one.get("type") != "internal" or one.get("tls") or one.get("authentication"):
-            return f"listener {one.get('name')}: the local stand-in has internal listeners without TLS or authentication only"
+        login = (one.get("authentication") or {}).get("type")
+        if one.get("type") != "internal" or login not in (None, SCRAM):
+            return f"listener {one.get('name')}: the local stand-in has internal listeners with {SCRAM} or without authentication only"
+    authorization = (kafka["spec"]["kafka"].get("authorization") or {}).get("type")
+    if authorization not in (None, "simple"):
+        return f"authorization {authorization}: the local stand-in has simple authorization only"
     return None
 
 

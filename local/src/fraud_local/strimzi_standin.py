@@ -22,7 +22,9 @@ from fraud_local import strimzi_entity as entity
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
 from fraud_local.api_client import ApiClient, ApiServerError, Json
+from fraud_local.strimzi_secrets import SecretMaker
 from fraud_local.topic_operator import TopicOperator
+from fraud_local.user_operator import UserOperator
 
 logger = logging.getLogger("strimzi-standin")
 INTERVAL = 2.0
@@ -50,7 +52,7 @@ class StrimziStandin:
     def __init__(self, kube: ApiClient) -> None:
         self._kube = kube
         self._runs: dict[str, Run] = {}
-        self._topics = TopicOperator(kube)
+        self._topics, self._users = TopicOperator(kube), UserOperator(kube)
 
     def run(self) -> None:
         while True:
@@ -79,6 +81,7 @@ class StrimziStandin:
         for gone in self._runs.keys() - {kafka["metadata"]["uid"] for kafka in kafkas}:
             self._runs.pop(gone)
         self._topics.once(now)
+        self._users.once(now)
 
     def _kafka(self, kafka: Json, pools: list[Json], now: float) -> None:
         if (kafka["metadata"].get("annotations") or {}).get(PAUSE) == "true":
@@ -123,7 +126,11 @@ class StrimziStandin:
         pods = [
             brokers.pod_name(kafka, pool, node) for pool in pools for node in ids[pool["metadata"]["name"]]
         ]
-        for thing in (*objects.build(kafka, pods), *brokers.build(kafka, pools, ids, cluster_id)):
+        certificates = SecretMaker(self._kube, kafka).make(brokers.certificate_hosts(kafka, pools, ids))
+        for thing in (
+            *objects.build(kafka, pods),
+            *brokers.build(kafka, pools, ids, cluster_id, certificates),
+        ):
             self._kube.apply(thing)
 
     def _check_progress(self, kafka: Json, pools: list[Json], run: Run, now: float) -> None:

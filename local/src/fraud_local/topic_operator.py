@@ -1,7 +1,6 @@
 """Acts as the topic operator that Strimzi's entity operator runs: KafkaTopic objects to topics of a real cluster.
 
-It works as long as its Deployment has a Pod and its account and rights exist, by the settings in that Deployment's
-environment. Once it is gone nobody takes its finalizer off a KafkaTopic, as with the original.
+Once it is gone nobody takes its finalizer off a KafkaTopic, as with the original.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import KafkaException
 
@@ -17,6 +17,7 @@ from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
 from fraud_local import topics
 from fraud_local.api_client import ApiClient, Json
+from fraud_local.entity_operator import ClusterKey, Connections
 
 logger = logging.getLogger("topic-operator")
 # Strimzi's own: a full look at a topic that has not changed; a changed generation is seen in the next pass.
@@ -38,55 +39,37 @@ class TopicOperator:
     A KafkaTopic without a finalizer that is deleted meanwhile leaves its topic behind.
     """
 
-    def __init__(self, kube: ApiClient, connect: Callable[[str], topics.Topics] = topics.Topics) -> None:
-        self._kube, self._connect = kube, connect
-        self._connections: dict[tuple[str, str], topics.Topics] = {}
-        self._reconciled: dict[tuple[str, str], dict[str, ReconciledTopic]] = {}
+    def __init__(
+        self, kube: ApiClient, connect: Callable[[dict[str, Any]], topics.Topics] = topics.Topics
+    ) -> None:
+        self._kube = kube
+        self._connections = Connections(kube, "topic", connect)
+        self._reconciled: dict[ClusterKey, dict[str, ReconciledTopic]] = {}
 
     def once(self, now: float) -> None:
         wanted_topics = self._kube.list(objects.API, "KafkaTopic")
-        clusters: dict[tuple[str, str], list[Json]] = {cluster: [] for cluster in self._reconciled}
+        clusters: dict[ClusterKey, list[Json]] = {cluster: [] for cluster in self._reconciled}
         for topic in wanted_topics:
             cluster = (topic["metadata"].get("labels") or {}).get(objects.CLUSTER_LABEL)
             if cluster:
                 clusters.setdefault((topic["metadata"]["namespace"], cluster), []).append(topic)
         for key, own in clusters.items():
-            environment = self._environment(*key)
+            environment = self._connections.environment(key)
             if environment is None:
                 self._reconciled.pop(key, None)
-                self._connections.pop(key, None)
+                self._connections.forget(key)
                 continue
             try:
                 self._cluster(key, own, environment, now)
-            except KafkaException as error:
+            except (KafkaException, KeyError) as error:
                 logger.warning(
                     "Kafka does not answer", extra={"data": {"cluster": "/".join(key), "error": str(error)}}
                 )
-                self._connections.pop(key, None)
+                self._connections.forget(key)
 
-    def _environment(self, namespace: str, cluster: str) -> dict[str, str] | None:
-        """The topic operator's environment; None where it isn't there, or may do nothing."""
-        name = entity.name(cluster)
-        deployment = self._kube.get("apps/v1", "Deployment", namespace, name)
-        if deployment is None or not (deployment.get("status") or {}).get("availableReplicas"):
-            return None
-        rights = (
-            ("v1", "ServiceAccount", name),
-            ("rbac.authorization.k8s.io/v1", "Role", name),
-            ("rbac.authorization.k8s.io/v1", "RoleBinding", f"{cluster}-entity-topic-operator-role"),
-        )
-        if any(self._kube.get(api, kind, namespace, one) is None for api, kind, one in rights):
-            return None
-        return entity.environment(deployment)
-
-    def _cluster(
-        self, key: tuple[str, str], own: list[Json], environment: dict[str, str], now: float
-    ) -> None:
-        namespace, _ = key
-        if key not in self._connections:
-            host, _, port = environment[entity.BOOTSTRAP].partition(":")
-            self._connections[key] = self._connect(f"{host}.{namespace}.svc.cluster.local:{port}")
-        connection, reconciled = self._connections[key], self._reconciled.setdefault(key, {})
+    def _cluster(self, key: ClusterKey, own: list[Json], environment: dict[str, str], now: float) -> None:
+        connection = self._connections.get(key, environment)
+        reconciled = self._reconciled.setdefault(key, {})
         finalizers = environment.get(entity.FINALIZERS, "true") == "true"
         for name in reconciled.keys() - {topic["metadata"]["name"] for topic in own}:
             connection.delete(reconciled[name].topic)  # deleted without a finalizer

@@ -65,12 +65,10 @@ def status(topic: Json, conditions: list[Json], topic_id: str | None) -> Json:
 
 
 class Topics:
-    """One cluster's topics."""
+    """One cluster's topics. ``settings`` are librdkafka's."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._admin = AdminClient(
-            {"bootstrap.servers": bootstrap, "socket.timeout.ms": 10_000, "logger": None}
-        )
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._admin = AdminClient({**settings, "socket.timeout.ms": 10_000, "logger": None})
 
     def existing(self) -> dict[str, tuple[int, int]]:
         """Partitions and replicas of each topic; fails if the cluster does not answer."""

@@ -274,8 +274,9 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
     monkeypatch.setattr(pod, "package_files", lambda: {"__init__.py": b"", "search.so": b"\x7fELF"})
     kube: Any = Cluster()
     made_objects = pod.objects(kube, "platform", "payments", "pay", folder, 200, 180, False)["items"]
-    code, package, stores, *_, made = made_objects
+    code, package, stores, user, *_, made = made_objects
     container = made["spec"]["containers"][0]
+    assert (user["kind"], user["metadata"]["name"]) == ("KafkaUser", made["metadata"]["name"])
     assert container["image"] == "registry/serving:1" and folder in container["command"]
     assert base64.b64decode(package["binaryData"]["search.so"]) == b"\x7fELF"
     volumes = {volume["configMap"]["name"] for volume in made["spec"]["volumes"] if "configMap" in volume}

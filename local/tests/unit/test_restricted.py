@@ -35,8 +35,10 @@ def pods() -> dict[str, Json]:
         return [child for child in children if child["kind"] == kind]
 
     (kafka,), (fd,), pools = of("Kafka"), of("FlinkDeployment"), of("KafkaNodePool")
+    ids = strimzi_objects.node_ids(pools)
+    hosts = strimzi_brokers.certificate_hosts(kafka, pools, ids)
     made = [
-        *strimzi_brokers.build(kafka, pools, strimzi_objects.node_ids(pools), "id"),
+        *strimzi_brokers.build(kafka, pools, ids, "id", dict.fromkeys(hosts, "c")),
         *strimzi_entity.build(kafka),
         *flink_objects.build(fd, fd["spec"], "ab12", None),
     ]

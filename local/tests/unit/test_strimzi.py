@@ -32,7 +32,7 @@ def _pool(name="nodes", replicas=1, roles=("controller", "broker"), status=None,
 def _built(kafka, pools):
     ids = objects.node_ids(pools)
     pods = [brokers.pod_name(kafka, pool, node) for pool in pools for node in ids[pool["metadata"]["name"]]]
-    things = [*objects.build(kafka, pods), *brokers.build(kafka, pools, ids, "id")]
+    things = [*objects.build(kafka, pods), *brokers.build(kafka, pools, ids, "id", dict.fromkeys(pods, "c"))]
     return {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
 
 
@@ -154,10 +154,50 @@ def test_a_listeners_peers_are_in_the_policy():
         assert rule.get("from") == expected
 
 
-def test_tls_listeners_are_refused():
-    """A listener that the stand-in can't serve is an error, not a listener less."""
-    kafka = _kafka(listeners=[{"name": "tls", "port": 9093, "type": "internal", "tls": True}])
-    assert "tls" in objects.unsupported(kafka)
+TLS = {
+    "name": "tls",
+    "port": 9093,
+    "type": "internal",
+    "tls": True,
+    "authentication": {"type": "scram-sha-512"},
+}
+
+
+def test_what_the_stand_in_cannot_serve_is_refused():
+    """A listener of another kind, another login, another authorizer: an error, not a listener less."""
+    assert objects.unsupported(_kafka(listeners=[TLS], authorization={"type": "simple"})) is None
+    assert "ingress" in objects.unsupported(_kafka(listeners=[{**TLS, "name": "ingress", "type": "ingress"}]))
+    assert "oauth" in objects.unsupported(
+        _kafka(listeners=[{**TLS, "name": "oauth", "authentication": {"type": "custom"}}])
+    )
+    assert "opa" in objects.unsupported(_kafka(authorization={"type": "opa"}))
+
+
+def test_inner_listeners_are_for_bearers_of_certificates():
+    """Nodes and operators know each other by them and may do everything; clients log in, over TLS."""
+    text = brokers.server_properties(
+        _kafka(listeners=[TLS], authorization={"type": "simple", "superUsers": ["me"]}), _pool(), 0, []
+    )
+    assert "CONTROLPLANE-9090:SSL,REPLICATION-9091:SSL,TLS-9093:SASL_SSL" in text
+    for name in ("controlplane-9090", "replication-9091"):
+        assert f"listener.name.{name}.ssl.client.auth=required\n" in text
+    assert "listener.name.tls-9093.sasl.enabled.mechanisms=SCRAM-SHA-512\n" in text
+    assert "User:CN=cards-entity-user-operator,O=io.strimzi;" in text and ";User:me\n" in text
+    assert "authorizer" not in brokers.server_properties(_kafka(), _pool(), 0, [])
+
+
+def test_other_certificates_restart_a_node():
+    """They are files of the Secret that has its Pod's name; the template carries a digest."""
+    pools = [_pool()]
+
+    def template(digest):
+        things = brokers.build(_kafka(), pools, {"nodes": [0]}, "id", {"cards-nodes-0": digest})
+        return things[-1]["spec"]["template"]
+
+    assert template("a")["metadata"] != template("b")["metadata"]
+    sources = template("a")["spec"]["volumes"][0]["projected"]["sources"]
+    secrets = {one["secret"]["name"] for one in sources if "secret" in one}
+    assert secrets == {"cards-nodes-0", "cards-cluster-ca-cert"}
 
 
 def test_times_of_unchanged_conditions_stay():

@@ -87,8 +87,10 @@ def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
         fact = facts.kafka
         level = Level.DEGRADED if fact.flawed else _LEVELS[fact.ready]
         return ConditionState(fact.ready, fact.reason, fact.message, level)
-    missing = _missing(facts, "Kafka", "KafkaNodePool", "KafkaTopic")
-    return missing or _from(readiness.kafka(detector, facts), "BrokersReady", "Kafka with its topics")
+    missing = _missing(facts, "Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser")
+    return missing or _from(
+        readiness.kafka(detector, facts), "BrokersReady", "Kafka with its topics and users"
+    )
 
 
 def storage_ready(facts: Facts) -> ConditionState:

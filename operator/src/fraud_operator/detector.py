@@ -101,6 +101,11 @@ class Detector:
         return names.kafka_bootstrap(self.name, self.namespace)
 
     @property
+    def kafka_login(self) -> bool:
+        """Whether clients log in at its Kafka: always at a managed one."""
+        return self.managed_kafka or self.kafka_secret is not None
+
+    @property
     def kafka_secret(self) -> str | None:
         """The Secret that the spec names for its own Kafka's login; None where its listener asks for none."""
         external = self.spec.kafka.external
@@ -177,7 +182,7 @@ class Detector:
                 bootstrap_servers=self.bootstrap,
                 partitions=self.spec.kafka.partitions,
                 replicas=min(3, managed.replicas) if managed is not None else 1,
-                login=KAFKA_LOGIN_PATH if self.kafka_secret is not None else None,
+                login=KAFKA_LOGIN_PATH if self.kafka_login else None,
             ),
             storage_uri=self.storage_uri,
         )

@@ -8,13 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fraud_contracts import names
 from fraud_operator.desired.documents import decoded
-from fraud_operator.desired.kafka_login import AUTHORITY_KEY, SECRET_KEYS
+from fraud_operator.desired.kafka_login import AUTHORITY_KEY, MANAGED_MECHANISM, SECRET_KEYS
+from fraud_operator.desired.kafka_users import OPERATOR
 from fraud_operator.detector import Detector
 from fraud_operator.facts import KafkaFact
 from fraud_operator.objects import Json
 from fraud_operator.references import SecretReference, lacking_in
-from fraud_process.kafka import MECHANISM, MECHANISMS, PASSWORD, USERNAME, KafkaLogin, client_settings
+from fraud_process.kafka import (
+    AUTHORITY,
+    MECHANISM,
+    MECHANISMS,
+    PASSWORD,
+    USERNAME,
+    KafkaLogin,
+    client_settings,
+)
 
 SECRET_FIELD: Final = "spec.kafka.external.secretRef"  # noqa: S105 - a field's path
 ADDRESS_FIELD: Final = "spec.kafka.external.bootstrapServers"
@@ -36,12 +46,16 @@ class KafkaTarget:
 
 
 def kafka_secrets(detector: Detector) -> list[str]:
-    """The Secrets that the operator's own login is made of."""
+    """The Secrets that the operator's own login is made of: the one that the spec names, or Strimzi's."""
+    if detector.managed_kafka:
+        return [names.kafka_user(detector.name, OPERATOR), names.kafka_authority(detector.name)]
     return [] if detector.kafka_secret is None else [detector.kafka_secret]
 
 
 def kafka_target(detector: Detector, secrets: Mapping[str, Json | None]) -> KafkaTarget | KafkaFact:
     """``secrets`` are those of ``kafka_secrets`` as the API server has them; a fact where nothing can be asked with them."""
+    if detector.managed_kafka:
+        return _managed(detector, secrets)
     name = detector.kafka_secret
     if name is None:
         return KafkaTarget(detector.bootstrap)
@@ -60,6 +74,16 @@ def kafka_target(detector: Detector, secrets: Mapping[str, Json | None]) -> Kafk
         return KafkaFact(False, fault[0], f"{owner}: {fault[1]}")
     login = KafkaLogin(values[USERNAME], values[PASSWORD], values[MECHANISM], authority)
     return KafkaTarget(detector.bootstrap, login, owner)
+
+
+def _managed(detector: Detector, secrets: Mapping[str, Json | None]) -> KafkaTarget | KafkaFact:
+    user, authority = kafka_secrets(detector)
+    password = decoded((secrets.get(user) or {}).get("data") or {}).get(PASSWORD)
+    certificate = decoded((secrets.get(authority) or {}).get("data") or {}).get(AUTHORITY)
+    if not (password and certificate):
+        return KafkaFact(None, "Managed", "Strimzi has made no login for the operator yet")
+    login = KafkaLogin(user, password, MANAGED_MECHANISM, certificate)
+    return KafkaTarget(detector.bootstrap, login, f"Secret {user} in {detector.namespace}")
 
 
 def _fault(values: Mapping[str, str], authority: str) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from typing import Final
 from fraud_contracts import names
 from fraud_operator import child_status, training
 from fraud_operator.child_status import Level, Verdict
+from fraud_operator.desired.kafka_users import kafka_parts
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags
@@ -60,7 +61,7 @@ def predictor_gone(detector: Detector, facts: Facts, slot: str) -> bool:
 
 
 def kafka(detector: Detector, facts: Facts) -> Verdict:
-    """Of the broker and all topics: the first that isn't usable, else what any of them warns of."""
+    """Of the broker, all topics and users: the first that isn't usable, else what any of them warns of."""
     ephemeral = detector.platform.kafka.ephemeral
     brokers = facts.child("Kafka", names.kafka(detector.name))
     worst = child_status.kafka(brokers, facts.now, ephemeral=ephemeral)
@@ -75,6 +76,11 @@ def kafka(detector: Detector, facts: Facts) -> Verdict:
             return Verdict(verdict.level, f"topic {detector.identity.topic(noun)} {verdict.message}")
         if verdict.message:
             warnings.append(f"topic {detector.identity.topic(noun)} {verdict.message}")
+    for part in kafka_parts():
+        name = names.kafka_user(detector.name, part)
+        verdict = child_status.kafka(facts.child("KafkaUser", name), facts.now)
+        if not verdict.usable:
+            return Verdict(verdict.level, f"user {name} {verdict.message}")
     return Verdict(Level.DEGRADED, "; ".join(warnings)) if warnings else worst
 
 

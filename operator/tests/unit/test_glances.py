@@ -19,6 +19,8 @@ from fraud_operator.settings import KafkaSettings
 from fraud_testing.healthy import NOW, make_detector
 
 STORES = {"redis": {"secretRef": {"name": "cache"}}, "postgres": {"secretRef": {"name": "ledger"}}}
+# What the operator logs in with at a managed Kafka.
+LOGIN = ["d-cluster-ca-cert", "d-kafka-operator"]
 # The detector's own, of which passes read all.
 OWN = [
     "d-client-admin",
@@ -26,6 +28,7 @@ OWN = [
     "d-client-labels",
     "d-client-payments",
     "d-clients",
+    *LOGIN,
     "d-keys",
     "d-stores",
 ]
@@ -70,7 +73,13 @@ def test_a_pass_reads_its_own_secrets_and_those_that_the_spec_names() -> None:
     detector = make_detector(stores=named, storage=STORAGE)
     assert secrets_of(detector) == ["bucket", "cache", *OWN]
     clients = [{"name": "shop", "scopes": ["Decide"], "secretRef": {"name": "shop-keys"}}]
-    assert secrets_of(make_detector(clients=clients)) == ["d-clients", "d-keys", "d-stores", "shop-keys"]
+    assert secrets_of(make_detector(clients=clients)) == [
+        "d-clients",
+        *LOGIN,
+        "d-keys",
+        "d-stores",
+        "shop-keys",
+    ]
 
 
 def test_passes_ask_for_no_secret_twice(server: Server) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from fraud_operator.kafka_checks import KafkaChecks
 from fraud_operator.kafka_questions import WantedTopics
 from fraud_operator.kafka_target import KafkaTarget, kafka_target
 from fraud_testing.healthy import healthy_facts, make_detector
+from fraud_testing.secrets import secret
 
 VALUES = {"KAFKA_USERNAME": "u", "KAFKA_PASSWORD": "p", "KAFKA_SASL_MECHANISM": "PLAIN"}
 KEY = ("n", "d")
@@ -38,10 +38,6 @@ def external(secret: str | None = "login") -> Detector:
         partitions=detector.spec.kafka.partitions,
     )
     return replace(detector, spec=detector.spec.model_copy(update={"kafka": kafka}))
-
-
-def secret(**values: str) -> dict[str, Any]:
-    return {"data": {key: base64.b64encode(text.encode()).decode() for key, text in values.items()}}
 
 
 def test_a_secret_becomes_a_login() -> None:

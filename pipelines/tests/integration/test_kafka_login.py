@@ -1,4 +1,4 @@
-"""Every client of the data path logs in over TLS, and goes on with a changed password without being made anew."""
+"""Every client of the data path logs in over TLS, with its component's rights in a managed Kafka, and goes on with a changed password without being made anew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from fraud_contracts.errors import StoreError
-from fraud_contracts.names import Identity
 from fraud_process.kafka import KafkaAccess
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.worker.batch import Outgoing
@@ -28,7 +27,7 @@ from fraud_testing.required import require
 
 pytestmark = [pytest.mark.integration, pytest.mark.accept]
 FIRST, SECOND = "the first password", "the second password"
-OF = Identity("n", "login")
+OF = kafka_tls.REVIEWED
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +40,11 @@ def broker() -> Iterator[LockedBroker]:
 
 @pytest.fixture
 def user(broker: LockedBroker, request: pytest.FixtureRequest) -> str:
-    """A user of the test's own, with the first password."""
+    """A user of the test's own, with the first password and the rights of a component."""
     name = request.node.name.split("[")[0]
     broker.set_password(name, FIRST)
-    broker.allow(name, f"{OF}.")
+    part = request.node.get_closest_marker("acts_as")
+    broker.allow_as(name, part.args[0] if part is not None else "decision")
     return str(name)
 
 
@@ -74,11 +74,12 @@ def drop_connections(broker: LockedBroker) -> None:
     broker.plain.start()
 
 
+@pytest.mark.acts_as("profile-sink")
 def test_a_sink_reads_on_with_another_password(broker: LockedBroker, user: str, tmp_path: Path) -> None:
     """Its consumer is the same; the connection that it makes after the restart uses the file's password."""
     access = broker.login(tmp_path / "login", user, FIRST)
-    topic, rows = OF.topic("features"), Rows()
-    reading = Reading(access, (topic,), f"{OF}.sink", tick=0.2)
+    topic, rows = OF.topic("profiles"), Rows()
+    reading = Reading(access, (topic,), f"{OF}.profile-sink", tick=0.2)
     loop = Loop(reading, rows, Meters("d", "s"))  # type: ignore[arg-type]  # it writes as the real ones do
     failures: list[Exception] = []
 
@@ -128,6 +129,7 @@ def test_the_service_appends_on_with_another_password(
     assert [m.value() for m in broker.plain.read(OF.topic("accepted"))] == [b"before", b"after"]
 
 
+@pytest.mark.acts_as("worker")
 def test_the_worker_commits_on_with_another_password(broker: LockedBroker, user: str, tmp_path: Path) -> None:
     """A producer that it has, and those that it makes, log in with what the files hold."""
     access = broker.login(tmp_path / "login", user, FIRST)
@@ -145,6 +147,7 @@ def test_the_worker_commits_on_with_another_password(broker: LockedBroker, user:
     assert values == {b"before", b"after"}
 
 
+@pytest.mark.acts_as("ledger-sink")
 def test_labels_are_published_and_read_over_tls(broker: LockedBroker, user: str, tmp_path: Path) -> None:
     """Its producer and the reader that looks for what is there."""
     access = broker.login(tmp_path / "login", user, FIRST)

@@ -13,6 +13,7 @@ LABEL_ONLY = ("ServiceAccount", "RayJob")
 EDITS: dict[str, dict[str, Any]] = {
     "Kafka": {"spec": {"kafka": {"config": {"auto.create.topics.enable": True}}}},
     "KafkaNodePool": {"spec": {"replicas": 3}},
+    "KafkaUser": {"spec": {"authorization": {"type": "simple", "acls": []}}},
     "KafkaTopic": {"spec": {"config": {"cleanup.policy": "compact,delete"}}},
     "Role": {"rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]},
     "RoleBinding": {"subjects": []},

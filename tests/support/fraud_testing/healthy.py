@@ -10,6 +10,7 @@ from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_contracts.release import ModelPackage
 from fraud_operator import status, training
 from fraud_operator.conditions import Trouble
+from fraud_operator.desired.kafka_users import kafka_parts
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts, Lags, Models, Replica, StorageFact, StoresFact
 from fraud_operator.registry import Version
@@ -66,6 +67,7 @@ def healthy_facts(detector: Detector) -> Facts:
     children: dict[tuple[str, str], Any] = {
         ("Kafka", "d"): strimzi,
         **{("KafkaTopic", names.kafka_topic("d", noun)): strimzi for noun in names.TOPICS},
+        **{("KafkaUser", names.kafka_user("d", part)): strimzi for part in kafka_parts()},
         ("FlinkDeployment", names.flink_deployment("d", detector.hash6)): {
             "metadata": {"generation": 1},
             "status": {

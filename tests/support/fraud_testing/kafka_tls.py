@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -28,6 +29,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+from fraud_contracts.names import Identity, kafka_user
 from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, USERNAME, KafkaAccess
 from fraud_testing import kafka
 from fraud_testing.detectors import replace_whole
@@ -50,6 +52,30 @@ listener.name.expired.scram-sha-512.sasl.jaas.config={module} required;
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
+
+
+# The detector whose children are reviewed as a golden file.
+REVIEWED = Identity("payments", "payments")
+_GOLDEN = Path(__file__).parents[2] / "golden" / "payments" / "expected.yaml"
+_KINDS = {
+    "topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "transactionalId": ResourceType.TRANSACTIONAL_ID,
+    "cluster": ResourceType.BROKER,
+}  # fmt: skip
+_PATTERNS = {"literal": ResourcePatternType.LITERAL, "prefix": ResourcePatternType.PREFIXED}
+_OPERATIONS = {
+    "Read": AclOperation.READ, "Write": AclOperation.WRITE, "Describe": AclOperation.DESCRIBE,
+    "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
+}  # fmt: skip
+
+
+def reviewed_rules(part: str) -> list[dict[str, Any]]:
+    """Of the golden KafkaUser of one component."""
+    name = kafka_user(REVIEWED.name, part)
+    for document in yaml.safe_load_all(_GOLDEN.read_text()):
+        if document["kind"] == "KafkaUser" and document["metadata"]["name"] == name:
+            rules: list[dict[str, Any]] = document["spec"]["authorization"]["acls"]
+            return rules
+    raise LookupError(f"{_GOLDEN} has no KafkaUser {name}")
 
 
 def missing() -> str | None:
@@ -167,9 +193,29 @@ class LockedBroker:
             for kind in kinds
             for operation in operations
         ]
+        self._add(bindings)
+
+    def _add(self, bindings: list[AclBinding]) -> None:
         admin = self._admin()  # kept by a name until the answers are there
         for future in admin.create_acls(bindings).values():
             future.result(30)
+
+    def allow_as(self, user: str, part: str) -> None:
+        """What the operator's KafkaUser of a component lets it do, of the detector ``REVIEWED``."""
+        bindings = [
+            AclBinding(
+                _KINDS[rule["resource"]["type"]],
+                rule["resource"].get("name", "kafka-cluster"),
+                _PATTERNS[rule["resource"].get("patternType", "literal")],
+                f"User:{user}",
+                "*",
+                _OPERATIONS[operation],
+                AclPermissionType.ALLOW,
+            )
+            for rule in reviewed_rules(part)
+            for operation in rule["operations"]
+        ]
+        self._add(bindings)
 
     def login(
         self, folder: Path, user: str, password: str, mechanism: str = SCRAM, authority: str | None = None

@@ -11,6 +11,7 @@ from fraud_contracts.clients import API_KEY
 from fraud_local import paths
 from fraud_local.demo import places
 from fraud_local.demo.kubectl import Kubectl
+from fraud_process import kafka
 
 NAME = "demo-traffic"
 CODE = "/opt/demo"
@@ -123,10 +124,58 @@ def objects(
         code(namespace),
         package(namespace),
         stores(kube, platform, namespace),
+        kafka_user(detector, namespace),
         *policies(detector, namespace, platform),
         pod,
     ]
     return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def kafka_user(detector: str, namespace: str) -> dict[str, Any]:
+    """Who sends the traffic and reads what came of it: a user as a payment system's own would be (docs/integrate.md)."""
+    identity = names.Identity(namespace, detector)
+
+    def rule(kind: str, name: str, *operations: str, pattern: str = "literal") -> dict[str, Any]:
+        resource = {"type": kind, "name": name, "patternType": pattern}
+        return {"resource": resource, "operations": list(operations)}
+
+    acls = [
+        *(
+            rule("topic", identity.topic(noun), "Write", "Describe")
+            for noun in ("transactions", "label-reports")
+        ),
+        rule("topic", f"{identity}.", "Read", "Describe", pattern="prefix"),
+        rule("group", identity.group("demo-"), "Read", pattern="prefix"),
+    ]
+    return {
+        "apiVersion": "kafka.strimzi.io/v1",
+        "kind": "KafkaUser",
+        "metadata": {
+            "name": NAME,
+            "namespace": namespace,
+            "labels": {"strimzi.io/cluster": names.kafka(detector)},
+        },
+        "spec": {
+            "authentication": {"type": "scram-sha-512"},
+            "authorization": {"type": "simple", "acls": acls},
+        },
+    }
+
+
+def kafka_login(detector: str) -> dict[str, Any]:
+    """The volume of its login. The user is called as the Pod is."""
+
+    def source(kind: str, name: str, key: str, path: str) -> dict[str, Any]:
+        return {kind: {"name": name, "items": [{"key": key, "path": path}]}}
+
+    named = [{"path": kafka.USERNAME, "fieldRef": {"fieldPath": "metadata.name"}}]
+    sources = [
+        source("secret", NAME, "password", kafka.PASSWORD),
+        source("secret", names.kafka_authority(detector), "ca.crt", kafka.AUTHORITY),
+        source("configMap", names.config(detector), config.KAFKA_MECHANISM_KEY, kafka.MECHANISM),
+        {"downwardAPI": {"items": named}},
+    ]
+    return {"name": "kafka", "projected": {"sources": sources}}
 
 
 def manifest(
@@ -187,6 +236,7 @@ def manifest(
                         {"name": "packages", "mountPath": f"{LIBRARIES}/{PACKAGE}"},
                         {"name": "config", "mountPath": "/etc/fraud/config"},
                         {"name": "stores", "mountPath": AUTHORITY},
+                        {"name": "kafka", "mountPath": config.KAFKA_LOGIN_PATH},
                         {"name": "tmp", "mountPath": "/tmp"},
                     ],
                     "resources": {
@@ -207,6 +257,7 @@ def manifest(
                         "items": [{"key": config.CA_CERT, "path": config.CA_CERT}],
                     },
                 },
+                kafka_login(detector),
                 {"name": "tmp", "emptyDir": {}},
             ],
         },

@@ -25,6 +25,7 @@ from fraud_operator.desired.flink_deployment import build_flink_deployment
 from fraud_operator.desired.inference_service import build_inference_services
 from fraud_operator.desired.kafka import build_kafka, build_kafka_node_pool
 from fraud_operator.desired.kafka_topics import build_kafka_topics
+from fraud_operator.desired.kafka_users import build_kafka_users
 from fraud_operator.desired.network import build_network_policies
 from fraud_operator.desired.pod_monitor import build_pod_monitors
 from fraud_operator.desired.ray_job import build_ray_job
@@ -52,6 +53,7 @@ BUILDERS: Final[tuple[Builder, ...]] = (
     build_kafka,
     build_kafka_node_pool,
     build_kafka_topics,
+    build_kafka_users,
     build_service_accounts,
     build_release_access,
     build_flink_access,

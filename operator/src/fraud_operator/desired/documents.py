@@ -16,6 +16,7 @@ from fraud_contracts.config import (
     ca_cert,
 )
 from fraud_operator.desired.child import Child, Wanted, child, metadata
+from fraud_operator.desired.kafka_login import login_documents
 from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
 from fraud_operator.rollout_state import ROLLOUT_KEY
@@ -35,7 +36,7 @@ def decoded(data: Mapping[str, str]) -> dict[str, str]:
 
 def build_config(detector: Detector, wanted: Wanted) -> list[Child]:
     config = detector.config.model_copy(update={"token_key": wanted.token_key})
-    document = {CONFIG_KEY: config.to_json()}
+    document = {CONFIG_KEY: config.to_json(), **login_documents(detector)}
     return [
         child("v1", "ConfigMap", metadata(detector, names.config(detector.name), "config"), data=document)
     ]

@@ -53,13 +53,15 @@ def build_kafka(detector: Detector, wanted: Wanted) -> list[Child]:
             "kafka": {
                 "listeners": [
                     {
-                        "name": "plain",
-                        "port": 9092,
+                        "name": "tls",
+                        "port": names.KAFKA_PORT,
                         "type": "internal",
-                        "tls": False,
+                        "tls": True,
+                        "authentication": {"type": "scram-sha-512"},
                         "networkPolicyPeers": kafka_clients(detector),
                     }
                 ],
+                "authorization": {"type": "simple"},
                 "config": {
                     "default.replication.factor": replication,
                     "min.insync.replicas": in_sync,
@@ -74,6 +76,7 @@ def build_kafka(detector: Detector, wanted: Wanted) -> list[Child]:
             },
             "entityOperator": {
                 "topicOperator": {},
+                "userOperator": {},
                 # The operator in the namespace dies with it, and its finalizers would then hold the namespace for ever.
                 # Without them it deletes a topic when it is told of its KafkaTopic's end.
                 "template": {
@@ -82,6 +85,7 @@ def build_kafka(detector: Detector, wanted: Wanted) -> list[Child]:
                         "env": [{"name": "STRIMZI_USE_FINALIZERS", "value": "false"}],
                         **_CONFINED,
                     },
+                    "userOperatorContainer": dict(_CONFINED),
                 },
             },
         },

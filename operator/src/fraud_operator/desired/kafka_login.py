@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from fraud_contracts.config import KAFKA_LOGIN_PATH
+from fraud_contracts import names
+from fraud_contracts.config import KAFKA_LOGIN_PATH, KAFKA_MECHANISM_KEY
 from fraud_contracts.detector import Component
 from fraud_operator.desired.components import COMPONENTS
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
-from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, USERNAME
+from fraud_process.kafka import AUTHORITY, MECHANISM, MECHANISMS, PASSWORD, USERNAME
 
 VOLUME: Final = "kafka"
 # The keys of the Secret that spec.kafka.external.secretRef names, by the file that each becomes.
@@ -20,27 +21,52 @@ SECRET_KEYS: Final = {
     MECHANISM: "KAFKA_SASL_MECHANISM",
 }
 AUTHORITY_KEY: Final = "KAFKA_CA_CERT"
+MANAGED_MECHANISM: Final = MECHANISMS[0]
+
+
+def user_key(label: str) -> str:
+    return f"kafka-user-{label}"
+
+
+def login_documents(detector: Detector) -> dict[str, str]:
+    """Keys of the configuration's ConfigMap for a managed Kafka: its mechanism, and each component's user."""
+    if not detector.managed_kafka:
+        return {}
+    labels = [defaults.label for defaults in COMPONENTS.values() if defaults.kafka]
+    users = {user_key(label): names.kafka_user(detector.name, label) for label in labels}
+    return {KAFKA_MECHANISM_KEY: MANAGED_MECHANISM, **users}
 
 
 def secret_source(secret: str, files: Mapping[str, str], *, optional: bool = False) -> Json:
     """Of a projected volume: keys of a Secret, each by the file that it becomes."""
-    items = [{"key": key, "path": path} for path, key in files.items()]
-    return {"secret": {"name": secret, "items": items, **({"optional": True} if optional else {})}}
+    return {"secret": {"name": secret, "items": _items(files), **({"optional": True} if optional else {})}}
+
+
+def _items(files: Mapping[str, str]) -> list[Json]:
+    return [{"key": key, "path": path} for path, key in files.items()]
 
 
 def kafka_volumes(detector: Detector, component: Component) -> list[Json]:
     """Nothing for what speaks to no Kafka, or to one that asks for no login."""
-    secret = detector.kafka_secret
-    if secret is None or not COMPONENTS[component].kafka:
+    if not (COMPONENTS[component].kafka and detector.kafka_login):
         return []
-    sources = [
-        secret_source(secret, SECRET_KEYS),
-        secret_source(secret, {AUTHORITY: AUTHORITY_KEY}, optional=True),
-    ]
+    secret, label = detector.kafka_secret, COMPONENTS[component].label
+    if secret is not None:
+        sources = [
+            secret_source(secret, SECRET_KEYS),
+            secret_source(secret, {AUTHORITY: AUTHORITY_KEY}, optional=True),
+        ]
+    else:
+        documents = {USERNAME: user_key(label), MECHANISM: KAFKA_MECHANISM_KEY}
+        sources = [
+            secret_source(names.kafka_user(detector.name, label), {PASSWORD: PASSWORD}),
+            secret_source(names.kafka_authority(detector.name), {AUTHORITY: AUTHORITY}),
+            {"configMap": {"name": names.config(detector.name), "items": _items(documents)}},
+        ]
     return [{"name": VOLUME, "projected": {"sources": sources}}]
 
 
 def kafka_mounts(detector: Detector, component: Component) -> list[Json]:
-    if detector.kafka_secret is None or not COMPONENTS[component].kafka:
+    if not (COMPONENTS[component].kafka and detector.kafka_login):
         return []
     return [{"name": VOLUME, "mountPath": KAFKA_LOGIN_PATH, "readOnly": True}]

@@ -27,6 +27,7 @@ ENGINE_LABELS: Final = {
     Outside.FLINK_OPERATOR: {"app.kubernetes.io/name": "flink-kubernetes-operator"},
     Outside.RAY_OPERATOR: {"app.kubernetes.io/name": "kuberay-operator"},
 }
+# The clients' own, of an address without one.
 _KAFKA_PORT: Final = 9092
 _NAME: Final = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _SERVICE: Final = re.compile(rf"(?:{_NAME}\.)+?(?P<namespace>{_NAME})\.svc(?:\..*)?")

@@ -1,0 +1,135 @@
+"""Acts as the user operator that Strimzi's entity operator runs: KafkaUser objects to users of a real cluster, with their Secrets.
+
+A password is what the user's Secret holds, whoever wrote it; one that lacks is made. So a Secret that is deleted or changed is another
+password, in Kafka within seconds. A user whose KafkaUser is gone loses password and rights; no finalizer waits for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+from fraud_local import strimzi_objects as objects
+from fraud_local import strimzi_status as statuses
+from fraud_local.api_client import ApiClient, Json
+from fraud_local.entity_operator import ClusterKey, Connections
+from fraud_local.strimzi_brokers import SCRAM_MODULE
+from fraud_local.strimzi_secrets import decoded, encoded
+from fraud_local.users import Users, bindings
+
+logger = logging.getLogger("user-operator")
+# Strimzi's own: a full look at a user that has not changed; a changed generation or Secret is seen in the next pass.
+USER_INTERVAL = 120.0
+PASSWORD_LENGTH = 32
+_LETTERS = string.ascii_letters + string.digits
+
+
+@dataclass
+class ReconciledUser:
+    """A user that is as its KafkaUser wants it: a digest of what was asked for, and since when (s)."""
+
+    digest: str
+    at: float
+
+
+class UserOperator:
+    """Its memory ends with the process, as the original's does with its Pod."""
+
+    def __init__(self, kube: ApiClient, connect: Callable[[dict[str, Any]], Users] = Users) -> None:
+        self._kube = kube
+        self._connections = Connections(kube, "user", connect)
+        self._reconciled: dict[ClusterKey, dict[str, ReconciledUser]] = {}
+
+    def once(self, now: float) -> None:
+        clusters: dict[ClusterKey, list[Json]] = {key: [] for key in self._reconciled}
+        for user in self._kube.list(objects.API, "KafkaUser"):
+            cluster = (user["metadata"].get("labels") or {}).get(objects.CLUSTER_LABEL)
+            if cluster and not user["metadata"].get("deletionTimestamp"):
+                clusters.setdefault((user["metadata"]["namespace"], cluster), []).append(user)
+        for key, own in clusters.items():
+            environment = self._connections.environment(key)
+            if environment is None:
+                self._reconciled.pop(key, None)
+                self._connections.forget(key)
+                continue
+            try:
+                self._cluster(key, own, self._connections.get(key, environment), now)
+            except (KafkaException, KeyError) as error:
+                shown = {"cluster": "/".join(key), "error": str(error)}
+                logger.warning("Kafka does not answer", extra={"data": shown})
+                self._connections.forget(key)
+
+    def _cluster(self, key: ClusterKey, own: list[Json], connection: Users, now: float) -> None:
+        first = key not in self._reconciled
+        reconciled = self._reconciled.setdefault(key, {})
+        wanted = {user["metadata"]["name"] for user in own}
+        # What was deleted while nobody looked is found by its password.
+        for name in (connection.names() if first else set(reconciled)) - wanted:
+            connection.remove(name)
+            reconciled.pop(name, None)
+        for user in own:
+            self._wanted(connection, user, reconciled, now)
+
+    def _wanted(
+        self, connection: Users, user: Json, reconciled: dict[str, ReconciledUser], now: float
+    ) -> None:
+        meta, spec = user["metadata"], user["spec"]
+        authentication = spec.get("authentication") or {}
+        if authentication.get("type") != objects.SCRAM or "password" in authentication or "quotas" in spec:
+            message = f"the local stand-in has {objects.SCRAM} only, with passwords of its own and no quotas"
+            self._write(user, [statuses.condition("Ready", "False", "InvalidResourceException", message)])
+            return
+        password = self._password(user)
+        acls = (spec.get("authorization") or {}).get("acls") or []
+        digest = hashlib.sha256(json.dumps([password, acls], sort_keys=True).encode()).hexdigest()
+        before = reconciled.get(meta["name"])
+        seen = (user.get("status") or {}).get("observedGeneration") == meta["generation"]
+        if seen and before is not None and before.digest == digest and now - before.at < USER_INTERVAL:
+            return
+        connection.set_password(meta["name"], password)
+        connection.allow(meta["name"], bindings(meta["name"], acls))
+        self._write(user, [statuses.condition("Ready", "True")])
+        reconciled[meta["name"]] = ReconciledUser(digest, now)
+
+    def _password(self, user: Json) -> str:
+        """That of the user's Secret, which is made where it lacks."""
+        meta = user["metadata"]
+        name, namespace = meta["name"], meta["namespace"]
+        secret = self._kube.get("v1", "Secret", namespace, name)
+        password = decoded(secret).get("password") or "".join(
+            secrets.choice(_LETTERS) for _ in range(PASSWORD_LENGTH)
+        )
+        jaas = f'{SCRAM_MODULE} required username="{name}" password="{password}";'
+        data = encoded({"password": password, "sasl.jaas.config": jaas})
+        if secret is None or secret.get("data") != data:
+            self._kube.apply(
+                objects.thing(user, "v1", "Secret", name, _labels(user), type="Opaque", data=data)
+            )
+        return password
+
+    def _write(self, user: Json, conditions: list[Json]) -> None:
+        name = user["metadata"]["name"]
+        status = {"conditions": conditions, "observedGeneration": user["metadata"]["generation"]}
+        if conditions[0]["status"] == "True":
+            status |= {"username": name, "secret": name}
+        statuses.write(self._kube, user, status)
+
+
+def _labels(user: Json) -> dict[str, str]:
+    own, name = user["metadata"].get("labels") or {}, user["metadata"]["name"]
+    return {
+        **{key: value for key, value in own.items() if not key.startswith(objects.APP)},
+        "strimzi.io/kind": "KafkaUser",
+        f"{objects.APP}name": "strimzi-user-operator",
+        f"{objects.APP}instance": name,
+        f"{objects.APP}part-of": f"strimzi-{name}",
+        f"{objects.APP}managed-by": "strimzi-user-operator",
+    }
