@@ -81,7 +81,7 @@ def _managed(detector: Detector, secrets: Mapping[str, Json | None]) -> KafkaTar
     password = decoded((secrets.get(user) or {}).get("data") or {}).get(PASSWORD)
     certificate = decoded((secrets.get(authority) or {}).get("data") or {}).get(AUTHORITY)
     if not (password and certificate):
-        return KafkaFact(None, "Managed", "Strimzi has made no login for the operator yet")
+        return KafkaFact(None, "Checking", "Strimzi has made no login for the operator yet")
     login = KafkaLogin(user, password, MANAGED_MECHANISM, certificate)
     return KafkaTarget(detector.bootstrap, login, f"Secret {user} in {detector.namespace}")
 
