@@ -202,7 +202,7 @@ class LockedBroker:
 
     def allow_as(self, user: str, part: str) -> None:
         """What the operator's KafkaUser of a component lets it do, of the detector ``REVIEWED``."""
-        bindings = [
+        bindings = {
             AclBinding(
                 _KINDS[rule["resource"]["type"]],
                 rule["resource"].get("name", "kafka-cluster"),
@@ -214,8 +214,8 @@ class LockedBroker:
             )
             for rule in reviewed_rules(part)
             for operation in rule["operations"]
-        ]
-        self._add(bindings)
+        }  # A topic that is read and written is described by two rules.
+        self._add(list(bindings))
 
     def login(
         self, folder: Path, user: str, password: str, mechanism: str = SCRAM, authority: str | None = None
