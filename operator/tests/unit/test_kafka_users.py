@@ -7,6 +7,7 @@ from typing import Any
 
 from fraud_contracts import names
 from fraud_contracts.detector import Component
+from fraud_operator.desired.child import Wanted
 from fraud_operator.desired.components import COMPONENTS
 from fraud_operator.desired.documents import build_config
 from fraud_operator.desired.kafka import build_kafka
@@ -14,6 +15,8 @@ from fraud_operator.desired.kafka_login import kafka_volumes
 from fraud_operator.desired.kafka_users import RIGHTS, build_kafka_users, kafka_parts
 from fraud_operator.facts import KafkaFact
 from fraud_operator.kafka_target import KafkaTarget, kafka_secrets, kafka_target
+from fraud_operator.releases import make_release
+from fraud_operator.rollout_state import RolloutState
 from fraud_testing.healthy import make_detector
 from fraud_testing.secrets import secret
 
@@ -98,7 +101,8 @@ def test_the_one_listener_asks_for_tls_and_a_user() -> None:
 
 def test_a_pod_mounts_its_own_user_and_the_brokers_authority() -> None:
     """Password and authority from Strimzi's Secrets, user and mechanism from the configuration."""
-    [config] = build_config(DETECTOR, None)  # type: ignore[arg-type]  # it reads nothing of it
+    release = make_release(DETECTOR, RolloutState(), None, DETECTOR.spec.policy)
+    [config] = build_config(DETECTOR, Wanted(release, RolloutState(), None))
     for component in RIGHTS:
         label = COMPONENTS[component].label
         [volume] = kafka_volumes(DETECTOR, component)

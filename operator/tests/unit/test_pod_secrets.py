@@ -13,14 +13,16 @@ from fraud_operator.rollout_state import RolloutState
 from fraud_testing.healthy import make_detector
 
 STORAGE: Final = set(object_store.KEYS)
+# Of the component's own user in Kafka, and of who vouches for the brokers.
+KAFKA: Final = {"password", "ca.crt"}
 EXPECTED: Final = {
-    "decision": {"TOKEN_KEY", "REDIS_URL", "d-clients"},
-    "worker": {"TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL"},
-    "features": {"TOKEN_KEY", "DEAD_LETTER_KEY", *STORAGE},
-    "training": {"TOKEN_KEY", "MLFLOW_TRACKING_URI", *STORAGE},
-    "profile-sink": {"REDIS_URL"},
-    "ledger-sink": {"POSTGRES_DSN"},
-    "lake-sink": STORAGE,
+    "decision": {*KAFKA, "TOKEN_KEY", "REDIS_URL", "d-clients"},
+    "worker": {*KAFKA, "TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL"},
+    "features": {*KAFKA, "TOKEN_KEY", "DEAD_LETTER_KEY", *STORAGE},
+    "training": {*KAFKA, "TOKEN_KEY", "MLFLOW_TRACKING_URI", *STORAGE},
+    "profile-sink": {*KAFKA, "REDIS_URL"},
+    "ledger-sink": {*KAFKA, "POSTGRES_DSN"},
+    "lake-sink": {*KAFKA, *STORAGE},
     "console": {"POSTGRES_DSN", "d-clients"},
 }
 

@@ -12,9 +12,9 @@ from typing import Final
 from fraud_contracts import names
 from fraud_contracts.detector import Component
 from fraud_contracts.names import Identity
-from fraud_operator.desired.child import Child, Wanted, child, metadata
+from fraud_operator.desired.child import CLUSTER_LABEL, Child, Wanted, child, metadata
 from fraud_operator.desired.components import COMPONENTS
-from fraud_operator.desired.kafka import API, CLUSTER_LABEL
+from fraud_operator.desired.kafka import API
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 
