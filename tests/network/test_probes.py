@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator.desired.child import Wanted, broker_selector
 from fraud_operator.desired.kafka import build_kafka
@@ -62,7 +63,7 @@ def test_the_probes_expect_what_the_policies_say() -> None:
     places = [(probes.at(probe, "", port), pod) for probe, pod in pods.items() for port in probes.PORTS]
     broker = Pod.of("n", {"strimzi.io/cluster": "d", "strimzi.io/name": "d-kafka"})
     places += [
-        (Target("kafka", "", 9092, Outside.KAFKA), broker),
+        (Target("kafka", "", names.KAFKA_PORT, Outside.KAFKA), broker),
         (Target("API server", "", 6443, Outside.API_SERVER), Pod(address="10.250.0.1")),
         (Target("DNS", "", 53, Outside.DNS), Pod(address="10.250.0.1")),
     ]

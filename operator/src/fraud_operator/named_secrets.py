@@ -12,6 +12,7 @@ from typing import Final
 from fraud_contracts import names
 from fraud_contracts.errors import SpecError
 from fraud_operator import kafka_target, storage
+from fraud_operator.desired.kafka_users import kafka_parts
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 from fraud_operator.ownership import bears_our_manager
@@ -49,6 +50,8 @@ def _reserved_names(detector: Detector) -> set[str]:
     """The detector's own, whoever made them; in the platform's namespace also the platform's, which people make for it."""
     own = {make(detector.name) for make in (names.keys, names.stores, names.clients, names.pull_secret)}
     own |= {detector.client_secret(client) for client in detector.spec.clients if client.secret_ref is None}
+    if detector.managed_kafka:
+        own |= {names.kafka_user(detector.name, part) for part in kafka_parts()}
     platform = detector.platform
     if detector.namespace == platform.namespace:
         own |= {names.stores(platform.release), platform.storage.secret, *platform.pull_secrets}

@@ -69,6 +69,15 @@ def test_its_own_are_refused_by_name(name: str) -> None:
     assert refused(naming(name), MINE) == FIELDS
 
 
+def test_the_passwords_in_a_managed_kafka_are_refused_by_name() -> None:
+    """Strimzi makes them after the detector; in a Kafka of one's own nothing of that name is anybody's."""
+    ref = {"secretRef": {"name": "d-kafka-worker"}}
+    assert refused(make_detector(storage={"uri": "s3://bank/fraud", **ref}), None) == [
+        "spec.storage.secretRef"
+    ]
+    assert refused(naming("d-kafka-worker"), MINE) == []
+
+
 def test_a_persons_secret_is_taken() -> None:
     """One that is there, one that isn't yet, and one with the name that a client's default Secret would have."""
     assert refused(naming("mine"), MINE) == refused(naming("mine"), None) == []

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from fraud_contracts import names
 from fraud_contracts.detector import Component
 from fraud_operator.addresses import Address, addresses_in, addresses_of, secret_addresses
 from fraud_operator.desired import reach
@@ -39,7 +40,9 @@ PLATFORM: Final = Platform(
 )
 FOREIGN: Final = Pod.of("foreign", {"app": "any"})
 BROKER: Final = Pod.of("n", {"strimzi.io/cluster": "d", "strimzi.io/name": "d-kafka"})
-PORTS: Final = sorted({way.port for way in reach.WAYS if way.port is not None} | {6123, 9092, 10001})
+PORTS: Final = sorted(
+    {way.port for way in reach.WAYS if way.port is not None} | {6123, names.KAFKA_PORT, 10001}
+)
 
 
 def detector(name: str = "d", network: NetworkSettings | None = None, **spec: Any) -> Detector:
