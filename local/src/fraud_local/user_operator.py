@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException
 
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
-from fraud_local.api_client import ApiClient, Json
+from fraud_local.api_client import ApiClient, ApiServerError, Json
 from fraud_local.entity_operator import ClusterKey, Connections
 from fraud_local.strimzi_brokers import SCRAM_MODULE
 from fraud_local.strimzi_secrets import decoded, encoded
@@ -29,7 +29,10 @@ logger = logging.getLogger("user-operator")
 # Strimzi's own: a full look at a user that has not changed; a changed generation or Secret is seen in the next pass.
 USER_INTERVAL = 120.0
 PASSWORD_LENGTH = 32
+KIND_LABEL = "strimzi.io/kind"
 _LETTERS = string.ascii_letters + string.digits
+# By namespace and name.
+Secrets = dict[tuple[str, str], Json]
 
 
 @dataclass
@@ -54,6 +57,9 @@ class UserOperator:
             cluster = (user["metadata"].get("labels") or {}).get(objects.CLUSTER_LABEL)
             if cluster and not user["metadata"].get("deletionTimestamp"):
                 clusters.setdefault((user["metadata"]["namespace"], cluster), []).append(user)
+        # In one request, since it is made every few seconds.
+        secrets_made = self._kube.list("v1", "Secret", selector=f"{KIND_LABEL}=KafkaUser") if clusters else []
+        present = {(one["metadata"]["namespace"], one["metadata"]["name"]): one for one in secrets_made}
         for key, own in clusters.items():
             environment = self._connections.environment(key)
             if environment is None:
@@ -61,25 +67,40 @@ class UserOperator:
                 self._connections.forget(key)
                 continue
             try:
-                self._cluster(key, own, self._connections.get(key, environment), now)
+                self._cluster(key, own, self._connections.get(key, environment), present, now)
             except (KafkaException, KeyError) as error:
-                shown = {"cluster": "/".join(key), "error": str(error)}
-                logger.warning("Kafka does not answer", extra={"data": shown})
+                self._warn("Kafka does not answer", key, error)
                 self._connections.forget(key)
+            except ApiServerError as error:
+                # A namespace that ends takes no new Secret; other clusters' users are seen to all the same.
+                self._warn("a user waits", key, error)
 
-    def _cluster(self, key: ClusterKey, own: list[Json], connection: Users, now: float) -> None:
-        first = key not in self._reconciled
-        reconciled = self._reconciled.setdefault(key, {})
+    @staticmethod
+    def _warn(message: str, key: ClusterKey, error: Exception) -> None:
+        logger.warning(message, extra={"data": {"cluster": "/".join(key), "error": str(error)}})
+
+    def _cluster(
+        self, key: ClusterKey, own: list[Json], connection: Users, present: Secrets, now: float
+    ) -> None:
         wanted = {user["metadata"]["name"] for user in own}
-        # What was deleted while nobody looked is found by its password.
-        for name in (connection.names() if first else set(reconciled)) - wanted:
+        reconciled = self._reconciled.get(key)
+        if reconciled is None:
+            # What was deleted while nobody looked is found by its password.
+            reconciled = {name: ReconciledUser("", now) for name in connection.names()}
+            self._reconciled[key] = reconciled
+        for name in reconciled.keys() - wanted:
             connection.remove(name)
             reconciled.pop(name, None)
         for user in own:
-            self._wanted(connection, user, reconciled, now)
+            self._wanted(connection, user, present, reconciled, now)
 
     def _wanted(
-        self, connection: Users, user: Json, reconciled: dict[str, ReconciledUser], now: float
+        self,
+        connection: Users,
+        user: Json,
+        present: Secrets,
+        reconciled: dict[str, ReconciledUser],
+        now: float,
     ) -> None:
         meta, spec = user["metadata"], user["spec"]
         authentication = spec.get("authentication") or {}
@@ -87,7 +108,7 @@ class UserOperator:
             message = f"the local stand-in has {objects.SCRAM} only, with passwords of its own and no quotas"
             self._write(user, [statuses.condition("Ready", "False", "InvalidResourceException", message)])
             return
-        password = self._password(user)
+        password = self._password(user, present)
         acls = (spec.get("authorization") or {}).get("acls") or []
         digest = hashlib.sha256(json.dumps([password, acls], sort_keys=True).encode()).hexdigest()
         before = reconciled.get(meta["name"])
@@ -99,11 +120,11 @@ class UserOperator:
         self._write(user, [statuses.condition("Ready", "True")])
         reconciled[meta["name"]] = ReconciledUser(digest, now)
 
-    def _password(self, user: Json) -> str:
-        """That of the user's Secret, which is made where it lacks."""
+    def _password(self, user: Json, present: Secrets) -> str:
+        """That of the user's Secret, which is made where it lacks; ``present`` are those that were made here."""
         meta = user["metadata"]
         name, namespace = meta["name"], meta["namespace"]
-        secret = self._kube.get("v1", "Secret", namespace, name)
+        secret = present.get((namespace, name)) or self._kube.get("v1", "Secret", namespace, name)
         password = decoded(secret).get("password") or "".join(
             secrets.choice(_LETTERS) for _ in range(PASSWORD_LENGTH)
         )
@@ -127,7 +148,7 @@ def _labels(user: Json) -> dict[str, str]:
     own, name = user["metadata"].get("labels") or {}, user["metadata"]["name"]
     return {
         **{key: value for key, value in own.items() if not key.startswith(objects.APP)},
-        "strimzi.io/kind": "KafkaUser",
+        KIND_LABEL: "KafkaUser",
         f"{objects.APP}name": "strimzi-user-operator",
         f"{objects.APP}instance": name,
         f"{objects.APP}part-of": f"strimzi-{name}",
