@@ -12,13 +12,14 @@ from fraud_operator.kube import Kube
 FLINK, TOPIC = BY_KIND["FlinkDeployment"], BY_KIND["KafkaTopic"]
 FLINK_FINALIZER = "flinkdeployments.flink.apache.org/finalizer"
 SETTING = "kubernetes.operator.job.savepoint-on-deletion"
-# What a savepoint was seen to need: the job's account and rights, what its Pods mount, and its Kafka.
+# What a savepoint was seen to need: the job's account and rights, what its Pods mount, and its Kafka with its user there.
 NEEDED = (
     ("ServiceAccount", "payments-features"),
     ("RoleBinding", "payments-features"),
     ("ConfigMap", "payments-config"),
     ("Secret", "payments-keys"),
     ("Kafka", "payments"),
+    ("KafkaUser", "payments-kafka-features"),
 )
 
 
