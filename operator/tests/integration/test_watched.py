@@ -147,7 +147,10 @@ def test_an_operator_that_starts_anew_writes_nothing(world: World) -> None:
     """What was applied by the process before is told by managedFields; its Secrets are all that a new one asks for."""
     world.start()
     assert world.reconcile().written == ()
-    own = {f"{NAME}-{what}" for what in ("keys", "stores", "pull", "clients")}
+    own = {
+        f"{NAME}-{what}"
+        for what in ("keys", "stores", "pull", "clients", "kafka-operator", "cluster-ca-cert")
+    }
     asked = own | {f"{NAME}-client-{one.name}" for one in default_clients()} | {"cache", "registry"}
     assert {request.rpartition("/")[2] for request in world.requests} == asked
     assert all(request.startswith("GET ") for request in world.requests) and len(world.requests) == len(asked)
@@ -158,7 +161,7 @@ def test_a_secret_that_is_made_is_seen_at_the_next_glance(world: World) -> None:
     glance = world.reconciler.glances.look
     assert world.condition("ReferencesFound")["reason"] == "SecretMissing"
     put_secret(world.kube, world.namespace, "cache", REDIS_URL="redis://y")
-    assert glance(world.namespace, NAME) == Glance(differs=True, requests=9)
+    assert glance(world.namespace, NAME) == Glance(differs=True, requests=11)
     world.requests.clear()
     assert world.condition("ReferencesFound")["status"] == "True"
     assert [request for request in world.requests if request.startswith("GET ")] == []
