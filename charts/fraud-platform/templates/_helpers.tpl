@@ -92,13 +92,14 @@ spec:
 {{- $servers | toJson }}
 {{- end }}
 
-{{- /* A trial server's certificate with its key, as files: the server waits for them, and reads them again when they change. */}}
-{{- define "platform.tlsVolume" -}}
-- name: tls
+{{- /* A trial server's password, and its certificate with the key, as files: the server waits for them, and reads them again when they change. */}}
+{{- define "platform.serverVolume" -}}
+- name: own
   secret:
     secretName: {{ .root.Release.Name }}-stores
     defaultMode: 0440
     items:
+    - {key: {{ .server }}_PASSWORD, path: password}
     - {key: {{ .server }}_TLS_CERT, path: tls.crt}
     - {key: {{ .server }}_TLS_KEY, path: tls.key}
 {{- end }}

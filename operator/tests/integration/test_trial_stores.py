@@ -1,4 +1,4 @@
-"""The trial's Redis and PostgreSQL as the chart starts them: by TLS alone, with certificates that are renewed under whoever is connected."""
+"""The trial's Redis and PostgreSQL as the chart starts them: by TLS alone, with passwords and certificates that change under whoever is connected."""
 
 from __future__ import annotations
 
@@ -41,16 +41,17 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 @dataclass
 class Trial:
-    """A store of the trial in a folder of its own. ``secret`` has what the release's Secret has of it."""
+    """A store of the trial in a folder of its own. ``secret`` has what the release's Secret has of it beside the password."""
 
     store: str
     folder: Path
+    password: str
     user: str | None = None
     port: int = field(default_factory=free_port)
     secret: dict[str, str] = field(default_factory=dict)
 
     def write(self, now: datetime) -> None:
-        """The chart's files, and a certificate as it is due at ``now``, as the kubelet brings them."""
+        """The chart's files, the password, and a certificate as it is due at ``now``, as the kubelet brings them."""
         server = self.store.upper()
         self.secret |= certificates.lacking(self.secret, {server: (f"trial-{self.store}",)}, now)
         files = {
@@ -58,14 +59,19 @@ class Trial:
             for name, text in find(render(), "ConfigMap", f"fraud-platform-{self.store}")["data"].items()
         }
         files |= {
-            "tls/tls.crt": self.secret[f"{server}_TLS_CERT"],
-            "tls/tls.key": self.secret[f"{server}_TLS_KEY"],
+            "own/password": self.password,
+            "own/tls.crt": self.secret[f"{server}_TLS_CERT"],
+            "own/tls.key": self.secret[f"{server}_TLS_KEY"],
         }
         for name, text in files.items():
             path = self.folder / name
             path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o600)
+            part = path.with_name(f"{path.name}.part")
+            part.write_text(text)
+            part.chmod(0o600)
+            if self.user is not None:
+                shutil.chown(part, self.user)
+            part.replace(path)
         (self.folder / "data").mkdir(exist_ok=True)
         if self.user is not None:
             subprocess.run(["chown", "-R", self.user, str(self.folder)], check=True)
@@ -74,20 +80,21 @@ class Trial:
         """The chart's text with this test's paths, address and port."""
         here = str(self.folder)
         places = {
-            "/etc/fraud-tls": f"{here}/tls",
+            "/etc/fraud-server": f"{here}/own",
             "/etc/fraud": f"{here}/config",
             "/tmp": here,
             "/data": f"{here}/data",
-            "listen_addresses='*'": f"listen_addresses=127.0.0.1 -c port={self.port}",
+            "listen_addresses='*'": "listen_addresses=127.0.0.1",
             "0.0.0.0": "127.0.0.1",
             "6379": str(self.port),
-            "sleep 30": "sleep 0.2",
+            "5432": str(self.port),
+            "sleep 10": "sleep 0.2",
         }
         return re.sub("|".join(map(re.escape, places)), lambda match: places[match[0]], text)
 
     @contextmanager
-    def running(self, password: str, answers: Callable[[], bool]) -> Iterator[None]:
-        env = {**os.environ, f"{self.store.upper()}_PASSWORD": password}
+    def running(self, answers: Callable[[], bool]) -> Iterator[None]:
+        env = dict(os.environ)
         if self.store == "postgres":
             env["PATH"] = f"{postgres_server.program_folder()}:{env['PATH']}"
         command = ["sh", str(self.folder / "config/start.sh")]
@@ -101,7 +108,7 @@ class Trial:
             yield
         finally:
             end(process, signal.SIGINT, 20)
-            os.killpg(process.pid, signal.SIGKILL)  # what looks for another certificate
+            os.killpg(process.pid, signal.SIGKILL)  # what looks for another password or certificate
 
     def shown(self) -> int:
         """The serial of the certificate that the server shows, which is verified."""
@@ -121,6 +128,13 @@ class Trial:
         self.write(datetime.now(UTC))
         wait_for(lambda: self.shown() != before, 20, "the new certificate")
 
+    def change(self, password: str, lets_in: Callable[[str], bool]) -> None:
+        """Another password, with the certificate that is there; returns once the server takes it, and no earlier one any more."""
+        before, self.password = self.password, password
+        self.write(datetime.now(UTC))
+        wait_for(lambda: lets_in(password), 20, "the new password")
+        assert not lets_in(before)
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -131,9 +145,9 @@ def folder() -> Iterator[Path]:
 
 
 def test_the_trials_redis(folder: Path) -> None:
-    """Nobody gets in without TLS or a password; users outlive a restart with another password, connections a renewed certificate."""
+    """Nobody gets in without TLS or a password; users outlive a restart with another password, connections a renewed certificate and another password."""
     require(redis_server.missing())
-    trial, login = Trial("redis", folder), new_login(DETECTOR.redis_logins, 1)
+    trial, login = Trial("redis", folder, "first"), new_login(DETECTOR.redis_logins, 1)
     trial.write(datetime.now(UTC) - timedelta(days=300))
 
     def admin(password: str) -> StoreAdmin:
@@ -150,7 +164,7 @@ def test_the_trials_redis(folder: Path) -> None:
             except redis.ConnectionError:
                 return False
 
-    with trial.running("first", lambda: lets_in(admin("first").address)):
+    with trial.running(lambda: lets_in(admin("first").address)):
         redis_logins.ensure(admin("first"), DETECTOR, login, settled=True)
         own = redis_logins.address(admin("first").address, login)
         assert not lets_in(f"rediss://127.0.0.1:{trial.port}/0")
@@ -159,17 +173,22 @@ def test_the_trials_redis(folder: Path) -> None:
         with closing(connect(own)) as client:
             before = client.execute_command("PING"), client.connection_pool
             trial.renew()
+            trial.change("second", lambda password: lets_in(admin(password).address))
             assert (client.ping(), client.connection_pool) == before
-    with trial.running("second", lambda: lets_in(admin("second").address)):
+        # What the probes log in with.
+        assert (folder / "password").read_text() == "second"
+    trial.password = "third"
+    trial.write(datetime.now(UTC))
+    with trial.running(lambda: lets_in(admin("third").address)):
         assert lets_in(own)
-        assert not lets_in(admin("first").address)
+        assert not lets_in(admin("second").address)
 
 
 def test_the_trials_postgres(folder: Path) -> None:
-    """Nobody gets in without TLS or a password; a session outlives a renewed certificate, and the data a restart with another password."""
+    """Nobody gets in without TLS or a password; a session outlives a renewed certificate and another password, the data a restart with one."""
     require(postgres_server.missing())
     trial, login = (
-        Trial("postgres", folder, postgres_server.server_user()),
+        Trial("postgres", folder, "secret", postgres_server.server_user()),
         new_login(DETECTOR.database_logins, 1),
     )
     trial.write(datetime.now(UTC) - timedelta(days=300))
@@ -187,16 +206,23 @@ def test_the_trials_postgres(folder: Path) -> None:
             return False
 
     own = postgres_logins.address(admin.address, login)
-    with trial.running("secret", lambda: lets_in(admin.address)):
+    odd = 'it\'s \\ "odd" %s :now'
+    with trial.running(lambda: lets_in(admin.address)):
         postgres_logins.ensure(admin, DETECTOR, login, settled=True)
         assert not lets_in(own.replace("sslmode=verify-full", "sslmode=disable"))
         assert not lets_in(own.replace(login.password, "wrong"))
         with psycopg.connect(own, autocommit=True) as session:
             session.execute(f"CREATE TABLE {DETECTOR.database_schema}.t AS SELECT 1 AS x")
             trial.renew()
+            trial.change(
+                odd, lambda password: lets_in(conninfo.make_conninfo(admin.address, password=password))
+            )
             assert session.execute(f"SELECT x FROM {DETECTOR.database_schema}.t").fetchone() == (1,)
-    odd = 'it\'s \\ "odd" %s'
-    with trial.running(odd, lambda: lets_in(own)), psycopg.connect(own) as session:
+    trial.password = f"{odd} too"
+    trial.write(datetime.now(UTC))
+    with trial.running(lambda: lets_in(own)), psycopg.connect(own) as session:
         assert session.execute(f"SELECT x FROM {DETECTOR.database_schema}.t").fetchone() == (1,)
-        assert lets_in(conninfo.make_conninfo(admin.address, password=odd))
-        assert not lets_in(admin.address)
+        assert lets_in(conninfo.make_conninfo(admin.address, password=trial.password))
+        assert not lets_in(conninfo.make_conninfo(admin.address, password=odd))
+    log = (folder / "log").read_text()
+    assert "ALTER ROLE" not in log

@@ -235,7 +235,7 @@ class Chaos:
     # Redis and the API server ---------------------------------------------------------------------------------------
 
     def _redis(self, command: str) -> str:
-        ask = f'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli --tls --insecure {command}'
+        ask = f'REDISCLI_AUTH="$(cat /tmp/password)" redis-cli --tls --insecure {command}'
         return self._kube.kubectl(
             "-n", self._platform, "exec", f"deploy/{self._platform}-redis", "--", "sh", "-c", ask
         )
