@@ -73,6 +73,14 @@ test-locks: envs programs ## Logins under attack, Ray's token on a real head, Ka
 test-network: env-operator ## Who reaches whom on the cluster of a demo that runs, tried from Pods in everybody's place (a minute)
 	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run network
 
+.PHONY: test-rotation
+test-rotation: env-operator ## Every credential changed under load on the cluster of a demo that runs (half an hour)
+	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run rotation
+
+.PHONY: test-live
+test-live: check env-operator ## A demo, and on its cluster test-network and test-rotation (three quarters of an hour)
+	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run live
+
 .PHONY: test-kind
 test-kind: env-operator ## The README's commands on kind, from an empty Docker host to a decision
 	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run kind
@@ -82,7 +90,7 @@ test-scale: env-operator programs ## 200 idle detectors for five minutes, the op
 	@PYTHON="$(PYTHON)" FRAUD_DETECTORS="$(DETECTORS)" FRAUD_IDLE_SECONDS="$(IDLE_SECONDS)" tests/run scale
 
 .PHONY: accept
-accept: test-locks test-broker test-scale test-chaos ## The long runs that make test leaves out, each a target of its own, too
+accept: test-locks test-broker test-scale test-live test-chaos ## The long runs that make test leaves out, each a target of its own, too
 
 .PHONY: bench
 bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them

@@ -88,8 +88,8 @@ def free_port() -> int:
             return port
 
 
-def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
-    """Polls until the condition gives something true; TimeoutError names what was awaited."""
+def wait_for(condition: Callable[[], T | None], seconds: float, what: str, pause: float = 0.05) -> T:
+    """Polls until the condition gives something true, ``pause`` seconds between looks; TimeoutError names what was awaited."""
     deadline = time.monotonic() + seconds
     while True:
         result = condition()
@@ -97,7 +97,7 @@ def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
             return result
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 @dataclass
