@@ -41,3 +41,14 @@ def test_a_rate_without_equal_bits_is_no_success() -> None:
     }  # fmt: skip
     text = table.markdown(kept(replay=ours, pandas={"features": 12, "per_core_s": 1}))
     assert "missed" in line(text, "offline replay")
+
+
+def test_locks_stand_beside_the_open_door() -> None:
+    """What else than a decision came back is told of each."""
+    both = {"p50_ms": 2.0, "p99_ms": 9.0, "lost": 0, "cpu_us": {"service": 700}}
+    text = table.markdown(
+        kept(door_locked={**both, "answers": {"200": 9, "503": 1}}, door_open={**both, "answers": {"200": 9}})
+    )
+    assert "p99 9.0 ms, 503 1; CPU service 700 µs | by open servers: p50 2.0" in line(
+        text, "inline decision by"
+    )

@@ -28,6 +28,7 @@ BENCHES = {
     "predictor": ("serving", "contracts pipelines serving"),
     "replay": ("serving", "contracts pipelines"),
     "live": ("serving", "contracts pipelines serving"),
+    "locks": ("serving", "contracts pipelines serving"),
     "stream": ("serving", "contracts pipelines serving"),
     "reconcile": ("operator", "contracts operator"),
 }

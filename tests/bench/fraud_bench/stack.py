@@ -117,11 +117,11 @@ def java_below(pid: int) -> int:
 
 
 @contextmanager
-def data_path() -> Iterator[Stack]:
-    """Kafka, Redis and two predictors; doors and stream are started by who measures them."""
+def data_path(running: kafka.Broker | None = None) -> Iterator[Stack]:
+    """Kafka, a ``running`` one or its own, Redis and two predictors; doors and stream are started by who measures them."""
     with tempfile.TemporaryDirectory(prefix="fraud-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        broker = stack.enter_context(kafka.broker())
+        broker = running or stack.enter_context(kafka.broker())
         store = stack.enter_context(redis.server(append_only=True))
         config = detectors.detector(broker.bootstrap, PARTITIONS)
         broker.create_detector_topics(str(config.identity), PARTITIONS)

@@ -51,6 +51,14 @@ def door(ours: dict[str, Any]) -> tuple[str, str, bool]:
     return figure, "–", ours["p99_ms"] <= 50
 
 
+def locks(locked: dict[str, Any], opened: dict[str, Any]) -> tuple[str, str, None]:
+    def told(ours: dict[str, Any]) -> str:
+        cpu = ", ".join(f"{part} {us}" for part, us in ours["cpu_us"].items())
+        return f"p50 {ours['p50_ms']}, p99 {ours['p99_ms']} ms{_beside(ours)}; CPU {cpu} µs"
+
+    return told(locked), f"by open servers: {told(opened)}", None
+
+
 def throughput(ours: dict[str, Any]) -> tuple[str, str, bool]:
     return (
         f"{ours['decisions_per_s']:,} decided/s; CPU {sum(ours['cpu_us'].values())} µs each, all parts",
@@ -117,6 +125,7 @@ ROWS = (
         ("inline", "flask_500", "flask_100"), inline),
     Row("model call in it", "p99 ≤ 5 ms", ("inline",), model),
     Row("CPU of it, per decision", "–", ("inline", "flask_100"), cost),
+    Row("inline decision by TLS and logins, 300/s, no stream", "–", ("door_locked", "door_open"), locks),
     Row("stream door: `features` → committed decision, 2,000/s", "p99 ≤ 50 ms", ("door",), door),
     Row("stream: validate, all features, decide, shadow, profiles", "≥ 5,000/s", ("throughput",), throughput),
     Row("stream: features alone", "≥ 5× process mode", ("features_thread", "features_process"), features),
