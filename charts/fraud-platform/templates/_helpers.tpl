@@ -144,7 +144,7 @@ spec:
 {{- /* The stores' hosts, of addresses that are plain URLs, and nothing of any other: by a digest of a password, which more people see
 than the password, it could be guessed. */}}
 {{- define "platform.storeHosts" -}}
-{{- $url := "^[a-z]+://(?:[^/?#@]*@)?([^/?#@:]+(?::[0-9]+)?)(?:[/?#][^@]*)?$" }}
+{{- $url := "^[a-z+]+://(?:[^/?#@]*@)?((?:[^/?#@:,]+(?::[0-9]+)?,?)+)(?:[/?#][^@]*)?$" }}
 {{- range list .Values.stores.redisUrl .Values.stores.postgresDsn }}
 {{- if and . (regexMatch $url .) }}{{ regexReplaceAll $url . "${1}" }}{{ end }};
 {{- end }}

@@ -160,6 +160,21 @@ def test_a_database_that_is_silent_or_gone_costs_a_bounded_wait(
             assert client.get("/api/alerts", headers=KEY).status_code == 200
 
 
+def test_it_answers_from_a_promoted_standby(tmp_path: Path) -> None:
+    """Of an address with both hosts; while none of them takes writes it says that the ledger isn't there."""
+    require(postgres.missing())
+    with postgres.server() as primary, postgres.standby(primary) as standby:
+        migrate(primary.dsn, SCHEMA)
+        address = StoreAddress(postgres.either(standby, primary))
+        client = TestClient(console(Ledger(address, SCHEMA), tmp_path, ANALYSTS).app())
+        wait_for(lambda: client.get("/readyz").status_code == 200, 20, "the ledger's tables")
+        primary.stop(signal.SIGQUIT)
+        answer = client.get("/api/alerts", headers=KEY)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "ledger_unavailable")
+        standby.promote()
+        assert client.get("/api/alerts", headers=KEY).json() == {"alerts": []}
+
+
 def test_sigterm_ends_it_cleanly(running: postgres.Server, tmp_path: Path) -> None:
     """Unready first, still answering; then the process exits with 0."""
     config = detector("127.0.0.1:1")

@@ -24,26 +24,35 @@ _FATAL: Final = "FATAL:  "
 _LATER: Final = ("too many", "remaining connection slots", "the database system is")
 
 
-def verified(dsn: str, authority: str | None) -> str:
-    """The address with TLS by that authority, unless it says itself how the server is verified; psycopg's error where it is none."""
-    if authority is None:
-        return dsn
+def completed(dsn: str, authority: str | None) -> str:
+    """The address with what it leaves out; psycopg's error where it is none.
+
+    TLS by that authority, unless it says itself how the server is verified; of several hosts the one that takes writes, as it is the
+    primary's turn to be now, unless it says which one.
+    """
     parts = conninfo.conninfo_to_dict(dsn)
-    if "sslrootcert" in parts:
-        return dsn
-    return str(
-        conninfo.make_conninfo(dsn, sslrootcert=authority, sslmode=parts.get("sslmode", "verify-full"))
-    )
+    hosts, numbers, ports = (_listed(parts.get(word)) for word in ("host", "hostaddr", "port"))
+    count = max(len(hosts), len(numbers))
+    if 1 < len(ports) != count or (hosts and numbers and len(hosts) != len(numbers)):
+        raise psycopg.ProgrammingError("as many ports as hosts, or one")
+    left_out: dict[str, str] = {}
+    if count > 1 and "target_session_attrs" not in parts:
+        left_out["target_session_attrs"] = "read-write"
+    if authority is not None and "sslrootcert" not in parts:
+        left_out |= {"sslrootcert": authority, "sslmode": str(parts.get("sslmode", "verify-full"))}
+    return str(conninfo.make_conninfo(dsn, **left_out)) if left_out else dsn
+
+
+def _listed(value: object) -> list[str]:
+    return str(value).split(",") if value else []
 
 
 def address_of(store: StoreAddress) -> str:
     """What psycopg connects to, as it is now; StoreError where it is no address."""
     try:
-        dsn = verified(store.read(), store.authority)
-        conninfo.conninfo_to_dict(dsn)
+        return completed(store.read(), store.authority)
     except psycopg.ProgrammingError as error:
         raise StoreError("postgres", described(error)) from error
-    return dsn
 
 
 def described(error: Exception) -> str:

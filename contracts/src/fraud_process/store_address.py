@@ -19,6 +19,8 @@ _SILENCES: Final = (
     (("certificate",), "its certificate can't be verified"),
     (("ssl",), "it doesn't speak TLS as the address asks"),
     (("no password",), "it asks for a password and the address has none"),
+    # Of several servers the last word: a standby is there, and what was the primary isn't.
+    (("read-only", "hot standby"), "no server there takes writes now"),
     (("timeout", "timed out"), "no server answered in time"),
     (("refused",), "nothing listens there"),
     (("resol", "not known"), "its host has no address"),

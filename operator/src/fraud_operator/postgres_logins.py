@@ -18,7 +18,7 @@ from psycopg import conninfo, sql
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import GROUP, Identity
 from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, others
-from fraud_process.postgres import bounded, described, refusal, verified
+from fraud_process.postgres import bounded, completed, described, refusal
 
 LOG: Final = logging.getLogger(__name__)
 CONNECT_SECONDS: Final = 4
@@ -44,6 +44,8 @@ _HELD: Final = (
     psycopg.errors.QueryCanceled,
     psycopg.errors.InternalError_,
 )
+# The last: it isn't the primary any more.
+_AWAY: Final = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 _CUT: Final = "SELECT pg_terminate_backend(pid, 200) FROM pg_stat_activity WHERE usename = ANY(%s)"
 # A session that is being let in has a transaction before it is listed.
 _BEGINNING: Final = """
@@ -81,7 +83,7 @@ def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bo
     StoreError or LoginRefusedError; ends in seconds. It writes nothing where all is well.
     """
     with _connected(admin) as connection:
-        own = verified(address(admin.address, login), admin.authority)
+        own = _here(connection, completed(address(admin.address, login), admin.authority))
         roles = _make(connection, identity, login)
         why = _refusal(own)
         if why and login.user in roles:
@@ -253,6 +255,12 @@ def _tell_kept(login: str, why: str) -> None:
     LOG.warning("login is shut and can't be dropped", extra={"data": {"role": login, "why": why}})
 
 
+def _here(connection: psycopg.Connection[Any], dsn: str) -> str:
+    """The address for this very server: of several hosts the others needn't know of a login yet."""
+    server = connection.info
+    return str(conninfo.make_conninfo(dsn, host=server.host, hostaddr=server.hostaddr, port=str(server.port)))
+
+
 def _refusal(dsn: str) -> str:
     """Why a login isn't let in; empty where it is."""
     try:
@@ -268,11 +276,11 @@ def _refusal(dsn: str) -> str:
 @contextmanager
 def _connected(admin: StoreAdmin) -> Iterator[psycopg.Connection[Any]]:
     try:
-        dsn = verified(admin.address, admin.authority)
+        dsn = completed(admin.address, admin.authority)
         connection = psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS, autocommit=True)
         with connection, bounded(connection, SILENCE_SECONDS):
             yield connection
     except (psycopg.Error, ValueError) as error:
-        away = isinstance(error, psycopg.OperationalError) and not refusal(error)
+        away = isinstance(error, _AWAY) and not refusal(error)
         kind = StoreError if away else LoginRefusedError
         raise kind("postgres", described(error)) from error

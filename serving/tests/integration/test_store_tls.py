@@ -113,3 +113,13 @@ def test_an_address_that_says_how_it_is_verified_is_left_as_it_is(own: Certifica
     assert address_of(said) == "host=h sslrootcert=system"
     said = mounted(tmp_path, POSTGRES_DSN, "host=h sslmode=verify-ca", own.authority)
     assert "sslmode=verify-ca" in address_of(said) and "sslrootcert=" in address_of(said)
+
+
+def test_of_several_hosts_the_one_that_takes_writes_is_asked_for() -> None:
+    """Unless the address says which one; hosts and ports that don't match are no address, and the error quotes neither."""
+    several = "postgresql://u:secret@a,b:6432/ledger"
+    assert "target_session_attrs=read-write" in address_of(StoreAddress(several))
+    assert address_of(StoreAddress(f"{several}?target_session_attrs=any")).endswith("=any")
+    assert address_of(StoreAddress("host=one")) == "host=one"
+    with pytest.raises(StoreError, match="can't be read"):
+        address_of(StoreAddress("host=a,b,c port=1,2"))

@@ -79,18 +79,36 @@ class Server:
             extra_groups=None if user is None else [],
         )
 
-    def format(self) -> None:
+    def _run(self, program: str, *arguments: str) -> None:
+        binaries = program_folder()
+        assert binaries is not None
+        process = self._start(str(binaries / program), *arguments, output=subprocess.PIPE)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{program} failed: {output.decode()}")
+
+    def _own_folder(self) -> str | None:
         user = server_user()
         if user is not None:
             shutil.chown(self.folder, user)
-        binaries = program_folder()
-        assert binaries is not None
-        process = self._start(
-            str(binaries / "initdb"), f"--pgdata={self.folder}/data", *_INITDB, output=subprocess.PIPE
-        )
-        output, _ = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"initdb failed: {output.decode()}")
+        return user
+
+    def copy(self, primary: Server) -> None:
+        """The data of a primary that runs, whose standby this server then is until it is promoted."""
+        self._own_folder()
+        source = ("--host=127.0.0.1", f"--port={primary.port}", "--username=fraud")
+        self._run(
+            "pg_basebackup", f"--pgdata={self.folder}/data", *source,
+            "--write-recovery-conf", "--checkpoint=fast", "--no-sync",
+        )  # fmt: skip
+
+    def promote(self) -> None:
+        """Makes a standby the primary."""
+        self._run("pg_ctl", "promote", "--wait", "-D", f"{self.folder}/data")
+
+    def format(self) -> None:
+        user = self._own_folder()
+        self._run("initdb", f"--pgdata={self.folder}/data", *_INITDB)
         if self.passwords:
             rules = "host all fraud 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
             self._rules(rules)
@@ -135,13 +153,33 @@ class Server:
             probe.settimeout(0.5)
             if probe.connect_ex(("127.0.0.1", self.port)):
                 return False
-        return "ready to accept connections" in self.log.read_text().rsplit("starting PostgreSQL", 1)[-1]
+        said = self.log.read_text().rsplit("starting PostgreSQL", 1)[-1]
+        return "ready to accept connections" in said or "ready to accept read-only connections" in said
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT is PostgreSQL's fast shutdown; SIGQUIT its crash."""
         if self.process is not None:
             end(self.process, how, 20)
         self.process = None
+
+
+def either(*servers: Server) -> str:
+    """The address of several servers, of which one takes writes."""
+    return f"postgresql://fraud@{','.join(f'127.0.0.1:{one.port}' for one in servers)}/postgres"
+
+
+@contextmanager
+def standby(primary: Server) -> Iterator[Server]:
+    """A fresh standby of that primary for the block."""
+    folder = Path(tempfile.mkdtemp(prefix="fraud-postgres-"))
+    running = Server(folder)
+    try:
+        running.copy(primary)
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
