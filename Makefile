@@ -70,7 +70,7 @@ test-locks: envs programs ## Logins under attack, Ray's token on a real head, Ka
 	@PYTHON="$(PYTHON)" tests/run locks
 
 .PHONY: test-network
-test-network: env-operator ## Who reaches whom on the cluster of a demo that runs, tried from Pods in everybody's place (a minute)
+test-network: env-operator ## Who reaches whom and may what on the cluster of a demo that runs, from Pods in everybody's place (some minutes)
 	@PYTHON="$(PYTHON)" FRAUD_REQUIRE=all tests/run network
 
 .PHONY: test-rotation

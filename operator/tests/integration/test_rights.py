@@ -25,6 +25,7 @@ from fraud_testing.api_server import OPERATOR, USER, Server
 from fraud_testing.healthy import make_detector
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import OperatorProcess, find, install, render
+from fraud_testing.rights import FLINK, READ, WRITE, Rights
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,15 +38,6 @@ WIDE_ROLES = {
     "fraud-platform-operator-finalizer",
 }
 CLUSTER_SCOPED = ("Cluster", "CustomResourceDefinition", "Namespace")
-READ, WRITE = {"get", "list", "watch"}, {"create", "patch", "delete"}
-# By account, all that it may do: resource with its group, verbs, and the only names where there are such.
-Rights = dict[str, tuple[set[str], tuple[str, ...]]]
-FLINK: Rights = {
-    "pods": (READ | WRITE | {"update"}, ()),
-    "configmaps": (READ | WRITE | {"update"}, ()),
-    "deployments.apps": (READ | {"update", "patch", "delete"}, ()),
-    "deployments/finalizers.apps": ({"update"}, ()),
-}
 OPERATOR_ITSELF: Rights = {
     "frauddetectors.fraudplatform.dev": (READ | {"patch"}, ()),
     "frauddetectors/status.fraudplatform.dev": ({"patch"}, ()),
