@@ -6,8 +6,10 @@ over. When the older one is past use the stamp doesn't say: a Secret may get its
 
 from __future__ import annotations
 
+import atexit
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,8 +42,16 @@ class StoreAdmin:
 
 
 @cache
+def _folder() -> str:
+    """For as long as the process runs."""
+    folder = tempfile.mkdtemp(prefix="authorities-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
 def _file(text: str) -> str:
-    with tempfile.NamedTemporaryFile("w", prefix="authority-", suffix=".pem", delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", dir=_folder(), suffix=".pem", delete=False) as file:
         file.write(text)
     return file.name
 
