@@ -12,7 +12,7 @@ from typing import Final
 
 from fraud_contracts import names, object_store
 from fraud_contracts.clients import ClientAccess
-from fraud_contracts.config import CA_CERT, POSTGRES_DSN, REDIS_URL, SECRET_KEYS, STORE_KEYS, ca_cert
+from fraud_contracts.config import CA_CERT, POSTGRES_DSN, REDIS_URL, SECRET_KEYS, ca_cert
 from fraud_contracts.detector import Component
 from fraud_contracts.detector_clients import Scope
 from fraud_operator.desired import reach
@@ -26,6 +26,7 @@ from fraud_process.kafka import AUTHORITY, PASSWORD
 from fraud_testing import deeds_in_pod as deed
 from fraud_testing.rights import rights_of
 
+MLFLOW: Final = "MLFLOW_"
 MLFLOW_URI: Final = "MLFLOW_TRACKING_URI"
 MLFLOW_LOGIN: Final = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 # Of a run's own Secret, which KubeRay makes.
@@ -130,12 +131,12 @@ def expected_items(component: Component, detector: Detector, kafka_users: bool) 
     own = {REDIS_URL: stores.redis, POSTGRES_DSN: stores.postgres}
     items = {f"{names.keys(name)}/{key}" for key in held.secrets if key in SECRET_KEYS}
     for key in held.secrets:
-        if key in STORE_KEYS:
+        if key in own:
             store = own[key]
             secret = names.stores(name) if store is None else store.secret_ref.name
             items |= {f"{secret}/{key}", f"{secret}/{ca_cert(key) if store is None else CA_CERT}"}
-    if MLFLOW_URI in held.secrets and stores.mlflow is None:
-        items.add(f"{names.stores(name)}/{MLFLOW_URI}")
+    if stores.mlflow is None:
+        items |= {f"{names.stores(name)}/{key}" for key in held.secrets if key.startswith(MLFLOW)}
     if held.clients:
         items.add(f"{names.clients(name)}/*")
     if held.storage and detector.storage_secret is not None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 import redis
@@ -23,7 +24,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts import object_store
-from fraud_contracts.config import KAFKA_LOGIN_PATH, POSTGRES_DSN, REDIS_URL
+from fraud_contracts.config import KAFKA_LOGIN_PATH, POSTGRES_DSN, REDIS_URL, STORES_ENV, STORES_PATH
 from fraud_contracts.names import Identity
 from fraud_process.kafka import USERNAME, KafkaAccess
 from fraud_process.postgres import verified
@@ -191,12 +192,20 @@ def postgres_deeds(order: Order) -> set[str]:
 
 
 def _mlflow_login() -> dict[str, str]:
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    user, password = (os.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD"))
+    """The header of the login in the mounted address, in files beside it, or in variables; none where there is no login."""
+    folder = Path(os.environ.get(STORES_ENV, STORES_PATH))
+
+    def held(name: str) -> str:
+        file = folder / f"MLFLOW_TRACKING_{name}"
+        return file.read_text().strip() if file.exists() else os.environ.get(file.name, "")
+
+    address, token = urlsplit(held("URI")), held("TOKEN")
+    user, password = address.username or held("USERNAME"), address.password or held("PASSWORD")
     if token:
         return {"Authorization": f"Bearer {token}"}
     if user and password:
-        return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+        encoded = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        return {"Authorization": f"Basic {encoded}"}
     return {}
 
 

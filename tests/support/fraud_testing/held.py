@@ -16,6 +16,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutState
+from fraud_testing.rollout_states import package
 
 # Variables that say where the stores are which a login in another variable is for.
 _ADDRESSES: Final = ("AWS_", "MLFLOW_")
@@ -26,6 +27,7 @@ _TEMPLATES: Final = {
     "StatefulSet": ("template",),
     "FlinkDeployment": ("podTemplate",),
     "RayJob": ("rayClusterSpec", "headGroupSpec", "template"),
+    "InferenceService": (),
 }
 
 
@@ -108,25 +110,23 @@ def _optional(part: Json) -> Json:
 
 
 def built_pods(detector: Detector, storage_container: Json) -> dict[Component, Json]:
-    """The spec of a Pod of each component as the operator makes it; of the predictor what KServe adds, which is its ``storage_container``."""
-    release = make_release(detector, RolloutState(), None, detector.spec.policy)
+    """The spec of a Pod of each component as the operator makes it; KServe adds the predictor's ``storage_container``."""
+    state = RolloutState(stable=package("1"))
+    release = make_release(detector, state, None, detector.spec.policy)
     pods = {}
-    for child in build_children(detector, Wanted(release, RolloutState(), "probe")):
-        path = _TEMPLATES.get(child.kind)
-        if path is None:
-            continue
-        template = child.body["spec"]
-        for part in path:
-            template = template[part]
-        spec = dict(template["spec"])
-        if child.kind == "FlinkDeployment":
-            spec["serviceAccountName"] = child.body["spec"]["serviceAccount"]
-        label = child.body["metadata"]["labels"][names.COMPONENT_LABEL]
-        pods[next(one for one in Component if COMPONENTS[one].label == label)] = spec
-    account = names.service_account(detector.name, COMPONENTS[Component.PREDICTOR].account)
-    pods[Component.PREDICTOR] = {
-        "serviceAccountName": account,
-        "automountServiceAccountToken": False,
-        "containers": [storage_container],
-    }
+    for child in build_children(detector, Wanted(release, state, "probe")):
+        if child.kind in _TEMPLATES:
+            label = child.body["metadata"]["labels"][names.COMPONENT_LABEL]
+            component = next(one for one in Component if COMPONENTS[one].label == label)
+            pods[component] = _pod(child.kind, child.body["spec"], storage_container)
     return pods
+
+
+def _pod(kind: str, spec: Json, storage_container: Json) -> Json:
+    template = spec
+    for part in _TEMPLATES[kind]:
+        template = template[part]
+    if kind == "InferenceService":
+        return {**spec["predictor"], "containers": [storage_container]}
+    account = {"serviceAccountName": spec["serviceAccount"]} if kind == "FlinkDeployment" else {}
+    return {**template["spec"], **account}

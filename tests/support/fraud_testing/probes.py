@@ -154,7 +154,8 @@ def live_targets(pods: list[dict[str, Any]], detector: str) -> list[Target]:
     for pod in pods:
         meta = pod["metadata"]
         party = _party(meta, detector)
-        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
+        conditions = pod["status"].get("conditions") or []
+        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
         if party is None or LABEL in meta["labels"] or meta.get("deletionTimestamp") or not ready:
             continue
         declared = {

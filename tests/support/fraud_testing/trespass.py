@@ -27,6 +27,7 @@ from fraud_operator.settings import Platform
 from fraud_testing import deeds_in_pod, probes
 from fraud_testing.deeds import (
     CALLS,
+    MLFLOW,
     MLFLOW_LOGIN,
     Setting,
     countable_items,
@@ -149,6 +150,7 @@ def _tenant(kube: Kubectl, body: Json) -> Tenant:
     predictors = kube.get(*here, "inferenceservices", "-l", f"{names.DETECTOR_LABEL}={detector.name}")
     users = {user["metadata"]["name"]: user for user in _users(kube, detector)}
     locked = _users_of(detector, users)
+    mlflow_locked = _has_login(kube, detector, pods[Component.TRAINING])
     return Tenant(
         detector,
         pods,
@@ -156,10 +158,11 @@ def _tenant(kube: Kubectl, body: Json) -> Tenant:
             detector,
             locked,
             kafka_open=detector.managed_kafka and not locked,
-            mlflow_locked=_has_login(kube, detector, pods[Component.TRAINING]),
+            mlflow_locked=mlflow_locked,
             objects=bool(credentials) and detector.storage_reference is None,
             flink=bool(_flink(kube, detector)),
-            model=bool(predictors.get("items")),
+            # Whoever makes logins makes the model that they are for.
+            model=mlflow_locked or bool(predictors.get("items")),
         ),
     )
 
@@ -193,10 +196,11 @@ def _topics(detector: Detector) -> list[str]:
 
 
 def _has_login(kube: Kubectl, detector: Detector, training: Json) -> bool:
-    """Whether training holds a login of MLflow's."""
+    """Whether training holds a login of MLflow's: in the address, or beside it."""
     for item in secret_items(training):
         secret, _, key = item.rpartition("/")
-        if key in MLFLOW_LOGIN and key in _secret(kube, detector.namespace, secret):
+        value = _secret(kube, detector.namespace, secret).get(key, "") if key.startswith(MLFLOW) else ""
+        if "@" in value or (value and key in MLFLOW_LOGIN):
             return True
     return False
 
