@@ -27,7 +27,7 @@ from fraud_contracts import object_store
 from fraud_contracts.config import KAFKA_LOGIN_PATH, POSTGRES_DSN, REDIS_URL, STORES_ENV, STORES_PATH
 from fraud_contracts.names import Identity
 from fraud_process.kafka import USERNAME, KafkaAccess
-from fraud_process.postgres import verified
+from fraud_process.postgres import completed
 from fraud_process.redis_store import connected
 from fraud_process.store_address import StoreAddress, store_address
 
@@ -153,7 +153,7 @@ def postgres_deeds(order: Order) -> set[str]:
     address = _held(POSTGRES_DSN)
     if address is None:
         return deeds
-    dsn = verified(address.read(), address.authority)
+    dsn = completed(address.read(), address.authority)
 
     def run(statement: str) -> list[Any]:
         """Undone at once."""

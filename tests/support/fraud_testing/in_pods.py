@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# The serial number of the certificate that a server shows, once it is verified. Host, port, store, the authority's file.
+# The serial number of the certificate that a server shows, once it is completed. Host, port, store, the authority's file.
 CERTIFICATE: Final = """
 import socket, ssl, struct, sys
 host, port, store, authority = sys.argv[1:]
@@ -22,7 +22,7 @@ with ssl.create_default_context(cafile=authority).wrap_socket(plain, server_host
 STORE: Final = """
 import sys
 import psycopg, redis
-from fraud_process.postgres import refusal, verified
+from fraud_process.postgres import completed, refusal
 from fraud_process.redis_store import connected
 from fraud_process.store_address import store_address
 key, address = sys.argv[1], sys.stdin.read()
@@ -31,7 +31,7 @@ try:
     if key == "REDIS_URL":
         connected(address, authority, 5).ping()
     else:
-        psycopg.connect(verified(address, authority), connect_timeout=5).close()
+        psycopg.connect(completed(address, authority), connect_timeout=5).close()
     print("in")
 except redis.AuthenticationError:
     print("refused")

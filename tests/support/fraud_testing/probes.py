@@ -140,9 +140,8 @@ def targets(kube: Kubectl, identity: Identity, addresses: Mapping[Probe, str]) -
         every.append(Target(store.value, _service(kube, PLATFORM, f"{PLATFORM}-{store.value}"), port, store))
     brokers = kube.get("-n", identity.namespace, "service", f"{names.kafka(identity.name)}-kafka-bootstrap")
     if brokers:
-        own_port = int(names.kafka_bootstrap(identity.name, identity.namespace).rpartition(":")[2])
         host = brokers["spec"]["clusterIP"]
-        every.append(Target("kafka", host, own_port, Outside.KAFKA, detector=str(identity)))
+        every.append(Target("kafka", host, names.KAFKA_PORT, Outside.KAFKA, detector=str(identity)))
     every.append(Target("API server", _service(kube, "default", "kubernetes"), 443, Outside.API_SERVER))
     every.append(Target("DNS", _service(kube, "kube-system", "kube-dns"), reach.DNS_PORT, Outside.DNS))
     return every
