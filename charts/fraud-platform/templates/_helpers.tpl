@@ -79,6 +79,7 @@ spec:
 {{- $keys := list }}
 {{- if .Values.trial.redis.enabled }}{{ $keys = append $keys "REDIS_PASSWORD" }}{{ end }}
 {{- if .Values.trial.postgres.enabled }}{{ $keys = append $keys "POSTGRES_PASSWORD" }}{{ end }}
+{{- if .Values.trial.mlflow.enabled }}{{ $keys = concat $keys (list "MLFLOW_PASSWORD" "MLFLOW_SESSION_KEY") }}{{ end }}
 {{- if include "platform.trialBucket" . }}{{ $keys = append $keys "OBJECTS_PASSWORD" }}{{ end }}
 {{- join ", " $keys }}
 {{- end }}
@@ -137,7 +138,14 @@ spec:
 - name: POSTGRES_CA_CERT
   valueFrom: {secretKeyRef: {name: {{ $own }}, key: CA_CERT}}
 {{- end }}
-- {name: MLFLOW_TRACKING_URI, value: {{ include "platform.mlflowUri" . | quote }}}
+{{- if .Values.stores.mlflowTrackingUri }}
+- name: MLFLOW_TRACKING_URI
+  valueFrom: {secretKeyRef: {name: {{ $own }}, key: MLFLOW_TRACKING_URI}}
+{{- else if .Values.trial.mlflow.enabled }}
+- name: MLFLOW_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ $own }}, key: MLFLOW_PASSWORD}}
+- {name: MLFLOW_TRACKING_URI, value: "http://fraud:$(MLFLOW_PASSWORD)@{{ .Release.Name }}-mlflow.{{ .Release.Namespace }}.svc:5000"}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -145,7 +153,7 @@ spec:
 than the password, it could be guessed. */}}
 {{- define "platform.storeHosts" -}}
 {{- $url := "^[a-z+]+://(?:[^/?#@]*@)?((?:[^/?#@:,]+(?::[0-9]+)?,?)+)(?:[/?#][^@]*)?$" }}
-{{- range list .Values.stores.redisUrl .Values.stores.postgresDsn }}
+{{- range list .Values.stores.redisUrl .Values.stores.postgresDsn .Values.stores.mlflowTrackingUri }}
 {{- if and . (regexMatch $url .) }}{{ regexReplaceAll $url . "${1}" }}{{ end }};
 {{- end }}
 {{- end }}
@@ -271,14 +279,6 @@ AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
 {{- if $left }}
 {{- fail (printf "\n\noperator.watchNamespaces: nobody would look after these detectors, nor let them be deleted: %s. Name their namespaces, too, or delete them first\n" (join ", " $left)) }}
 {{- end }}
-{{- end }}
-
-{{- define "platform.mlflowUri" -}}
-{{- if .Values.stores.mlflowTrackingUri -}}
-{{- .Values.stores.mlflowTrackingUri -}}
-{{- else if .Values.trial.mlflow.enabled -}}
-{{- printf "http://%s-mlflow.%s.svc:5000" .Release.Name .Release.Namespace -}}
-{{- end -}}
 {{- end }}
 
 {{- define "platform.prometheusUrl" -}}

@@ -32,7 +32,12 @@ SECRET_KEYS: Final = ("TOKEN_KEY", "DEAD_LETTER_KEY")
 # The stores' addresses with their logins: files in a folder, each by its key's name, since they change while a process runs.
 REDIS_URL: Final = "REDIS_URL"
 POSTGRES_DSN: Final = "POSTGRES_DSN"
-STORE_KEYS: Final = (REDIS_URL, POSTGRES_DSN)
+MLFLOW_TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
+# The same server, with a login that may read the detector's model and no more.
+MLFLOW_READER_URI: Final = "MLFLOW_READER_URI"
+STORE_KEYS: Final = (REDIS_URL, POSTGRES_DSN, MLFLOW_TRACKING_URI, MLFLOW_READER_URI)
+# What MLflow's client logs in with, each as a variable; in the Secret of a detector's own MLflow, and in Pods as files of these names.
+MLFLOW_LOGIN: Final = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 STORES_ENV: Final = "FRAUD_STORES"
 STORES_PATH: Final = "/etc/fraud/stores"
 # In a store's Secret: the certificate of the authority by which the server's own is verified, where it is none that everybody knows.

@@ -116,6 +116,15 @@ def read_manifest(data: bytes, digest: str | None = None) -> dict[str, Any]:
     return manifest
 
 
+def listed(manifest: dict[str, Any]) -> dict[str, str]:
+    """The files of a package with their digests; PackageError where one would lie outside of its folder."""
+    files: dict[str, str] = manifest["files"]
+    for name in files:
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise PackageError(f"the manifest names a file outside the package: {name}")
+    return files
+
+
 def check_listed(manifest: dict[str, Any], name: str, data: bytes) -> None:
     """PackageError where ``data`` is not what the manifest says of the file ``name``."""
     if manifest["files"].get(name) != hashlib.sha256(data).hexdigest():
@@ -128,10 +137,8 @@ def verify(folder: Path, digest: str | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise PackageError(f"the package has no {MANIFEST}")
     manifest = read_manifest(path.read_bytes(), digest)
-    for name, expected in manifest["files"].items():
+    for name, expected in listed(manifest).items():
         file = folder / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise PackageError(f"the manifest names a file outside the package: {name}")
         if not file.is_file():
             raise PackageError(f"the package lacks {name}")
         if file_digest(file) != expected:

@@ -135,6 +135,16 @@ class Identity:
         return f"{self}.training"
 
     @property
+    def mlflow_writers(self) -> str:
+        """What the name of each MLflow user begins with that its training registers as; a stamp follows."""
+        return f"{self}_training_"
+
+    @property
+    def mlflow_readers(self) -> str:
+        """What the name of each MLflow user begins with that its predictors fetch models as; a stamp follows."""
+        return f"{self}_reader_"
+
+    @property
     def database_schema(self) -> str:
         """PostgreSQL schema: lower case, no dot or dash, at most 63 bytes; a hash keeps two identities apart."""
         plain = f"fraud_{self.namespace}_{self.name}".replace("-", "_")

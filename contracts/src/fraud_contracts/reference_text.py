@@ -219,7 +219,7 @@ REASONS: Final = {
     "KeysMissing": "The detector's own Secret is gone, and stored tokens need its key.",
     "LagUnknown": "Kafka doesn't say yet how far the stream is.",
     "LoggedIn": "The detector has its own logins to the platform's stores.",
-    "LoginRefused": "A Kafka of your own refuses the login, or a store of the platform's makes none for the detector; the message says which, why, and what to do.",
+    "LoginRefused": "A Kafka or an MLflow of your own refuses the login, or a store of the platform's makes none for the detector; the message says which, why, and what to do.",
     "MechanismRefused": "Your Kafka's listener has another SASL mechanism.",
     "MechanismUnknown": "The Secret of your Kafka names a SASL mechanism that isn't supported; the message has those that are.",
     "ModelLost": "The live version's predictor has no replica; policy.fallback.onModelLoss answers.",

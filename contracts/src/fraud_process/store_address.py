@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from fraud_contracts.config import STORES_ENV, STORES_PATH, ca_cert
 from fraud_contracts.errors import StoreError
@@ -33,6 +34,18 @@ def silence(error: Exception) -> str:
     return next(
         (why for words, why in _SILENCES if any(word in text for word in words)), "no server answered"
     )
+
+
+def split_login(url: str) -> tuple[str, str, str]:
+    """A URL without its login, with the user and the password, which are empty where it has none. It never raises."""
+    try:
+        parts = urlsplit(url)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    except ValueError:
+        # Whoever uses the rest as an address is told so; of the login nothing may be left in it.
+        scheme, mark, rest = url.partition("://")
+        return f"{scheme}{mark}{rest.rpartition('@')[2]}", "", ""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), user, password
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from fraud_contracts.config import POSTGRES_DSN, REDIS_URL, STORES_ENV
 from fraud_contracts.errors import StoreError
-from fraud_process.store_address import store_address
+from fraud_process.store_address import split_login, store_address
 
 
 def test_a_mounted_address_is_read_anew_each_time(tmp_path: Path) -> None:
@@ -36,3 +36,17 @@ def test_by_hand_a_variable_is_enough(tmp_path: Path) -> None:
     assert store_address(REDIS_URL, environ).read() == "redis://variable"
     with pytest.raises(KeyError, match=POSTGRES_DSN):
         store_address(POSTGRES_DSN, environ)
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("http://h:5000/ml", ("http://h:5000/ml", "", "")),
+        ("https://u:p%40ss@h/ml?q=1", ("https://h/ml?q=1", "u", "p@ss")),
+        ("http://u:secret@[h", ("http://[h", "", "")),
+        ("no url", ("no url", "", "")),
+    ],
+)
+def test_a_url_is_parted_from_its_login(url: str, parts: tuple[str, str, str]) -> None:
+    """What is left of the address may be shown; a text that is no URL keeps no login either."""
+    assert split_login(url) == parts

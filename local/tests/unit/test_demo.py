@@ -264,7 +264,12 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
     """Whatever image the decision service has, the Pod imports the search for leaks from a ConfigMap."""
     service = {"spec": {"template": {"spec": {"containers": [{"image": "registry/serving:1"}]}}}}
 
-    passwords = {"REDIS_PASSWORD": "cg==", "POSTGRES_PASSWORD": "cA==", "CA_CERT": "Yw=="}
+    passwords = {
+        "REDIS_PASSWORD": "cg==",
+        "POSTGRES_PASSWORD": "cA==",
+        "MLFLOW_PASSWORD": "bQ==",
+        "CA_CERT": "Yw==",
+    }
 
     class Cluster:
         def get(self, *words: str) -> dict[str, Any]:

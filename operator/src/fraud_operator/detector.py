@@ -30,6 +30,7 @@ from fraud_contracts.rule_names import RuleError
 from fraud_operator import storage, training
 from fraud_operator.objects import to_ms
 from fraud_operator.settings import Platform
+from fraud_process.store_address import split_login
 
 # (namespace, name): what the operator's queue and memory are keyed by.
 DetectorKey = tuple[str, str]
@@ -159,9 +160,10 @@ class Detector:
 
     @property
     def mlflow_uri(self) -> str:
+        """Without a login."""
         if self.spec.stores.mlflow is not None:
             return self.spec.stores.mlflow.uri
-        return self.platform.stores.mlflow_tracking_uri
+        return split_login(self.platform.stores.mlflow_tracking_uri)[0]
 
     @property
     def decision_url(self) -> str:

@@ -38,7 +38,8 @@ from fraud_operator.kube import Kube
 from fraud_operator.lags import Warming
 from fraud_operator.objects import Json, to_ms
 from fraud_operator.ownership import snapshot, wrote
-from fraud_operator.registry import ModelNotFoundError, Registry, Version
+from fraud_operator.registry import ModelNotFoundError, Registry, RegistryLoginError, Version
+from fraud_operator.registry_login import registry_login
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutState
 from fraud_operator.store_logins import StoreLogins
@@ -155,34 +156,15 @@ class Observer:
         return self._gates.measure(detector, state)
 
     def registry(self, detector: Detector) -> Registry:
-        """One for each server and Secret, by name; a session keeps its connection and what it has checked.
-
-        A changed Secret is read after a restart.
-        """
+        """One for each server and Secret, by name; a session keeps its connection and what it has checked. Another login, another one."""
         ref = detector.spec.stores.mlflow
         secret = ref.secret_ref.name if ref is not None and ref.secret_ref is not None else ""
         key = (detector.mlflow_uri, f"{detector.namespace}/{secret}" if secret else "")
-        if key not in self._registries:
-            registry = Registry(detector.mlflow_uri)
-            if secret:
-                self._log_in(registry, detector.namespace, secret)
-            self._registries[key] = registry
+        body = self.kube.get(SECRET, detector.namespace, secret) if secret else None
+        login = registry_login(detector, decoded((body or {}).get("data") or {}))
+        if key not in self._registries or self._registries[key].login != login:
+            self._registries[key] = Registry(detector.mlflow_uri, login=login)
         return self._registries[key]
-
-    def _log_in(self, registry: Registry, namespace: str, secret: str) -> None:
-        body = self.kube.live.get(SECRET, namespace, secret)
-        if body is None:
-            raise StoreError(
-                "mlflow", f"spec.stores.mlflow.secretRef: there is no Secret {secret} in {namespace}"
-            )
-        data = decoded(body.get("data") or {})
-        if "MLFLOW_TRACKING_TOKEN" in data:
-            registry.session.headers["Authorization"] = f"Bearer {data['MLFLOW_TRACKING_TOKEN']}"
-        elif "MLFLOW_TRACKING_USERNAME" in data:
-            registry.session.auth = (
-                data["MLFLOW_TRACKING_USERNAME"],
-                data.get("MLFLOW_TRACKING_PASSWORD", ""),
-            )
 
     def _models(self, detector: Detector, facts: Facts) -> Models:
         model = detector.spec.model
@@ -200,6 +182,8 @@ class Observer:
             if wanted is None:
                 return Models(None, _no_version_yet(detector, name), champion, trained, failure)
             version = registry.version(name, wanted)
+        except RegistryLoginError as error:
+            return Models(problem=("LoginRefused", f"{error.message}. What is live goes on unchanged"))
         except StoreError as error:
             return Models(problem=("RegistryUnavailable", f"{error}. What is live goes on unchanged"))
         except (ModelNotFoundError, PackageError) as error:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
 
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
 from fraud_contracts.store_rights import redis_rules
-from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, others
+from fraud_operator.store_login import LoginRefusedError, StoreAdmin, StoreLogin, is_login, others, with_login
 from fraud_process.redis_store import connected
 from fraud_process.store_address import silence
 
@@ -26,23 +26,11 @@ _LOGIN: Final = ("username", "password")
 _NO_FILE: Final = "not configured to use an ACL file"
 
 
-def read(address: str) -> StoreLogin | None:
-    """The login in an address; None where there is none, or no address."""
-    try:
-        parts = urlsplit(address)
-        user, password = parts.username, parts.password
-    except ValueError:
-        return None
-    return StoreLogin(unquote(user), unquote(password)) if user and password else None
-
-
 def address(admin: str, login: StoreLogin) -> str:
     """The admin's address with another login, also in place of one in its query."""
     parts = urlsplit(admin)
-    host = parts.netloc.rpartition("@")[2]
-    own = f"{quote(login.user, safe='')}:{quote(login.password, safe='')}"
     settings = [one for one in parts.query.split("&") if unquote(one.partition("=")[0]) not in _LOGIN]
-    return parts._replace(netloc=f"{own}@{host}", query="&".join(settings)).geturl()
+    return with_login(parts._replace(query="&".join(settings)).geturl(), login)
 
 
 def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bool) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import SECRET, STORAGE_CLASS
+from fraud_contracts.config import MLFLOW_LOGIN
 from fraud_operator import readiness
 from fraud_operator.addresses import secret_addresses
 from fraud_operator.desired.documents import DOCKER_CONFIG
@@ -54,8 +55,8 @@ def secret_references(detector: Detector) -> list[SecretReference]:
             path = f"spec.stores.{store}.secretRef"
             references.append(SecretReference(path, reference.secret_ref.name, ((key,),)))
     if stores.mlflow is not None and stores.mlflow.secret_ref is not None:
-        login = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-        choices = (("MLFLOW_TRACKING_TOKEN",), login)
+        username, password, token = MLFLOW_LOGIN
+        choices = ((token,), (username, password))
         references.append(
             SecretReference("spec.stores.mlflow.secretRef", stores.mlflow.secret_ref.name, choices)
         )

@@ -24,6 +24,7 @@ from fraud_contracts.model_package import (
 from fraud_contracts.model_version import CHAMPION, VersionTags
 from fraud_contracts.release import ModelPackage
 from fraud_contracts.training_end import REVISION_TAG, TrainingFailure
+from fraud_operator.registry_login import RegistryLogin
 
 TIMEOUT: Final = (3.0, 10.0)
 # A server that gave no answer is left alone for so long: else each detector's pass would wait for it in its turn.
@@ -38,6 +39,14 @@ class ModelNotFoundError(FraudError):
     def __init__(self, name: str, wanted: str) -> None:
         super().__init__(f"the registry has no model {name!r} {wanted}")
         self.name, self.wanted = name, wanted
+
+
+class RegistryLoginError(StoreError):
+    """MLflow answers, and not to this login: 401 where it doesn't know it, 403 where it may not do what was asked."""
+
+    def __init__(self, uri: str, login: RegistryLogin, status: int) -> None:
+        super().__init__("mlflow", f"{login.place}: {uri} refuses the login (HTTP {status}): {login.remedy}")
+        self.uri, self.login, self.status = uri, login, status
 
 
 @dataclass(frozen=True)
@@ -78,9 +87,13 @@ class Registry:
     uri: str
     session: requests.Session = field(default_factory=_session)
     clock: Callable[[], float] = time.monotonic
+    login: RegistryLogin = field(default_factory=RegistryLogin)
     _checked: dict[tuple[str, str], Version] = field(default_factory=dict)
     # Until when it is left alone, and why.
     _silent: tuple[float, str] = (0.0, "")
+
+    def __post_init__(self) -> None:
+        self.login.use(self.session)
 
     def _ask(self, method: str, endpoint: str, **content: Any) -> requests.Response:
         until, why = self._silent
@@ -97,6 +110,9 @@ class Registry:
         if answer.is_redirect:
             remedy = "redirects aren't followed: name the address that it sends to as the registry's"
             raise StoreError("mlflow", f"HTTP {answer.status_code} from {endpoint}: {remedy}")
+        # Who came without a login and gets 403 may be at fault in something else, such as the server's name.
+        if answer.status_code == 401 or (answer.status_code == 403 and self.login.known):
+            raise RegistryLoginError(self.uri, self.login, answer.status_code)
         if answer.status_code >= 500:
             raise StoreError("mlflow", f"HTTP {answer.status_code} from {endpoint}")
         return answer

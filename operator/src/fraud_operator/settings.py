@@ -13,7 +13,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from fraud_contracts import object_store
-from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
+from fraud_contracts.config import MLFLOW_TRACKING_URI, POSTGRES_DSN, REDIS_URL
+from fraud_operator.store_login import login_in
 
 PLATFORM_ENV: Final = "FRAUD_PLATFORM"
 PLATFORM_PATH: Final = "/etc/fraud/platform/platform.json"
@@ -82,7 +83,7 @@ class NetworkSettings(_Part):
 class StoreAddresses(_Part):
     """Defaults for detectors whose ``spec.stores`` leaves one out; empty where the platform has none.
 
-    The first two log in as who makes the detectors' logins. ``redis_ca`` and ``postgres_ca`` are certificates of authorities (PEM);
+    They log in as who makes the detectors' logins, MLflow's where there is a login in it. ``redis_ca`` and ``postgres_ca`` are certificates of authorities (PEM);
     empty where everybody knows who certified the server, or where it has no TLS.
     """
 
@@ -91,6 +92,11 @@ class StoreAddresses(_Part):
     postgres_dsn: str = ""
     postgres_ca: str = ""
     mlflow_tracking_uri: str = ""
+
+    @property
+    def mlflow_admin(self) -> str:
+        """MLflow's address where there is a login in it, which makes the detectors'; empty where it asks for none."""
+        return self.mlflow_tracking_uri if login_in(self.mlflow_tracking_uri) else ""
 
 
 class TrialServers(_Part):
@@ -152,7 +158,7 @@ def load_platform(environ: Mapping[str, str] | None = None) -> Platform:
         redis_ca=env.get("REDIS_CA_CERT", ""),
         postgres_dsn=env.get(POSTGRES_DSN, ""),
         postgres_ca=env.get("POSTGRES_CA_CERT", ""),
-        mlflow_tracking_uri=env.get("MLFLOW_TRACKING_URI", ""),
+        mlflow_tracking_uri=env.get(MLFLOW_TRACKING_URI, ""),
     )
     given = {key: env.get(STORAGE_PREFIX + key, "") for key in object_store.KEYS}
     credentials = {key: value for key, value in given.items() if value}

@@ -15,8 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
+from urllib.parse import quote, urlsplit
 
 from fraud_contracts.errors import StoreError
+from fraud_process.store_address import split_login
 
 _STAMP: Final = re.compile("[0-9a-f]{8}")
 # How long an earlier login stays good once the Secret has its successor: the kubelet renews a Pod's files about once a minute, and
@@ -60,6 +62,19 @@ def _file(text: str) -> str:
 class StoreLogin:
     user: str
     password: str
+
+
+def login_in(address: str) -> StoreLogin | None:
+    """The login in a URL; None where there is none, or no URL."""
+    _, user, password = split_login(address)
+    return StoreLogin(user, password) if user and password else None
+
+
+def with_login(address: str, login: StoreLogin) -> str:
+    """A URL with this login in place of its own."""
+    parts = urlsplit(split_login(address)[0])
+    own = f"{quote(login.user, safe='')}:{quote(login.password, safe='')}"
+    return parts._replace(netloc=f"{own}@{parts.netloc}").geturl()
 
 
 def new_login(prefix: str, now: int) -> StoreLogin:

@@ -1,4 +1,4 @@
-"""Which login each detector has to the platform's Redis and PostgreSQL: made, looked after, rotated and taken away.
+"""Which login each detector has to the platform's Redis, PostgreSQL and MLflow: made, looked after, rotated and taken away.
 
 A detector's Secret ``<name>-stores`` holds its own logins and never the platform's. What there is of a login is in that Secret and
 in the store: it is taken from the Secret, made in the store on a thread of its own, and only then written. Taken out of the Secret,
@@ -16,10 +16,10 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
+from fraud_contracts.config import MLFLOW_READER_URI, MLFLOW_TRACKING_URI, POSTGRES_DSN, REDIS_URL
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
-from fraud_operator import postgres_logins, redis_logins
+from fraud_operator import mlflow_logins, postgres_logins, redis_logins
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Lacking, StoresFact
 from fraud_operator.settings import StoreAddresses
@@ -29,7 +29,9 @@ from fraud_operator.store_login import (
     StoreAdmin,
     StoreLogin,
     is_login,
+    login_in,
     new_login,
+    with_login,
 )
 
 LOG: Final = logging.getLogger(__name__)
@@ -39,24 +41,44 @@ FIRST_RETRY: Final = 5.0
 LONGEST_RETRY: Final = 60.0
 
 
+_Ensure = Callable[[StoreAdmin, Detector, StoreLogin, bool], None]
+
+
 @dataclass(frozen=True)
 class Store:
     """``part`` is its name in ``spec.stores``, ``value`` the chart's value with the platform's address.
 
-    A login that was right is looked at again after ``again`` seconds: the store may have forgotten it.
+    ``wanted``: whether a detector needs a login to the platform's. A login that was right is looked at again after ``again``
+    seconds: the store may have forgotten it.
     """
 
     key: str
     title: str
     part: str
     value: str
+    wanted: Callable[[Detector], bool]
     admin: Callable[[StoreAddresses], StoreAdmin]
     prefix: Callable[[Identity], str]
     read: Callable[[str], StoreLogin | None]
     address: Callable[[str, StoreLogin], str]
-    ensure: Callable[[StoreAdmin, Identity, StoreLogin, bool], None]
+    ensure: _Ensure
     remove: Callable[[StoreAdmin, Identity], None]
     again: float
+
+
+def _by_identity(ensure: Callable[[StoreAdmin, Identity, StoreLogin, bool], None]) -> _Ensure:
+    def for_detector(admin: StoreAdmin, detector: Detector, login: StoreLogin, settled: bool) -> None:
+        ensure(admin, detector.identity, login, settled)
+
+    return for_detector
+
+
+def _mlflow_admin(addresses: StoreAddresses) -> StoreAdmin:
+    return StoreAdmin(addresses.mlflow_admin)
+
+
+def _uses_mlflow(detector: Detector) -> bool:
+    return detector.spec.stores.mlflow is None and bool(detector.platform.stores.mlflow_admin)
 
 
 STORES: Final = (
@@ -65,11 +87,12 @@ STORES: Final = (
         "Redis",
         "redis",
         "stores.redisUrl",
+        lambda detector: detector.spec.stores.redis is None,
         lambda addresses: StoreAdmin(addresses.redis_url, addresses.redis_ca),
         lambda identity: identity.redis_logins,
-        redis_logins.read,
+        login_in,
         redis_logins.address,
-        redis_logins.ensure,
+        _by_identity(redis_logins.ensure),
         redis_logins.remove,
         # One without an ACL file has forgotten it after a restart.
         again=60.0,
@@ -79,14 +102,44 @@ STORES: Final = (
         "PostgreSQL",
         "postgres",
         "stores.postgresDsn",
+        lambda detector: detector.spec.stores.postgres is None,
         lambda addresses: StoreAdmin(addresses.postgres_dsn, addresses.postgres_ca),
         lambda identity: identity.database_logins,
         postgres_logins.read,
         postgres_logins.address,
-        postgres_logins.ensure,
+        _by_identity(postgres_logins.ensure),
         postgres_logins.remove,
         # Only one that was put back to an earlier state has.
         again=300.0,
+    ),
+    Store(
+        MLFLOW_TRACKING_URI,
+        "MLflow",
+        "mlflow",
+        "stores.mlflowTrackingUri",
+        lambda detector: _uses_mlflow(detector) and detector.spec.model.train is not None,
+        _mlflow_admin,
+        lambda identity: identity.mlflow_writers,
+        login_in,
+        with_login,
+        mlflow_logins.ensure_writer,
+        mlflow_logins.remove_writers,
+        # The trial's begins without users when its Pod is made anew.
+        again=60.0,
+    ),
+    Store(
+        MLFLOW_READER_URI,
+        "MLflow",
+        "mlflow",
+        "stores.mlflowTrackingUri",
+        lambda detector: _uses_mlflow(detector) and detector.spec.model.none is None,
+        _mlflow_admin,
+        lambda identity: identity.mlflow_readers,
+        login_in,
+        with_login,
+        mlflow_logins.ensure_reader,
+        mlflow_logins.remove_readers,
+        again=60.0,
     ),
 )
 
@@ -148,7 +201,7 @@ class StoreLogins:
 
     def look(self, detector: Detector, secret: Mapping[str, str]) -> StoresFact:
         """``secret`` is what the detector's Secret holds now, decoded; the fact has what it is to hold, and what is wrong."""
-        wanted = [store for store in self.stores if getattr(detector.spec.stores, store.part) is None]
+        wanted = [store for store in self.stores if store.wanted(detector)]
         kept = {store.key: self._look(store, detector, secret.get(store.key, "")) for store in wanted}
         for store in self.stores:
             if store not in wanted:
@@ -163,7 +216,8 @@ class StoreLogins:
                 else secret.get(store.key, "")
                 for store in wanted
             }
-            problems = tuple(one.problem for one in kept.values() if one.problem is not None)
+            # Two logins to one store lack the same.
+            problems = tuple(dict.fromkeys(one.problem for one in kept.values() if one.problem is not None))
             ready = all(one.good for one in kept.values()) and not problems
             return StoresFact({key: value for key, value in addresses.items() if value}, problems, ready)
 
@@ -242,7 +296,7 @@ class StoreLogins:
         admin = store.admin(detector.platform.stores)
         problem: Lacking | None = _broken(store)
         try:
-            store.ensure(admin, detector.identity, one.login, one.settled(self.clock()))
+            store.ensure(admin, detector, one.login, one.settled(self.clock()))
             problem = None
         except LoginRefusedError as error:
             problem = _refused(store, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import shutil
@@ -138,13 +139,14 @@ def test_stores_can_be_the_users_own() -> None:
         "fraud-platform-operator"
     }
     assert find(documents, "Secret", "fraud-platform-stores")["stringData"] == {
-        "REDIS_URL": "redis://mine:6379"
+        "REDIS_URL": "redis://mine:6379",
+        "MLFLOW_TRACKING_URI": "http://mine:5000",
     }
     pod = find(documents, "Deployment", "fraud-platform-operator")["spec"]["template"]["spec"]
     assert "initContainers" not in pod
     env = {one["name"]: one for one in pod["containers"][0]["env"]}
-    assert env["MLFLOW_TRACKING_URI"]["value"] == "http://mine:5000"
-    assert env["REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "fraud-platform-stores"
+    for address in ("MLFLOW_TRACKING_URI", "REDIS_URL"):
+        assert env[address]["valueFrom"]["secretKeyRef"]["name"] == "fraud-platform-stores"
     assert "POSTGRES_DSN" not in env
 
 
@@ -154,15 +156,47 @@ def test_no_password_is_in_the_chart() -> None:
     assert "stringData" not in find(documents, "Secret", "fraud-platform-stores")
     pod = find(documents, "Deployment", "fraud-platform-operator")["spec"]["template"]["spec"]
     (maker,) = pod["initContainers"]
-    assert maker["command"][-4:] == [
+    assert maker["command"][-6:] == [
         "fraud-platform-stores",
         "REDIS_PASSWORD",
         "POSTGRES_PASSWORD",
+        "MLFLOW_PASSWORD",
+        "MLFLOW_SESSION_KEY",
         "OBJECTS_PASSWORD",
     ]
     env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
     assert env["REDIS_URL"] == "rediss://:$(REDIS_PASSWORD)@fraud-platform-redis.fraud-platform.svc:6379/0"
-    assert list(env).index("REDIS_PASSWORD") < list(env).index("REDIS_URL")
+    assert (
+        env["MLFLOW_TRACKING_URI"]
+        == "http://fraud:$(MLFLOW_PASSWORD)@fraud-platform-mlflow.fraud-platform.svc:5000"
+    )
+    for password, address in (("REDIS_PASSWORD", "REDIS_URL"), ("MLFLOW_PASSWORD", "MLFLOW_TRACKING_URI")):
+        assert list(env).index(password) < list(env).index(address)
+
+
+def test_the_trials_mlflow_asks_for_a_login() -> None:
+    """By its own app, whose first user is the operator's; who logs in may do nothing that isn't granted, and make nothing."""
+    documents = render()
+    (container,) = find(documents, "Deployment", "fraud-platform-mlflow")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert {"--app-name=basic-auth", "--enable-workspaces"} <= set(container["command"])
+    env = environment(documents, "mlflow")
+    assert env["MLFLOW_AUTH_ADMIN_PASSWORD"] == ("fraud-platform-stores", "MLFLOW_PASSWORD")
+    assert env["MLFLOW_AUTH_CONFIG_PATH"] == "/etc/fraud/auth.ini"
+    files = find(documents, "ConfigMap", "fraud-platform-mlflow")["data"]
+    settings = configparser.ConfigParser()
+    settings.read_string(files["auth.ini"])
+    assert settings["mlflow"]["default_permission"] == "NO_PERMISSIONS"
+    assert settings["mlflow"]["admin_username"] == "fraud"
+    assert f"{settings['mlflow']['authorization_function'].partition(':')[0]}.py" in files
+
+
+def test_predictors_fetch_with_what_their_detector_brings() -> None:
+    """The storage container mounts the volume that the operator writes into each InferenceService, and has no login of its own."""
+    container = find(render(), "ClusterStorageContainer", "fraud-mlflow")["spec"]["container"]
+    assert "env" not in container
+    assert [mount["name"] for mount in container["volumeMounts"]] == ["stores"]
 
 
 def test_no_digest_of_a_password_is_in_the_chart() -> None:

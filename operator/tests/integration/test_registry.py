@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
@@ -17,51 +12,18 @@ from fraud_contracts.errors import StoreError
 from fraud_contracts.model_package import PackageError, ServingDocument, canonical_json, package_digest
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator.registry import ModelNotFoundError, Registry
+from fraud_testing import mlflow as mlflow_server
+from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
-CACHE = Path(os.environ.get("FRAUD_CACHE") or Path.home() / ".cache" / "fraud-platform")
 MODEL = "payments.cards"
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    program = CACHE / "envs/mlflow/bin/mlflow"
-    if not program.exists():
-        if os.environ.get("FRAUD_REQUIRE") == "all":
-            pytest.fail("the mlflow environment is not built: make env-mlflow")
-        pytest.skip("the mlflow environment is not built: make env-mlflow")
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
-    environment = {
-        **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PATH": f"{program.parent}:{os.environ['PATH']}",
-    }
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [
-                program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--serve-artifacts",
-                "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts",
-            ],
-            env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    end = time.monotonic() + 120
-    try:
-        while True:
-            try:
-                if requests.get(f"{url}/health", timeout=2).ok:
-                    break
-            except requests.RequestException:
-                if server.poll() is not None or time.monotonic() > end:
-                    pytest.fail((folder / "log").read_text()[-2000:])
-            time.sleep(0.5)
-        yield url
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
+def mlflow() -> Iterator[str]:
+    require(mlflow_server.missing())
+    with mlflow_server.server() as running:
+        yield running.url
 
 
 def _post(url: str, path: str, **body: object) -> dict[str, object]:

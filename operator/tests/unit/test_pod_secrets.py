@@ -6,8 +6,12 @@ from collections import defaultdict
 from typing import Any, Final
 
 from fraud_contracts import names, object_store
+from fraud_contracts.config import MLFLOW_LOGIN
+from fraud_contracts.detector import Component
+from fraud_contracts.release import ModelPackage
 from fraud_operator.desired.child import Wanted
 from fraud_operator.desired.children import build_children
+from fraud_operator.desired.pod import environment, store_files
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutState
 from fraud_testing.healthy import make_detector
@@ -20,6 +24,7 @@ EXPECTED: Final = {
     "worker": {*KAFKA, "TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL"},
     "features": {*KAFKA, "TOKEN_KEY", "DEAD_LETTER_KEY", *STORAGE},
     "training": {*KAFKA, "TOKEN_KEY", "MLFLOW_TRACKING_URI", *STORAGE},
+    "predictor": {"MLFLOW_READER_URI"},
     "profile-sink": {*KAFKA, "REDIS_URL"},
     "ledger-sink": {*KAFKA, "POSTGRES_DSN"},
     "lake-sink": {*KAFKA, *STORAGE},
@@ -43,7 +48,25 @@ def test_a_component_has_the_secrets_that_its_code_reads_and_no_others() -> None
     one = make_detector(storage={"uri": "s3://bank/fraud", "secretRef": {"name": "mine"}})
     release = make_release(one, RolloutState(), None, one.spec.policy)
     secrets: dict[str, set[str]] = defaultdict(set)
-    for child in build_children(one, Wanted(release, RolloutState(), "r" * 16)):
+    package = ModelPackage(
+        name="n.d", version="1", digest="sha256:" + "1" * 64, feature_set=one.feature_set, slot="a", url="", score_map=[(0.0, 0.0)]
+    )  # fmt: skip
+    for child in build_children(one, Wanted(release, RolloutState(stable=package), "r" * 16)):
         if keys := _secret_keys(child.body):
             secrets[child.body["metadata"]["labels"][names.COMPONENT_LABEL]] |= keys
     assert secrets == EXPECTED
+
+
+def test_an_mlflow_of_its_own_is_used_by_the_login_that_the_spec_names() -> None:
+    """By training and by who fetches for predictors alike, from the Secret itself; without a Secret there is nothing to mount."""
+    mine = {"uri": "https://mine", "secretRef": {"name": "registry"}}
+    one = make_detector(stores={"mlflow": mine})
+    for component in (Component.TRAINING, Component.PREDICTOR):
+        volume = store_files(one, component)
+        assert volume is not None
+        sources = [source["secret"] for source in volume["projected"]["sources"]]
+        assert {source["name"] for source in sources} == {"registry"}
+        assert [source["items"][0]["path"] for source in sources] == list(MLFLOW_LOGIN)
+        assert all(source["optional"] for source in sources)
+        assert store_files(make_detector(stores={"mlflow": {"uri": "https://mine"}}), component) is None
+    assert {"name": "MLFLOW_TRACKING_URI", "value": "https://mine"} in environment(one, Component.TRAINING)

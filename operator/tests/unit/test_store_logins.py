@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
+from fraud_contracts.config import MLFLOW_READER_URI, MLFLOW_TRACKING_URI
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
 from fraud_operator import postgres_logins, redis_logins
+from fraud_operator.detector import Detector
 from fraud_operator.facts import StoresFact
 from fraud_operator.store_login import (
     GRACE_SECONDS,
     LoginRefusedError,
     StoreAdmin,
     StoreLogin,
+    login_in,
     new_login,
     others,
 )
@@ -48,7 +51,7 @@ class Stores:
         stores = tuple(replace(store, ensure=self.ensure, remove=self.remove) for store in STORES)
         return StoreLogins(stores, lambda: self.now, lambda: START + self.now, AtOnce())
 
-    def ensure(self, admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bool) -> None:
+    def ensure(self, admin: StoreAdmin, detector: Detector, login: StoreLogin, settled: bool) -> None:
         if self.fault is not None:
             raise self.fault
         self.asked.append((admin.address, login.user))
@@ -242,6 +245,29 @@ def test_predecessors_go_once_the_secret_has_had_the_successor_for_the_grace() -
     assert stores.settled
 
 
+def test_an_mlflow_that_asks_for_logins_gets_one_for_training_and_one_for_predictors() -> None:
+    """Where the platform's address has a login; rules alone need neither, and a model of others' no training's."""
+    stores = Stores()
+    spec: dict[str, Any] = {"train": {"history": {"path": "h"}}}
+    wanted = {
+        "train": ({"train": spec["train"]}, {MLFLOW_TRACKING_URI, MLFLOW_READER_URI}),
+        "registered": ({"registered": {"name": "theirs", "alias": "live"}}, {MLFLOW_READER_URI}),
+        "none": ({"none": {}}, set()),
+    }
+    for name, (model, keys) in wanted.items():
+        plain = make_detector(model=model)
+        addresses = replace(plain, name=name).platform.stores.model_copy(
+            update={"mlflow_tracking_uri": "http://fraud:p@m:5000"}
+        )
+        one = replace(plain, name=name, platform=plain.platform.model_copy(update={"stores": addresses}))
+        fact = stores.logins.look(one, {})
+        assert {key for key in fact.addresses if key.startswith("MLFLOW")} == keys
+        assert all(fact.addresses[key].startswith(f"http://n.{name}_") for key in keys)
+        assert "fraud:p" not in str(fact.addresses)
+        assert one.mlflow_uri == "http://m:5000"
+        assert not {key for key in stores.logins.look(plain, {}).addresses if key.startswith("MLFLOW")}
+
+
 def test_only_the_detectors_own_logins_are_its_others() -> None:
     """Neither another detector's, nor what is named otherwise."""
     login = new_login("n.d_", START)
@@ -255,10 +281,10 @@ def test_addresses_are_read_as_they_are_written() -> None:
     login = StoreLogin("n.d_00000001", "p@ss:word/%")
     for admin in ("redis://:x@h:6380/2", "rediss://u:p@h/0", "redis://h"):
         written = redis_logins.address(admin, login)
-        assert redis_logins.read(written) == login
+        assert login_in(written) == login
         assert written.partition("@")[2] == admin.rpartition("@")[2].removeprefix("redis://")
     written = redis_logins.address("redis://h:1/0?username=admin&db=3&pass%77ord=secret&health=1", login)
-    assert redis_logins.read(written) == login and written.endswith("@h:1/0?db=3&health=1")
+    assert login_in(written) == login and written.endswith("@h:1/0?db=3&health=1")
     for admin in (
         "postgresql://a:b@h1:1,h2:2/db?sslmode=require",
         "host=h1,h2 port=1,2 dbname=db user=a sslmode=require",
@@ -266,5 +292,5 @@ def test_addresses_are_read_as_they_are_written() -> None:
         written = postgres_logins.address(admin, login)
         assert postgres_logins.read(written) == login
         assert {"host=h1,h2", "port=1,2", "dbname=db", "sslmode=require"} <= set(written.split())
-    assert redis_logins.read("redis://:shared@h") is None and redis_logins.read("redis://h") is None
+    assert login_in("redis://:shared@h") is None and login_in("redis://h") is None
     assert postgres_logins.read("postgresql://h/d") is None and postgres_logins.read("no dsn") is None

@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config()
         tokeniser = Tokeniser.from_hex(train.need(os.environ, "TOKEN_KEY"), config.token_key)
-        record = load_record(train.need(os.environ, "MLFLOW_TRACKING_URI"), config.identity.model, version)
+        record = load_record(train.registry_address(os.environ), config.identity.model, version)
         result = refit(config, tokeniser, record)
     except TrainingError as error:
         sys.stdout.write(f"no refit: {error.reason}: {error}\n")

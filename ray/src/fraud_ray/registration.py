@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fraud_contracts.model_package import PACKAGE_FOLDER
 from fraud_contracts.model_version import CHALLENGER, VersionTags
@@ -22,6 +23,11 @@ from fraud_ray.errors import TrainingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+PATIENCE: Final = 300.0
+_PAUSE: Final = 5.0
+# What MLflow says to who isn't known, or hasn't got its rights yet.
+_STRANGER: Final = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 
 def _baselines(figures: dict[str, Any]) -> dict[str, float | None]:
@@ -63,12 +69,43 @@ def _experiment(client: MlflowClient, identity: Identity) -> str:
     )
 
 
+def _ensure_model(client: MlflowClient, identity: Identity) -> None:
+    """Makes the detector's registered model where it is missing. Where logins are asked for it is there: ours may make none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(identity.model)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
+            raise
+        client.create_registered_model(identity.model)
+
+
 def _client(tracking_uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def await_login(log_in: Callable[[], str], identity: Identity) -> None:
+    """Until MLflow lets us in, or not for ``PATIENCE``, or for another reason than the login.
+
+    One that started anew has forgotten its users, and is told them again within about a minute; a login may just have been
+    replaced. The work of hours isn't thrown away for either. ``log_in`` gives the address.
+    """
+    from mlflow.exceptions import MlflowException
+
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            _client(log_in()).get_experiment_by_name(identity.experiment)
+            return
+        except MlflowException as error:
+            if error.error_code not in _STRANGER:
+                return
+            time.sleep(_PAUSE)
 
 
 def record_failure(tracking_uri: str, identity: Identity, revision: str, failure: TrainingFailure) -> None:
@@ -121,11 +158,7 @@ def register(
             ended = "FINISHED"
         finally:
             client.set_terminated(run_id, ended)
-        try:
-            client.create_registered_model(identity.model)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        _ensure_model(client, identity)
         source = f"{run.info.artifact_uri}/{PACKAGE_FOLDER}"
         version = client.create_model_version(identity.model, source, run_id, tags=tags)
         client.set_registered_model_alias(identity.model, CHALLENGER, version.version)

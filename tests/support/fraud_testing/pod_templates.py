@@ -50,10 +50,10 @@ def _predictor(predictor: dict[str, Any], chart: list[dict[str, Any]]) -> Pod:
     )
     own = {key: value for key, value in predictor.items() if key not in of_kserve}
     return {
-        "containers": runtime["containers"],
-        "volumes": runtime["volumes"],
-        "initContainers": [storage],
         **own,
+        "containers": runtime["containers"],
+        "volumes": [*runtime["volumes"], *own["volumes"]],
+        "initContainers": [storage],
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fraud_contracts.names import Identity
+from fraud_operator.detector import Detector
 from fraud_operator.store_login import StoreAdmin, StoreLogin
 from fraud_operator.store_logins import STORES, StoreLogins
 
@@ -20,7 +21,7 @@ class AtOnce(Executor):
         return future
 
 
-def _agree(admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bool) -> None:
+def _agree(admin: StoreAdmin, detector: Detector, login: StoreLogin, settled: bool) -> None:
     """Nobody is asked."""
 
 

@@ -60,9 +60,9 @@ def package(namespace: str) -> dict[str, Any]:
 def stores(kube: Kubectl, platform: str, namespace: str) -> dict[str, Any]:
     """The trial stores' own logins as a Secret: the search reads what every detector left, which a detector's own login can't."""
     passwords = kube.get("-n", platform, "secret", f"{platform}-stores")["data"]
-    redis, postgres, authority = (
+    redis, postgres, mlflow, authority = (
         base64.b64decode(passwords[key]).decode()
-        for key in ("REDIS_PASSWORD", "POSTGRES_PASSWORD", config.CA_CERT)
+        for key in ("REDIS_PASSWORD", "POSTGRES_PASSWORD", "MLFLOW_PASSWORD", config.CA_CERT)
     )
     file = f"{AUTHORITY}/{config.CA_CERT}"
     return {
@@ -73,6 +73,7 @@ def stores(kube: Kubectl, platform: str, namespace: str) -> dict[str, Any]:
             config.REDIS_URL: f"rediss://:{redis}@{platform}-redis.{platform}.svc:6379/0?ssl_ca_certs={file}",
             config.POSTGRES_DSN: f"postgresql://fraud:{postgres}@{platform}-postgres.{platform}.svc:5432/postgres"
             f"?sslmode=verify-full&sslrootcert={file}",
+            config.MLFLOW_TRACKING_URI: f"http://fraud:{mlflow}@{platform}-mlflow.{platform}.svc:5000",
             config.CA_CERT: authority,
         },
     }

@@ -16,7 +16,7 @@ class Defaults:
     """``label`` is the value of a Pod's component label. ``account`` names its service account.
 
     ``secrets``: what its Pods get from Secrets, each by the key's own name: the stores' addresses (STORE_KEYS) as files, the others
-    as environment variables; MLFLOW_TRACKING_URI brings MLflow's login along. A component has those that its code reads, and no more: what it doesn't know can't leak from it.
+    as environment variables; of a detector's own MLflow the login is the file. A component has those that its code reads, and no more: what it doesn't know can't leak from it.
     ``clients``: its Pods mount the hashes of the API's keys.
     ``storage``: its Pods read or write the detector's storage, so they mount its folder or get the object store's keys.
     ``kafka``: they speak to Kafka, so they get what its clients log in with.
@@ -62,8 +62,8 @@ COMPONENTS: Final[dict[Component, Defaults]] = {
         "features", 1, "200m", "1Gi", "2", "2Gi", ("TOKEN_KEY", "DEAD_LETTER_KEY"), storage=True),
     Component.TRAINING: _defaults(
         "training", 1, "200m", "1536Mi", "2", "6Gi", ("TOKEN_KEY", "MLFLOW_TRACKING_URI"), storage=True),
-    # KServe's storage container asks MLflow for it.
-    Component.PREDICTOR: _defaults("predictor", 1, "50m", "192Mi", "1", "1Gi", kafka=False),
+    # The initializer alone mounts it, which KServe puts before the predictor.
+    Component.PREDICTOR: _defaults("predictor", 1, "50m", "192Mi", "1", "1Gi", ("MLFLOW_READER_URI",), kafka=False),
     Component.PROFILE_SINK: _defaults(
         "profile-sink", 1, "25m", "96Mi", "1", "512Mi", ("REDIS_URL",), account="sinks"),
     Component.LEDGER_SINK: _defaults(

@@ -9,6 +9,8 @@ from typing import Final
 from fraud_contracts import names
 from fraud_contracts.config import (
     CONFIG_KEY,
+    MLFLOW_READER_URI,
+    MLFLOW_TRACKING_URI,
     POSTGRES_DSN,
     REDIS_URL,
     RELEASE_KEY,
@@ -96,16 +98,16 @@ def build_keys(detector: Detector, wanted: Wanted) -> list[Child]:
 def build_stores(detector: Detector, wanted: Wanted) -> list[Child]:
     """What the platform gives for the stores and the storage that the spec leaves out; nothing where it leaves none out.
 
-    Of Redis and PostgreSQL the detector's own logins, never the platform's: a key whose login isn't made yet isn't there, and Pods
-    wait for it.
+    Of Redis, PostgreSQL and an MLflow with logins the detector's own, never the platform's: a key whose login isn't made yet isn't
+    there, and Pods wait for it.
     """
     platform = detector.platform.stores
     data = dict(wanted.stores)
     for key, authority in ((REDIS_URL, platform.redis_ca), (POSTGRES_DSN, platform.postgres_ca)):
         if key in data and authority:
             data[ca_cert(key)] = authority
-    if detector.spec.stores.mlflow is None:
-        data["MLFLOW_TRACKING_URI"] = platform.mlflow_tracking_uri
+    if detector.spec.stores.mlflow is None and not platform.mlflow_admin:
+        data |= dict.fromkeys((MLFLOW_TRACKING_URI, MLFLOW_READER_URI), platform.mlflow_tracking_uri)
     if detector.storage_secret == names.stores(detector.name):
         data |= detector.platform.storage.credentials
     if not data:

@@ -12,7 +12,7 @@ from fraud_contracts.release import ModelPackage
 from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
 from fraud_operator.desired.components import COMPONENTS, replicas, resources
 from fraud_operator.desired.placement import placement
-from fraud_operator.desired.pod import pod_security, scrape
+from fraud_operator.desired.pod import pod_security, scrape, store_files
 from fraud_operator.detector import Detector
 
 API: Final = "serving.kserve.io/v1beta1"
@@ -57,6 +57,8 @@ def _inference_service(detector: Detector, package: ModelPackage) -> Child:
                 "storageContainerName": platform.storage_container,
                 "minReplicas": replicas(detector, Component.PREDICTOR),
                 "securityContext": pod_security(),
+                # The platform's storage container mounts it, so it must be there.
+                "volumes": [store_files(detector, Component.PREDICTOR) or {"name": "stores", "emptyDir": {}}],
                 "deploymentStrategy": {
                     "type": "RollingUpdate",
                     "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},

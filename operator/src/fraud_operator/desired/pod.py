@@ -47,29 +47,18 @@ def environment(detector: Detector, component: Component, **more: str) -> list[J
         {"name": config.RELEASE_ENV, "value": config.RELEASE_PATH},
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the Pod's own emptyDir
     ]
-    for key in defaults.secrets:
-        if key not in config.STORE_KEYS:
-            env += _secret_variables(detector, key)
+    own = detector.spec.stores.mlflow
+    if own is not None and config.MLFLOW_TRACKING_URI in defaults.secrets:
+        env.append({"name": config.MLFLOW_TRACKING_URI, "value": own.uri})
+    # Those of the stores are files.
+    env += [
+        _secret(key, names.keys(detector.name), key) for key in defaults.secrets if key in config.SECRET_KEYS
+    ]
     env += [{"name": name, "value": value} for name, value in more.items()]
     return [*env, *(_storage_variables(detector) if defaults.storage else [])]
 
 
-def _secret_variables(detector: Detector, key: str) -> list[Json]:
-    """``key`` from the Secret that has it: the detector's keys, a store's own, or the platform's for the stores."""
-    stores = detector.spec.stores
-    if key in config.SECRET_KEYS:
-        return [_secret(key, names.keys(detector.name), key)]
-    if key == "MLFLOW_TRACKING_URI" and stores.mlflow is not None:
-        login = stores.mlflow.secret_ref
-        own = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-        return [
-            {"name": key, "value": stores.mlflow.uri},
-            *(_secret(one, login.name, one, optional=True) for one in own if login is not None),
-        ]
-    return [_secret(key, names.stores(detector.name), key)]
-
-
-def _store_files(detector: Detector, component: Component) -> Json | None:
+def store_files(detector: Detector, component: Component) -> Json | None:
     """A volume with the addresses that the component reads, each from the Secret that has it, and the certificate of the
     authority behind the server where that Secret has one; None where it reads none.
 
@@ -79,7 +68,7 @@ def _store_files(detector: Detector, component: Component) -> Json | None:
     own = {config.REDIS_URL: stores.redis, config.POSTGRES_DSN: stores.postgres}
     sources = []
     for key in COMPONENTS[component].secrets:
-        if key in config.STORE_KEYS:
+        if key in own:
             store = own[key]
             secret = store.secret_ref.name if store is not None else names.stores(detector.name)
             file = config.ca_cert(key)
@@ -88,7 +77,22 @@ def _store_files(detector: Detector, component: Component) -> Json | None:
                 secret_source(secret, {key: key}),
                 secret_source(secret, {file: authority}, optional=True),
             ]
+        elif key in config.STORE_KEYS:
+            sources += _mlflow_files(detector, key)
     return {"name": "stores", "projected": {"sources": sources}} if sources else None
+
+
+def _mlflow_files(detector: Detector, key: str) -> list[Json]:
+    """The address with the component's own login to the platform's; of a detector's own MLflow the keys of its login, if it asks for one."""
+    own = detector.spec.stores.mlflow
+    if own is None:
+        return [secret_source(names.stores(detector.name), {config.MLFLOW_TRACKING_URI: key})]
+    secret = own.secret_ref
+    return [
+        secret_source(secret.name, {one: one}, optional=True)
+        for one in config.MLFLOW_LOGIN
+        if secret is not None
+    ]
 
 
 def _storage_variables(detector: Detector) -> list[Json]:
@@ -112,7 +116,7 @@ def volumes(
         out.append(
             {"name": "release", "configMap": {"name": names.release_pointer(detector.name), "optional": True}}
         )
-    stores = _store_files(detector, component)
+    stores = store_files(detector, component)
     if stores is not None:
         out.append(stores)
     if COMPONENTS[component].clients:
@@ -134,7 +138,7 @@ def mounts(
     ]
     if release:
         out.append({"name": "release", "mountPath": "/etc/fraud/release", "readOnly": True})
-    if _store_files(detector, component) is not None:
+    if store_files(detector, component) is not None:
         out.append({"name": "stores", "mountPath": config.STORES_PATH, "readOnly": True})
     if COMPONENTS[component].clients:
         out.append({"name": "clients", "mountPath": "/etc/fraud/clients", "readOnly": True})
