@@ -49,7 +49,7 @@ class Store:
     """``part`` is its name in ``spec.stores``, ``value`` the chart's value with the platform's address.
 
     ``wanted``: whether a detector needs a login to the platform's. A login that was right is looked at again after ``again``
-    seconds: the store may have forgotten it.
+    seconds: the store may have forgotten it. ``sweep_once``: earlier ones are looked for once, since that lists all users.
     """
 
     key: str
@@ -64,6 +64,7 @@ class Store:
     ensure: _Ensure
     remove: Callable[[StoreAdmin, Identity], None]
     again: float
+    sweep_once: bool = False
 
 
 def _by_identity(ensure: Callable[[StoreAdmin, Identity, StoreLogin, bool], None]) -> _Ensure:
@@ -126,6 +127,7 @@ STORES: Final = (
         mlflow_logins.remove_writers,
         # The trial's begins without users when its Pod is made anew.
         again=60.0,
+        sweep_once=True,
     ),
     Store(
         MLFLOW_READER_URI,
@@ -140,6 +142,7 @@ STORES: Final = (
         mlflow_logins.ensure_reader,
         mlflow_logins.remove_readers,
         again=60.0,
+        sweep_once=True,
     ),
 )
 
@@ -171,11 +174,12 @@ class _Asking:
 
 @dataclass(kw_only=True)
 class _Keeping(_Asking):
-    """One detector's login to one store. ``good``: the store has it; ``written``: so has the Secret."""
+    """One detector's login to one store. ``good``: the store has it; ``written``: so has the Secret; ``alone``: no earlier one is left."""
 
     login: StoreLogin
     good: bool = False
     written: bool = False
+    alone: bool = False
     problem: Lacking | None = None
 
 
@@ -193,9 +197,11 @@ class StoreLogins:
     stores: tuple[Store, ...] = STORES
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
-    pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "login"))
+    # None: each store has one of its own, so that none waits for another that gives no answer.
+    pool: Executor | None = None
     _kept: dict[tuple[DetectorKey, str], _Keeping] = field(default_factory=dict)
     _left: dict[tuple[DetectorKey, str], _Leaving] = field(default_factory=dict)
+    _pools: dict[str, Executor] = field(default_factory=dict)
     # Reentrant: a pool may run what it is given at once.
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -263,8 +269,14 @@ class StoreLogins:
             if left.idle:
                 self._left.pop((key, store.key), None)
                 if one.idle and self.clock() >= one.due:
-                    one.running = self.pool.submit(self._ensure, store, detector, one)
+                    one.running = self._pool(store).submit(self._ensure, store, detector, one)
             return one
+
+    def _pool(self, store: Store) -> Executor:
+        """Asked for under the lock."""
+        if self.pool is None and store.part not in self._pools:
+            self._pools[store.part] = ThreadPoolExecutor(4, f"{store.part}-login")
+        return self._pools[store.part] if self.pool is None else self.pool
 
     def _leave(self, store: Store, detector: Detector, in_secret: bool) -> None:
         """Once since the operator's start, when its Pods no longer have the platform's address."""
@@ -275,7 +287,7 @@ class StoreLogins:
             left.see(not in_secret, now)
             due = left.idle and left.settled(now) and now >= left.due
             if due and not left.done and store.admin(detector.platform.stores).address:
-                left.running = self.pool.submit(self._part, store, detector, left)
+                left.running = self._pool(store).submit(self._part, store, detector, left)
 
     def _part(self, store: Store, detector: Detector, left: _Leaving) -> None:
         data = {"detector": str(detector.identity), "store": store.key}
@@ -295,8 +307,9 @@ class StoreLogins:
     def _ensure(self, store: Store, detector: Detector, one: _Keeping) -> None:
         admin = store.admin(detector.platform.stores)
         problem: Lacking | None = _broken(store)
+        sweeps = one.settled(self.clock()) and not (one.alone and store.sweep_once)
         try:
-            store.ensure(admin, detector, one.login, one.settled(self.clock()))
+            store.ensure(admin, detector, one.login, sweeps)
             problem = None
         except LoginRefusedError as error:
             problem = _refused(store, error)
@@ -310,6 +323,7 @@ class StoreLogins:
         finally:
             with self._lock:
                 one.problem, one.good = problem, one.good or problem is None
+                one.alone = one.alone or (sweeps and problem is None)
                 if problem is None:
                     one.due, one.pause = self.clock() + store.again, FIRST_RETRY
                 else:

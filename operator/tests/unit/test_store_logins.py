@@ -268,6 +268,23 @@ def test_an_mlflow_that_asks_for_logins_gets_one_for_training_and_one_for_predic
         assert not {key for key in stores.logins.look(plain, {}).addresses if key.startswith("MLFLOW")}
 
 
+def test_earlier_logins_are_looked_for_once_where_that_lists_all_users() -> None:
+    """Of MLflow: when Pods have had the time to read the new one, and not again until there is another."""
+    seen: list[bool] = []
+    now = [0.0]
+    (store,) = (
+        replace(one, wanted=lambda _: True, ensure=lambda *asked: seen.append(asked[-1]))
+        for one in STORES
+        if one.key == MLFLOW_TRACKING_URI
+    )
+    logins = StoreLogins((store,), lambda: now[0], lambda: START + now[0], AtOnce())
+    secret: dict[str, str] = {}
+    for later in (0, 100, GRACE_SECONDS, 100, 100):
+        now[0] += later
+        secret = dict(logins.look(make_detector(), secret).addresses)
+    assert seen == [False, False, True, False, False]
+
+
 def test_only_the_detectors_own_logins_are_its_others() -> None:
     """Neither another detector's, nor what is named otherwise."""
     login = new_login("n.d_", START)
