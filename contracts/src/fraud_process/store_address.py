@@ -25,6 +25,7 @@ _SILENCES: Final = (
     (("timeout", "timed out"), "no server answered in time"),
     (("refused",), "nothing listens there"),
     (("resol", "not known"), "its host has no address"),
+    (("no master",), "the Sentinels know no master of that name"),
 )
 
 

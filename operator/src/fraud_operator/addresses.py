@@ -12,17 +12,19 @@ import psycopg
 from psycopg import conninfo
 
 from fraud_contracts import object_store
+from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
+from fraud_process import redis_address
 
-REDIS_PORT: Final = 6379
+REDIS_PORT: Final = redis_address.PORT
 POSTGRES_PORT: Final = 5432
 HTTPS_PORT: Final = 443
 PLAIN_HTTP_PORT: Final = 80
 # The key of each store's address in its Secret, and the port of one that names none.
 STORE_KEYS: Final = {
-    "redis": ("REDIS_URL", REDIS_PORT),
-    "postgres": ("POSTGRES_DSN", POSTGRES_PORT),
+    "redis": (REDIS_URL, REDIS_PORT),
+    "postgres": (POSTGRES_DSN, POSTGRES_PORT),
     "mlflow": ("MLFLOW_TRACKING_URI", HTTPS_PORT),
     "objects": (object_store.ENDPOINT, HTTPS_PORT),
 }
@@ -92,7 +94,18 @@ def addresses_of(store: str, text: str) -> tuple[Address, ...]:
     """Where a store listens whose address, as its clients take it, is ``text``."""
     if len(text) > _LONGEST_TEXT:  # somebody's mistake, of which each comma would become a rule
         text = ""
-    return postgres_addresses(text) if store == "postgres" else addresses_in(text, STORE_KEYS[store][1])
+    if store == "postgres":
+        return postgres_addresses(text)
+    return _redis_addresses(text) if store == "redis" else addresses_in(text, STORE_KEYS[store][1])
+
+
+def _redis_addresses(text: str) -> tuple[Address, ...]:
+    """Of Sentinels and of the servers that they name; what nobody can read leads where a URL of its kind would."""
+    try:
+        address = redis_address.parse(text)
+    except ValueError:
+        return addresses_in(text, REDIS_PORT)
+    return tuple(_at(host, str(port), port) for host, port in (*address.hosts, *address.nodes))
 
 
 def platform_addresses(detector: Detector) -> dict[str, tuple[Address, ...]]:

@@ -211,6 +211,7 @@ def test_no_digest_of_a_password_is_in_the_chart() -> None:
     assert first != pod("redis://:one@other:6379/0", "postgresql://u:one@db/x")
     # With its commas as helm's command line wants them.
     several = pod("redis://:one@cache:6379/0", r"postgresql://u:one@db:5432\,standby/x")
+    assert first != pod(r"redis+sentinel://:one@s1\,s2/main/0", "postgresql://u:one@db/x")
     assert several not in (first, pod("redis://:one@cache:6379/0", r"postgresql://u:one@db:5432\,third/x"))
     for redis_url, dsn in (
         ("redis://:%s/w@h", "postgresql:///db?host=h&password=%s@w"),

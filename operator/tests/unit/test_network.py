@@ -303,6 +303,22 @@ def test_an_address_of_postgres_is_read_as_its_client_does(
     assert [(one.host, one.port) for one in addresses_of("postgres", text)] == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("redis+sentinel://u:p@a,b:26380/main", [("a", 26379), ("b", 26380), ("a", 6379), ("b", 6379)]),
+        ("rediss+sentinel://a/main?nodes=c:6380,d", [("a", 26379), ("c", 6380), ("d", 6379)]),
+        ("redis+sentinel://u:p@a,b", [("a", 6379), ("b", 6379)]),
+        ("rediss://u:p@a:6390/0", [("a", 6390)]),
+    ],
+)
+def test_sentinels_and_the_servers_that_they_name_are_reached(
+    text: str, expected: list[tuple[str, int]]
+) -> None:
+    """The servers are on the Sentinels' hosts unless the address says where."""
+    assert [(one.host, one.port) for one in addresses_of("redis", text)] == expected
+
+
 def test_no_address_breaks_a_pass() -> None:
     """A detector whose addresses nobody can read has its policies, and so has every other beside a platform's of that kind."""
     unreadable = StoreAddresses(redis_url="redis://:p[w@h]", postgres_dsn="postgresql://u:p[w@[h/db")

@@ -296,7 +296,12 @@ def test_only_the_detectors_own_logins_are_its_others() -> None:
 def test_addresses_are_read_as_they_are_written() -> None:
     """Whatever else the platform's address has, its host, database and settings stay."""
     login = StoreLogin("n.d_00000001", "p@ss:word/%")
-    for admin in ("redis://:x@h:6380/2", "rediss://u:p@h/0", "redis://h"):
+    for admin in (
+        "redis://:x@h:6380/2",
+        "rediss://u:p@h/0",
+        "redis://h",
+        "redis+sentinel://u:p@a,b:1/main/0?nodes=c,d",
+    ):
         written = redis_logins.address(admin, login)
         assert login_in(written) == login
         assert written.partition("@")[2] == admin.rpartition("@")[2].removeprefix("redis://")

@@ -291,16 +291,14 @@ class ProfileWriter:
         where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
         log.error("profile refused", extra={"data": {"why": why, **where}})
 
-    @staticmethod
-    def _call(call: Any) -> Any:
+    def _call(self, call: Any) -> Any:
         try:
             return call()
-        except redis.ResponseError as error:
-            # Waiting doesn't mend a key of another type: it counts as lost.
-            kind = StoreLostError if "WRONGTYPE" in str(error) else StoreError
-            raise kind("redis", str(error)) from error
         except redis.RedisError as error:
-            raise StoreError("redis", str(error)) from error
+            # Waiting doesn't mend a key of another type: it counts as lost.
+            if isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error):
+                raise StoreLostError("redis", str(error)) from error
+            raise self._store.failure(error) from error
 
 
 def _field(place: Place) -> str:

@@ -1,13 +1,10 @@
-"""Claims in a real Redis, told by both doors' own code in this process: what a loss, a race or a stranger leaves in them.
-
-The log is a list here: what must happen between an append and its mark can't be timed from outside of a process.
-"""
+"""Claims in a real Redis, told by both doors' own code in this process: what a loss, a race or a stranger leaves in them."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,58 +12,23 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import StoreError
-from fraud_contracts.release import Release
-from fraud_pipelines.events import Tokeniser
-from fraud_process.instruments import Instruments
-from fraud_process.store_address import StoreAddress
 from fraud_serving import claims
-from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.profile_reader import entity_keys
 from fraud_serving.decision.service import DecisionService
-from fraud_testing import batches, redis, serving
+from fraud_testing import batches, inline_door, redis
 from fraud_testing.batches import CONFIG, OF
 from fraud_testing.feature_stream import Stream
+from fraud_testing.inline_door import Log, payment
 from fraud_testing.kafka import wait_for
 
 pytestmark = pytest.mark.integration
 
 
-class Log:
-    """``append`` as the decision service needs it; ``during`` is what happens meanwhile."""
-
-    def __init__(self) -> None:
-        self.appended: list[dict[str, Any]] = []
-        self.during: Callable[[], None] = lambda: None
-
-    async def append(self, topic: str, key: bytes, value: bytes) -> None:
-        self.during()
-        self.appended.append(orjson.loads(value))
-
-
 @pytest.fixture
 def with_service(server: redis.Server, store: Any) -> Any:
     """Runs a test's steps with a DecisionService, by rules alone."""
-
-    def run(steps: Callable[[DecisionService, Log], Awaitable[None]], on_kafka_loss: str = "Refuse") -> None:
-        async def whole() -> None:
-            log: Any = Log()
-            link = RedisLink(StoreAddress(server.login(OF)))
-            await link.start()
-            instruments = Instruments(CollectorRegistry(), detector=str(OF))
-            tokeniser = Tokeniser.from_hex(serving.TOKEN_KEY)
-            service = DecisionService(CONFIG, tokeniser, link, log, instruments)
-            policy = Policy.model_validate({"fallback": {"deadline": "5s", "onKafkaLoss": on_kafka_loss}})
-            service.release.take(Release(name="r0", policy=policy, policy_revision=1))
-            try:
-                await steps(service, log)
-            finally:
-                await link.stop()
-
-        asyncio.run(whole())
-
-    return run
+    return partial(inline_door.with_service, server.login(OF))
 
 
 async def marked(service: DecisionService) -> None:
@@ -78,11 +40,6 @@ async def marked(service: DecisionService) -> None:
 def metric(registry: CollectorRegistry, what: str) -> float:
     labels = {"detector": str(OF), "what": what}
     return registry.get_sample_value("fraud_unreadable_total", labels) or 0.0
-
-
-def payment(event_id: str, **changes: Any) -> bytes:
-    whole = {"id": event_id, "time": int(time.time() * 1000), "amount": 12.34, "card": "c1", "merchant": "m1"}
-    return orjson.dumps({**whole, "category": "travel", **changes})
 
 
 def test_a_mark_of_a_lost_claim_leaves_the_id_free(with_service: Any, store: Any) -> None:

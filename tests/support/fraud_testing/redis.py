@@ -19,9 +19,40 @@ from fraud_testing.certificates import Certificates
 from fraud_testing.ending import end
 from fraud_testing.kafka import free_port, wait_for
 
+# The second is another name of the first, which no certificate has.
+_HOSTS = ("127.0.0.1", "127.0.0.2")
+
 
 def missing() -> str | None:
     return None if shutil.which("redis-server") else "redis-server is not installed"
+
+
+def listening(port: int, certificates: Certificates | None) -> list[str]:
+    """What a server or a Sentinel is told of its port; with certificates it speaks TLS alone, also to its like."""
+    if certificates is None:
+        return ["--port", str(port), "--bind", *_HOSTS]
+    files = ["--tls-cert-file", str(certificates.server), "--tls-key-file", str(certificates.key)]
+    files += ["--tls-ca-cert-file", str(certificates.authority), "--tls-auth-clients", "no"]
+    return ["--port", "0", "--tls-port", str(port), "--bind", *_HOSTS, "--tls-replication", "yes", *files]
+
+
+def connection(port: int, certificates: Certificates | None, seconds: float) -> socket.socket:
+    wire = socket.create_connection(("127.0.0.1", port), seconds)
+    if certificates is None:
+        return wire
+    context = ssl.create_default_context(cafile=certificates.authority)
+    return context.wrap_socket(wire, server_hostname="127.0.0.1")
+
+
+def asked(port: int, certificates: Certificates | None, *words: str) -> str:
+    """What the server or Sentinel there replies to a command, up to 4 kB of it; its error as RuntimeError."""
+    with connection(port, certificates, 5) as wire:
+        parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+        wire.sendall("".join([f"*{len(words)}\r\n", *parts]).encode())
+        reply = wire.recv(4096).decode()
+    if reply.startswith("-"):
+        raise RuntimeError(reply)
+    return reply
 
 
 @dataclass
@@ -39,6 +70,8 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
     # With these it speaks TLS and nothing else.
     certificates: Certificates | None = None
+    # Of which it is a replica from its start.
+    primary: Server | None = None
 
     @property
     def url(self) -> str:
@@ -66,23 +99,19 @@ class Server:
 
     def command(self, *words: str) -> str:
         """The first line of the reply to a command of the server's own user; its error as RuntimeError."""
-        with self._connect(5) as wire:
-            parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
-            wire.sendall("".join([f"*{len(words)}\r\n", *parts]).encode())
-            reply = wire.recv(4096).decode().split("\r\n")[0]
-        if reply.startswith("-"):
-            raise RuntimeError(reply)
-        return reply
+        return self.text(*words).split("\r\n")[0]
+
+    def text(self, *words: str) -> str:
+        """The whole reply, up to 4 kB of it."""
+        return asked(self.port, self.certificates, *words)
 
     def start(self) -> None:
         self.users.touch()
-        port = ["--port", str(self.port)]
-        if self.certificates is not None:
-            files = self.certificates
-            port = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
-            port += ["--tls-cert-file", str(files.server), "--tls-key-file", str(files.key)]
-            port += ["--tls-ca-cert-file", str(files.authority)]
-        arguments = [*port, "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        arguments = [*listening(self.port, self.certificates), "--dir", str(self.folder), "--save", ""]
+        # A first copy at once, not five seconds later.
+        arguments += ["--repl-diskless-sync-delay", "0"]
+        if self.primary is not None:
+            arguments += ["--replicaof", "127.0.0.1", str(self.primary.port)]
         arguments += ["--appendonly", "yes" if self.append_only else "no", "--appendfsync", "no"]
         arguments += ["--maxmemory-policy", "noeviction", "--aclfile", str(self.users)]
         with self.log.open("ab") as log:
@@ -93,18 +122,11 @@ class Server:
         if self.process is not None and self.process.poll() is not None:
             raise RuntimeError(f"Redis ended with {self.process.returncode}:\n{self.log.read_text()[-2000:]}")
         try:
-            with self._connect(0.5) as probe:
+            with connection(self.port, self.certificates, 0.5) as probe:
                 probe.sendall(b"PING\r\n")
                 return probe.recv(64).startswith(b"+PONG")
         except OSError:
             return False
-
-    def _connect(self, seconds: float) -> socket.socket:
-        wire = socket.create_connection(("127.0.0.1", self.port), seconds)
-        if self.certificates is None:
-            return wire
-        context = ssl.create_default_context(cafile=self.certificates.authority)
-        return context.wrap_socket(wire, server_hostname="127.0.0.1")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
@@ -113,10 +135,12 @@ class Server:
 
 
 @contextmanager
-def server(append_only: bool = False, certificates: Certificates | None = None) -> Iterator[Server]:
-    """A fresh Redis for the block."""
+def server(
+    append_only: bool = False, certificates: Certificates | None = None, primary: Server | None = None
+) -> Iterator[Server]:
+    """A fresh Redis for the block, or a replica of ``primary``."""
     folder = Path(tempfile.mkdtemp(prefix="fraud-redis-"))
-    running = Server(folder, append_only, certificates=certificates)
+    running = Server(folder, append_only, certificates=certificates, primary=primary)
     try:
         running.start()
         yield running

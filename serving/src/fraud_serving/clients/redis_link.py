@@ -2,7 +2,8 @@
 
 Everything that callers of one loop turn write goes out in one segment, so a request costs little more than the round
 trip. There is no retry: a decision has a deadline, and the caller knows what to do without Redis. The address may change, as
-where its password is rotated: calls then go over a new connection as soon as it is there, and the old one ends with its last reply.
+where its password is rotated, and so may the master that Sentinels name: calls then go over a new connection as soon as it is there,
+and the old one ends with its last reply. A server that takes no writes any more isn't the master; that connection counts as lost.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ import logging
 import ssl
 import time
 from typing import Any, Final, NamedTuple, cast
-from urllib.parse import unquote, urlsplit
 
 import hiredis
 
 from fraud_contracts.background import watched
 from fraud_contracts.errors import StoreError
+from fraud_process.redis_address import Place, RedisAddress, parse
 from fraud_process.store_address import StoreAddress
+from fraud_serving.clients.redis_sentinel import master_of
 
 Argument = str | bytes | int
 _SILENCE: Final = 1.0  # a connection on which calls time out and nothing arrives for so long is given up
 _BACKOFF: Final = (0.02, 1.0)
 _CONNECT: Final = 2.0
-_LOOK: Final = 2.0  # how often the address is read
+_LOOK: Final = 2.0  # how often the address is read, and Sentinels are asked
 
 
 def wrong_type(reply: Any) -> bool:
@@ -34,27 +36,16 @@ def wrong_type(reply: Any) -> bool:
 
 
 class _Target(NamedTuple):
-    """What an address says."""
+    """The server that an address leads to now."""
 
-    host: str
-    port: int
+    url: str
+    address: RedisAddress
     tls: ssl.SSLContext | None
-    database: str
-    login: tuple[str, ...]
+    place: Place
 
 
-def _target(url: str, authority: str | None) -> _Target:
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss") or parts.hostname is None:
-        raise ValueError("REDIS_URL must be redis:// or rediss://, with a host")
-    user, password = parts.username, parts.password
-    return _Target(
-        parts.hostname,
-        parts.port or 6379,
-        ssl.create_default_context(cafile=authority) if parts.scheme == "rediss" else None,
-        parts.path.strip("/") or "0",
-        tuple(unquote(part) for part in (user, password) if part) if password else (),
-    )
+def _demoted(reply: Any) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("READONLY")
 
 
 class _Wire(asyncio.Protocol):
@@ -66,6 +57,7 @@ class _Wire(asyncio.Protocol):
         self.heard = time.monotonic()
         self.lost = asyncio.Event()
         self.leaving = False
+        self.demoted = False
 
     def leave(self) -> None:
         """Ends the connection once every call has its reply."""
@@ -91,11 +83,14 @@ class _Wire(asyncio.Protocol):
         self.heard = time.monotonic()
         self.reader.feed(data)
         while (reply := self.reader.gets()) is not False:
+            self.demoted = self.demoted or _demoted(reply)
             future = self.waiting.popleft()
             if not future.done():  # one that timed out left its place in the queue, so that the order holds
                 future.set_result(reply)
         if self.leaving:
             self.leave()
+        if self.demoted and self.transport is not None:
+            self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
@@ -113,7 +108,7 @@ class RedisLink:
 
     def __init__(self, address: StoreAddress) -> None:
         """ValueError where the address is none."""
-        _target(address.read(), address.authority)
+        parse(address.read())
         self._address = address
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -139,8 +134,8 @@ class RedisLink:
         pause, logged = _BACKOFF[0], False
         while True:
             try:
-                url = self._address.read()
-                wire = await self._connect(_target(url, self._address.authority))
+                target = await self._locate()
+                wire = await self._connect(target)
             except (OSError, TimeoutError, StoreError, ValueError) as error:
                 if not logged:
                     logging.getLogger(__name__).warning(
@@ -156,36 +151,47 @@ class RedisLink:
             if earlier is not None:
                 earlier.leave()
             self._first.set()
-            await self._until_lost_or_moved(wire, url)
+            await self._until_lost_or_moved(wire, target)
+            if wire.demoted:
+                await asyncio.sleep(pause)
 
-    async def _until_lost_or_moved(self, wire: _Wire, url: str) -> None:
-        """A wire whose address is another one by now stays in use until its successor is there."""
+    async def _locate(self) -> _Target:
+        """StoreError or ValueError where the address, or its Sentinels, lead nowhere."""
+        url = self._address.read()
+        address = parse(url)
+        tls = ssl.create_default_context(cafile=self._address.authority) if address.tls else None
+        return _Target(url, address, tls, await master_of(address, tls))
+
+    async def _until_lost_or_moved(self, wire: _Wire, target: _Target) -> None:
+        """A wire whose address leads elsewhere by now stays in use until its successor is there."""
         while not wire.lost.is_set():
             try:
                 async with asyncio.timeout(_LOOK):
                     await wire.lost.wait()
             except TimeoutError:
-                if self._is_elsewhere(url):
+                if await self._is_elsewhere(target):
                     return
         self._wire = None
 
-    def _is_elsewhere(self, url: str) -> bool:
+    async def _is_elsewhere(self, target: _Target) -> bool:
         try:
-            return self._address.read() != url
+            if self._address.read() != target.url:
+                return True
+            return await master_of(target.address, target.tls) != target.place
         except StoreError:
             return False
 
     async def _connect(self, target: _Target) -> _Wire:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(_CONNECT):
-            _, wire = await loop.create_connection(_Wire, target.host, target.port, ssl=target.tls)
-        await self._greet(wire, target)
+            _, wire = await loop.create_connection(_Wire, *target.place, ssl=target.tls)
+        await self._greet(wire, target.address)
         return wire
 
-    async def _greet(self, wire: _Wire, target: _Target) -> None:
+    async def _greet(self, wire: _Wire, address: RedisAddress) -> None:
         """Signs in and chooses the database. While Redis loads its data it refuses; that counts as away."""
-        hello: list[tuple[Argument, ...]] = [("AUTH", *target.login)] if target.login else []
-        hello += [("SELECT", target.database), ("PING",)]
+        hello: list[tuple[Argument, ...]] = [("AUTH", *address.login.words)] if address.login.words else []
+        hello += [("SELECT", address.database), ("PING",)]
         try:
             for reply in await self._ask(wire, hello, _CONNECT):
                 if isinstance(reply, hiredis.ReplyError):

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import redis
 
-from fraud_contracts.errors import StoreError
 from fraud_process.redis_store import RedisStore
 from fraud_process.store_address import StoreAddress
 from fraud_serving import claims
@@ -29,7 +28,7 @@ class RedisClaims:
             replies = pipe.execute()
             return list(replies[-1]) if keys else []
         except redis.RedisError as error:
-            raise StoreError("redis", str(error)) from error
+            raise self._store.failure(error) from error
 
     def claim(self, attempts: list[claims.ClaimAttempt]) -> list[bytes | None]:
         """Per entry None where it is ours now, else what was there."""
@@ -37,4 +36,4 @@ class RedisClaims:
             client: Any = self._store.client
             return list(client.execute_command(*claims.take(attempts)))
         except redis.RedisError as error:
-            raise StoreError("redis", str(error)) from error
+            raise self._store.failure(error) from error

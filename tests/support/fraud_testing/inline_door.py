@@ -1,0 +1,65 @@
+"""The decision service's own code in the test's process, by rules alone, over a real Redis.
+
+The log is a list: what must happen between an append and its mark can't be timed from outside of a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry
+
+from fraud_contracts.detector_policy import Policy
+from fraud_contracts.release import Release
+from fraud_pipelines.events import Tokeniser
+from fraud_process.instruments import Instruments
+from fraud_process.store_address import StoreAddress
+from fraud_serving.clients.redis_link import RedisLink
+from fraud_serving.decision.service import DecisionService
+from fraud_testing import serving
+from fraud_testing.batches import CONFIG, OF
+
+
+class Log:
+    """``append`` as the decision service needs it; ``during`` is what happens meanwhile."""
+
+    def __init__(self) -> None:
+        self.appended: list[dict[str, Any]] = []
+        self.during: Callable[[], None] = lambda: None
+
+    async def append(self, topic: str, key: bytes, value: bytes) -> None:
+        self.during()
+        self.appended.append(orjson.loads(value))
+
+
+Steps = Callable[[DecisionService, Log], Awaitable[None]]
+
+
+def with_service(address: str, steps: Steps, on_kafka_loss: str = "Refuse") -> None:
+    """Runs a test's steps with a service whose Redis is at that address."""
+
+    async def whole() -> None:
+        log: Any = Log()
+        link = RedisLink(StoreAddress(address))
+        await link.start()
+        instruments = Instruments(CollectorRegistry(), detector=str(OF))
+        tokeniser = Tokeniser.from_hex(serving.TOKEN_KEY)
+        service = DecisionService(CONFIG, tokeniser, link, log, instruments)
+        policy = Policy.model_validate({"fallback": {"deadline": "5s", "onKafkaLoss": on_kafka_loss}})
+        service.release.take(Release(name="r0", policy=policy, policy_revision=1))
+        try:
+            await steps(service, log)
+        finally:
+            await link.stop()
+
+    asyncio.run(whole())
+
+
+def payment(event_id: str, **changes: Any) -> bytes:
+    """A request's body."""
+    whole = {"id": event_id, "time": int(time.time() * 1000), "amount": 12.34, "card": "c1", "merchant": "m1"}
+    return orjson.dumps({**whole, "category": "travel", **changes})
