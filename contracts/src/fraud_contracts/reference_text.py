@@ -172,7 +172,7 @@ CONDITIONS: Final = {
     "Progressing": "Something is waited for; the message names it.",
     "Degraded": "Something is wrong; the message names the first of it.",
     "Paused": "spec.paused holds everything but a version's way back.",
-    "ReferencesFound": "Every Secret and storage class that spec and chart name is there, with its keys; of spec.storage StorageReady tells.",
+    "ReferencesFound": "Every Secret and storage class that spec and chart name is there, with its keys and readable addresses; of spec.storage StorageReady tells.",
     "KeysReady": "The detector's own Secret has its keys, and the token key is the one that every stored token was made with.",
     "StorageReady": "The bucket is there, may be written and has conditional PUT; or storage is a folder of one node.",
     "StoresReady": "The detector has its own login to each store of the platform's that the spec leaves out.",
@@ -190,6 +190,7 @@ CONDITIONS: Final = {
 
 REASONS: Final = {
     "AccessDenied": "The object store refuses these keys; the message names whose they are.",
+    "AddressUnreadable": "A store's address in a Secret that the spec names is none; the message says how to write it.",
     "AllFound": "Everything that is named is there.",
     "AllWell": "Nothing is wrong.",
     "ApplyConflict": "Another manager owns a field of a child.",

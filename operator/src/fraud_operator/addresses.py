@@ -16,6 +16,7 @@ from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 from fraud_process import redis_address
+from fraud_process.postgres import completed
 
 REDIS_PORT: Final = redis_address.PORT
 POSTGRES_PORT: Final = 5432
@@ -108,6 +109,23 @@ def _redis_addresses(text: str) -> tuple[Address, ...]:
     return tuple(_at(host, str(port), port) for host, port in (*address.hosts, *address.nodes))
 
 
+def fault(key: str, text: str) -> str:
+    """What to write under the key of a store instead of a text that isn't its address; empty where it is."""
+    if key == REDIS_URL:
+        try:
+            redis_address.parse(text)
+        except ValueError as error:
+            return str(error)
+    if key == POSTGRES_DSN:
+        try:
+            completed(text, None)
+        except (psycopg.Error, ValueError):  # its message may quote the password
+            return (
+                "write postgresql://user:password@host:5432/database; several hosts with commas between them"
+            )
+    return ""
+
+
 def platform_addresses(detector: Detector) -> dict[str, tuple[Address, ...]]:
     """Of the stores whose address is in the spec or the platform's settings, by store."""
     stores, platform = detector.spec.stores, detector.platform
@@ -135,11 +153,12 @@ def secret_addresses(
     for store, name in names.items():
         secret = read(name) if name is not None else None
         if secret is not None:
-            addresses[store] = addresses_of(store, _text(secret, STORE_KEYS[store][0]))
+            addresses[store] = addresses_of(store, text_of(secret, STORE_KEYS[store][0]))
     return addresses
 
 
-def _text(secret: Json, key: str) -> str:
+def text_of(secret: Json, key: str) -> str:
+    """A value of a Secret; empty where it is no text."""
     try:
         return base64.b64decode((secret.get("data") or {}).get(key, ""), validate=True).decode()
     except ValueError:  # what else is wrong with it, the store's own condition says

@@ -19,7 +19,7 @@ from fraud_contracts import names
 from fraud_contracts.child_kinds import SECRET, STORAGE_CLASS
 from fraud_contracts.config import MLFLOW_LOGIN
 from fraud_operator import readiness
-from fraud_operator.addresses import secret_addresses
+from fraud_operator.addresses import fault, secret_addresses, text_of
 from fraud_operator.desired.documents import DOCKER_CONFIG
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Facts, Lacking
@@ -64,11 +64,11 @@ def secret_references(detector: Detector) -> list[SecretReference]:
 
 
 def lacking_in(reference: SecretReference, namespace: str, secret: Json | None) -> Lacking | None:
-    """What a Secret lacks, or that it isn't there."""
+    """What a Secret lacks, that it isn't there, or which of its addresses is none."""
     data: Mapping[str, str] = (secret or {}).get("data") or {}
     absent = [[key for key in keys if not data.get(key)] for keys in reference.choices]
-    if not all(absent):
-        return None
+    if secret is not None and not all(absent):
+        return _unreadable_in(reference, namespace, secret)
     choices = " or ".join(" and ".join(keys) for keys in absent)
     if secret is None:
         command = f"kubectl -n {namespace} create secret generic {reference.secret}"
@@ -80,6 +80,15 @@ def lacking_in(reference: SecretReference, namespace: str, secret: Json | None) 
         "SecretKeyMissing",
         f"{reference.field}: Secret {reference.secret} in {namespace} lacks {choices}; put it in",
     )
+
+
+def _unreadable_in(reference: SecretReference, namespace: str, secret: Json) -> Lacking | None:
+    for key in (key for keys in reference.choices for key in keys):
+        remedy = fault(key, text_of(secret, key))
+        if remedy:
+            where = f"{reference.field}: {key} of Secret {reference.secret} in {namespace}"
+            return Lacking("AddressUnreadable", f"{where} is no address: {remedy}")
+    return None
 
 
 def logins_of(secret: Json) -> dict[str, Any] | None:

@@ -83,6 +83,26 @@ def test_a_secret_without_its_key_is_told() -> None:
     assert "Secret ledger in n lacks POSTGRES_DSN" in facts.lacking[1].message
 
 
+def test_an_address_that_is_none_is_told_and_not_quoted() -> None:
+    """The message names field, key and Secret, and how an address is written; what stands there may be half a password."""
+    cluster = Cluster()
+    cluster.put("n", "cache", REDIS_URL="redis+sentinel://u:secret@a,b")
+    cluster.put("n", "ledger", POSTGRES_DSN="host=a,b,c port=1,2 password=secret")
+    cluster.put("n", "registry", MLFLOW_TRACKING_TOKEN="t")
+    facts = look(cluster, on(make_detector(stores=STORES)))
+    assert [lacking.reason for lacking in facts.lacking] == ["AddressUnreadable"] * 2
+    redis, postgres = (lacking.message for lacking in facts.lacking)
+    assert "secret" not in redis.replace("secretRef", "") + postgres.replace("secretRef", "")
+    assert redis.startswith(
+        "spec.stores.redis.secretRef: REDIS_URL of Secret cache in n is no address: no name of a master"
+    )
+    assert "redis+sentinel://user:password@host:26379,host:26379/master/0" in redis
+    assert "write postgresql://user:password@host:5432/database; several hosts" in postgres
+    cluster.put("n", "cache", REDIS_URL="rediss+sentinel://u:secret@a,b/main")
+    cluster.put("n", "ledger", POSTGRES_DSN="host=a,b port=1,2 password=secret")
+    assert look(cluster, on(make_detector(stores=STORES))).lacking == ()
+
+
 def test_what_lacks_becomes_a_condition_and_degrades() -> None:
     """ReferencesFound says the field, and Degraded repeats it before what only follows from it."""
     detector = on(make_detector(stores=STORES))
