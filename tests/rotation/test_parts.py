@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fraud_testing import client_pod, in_pods, wrapping
+from fraud_testing import client_pod, in_pods, trial_accounts, wrapping
 from fraud_testing.rotation import changed, client_secrets, who_may
 
 SPEC: dict[str, Any] = {
@@ -83,3 +83,11 @@ def test_secrets_are_written_by_the_first_key() -> None:
     assert plain == {"identity": {}}
     (resource,) = wrapping.configuration([("b", "2")], plain=False)["resources"]
     assert len(resource["providers"]) == 1
+
+
+def test_the_trials_object_store_is_told_of_keys_as_it_reads_them() -> None:
+    """Each by its access key, with the rights to every bucket."""
+    one = trial_accounts.new_account("cards-1")
+    account = {"access": "cards-1", "secret": one["AWS_SECRET_ACCESS_KEY"], "role": "admin"}
+    assert trial_accounts.document(one) == {"accessAccounts": {"cards-1": account}}
+    assert one["AWS_ENDPOINT_URL"] == "http://fraud-platform-objects.fraud-platform.svc:9000"

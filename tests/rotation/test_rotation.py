@@ -24,7 +24,7 @@ from fraud_local import paths
 from fraud_local.demo.kubectl import Kubectl, KubectlError
 from fraud_local.demo.summary import ANSWERED, agrees, unguarded
 from fraud_process.kafka import PASSWORD
-from fraud_testing import in_pods, wrapping
+from fraud_testing import in_pods, trial_accounts, wrapping
 from fraud_testing.client_pod import ClientPod
 from fraud_testing.live import OPERATOR, PLATFORM, SOON, STORES, Live, within
 from fraud_testing.required import require
@@ -34,6 +34,8 @@ from fraud_testing.rotation import RATE, SCOPES, Stand, client_secrets, who_may
 OPERATORS = (f"{PLATFORM}/{OPERATOR}-",)
 # Of an earlier login to a store: ten minutes, five until the operator looks again, and some for a busy machine.
 CUT_OFF = 1200.0
+# A savepoint and a start of the streaming job, beside all else.
+LONG = 420.0
 # Whether a trial store lets its own user in by a password.
 LETS_IN = {
     "redis": "REDISCLI_AUTH=$(cat) redis-cli -p 6379 --tls --insecure ping 2> /dev/null | grep -qx PONG && echo in || echo refused",
@@ -237,6 +239,50 @@ def test_the_key_of_dead_letters(stand: Stand) -> None:
         within(SOON, "other Pods of the streaming job", lambda: not set(before) & set(live.pods("features")))
 
 
+def own_storage(stand: Stand, account: dict[str, str]) -> str:
+    """Gives the detector a Secret with keys of its own for the folder that it has, which starts all of it anew; -> the bucket's name."""
+    live, secret = stand.live, f"{stand.live.name}-storage"
+    uri = json.loads(live.kube.get("-n", live.namespace, "configmap", names.config(live.name))["data"]["detector.json"])["storage_uri"]  # fmt: skip
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": secret, "namespace": live.namespace},
+    }
+    live.kube.kubectl("apply", "-f", "-", stdin=json.dumps({**manifest, "stringData": account}))
+    storage = json.dumps({"spec": {"storage": {"uri": uri, "secretRef": {"name": secret}}}})
+    before = set(live.pods("features"))
+    live.kube.kubectl("-n", live.namespace, "patch", "fd", live.name, "--type=merge", "-p", storage)
+    within(LONG, "the streaming job by keys of its own", lambda: live.pods("features") and not before & set(live.pods("features")))  # fmt: skip
+    live.settle()
+    return str(uri).removeprefix("s3://").partition("/")[0]
+
+
+def test_the_keys_of_the_object_store(stand: Stand) -> None:
+    """New ones while the former open it: streaming job and lake sink are started anew with them, and the former are taken away."""
+    live = stand.live
+    if not live.kube.get("-n", PLATFORM, "deployment", f"{PLATFORM}-objects") or "storage" in stand.spec:
+        pytest.skip("the object store is the installation's own: its owner makes keys")
+    first, second = (trial_accounts.new_account(f"{live.name}-{number}") for number in (1, 2))
+    trial_accounts.put(live, first)
+    failures = len(stand.client.failures())
+    bucket = own_storage(stand, first)
+    print(
+        f"\nall started anew for storage of its own: {len(stand.client.failures()) - failures} attempts failed"
+    )
+    sink = f"deployment/{names.sink(live.name, 'lake')}"
+    new = tuple(f"{live.namespace}/{live.name}-{part}-" for part in ("f", "lake-sink"))
+    with stand.unnoticed("the keys of the object store", new=new):
+        before = {component: set(live.pods(component)) for component in ("features", "lake-sink")}
+        trial_accounts.put(live, first, second)
+        live.put(f"{live.name}-storage", second)
+        for component, pods in before.items():
+            within(LONG, f"{component} with other keys", lambda c=component, p=pods: live.pods(c) and not p & set(live.pods(c)))  # fmt: skip
+        live.settle()
+        trial_accounts.put(live, second)
+        within(SOON, "the former key to be refused", lambda: trial_accounts.asked(live, sink, bucket, first) == "refused")  # fmt: skip
+        assert trial_accounts.asked(live, sink, bucket, second) == "in"
+
+
 def test_former_logins_to_the_stores_are_refused(stand: Stand) -> None:
     """Within a quarter of an hour they are gone, and whoever had one is cut off: nobody of ours has."""
     if not stand.old:
@@ -256,6 +302,7 @@ def test_every_secret_has_its_way(stand: Stand) -> None:
         rf"{name}-stores": "detectors_logins_to_the_stores",
         rf"{name}-clients|{'|'.join(map(re.escape, client_secrets(live.name, stand.spec).values()))}": "clients_keys",
         rf"{name}-kafka-.+": "users_of_managed_kafka",
+        rf"{name}-storage": "keys_of_the_object_store",
         rf"{re.escape(STORES)}": "trial_stores_own_passwords, trial_stores_certificates",
         # Strimzi's own certificates, which it renews by itself; Ray's token of a run, which goes with it; helm's notes; the demo's copies.
         rf"{kafka}-(cluster|clients)-ca(-cert)?|{kafka}-.+-certs|{kafka}-cluster-ca-.*|{re.escape(names.kafka_node_pool(live.name))}.*": "Strimzi",

@@ -104,3 +104,19 @@ for batch in table.to_pyarrow_dataset().to_batches(columns=["id"]):
     ids.update(found)
 print(json.dumps([rows, len(ids)]))
 """
+# Whether the trial's object store takes a key: in, refused, or away. Host and port, bucket, access key; its secret by standard input.
+OBJECTS: Final = """
+import sys
+from pyarrow import fs
+endpoint, bucket, access = sys.argv[1:]
+store = fs.S3FileSystem(
+    access_key=access, secret_key=sys.stdin.read(), endpoint_override=endpoint, scheme="http", region="us-east-1",
+    retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=1),
+)
+try:
+    store.get_file_info(fs.FileSelector(bucket))
+    print("in")
+except OSError as error:
+    said = str(error).upper()
+    print("refused" if any(word in said for word in ("INVALID_ACCESS_KEY_ID", "ACCESS_DENIED", "SIGNATURE")) else "away")
+"""

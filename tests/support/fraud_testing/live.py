@@ -132,10 +132,20 @@ class Live:
         return {one["type"]: (one["status"], one["reason"]) for one in conditions}
 
     def whole(self) -> bool:
-        """All that a detector that works says."""
-        wanted = ("Ready", "KeysReady", "StoresReady", "KafkaReady", "StreamingReady", "ServingReady")
-        now = self.conditions()
-        return all(now.get(kind, ("Unknown",))[0] == "True" for kind in wanted)
+        """All that a detector that works says, of the spec that it has now."""
+        body = self.body()
+        status = body.get("status", {})
+        true = {one["type"] for one in status.get("conditions", []) if one["status"] == "True"}
+        wanted = {
+            "Ready",
+            "KeysReady",
+            "StoresReady",
+            "StorageReady",
+            "KafkaReady",
+            "StreamingReady",
+            "ServingReady",
+        }
+        return wanted <= true and status.get("observedGeneration") == body["metadata"]["generation"]
 
     def settle(self) -> None:
         within(SOON, f"{self.namespace}/{self.name} to be whole again", self.whole)
