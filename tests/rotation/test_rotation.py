@@ -19,10 +19,18 @@ from pathlib import Path
 import pytest
 
 from fraud_contracts import names
-from fraud_contracts.config import CA_CERT, KAFKA_LOGIN_PATH, POSTGRES_DSN, REDIS_URL, STORES_PATH
+from fraud_contracts.config import (
+    CA_CERT,
+    KAFKA_LOGIN_PATH,
+    POSTGRES_DSN,
+    REDIS_URL,
+    STORES_PATH,
+    ca_cert,
+)
 from fraud_local import paths
 from fraud_local.demo.kubectl import Kubectl, KubectlError
 from fraud_local.demo.summary import ANSWERED, agrees, unguarded
+from fraud_operator.certificates import CA_KEY
 from fraud_process.kafka import PASSWORD
 from fraud_testing import in_pods, trial_accounts, wrapping
 from fraud_testing.client_pod import ClientPod
@@ -43,6 +51,7 @@ LETS_IN = {
     " && echo in || echo refused",
 }
 KAFKA_PASSWORD = f"{KAFKA_LOGIN_PATH}/{PASSWORD}"
+READERS = {REDIS_URL: ("decision", "worker", "profile-sink"), POSTGRES_DSN: ("ledger-sink", "console")}
 PORTS = {"redis": 6379, "postgres": 5432}
 ADDRESSES = {"redis": REDIS_URL, "postgres": POSTGRES_DSN}
 
@@ -101,14 +110,34 @@ def test_the_trial_stores_own_passwords(stand: Stand) -> None:
         within(SOON, "the operator to log in again", lambda: live.conditions()["StoresReady"][0] == "True")
 
 
+def test_the_trial_stores_authority(stand: Stand) -> None:
+    """Another one comes beside the former, and every Pod knows both before any server shows a certificate by it."""
+    live = stand.live
+    trial_passwords(stand)
+    with stand.unnoticed("the trial stores' authority", new=OPERATORS):
+        held = live.secret(STORES, PLATFORM)
+        live.take(STORES, [CA_KEY], PLATFORM)
+        live.restart_operator()
+        both = live.replaced(STORES, held, [CA_CERT], PLATFORM)[CA_CERT]
+        assert both.count("BEGIN CERTIFICATE") > 1
+        for key, components in READERS.items():
+            for component in components:
+                file = f"{STORES_PATH}/{ca_cert(key)}"
+                within(
+                    SOON,
+                    f"both authorities in {component}",
+                    lambda c=component, f=file: live.holds(c, f, both),
+                )
+
+
 def test_the_trial_stores_certificates(stand: Stand) -> None:
-    """Both servers show another certificate by the same authority, without a restart."""
+    """Both servers show another one, by the new authority, without a restart."""
     live = stand.live
     trial_passwords(stand)
 
     def shown(store: str) -> str:
         host = f"{PLATFORM}-{store}.{PLATFORM}.svc"
-        authority = f"{STORES_PATH}/{ADDRESSES[store]}.{CA_CERT}"
+        authority = f"{STORES_PATH}/{ca_cert(ADDRESSES[store])}"
         return live.run_in(
             workload(stand, store), in_pods.CERTIFICATE, host, str(PORTS[store]), store, authority
         )
@@ -129,12 +158,11 @@ def test_the_detectors_logins_to_the_stores(stand: Stand) -> None:
     entries = [key for key in (REDIS_URL, POSTGRES_DSN) if key in before]
     if not entries:
         pytest.skip("the detector has stores of its own: their logins are in Secrets of its owner's")
-    readers = {REDIS_URL: ("decision", "worker", "profile-sink"), POSTGRES_DSN: ("ledger-sink", "console")}
     with stand.unnoticed("the detector's logins to Redis and PostgreSQL"):
         live.take(secret, entries)
         now = live.replaced(secret, before, entries)
         for key in entries:
-            for component in readers[key]:
+            for component in READERS[key]:
                 file, value = f"{STORES_PATH}/{key}", now[key]
                 within(
                     SOON, f"{key} in {component}", lambda c=component, f=file, v=value: live.holds(c, f, v)
@@ -303,7 +331,7 @@ def test_every_secret_has_its_way(stand: Stand) -> None:
         rf"{name}-clients|{'|'.join(map(re.escape, client_secrets(live.name, stand.spec).values()))}": "clients_keys",
         rf"{name}-kafka-.+": "users_of_managed_kafka",
         rf"{name}-storage": "keys_of_the_object_store",
-        rf"{re.escape(STORES)}": "trial_stores_own_passwords, trial_stores_certificates",
+        rf"{re.escape(STORES)}": "trial_stores_own_passwords, authority, certificates",
         # Strimzi's own certificates, which it renews by itself; Ray's token of a run, which goes with it; helm's notes; the demo's copies.
         rf"{kafka}-(cluster|clients)-ca(-cert)?|{kafka}-.+-certs|{kafka}-cluster-ca-.*|{re.escape(names.kafka_node_pool(live.name))}.*": "Strimzi",
         rf"{kafka}-{re.escape(names.kafka_node_pool(live.name))}-\d+": "Strimzi",

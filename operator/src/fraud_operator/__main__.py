@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import kopf
@@ -118,12 +119,19 @@ async def _act(
 
 async def _renew(kube: Kube, platform: Platform) -> None:
     """Looks each day whether a certificate of the trial stores is to be renewed."""
-    servers = platform.servers
+    servers, stores = platform.servers, platform.stores
+    look = partial(
+        fill_in,
+        kube,
+        platform.namespace,
+        servers.secret,
+        (),
+        servers=servers.hosts,
+        known_as=stores.redis_ca or stores.postgres_ca,
+    )
     while servers.hosts:
         try:
-            await asyncio.to_thread(
-                fill_in, kube, platform.namespace, servers.secret, (), servers=servers.hosts
-            )
+            await asyncio.to_thread(look)
         except FraudError as error:
             LOG.warning("certificates weren't looked at", extra={"data": {"error": str(error)}})
         await asyncio.sleep(A_DAY)

@@ -46,10 +46,11 @@ def fill_in(
     keys: Iterable[str],
     make: Callable[[], str] = new_password,
     servers: Servers | None = None,
+    known_as: str | None = None,
 ) -> list[str]:
     """The keys that were written. SecretMissingError where the Secret isn't there, ApiError where it can't be written.
 
-    ``servers`` are the host names of each server that has a certificate, by its name.
+    ``servers`` are the host names of each server that has a certificate, by its name; ``known_as`` is as ``certificates.lacking`` has it.
     """
     wanted = list(keys)
     for _ in range(TRIES):
@@ -58,7 +59,7 @@ def fill_in(
             raise SecretMissingError(namespace, name)
         present = decoded(secret.get("data") or {})
         made = {key: make() for key in wanted if not present.get(key)}
-        made |= certificates.lacking(present, servers or {}, datetime.now(UTC))
+        made |= certificates.lacking(present, servers or {}, datetime.now(UTC), known_as)
         if not made:
             return []
         body = {

@@ -25,6 +25,7 @@ from psycopg import conninfo
 from fraud_contracts.config import CA_CERT
 from fraud_contracts.names import Identity
 from fraud_operator import certificates, postgres_logins, redis_logins
+from fraud_operator.certificates import CA_KEY, SETTLED
 from fraud_operator.store_login import StoreAdmin, new_login
 from fraud_testing import postgres as postgres_server
 from fraud_testing import redis as redis_server
@@ -123,7 +124,9 @@ class Trial:
         return int(str(shown["serialNumber"]), 16)
 
     def renew(self) -> None:
-        """A new certificate by the same authority; returns once the server shows it."""
+        """A new certificate by another authority, which is told beside the former first; returns once the server shows it."""
+        del self.secret[CA_KEY]
+        self.write(datetime.now(UTC) - 2 * SETTLED)
         before = self.shown()
         self.write(datetime.now(UTC))
         wait_for(lambda: self.shown() != before, 20, "the new certificate")
@@ -192,11 +195,11 @@ def test_the_trials_postgres(folder: Path) -> None:
         new_login(DETECTOR.database_logins, 1),
     )
     trial.write(datetime.now(UTC) - timedelta(days=300))
-    admin = StoreAdmin(
-        f"postgresql://fraud:secret@127.0.0.1:{trial.port}/postgres?sslmode=verify-full&sslrootcert={{}}",
-        trial.secret[CA_CERT],
-    )
-    admin = StoreAdmin(admin.address.format(admin.authority), admin.certificate)
+
+    def admin(password: str) -> StoreAdmin:
+        file = StoreAdmin("", trial.secret[CA_CERT]).authority
+        address = f"postgresql://fraud@127.0.0.1:{trial.port}/postgres?sslmode=verify-full&sslrootcert={file}"
+        return StoreAdmin(conninfo.make_conninfo(address, password=password), trial.secret[CA_CERT])
 
     def lets_in(dsn: str) -> bool:
         try:
@@ -205,24 +208,24 @@ def test_the_trials_postgres(folder: Path) -> None:
         except psycopg.OperationalError:
             return False
 
-    own = postgres_logins.address(admin.address, login)
+    def own() -> str:
+        return postgres_logins.address(admin("").address, login)
+
     odd = 'it\'s \\ "odd" %s :now'
-    with trial.running(lambda: lets_in(admin.address)):
-        postgres_logins.ensure(admin, DETECTOR, login, settled=True)
-        assert not lets_in(own.replace("sslmode=verify-full", "sslmode=disable"))
-        assert not lets_in(own.replace(login.password, "wrong"))
-        with psycopg.connect(own, autocommit=True) as session:
+    with trial.running(lambda: lets_in(admin("secret").address)):
+        postgres_logins.ensure(admin("secret"), DETECTOR, login, settled=True)
+        assert not lets_in(own().replace("sslmode=verify-full", "sslmode=disable"))
+        assert not lets_in(own().replace(login.password, "wrong"))
+        with psycopg.connect(own(), autocommit=True) as session:
             session.execute(f"CREATE TABLE {DETECTOR.database_schema}.t AS SELECT 1 AS x")
             trial.renew()
-            trial.change(
-                odd, lambda password: lets_in(conninfo.make_conninfo(admin.address, password=password))
-            )
+            trial.change(odd, lambda password: lets_in(admin(password).address))
             assert session.execute(f"SELECT x FROM {DETECTOR.database_schema}.t").fetchone() == (1,)
     trial.password = f"{odd} too"
     trial.write(datetime.now(UTC))
-    with trial.running(lambda: lets_in(own)), psycopg.connect(own) as session:
+    with trial.running(lambda: lets_in(own())), psycopg.connect(own()) as session:
         assert session.execute(f"SELECT x FROM {DETECTOR.database_schema}.t").fetchone() == (1,)
-        assert lets_in(conninfo.make_conninfo(admin.address, password=trial.password))
-        assert not lets_in(conninfo.make_conninfo(admin.address, password=odd))
+        assert lets_in(admin(trial.password).address)
+        assert not lets_in(admin(odd).address)
     log = (folder / "log").read_text()
     assert "ALTER ROLE" not in log

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from fraud_operator.certificates import LEFT, LIFE, lacking
+from fraud_operator.certificates import LEFT, LIFE, SETTLED, AuthorityError, lacking
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SERVERS = {"REDIS": ("r.ns.svc",), "POSTGRES": ("p.ns.svc",)}
@@ -58,7 +58,41 @@ def test_another_name_or_a_broken_key_is_another_certificate(made: dict[str, str
     assert broken.keys() == {"POSTGRES_TLS_CERT", "POSTGRES_TLS_KEY"}
 
 
-def test_without_its_authority_everything_is_made_anew(made: dict[str, str]) -> None:
-    """A certificate whose authority nobody knows any more is of no use."""
-    assert lacking({**made, "CA_KEY": "no key"}, SERVERS, NOW).keys() == KEYS
-    assert lacking(made, SERVERS, NOW + timedelta(days=9000)).keys() == KEYS
+def test_an_expired_authority_vouches_for_nobody(made: dict[str, str]) -> None:
+    """Everything is made anew, and nobody is told of it any more."""
+    anew = lacking(made, SERVERS, NOW + timedelta(days=9000))
+    assert anew.keys() == KEYS
+    assert len(x509.load_pem_x509_certificates(anew["CA_CERT"].encode())) == 1
+
+
+def test_another_authority_comes_beside_the_former(made: dict[str, str]) -> None:
+    """Clients are told of both first; then servers change over; then the former is let go."""
+    secret = {**made, "CA_KEY": "taken out"}
+    first = lacking(secret, SERVERS, NOW)
+    assert first.keys() == {"CA_CERT", "CA_KEY"}
+    known = x509.load_pem_x509_certificates(first["CA_CERT"].encode())
+    assert known[1] == certificate(made, "CA_CERT")
+    secret |= first
+    assert lacking(secret, SERVERS, NOW + SETTLED - timedelta(seconds=1)) == {}
+    second = lacking(secret, SERVERS, NOW + SETTLED)
+    assert second.keys() == KEYS - {"CA_CERT", "CA_KEY"}
+    certificate(second, "REDIS_TLS_CERT").verify_directly_issued_by(known[0])
+    secret |= second
+    assert lacking(secret, SERVERS, NOW + 2 * SETTLED - timedelta(seconds=1)) == {}
+    third = lacking(secret, SERVERS, NOW + 2 * SETTLED)
+    assert third.keys() == {"CA_CERT"}
+    assert x509.load_pem_x509_certificates(third["CA_CERT"].encode()) == known[:1]
+    assert lacking(secret | third, SERVERS, NOW + 2 * SETTLED) == {}
+
+
+def test_an_operator_that_runs_leaves_the_authority_alone(made: dict[str, str]) -> None:
+    """It renews by the one that it tells detectors of, and says so where there is another."""
+    known = made["CA_CERT"]
+    later = NOW + LIFE - LEFT + timedelta(days=1)
+    assert lacking(made, SERVERS, later, known).keys() == KEYS - {"CA_CERT", "CA_KEY"}
+    for damaged in (
+        {**made, "CA_KEY": "taken out"},
+        {**made, **lacking({**made, "CA_KEY": ""}, SERVERS, NOW)},
+    ):
+        with pytest.raises(AuthorityError, match="start it again"):
+            lacking(damaged, SERVERS, later, known)
