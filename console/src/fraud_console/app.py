@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from importlib import resources
@@ -51,6 +52,7 @@ class Console:
     def __init__(self, ledger: Ledger, keys: KeyCheck, instruments: Instruments) -> None:
         self._ledger, self._keys, self._instruments = ledger, keys, instruments
         self.closing = False
+        self._asking, self._ledger_problem = threading.Lock(), "the ledger was never asked"
         self._instruments.show(metrics.CONSOLE_REQUESTS, metrics.CONSOLE_SECONDS)
 
     def close(self) -> None:
@@ -96,14 +98,28 @@ class Console:
     def ready(self, _: Request) -> Response:
         if self.closing:
             return Response("closing\n", 503)
-        try:
-            if self._keys.state is KeyState.MISSING:
-                raise NotReadyError("ClientsMissing", "the file of the clients' keys was never readable")
-            self._ledger.check()
-        except (StoreError, NotReadyError) as error:
-            log.warning("not ready", extra={"data": {"error": str(error)}})
+        problem = self._problem()
+        if problem:
+            log.warning("not ready", extra={"data": {"error": problem}})
             return Response("not ready\n", 503)
         return Response("ok\n")
+
+    def _problem(self) -> str:
+        """Why it isn't ready, empty where it is.
+
+        Whoever asks needs no key. So one of them at a time has the ledger asked, and the others are told what that said last.
+        """
+        if self._keys.state is KeyState.MISSING:
+            return "the file of the clients' keys was never readable"
+        if self._asking.acquire(blocking=False):
+            try:
+                self._ledger.check()
+                self._ledger_problem = ""
+            except (StoreError, NotReadyError) as error:
+                self._ledger_problem = str(error)
+            finally:
+                self._asking.release()
+        return self._ledger_problem
 
     def metrics(self, _: Request) -> Response:
         return Response(generate_latest(self._instruments.registry), media_type=CONTENT_TYPE_LATEST)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,25 @@ def test_a_ledger_that_is_away_is_503(client: TestClient, ledger: Memory) -> Non
     assert client.get("/api/alerts", headers=KEY).json()["error"]["code"] == "not_ready"
     assert client.get("/readyz").status_code == 503
     assert client.get("/healthz").status_code == 200
+
+
+def test_whoever_asks_without_a_key_keeps_the_ledger_from_nobody(client: TestClient, ledger: Memory) -> None:
+    """While one has it asked whether it is ready, the others are told what it said last."""
+    assert client.get("/readyz").status_code == 200
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        asked.set()
+        assert go_on.wait(30)
+        raise StoreError("postgres", "gone")
+
+    ledger.check = slow  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.get, "/readyz")
+        assert asked.wait(30)
+        assert [client.get("/readyz").status_code for _ in range(50)] == [200] * 50
+        go_on.set()
+        assert first.result(30).status_code == 503
 
 
 def test_the_page_runs_no_foreign_script(client: TestClient) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from confluent_kafka.admin import AclOperation, ResourceType
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
@@ -18,11 +19,12 @@ from fraud_operator import postgres_logins, redis_logins
 from fraud_operator.detector import Detector
 from fraud_operator.settings import Platform
 from fraud_operator.store_login import StoreAdmin, new_login
-from fraud_testing import certificates, deeds_in_pod, postgres, second_detector
+from fraud_testing import certificates, deeds_in_pod, kafka_tls, postgres, second_detector
 from fraud_testing import redis as redis_server
 from fraud_testing.api_server import Server
-from fraud_testing.deeds import Setting, expected_deeds
+from fraud_testing.deeds import Setting, expected_deeds, kafka_rights
 from fraud_testing.healthy import make_detector
+from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import find, render
 from fraud_testing.required import require
 
@@ -82,6 +84,27 @@ def test_a_postgres_login_may_use_its_ledger_and_no_more(stores: Path) -> None:
         every = {deeds_in_pod.POSTGRES_OWN, deeds_in_pod.POSTGRES_OTHER, deeds_in_pod.POSTGRES_SERVER}
         assert deeds_in_pod.postgres_deeds(order) == every
         assert deeds_in_pod.postgres_deeds(order) == every
+
+
+def test_a_kafka_user_may_what_its_acls_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the brokers' own word, and nothing without a login; a listener that lets in anybody is found out."""
+    require(kafka_tls.missing())
+    topics = [ONE.topic("accepted"), ONE.topic("labels")]
+    with kafka_tls.locked_broker() as broker:
+        broker.plain.create(topics)
+        order = {"kafka": broker.bootstrap, "topics": topics}
+        monkeypatch.setattr(deeds_in_pod, "KAFKA_LOGIN_PATH", str(tmp_path))
+        assert deeds_in_pod.kafka_deeds({**order, "kafka": broker.plain.bootstrap}) == {
+            deeds_in_pod.KAFKA_OPEN
+        }
+        assert deeds_in_pod.kafka_deeds(order) == set()
+        broker.set_password("user", "one of sixteen or more")
+        broker.allow("user", topics[0], [AclOperation.WRITE], kinds=(ResourceType.TOPIC,))
+        broker.login(tmp_path, "user", "one of sixteen or more")
+        resource = {"type": "topic", "name": topics[0], "patternType": "prefix"}
+        acls = [{"resource": resource, "operations": ["Write"]}]
+        due = kafka_rights({"spec": {"authorization": {"acls": acls}}}, topics)
+        wait_for(lambda: deeds_in_pod.kafka_deeds(order) == due, 60, "the broker knows the user's rights")
 
 
 @pytest.fixture(scope="module")
