@@ -9,13 +9,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fraud_contracts.detector import Component
-from fraud_local.demo.kubectl import Kubectl
 from fraud_operator.desired.reach import Party
 from fraud_operator.objects import Json
 from fraud_testing.held import Held
+
+if TYPE_CHECKING:  # the operator's tests have no fraud_local
+    from fraud_local.demo.kubectl import Kubectl
 
 PLATFORM: Final = "fraud-platform"
 LABEL: Final = "fraudplatform.dev/probe"

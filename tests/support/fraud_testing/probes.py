@@ -11,12 +11,11 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.detector import Component
 from fraud_contracts.names import Identity
-from fraud_local.demo.kubectl import Kubectl
 from fraud_operator.desired import reach
 from fraud_operator.desired.components import COMPONENTS
 from fraud_operator.desired.network import ENGINE_LABELS
@@ -24,6 +23,9 @@ from fraud_operator.desired.reach import Outside, Part, Party
 from fraud_operator.settings import NetworkSettings
 from fraud_testing.held import Held
 from fraud_testing.probe_pods import LABEL, PLATFORM, SECONDS, Probe, run
+
+if TYPE_CHECKING:  # the operator's tests have no fraud_local
+    from fraud_local.demo.kubectl import Kubectl
 
 FOREIGN: Final = "probe-foreign"
 INSTANCE_LABEL: Final = "app.kubernetes.io/instance"

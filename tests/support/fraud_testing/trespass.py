@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fraud_contracts import names, object_store
 from fraud_contracts.clients import ClientAccess, hash_key
@@ -17,7 +17,6 @@ from fraud_contracts.config import HTTP_PORT, STORE_KEYS
 from fraud_contracts.detector import Component
 from fraud_contracts.detector_clients import Scope
 from fraud_contracts.names import Identity
-from fraud_local.demo.kubectl import Kubectl
 from fraud_operator.desired import reach
 from fraud_operator.desired.components import COMPONENTS
 from fraud_operator.desired.documents import decoded
@@ -40,6 +39,9 @@ from fraud_testing.held import built_pods, held, secret_items
 from fraud_testing.kafka import wait_for
 from fraud_testing.probe_pods import LABEL, PLATFORM, Probe, object_list, run, running
 from fraud_testing.second_detector import NAME, NAMESPACE, bucket_secret, second_detector
+
+if TYPE_CHECKING:  # the operator's tests have no fraud_local
+    from fraud_local.demo.kubectl import Kubectl
 
 PROGRAM: Final = Path(deeds_in_pod.__file__).read_text()
 OBJECTS: Final = f"http://{PLATFORM}-objects.{PLATFORM}.svc:{reach.OBJECTS_PORT}"

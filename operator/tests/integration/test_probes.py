@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_contracts.detector import Component
@@ -24,6 +26,7 @@ from fraud_testing.probe_pods import LABEL, PLATFORM, Probe
 from fraud_testing.probes import Target
 from fraud_testing.trespass import OBJECTS
 
+pytestmark = pytest.mark.integration
 STORES = StoreAddresses(
     redis_url=f"redis://{PLATFORM}-redis.{PLATFORM}.svc:6379/0",
     postgres_dsn=f"postgresql://{PLATFORM}-postgres.{PLATFORM}.svc:5432/postgres",
