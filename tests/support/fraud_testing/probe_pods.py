@@ -135,4 +135,5 @@ def run(
     """What a Python program prints in its Pod, as JSON; ``quick``: it needs the standard library only."""
     python = ("python", *(["-S"] if quick else []), "-c", program, *arguments)
     command = ("exec", "-i", f"probe-{probe.name}", "--", *python)
-    return json.loads(kube.kubectl("-n", probe.namespace, *command, stdin=stdin))
+    # Far more than it takes: a demo may have both processors meanwhile.
+    return json.loads(kube.kubectl("-n", probe.namespace, *command, stdin=stdin, timeout=5 * SECONDS))
