@@ -336,7 +336,7 @@ def test_every_secret_has_its_way(stand: Stand) -> None:
         rf"{kafka}-(cluster|clients)-ca(-cert)?|{kafka}-.+-certs|{kafka}-cluster-ca-.*|{re.escape(names.kafka_node_pool(live.name))}.*": "Strimzi",
         rf"{kafka}-{re.escape(names.kafka_node_pool(live.name))}-\d+": "Strimzi",
         rf"{re.escape(names.ray_job_prefix(live.name))}.+": "KubeRay",
-        r"sh\.helm\.release\.v1\..+|demo-traffic-.+": "no credential",
+        r"sh\.helm\.release\.v1\..+|demo-traffic.*": "no credential",
     }
     found = [
         item["metadata"]["name"]

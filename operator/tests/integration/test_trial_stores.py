@@ -129,13 +129,13 @@ class Trial:
         self.write(datetime.now(UTC) - 2 * SETTLED)
         before = self.shown()
         self.write(datetime.now(UTC))
-        wait_for(lambda: self.shown() != before, 20, "the new certificate")
+        wait_for(lambda: self.shown() != before, 60, "the new certificate")
 
     def change(self, password: str, lets_in: Callable[[str], bool]) -> None:
         """Another password, with the certificate that is there; returns once the server takes it, and no earlier one any more."""
         before, self.password = self.password, password
         self.write(datetime.now(UTC))
-        wait_for(lambda: lets_in(password), 20, "the new password")
+        wait_for(lambda: lets_in(password), 60, "the new password")
         assert not lets_in(before)
 
 
