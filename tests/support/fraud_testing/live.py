@@ -77,9 +77,10 @@ class Live:
     # Pods ------------------------------------------------------------------------------------------------------------
 
     def pods(self, component: str) -> list[str]:
-        """Of one component of the detector."""
+        """Of one component of the detector, those that run."""
         selector = f"{names.DETECTOR_LABEL}={self.name},{names.COMPONENT_LABEL}={component}"
-        items = self.kube.get("-n", self.namespace, "pods", "-l", selector).get("items", [])
+        running = "--field-selector=status.phase=Running"
+        items = self.kube.get("-n", self.namespace, "pods", "-l", selector, running).get("items", [])
         return [item["metadata"]["name"] for item in items]
 
     def lives(self) -> dict[str, tuple[str, int]]:
@@ -148,4 +149,9 @@ class Live:
         return wanted <= true and status.get("observedGeneration") == body["metadata"]["generation"]
 
     def settle(self) -> None:
+        """Returns once it is whole and no Pod of it is to come any more."""
         within(SOON, f"{self.namespace}/{self.name} to be whole again", self.whole)
+        deployments = ("deployments", "-l", f"{names.DETECTOR_LABEL}={self.name}")
+        for one in (deployments, ("statefulset", names.worker(self.name))):
+            arguments = ("rollout", "status", *one, f"--timeout={SOON:.0f}s")
+            self.kube.kubectl("-n", self.namespace, *arguments, timeout=SOON + 30)
