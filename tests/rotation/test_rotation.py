@@ -24,6 +24,7 @@ from fraud_contracts.config import (
     KAFKA_LOGIN_PATH,
     POSTGRES_DSN,
     REDIS_URL,
+    STORE_KEYS,
     STORES_PATH,
     ca_cert,
 )
@@ -49,6 +50,7 @@ LETS_IN = {
     "redis": "REDISCLI_AUTH=$(cat) redis-cli -p 6379 --tls --insecure ping 2> /dev/null | grep -qx PONG && echo in || echo refused",
     "postgres": 'PGPASSWORD=$(cat) psql "host=127.0.0.1 user=fraud dbname=postgres sslmode=require" -Atc "SELECT 1" > /dev/null 2>&1'
     " && echo in || echo refused",
+    "mlflow": f"python -c '{in_pods.MLFLOW}'",
 }
 KAFKA_PASSWORD = f"{KAFKA_LOGIN_PATH}/{PASSWORD}"
 READERS = {REDIS_URL: ("decision", "worker", "profile-sink"), POSTGRES_DSN: ("ledger-sink", "console")}
@@ -86,7 +88,7 @@ def workload(stand: Stand, store: str) -> str:
 
 
 def trial_passwords(stand: Stand) -> dict[str, str]:
-    """What the trial's Redis and PostgreSQL ask their own user for, by store; skips where there are none."""
+    """What the trial's stores ask their own user for, by store; skips where there are none."""
     held = stand.live.secret(STORES, PLATFORM)
     passwords = {store: held.get(f"{store.upper()}_PASSWORD", "") for store in LETS_IN}
     if not all(passwords.values()):
@@ -95,7 +97,7 @@ def trial_passwords(stand: Stand) -> dict[str, str]:
 
 
 def test_the_trial_stores_own_passwords(stand: Stand) -> None:
-    """The operator makes other ones, both stores take them without a restart, and the former ones are refused."""
+    """The operator makes other ones, the stores take them without a restart, and the former ones are refused."""
     live, before = stand.live, trial_passwords(stand)
     entries = {store: f"{store.upper()}_PASSWORD" for store in before}
     with stand.unnoticed("the trial stores' own passwords", new=OPERATORS):
@@ -155,19 +157,20 @@ def test_the_detectors_logins_to_the_stores(stand: Stand) -> None:
     """Taken out of their Secret, they are followed by others, which every Pod that needs them reads without a restart."""
     live, secret = stand.live, names.stores(stand.live.name)
     before = live.secret(secret)
-    entries = [key for key in (REDIS_URL, POSTGRES_DSN) if key in before]
+    entries = [key for key in STORE_KEYS if key in before]
     if not entries:
         pytest.skip("the detector has stores of its own: their logins are in Secrets of its owner's")
-    with stand.unnoticed("the detector's logins to Redis and PostgreSQL"):
+    # MLflow's are read by Pods when they begin, or are about to register a model.
+    with stand.unnoticed("the detector's logins to the stores"):
         live.take(secret, entries)
         now = live.replaced(secret, before, entries)
         for key in entries:
-            for component in READERS[key]:
+            for component in READERS.get(key, ()):
                 file, value = f"{STORES_PATH}/{key}", now[key]
                 within(
                     SOON, f"{key} in {component}", lambda c=component, f=file, v=value: live.holds(c, f, v)
                 )
-    stand.old = {key: before[key] for key in entries}
+    stand.old = {key: before[key] for key in entries if key in readers}
 
 
 def test_the_clients_keys(stand: Stand) -> None:

@@ -184,6 +184,7 @@ def test_the_trials_mlflow_asks_for_a_login() -> None:
     env = environment(documents, "mlflow")
     assert env["MLFLOW_AUTH_ADMIN_PASSWORD"] == ("fraud-platform-stores", "MLFLOW_PASSWORD")
     assert env["MLFLOW_AUTH_CONFIG_PATH"] == "/etc/fraud/auth.ini"
+    assert env["MLFLOW_PASSWORD_FILE"] == "/etc/fraud-server/password"
     files = find(documents, "ConfigMap", "fraud-platform-mlflow")["data"]
     settings = configparser.ConfigParser()
     settings.read_string(files["auth.ini"])

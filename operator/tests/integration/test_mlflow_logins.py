@@ -237,6 +237,23 @@ def test_the_operator_says_why_mlflow_refuses_it(server: mlflow.Server, cards: D
     assert "a-wrong-password" not in f"{told.value}{registry}"
 
 
+def test_the_platforms_own_password_is_the_one_in_its_file(server: mlflow.Server, cards: Detector) -> None:
+    """Another one is taken without a restart, and the former is refused from then on; it opens what only an administrator may."""
+    former, latter = (StoreLogin(mlflow.ADMIN, password) for password in (mlflow.PASSWORD, "q" * 32))
+    writer(server, cards)
+    rename = {"name": cards.identity.model, "new_name": "n.renamed"}
+    try:
+        server.password.write_text(latter.password + "\n")
+        assert ask(server, former, "GET", f"{API}/users/list").status_code == 401
+        assert ask(server, latter, "GET", f"{API}/users/list").ok
+        assert ask(server, latter, "POST", f"{API}/registered-models/rename", **rename).ok
+        back = {"name": rename["new_name"], "new_name": rename["name"]}
+        assert ask(server, latter, "POST", f"{API}/registered-models/rename", **back).ok
+    finally:
+        server.password.write_text(former.password)
+    assert ask(server, former, "GET", f"{API}/users/list").ok
+
+
 def test_a_server_without_users_is_named(server: mlflow.Server, cards: Detector) -> None:
     """A login that training has is no administrator's; an address where nothing listens is a store that is away."""
     login = writer(server, cards)

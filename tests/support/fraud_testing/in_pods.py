@@ -40,6 +40,18 @@ except psycopg.OperationalError as error:
 except redis.RedisError:
     print("away")
 """
+# Whether the trial's MLflow, asked in its own Pod, lets the platform's user in by a password. It stands between single quotes.
+MLFLOW: Final = """
+import base64, sys
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+login = base64.b64encode(b"fraud:" + sys.stdin.buffer.read()).decode()
+try:
+    urlopen(Request("http://127.0.0.1:5000/api/2.0/mlflow/users/list", headers={"Authorization": "Basic " + login}), timeout=10)
+    print("in")
+except HTTPError:
+    print("refused")
+"""
 # Whether Kafka lets the Pod's user in with a password: in, refused, or away.
 KAFKA: Final = """
 import sys

@@ -50,6 +50,11 @@ class Server:
         writer = self._user(f"{identity.mlflow_writers}00000000", writes, {**model, "permission": "EDIT"})
         return writer, self._user(f"{identity.mlflow_readers}00000000", {**model, "permission": "READ"})
 
+    @property
+    def password(self) -> Path:
+        """The file with the administrator's password, where it asks for logins."""
+        return self.log.with_name("password")
+
     def _user(self, name: str, *rights: dict[str, str]) -> str:
         self._post("2.0/mlflow/users/create", username=name, password=PASSWORD)
         for right in rights:
@@ -72,7 +77,9 @@ def _users(folder: Path) -> tuple[list[str], dict[str, str]]:
     """Arguments and environment by which it asks for logins as the chart's does, with the users' database in ``folder``."""
     config = folder / "auth.ini"
     config.write_text((CHART_FILES / "auth.ini").read_text().replace("/tmp/", f"{folder}/"))
+    (folder / "password").write_text(PASSWORD)
     environment = {
+        "MLFLOW_PASSWORD_FILE": str(folder / "password"),
         "PYTHONPATH": str(CHART_FILES),
         "MLFLOW_AUTH_CONFIG_PATH": str(config),
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,

@@ -24,6 +24,8 @@ def second_detector(bucket: str) -> Json:
     """``bucket`` is the platform's own, in which it has a folder of its own in name only."""
     body = rules_detector(NAMESPACE, NAME)
     body["spec"] |= {
+        # Which gives it logins to MLflow; it never trains, as its storage is none.
+        "model": {"train": {}},
         "kafka": {
             "external": {"bootstrapServers": f"kafka.invalid:{KAFKA_PORT}"},
             "partitions": 1,

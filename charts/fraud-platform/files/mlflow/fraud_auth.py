@@ -1,21 +1,33 @@
-"""MLflow's own check of logins, but that nobody except the platform's user renames: names are how a detector's models are found.
+"""MLflow's own check of logins, but for two things, as its ``authorization_function``.
 
-Who may write an experiment or a model may rename it in MLflow, so also to the name of a detector that is still to come.
+The platform's user has the password that its file holds now, so that another one needs no restart: MLflow itself would keep the first.
+Nobody else renames, since names are how a detector's models are found: who may write an experiment or a model may rename it in
+MLflow, so also to the name of a detector that is still to come.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
+from pathlib import Path
 from typing import Any, Final
 
-from flask import Response, request
-from mlflow.server.auth import auth_config, authenticate_request_basic_auth, make_forbidden_response
+from flask import request
+from mlflow.server.auth import (
+    auth_config,
+    authenticate_request_basic_auth,
+    make_basic_auth_response,
+    make_forbidden_response,
+)
 
+_PASSWORD: Final = Path(os.environ["MLFLOW_PASSWORD_FILE"])
 _RENAMES: Final = ("/experiments/update", "/registered-models/rename")
 
 
 def authenticate() -> Any:
-    """Who asks, or the answer that refuses them, as MLflow expects it of its ``authorization_function``."""
-    asker = authenticate_request_basic_auth()
-    if isinstance(asker, Response) or asker.username == auth_config.admin_username:
-        return asker
-    return make_forbidden_response() if request.path.endswith(_RENAMES) else asker
+    """Who asks, or the answer that refuses them."""
+    asker = request.authorization
+    if asker is not None and asker.username == auth_config.admin_username:
+        good = secrets.compare_digest((asker.password or "").encode(), _PASSWORD.read_bytes().strip())
+        return asker if good else make_basic_auth_response()
+    return make_forbidden_response() if request.path.endswith(_RENAMES) else authenticate_request_basic_auth()

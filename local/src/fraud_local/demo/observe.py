@@ -82,7 +82,8 @@ def _children(kube: Kubectl, namespace: str, uid: str) -> list[dict[str, str]]:
 
 _ASK = """
 import base64, json, os, sys, urllib.parse, urllib.request
-login = base64.b64encode(b"fraud:" + os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"].encode()).decode()
+password = open(os.environ["MLFLOW_PASSWORD_FILE"], "rb").read()
+login = base64.b64encode(b"fraud:" + password).decode()
 def get(path, **query):
     url = "http://127.0.0.1:5000/api/2.0/mlflow/" + path + "?" + urllib.parse.urlencode(query)
     return json.load(urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": "Basic " + login}), timeout=10))
