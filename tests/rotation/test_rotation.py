@@ -170,7 +170,7 @@ def test_the_detectors_logins_to_the_stores(stand: Stand) -> None:
                 within(
                     SOON, f"{key} in {component}", lambda c=component, f=file, v=value: live.holds(c, f, v)
                 )
-    stand.old = {key: before[key] for key in entries if key in readers}
+    stand.old = {key: before[key] for key in entries if key in READERS}
 
 
 def test_the_clients_keys(stand: Stand) -> None:

@@ -96,9 +96,12 @@ class StoreRef(Spec):
 
 
 class MlflowRef(Spec):
-    uri: Annotated[str, text(r"^https?://.+$", "write http:// or https:// and a host", 500)] = Field(
-        description="Address of the MLflow server."
-    )
+    uri: Annotated[
+        str,
+        text(
+            r"^https?://[^@]+$", "write http:// or https:// and a host; a login belongs into the Secret", 500
+        ),
+    ] = Field(description="Address of the MLflow server.")
     secret_ref: SecretRef | None = Field(
         None,
         description="Secret with MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",

@@ -99,6 +99,9 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
     "small currency": ({f"{EVENT}.amount.currency": "usd"}, f"{EVENT}.amount.currency", "three capital letters"),
     "storage without scheme": ({"spec.storage": {"uri": "/var/x"}}, "spec.storage.uri", "write s3://bucket/folder or file://"),
     "mlflow without scheme": ({"spec.stores.mlflow": {"uri": "ml:5000"}}, "spec.stores.mlflow.uri", "write http://"),
+    "mlflow with a login": (
+        {"spec.stores.mlflow": {"uri": "https://u:p@ml"}}, "spec.stores.mlflow.uri", "a login belongs into the Secret",
+    ),
     "cron of four fields": (
         {"spec.model.train.schedule": "0 3 * *"}, "spec.model.train.schedule", "minute hour day month weekday",
     ),
