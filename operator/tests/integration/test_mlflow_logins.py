@@ -175,6 +175,11 @@ def test_nobody_without_a_login_is_answered(server: mlflow.Server, cards: Detect
     for login in (None, StoreLogin(mlflow.ADMIN, "wrong"), StoreLogin("nobody", mlflow.PASSWORD)):
         assert ask(server, login, "GET", f"{API}/registered-models/search").status_code == 401
         assert manifest(server, login, cards) == 401
+    token = {"Authorization": "Bearer of-somebody"}
+    assert (
+        requests.get(f"{server.url}{API}/registered-models/search", headers=token, timeout=20).status_code
+        == 401
+    )
     assert ask(server, None, "GET", "/health").ok
 
 

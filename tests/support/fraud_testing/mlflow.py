@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import urllib.error
@@ -122,8 +123,13 @@ def server(
                 return False
 
         try:
-            wait_for(answers, 120, "MLflow")
+            wait_for(answers, 240, "MLflow")
             yield running
         finally:
-            os.killpg(process.pid, 15)
-            process.wait(30)
+            # The server and the workers that it started.
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()

@@ -27,7 +27,9 @@ _RENAMES: Final = ("/experiments/update", "/registered-models/rename")
 def authenticate() -> Any:
     """Who asks, or the answer that refuses them."""
     asker = request.authorization
-    if asker is not None and asker.username == auth_config.admin_username:
+    if asker is None or asker.type != "basic":  # a token, which MLflow would take for an error of its own
+        return make_basic_auth_response()
+    if asker.username == auth_config.admin_username:
         good = secrets.compare_digest((asker.password or "").encode(), _PASSWORD.read_bytes().strip())
         return asker if good else make_basic_auth_response()
     return make_forbidden_response() if request.path.endswith(_RENAMES) else authenticate_request_basic_auth()
