@@ -32,7 +32,7 @@ def connected(url: str, authority: str | None, timeout: float, health_check: int
     try:
         return redis.Redis.from_url(url, **tls, **settings)
     except ValueError as error:  # which may quote the password
-        raise ValueError(f"a setting that the client doesn't know: {FORM}") from error
+        raise ValueError(f"the client can't read it: {FORM}") from error
 
 
 class Sentinels:
