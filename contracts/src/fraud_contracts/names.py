@@ -32,10 +32,14 @@ PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
 PART_OF: Final = "fraud-platform"
 SLOT_LABEL: Final = f"{GROUP}/slot"
 TRAINING_REVISION_LABEL: Final = f"{GROUP}/training-revision"
-# On Pod templates: what a running process has read once, document and storage's keys, and which model version a predictor was made for.
+# On Pod templates: what a running process has read once, document, storage's keys and brokers' authority, and which model version a
+# predictor was made for.
 CONFIG_HASH_ANNOTATION: Final = f"{GROUP}/config-hash"
 STORAGE_KEYS_ANNOTATION: Final = f"{GROUP}/storage-keys"
+KAFKA_AUTHORITY_ANNOTATION: Final = f"{GROUP}/kafka-authority"
 MODEL_VERSION_ANNOTATION: Final = f"{GROUP}/model-version"
+# On the configuration: the authority of the brokers that was there first.
+FIRST_AUTHORITY_ANNOTATION: Final = f"{GROUP}/first-kafka-authority"
 # On Pods: whether, at which port and at which path Prometheus finds metrics.
 SCRAPE_ANNOTATION: Final = "prometheus.io/scrape"
 SCRAPE_PORT_ANNOTATION: Final = "prometheus.io/port"

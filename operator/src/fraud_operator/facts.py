@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fraud_contracts.release import Release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator.addresses import Address
-from fraud_operator.desired.child import ClientKeys
+from fraud_operator.desired.child import ClientKeys, KafkaAuthority
 from fraud_operator.objects import Json
 from fraud_operator.orders import Orders
 from fraud_operator.registry import Version
@@ -116,6 +116,7 @@ class Facts:
     held: tuple[str, ...] = ()
     orders: Orders = field(default_factory=Orders)
     clients: ClientKeys = field(default_factory=ClientKeys)
+    kafka_authority: KafkaAuthority = field(default_factory=KafkaAuthority)
 
     def child(self, kind: str, name: str) -> Json | None:
         return self.children.get((kind, name))

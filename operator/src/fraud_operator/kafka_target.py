@@ -80,7 +80,7 @@ def _managed(detector: Detector, secrets: Mapping[str, Json | None]) -> KafkaTar
     user, authority = kafka_secrets(detector)
     password = decoded((secrets.get(user) or {}).get("data") or {}).get(PASSWORD)
     certificate = decoded((secrets.get(authority) or {}).get("data") or {}).get(AUTHORITY)
-    if not (password and certificate):
+    if not (password and certificate and _is_readable(certificate)):
         return KafkaFact(None, "Checking", "Strimzi has made no login for the operator yet")
     login = KafkaLogin(user, password, MANAGED_MECHANISM, certificate)
     return KafkaTarget(detector.bootstrap, login, f"Secret {user} in {detector.namespace}")
@@ -95,12 +95,14 @@ def _fault(values: Mapping[str, str], authority: str) -> tuple[str, str] | None:
     if values[MECHANISM] not in MECHANISMS:
         message = f"{SECRET_KEYS[MECHANISM]} is {values[MECHANISM][:40]!r}: write {', '.join(MECHANISMS[:-1])} or {MECHANISMS[-1]}"
         return "MechanismUnknown", message
-    if authority:
-        try:
-            ssl.create_default_context(cadata=authority)
-        except (ssl.SSLError, ValueError):
-            return (
-                "SecretKeyBroken",
-                f"{AUTHORITY_KEY} holds no certificate that can be read: put it in as PEM",
-            )
+    if authority and not _is_readable(authority):
+        return "SecretKeyBroken", f"{AUTHORITY_KEY} holds no certificate that can be read: put it in as PEM"
     return None
+
+
+def _is_readable(authority: str) -> bool:
+    try:
+        ssl.create_default_context(cadata=authority)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True

@@ -31,6 +31,7 @@ from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
 from fraud_operator.facts import Facts, KafkaFact, Lags, Models, Replica, StorageFact, StoresFact
 from fraud_operator.gates import Gates
+from fraud_operator.kafka_authority import kafka_authority
 from fraud_operator.kafka_checks import KafkaChecks
 from fraud_operator.kafka_questions import WantedTopics
 from fraud_operator.kafka_target import KafkaTarget, kafka_secrets, kafka_target
@@ -85,6 +86,7 @@ class Observer:
             storage=self._storage(detector),
             stores=self._stores(detector),
             kafka=kafka,
+            kafka_authority=kafka_authority(detector, target, children),
             replicas=self._replicas(detector, children),
             gates=self._measure_gates(detector, state),
         )

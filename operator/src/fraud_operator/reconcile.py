@@ -154,10 +154,8 @@ class Reconciler:
     def _parse(self, body: Json) -> tuple[Detector | None, list[SpecError]]:
         """Once for each spec: compiling its rules is what a settled pass would spend most of its time on."""
         meta = body["metadata"]
-        key, version = (
-            (meta["namespace"], meta["name"]),
-            (meta["uid"], meta["generation"], meta.get("annotations")),
-        )
+        key = (meta["namespace"], meta["name"])
+        version = (meta["uid"], meta["generation"], meta.get("annotations"))
         parsed = self._parsed.get(key)
         if parsed is None or parsed[0] != version:
             parsed = self._parsed[key] = version, *_read(body, self.platform)
@@ -203,6 +201,7 @@ class Reconciler:
             stores=facts.stores.addresses,
             addresses=facts.addresses,
             clients=facts.clients,
+            kafka_authority=facts.kafka_authority,
         )
         children = build_children(detector, wanted)
         waiting = [child for child in children if self._waits(child, facts)]

@@ -25,6 +25,7 @@ from fraud_operator.pass_result import PassResult
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import KafkaSettings, Platform, StorageSettings, StoreAddresses
 from fraud_operator.watches import Watches
+from fraud_testing.authorities import new_authority
 from fraud_testing.kafka import wait_for
 from fraud_testing.store_logins import willing
 
@@ -174,6 +175,44 @@ def test_a_copied_login_that_is_deleted_comes_back(world: World) -> None:
     assert world.reconcile().written == ()
     assert world.reconciler.glances.look(world.namespace, NAME).differs
     assert world.reconcile().written == (("Secret", f"{NAME}-pull", "created"),)
+
+
+def templates(world: World) -> dict[str, dict[str, Any]]:
+    """By name what of a workload decides its Pods."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in ("Deployment", "StatefulSet", "FlinkDeployment"):
+        for body in world.kube.list(BY_KIND[kind], world.namespace):
+            found[body["metadata"]["name"]] = body["spec"]
+    return found
+
+
+def test_a_renewed_authority_makes_other_pods_once(world: World) -> None:
+    """Strimzi's Secrets come after the first Pods and change none of them; another certificate is named once in each template
+    of what speaks to Kafka, and what can't be read changes nothing."""
+    before = templates(world)
+
+    def with_authority(text: str) -> PassResult:
+        put_secret(world.kube, world.namespace, f"{NAME}-cluster-ca-cert", **{"ca.crt": text})
+        assert world.reconciler.glances.look(world.namespace, NAME).differs
+        return world.reconcile()
+
+    put_secret(world.kube, world.namespace, f"{NAME}-kafka-operator", password="p")
+    assert with_authority(new_authority()).written == (("ConfigMap", f"{NAME}-config", "changed"),)
+    for text in ("", "no certificate"):
+        assert with_authority(text).written == ()
+    assert templates(world) == before
+    written = with_authority(new_authority()).written
+    after = templates(world)
+    changed = {name for name, spec in after.items() if spec != before[name]}
+    assert {name for _, name, _ in written} == changed == before.keys() - {f"{NAME}-console"}
+    for name in changed:
+        annotations = after[name].get("podTemplate", after[name].get("template"))["metadata"]["annotations"]
+        del annotations[names.KAFKA_AUTHORITY_ANNOTATION]
+    assert after == before
+    assert world.reconcile().written == ()
+    assert with_authority("").written == ()
+    world.start()
+    assert world.reconcile().written == ()
 
 
 def test_a_deleted_child_is_missed_and_made_again(world: World) -> None:

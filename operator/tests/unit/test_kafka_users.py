@@ -17,6 +17,7 @@ from fraud_operator.facts import KafkaFact
 from fraud_operator.kafka_target import KafkaTarget, kafka_secrets, kafka_target
 from fraud_operator.releases import make_release
 from fraud_operator.rollout_state import RolloutState
+from fraud_testing.authorities import new_authority
 from fraud_testing.healthy import make_detector
 from fraud_testing.secrets import secret
 
@@ -115,10 +116,13 @@ def test_a_pod_mounts_its_own_user_and_the_brokers_authority() -> None:
 
 
 def test_the_operator_logs_in_as_itself() -> None:
-    """Once Strimzi has made its Secrets; before that nobody is asked."""
+    """Once Strimzi has made its Secrets; before that, and where no certificate is in one, nobody is asked."""
     user, authority = kafka_secrets(DETECTOR)
-    values: dict[str, Any] = {user: secret(password="p"), authority: secret(**{"ca.crt": "pem"})}
+    certificate = new_authority()
+    values: dict[str, Any] = {user: secret(password="p"), authority: secret(**{"ca.crt": certificate})}
     target = kafka_target(DETECTOR, values)
     assert isinstance(target, KafkaTarget) and target.login is not None
-    assert (target.login.username, target.login.authority) == ("d-kafka-operator", "pem")
-    assert isinstance(kafka_target(DETECTOR, {user: values[user]}), KafkaFact)
+    assert (target.login.username, target.login.authority) == ("d-kafka-operator", certificate)
+    for text in (None, "", "no certificate"):
+        other = None if text is None else secret(**{"ca.crt": text})
+        assert isinstance(kafka_target(DETECTOR, {**values, authority: other}), KafkaFact)

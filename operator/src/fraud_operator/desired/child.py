@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fraud_contracts import names
 from fraud_contracts.clients import ClientsDocument
+from fraud_contracts.detector import Component
 from fraud_contracts.release import Release
 from fraud_operator.addresses import Address
 from fraud_operator.desired.components import COMPONENTS
@@ -48,6 +49,17 @@ class ClientKeys:
 
 
 @dataclass(frozen=True)
+class KafkaAuthority:
+    """Digests of who vouches for the brokers: whom the operator saw ``first``, and ``later`` whom it has seen since.
+
+    Empty before there is one. What Pods read when they were made is either: the first makes no others, each later one does.
+    """
+
+    first: str = ""
+    later: str = ""
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What beside the spec decides the children. ``keys`` are those of the detector; None where they are lost.
 
@@ -69,6 +81,13 @@ class Wanted:
     stores: Mapping[str, str] = field(default_factory=dict)
     addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     clients: ClientKeys = field(default_factory=ClientKeys)
+    kafka_authority: KafkaAuthority = field(default_factory=KafkaAuthority)
+
+
+def kafka_annotations(wanted: Wanted, component: Component) -> dict[str, str]:
+    """Of the template of Pods that speak to Kafka: a client reads once whom it trusts, so another authority is other Pods."""
+    later = wanted.kafka_authority.later
+    return {names.KAFKA_AUTHORITY_ANNOTATION: later} if later and COMPONENTS[component].kafka else {}
 
 
 def storage_annotations(wanted: Wanted) -> dict[str, str]:

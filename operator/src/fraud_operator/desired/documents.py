@@ -39,9 +39,10 @@ def decoded(data: Mapping[str, str]) -> dict[str, str]:
 def build_config(detector: Detector, wanted: Wanted) -> list[Child]:
     config = detector.config.model_copy(update={"token_key": wanted.token_key})
     document = {CONFIG_KEY: config.to_json(), **login_documents(detector)}
-    return [
-        child("v1", "ConfigMap", metadata(detector, names.config(detector.name), "config"), data=document)
-    ]
+    first = wanted.kafka_authority.first
+    annotations = {names.FIRST_AUTHORITY_ANNOTATION: first} if first else None
+    meta = metadata(detector, names.config(detector.name), "config", annotations=annotations)
+    return [child("v1", "ConfigMap", meta, data=document)]
 
 
 def build_release(detector: Detector, wanted: Wanted) -> list[Child]:

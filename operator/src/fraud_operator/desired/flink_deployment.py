@@ -7,7 +7,16 @@ from typing import Final
 from fraud_contracts import names, object_store
 from fraud_contracts.config import FLINK_METRICS_PORT
 from fraud_contracts.detector import Component
-from fraud_operator.desired.child import Child, Wanted, child, labels, metadata, selector, storage_annotations
+from fraud_operator.desired.child import (
+    Child,
+    Wanted,
+    child,
+    kafka_annotations,
+    labels,
+    metadata,
+    selector,
+    storage_annotations,
+)
 from fraud_operator.desired.components import COMPONENTS, cores, replicas, resources
 from fraud_operator.desired.placement import node_settings, spread
 from fraud_operator.desired.pod import (
@@ -124,6 +133,7 @@ def _pod_template(detector: Detector, wanted: Wanted) -> Json:
             "annotations": {
                 names.CONFIG_HASH_ANNOTATION: detector.config_hash,
                 **storage_annotations(wanted),
+                **kafka_annotations(wanted, Component.FEATURES),
                 **scrape(FLINK_METRICS_PORT, "/"),
             },
         },

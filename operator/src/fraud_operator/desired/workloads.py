@@ -10,7 +10,16 @@ from typing import Final, Literal
 from fraud_contracts import names
 from fraud_contracts.config import HTTP_PORT, METRICS_PORT
 from fraud_contracts.detector import Component
-from fraud_operator.desired.child import Child, Wanted, child, labels, metadata, selector, storage_annotations
+from fraud_operator.desired.child import (
+    Child,
+    Wanted,
+    child,
+    kafka_annotations,
+    labels,
+    metadata,
+    selector,
+    storage_annotations,
+)
 from fraud_operator.desired.components import COMPONENTS, replicas, resources
 from fraud_operator.desired.placement import placement
 from fraud_operator.desired.pod import (
@@ -197,6 +206,7 @@ def pod_template(detector: Detector, workload: Workload, wanted: Wanted) -> Json
     annotations = {
         names.CONFIG_HASH_ANNOTATION: detector.config_hash,
         **(storage_annotations(wanted) if storage else {}),
+        **kafka_annotations(wanted, workload.component),
         **scrape(port.number),
     }
     return {"metadata": {"labels": labels(detector, label), "annotations": annotations}, "spec": pod}
