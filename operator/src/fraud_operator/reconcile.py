@@ -97,6 +97,7 @@ class Reconciler:
         detector, errors = self._parse(body)
         facts = None
         if detector is not None and not errors:
+            self.glances.ask_again(detector, previous, self.clock())
             errors = self._reserved(detector)
         if detector is not None and not errors:
             facts = self._observe(detector)

@@ -169,6 +169,21 @@ def test_a_secret_that_is_made_is_seen_at_the_next_glance(world: World) -> None:
     assert not glance(world.namespace, NAME).differs
 
 
+def test_a_secret_that_is_waited_for_is_seen_by_passes(world: World) -> None:
+    """A pass asks for it after three seconds, and for no other; where nothing came of it for long, once a minute."""
+    assert world.condition("ReferencesFound")["reason"] == "SecretMissing"
+    world.requests.clear()
+    for later, asks in ((2_999, 0), (1, 1), (2_999, 0), (240_000, 1), (59_999, 0), (1, 1)):
+        world.now += later
+        world.reconcile()
+        asked = [one for one in world.requests if one.startswith("GET ")]
+        assert [one.rpartition("/")[2] for one in asked] == ["cache"] * asks, later
+        world.requests.clear()
+    put_secret(world.kube, world.namespace, "cache", REDIS_URL="redis://y")
+    world.now += 60_000
+    assert world.condition("ReferencesFound")["status"] == "True"
+
+
 def test_a_copied_login_that_is_deleted_comes_back(world: World) -> None:
     """The glance misses it, and the pass makes it again."""
     world.kube.delete(SECRET, world.namespace, f"{NAME}-pull")

@@ -11,7 +11,7 @@ from kubernetes import client
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
-from fraud_operator.glances import Glance, Glances, secrets_of
+from fraud_operator.glances import Glance, Glances, secrets_of, waited_for
 from fraud_operator.indexed import IndexedKube, Indexes
 from fraud_operator.kube import Kube
 from fraud_operator.references import References
@@ -96,6 +96,53 @@ def test_passes_ask_for_no_secret_twice(server: Server) -> None:
         lacking = references.add(detector, Facts(now=NOW)).lacking
         assert [one.reason for one in lacking] == ["SecretMissing", "SecretMissing"]
     assert server.asked_for() == []
+
+
+def status(**reasons: str) -> dict[str, Any]:
+    """All is well but for these conditions."""
+    kinds = ("StorageReady", "KafkaReady", "ReferencesFound", "ModelResolved", "FeaturesWarm")
+    return {
+        "conditions": [
+            {"type": kind, "status": str(kind not in reasons), "reason": reasons.get(kind, "Well")}
+            for kind in kinds
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("reasons", "secrets"),
+    [
+        ({}, set()),
+        ({"ReferencesFound": "SecretMissing"}, {"cache", "registry", "shop-keys"}),
+        ({"ModelResolved": "LoginRefused"}, {"cache", "registry"}),
+        ({"ModelResolved": "NoVersionYet"}, set()),
+        ({"StorageReady": "KeysRefused"}, {"bucket"}),
+        ({"KafkaReady": "Progressing"}, set()),
+        ({"FeaturesWarm": "LagUnknown"}, {"d-cluster-ca-cert", "d-kafka-operator"}),
+        ({"FeaturesWarm": "SeedsLag"}, set()),
+    ],
+    ids=["nothing", "references", "registry", "version", "storage", "brokers", "lags", "seeds"],
+)
+def test_a_condition_waits_for_the_secrets_that_may_mend_it(
+    reasons: dict[str, str], secrets: set[str]
+) -> None:
+    """Those of the part of the spec that it tells of; the operator's own login where lags can't be read."""
+    stores = {
+        "redis": {"secretRef": {"name": "cache"}},
+        "mlflow": {"uri": "http://m", "secretRef": {"name": "registry"}},
+    }
+    clients = [{"name": "shop", "scopes": ["Decide"], "secretRef": {"name": "shop-keys"}}]
+    detector = make_detector(stores=stores, storage=STORAGE, clients=clients)
+    assert waited_for(detector, status(**reasons)) == secrets
+
+
+def test_a_login_to_a_kafka_of_ones_own_is_waited_for() -> None:
+    """Be it that there is none, that it is refused, or that nobody has asked yet."""
+    kafka = {"external": {"bootstrapServers": "b:9093", "secretRef": {"name": "login"}}, "partitions": 1}
+    detector = make_detector(kafka=kafka)
+    assert waited_for(detector, status(KafkaReady="LoginRefused")) == {"login"}
+    assert waited_for(detector, {}) == {"login"}
+    assert waited_for(detector, status()) == set()
 
 
 def test_a_glance_tells_what_was_made_changed_or_deleted(server: Server) -> None:
