@@ -176,8 +176,9 @@ def test_a_secret_that_is_waited_for_is_seen_by_passes(world: World) -> None:
     for later, asks in ((2_999, 0), (1, 1), (2_999, 0), (240_000, 1), (59_999, 0), (1, 1)):
         world.now += later
         world.reconcile()
-        asked = [one for one in world.requests if one.startswith("GET ")]
-        assert [one.rpartition("/")[2] for one in asked] == ["cache"] * asks, later
+        asked = [one.rpartition("/")[2] for one in world.requests if "/secrets/" in one]
+        # The chart's own, for all detectors, has a clock of its own.
+        assert [name for name in asked if name != "registry"] == ["cache"] * asks, later
         world.requests.clear()
     put_secret(world.kube, world.namespace, "cache", REDIS_URL="redis://y")
     world.now += 60_000
