@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from fraud_contracts.names import Identity
 from fraud_local import cluster, paths
 from fraud_local.demo.kubectl import Kubectl
-from fraud_testing import pages, probes
+from fraud_testing import pages, probe_pods, probes
 from fraud_testing.required import require
 
 ENVIRON = {
@@ -73,8 +74,10 @@ def test_stores_are_rebuilt(readme: str) -> None:
 
 def test_only_the_tables_ways_are_open(readme: str) -> None:
     """From Pods in everybody's place, each line of the page on security is open, and nothing else is."""
-    kube = Kubectl(paths.KUBECONFIG, paths.NODE_BIN)
-    tried, wrong = probes.differing(kube, "rules", "payments")
+    kube, identity = Kubectl(paths.KUBECONFIG, paths.NODE_BIN), Identity("payments", "rules")
+    places = [*probes.component_probes(identity, {}), *probes.other_probes(identity)]
+    with probe_pods.running(kube, places, probes.PORTS) as addresses:
+        tried, wrong = probes.differing(kube, identity, addresses)
     assert wrong == []
     assert tried > 1000
 

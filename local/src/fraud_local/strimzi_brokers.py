@@ -110,6 +110,8 @@ def _security(kafka: Json, node: int) -> dict[str, str]:
         "ssl.keystore.location": "/tmp/keystore.pem",
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": f"{CONFIG}/{node}/ca.crt",
+        # The first compiler, which is all that these brokers have, makes AES of 134 µs for a record of 1.5 KB, and this of 33.
+        "ssl.cipher.suites": "TLS_CHACHA20_POLY1305_SHA256",
         **{f"listener.name.{name.lower()}.ssl.client.auth": "required" for name in INNER},
     }
     for one in listeners(kafka):

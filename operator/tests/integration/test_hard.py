@@ -251,11 +251,15 @@ def left(kube: Kube, namespace: str) -> set[Key]:
 
 
 def test_retain_leaves_the_log_the_keys_and_the_releases(kube: Kube, operator: OperatorProcess) -> None:
-    """After a deletion with Retain there are Kafka with its pool and topics, keys, clients' Secrets and releases, and nothing else."""
+    """After a deletion with Retain there are Kafka with its pool and topics, keys, clients' Secrets and releases, and nothing else.
+
+    Kafka's users, too, are gone.
+    """
     uid = kube.create(DETECTOR, detector("kept", deletionPolicy="Retain"))["metadata"]["uid"]
     before = settled(kube, "kept", uid, 42)
     kube.delete(DETECTOR, "kept", "payments")
-    kept = {key for key in before if key[0].startswith("Kafka")} | {("Secret", "payments-keys")}
+    kept = {key for key in before if key[0] in ("Kafka", "KafkaNodePool", "KafkaTopic")}
+    kept |= {("Secret", "payments-keys")}
     kept |= {key for key in before if key[0] == "Secret" and key[1].startswith("payments-client-")}
     kept |= {key for key in before if key[0] == "ConfigMap" and key[1].startswith("payments-release")}
     wait_for(lambda: left(kube, "kept") == kept, 60, "only what is kept is left")

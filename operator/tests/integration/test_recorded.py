@@ -10,6 +10,7 @@ import yaml
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
+from fraud_operator.desired.kafka_users import kafka_parts
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
@@ -92,6 +93,8 @@ def test_recorded_statuses_are_told_as_they_are(server: Any) -> None:
     _, topic = strimzi()
     for noun in names.TOPICS:
         write("KafkaTopic", names.kafka_topic("payments", noun), topic)
+    for part in kafka_parts():
+        write("KafkaUser", names.kafka_user("payments", part), topic)
     for change in sequence("pay2", "Kafka"):
         if change["status"]:
             write("Kafka", "payments", change)

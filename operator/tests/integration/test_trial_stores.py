@@ -20,6 +20,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from cryptography import x509
 from psycopg import conninfo
 
 from fraud_contracts.config import CA_CERT
@@ -111,25 +112,31 @@ class Trial:
             end(process, signal.SIGINT, 20)
             os.killpg(process.pid, signal.SIGKILL)  # what looks for another password or certificate
 
-    def shown(self) -> int:
-        """The serial of the certificate that the server shows, which is verified."""
+    def shows_its_own(self) -> bool:
+        """Whether the server shows the Secret's certificate, which is verified."""
+        own = x509.load_pem_x509_certificate(self.secret[f"{self.store.upper()}_TLS_CERT"].encode())
+        context = ssl.create_default_context(cadata=self.secret[CA_CERT])
         with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
             if self.store == "postgres":
                 plain.sendall(SSL_REQUEST)
                 assert plain.recv(1) == b"S"
-            context = ssl.create_default_context(cadata=self.secret[CA_CERT])
-            with context.wrap_socket(plain, server_hostname="localhost") as wire:
-                shown = wire.getpeercert()
+            try:
+                with context.wrap_socket(plain, server_hostname="localhost") as wire:
+                    shown = wire.getpeercert()
+            except ssl.SSLCertVerificationError:  # the former one, by an authority that is gone
+                return False
         assert shown is not None
-        return int(str(shown["serialNumber"]), 16)
+        return int(str(shown["serialNumber"]), 16) == own.serial_number
 
     def renew(self) -> None:
         """A new certificate by another authority, which is told beside the former first; returns once the server shows it."""
+        former = self.secret[CA_CERT]
         del self.secret[CA_KEY]
         self.write(datetime.now(UTC) - 2 * SETTLED)
-        before = self.shown()
+        assert self.secret[CA_CERT].endswith(former) and self.secret[CA_CERT] != former
+        wait_for(self.shows_its_own, 60, "the new certificate")
         self.write(datetime.now(UTC))
-        wait_for(lambda: self.shown() != before, 60, "the new certificate")
+        wait_for(self.shows_its_own, 60, "the new certificate")
 
     def change(self, password: str, lets_in: Callable[[str], bool]) -> None:
         """Another password, with the certificate that is there; returns once the server takes it, and no earlier one any more."""
