@@ -42,7 +42,8 @@ def checkpoints(place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[objects
         yield store
 
 
-@pytest.mark.parametrize("place", ["node", "objects"])
+# The store away, too, takes minutes.
+@pytest.mark.parametrize("place", ["node", pytest.param("objects", marks=pytest.mark.accept)])
 def test_a_killed_task_manager_loses_nothing(
     tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
