@@ -5,16 +5,27 @@ They act as long as their Deployment has a Pod and their account and rights exis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from fraud_local import strimzi_entity as entity
-from fraud_local.api_client import ApiClient
+from fraud_local.api_client import ApiClient, Json
+from fraud_local.strimzi_objects import CLUSTER_LABEL
 from fraud_local.strimzi_secrets import client_certificates
 from fraud_process.kafka import client_settings
 
 ClusterKey = tuple[str, str]
 C = TypeVar("C")
+
+
+def by_cluster(items: Iterable[Json], known: Iterable[ClusterKey]) -> dict[ClusterKey, list[Json]]:
+    """What each cluster is asked for, by the label of its name; of one that is ``known`` and asked for nothing, an empty list."""
+    clusters: dict[ClusterKey, list[Json]] = {key: [] for key in known}
+    for item in items:
+        cluster = (item["metadata"].get("labels") or {}).get(CLUSTER_LABEL)
+        if cluster:
+            clusters.setdefault((item["metadata"]["namespace"], cluster), []).append(item)
+    return clusters
 
 
 class Connections(Generic[C]):

@@ -17,7 +17,7 @@ from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
 from fraud_local import topics
 from fraud_local.api_client import ApiClient, Json
-from fraud_local.entity_operator import ClusterKey, Connections
+from fraud_local.entity_operator import ClusterKey, Connections, by_cluster
 
 logger = logging.getLogger("topic-operator")
 # Strimzi's own: a full look at a topic that has not changed; a changed generation is seen in the next pass.
@@ -47,12 +47,7 @@ class TopicOperator:
         self._reconciled: dict[ClusterKey, dict[str, ReconciledTopic]] = {}
 
     def once(self, now: float) -> None:
-        wanted_topics = self._kube.list(objects.API, "KafkaTopic")
-        clusters: dict[ClusterKey, list[Json]] = {cluster: [] for cluster in self._reconciled}
-        for topic in wanted_topics:
-            cluster = (topic["metadata"].get("labels") or {}).get(objects.CLUSTER_LABEL)
-            if cluster:
-                clusters.setdefault((topic["metadata"]["namespace"], cluster), []).append(topic)
+        clusters = by_cluster(self._kube.list(objects.API, "KafkaTopic"), self._reconciled)
         for key, own in clusters.items():
             environment = self._connections.environment(key)
             if environment is None:

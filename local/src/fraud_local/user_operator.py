@@ -20,7 +20,7 @@ from confluent_kafka import KafkaException
 from fraud_local import strimzi_objects as objects
 from fraud_local import strimzi_status as statuses
 from fraud_local.api_client import ApiClient, ApiServerError, Json
-from fraud_local.entity_operator import ClusterKey, Connections
+from fraud_local.entity_operator import ClusterKey, Connections, by_cluster
 from fraud_local.strimzi_brokers import SCRAM_MODULE
 from fraud_local.strimzi_secrets import decoded, encoded
 from fraud_local.users import Users, bindings
@@ -52,11 +52,9 @@ class UserOperator:
         self._reconciled: dict[ClusterKey, dict[str, ReconciledUser]] = {}
 
     def once(self, now: float) -> None:
-        clusters: dict[ClusterKey, list[Json]] = {key: [] for key in self._reconciled}
-        for user in self._kube.list(objects.API, "KafkaUser"):
-            cluster = (user["metadata"].get("labels") or {}).get(objects.CLUSTER_LABEL)
-            if cluster and not user["metadata"].get("deletionTimestamp"):
-                clusters.setdefault((user["metadata"]["namespace"], cluster), []).append(user)
+        users = self._kube.list(objects.API, "KafkaUser")
+        staying = [user for user in users if not user["metadata"].get("deletionTimestamp")]
+        clusters = by_cluster(staying, self._reconciled)
         # In one request, since it is made every few seconds.
         secrets_made = self._kube.list("v1", "Secret", selector=f"{KIND_LABEL}=KafkaUser") if clusters else []
         present = {(one["metadata"]["namespace"], one["metadata"]["name"]): one for one in secrets_made}
