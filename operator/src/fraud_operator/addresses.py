@@ -12,7 +12,7 @@ import psycopg
 from psycopg import conninfo
 
 from fraud_contracts import object_store
-from fraud_contracts.config import POSTGRES_DSN, REDIS_URL
+from fraud_contracts.config import MLFLOW_TRACKING_URI, POSTGRES_DSN, REDIS_URL
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
 from fraud_process import redis_address
@@ -26,7 +26,7 @@ PLAIN_HTTP_PORT: Final = 80
 STORE_KEYS: Final = {
     "redis": (REDIS_URL, REDIS_PORT),
     "postgres": (POSTGRES_DSN, POSTGRES_PORT),
-    "mlflow": ("MLFLOW_TRACKING_URI", HTTPS_PORT),
+    "mlflow": (MLFLOW_TRACKING_URI, HTTPS_PORT),
     "objects": (object_store.ENDPOINT, HTTPS_PORT),
 }
 _LONGEST_TEXT: Final = 4096

@@ -85,7 +85,7 @@ _Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
 def _certificates(text: str) -> list[x509.Certificate]:
-    """None where the text holds none."""
+    """Those that the text holds; an empty list where it can't be read."""
     try:
         return x509.load_pem_x509_certificates(text.encode())
     except ValueError:
