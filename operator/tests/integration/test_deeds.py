@@ -16,7 +16,7 @@ from fraud_contracts.config import POSTGRES_DSN, REDIS_URL, STORES_ENV, ca_cert
 from fraud_contracts.detector import Component
 from fraud_contracts.names import Identity
 from fraud_operator import postgres_logins, redis_logins
-from fraud_operator.detector import Detector
+from fraud_operator.detector import Detector, check
 from fraud_operator.settings import Platform
 from fraud_operator.store_login import StoreAdmin, new_login
 from fraud_testing import certificates, deeds_in_pod, kafka_tls, postgres, second_detector
@@ -172,5 +172,6 @@ def test_the_second_detector_is_a_good_one(api: Server) -> None:
         find(render(), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
     )
     detector = Detector.parse(created, platform)
-    assert detector.storage_faults == []
-    assert {detector.replicas(one, 1) for one in Component if one is not Component.TRAINING} == {0}
+    assert check(detector) == []
+    running = {one for one in Component if detector.replicas(one, 1)}
+    assert running == {Component.TRAINING, Component.PREDICTOR}

@@ -16,6 +16,8 @@ from fraud_operator.objects import Json
 NAMESPACE: Final = "probe-second"
 NAME: Final = "second"
 BUCKET_SECRET: Final = "probe-bucket"
+# A run of training has no replicas, and a predictor may not be without any: both wait for a storage that never will do.
+_LEFT_OUT: Final = (Component.TRAINING, Component.PREDICTOR)
 # No other rule names it, so it opens no way that a probe would find.
 KAFKA_PORT: Final = 19093
 
@@ -34,7 +36,7 @@ def second_detector(bucket: str) -> Json:
             "uri": f"s3://{bucket}/{NAMESPACE}.{NAME}",
             "secretRef": {"name": BUCKET_SECRET},
         },
-        "components": [{"name": one, "replicas": 0} for one in Component if one is not Component.TRAINING],
+        "components": [{"name": one, "replicas": 0} for one in Component if one not in _LEFT_OUT],
     }
     return body
 
