@@ -24,7 +24,8 @@ LOG: Final = logging.getLogger(__name__)
 CHECKING: Final = KafkaFact(None, "Checking", "the brokers are being asked")
 # From one answer to the next question: with what a glance and a pass take, a fault is told well within a minute.
 AGAIN: Final = 15.0
-# A pass waits so long for a first answer, which saves it a second pass where the brokers are near.
+# Passes wait so long for a first answer, from the question on, which saves them a second pass where the brokers are near. A new leader
+# with many detectors at brokers that are away would else wait as often.
 _MOMENT: Final = 1.0
 
 Ask = Callable[[KafkaTarget, Mapping[DetectorKey, WantedTopics]], dict[DetectorKey, KafkaFact]]
@@ -35,6 +36,7 @@ class _Answer:
     wanted: dict[DetectorKey, WantedTopics] = field(default_factory=dict)
     facts: dict[DetectorKey, KafkaFact] = field(default_factory=dict)
     due: float = 0.0
+    asked: float = 0.0
     running: Future[None] | None = None
 
 
@@ -61,8 +63,9 @@ class KafkaChecks:
                 answer.facts.pop(key, None)
             running = self._begin(target, answer)
             first = key not in answer.facts
-        if first and running is not None:
-            wait([running], _MOMENT)
+            left = answer.asked + _MOMENT - self.clock()
+        if first and running is not None and left > 0:
+            wait([running], left)
         with self._lock:
             fact = answer.facts.get(key, CHECKING)
             self._read[key] = target, fact
@@ -93,7 +96,8 @@ class KafkaChecks:
         """The question that is under way, which begins where it is time."""
         idle = answer.running is None or answer.running.done()
         if idle and self.clock() >= answer.due:
-            answer.due = self.clock() + AGAIN
+            answer.asked = self.clock()
+            answer.due = answer.asked + AGAIN
             answer.running = self.pool.submit(self._ask, target, answer, dict(answer.wanted))
         return answer.running
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from fraud_operator.desired.kafka_login import kafka_mounts, kafka_volumes
 from fraud_operator.detector import Detector
 from fraud_operator.facts import KafkaFact
 from fraud_operator.glances import secrets_of
-from fraud_operator.kafka_checks import KafkaChecks
+from fraud_operator.kafka_checks import CHECKING, KafkaChecks
 from fraud_operator.kafka_questions import WantedTopics
 from fraud_operator.kafka_target import KafkaTarget, kafka_target
 from fraud_testing.healthy import healthy_facts, make_detector
@@ -143,6 +144,24 @@ def test_detectors_of_one_kafka_are_asked_about_together() -> None:
     for key in keys:
         checks.forget(key)
     assert not checks.turned(keys[0])
+
+
+def test_passes_wait_for_brokers_that_are_away_once_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new leader has many detectors at them: who comes when the question is a moment old doesn't wait for its answer."""
+    clock, answered, waits = Clock(), Event(), list[float]()
+    monkeypatch.setattr("fraud_operator.kafka_checks.wait", lambda _, seconds: waits.append(seconds))
+
+    def ask(_: KafkaTarget, wanted: Any) -> dict[Any, KafkaFact]:
+        answered.wait(30)
+        return dict.fromkeys(wanted, KafkaFact(True, "External", "words"))
+
+    checks, target = KafkaChecks(ask, clock, ThreadPoolExecutor(1)), KafkaTarget("b:9092")
+    for number in range(4):
+        assert checks.look(("n", f"d{number}"), target, WANTED) == CHECKING
+        clock.now += 0.5
+    assert waits == [1.0, 0.5]
+    answered.set()
+    checks.pool.shutdown(wait=True)
 
 
 def test_a_check_that_breaks_is_told() -> None:
