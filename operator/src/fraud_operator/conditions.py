@@ -23,6 +23,7 @@ from fraud_operator.training import TrainingPhase
 _BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.SILENT})
 # Of what is asked outside the cluster, by whether it will do.
 _LEVELS: Final = {True: Level.READY, False: Level.DEGRADED, None: Level.PROGRESSING}
+HELD: Final = "; until it is right"
 # What the first version waits for, in the order in which a person looks at it.
 _BEFORE_A_MODEL: Final = ("TrainingSucceeded", "ModelResolved", "FeaturesWarm")
 _NO_MODEL_WANTED: Final = ConditionState(True, "NotUsed", "the spec wants no model: rules and lists decide")
@@ -95,7 +96,7 @@ def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
 
 def storage_ready(facts: Facts) -> ConditionState:
     fact = facts.storage
-    held = f"; until it is right, {', '.join(facts.held)} won't be changed" if facts.held else ""
+    held = f"{HELD}, {', '.join(facts.held)} won't be changed" if facts.held else ""
     return ConditionState(fact.ready, fact.reason, fact.message + held, _LEVELS[fact.ready])
 
 

@@ -50,6 +50,7 @@ from fraud_operator.records import kept_records
 from fraud_operator.references import References
 from fraud_operator.releases import make_release, with_tokens
 from fraud_operator.settings import Platform
+from fraud_operator.still_asking import as_last_known
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -326,7 +327,8 @@ class Reconciler:
         errors: list[SpecError],
     ) -> PassResult:
         trouble = Trouble(report.problems, report.conflicts)
-        after = status.compute(detector, facts, trouble, previous)
+        known = as_last_known(facts, previous, detector.generation)
+        after = status.compute(detector, known, trouble, previous)
         if errors:
             status.add_refusal(after, errors, body["metadata"].get("generation", 1), previous, facts.now)
         wrote, overtaken = self._write_status(body, after, previous)

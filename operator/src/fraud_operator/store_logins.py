@@ -35,7 +35,7 @@ from fraud_operator.store_login import (
 )
 
 LOG: Final = logging.getLogger(__name__)
-# A pass waits so long for the first answers, which saves it a second pass where the stores are near.
+# A pass waits so long for a detector's first logins, which saves it a second pass where the stores are near.
 _MOMENT: Final = 1.0
 FIRST_RETRY: Final = 5.0
 LONGEST_RETRY: Final = 60.0
@@ -212,7 +212,7 @@ class StoreLogins:
         for store in self.stores:
             if store not in wanted:
                 self._leave(store, detector, in_secret=store.key in secret)
-        begun = [one.running for one in kept.values() if one.running is not None and not one.good]
+        begun = [one.running for one in kept.values() if one.running is not None and not (one.good or one.written)]
         if begun:
             wait(begun, _MOMENT)
         with self._lock:
