@@ -212,7 +212,9 @@ class StoreLogins:
         for store in self.stores:
             if store not in wanted:
                 self._leave(store, detector, in_secret=store.key in secret)
-        begun = [one.running for one in kept.values() if one.running is not None and not (one.good or one.written)]
+        begun = [
+            one.running for one in kept.values() if one.running is not None and not (one.good or one.written)
+        ]
         if begun:
             wait(begun, _MOMENT)
         with self._lock:

@@ -23,7 +23,7 @@ from fraud_testing import certificates, deeds_in_pod, kafka_tls, postgres, secon
 from fraud_testing import redis as redis_server
 from fraud_testing.api_server import Server
 from fraud_testing.deeds import Setting, expected_deeds, kafka_rights
-from fraud_testing.healthy import make_detector
+from fraud_testing.healthy import STORES, make_detector
 from fraud_testing.kafka import wait_for
 from fraud_testing.operator_process import find, render
 from fraud_testing.required import require
@@ -171,7 +171,7 @@ def test_the_second_detector_is_a_good_one(api: Server) -> None:
     platform = Platform.model_validate_json(
         find(render(), "ConfigMap", "fraud-platform-operator")["data"]["platform.json"]
     )
-    detector = Detector.parse(created, platform)
+    detector = Detector.parse(created, platform.model_copy(update={"stores": STORES}))
     assert check(detector) == []
     running = {one for one in Component if detector.replicas(one, 1)}
     assert running == {Component.TRAINING, Component.PREDICTOR}
