@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import psycopg
@@ -91,6 +92,7 @@ def _at(host: str, own: str, port: int) -> Address:
     return Address(host.lower() if _HOST.fullmatch(host) else "", port)
 
 
+@lru_cache(1024)
 def addresses_of(store: str, text: str) -> tuple[Address, ...]:
     """Where a store listens whose address, as its clients take it, is ``text``."""
     if len(text) > _LONGEST_TEXT:  # somebody's mistake, of which each comma would become a rule

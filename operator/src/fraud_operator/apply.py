@@ -8,11 +8,12 @@ controllers never fight.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import orjson
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, Kind
@@ -98,7 +99,7 @@ class Applier:
             body = _metadata_only(body)
             self._disown(kind, body, live, report)
         key = (child.kind, body["metadata"]["namespace"], child.name)
-        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
         if live is not None and covers(live, body):
             if child.once or self._digests.get(key) == digest:
                 return

@@ -7,13 +7,14 @@ gets a copy of its own. managedFields stay: they say who wrote what.
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
+
+import orjson
 
 from fraud_contracts import names
 from fraud_operator.objects import Json
@@ -161,7 +162,7 @@ class Index:
             int(body["metadata"]["resourceVersion"]),
             sys.intern(str(labels.get(names.DETECTOR_LABEL, ""))),
             sys.intern(str(labels.get(self.group_label, ""))),
-            json.dumps(self.keep(body), separators=(",", ":")).encode(),
+            orjson.dumps(self.keep(body)),
         )
 
     def _set(self, place: Place, entry: Entry) -> None:
@@ -189,5 +190,5 @@ def _version(entry: Entry | None) -> int:
 
 
 def _body(entry: Entry) -> Json:
-    body: Json = json.loads(entry.text)
+    body: Json = orjson.loads(entry.text)
     return body

@@ -6,10 +6,11 @@ is taken for absent. Secrets may be had by name only: they are kept as they were
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Collection
+from typing import Final
 
+import orjson
 from kubernetes.client import ApiClient
 
 from fraud_contracts import names
@@ -17,6 +18,9 @@ from fraud_contracts.child_kinds import POD, SECRET, Kind
 from fraud_operator.index import Index, Place
 from fraud_operator.kube import ConflictError, Kube, Listing, unknown_kind
 from fraud_operator.objects import Json
+
+# A Secret that isn't there.
+_NOTHING: Final = b"null"
 
 
 class Indexes:
@@ -47,7 +51,7 @@ class IndexedKube(Kube):
         super().__init__(api, may_write)
         self._indexes = indexes
         self._live = Kube(api, may_write)
-        self._secrets: dict[Place, Json | None] = {}
+        self._secrets: dict[Place, bytes] = {}
         self._lock = threading.Lock()
 
     @property
@@ -100,19 +104,20 @@ class IndexedKube(Kube):
             index.remove(namespace, name)
 
     def _secret(self, place: Place) -> Json | None:
-        with self._lock:
-            if place in self._secrets:
-                return copy.deepcopy(self._secrets[place])
+        text = self._secrets.get(place)
+        if text is not None:
+            return _body(text)
         body = self._live.get(SECRET, *place)
         self._remember(place, body)
         return body
 
     def _remember(self, place: Place, body: Json | None) -> None:
         """A Secret as it is; one that was written while it was on its way here is kept."""
+        text = orjson.dumps(body)
         with self._lock:
-            here = self._secrets.get(place)
+            here = _body(self._secrets.get(place, _NOTHING))
             if here is None or body is None or _version(here) <= _version(body):
-                self._secrets[place] = copy.deepcopy(body)
+                self._secrets[place] = text
 
     def _wrote(self, kind: Kind, namespace: str, name: str, answer: Json) -> None:
         gone = answer.get("kind") == "Status"  # the API server's word for an object that is gone
@@ -124,6 +129,12 @@ class IndexedKube(Kube):
             index.remove(namespace, name)
         elif index is not None:
             index.absorb(answer)
+
+
+def _body(text: bytes) -> Json | None:
+    """A copy of its reader's own."""
+    body: Json | None = orjson.loads(text)
+    return body
 
 
 def _version(body: Json) -> int:

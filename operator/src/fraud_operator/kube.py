@@ -13,7 +13,6 @@ ApiError                    any other answer: status, message, details
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import orjson
 import urllib3
 from kubernetes import client, config
 
@@ -154,11 +154,11 @@ class Kube:
         timeout = urllib3.Timeout(connect=self._timeout[0], read=self._timeout[1])
         answer = self._send(method, path, query, body, content, timeout=timeout)
         if 200 <= answer.status < 300:
-            out = json.loads(answer.data)
+            out = orjson.loads(answer.data)
             assert isinstance(out, dict)
             return out
         try:
-            status = json.loads(answer.data)
+            status = orjson.loads(answer.data)
         except ValueError:
             status = {}
         message, details = (
@@ -190,7 +190,7 @@ class Kube:
         url = self._api.configuration.host + path
         if query or pairs:
             url += "?" + urlencode([*(query or {}).items(), *pairs])
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else orjson.dumps(body)
         pool = self._api.rest_client.pool_manager
         try:
             for number in itertools.count(1):
@@ -217,9 +217,11 @@ class Kube:
         """UnknownKindError where the API server doesn't know the kind; an empty list means that there is none."""
         return [item for _, items in self.pages(kind, namespace, labels) for item in items]
 
-    def pages(self, kind: Kind, namespace: str | None, labels: str = "") -> Iterator[tuple[str, Listing]]:
+    def pages(
+        self, kind: Kind, namespace: str | None, labels: str = "", *, size: int = PAGE
+    ) -> Iterator[tuple[str, Listing]]:
         """(resourceVersion of the whole list, its next objects); UnknownKindError where the API server doesn't know the kind."""
-        query = {"limit": str(PAGE), **({"labelSelector": labels} if labels else {})}
+        query = {"limit": str(size), **({"labelSelector": labels} if labels else {})}
         while True:
             try:
                 answer = self._call("GET", kind.path(namespace), query)
@@ -261,7 +263,7 @@ class Kube:
             for part in answer.stream(65_536):
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
-                    event = json.loads(line)
+                    event = orjson.loads(line)
                     if event["type"] == "ERROR":
                         raise ApiError(
                             int(event["object"].get("code", 0)), str(event["object"].get("message"))
