@@ -30,7 +30,7 @@ from fraud_operator.passes import Passes
 from fraud_operator.passwords import fill_in
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, load_platform
-from fraud_operator.watches import Watches
+from fraud_operator.watches import Standby, Watches
 
 LOG: Final = logging.getLogger("fraud_operator")
 # Passes wait so long for a list of each kind, then they ask for what wasn't had.
@@ -41,8 +41,9 @@ A_DAY: Final = 86_400.0
 async def operate(
     api: ApiClient, platform: Platform, namespaces: Sequence[str], pulse: Pulse, stop: asyncio.Event
 ) -> None:
-    """Stands by until it leads, then acts; until ``stop`` is set."""
+    """Stands by, watching, until it leads, then acts; until ``stop`` is set."""
     loop, elected = asyncio.get_running_loop(), asyncio.Event()
+    standby = Standby(Kube(api), namespaces)
 
     def deposed(holder: str) -> None:
         # What it remembers of rollouts may be old by now. The next process remembers nothing, and stands by.
@@ -56,6 +57,7 @@ async def operate(
         leader.identity(),
         elected=lambda: loop.call_soon_threadsafe(elected.set),
         deposed=deposed,
+        stands_by=standby.start,
     )
     beat = watched(asyncio.create_task(pulse.beat(), name="pulse"))
     one.start()
@@ -63,9 +65,10 @@ async def operate(
     try:
         await _first(elected, stop)
         if not stop.is_set():
-            await _act(api, platform, namespaces, pulse, one, stop)
+            await _act(api, platform, namespaces, pulse, one, standby, stop)
     finally:
         pulse.ready = lambda: False
+        standby.stop()
         beat.cancel()
         await asyncio.to_thread(one.resign)
 
@@ -84,8 +87,10 @@ async def _act(
     namespaces: Sequence[str],
     pulse: Pulse,
     one: Leader,
+    standby: Standby,
     stop: asyncio.Event,
 ) -> None:
+    standby.stop()
     indexes = Indexes()
     kube = IndexedKube(api, indexes, one.leads)
     reconciler = Reconciler(kube, platform, Observer(kube), Recorder(kube))
@@ -100,7 +105,8 @@ async def _act(
 
     renewal = watched(asyncio.create_task(_renew(kube.live, platform), name="certificates"))
     watches = Watches(kube.live, namespaces, ask, indexes, cluster_scoped=platform.cluster_scoped)
-    await asyncio.to_thread(watches.start, LISTED_SECONDS)
+    watches.start()
+    await asyncio.to_thread(watches.ask_for_all, LISTED_SECONDS, standby.news)
     LOG.info("started", extra={"data": {"namespaces": list(namespaces) or "all"}})
     try:
         await kopf.operator(

@@ -53,6 +53,7 @@ def identity() -> str:
 @dataclass
 class Leader:
     """``elected`` is called once, from the thread that renews; ``deposed``, with a name, if another has held the Lease since.
+    ``stands_by`` is called once before, if another holds it.
 
     ``kube`` must answer in time or not at all: TIMEOUT, and a single try.
     """
@@ -63,6 +64,7 @@ class Leader:
     identity: str
     elected: Callable[[], object]
     deposed: Callable[[str], object]
+    stands_by: Callable[[], object] = lambda: None
     clock: Callable[[], float] = time.monotonic
     # Who holds the Lease, as last seen; empty before the first look.
     holder: str = ""
@@ -130,6 +132,8 @@ class Leader:
         elif not holder or asked - self._others[1] >= spec.get("leaseDurationSeconds", LEASE_SECONDS):
             self._claim(asked, version, {"leaseTransitions": term + 1, "acquireTime": _now()})
         else:
+            if not self.holder:
+                self.stands_by()
             self.holder = holder
 
     def _make(self, asked: float) -> None:

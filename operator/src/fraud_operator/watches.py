@@ -19,7 +19,7 @@ from fraud_contracts import names
 from fraud_contracts.background import thread
 from fraud_contracts.child_kinds import CRD, DETECTOR, LISTED_KINDS, NAMESPACE, POD, Kind
 from fraud_operator.desired.workloads import WORKLOADS
-from fraud_operator.index import Index, Place
+from fraud_operator.index import Index, News, Place
 from fraud_operator.indexed import Indexes
 from fraud_operator.kube import ApiError, Kube, UnknownKindError
 from fraud_operator.objects import Json
@@ -34,6 +34,8 @@ UNKNOWN_PAUSE: Final = 60.0
 # kopf watches the detectors themselves. It tells of none that was deleted while its watch was down, so they are listed so often.
 SWEEP: Final = 200.0
 GONE: Final = 410
+# So many detectors that something happened to are remembered by an operator that stands by.
+NEWS_KEPT: Final = 1_000
 _DATA_PATH: Final = ",".join(workload.label for workload in WORKLOADS if workload.data_path)
 # Whoever is asked which release it uses.
 PODS: Final = f"{names.DETECTOR_LABEL},{names.COMPONENT_LABEL} in ({_DATA_PATH})"
@@ -114,9 +116,12 @@ class Watch:
         if event == "BOOKMARK":
             self.index.heard(version)
         elif self.index.drop(body) if event == "DELETED" else self.index.put(body):
-            meta = body["metadata"]
-            owner = (meta.get("labels") or {}).get(names.DETECTOR_LABEL, "")
-            self.news(str(meta.get("namespace", "")), str(meta["name"]), str(owner))
+            self._tell(body)
+
+    def _tell(self, body: Json) -> None:
+        meta = body["metadata"]
+        owner = (meta.get("labels") or {}).get(names.DETECTOR_LABEL, "")
+        self.news(str(meta.get("namespace", "")), str(meta["name"]), str(owner))
 
     def _lose(self) -> None:
         """The API server has no such kind."""
@@ -139,11 +144,25 @@ class Watch:
             self.stop.wait(UNKNOWN_PAUSE)
 
 
+class Tail(Watch):
+    """Brings what happens from now on, and keeps nothing of it."""
+
+    def _list(self) -> str:
+        version, _ = next(self.kube.pages(self.kind, self.namespace, size=1))
+        self.tried.set()
+        return version
+
+    def _take(self, event: str, body: Json, version: str) -> None:
+        if event != "BOOKMARK":
+            self._tell(body)
+
+
 @dataclass
 class Watches:
     """``ask`` is called from the threads with the namespace and name of a detector that something happened to.
 
-    Without rights that are ``cluster_scoped`` no namespace can be watched: each pass asks for its own.
+    ``watch`` is how children are watched. Without rights that are ``cluster_scoped`` no namespace can be watched: each pass asks for its
+    own.
     """
 
     kube: Kube
@@ -151,16 +170,13 @@ class Watches:
     ask: Ask
     indexes: Indexes
     cluster_scoped: bool = True
+    watch: type[Watch] = Watch
     _watches: list[Watch] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def start(self, seconds: float) -> None:
-        """Begins, and asks for each detector once it is known what there is of it, or ``seconds`` have passed.
-
-        A kind that can't be listed is asked for in each pass until it can. ApiError where the detectors themselves can't be.
-        """
-        scopes: Sequence[str | None] = self.namespaces or (None,)
-        for scope in scopes:
+    def start(self) -> None:
+        """Begins; nobody is asked for before something happens."""
+        for scope in self._scopes:
             for kind in LISTED_KINDS:
                 self._add(kind, scope, names.UID_LABEL, Index(), self._child_changed)
             pods = Index(group_label=names.DETECTOR_LABEL, keep=_pod)
@@ -169,13 +185,26 @@ class Watches:
             self._add(NAMESPACE, None, "", Index(whole=True, keep=_metadata), self._namespace_changed)
         for watch in self._watches:
             thread(f"watch {watch.kind.plural}", watch.run)
-        end = time.monotonic() + seconds
-        for watch in self._watches:
-            watch.tried.wait(max(0.0, end - time.monotonic()))
-        for scope in scopes:
-            detectors = self.indexes.add(DETECTOR, scope, Index())
+
+    def ask_for_all(self, seconds: float, first: Sequence[Place] = ()) -> None:
+        """Asks for each detector, these ``first``, once it is known what there is of them, or ``seconds`` have passed.
+
+        A kind that can't be listed is asked for in each pass until it can. ApiError where the detectors themselves can't be.
+        """
+        self.known(seconds)
+        indexes = [(scope, self.indexes.add(DETECTOR, scope, Index())) for scope in self._scopes]
+        for scope, detectors in indexes:
             self._list_detectors(scope, detectors)
+        there = dict.fromkeys(self._detectors())
+        for place in dict.fromkeys((*(one for one in first if one in there), *there)):
+            self._ask(*place)
+        for scope, detectors in indexes:
             thread("sweep", partial(self._sweep, scope, detectors))
+
+    def known(self, seconds: float) -> bool:
+        """Waits so long until it is known of each kind what there is, or that it can't be known; -> whether it is."""
+        end = time.monotonic() + seconds
+        return all(watch.tried.wait(max(0.0, end - time.monotonic())) for watch in self._watches)
 
     def stop(self) -> None:
         self._stop.set()
@@ -190,7 +219,7 @@ class Watches:
     ) -> None:
         self.indexes.add(kind, namespace, index)
         self._watches.append(
-            Watch(self.kube, kind, namespace, selector, index, news, self._ask_all, self._stop)
+            self.watch(self.kube, kind, namespace, selector, index, news, self._ask_all, self._stop)
         )
 
     def _child_changed(self, namespace: str, name: str, owner: str) -> None:
@@ -211,24 +240,70 @@ class Watches:
         if not self._stop.is_set():
             self.ask(namespace, name)
 
+    @property
+    def _scopes(self) -> Sequence[str | None]:
+        return self.namespaces or (None,)
+
     def _detectors(self) -> list[Place]:
-        indexes = [self.indexes.of(DETECTOR, scope) for scope in self.namespaces or (None,)]
+        indexes = [self.indexes.of(DETECTOR, scope) for scope in self._scopes]
         return [place for index in indexes if index is not None for place in index.places()]
 
     def _sweep(self, scope: str | None, index: Index) -> None:
         pause = SWEEP
         while not self._stop.wait(pause):
             try:
-                self._list_detectors(scope, index)
+                for namespace, name, _ in self._list_detectors(scope, index):
+                    self._ask(namespace, name)
                 pause = SWEEP
             except ApiError as error:
                 LOG.info("sweep failed", extra={"data": {"error": str(error)}})
                 pause = LONGEST_PAUSE
 
-    def _list_detectors(self, scope: str | None, index: Index) -> None:
-        _, changed = index.replace(self.kube.pages(DETECTOR, scope))
-        for namespace, name, _ in changed:
-            self._ask(namespace, name)
+    def _list_detectors(self, scope: str | None, index: Index) -> set[News]:
+        """-> those that changed, or aren't there any more."""
+        return index.replace(self.kube.pages(DETECTOR, scope))[1]
+
+
+@dataclass
+class Standby:
+    """What an operator does that another one leads: it watches, to know what happened last once it leads itself.
+
+    Its predecessor may not have lived to see that, so of many detectors these are to come first. Nothing else is kept: what there is,
+    a new leader lists, since a watch may have been silent for minutes before it is found to be dead.
+    """
+
+    kube: Kube
+    namespaces: Sequence[str]
+    # The last one last.
+    _news: dict[Place, None] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _watches: Watches = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watches = Watches(self.kube, self.namespaces, self._note, Indexes(), False, Tail)
+
+    def start(self) -> None:
+        self._watches.start()
+
+    def knows(self, seconds: float) -> bool:
+        """Waits so long until it sees what happens from then on; -> whether it does."""
+        return self._watches.known(seconds)
+
+    @property
+    def news(self) -> list[Place]:
+        """The detectors that something happened to, the last one first."""
+        with self._lock:
+            return list(reversed(self._news))
+
+    def stop(self) -> None:
+        self._watches.stop()
+
+    def _note(self, namespace: str, name: str) -> None:
+        with self._lock:
+            self._news.pop((namespace, name), None)
+            self._news[namespace, name] = None
+            if len(self._news) > NEWS_KEPT:
+                del self._news[next(iter(self._news))]
 
 
 def _metadata(body: Json) -> Json:

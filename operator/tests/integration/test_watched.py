@@ -24,7 +24,7 @@ from fraud_operator.observe import Observer
 from fraud_operator.pass_result import PassResult
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import KafkaSettings, Platform, StorageSettings, StoreAddresses
-from fraud_operator.watches import Watches
+from fraud_operator.watches import Standby, Watches
 from fraud_testing.authorities import new_authority
 from fraud_testing.kafka import wait_for
 from fraud_testing.store_logins import willing
@@ -78,7 +78,8 @@ class World:
         self.watches = Watches(
             Kube(self.kube._api), [self.namespace], lambda *key: self.asked.add(key), self.indexes
         )
-        self.watches.start(60)
+        self.watches.start()
+        self.watches.ask_for_all(60)
         self.start()
 
     def start(self) -> None:
@@ -191,6 +192,30 @@ def test_a_copied_login_that_is_deleted_comes_back(world: World) -> None:
     assert world.reconcile().written == ()
     assert world.reconciler.glances.look(world.namespace, NAME).differs
     assert world.reconcile().written == (("Secret", f"{NAME}-pull", "created"),)
+
+
+def test_what_happened_last_before_an_operator_acts_comes_first(world: World) -> None:
+    """One that stands by notes whose child has gone; a leader asks for every detector, for that one first."""
+    there = world.kube.get(DETECTOR, world.namespace, NAME)
+    assert there is not None
+    meta = {"name": "another", "namespace": world.namespace}
+    world.kube.create(
+        DETECTOR, {**{key: there[key] for key in ("apiVersion", "kind", "spec")}, "metadata": meta}
+    )
+    standby = Standby(world.kube, [world.namespace])
+    standby.start()
+    asked: list[str] = []
+    leader = Watches(world.kube, [world.namespace], lambda _, name: asked.append(name), Indexes())
+    try:
+        assert standby.knows(30) and standby.news == []
+        world.kube.delete(BY_KIND["Service"], world.namespace, names.decision_service(NAME))
+        wait_for(lambda: standby.news, 30, "news of its end")
+        leader.start()
+        leader.ask_for_all(60, standby.news)
+        assert asked == [NAME, "another"]
+    finally:
+        standby.stop()
+        leader.stop()
 
 
 def templates(world: World) -> dict[str, dict[str, Any]]:

@@ -166,7 +166,7 @@ def test_idle_detectors_cost_little(server: Server, first: OperatorProcess) -> N
 
 
 def test_a_second_operator_stands_by(server: Server, first: OperatorProcess, second: OperatorProcess) -> None:
-    """It is ready, knows who leads, writes nothing and asks for nothing but the Lease."""
+    """It is ready, knows who leads, watches, writes nothing and asks for nothing but the Lease."""
     kube = server.kube()
     assert holder(kube) == first.identity
     before, since = len(server.api.writes()), time.time()

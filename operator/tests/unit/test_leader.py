@@ -81,7 +81,8 @@ class Candidate(Leader):
         self.notes: list[str] = []
         super().__init__(
             server, "platform", "lease", name,  # type: ignore[arg-type]  # all that it uses of a client
-            elected=lambda: self.notes.append("elected"), deposed=self.notes.append, clock=clock,
+            elected=lambda: self.notes.append("elected"), deposed=self.notes.append,
+            stands_by=lambda: self.notes.append("stands by"), clock=clock,
         )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def test_the_first_leads_and_the_second_stands_by(server: Server, clock: Clock, 
         second.look()
         clock.now += 2
     assert first.leads() and first.notes == ["elected"]
-    assert not second.leads() and second.notes == [] and second.holder == "first"
+    assert not second.leads() and second.notes == ["stands by"] and second.holder == "first"
 
 
 def test_a_renewal_is_one_request(server: Server, clock: Clock, make: Make) -> None:
@@ -126,7 +127,7 @@ def test_a_lease_that_is_not_renewed_is_taken(server: Server, clock: Clock, make
     assert not second.leads()
     clock.now += LEASE_SECONDS - WRITE_SECONDS
     second.look()
-    assert second.leads() and second.notes == ["elected"]
+    assert second.leads() and second.notes == ["stands by", "elected"]
     assert server.lease is not None and server.lease["spec"]["leaseTransitions"] == 1
 
 
