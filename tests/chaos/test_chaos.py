@@ -8,7 +8,7 @@ from fraud_testing.demo import run
 
 FAULTS = {
     "taskmanager", "jobmanager", "broker", "redis", "postgresql", "predictor", "decision service", "worker",
-    "profile sink", "ledger sink", "lake sink", "operator", "FLUSHALL", "API server",
+    "profile sink", "ledger sink", "lake sink", "operator", "object store", "FLUSHALL", "streaming job deleted", "API server",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.feature_set import hash6
-from fraud_contracts.names import Identity
+from fraud_contracts.names import Identity, stream
 
 CONFIG_ENV: Final = "FRAUD_CONFIG"
 CONFIG_PATH: Final = "/etc/fraud/config/detector.json"
@@ -76,6 +76,7 @@ class KafkaAddress(Mounted):
 class DetectorConfig(Mounted):
     """``namespace``, ``name``, the whole spec, and what the operator resolved.
 
+    ``epoch`` is the generation of the lineage that the state of ``feature_set`` is of.
     ``token_key`` is the digest of the key that the detector's stored tokens were made with: a process that has another one
     would take every card for a new one, so it must not start.
     """
@@ -97,6 +98,10 @@ class DetectorConfig(Mounted):
     @property
     def hash6(self) -> str:
         return hash6(self.feature_set)
+
+    @property
+    def stream(self) -> str:
+        return stream(self.hash6, self.epoch)
 
     def to_json(self) -> str:
         """Canonical text: the same document gives the same bytes, so its hash can sit in a Pod template."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 GROUP: Final = "fraudplatform.dev"
 VERSION: Final = "v1alpha1"
@@ -97,9 +97,9 @@ class Identity:
         """Consumer group (also transactional id prefix) of a component."""
         return f"{self}.{consumer}"
 
-    def features_group(self, hash6: str) -> str:
-        """Consumer group of the Flink job of one feature set."""
-        return self.group(f"features.{hash6}")
+    def features_group(self, stream: str) -> str:
+        """Consumer group of the Flink job of one lineage; ``stream`` is what ``stream`` gives."""
+        return self.group(f"features.{stream}")
 
     def transactional_id(self, ordinal: int) -> str:
         """Stable transactional and static member id of a worker: one Pod per ordinal, ever."""
@@ -182,9 +182,46 @@ class Identity:
         return f"{self}:*"
 
 
+def stream(hash6: str, generation: int) -> str:
+    """What the streaming job of a lineage is told from others by: in its name, its group, its folder in the storage."""
+    return hash6 if generation == 1 else f"{hash6}-{generation}"
+
+
 def profile_key(hash6: str, entity: str, token: str) -> str:
-    """Key of one entity's profile in one feature set: Kafka key of profiles and seeds, tail of the Redis key."""
+    """Key of one entity's profile in one feature set: Kafka key of profiles, tail of the Redis key."""
     return f"{hash6}:{entity}:{token}"
+
+
+class SeedKey(NamedTuple):
+    """What the key of a seed says. ``run`` is what ``training_run`` gives; empty in one of an older version."""
+
+    hash6: str
+    run: str
+    entity: str
+    token: str
+
+    @property
+    def profile(self) -> str:
+        return profile_key(self.hash6, self.entity, self.token)
+
+
+def training_run(revision: str, as_of: int) -> str:
+    """What tells the seeds of one run from those of another, also of a try of the same revision that failed: 8 characters."""
+    return hashlib.sha256(f"{revision}@{as_of}".encode()).hexdigest()[:8]
+
+
+def seed_key(profile: str, run: str) -> str:
+    """Kafka key of the seed for a profile's key, which a run of training writes."""
+    hash6, _, rest = profile.partition(":")
+    return f"{hash6}@{run}:{rest}"
+
+
+def parse_seed_key(key: str) -> SeedKey:
+    """The inverse of ``seed_key``; what isn't there is empty."""
+    set_and_run, _, rest = key.partition(":")
+    hash6, _, run = set_and_run.partition("@")
+    entity, _, token = rest.partition(":")
+    return SeedKey(hash6, run, entity, token)
 
 
 def kafka(detector: str) -> str:
@@ -215,8 +252,14 @@ def kafka_authority(detector: str) -> str:
     return f"{kafka(detector)}-cluster-ca-cert"
 
 
-def flink_deployment(detector: str, hash6: str) -> str:
-    return f"{detector}-f-{hash6}"
+def flink_deployment(detector: str, stream: str) -> str:
+    """``stream`` is what ``stream`` gives."""
+    return f"{detector}-f-{stream}"
+
+
+def stream_folder(storage_uri: str, stream: str) -> str:
+    """Where a streaming job keeps its checkpoints and savepoints."""
+    return f"{storage_uri}/flink/{stream}"
 
 
 def ray_job(detector: str, revision: str) -> str:

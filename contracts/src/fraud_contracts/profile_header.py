@@ -7,7 +7,7 @@ profile of another set by it. What follows the header belongs to the engine alon
     0       2     magic b"FP"
     2       2     version of the binary form, u16
     4       4     first four bytes (eight hex characters) of the feature set's hash
-    8       4     epoch, u32: higher where state began anew from seeds; 1 for now
+    8       4     epoch, u32: the generation of the lineage that the state is of (``lineage``)
     12      8     seq, u64: events and labels applied in this epoch
     20      8     digest, u64: sum mod 2^64 of the 64-bit hashes of everything applied (version 1: XOR)
 """

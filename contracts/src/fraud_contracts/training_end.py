@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 REVISION_TAG: Final = "training_revision"
 # Of a run that ended without a model: why (a TrainingFailure).
 FAILURE_TAG: Final = "training_failure"
+# "1" in the environment of a run whose seeds a streaming job will begin with.
+SEEDS_ENV: Final = "FRAUD_WRITES_SEEDS"
 # MLflow takes tags of 5,000 characters.
 MAX_MESSAGE: Final = 1_000
 
@@ -43,6 +45,8 @@ class EndReason(StrEnum):
     SEARCH_FAILED = "SearchFailed"
     EXPORT_FAILED = "ExportFailed"
     SEEDS_NOT_WRITTEN = "SeedsNotWritten"
+    STREAM_UNKNOWN = "StreamUnknown"
+    STREAM_BEHIND = "StreamBehind"
     NOT_REGISTERED = "NotRegistered"
     # Of a refit and of an evaluation outside a cluster.
     NOT_FOUND = "NotFound"

@@ -61,6 +61,10 @@ class LabelElement(NamedTuple):
     def packed(self) -> Packed:
         return _LABEL, self.entity, self.label
 
+    def stored(self) -> Packed:
+        """The form in a key's state: a label is named as it is."""
+        return self.packed()
+
 
 class SeedElement(NamedTuple):
     """A profile from training for one key of one entity's stage; the other stages pass it on."""

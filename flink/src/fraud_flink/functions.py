@@ -23,15 +23,24 @@ from pyflink.datastream import (
     ProcessFunction,
     RuntimeContext,
 )
-from pyflink.datastream.state import ValueStateDescriptor
+from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from fraud_contracts import log
 from fraud_contracts.config import load_config
+from fraud_contracts.lineage import NO_STATE, SOURCES, Beginning
 from fraud_contracts.records import Source
-from fraud_flink.elements import Element, EventElement, LabelElement, Packed, entity_key, unpack
+from fraud_flink.elements import (
+    Element,
+    EventElement,
+    LabelElement,
+    Packed,
+    SeedElement,
+    entity_key,
+    unpack,
+)
 from fraud_flink.intake import DeadLetterRow, Intake
+from fraud_flink.silence import Silence
 from fraud_flink.stages import EntityStage
-from fraud_flink.tables import SOURCES
 
 ELEMENT = Types.PICKLED_BYTE_ARRAY()
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
@@ -43,24 +52,35 @@ WAITING = "waiting-v1"
 # Longer than two inline decisions may lie apart, with their deadlines and an append. No caller waits for it.
 WAIT_MS = 500
 WAITING_MAX = 64
+BEFORE_SEED = "before-seed-v1"
+SEED_ENDS = "seed-ends-v1"
+# How long after a job's start a key's seed is still waited for; a million are read in some minutes.
+SEEDING_MS = 30 * 60_000
+# A key that takes more than so much meanwhile goes on without its seed.
+BEFORE_SEED_MAX = 20_000
 _log = logging.getLogger(__name__)
 
 
 class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no types
     """First step of all input topics; rows are (noun, key, value, partition, offset, append time)."""
 
+    def __init__(self, beginning: Beginning = NO_STATE) -> None:
+        self._beginning = beginning
+
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
         config = load_config()
+        self._silence = Silence(config.identity, self._beginning.emits_from)
         self._topics = {noun: config.identity.topic(noun) for noun in SOURCES}
-        self._intake = Intake.from_environment(config, os.environ)
+        self._intake = Intake.from_environment(config, os.environ, self._beginning.seeds)
 
     def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Iterator[Any]:
         noun, key, body, partition, offset, appended = value
         source: Source = {"topic": self._topics[noun], "partition": partition, "offset": offset}
         outcome = self._intake.take(noun, key, body, source, appended)
         if isinstance(outcome, DeadLetterRow):
-            yield DEAD_LETTERS, Row(k=outcome.key, v=outcome.value)
+            if not self._silence.covers(source):
+                yield DEAD_LETTERS, Row(k=outcome.key, v=outcome.value)
             return
         for element in outcome:
             yield element.packed()
@@ -84,8 +104,8 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
     (docs/decisions/0005). Waiting events are in the key's state, so a checkpoint has them.
     """
 
-    def __init__(self, index: int, last: bool) -> None:
-        self._index, self._last = index, last
+    def __init__(self, index: int, last: bool, beginning: Beginning = NO_STATE) -> None:
+        self._index, self._last, self._beginning = index, last, beginning
 
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
@@ -96,7 +116,18 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
         # Unique per attempt and subtask: a reader can tell a first emission from one after a restore. Thread mode of
         # Flink 2.2 can't tell the subtask's index (its bridge calls a method that is gone), hence the random tail.
         run = f"{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(3)}"
-        self._stage = EntityStage(load_config(), self._index, run)
+        config = load_config()
+        self._stage = EntityStage(config, self._index, run)
+        self._silence = Silence(config.identity, self._beginning.emits_from)
+        self._before_seed = runtime_context.get_list_state(
+            ListStateDescriptor(BEFORE_SEED, Types.PICKLED_BYTE_ARRAY())
+        )
+        # Of a key that waits for its seed: until when, and how much it has kept; a list's length costs a look at all of it.
+        self._seed_ends = runtime_context.get_state(
+            ValueStateDescriptor(SEED_ENDS, Types.PICKLED_BYTE_ARRAY())
+        )
+        # A job without state reads its seeds and what follows them at the same time.
+        self._seeding_ends = int(time.time() * 1000) + SEEDING_MS
 
     def process_element(self, value: Packed, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         element = unpack(value)
@@ -108,36 +139,98 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
         if isinstance(element, EventElement):
             token = stage.token(element)
             if token is None:
-                yield self._forward(element)
+                yield from self._forward(element)
                 return
             state = self._state.value()
             if stage.lacking(state, element) and self._hold(key, element, ctx):
                 return
+            self._keep_before_seed(state, element, ctx)
             yield from self._apply(element, token, stage.event(state, element))
         elif isinstance(element, LabelElement):
             state = self._state.value()
+            self._keep_before_seed(state, element, ctx)
             yield from self._apply(element, element.token, stage.label(state, element.label))
         else:
-            state = self._state.value()
-            yield from self._apply(element, element.token, stage.seed(state, element.profile))
+            yield from self._apply(element, element.token, self._seed(element))
         if key in self._held:
-            yield from self._release(key, 0)
+            yield from self._release(key, 0, ctx)
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
-        yield from self._release(ctx.get_current_key(), timestamp)
+        waits = self._seed_waits()
+        if waits is not None and timestamp >= waits[0]:
+            self._wait_no_more()
+        yield from self._release(ctx.get_current_key(), timestamp, ctx)
+
+    def _seed_waits(self) -> tuple[int, int] | None:
+        """Until when the key waits for its seed, and how much it has kept meanwhile; None where it doesn't wait."""
+        packed = self._seed_ends.value() if self._beginning.seeds else None
+        if packed is None:
+            return None
+        until, kept = pickle.loads(packed)  # noqa: S301 - this job's own state
+        return int(until), int(kept)
+
+    def _wait_no_more(self) -> None:
+        self._before_seed.clear()
+        self._seed_ends.clear()
+
+    def _keep_before_seed(
+        self, state: bytes | None, element: EventElement | LabelElement, ctx: KeyedProcessFunction.Context
+    ) -> None:
+        """Keeps what a key without a seed takes, while its seed may still be on its way: what the seed holds came before."""
+        if not self._beginning.seeds:
+            return
+        timers, waits = ctx.timer_service(), self._seed_waits()
+        if waits is None and state is None and timers.current_processing_time() < self._seeding_ends:
+            waits = self._seeding_ends, 0
+            timers.register_processing_time_timer(self._seeding_ends)
+        if waits is None:
+            return
+        until, kept = waits
+        if kept >= BEFORE_SEED_MAX:
+            _log.warning("a busy key of entity %s goes on without its seed", self._stage.entity)
+            self._wait_no_more()
+            return
+        self._before_seed.add(element.stored())
+        self._seed_ends.update(pickle.dumps((until, kept + 1)))
+
+    def _kept_before_seed(self) -> list[EventElement | LabelElement]:
+        try:
+            elements = [unpack(stored) for stored in self._before_seed.get()]
+        except Exception:  # whatever the bytes make of the reader, they would do so again after each restart
+            _log.exception(
+                "what came to a key of entity %s before its seed can't be read and is dropped",
+                self._stage.entity,
+            )
+            return []
+        return [element for element in elements if not isinstance(element, SeedElement)]
+
+    def _seed(self, element: SeedElement) -> bytes | None:
+        """The key's state with a seed, and with what came to the key before its seed; None where nothing changes."""
+        kept = [] if self._seed_waits() is None else self._kept_before_seed()
+        seeded = self._stage.seed(None if kept else self._state.value(), element.profile)
+        if seeded is None:
+            return None
+        self._wait_no_more()
+        for earlier in kept:
+            if isinstance(earlier, EventElement):
+                seeded = self._stage.event(seeded, earlier) or seeded
+            elif isinstance(earlier, LabelElement):
+                seeded = self._stage.label(seeded, earlier.label) or seeded
+        return seeded
 
     def _apply(self, element: Element, token: str, new: bytes | None) -> Iterator[Any]:
         if new is not None:
             self._state.update(new)
             yield PROFILES, Row(k=self._stage.profile_key(token), v=new)
         if isinstance(element, EventElement):
-            yield self._forward(element)
+            yield from self._forward(element)
 
-    def _forward(self, element: EventElement) -> Any:
+    def _forward(self, element: EventElement) -> Iterator[Any]:
         """To the next stage; from the last one as a finished feature record."""
         if not self._last:
-            return element.packed()
-        return Row(k=self._stage.feature_key(element), v=self._stage.feature_record(element))
+            yield element.packed()
+        elif not self._silence.covers(element.source):
+            yield Row(k=self._stage.feature_key(element), v=self._stage.feature_record(element))
 
     def _hold(self, key: str, element: EventElement, ctx: KeyedProcessFunction.Context) -> bool:
         """Lets an event wait, unless too many do."""
@@ -168,7 +261,7 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
             return []
         return [(until, element) for until, element in elements if isinstance(element, EventElement)]
 
-    def _release(self, key: str, now: int) -> Iterator[Any]:
+    def _release(self, key: str, now: int, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         """Applies events that lack nothing and, while one has waited until ``now``, the least lacking one."""
         waiting, stage = self._waiting_of(), self._stage
         before = len(waiting)
@@ -180,6 +273,7 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
             _, element = waiting.pop(lacking.index(min(lacking)))
             token = stage.token(element)
             if token is not None:
+                self._keep_before_seed(state, element, ctx)
                 yield from self._apply(element, token, stage.event(state, element))
         if not waiting:
             self._waiting.clear()

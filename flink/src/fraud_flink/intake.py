@@ -15,6 +15,7 @@ import orjson
 from fraud_contracts.config import MAX_EVENT_BYTES, DetectorConfig
 from fraud_contracts.errors import Degraded, EventError, Reason
 from fraud_contracts.event_values import MAX_INTEGER
+from fraud_contracts.names import parse_seed_key
 from fraud_contracts.records import Label, Source
 from fraud_flink.elements import Element, EventElement, LabelElement, SeedElement
 from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
@@ -35,8 +36,12 @@ class DeadLetterRow:
 class Intake:
     """The first step of each input topic. Made once per subtask, since it holds keys and the compiled schema."""
 
-    def __init__(self, config: DetectorConfig, tokeniser: Tokeniser, cipher: DeadLetterCipher) -> None:
+    def __init__(
+        self, config: DetectorConfig, tokeniser: Tokeniser, cipher: DeadLetterCipher, seeds: str = ""
+    ) -> None:
+        """``seeds``: the run of training whose seeds are taken; empty takes those of any."""
         spec = config.spec
+        self._seeds = seeds
         self._schema = EventSchema(spec.event, spec.entities)
         self._tokeniser, self._cipher = tokeniser, cipher
         self._hash6 = config.hash6
@@ -45,10 +50,10 @@ class Intake:
         self._labelled = tuple(stage.entity for stage in self._stages.values() if stage.fraud is not None)
 
     @classmethod
-    def from_environment(cls, config: DetectorConfig, environ: Mapping[str, str]) -> Intake:
+    def from_environment(cls, config: DetectorConfig, environ: Mapping[str, str], seeds: str = "") -> Intake:
         """With the keys of the detector's Secret; KeyError names the one that is missing."""
         tokeniser = Tokeniser.from_hex(environ["TOKEN_KEY"], config.token_key)
-        return cls(config, tokeniser, DeadLetterCipher(environ["DEAD_LETTER_KEY"]))
+        return cls(config, tokeniser, DeadLetterCipher(environ["DEAD_LETTER_KEY"]), seeds)
 
     def take(
         self, noun: str, key: bytes | None, value: bytes | None, source: Source, appended: int
@@ -138,13 +143,13 @@ class Intake:
     def seed(
         self, key: bytes | None, value: bytes | None, source: Source, appended: int
     ) -> list[Element] | DeadLetterRow:
-        """A seed of this feature set; those of other sets share the topic and are passed over.
+        """A seed of this feature set and of the training that is taken from; others share the topic and are passed over.
 
         Only training writes them, so one that can't be read is a fault worth a dead letter: its key begins cold.
         """
-        hash6, _, rest = (key or b"").decode("utf-8", "replace").partition(":")
-        entity, _, token = rest.partition(":")
-        if hash6 != self._hash6 or entity not in self._entities or not token or not value:
+        hash6, run, entity, token = parse_seed_key((key or b"").decode("utf-8", "replace"))
+        ours = hash6 == self._hash6 and (not self._seeds or run == self._seeds)
+        if not ours or entity not in self._entities or not token or not value:
             return []
         try:
             self._stages[entity].open(value)

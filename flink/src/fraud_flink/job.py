@@ -25,6 +25,7 @@ from pyflink.table import DataTypes, Schema, StreamTableEnvironment
 
 from fraud_contracts import log
 from fraud_contracts.config import DetectorConfig, load_config
+from fraud_contracts.lineage import HISTORY, NO_STATE, SOURCES, Beginning
 from fraud_flink import tables
 from fraud_flink.functions import (
     DEAD_LETTERS,
@@ -47,7 +48,9 @@ FIXED = {
 }
 
 
-def build(config: DetectorConfig, settings: dict[str, str]) -> StreamExecutionEnvironment:
+def build(
+    config: DetectorConfig, settings: dict[str, str], beginning: Beginning = NO_STATE
+) -> StreamExecutionEnvironment:
     """The whole graph, attached to an environment and not yet started."""
     configuration = Configuration()
     for name, text in {**settings, **FIXED}.items():
@@ -55,17 +58,18 @@ def build(config: DetectorConfig, settings: dict[str, str]) -> StreamExecutionEn
     environment = StreamExecutionEnvironment.get_execution_environment(configuration)
     table_environment = StreamTableEnvironment.create(environment)
 
-    for noun in tables.SOURCES:
-        table_environment.execute_sql(tables.source_table(config, noun))
+    for noun in SOURCES:
+        starts_at = beginning.starts_at.get(noun, {}) if beginning.seeds and noun in HISTORY else None
+        table_environment.execute_sql(tables.source_table(config, noun, starts_at))
     rows = table_environment.to_data_stream(table_environment.sql_query(tables.source_query()))
-    events = rows.process(IntakeFunction(), ELEMENT).uid("intake-v1").name("intake")
+    events = rows.process(IntakeFunction(beginning), ELEMENT).uid("intake-v1").name("intake")
     dead_letters = events.get_side_output(DEAD_LETTERS)
     profiles: list[DataStream] = []
     for index, entity in enumerate(config.spec.entities):
         last = index == len(config.spec.entities) - 1
         events = (
             events.key_by(EntityKey(entity.name), Types.STRING())
-            .process(EntityFunction(index, last), KEY_VALUE if last else ELEMENT)
+            .process(EntityFunction(index, last, beginning), KEY_VALUE if last else ELEMENT)
             .uid(f"entity-{index + 1}-v1")
             .name(f"entity {entity.name}")
         )
@@ -110,10 +114,18 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-D", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--beginning",
+        type=Beginning.model_validate_json,
+        default=NO_STATE,
+        metavar="JSON",
+        help="what a job without state begins with, and where it is silent: fraud_contracts.lineage.Beginning",
+    )
     options = parser.parse_args(list(arguments))
     config = load_config()
-    environment = build(config, dict(setting.split("=", 1) for setting in options.settings))
-    environment.execute(f"{config.identity} features {config.hash6}")
+    settings = dict(setting.split("=", 1) for setting in options.settings)
+    environment = build(config, settings, options.beginning)
+    environment.execute(f"{config.identity} features {config.stream}")
 
 
 if __name__ == "__main__":

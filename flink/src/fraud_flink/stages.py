@@ -134,15 +134,14 @@ class EntityStage:
             return None
 
     def seed(self, state: bytes | None, profile: bytes) -> bytes | None:
-        """The seed, unless its bytes are none or the key has a state of its epoch or a later one."""
+        """The seed in this job's epoch, unless its bytes are none or the key has a state."""
+        if state is not None and (_is_newer(state) or not self._open(state)[1]):
+            return None
         try:
-            epoch = self._stage.open(profile).epoch
+            return self._stage.seed(profile, self._epoch)
         except ProfileError:
             log.exception("a seed of entity %s is refused", self._stage.entity)
             return None
-        if state is None or (not _is_newer(state) and self._open(state)[1]):
-            return profile
-        return profile if profile_header.read(state).epoch < epoch else None
 
     def feature_key(self, element: EventElement) -> bytes:
         """Kafka key of the feature record: the first entity's token; a damaged event without one goes by its id."""

@@ -7,13 +7,14 @@ entity's records on the same partition as we do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from fraud_contracts.config import DetectorConfig, KafkaAddress
+from fraud_contracts.lineage import SOURCES
 from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, PLAIN, PROTOCOL, USERNAME
 
-SOURCES = ("transactions", "accepted", "labels", "seeds")
 # Where Flink's connector holds its own copy of Kafka's client.
 _CLIENT: Final = "org.apache.flink.kafka.shaded.org.apache.kafka"
 
@@ -53,19 +54,20 @@ def connection(kafka: KafkaAddress) -> dict[str, str]:
     return {f"properties.{name}": text for name, text in options.items()}
 
 
-def source_table(config: DetectorConfig, noun: str) -> str:
+def source_table(config: DetectorConfig, noun: str, starts_at: Mapping[int, int] | None = None) -> str:
     """DDL of an input topic. Offsets come from the checkpoint; what a checkpoint commits to the group is for readers of lag.
 
-    A start without a checkpoint has no state either, so it begins at the earliest record that is kept.
+    A start without a checkpoint has no state either, so it begins at the earliest record that is kept, or where its
+    seeds end: at the offset that ``starts_at`` has by partition, 0 for one that isn't in it.
     """
-    group = config.identity.features_group(config.hash6)
+    group = config.identity.features_group(config.stream)
     options = {
         "connector": "kafka",
         "topic": config.identity.topic(noun),
         **connection(config.kafka),
         "properties.group.id": group,
         "properties.client.id.prefix": f"{group}.{noun}",
-        "scan.startup.mode": "earliest-offset",
+        **_startup(starts_at, config.kafka.partitions),
         # Partitions are immutable in a detector, so there are none to discover later.
         "scan.topic-partition-discovery.interval": "0 ms",
         "key.format": "raw",
@@ -82,6 +84,13 @@ def source_table(config: DetectorConfig, noun: str) -> str:
 ) WITH (
   {_options(options)}
 )"""
+
+
+def _startup(starts_at: Mapping[int, int] | None, partitions: int) -> dict[str, str]:
+    if starts_at is None:
+        return {"scan.startup.mode": "earliest-offset"}
+    offsets = (f"partition:{number},offset:{starts_at.get(number, 0)}" for number in range(partitions))
+    return {"scan.startup.mode": "specific-offsets", "scan.startup.specific-offsets": ";".join(offsets)}
 
 
 def source_query() -> str:
@@ -103,7 +112,7 @@ def sink_table(config: DetectorConfig, noun: str) -> str:
         "connector": "kafka",
         "topic": config.identity.topic(noun),
         **connection(config.kafka),
-        "properties.client.id": f"{config.identity.features_group(config.hash6)}.{noun}",
+        "properties.client.id": f"{config.identity.features_group(config.stream)}.{noun}",
         "properties.linger.ms": "0",
         "key.format": "raw",
         "key.fields": "k",
@@ -120,7 +129,7 @@ def profile_table(config: DetectorConfig) -> str:
         "connector": "upsert-kafka",
         "topic": config.identity.topic("profiles"),
         **connection(config.kafka),
-        "properties.client.id": f"{config.identity.features_group(config.hash6)}.profiles",
+        "properties.client.id": f"{config.identity.features_group(config.stream)}.profiles",
         "key.format": "raw",
         "value.format": "raw",
         "value.fields-include": "EXCEPT_KEY",

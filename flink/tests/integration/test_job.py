@@ -89,7 +89,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> JobOutcome:
             tokeniser,
             start,
         )
-        _, seed, _ = engine.stages[0].observe(None, past, 4)
+        _, seed, _ = engine.stages[0].observe(None, past, config.epoch)
         seed_key = profile_key(config.hash6, "customer", token).encode()
         broker.produce(
             identity.topic("seeds"),
@@ -218,11 +218,11 @@ def _key(outcome: JobOutcome, entity: str, token: str) -> bytes:
 
 
 def test_a_seed_is_taken_before_the_first_event(outcome: JobOutcome) -> None:
-    """The seeded card's first vector builds on the seed, whose epoch its profile keeps."""
+    """The seeded card's first vector builds on the seed, in the job's own epoch."""
     token = outcome.seed_key.decode().split(":", 2)[2]
     first = next(r for r in outcome.features if r["event"]["entities"]["customer"] == token)
-    assert first["saw"]["customer"][:2] == [4, 1]
-    assert profile_header.read(outcome.profiles[outcome.seed_key]).epoch == 4
+    assert first["saw"]["customer"][:2] == [outcome.config.epoch, 1]
+    assert profile_header.read(outcome.profiles[outcome.seed_key]).epoch == outcome.config.epoch
 
 
 def test_a_label_reaches_the_counterparty(outcome: JobOutcome) -> None:

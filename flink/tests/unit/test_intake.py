@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from fraud_contracts.config import MAX_EVENT_BYTES
-from fraud_contracts.names import profile_key
+from fraud_contracts.names import profile_key, seed_key
 from fraud_flink.elements import EventElement, LabelElement, SeedElement, entity_key
 from fraud_flink.intake import DeadLetterRow, Intake
 from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
@@ -207,6 +207,17 @@ def test_only_seeds_of_this_set_count() -> None:
     assert [entity_key(elements[0], entity) for entity in ("customer", "counterparty")] == ["ta:b", "ia:b"]
     for other, value in ((b"000000:customer:x", b"p"), (key, None), (None, b"p"), (b"\xff", b"p")):
         assert INTAKE.take("seeds", other, value, SOURCE, NOW) == []
+
+
+def test_a_job_that_begins_with_seeds_takes_those_of_their_training_only() -> None:
+    """Another training's lie in the same topic; a job that begins without takes those of any, and of before they were marked."""
+    profile = compile_detector(CONFIG.spec).stage("customer").open(None).dump()
+    plain = profile_key(CONFIG.hash6, "customer", "tk")
+    ours, others = (seed_key(plain, run).encode() for run in ("abcdef01", "9" * 8))
+    tied = Intake(CONFIG, Tokeniser(b"0" * 32), DeadLetterCipher(KEY), "abcdef01")
+    for intake, taken in ((tied, [1, 0, 0]), (INTAKE, [1, 1, 1])):
+        keys = (ours, others, plain.encode())
+        assert [len(intake.take("seeds", key, profile, SOURCE, NOW)) for key in keys] == taken
 
 
 def test_a_seed_that_no_stage_can_read_is_a_dead_letter() -> None:

@@ -57,16 +57,19 @@ def test_a_repeat_changes_no_state() -> None:
     assert orjson.loads(COUNTERPARTY.feature_record(again))["vector"] is not None
 
 
-def test_a_seed_needs_a_younger_epoch() -> None:
-    """A key without state takes any seed; one with state takes only a seed of a higher epoch."""
+def test_a_seed_needs_a_key_without_state() -> None:
+    """One with a state takes none, of whatever epoch; a key without takes it into the job's own epoch."""
     state = CUSTOMER.event(None, one_event())
     assert state is not None
     stage = compile_detector(CONFIG.spec).stages[0]
-    same, higher = stage.seed(state, CONFIG.epoch), stage.seed(state, CONFIG.epoch + 1)
-    assert CUSTOMER.seed(None, same) == same
-    assert CUSTOMER.seed(state, same) is None
-    assert CUSTOMER.seed(state, higher) == higher
-    assert CUSTOMER.seed(higher, same) is None
+    later = stage.seed(state, CONFIG.epoch + 1)
+    assert CUSTOMER.seed(None, state) == CUSTOMER.seed(None, later) == state
+    assert CUSTOMER.seed(state, state) is None
+    assert CUSTOMER.seed(state, later) is None
+    assert (
+        EntityStage(CONFIG.model_copy(update={"epoch": CONFIG.epoch + 1}), 0, "run").seed(None, state)
+        == later
+    )
 
 
 @pytest.mark.parametrize("bad", [b"", b"FP", b"x" * 200])

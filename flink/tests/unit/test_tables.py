@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fraud_contracts.lineage import SOURCES
 from fraud_flink import job, tables
 from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, USERNAME
 from fraud_testing import detectors, flink_cluster
@@ -13,13 +14,22 @@ from fraud_testing import detectors, flink_cluster
 CONFIG = detectors.detector("broker-a:9092,broker-b:9092", namespace="payments")
 
 
-@pytest.mark.parametrize("noun", tables.SOURCES)
+@pytest.mark.parametrize("noun", SOURCES)
 def test_a_source_reads_its_own_topic(noun: str) -> None:
     """Topic and group carry the detector's identity; a start without a checkpoint begins at the earliest record."""
     ddl = tables.source_table(CONFIG, noun)
     assert f"'topic' = 'payments.cards.{noun}.v1'" in ddl
     assert f"'properties.group.id' = 'payments.cards.features.{CONFIG.hash6}'" in ddl
     assert "'scan.startup.mode' = 'earliest-offset'" in ddl
+
+
+def test_a_job_with_seeds_starts_where_they_end() -> None:
+    """At the offset of each partition; one that had no record then starts at its first."""
+    kafka = CONFIG.kafka.model_copy(update={"partitions": 3})
+    ddl = tables.source_table(CONFIG.model_copy(update={"kafka": kafka}), "labels", {2: 7, 0: 5})
+    assert "'scan.startup.mode' = 'specific-offsets'" in ddl
+    offsets = "partition:0,offset:5;partition:1,offset:0;partition:2,offset:7"
+    assert f"'scan.startup.specific-offsets' = '{offsets}'" in ddl
 
 
 def test_features_are_not_held_back() -> None:

@@ -10,8 +10,17 @@ from typing import Any
 import orjson
 import pytest
 
-from fraud_flink.elements import EventElement, Packed, unpack
-from fraud_flink.functions import PROFILES, WAIT_MS, WAITING_MAX, EntityFunction
+from fraud_contracts.lineage import Beginning
+from fraud_flink.elements import EventElement, LabelElement, Packed, SeedElement, unpack
+from fraud_flink.functions import (
+    BEFORE_SEED,
+    PROFILES,
+    SEEDING_MS,
+    STATE,
+    WAIT_MS,
+    WAITING_MAX,
+    EntityFunction,
+)
 from fraud_flink.intake import Intake
 from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
@@ -42,11 +51,31 @@ class State:
         self.held = None
 
 
+class ListState:
+    """One key's list state."""
+
+    def __init__(self) -> None:
+        self.held: list[Any] = []
+
+    def get(self) -> Iterator[Any]:
+        return iter(list(self.held))
+
+    def add(self, value: Any) -> None:
+        self.held.append(value)
+
+    def clear(self) -> None:
+        self.held = []
+
+
 class Context:
     """Flink's contexts, for one key whose clock the test turns."""
 
     def __init__(self) -> None:
         self.now, self.timers, self.states = NOW, list[int](), dict[str, State]()
+        self.lists = dict[str, ListState]()
+
+    def get_list_state(self, descriptor: Any) -> ListState:
+        return self.lists.setdefault(descriptor.name, ListState())
 
     def get_state(self, descriptor: Any) -> State:
         return self.states.setdefault(descriptor.name, State())
@@ -178,3 +207,132 @@ def test_a_stream_event_never_waits(stage: EntityFunction, context: Context) -> 
     assert isinstance(element, EventElement)
     element.decision = None
     assert len(features(stage.process_element(element.packed(), context))) == 1
+
+
+def test_what_was_written_before_is_not_written_again(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that emits from an offset takes the records before it into its state and writes no feature record of them."""
+    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
+    silent = Beginning(emits_from={"accepted": {0: 2}, "transactions": {0: 9}})
+    function = EntityFunction(1, last=True, beginning=silent)
+    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    topic = CONFIG.identity.topic("accepted")
+    out = []
+    for packed in elements(4):
+        element = unpack(packed)
+        assert isinstance(element, EventElement)
+        element.source["topic"] = topic
+        out += features(function.process_element(element.packed(), context))
+    assert [one["event"]["id"] for one in out] == ["e2", "e3"]
+    assert [one["saw"]["counterparty"][1] for one in out] == [2, 3]
+
+
+@pytest.mark.parametrize("before", range(5))
+def test_a_seed_may_come_after_what_follows_it(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Seeds and inputs are read at the same time: whichever come first, a key ends in the one state, and later keeps nothing."""
+    monkeypatch.setattr("time.time", lambda: NOW / 1000)
+    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
+    function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
+    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    state = ENGINE.stages[1].open(None, CONFIG.epoch)
+    for i in range(300):
+        state.observe({**one_event(i), "time": NOW - 1_000_000 + i, "id": f"old-{i}"})
+    seed = state.dump()
+    label: Any = {
+        "id": "old-7",
+        "time": NOW - 1_000_000 + 7,
+        "fraud": True,
+        "known": NOW,
+        "entities": {"counterparty": "m1"},
+    }
+    follows = [*elements(4)[:3], LabelElement("counterparty", label).packed(), elements(4)[3]]
+    for packed in follows:
+        element = unpack(packed)
+        if isinstance(element, EventElement):
+            state.observe(element.event)
+        elif isinstance(element, LabelElement):
+            state.label(label)
+    ours = SeedElement("counterparty", "m1", seed).packed()
+    for packed in [*follows[:before], ours, *follows[before:], ours]:
+        element = unpack(packed)
+        if isinstance(element, EventElement):
+            element.decision = None
+        list(function.process_element(element.packed(), context))
+    assert context.states[STATE].held == state.dump()
+    assert context.lists[BEFORE_SEED].held == []
+
+
+def test_what_waits_for_a_seed_that_never_comes_goes(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that no seed is of keeps what came to it for as long as seeds are read, and no longer."""
+    monkeypatch.setattr("time.time", lambda: NOW / 1000)
+    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
+    function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
+    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    list(function.process_element(elements(1)[0], context))
+    assert len(context.lists[BEFORE_SEED].held) == 1
+    context.now += SEEDING_MS
+    assert context.timers == [context.now]
+    list(function.on_timer(context.now, context))
+    assert context.lists[BEFORE_SEED].held == []
+    list(function.process_element(elements(2)[1], context))
+    assert context.lists[BEFORE_SEED].held == []
+
+
+def test_what_waits_for_a_seed_goes_after_a_restart_too(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is the key's own: another attempt, which waits longer for others, keeps nothing of it beyond that."""
+    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
+    for started in (NOW, NOW + SEEDING_MS - 1):
+        monkeypatch.setattr("time.time", lambda started=started: started / 1000)
+        function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
+        function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+        if started == NOW:
+            list(function.process_element(elements(1)[0], context))
+    context.now = NOW + SEEDING_MS
+    list(function.on_timer(context.now, context))
+    list(function.process_element(elements(2)[1], context))
+    assert context.lists[BEFORE_SEED].held == []
+
+
+def test_an_event_that_was_held_back_is_there_for_the_seed_too(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waited for others of its key comes after the seed, wherever it was applied."""
+    monkeypatch.setattr("time.time", lambda: NOW / 1000)
+    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
+    function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
+    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    state = ENGINE.stages[1].open(None, CONFIG.epoch)
+    state.observe({**one_event(0), "time": NOW - 1_000_000, "id": "old"})
+    seed = SeedElement("counterparty", "m1", state.dump()).packed()
+    first, second = elements(2)
+    for packed in (second, first, seed):
+        list(function.process_element(packed, context))
+    state.observe(one_event(0))
+    state.observe(one_event(1))
+    assert context.states[STATE].held == state.dump()
+
+
+def test_a_busy_key_goes_on_without_its_seed(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state holds no more than the bound, and a seed that would lack what came refuses itself."""
+    monkeypatch.setattr("time.time", lambda: NOW / 1000)
+    monkeypatch.setattr("fraud_flink.functions.BEFORE_SEED_MAX", 2)
+    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
+    function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
+    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    for packed in elements(4):
+        list(function.process_element(packed, context))
+    assert context.lists[BEFORE_SEED].held == []
+    before = context.states[STATE].held
+    seed = ENGINE.stages[1].open(None, CONFIG.epoch)
+    seed.observe({**one_event(0), "id": "old"})
+    list(function.process_element(SeedElement("counterparty", "m1", seed.dump()).packed(), context))
+    assert context.states[STATE].held == before

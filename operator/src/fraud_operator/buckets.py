@@ -198,7 +198,7 @@ def ask(bucket: Bucket) -> StorageFact:
         remedy = f"{object_store.ENDPOINT} is no address: write http:// or https://, a host and a port"
         return StorageFact(False, "Unreachable", f"{bucket.owner}: {remedy}")
     try:
-        store = _store(bucket)
+        store = open_bucket(bucket)
         obstore.list_with_delimiter(store, FOLDER)
         step = _WRITE
         obstore.put(store, path, b"", mode="create")
@@ -210,7 +210,8 @@ def ask(bucket: Bucket) -> StorageFact:
     return CHECKED if conditional else _no_condition(bucket)
 
 
-def _store(bucket: Bucket) -> S3Store:
+def open_bucket(bucket: Bucket) -> S3Store:
+    """A client in the folder of its URI; each request ends within seconds and none is tried again."""
     place, credentials = object_store.place(bucket.uri), bucket.credentials
     assert place is not None
     config = {

@@ -122,12 +122,21 @@ def _waits_for_storage(facts: Facts, kind: str, name: str) -> ConditionState | N
 
 
 def streaming_ready(detector: Detector, facts: Facts) -> ConditionState:
-    job = names.flink_deployment(detector.name, detector.hash6)
+    job = detector.streaming_job
     return (
         _missing(facts, "FlinkDeployment")
         or _waits_for_storage(facts, "FlinkDeployment", job)
+        or _waits_for_state(facts, "FlinkDeployment", job)
         or _from(readiness.flink(detector, facts), "JobRunning", "the streaming job")
     )
+
+
+def _waits_for_state(facts: Facts, kind: str, name: str) -> ConditionState | None:
+    """Of a streaming job that is to be made anew while nobody knows yet of what, and of a training for it."""
+    if not facts.lineage_waits or (kind == "RayJob" and facts.child(kind, name) is not None):
+        return None
+    message = f"{kind} {name} waits: {facts.lineage_waits}"
+    return ConditionState(False, "StateUnknown", message, Level.PROGRESSING)
 
 
 def features_warm(detector: Detector, facts: Facts) -> ConditionState:
@@ -144,8 +153,8 @@ def training_succeeded(detector: Detector, facts: Facts) -> ConditionState:
     result = readiness.training_outcome(detector, facts)
     short = facts.revision[:8]
     job = names.ray_job(detector.name, facts.revision)
-    held = _waits_for_storage(facts, "RayJob", job) if result.phase is TrainingPhase.NONE else None
-    if held is not None:
+    held = _waits_for_storage(facts, "RayJob", job) or _waits_for_state(facts, "RayJob", job)
+    if held is not None and result.phase is TrainingPhase.NONE:
         return held
     if result.phase is TrainingPhase.SUCCEEDED:
         version = f" and registered version {facts.models.trained}" if facts.models.trained else ""

@@ -6,12 +6,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
 import cel
+from pydantic import ValidationError
 
 from fraud_contracts import feature_set, names, rules
 from fraud_contracts.config import KAFKA_LOGIN_PATH, DetectorConfig, KafkaAddress
@@ -25,6 +26,7 @@ from fraud_contracts.detector import (
 from fraud_contracts.detector_base import SecretRef
 from fraud_contracts.detector_clients import Client
 from fraud_contracts.errors import SpecError
+from fraud_contracts.lineage import Lineage, Lineages
 from fraud_contracts.names import Identity
 from fraud_contracts.rule_names import RuleError
 from fraud_operator import storage, training
@@ -41,7 +43,10 @@ _NOT_IN_HASH: Final = ("policy", "rollout", "model", "clients", "components", "d
 
 @dataclass(frozen=True)
 class Detector:
-    """``annotations`` hold the one-off commands; ``created`` is in milliseconds."""
+    """``annotations`` hold the one-off commands; ``created`` is in milliseconds.
+
+    ``lineage`` is that of its streaming job; None before it has one, and then it is taken for the first.
+    """
 
     namespace: str
     name: str
@@ -51,6 +56,7 @@ class Detector:
     annotations: Mapping[str, str]
     spec: DetectorSpec
     platform: Platform
+    lineage: Lineage | None = None
 
     @classmethod
     def parse(cls, body: Mapping[str, Any], platform: Platform) -> Detector:
@@ -85,6 +91,25 @@ class Detector:
     @property
     def hash6(self) -> str:
         return feature_set.hash6(self.feature_set)
+
+    def with_lineage(self, lineages: Lineages) -> Detector:
+        """The same with the newest one of its feature set."""
+        lineage = lineages.of(self.feature_set)
+        return self if lineage == self.lineage else replace(self, lineage=lineage)
+
+    @property
+    def epoch(self) -> int:
+        """The generation of its lineage."""
+        return 1 if self.lineage is None else self.lineage.generation
+
+    @property
+    def stream(self) -> str:
+        return names.stream(self.hash6, self.epoch)
+
+    @property
+    def streaming_job(self) -> str:
+        """Its FlinkDeployment."""
+        return names.flink_deployment(self.name, self.stream)
 
     @property
     def managed_kafka(self) -> bool:
@@ -180,6 +205,7 @@ class Detector:
             uid=self.uid,
             spec=self.spec.model_copy(update={"policy": policy}),
             feature_set=self.feature_set,
+            epoch=self.epoch,
             kafka=KafkaAddress(
                 bootstrap_servers=self.bootstrap,
                 partitions=self.spec.kafka.partitions,
@@ -203,6 +229,15 @@ class Detector:
     def replicas(self, component: Component, default: int) -> int:
         override = self.override(component)
         return default if override is None or override.replicas is None else override.replicas
+
+
+def read(body: Mapping[str, Any], platform: Platform) -> tuple[Detector | None, list[SpecError]]:
+    """A stored object's detector, None where its schema would refuse it now, and what is wrong with its spec."""
+    try:
+        detector = Detector.parse(body, platform)
+    except ValidationError as error:
+        return None, [SpecError(".".join(["spec", *map(str, e["loc"])]), e["msg"]) for e in error.errors()]
+    return detector, check(detector)
 
 
 def check(detector: Detector) -> list[SpecError]:

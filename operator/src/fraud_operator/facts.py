@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fraud_contracts.lineage import Lineages
 from fraud_contracts.release import Release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator.addresses import Address
 from fraud_operator.desired.child import ClientKeys, KafkaAuthority
+from fraud_operator.lineage import SeedsOffer
 from fraud_operator.objects import Json
 from fraud_operator.orders import Orders
 from fraud_operator.registry import Version
@@ -40,12 +42,16 @@ class StorageFact:
 
 @dataclass(frozen=True)
 class KafkaFact:
-    """Whether a Kafka of the user's own will do; ``ready`` is None while that isn't known yet. ``flawed``: it will, but for ``message``."""
+    """Whether a Kafka of the user's own will do; ``ready`` is None while that isn't known yet. ``flawed``: it will, but for ``message``.
+
+    ``topics``: the ids of those that a streaming job reads, by noun.
+    """
 
     ready: bool | None
     reason: str
     message: str
     flawed: bool = False
+    topics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,16 @@ class Replica:
 
 @dataclass(frozen=True)
 class Models:
-    """``problem`` says why nothing is resolved, as (reason, message); ``failure`` why the wanted training made no model."""
+    """``problem`` says why nothing is resolved, as (reason, message); ``failure`` why the wanted training made no model.
+
+    ``trained`` is the version that it made, ``seeds`` what it wrote for a streaming job to begin with.
+    """
 
     resolved: Version | None = None
     problem: tuple[str, str] | None = None
     champion: str | None = None
     trained: str | None = None
+    seeds: SeedsOffer | None = None
     failure: TrainingFailure | None = None
 
 
@@ -91,7 +101,8 @@ class Facts:
     ``token_key`` is the digest that the release pointer has; ``keys_fault`` says why the Secret gives no keys, as (reason, message).
     ``logins`` are the platform's, to image registries, as one document; None where there are none. ``addresses`` are those of
     the stores whose Secret the spec names, by store. ``held`` names the live children whose change waits for the storage.
-    ``orders``: who set what the rollout obeys.
+    ``orders``: who set what the rollout obeys. ``lineage_waits``: why the streaming job can't be made yet; empty where it can.
+    ``unseeded``: why it doesn't begin with the seeds of training; empty where it does, or where there are none.
     """
 
     now: int
@@ -117,6 +128,9 @@ class Facts:
     orders: Orders = field(default_factory=Orders)
     clients: ClientKeys = field(default_factory=ClientKeys)
     kafka_authority: KafkaAuthority = field(default_factory=KafkaAuthority)
+    lineages: Lineages = field(default_factory=Lineages)
+    lineage_waits: str = ""
+    unseeded: str = ""
 
     def child(self, kind: str, name: str) -> Json | None:
         return self.children.get((kind, name))

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from fraud_contracts import names
+from fraud_contracts.lineage import SOURCES
 from fraud_contracts.names import Identity
 from fraud_operator.desired.kafka_topics import TOPIC_RETENTION
 from fraud_operator.detector import DetectorKey
@@ -151,9 +152,27 @@ def _topics(
         return KafkaFact(False, "TopicPartitions", f"{ADDRESS_FIELD}: {message}")
     about = f"brokers are the user's own at {target.bootstrap}"
     flaws = _flaws(admin, [noun for noun in names.TOPICS if noun not in lacking], topics)
+    ids = _ids(admin, topics)
     if flaws:
-        return KafkaFact(True, "TopicSettings", f"{about}; {'; '.join(flaws)}", flawed=True)
-    return KafkaFact(True, "External", f"{about}, with all topics")
+        return KafkaFact(True, "TopicSettings", f"{about}; {'; '.join(flaws)}", flawed=True, topics=ids)
+    return KafkaFact(True, "External", f"{about}, with all topics", topics=ids)
+
+
+def _ids(admin: AdminClient, topics: Mapping[str, str]) -> dict[str, str]:
+    """By noun, of what a streaming job reads; brokers from before topics had ids have none."""
+    described = admin.describe_topics(
+        TopicCollection([topics[noun] for noun in SOURCES]), request_timeout=PATIENCE
+    )
+    ids: dict[str, str] = {}
+    for noun in SOURCES:
+        try:
+            topic_id = described[topics[noun]].result(PATIENCE + _STEP).topic_id
+        except (KafkaException, TimeoutError) as error:
+            LOG.debug("no id of a topic", extra={"data": {"topic": topics[noun], "error": str(error)}})
+            continue
+        if topic_id is not None:
+            ids[noun] = str(topic_id)
+    return ids
 
 
 def _make(admin: AdminClient, wanted: WantedTopics, lacking: Sequence[str]) -> dict[str, str]:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from fraud_contracts.errors import StoreError
+from fraud_contracts.lineage import Positions
 from fraud_operator import readiness
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Facts, Lags
 from fraud_operator.kafka_target import KafkaTarget
+from fraud_operator.lineage import Held
 from fraud_operator.training import TrainingPhase
+from fraud_process.group_offsets import committed_offsets
 
 LOG: Final = logging.getLogger(__name__)
 TIMEOUT: Final = 4.0
-# What a partition reports for a group that has never committed there.
-_NONE: Final = -1001
 
 
 @dataclass
 class LagReader:
     """One client for each Kafka, whatever the number of detectors there, and only while one of them reads.
 
-    A client holds a thread for each broker. It joins no group: it neither subscribes nor commits.
+    A client holds a thread for each broker. A group's offsets are asked by a client of their own, for a moment.
     """
 
     _clients: dict[KafkaTarget, AdminClient] = field(default_factory=dict)
@@ -45,26 +47,57 @@ class LagReader:
         """(records not committed yet, records written) over all partitions; StoreError where Kafka gives no answer."""
         client = self._client(target, reader)
         places = [TopicPartition(topic, number) for number in range(partitions)]
-        request = ConsumerGroupTopicPartitions(group, places)
         try:
-            committed = client.list_consumer_group_offsets([request], request_timeout=TIMEOUT)[group]
+            committed = committed_offsets(
+                _settings(target), group, [(topic, number) for number in range(partitions)], TIMEOUT
+            )
             lows = client.list_offsets(dict.fromkeys(places, OffsetSpec.earliest()), request_timeout=TIMEOUT)
             highs = client.list_offsets(dict.fromkeys(places, OffsetSpec.latest()), request_timeout=TIMEOUT)
             lag = written = 0
-            for position in committed.result(TIMEOUT).topic_partitions:
-                if position.error is not None:
-                    raise StoreError("kafka", f"{topic}: {position.error}")
-                place = TopicPartition(topic, position.partition)
+            for place in places:
                 low, high = lows[place].result(TIMEOUT).offset, highs[place].result(TIMEOUT).offset
-                at = low if position.offset == _NONE or position.offset < low else position.offset
-                lag += max(0, high - at)
+                lag += max(0, high - max(low, committed.get((topic, place.partition), low)))
                 written += high - low
         except (KafkaException, TimeoutError) as error:
-            why = error.args[0] if error.args else "no answer in time"
-            raise StoreError(
-                "kafka", f"{target.bootstrap} gave no offsets of {topic} for {group}: {why}"
-            ) from error
+            raise _no_offsets(target, group, topic, error) from error
         return lag, written
+
+    def committed(
+        self, target: KafkaTarget, group: str, topics: Mapping[str, str], partitions: int
+    ) -> Positions:
+        """Of ``topics`` by noun: where the group would go on, for the partitions that it has committed; StoreError as above."""
+        nouns = {topic: noun for noun, topic in topics.items()}
+        places = [(topic, number) for topic in nouns for number in range(partitions)]
+        try:
+            found = committed_offsets(_settings(target), group, places, TIMEOUT)
+        except KafkaException as error:
+            raise _no_offsets(target, group, ", ".join(nouns), error) from error
+        committed: Positions = {}
+        for (topic, partition), offset in found.items():
+            committed.setdefault(nouns[topic], {})[partition] = offset
+        return committed
+
+    def held(
+        self, reader: DetectorKey, target: KafkaTarget, topics: Mapping[str, str], partitions: int
+    ) -> Held:
+        """Of ``topics`` by noun; StoreError as above."""
+        client = self._client(target, reader)
+        places = {
+            (noun, number): TopicPartition(topic, number)
+            for noun, topic in topics.items()
+            for number in range(partitions)
+        }
+        try:
+            firsts, ends = (
+                client.list_offsets(dict.fromkeys(places.values(), spec), request_timeout=TIMEOUT)
+                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+            )
+            held: dict[str, dict[int, tuple[int, int]]] = {noun: {} for noun in topics}
+            for (noun, number), place in places.items():
+                held[noun][number] = firsts[place].result(TIMEOUT).offset, ends[place].result(TIMEOUT).offset
+        except (KafkaException, TimeoutError) as error:
+            raise _no_offsets(target, str(reader), ", ".join(topics.values()), error) from error
+        return held
 
     def done(self, reader: DetectorKey) -> None:
         """The detector reads no more for now; a client that nobody reads by is closed."""
@@ -83,22 +116,26 @@ class LagReader:
             self._readers.setdefault(target, set()).add(reader)
             if target not in self._clients:
                 self._clients[target] = AdminClient(
-                    {
-                        **target.settings(),
-                        "socket.timeout.ms": 4000,
-                        "log_level": 2,
-                        "logger": logging.getLogger("fraud_operator.kafka"),
-                    }
+                    {**_settings(target), "logger": logging.getLogger("fraud_operator.kafka")}
                 )
             return self._clients[target]
 
 
+def _settings(target: KafkaTarget) -> dict[str, Any]:
+    return {**target.settings(), "socket.timeout.ms": 4000, "log_level": 2}
+
+
+def _no_offsets(target: KafkaTarget, group: str, topics: str, error: Exception) -> StoreError:
+    why = error.args[0] if error.args else "no answer in time"
+    return StoreError("kafka", f"{target.bootstrap} gave no offsets of {topics} for {group}: {why}")
+
+
 @dataclass(frozen=True)
 class _Warm:
-    """What was warm: a feature set of a detector, with the seeds of a training revision."""
+    """What was warm: a lineage of a detector, with the seeds of a training revision."""
 
     uid: str
-    hash6: str
+    stream: str
     revision: str | None
     lags: Lags
 
@@ -113,9 +150,7 @@ class Warming:
     def lags(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
         """As they are, or as they were when the features became warm; unknown where Kafka gives no answer."""
         key = (detector.namespace, detector.name)
-        usable = (
-            readiness.kafka(detector, facts).usable if detector.managed_kafka else bool(facts.kafka.ready)
-        )
+        usable = readiness.kafka_usable(detector, facts)
         if target is None or not usable or readiness.before_warming(detector, facts) is not None:
             self.forget(key)
             return Lags()
@@ -126,7 +161,7 @@ class Warming:
         lags = self._read(key, detector, target)
         revision = facts.revision if _trained(detector, facts) else None
         if readiness.caught_up(lags):
-            self._warm[key] = _Warm(detector.uid, detector.hash6, revision, lags)
+            self._warm[key] = _Warm(detector.uid, detector.stream, revision, lags)
             self.reader.done(key)
         return lags
 
@@ -136,13 +171,13 @@ class Warming:
 
     def _holds(self, warm: _Warm, detector: Detector, facts: Facts) -> bool:
         """While a training runs its seeds aren't written yet, so what was warm before it is so still."""
-        if (warm.uid, warm.hash6) != (detector.uid, detector.hash6):
+        if (warm.uid, warm.stream) != (detector.uid, detector.stream):
             return False
         return warm.revision == facts.revision or not _trained(detector, facts)
 
     def _read(self, key: DetectorKey, detector: Detector, target: KafkaTarget) -> Lags:
         identity, partitions = detector.identity, detector.spec.kafka.partitions
-        features, sink = identity.features_group(detector.hash6), identity.group("profile-sink")
+        features, sink = identity.features_group(detector.stream), identity.group("profile-sink")
         try:
             seeds, written = self.reader.read(key, target, features, identity.topic("seeds"), partitions)
             profiles, _ = self.reader.read(key, target, sink, identity.topic("profiles"), partitions)

@@ -44,6 +44,8 @@ from fraud_operator.registry_login import registry_login
 from fraud_operator.rollout import Gate
 from fraud_operator.rollout_state import ROLLOUT_KEY, RolloutState
 from fraud_operator.store_logins import StoreLogins
+from fraud_operator.stored_states import StoredStates
+from fraud_operator.stream_sources import StreamSources
 from fraud_operator.training import TrainingPhase
 
 LOG: Final = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ class Observer:
     buckets: Buckets = field(default_factory=Buckets)
     logins: StoreLogins = field(default_factory=StoreLogins)
     kafkas: KafkaChecks = field(default_factory=KafkaChecks)
+    states: StoredStates = field(default_factory=StoredStates)
+    sources: StreamSources = field(default_factory=StreamSources)
     _gates: Gates | None = None
     _registries: dict[tuple[str, str], Registry] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
@@ -73,7 +77,7 @@ class Observer:
             detector.created,
             now,
         )
-        target, kafka = self._kafka(detector)
+        target, kafka = self.kafka(detector)
         base = Facts(
             now=now,
             children=children,
@@ -140,10 +144,14 @@ class Observer:
                 return int(value)
         return None
 
-    def _storage(self, detector: Detector) -> StorageFact:
+    def bucket(self, detector: Detector) -> Bucket | StorageFact:
+        """What of its storage can be asked, or said without asking."""
         own = detector.storage_secret if detector.storage_reference is not None else None
         secret = self.kube.get(SECRET, detector.namespace, own) if own is not None else None
-        bucket = bucket_of(detector, secret)
+        return bucket_of(detector, secret)
+
+    def _storage(self, detector: Detector) -> StorageFact:
+        bucket = self.bucket(detector)
         if not isinstance(bucket, Bucket):
             return bucket
         return replace(self.buckets.look(bucket), keys=bucket.keys_digest(detector.uid))
@@ -175,14 +183,15 @@ class Observer:
         name = detector.model
         try:
             registry = self.registry(detector)
-            trained = registry.trained(name, facts.revision) if facts.revision is not None else None
+            made = registry.trained(name, facts.revision) if facts.revision is not None else None
+            trained, seeds = made or (None, None)
             failure = _failure(registry, detector, facts)
             champion = registry.alias(name, CHAMPION)
             wanted = model.pin or registry.alias(
                 name, model.registered.alias if model.registered else CHALLENGER
             )
             if wanted is None:
-                return Models(None, _no_version_yet(detector, name), champion, trained, failure)
+                return Models(None, _no_version_yet(detector, name), champion, trained, seeds, failure)
             version = registry.version(name, wanted)
         except RegistryLoginError as error:
             return Models(problem=("LoginRefused", f"{error.message}. What is live goes on unchanged"))
@@ -190,11 +199,11 @@ class Observer:
             return Models(problem=("RegistryUnavailable", f"{error}. What is live goes on unchanged"))
         except (ModelNotFoundError, PackageError) as error:
             reason = "VersionNotFound" if isinstance(error, ModelNotFoundError) else "PackageRefused"
-            return Models(None, (reason, str(error)), champion, trained, failure)
+            return Models(None, (reason, str(error)), champion, trained, seeds, failure)
         problem = _feature_set_problem(detector, version)
-        return Models(None if problem else version, problem, champion, trained, failure)
+        return Models(None if problem else version, problem, champion, trained, seeds, failure)
 
-    def _kafka(self, detector: Detector) -> tuple[KafkaTarget | None, KafkaFact]:
+    def kafka(self, detector: Detector) -> tuple[KafkaTarget | None, KafkaFact]:
         """Where its Kafka is asked, None where it can't be, and what is so of one of the user's own."""
         key = (detector.namespace, detector.name)
         secrets = {one: self.kube.get(SECRET, detector.namespace, one) for one in kafka_secrets(detector)}
@@ -215,6 +224,7 @@ class Observer:
         self.warming.forget((namespace, name))
         self.logins.forget(namespace, name)
         self.kafkas.forget((namespace, name))
+        self.states.forget((namespace, name))
 
     def _replicas(self, detector: Detector, children: Mapping[tuple[str, str], Json]) -> tuple[Replica, ...]:
         """Every running replica of the data path, asked directly: a Service would hide the one that lags."""

@@ -84,9 +84,13 @@ def kafka(detector: Detector, facts: Facts) -> Verdict:
     return Verdict(Level.DEGRADED, "; ".join(warnings)) if warnings else worst
 
 
+def kafka_usable(detector: Detector, facts: Facts) -> bool:
+    """Whether Kafka can be asked: a managed one is up, one of the user's own has answered."""
+    return kafka(detector, facts).usable if detector.managed_kafka else bool(facts.kafka.ready)
+
+
 def flink(detector: Detector, facts: Facts) -> Verdict:
-    name = names.flink_deployment(detector.name, detector.hash6)
-    return child_status.flink(facts.child("FlinkDeployment", name), facts.now)
+    return child_status.flink(facts.child("FlinkDeployment", detector.streaming_job), facts.now)
 
 
 def before_warming(detector: Detector, facts: Facts) -> tuple[str, str] | None:
@@ -112,6 +116,8 @@ def features_warm(detector: Detector, facts: Facts) -> tuple[bool, str, str]:
     before = before_warming(detector, facts)
     if before is not None:
         return False, *before
+    if facts.unseeded:
+        return False, "SeedsTooOld", facts.unseeded
     lags = facts.lags
     if lags.seeds is None or lags.profiles is None:
         return False, "LagUnknown", "the lag on seeds and profiles can't be read from Kafka yet"
@@ -130,13 +136,13 @@ def propagated(facts: Facts) -> bool:
 
 
 def unwatched(detector: Detector, facts: Facts) -> bool:
-    """Whether something is waited for that sends no events: lags, replicas, gates, time, an alias in the registry, a bucket, logins."""
+    """Whether something is waited for that sends no events: lags, replicas, gates, time, an alias in the registry, a bucket, logins, a job's state."""
     warming = before_warming(detector, facts) is None and not features_warm(detector, facts)[0]
     following = bool(facts.replicas) and not propagated(facts)
     judged = facts.state.phase in (RolloutPhase.SHADOW, RolloutPhase.RAMP) or facts.state.gone is not None
     unnamed = facts.models.problem is not None and facts.models.problem[0] == "NoVersionYet"
     asked = not (facts.storage.ready and facts.stores.ready)
-    return warming or following or judged or unnamed or asked
+    return warming or following or judged or unnamed or asked or bool(facts.lineage_waits)
 
 
 def rollout_facts(detector: Detector, facts: Facts) -> RolloutFacts:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-
-from pydantic import ValidationError
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR, SECRET
 from fraud_contracts.detector import DeletionPolicy, dump
-from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError, StoreError
 from fraud_operator import (
     changes,
@@ -41,6 +38,7 @@ from fraud_operator.facts import Facts
 from fraud_operator.finalizer import Finalizer
 from fraud_operator.glances import Glance, Glances
 from fraud_operator.kube import ApiError, ConflictError, Kube, UnreachableError
+from fraud_operator.lineage_keeper import LineageKeeper
 from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
@@ -48,7 +46,7 @@ from fraud_operator.ownership import surplus
 from fraud_operator.pass_result import PassResult
 from fraud_operator.records import kept_records
 from fraud_operator.references import References
-from fraud_operator.releases import make_release, with_tokens
+from fraud_operator.releases import live_policy, make_release
 from fraud_operator.settings import Platform
 from fraud_operator.still_asking import as_last_known
 
@@ -72,6 +70,7 @@ class Reconciler:
     references: References = field(init=False)
     clients: Clients = field(init=False)
     glances: Glances = field(init=False)
+    lineages: LineageKeeper = field(init=False)
     adoption: Adoption = field(init=False)
     # By uid, generation and annotations of the object: the detector, and what is wrong with it.
     _parsed: dict[DetectorKey, tuple[Any, Detector | None, list[SpecError]]] = field(default_factory=dict)
@@ -84,6 +83,7 @@ class Reconciler:
         self.references = References(self.kube)
         self.clients = Clients(self.kube)
         self.glances = Glances(self.kube)
+        self.lineages = LineageKeeper(self.kube, self.observer, self.recorder)
         self.adoption = Adoption(self.kube, self.recorder, self.platform.namespace)
 
     def reconcile(self, namespace: str, name: str) -> PassResult:
@@ -101,13 +101,13 @@ class Reconciler:
             self.glances.ask_again(detector, previous, self.clock())
             errors = self._reserved(detector)
         if detector is not None and not errors:
-            facts = self._observe(detector)
+            detector, facts = self._observe(detector)
             errors = changes.check(detector, facts.children)
         if errors or detector is None or facts is None:
             detector = self._last_valid(body, previous)
             if detector is None:
                 return self._refuse(body, errors, previous)
-            facts = self._observe(detector)
+            detector, facts = self._observe(detector)
         else:
             self.memory.keep_valid_spec(detector)
         self.adoption.adopt(body)
@@ -120,6 +120,8 @@ class Reconciler:
         facts = replace(facts, orders=orders.of(body))
         facts = self.clients.add(detector, facts, self.memory.keys(detector))
         report = ApplyReport()
+        if not holds:
+            detector, facts = self.lineages.take(detector, facts)
         facts = (self._hold if holds else self._act)(detector, facts, report)
         self._end_streams(detector, facts, report)
         return self._publish(detector, body, facts, report, previous, errors)
@@ -134,9 +136,12 @@ class Reconciler:
         self.glances.keep(detector)
         return named_secrets.check(detector, lambda name: self.kube.get(SECRET, detector.namespace, name))
 
-    def _observe(self, detector: Detector) -> Facts:
+    def _observe(self, detector: Detector) -> tuple[Detector, Facts]:
+        """The detector in its lineage, and what is so of it."""
         self.glances.keep(detector)
-        return self.observer.observe(detector, self.clock())
+        lineages = self.lineages.of(detector)
+        detector = detector.with_lineage(lineages)
+        return detector, replace(self.observer.observe(detector, self.clock()), lineages=lineages)
 
     def _finalize(self, namespace: str, name: str, terminating: bool) -> PassResult:
         self.observer.kafkas.forget((namespace, name))  # which would make topics again
@@ -160,7 +165,7 @@ class Reconciler:
         version = (meta["uid"], meta["generation"], meta.get("annotations"))
         parsed = self._parsed.get(key)
         if parsed is None or parsed[0] != version:
-            parsed = self._parsed[key] = version, *_read(body, self.platform)
+            parsed = self._parsed[key] = version, *detectors.read(body, self.platform)
         return parsed[1], list(parsed[2])
 
     def _last_valid(self, body: Json, previous: Json) -> Detector | None:
@@ -190,7 +195,8 @@ class Reconciler:
         """Decides and applies. Gives the facts with the new rollout, so that the status is this pass's."""
         state, actions = rollout.decide(facts.state, readiness.rollout_facts(detector, facts), facts.now)
         keys = None if facts.keys_fault else self.memory.keys(detector) or new_keys()
-        release = make_release(detector, state, facts.release, self._policy(detector, facts, keys))
+        policy = live_policy(detector, facts.release, keys or self.memory.keys(detector))
+        release = make_release(detector, state, facts.release, policy)
         wanted = Wanted(
             release=release,
             state=state,
@@ -204,11 +210,12 @@ class Reconciler:
             addresses=facts.addresses,
             clients=facts.clients,
             kafka_authority=facts.kafka_authority,
+            lineages=facts.lineages,
         )
         children = build_children(detector, wanted)
         waiting = [child for child in children if self._waits(child, facts)]
         for child in children:
-            if child not in waiting:
+            if child not in waiting and not _lacks_its_lineage(child, detector, report):
                 self._apply(child, facts, report)
         keep = (*kept_records(detector, facts), *storage_hold.kept(waiting, facts.children))
         left = surplus(facts.children, detector.uid, children, keep)
@@ -217,9 +224,8 @@ class Reconciler:
         self.memory.keep_rollout(detector, release, state)
         for action in actions:
             self._carry_out(detector, action, report)
-        held = storage_hold.changed(waiting, facts.children)
-        missing = facts.missing | report.missing
-        return replace(facts, state=state, release=release, missing=missing, held=held)
+        held = () if facts.storage.ready else storage_hold.changed(waiting, facts.children)
+        return replace(facts, state=state, release=release, missing=facts.missing | report.missing, held=held)
 
     def _hold(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
         """While paused a version may be taken back, and nothing else: only the release documents change.
@@ -234,7 +240,7 @@ class Reconciler:
         release = facts.release
         if actions:
             release = make_release(detector, state, release, release.policy)
-        wanted = Wanted(release, state, training_revision=None, token_key=facts.token_key)
+        wanted = Wanted(release, state, None, token_key=facts.token_key, lineages=facts.lineages)
         for child in (*build_release(detector, wanted), *build_release_pointer(detector, wanted)):
             self._apply(child, facts, report)
         if report.problems or report.conflicts:
@@ -250,7 +256,9 @@ class Reconciler:
         self.applier.apply(child, facts.child(child.kind, child.name), report)
 
     def _waits(self, child: Child, facts: Facts) -> bool:
-        """Whether a child waits for the storage."""
+        """Whether a child waits for the storage, or for what the streaming job is to begin with."""
+        if child.kind in ("FlinkDeployment", "RayJob") and facts.lineage_waits:
+            return True
         live = facts.child(child.kind, child.name)
         if child.kind == "Secret" and not facts.storage.ready:  # Secrets aren't listed
             live = self.kube.get(BY_KIND[child.kind], child.body["metadata"]["namespace"], child.name)
@@ -273,19 +281,11 @@ class Reconciler:
                 report.written.append((kind, name, "changed"))
                 self.recorder.post(detector, "NoSavepoint", message, warning=True)
 
-    def _policy(self, detector: Detector, facts: Facts, keys: Mapping[str, str] | None) -> Policy:
-        """The spec's policy with tokens for sensitive values; without their key the live policy stays."""
-        keys = keys or self.memory.keys(detector)
-        if keys is not None:
-            return with_tokens(detector.spec, keys["TOKEN_KEY"])
-        if facts.release is not None:
-            return facts.release.policy
-        return detector.spec.policy.model_copy(update={"lists": []})
-
     def _forget(self, namespace: str, name: str) -> None:
         self._parsed.pop((namespace, name), None)
         self.applier.forget(namespace, name)
         self.memory.forget(namespace, name)
+        self.lineages.forget(namespace, name)
         self.observer.forget(namespace, name)
         self.references.forget(namespace, name)
         self.clients.forget(namespace, name)
@@ -392,9 +392,7 @@ class Reconciler:
         return True, False
 
 
-def _read(body: Json, platform: Platform) -> tuple[Detector | None, list[SpecError]]:
-    try:
-        detector = Detector.parse(body, platform)
-    except ValidationError as error:
-        return None, [SpecError(".".join(["spec", *map(str, e["loc"])]), e["msg"]) for e in error.errors()]
-    return detector, detectors.check(detector)
+def _lacks_its_lineage(child: Child, detector: Detector, report: ApplyReport) -> bool:
+    """Whether a streaming job would begin though its lineage isn't kept: a later operator would take it for another."""
+    pointer = "ConfigMap", names.release_pointer(detector.name)
+    return child.kind == "FlinkDeployment" and (pointer in report.problems or pointer in report.conflicts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -22,8 +22,10 @@ from fraud_contracts.model_package import (
     read_manifest,
 )
 from fraud_contracts.model_version import CHAMPION, VersionTags
+from fraud_contracts.names import training_run
 from fraud_contracts.release import ModelPackage
 from fraud_contracts.training_end import REVISION_TAG, TrainingFailure
+from fraud_operator.lineage import SeedsOffer
 from fraud_operator.registry_login import RegistryLogin
 
 TIMEOUT: Final = (3.0, 10.0)
@@ -71,6 +73,13 @@ class Version:
             url="",
             score_map=self.score_map,
         )
+
+
+class TrainedVersion(NamedTuple):
+    """``seeds``: those that its training wrote; None where it wrote none."""
+
+    version: str
+    seeds: SeedsOffer | None
 
 
 def _session() -> requests.Session:
@@ -171,14 +180,15 @@ class Registry:
             raise PackageError(f"{SERVING} holds no score_map")
         return score_map
 
-    def trained(self, name: str, revision: str) -> str | None:
+    def trained(self, name: str, revision: str) -> TrainedVersion | None:
         """The newest version that a training revision registered."""
         body = self._json(
             "model-versions/search", filter=f"name='{name}'", max_results=100, order_by="version_number DESC"
         )
         for version in (body or {}).get("model_versions", []):
-            if _tags(version).get(REVISION_TAG) == revision:
-                return str(version["version"])
+            tags = _tags(version)
+            if tags.get(REVISION_TAG) == revision:
+                return TrainedVersion(str(version["version"]), _seeds(revision, tags))
         return None
 
     def failure(self, experiment: str, revision: str, since: int) -> TrainingFailure | None:
@@ -209,6 +219,19 @@ class Registry:
         )
         if answer.status_code != 200:
             raise StoreError("mlflow", f"setting {CHAMPION} gave HTTP {answer.status_code}")
+
+
+def _seeds(revision: str, tags: Mapping[str, str]) -> SeedsOffer | None:
+    """What a version's training wrote for a streaming job to begin with; None where that was nothing, or can't be read."""
+    try:
+        version = VersionTags.parse(tags)
+    except PackageError:
+        return None
+    if not version.seeds:
+        return None
+    if version.starts_at is None or version.as_of is None:  # of before a training's end was fixed
+        return SeedsOffer(revision[:8], None)
+    return SeedsOffer(training_run(revision, version.as_of), version.starts_at, version.topics or {})
 
 
 def _tags(holder: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fraud_contracts import names
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.detector_policy import Policy, PolicyList
@@ -31,6 +33,15 @@ def with_tokens(spec: DetectorSpec, token_key: str) -> Policy:
         return listed.model_copy(update={"entries": entries})
 
     return spec.policy.model_copy(update={"lists": [tokenised(listed) for listed in spec.policy.lists]})
+
+
+def live_policy(detector: Detector, release: Release | None, keys: Mapping[str, str] | None) -> Policy:
+    """The spec's policy with tokens for sensitive values; without their key the live policy stays."""
+    if keys is not None:
+        return with_tokens(detector.spec, keys["TOKEN_KEY"])
+    if release is not None:
+        return release.policy
+    return detector.spec.policy.model_copy(update={"lists": []})
 
 
 def make_release(detector: Detector, state: RolloutState, current: Release | None, policy: Policy) -> Release:

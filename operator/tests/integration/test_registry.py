@@ -11,6 +11,7 @@ import requests
 from fraud_contracts.errors import StoreError
 from fraud_contracts.model_package import PackageError, ServingDocument, canonical_json, package_digest
 from fraud_contracts.training_end import TrainingFailure
+from fraud_operator.lineage import SeedsOffer
 from fraud_operator.registry import ModelNotFoundError, Registry
 from fraud_testing import mlflow as mlflow_server
 from fraud_testing.required import require
@@ -68,7 +69,8 @@ def test_an_alias_becomes_a_checked_version(mlflow: str) -> None:
     assert registry.trained(MODEL, "r1") is None
     version = publish(mlflow, "r1")
     assert registry.alias(MODEL, "challenger") == version
-    assert registry.trained(MODEL, "r1") == version and registry.trained(MODEL, "r2") is None
+    assert registry.trained(MODEL, "r1") == (version, SeedsOffer("r1", None))
+    assert registry.trained(MODEL, "r2") is None
     checked = registry.version(MODEL, version)
     assert checked.score_map == [(0.0, 0.0), (0.5, 700.0), (1.0, 1000.0)]
     assert (checked.feature_set, checked.training_revision) == ("ab" * 32, "r1")

@@ -15,7 +15,7 @@ from fraud_contracts import names, object_store
 from fraud_contracts.config import CONFIG_KEY
 from fraud_contracts.detector import Component
 from fraud_operator import changes, readiness
-from fraud_operator.buckets import Bucket, _store, bucket_of
+from fraud_operator.buckets import Bucket, bucket_of, open_bucket
 from fraud_operator.conditions import Trouble, conditions
 from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
@@ -307,9 +307,9 @@ def test_a_roles_bucket_is_asked_in_the_environments_region(tmp_path: Any) -> No
     environ = {"FRAUD_PLATFORM": str(tmp_path / "p.json"), "AWS_REGION": "eu-west-1"}
     asked = bucket_of(on(load_platform(environ).storage), None)
     assert isinstance(asked, Bucket) and (asked.credentials, asked.region) == ({}, "eu-west-1")
-    assert _store(asked).config["region"] == "eu-west-1"
-    assert _store(replace(asked, region="")).config["region"] == "us-east-1"
-    assert _store(replace(asked, credentials={**KEYS, "AWS_REGION": "r"})).config["region"] == "r"
+    assert open_bucket(asked).config["region"] == "eu-west-1"
+    assert open_bucket(replace(asked, region="")).config["region"] == "us-east-1"
+    assert open_bucket(replace(asked, credentials={**KEYS, "AWS_REGION": "r"})).config["region"] == "r"
     assert load_platform({**environ, "STORAGE_AWS_ACCESS_KEY_ID": "id"}).storage.role_region == ""
 
 

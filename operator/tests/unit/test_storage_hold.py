@@ -17,10 +17,12 @@ from fraud_operator.desired.child import Child
 from fraud_operator.events import Recorder
 from fraud_operator.facts import StorageFact
 from fraud_operator.kube import Kube
+from fraud_operator.lineage import StoredState
 from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
 from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StorageSettings
+from fraud_operator.stored_states import StoredStates
 from fraud_testing.healthy import SPEC, STORES
 from fraud_testing.store_logins import willing
 
@@ -100,7 +102,12 @@ class Operated:
         def answer(_: Bucket) -> StorageFact:
             return self.fact
 
-        observer = Observer(self.kube, buckets=Buckets(answer), logins=willing())
+        observer = Observer(
+            self.kube,
+            buckets=Buckets(answer),
+            logins=willing(),
+            states=StoredStates(lambda *_: StoredState()),
+        )
         platform = Platform(storage=self.settings, stores=STORES)
         Reconciler(self.kube, platform, observer, Recorder(self.kube)).reconcile("n", "d")
         return {c["type"]: c for c in self.kube.objects[DETECTOR.kind, "d"]["status"]["conditions"]}

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.names import profile_key
+from fraud_contracts.names import parse_seed_key, profile_key
 from fraud_pipelines.features import FeatureSet, compile_detector
 from fraud_pipelines.state_reconstruction import Lookup, StateId, StateReconstruction, hash_of
 
@@ -239,8 +239,9 @@ def main() -> None:
     engine = compile_detector(config.spec)
     seeds: dict[str, list[bytes]] = defaultdict(list)
     for line in _lines(folder / "seeds.jsonl.gz"):
-        if line["key"].startswith(f"{engine.hash6}:"):
-            seeds[line["key"]].append(base64.b64decode(line["profile"]))
+        key = parse_seed_key(line["key"])
+        if key.hash6 == engine.hash6:
+            seeds[key.profile].append(base64.b64decode(line["profile"]))
     decisions = list(_lines(folder / "decisions.jsonl.gz"))
     features = list(_lines(folder / "features.jsonl.gz"))
     labels = list(_lines(folder / "labels.jsonl.gz"))

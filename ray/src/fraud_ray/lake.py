@@ -19,8 +19,10 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.config import DetectorConfig
+from fraud_contracts.lineage import HISTORY
 from fraud_contracts.records import Event
 from fraud_contracts.training_end import EndReason
+from fraud_ray.cut import Cut
 from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
@@ -90,18 +92,24 @@ def _rows(
     return kept
 
 
-def _decided_event(row: Mapping[str, Any]) -> DecidedEvent:
-    event: Event = orjson.loads(row["record"])["event"]
+def _left_out(cut: Cut, nouns: Mapping[str, str], place: Mapping[str, Any], appended: int | None) -> bool:
+    noun = nouns.get(place.get("topic", ""))
+    return noun is not None and cut.leaves_out(noun, place["partition"], place["offset"], appended)
+
+
+def _decided_event(row: Mapping[str, Any], event: Event) -> DecidedEvent:
     # Without profiles everybody looks like a new customer: the decision was made so, but a model must not
     # learn it.
     without_profiles = any(str(mark).startswith("profiles") for mark in row["degraded"] or ())
     return DecidedEvent(event, None if without_profiles else row["vector"], str(row["set"]))
 
 
-def read(config: DetectorConfig, as_of: int, upto: ReadTo | None = None) -> LakeSnapshot:
+def read(
+    config: DetectorConfig, as_of: int, upto: ReadTo | None = None, cut: Cut | None = None
+) -> LakeSnapshot:
     """Decisions, and the labels that were known by ``as_of``.
 
-    ``upto``: the ``read_to`` of a recorded snapshot, to read that snapshot's rows.
+    ``upto``: the ``read_to`` of a recorded snapshot, to read that snapshot's rows. ``cut``: what it leaves to the stream isn't read.
     """
     snapshot = LakeSnapshot()
     try:
@@ -117,9 +125,17 @@ def read(config: DetectorConfig, as_of: int, upto: ReadTo | None = None) -> Lake
         )
     except (DeltaError, OSError) as error:
         raise TrainingError(EndReason.LAKE_UNREADABLE, f"the lake can't be read: {error}") from error
+    nouns = {config.identity.topic(noun): noun for noun in HISTORY}
     for row in lake_snapshot.standing_decisions(decisions):
-        snapshot.decided[row["id"]] = _decided_event(row)
-    labels = [row for row in labels if row["known"] <= as_of]
+        record = orjson.loads(row["record"])
+        source = record.get("source") or {}
+        if cut is None or not _left_out(cut, nouns, source, record.get("appended")):
+            snapshot.decided[row["id"]] = _decided_event(row, record["event"])
+    labels = [
+        row
+        for row in labels
+        if row["known"] <= as_of and (cut is None or not _left_out(cut, nouns, row, row["appended"]))
+    ]
     for row in sorted(labels, key=lambda one: (one["known"], one["topic"], one["partition"], one["offset"])):
         if row["id"] not in snapshot.decided:
             # The sink may write the decisions' table later than the labels'.

@@ -23,6 +23,7 @@ from fraud_contracts.model_version import VersionTags
 from fraud_contracts.training_end import EndReason, ExitCode
 from fraud_pipelines.events import Tokeniser
 from fraud_ray import fit, train
+from fraud_ray.cut import Cut
 from fraud_ray.errors import TrainingError
 from fraud_ray.lake import ReadTo
 
@@ -38,6 +39,7 @@ class TrainingRecord:
     seed: int
     as_of: int
     read_to: ReadTo
+    cut: Cut | None = None
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any], tags: Mapping[str, str]) -> TrainingRecord:
@@ -54,6 +56,7 @@ class TrainingRecord:
                 seed=int(manifest["seed"]),
                 as_of=version.as_of,
                 read_to=version.lake,
+                cut=None if version.starts_at is None else Cut(version.starts_at, version.since or {}),
             )
         except (KeyError, ValueError, PackageError) as error:
             raise TrainingError(
@@ -79,6 +82,7 @@ def refit(config: DetectorConfig, tokeniser: Tokeniser, record: TrainingRecord) 
         lambda *_: "none",
         seed=record.seed,
         upto=record.read_to,
+        cut=record.cut,
     )
 
 

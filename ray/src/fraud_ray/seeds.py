@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
 
+from fraud_contracts.names import seed_key
 from fraud_contracts.training_end import EndReason
 from fraud_process.kafka import KafkaAccess
 from fraud_ray.errors import TrainingError
@@ -15,10 +16,13 @@ _TIMEOUT_S: Final = 120
 
 
 class KafkaSeeds:
-    """Writes (key, profile) pairs; calling it returns how many were acknowledged by all replicas."""
+    """Writes (profile key, profile) pairs under the run's name; -> how many were acknowledged by all replicas.
 
-    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
-        self._topic = topic
+    ``run`` is what ``names.training_run`` gives.
+    """
+
+    def __init__(self, kafka: KafkaAccess, topic: str, run: str) -> None:
+        self._topic, self._run = topic, run
         self._kafka = kafka
 
     def __call__(self, profiles: Iterable[tuple[str, bytes]]) -> int:
@@ -41,7 +45,12 @@ class KafkaSeeds:
         for key, profile in profiles:
             while True:
                 try:
-                    producer.produce(self._topic, key=key.encode(), value=profile, on_delivery=delivered)
+                    producer.produce(
+                        self._topic,
+                        key=seed_key(key, self._run).encode(),
+                        value=profile,
+                        on_delivery=delivered,
+                    )
                     break
                 except BufferError:  # the queue is full; wait for acknowledgements
                     producer.poll(1.0)

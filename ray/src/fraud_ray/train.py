@@ -12,24 +12,25 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from fraud_contracts import log
+from fraud_contracts import log, names
 from fraud_contracts.config import MLFLOW_TRACKING_URI, DetectorConfig, load_config
 from fraud_contracts.errors import StoreError
 from fraud_contracts.feature_set import feature_set_hash
 from fraud_contracts.model_version import VersionTags
 from fraud_contracts.names import Identity
-from fraud_contracts.training_end import EndReason, ExitCode, TrainingFailure
+from fraud_contracts.training_end import SEEDS_ENV, EndReason, ExitCode, TrainingFailure
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_process.kafka import KafkaAccess
 from fraud_process.registry_access import log_in
 from fraud_ray import dataset, fit, history, lake, package, plots, search
+from fraud_ray.cut import Cut
 from fraud_ray.dataset import Dataset, SeedWriter, TimeSplit
 from fraud_ray.errors import TrainingError
 
@@ -76,8 +77,12 @@ def run(
     code: str = "",
     seed: int = SEED,
     upto: lake.ReadTo | None = None,
+    cut: Cut | None = None,
 ) -> TrainingResult:
-    """The whole run. ``as_of`` is the time that labels are judged from (UTC ms); ``upto`` a recorded snapshot of the lake."""
+    """The whole run. ``as_of`` is the time that labels are judged from (UTC ms); ``upto`` a recorded snapshot of the lake.
+
+    ``cut``: where a stream with these seeds goes on; None where none will, and then all that the lake holds is learned from.
+    """
     spec = config.spec
     if spec.model.train is None:
         raise TrainingError(EndReason.NOTHING_TO_TRAIN, "spec.model.train is not set")
@@ -88,7 +93,7 @@ def run(
             "this code computes another feature set than the operator; use one version",
         )
     clock = _Clock()
-    snapshot = lake.read(config, as_of, upto)
+    snapshot = lake.read(config, as_of, upto, cut)
     past = history.load(spec, config.storage_uri, tokeniser, as_of, required=not snapshot.decided)
     past.add_lake(snapshot)
     clock("history imported", rows=len(past.events), refused=dict(past.refused), lake=past.lake)
@@ -125,10 +130,18 @@ def run(
             data=data.digest,
             as_of=as_of,
             lake=read_to,
+            starts_at=None if cut is None else cut.starts_at,
+            since=None if cut is None else cut.since,
+            topics=None if cut is None else cut.topics,
         )
         version = register(folder, summary.card, tags, {"plots": pictures}, trials)
     clock("model registered", version=version)
     return TrainingResult(version, summary.digest, summary.card, seeds, clock.seconds)
+
+
+def _no_seeds(_: Iterable[tuple[str, bytes]]) -> int:
+    """For a stream that has its seeds already."""
+    return 0
 
 
 def need(environ: Mapping[str, str], name: str) -> str:
@@ -175,21 +188,33 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     log.setup()
     # An edge is imported here: the steps above need no broker.
     from fraud_ray.seeds import KafkaSeeds
+    from fraud_ray.stream_ends import StreamEnds
 
     config: DetectorConfig | None = None
     try:
         config = load_config(environ)
         tokeniser = Tokeniser.from_hex(need(environ, "TOKEN_KEY"), config.token_key)
         registry_address(environ)
+        as_of, revision = int(time.time() * 1000), environ.get(REVISION_ENV, "")
+        write_seeds: SeedWriter = _no_seeds
+        cut: Cut | None = None
+        if environ.get(SEEDS_ENV) == "1":
+            topic, run_name = config.identity.topic("seeds"), names.training_run(revision, as_of)
+            write_seeds = KafkaSeeds(KafkaAccess.of(config.kafka), topic, run_name)
+            ends = StreamEnds(config)
+            cut = ends.cut(as_of)
+            ends.wait(cut)
+            LOG.info("lake is there", extra={"data": {"starts_at": cut.starts_at}})
         result = run(
             config,
             tokeniser,
-            int(time.time() * 1000),
-            KafkaSeeds(KafkaAccess.of(config.kafka), config.identity.topic("seeds")),
+            as_of,
+            write_seeds,
             search.search,
             partial(_register, environ, config.identity),
-            environ.get(REVISION_ENV, ""),
+            revision,
             environ.get(CODE_ENV, "unknown"),
+            cut=cut,
         )
     except TrainingError as error:
         LOG.error("training failed", extra={"data": {"reason": error.reason, "error": str(error)}})
@@ -208,4 +233,8 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not through the interpreter's end: clients of Kafka that an error has left were seen to crash there, and with them the last line.
+    os._exit(code)

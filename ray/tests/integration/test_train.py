@@ -14,6 +14,9 @@ import pytest
 
 from fraud_contracts import model_package
 from fraud_contracts.config import MLFLOW_TRACKING_URI, STORES_ENV, DetectorConfig
+from fraud_contracts.lineage import HISTORY
+from fraud_contracts.names import parse_seed_key, training_run
+from fraud_contracts.training_end import SEEDS_ENV
 from fraud_pipelines.features import compile_detector, read_header
 from fraud_ray.card import BASELINES, beats
 from fraud_testing import detectors, kafka
@@ -64,7 +67,7 @@ def test_a_job_leaves_seeds_and_one_registered_version(
         config = _config(tmp_path, broker.bootstrap)
         (stores / MLFLOW_TRACKING_URI).write_text(tracking.detector(config.identity)[0])
         topic = config.identity.topic("seeds")
-        broker.create([topic], partitions=2)
+        broker.create_detector_topics(str(config.identity), partitions=2)
         path = tmp_path / "detector.json"
         path.write_text(config.to_json())
         environ = {
@@ -73,6 +76,7 @@ def test_a_job_leaves_seeds_and_one_registered_version(
             "TOKEN_KEY": "11" * 32,
             STORES_ENV: str(stores),
             "FRAUD_TRAINING_REVISION": "0123456789abcdef",
+            SEEDS_ENV: "1",
         }
         environ.pop("RAY_ADDRESS", None)
         done = subprocess.run(
@@ -106,6 +110,7 @@ def test_a_job_leaves_seeds_and_one_registered_version(
     assert version.tags["training_revision"] == "0123456789abcdef"
     assert version.tags["feature_set"] == config.feature_set
     assert int(version.tags["seeds"]) == len({message.key() for message in seeds}) == len(seeds) > 500
+    assert json.loads(version.tags["starts_at"]) == {noun: {"0": 0, "1": 0} for noun in HISTORY}
     assert client.get_run(version.run_id).info.status == "FINISHED"
     folder = Path(
         download_artifacts(artifact_uri=version.source, dst_path=str(tmp_path), tracking_uri=tracking.url)
@@ -123,7 +128,11 @@ def test_a_job_leaves_seeds_and_one_registered_version(
 
     features = compile_detector(config.spec)
     message = seeds[0]
-    _, entity, _ = message.key().decode().split(":")
-    live = features.stage(entity).open(message.value())
+    key = parse_seed_key(message.key().decode())
+    assert (key.hash6, key.run) == (
+        config.hash6,
+        training_run("0123456789abcdef", int(version.tags["as_of"])),
+    )
+    live = features.stage(key.entity).open(message.value())
     assert read_header(message.value()).epoch == 2
     assert live.seq > 0

@@ -19,6 +19,7 @@ from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.simulator import reports, simulate, write_csv
 from fraud_ray import dataset, fit, history, lake, train
+from fraud_ray.cut import Cut
 from fraud_ray.errors import TrainingError
 from fraud_ray.refit import TrainingRecord, refit
 from fraud_sinks.lake import LakeWriter
@@ -251,6 +252,33 @@ def test_a_refit_from_the_record_gives_the_digest_again(tmp_path: Path) -> None:
     record = TrainingRecord.of(kept["manifest"], kept["tags"])
     assert refit(by, TOKENS, record).digest == first.digest
     assert train.run(by, TOKENS, NOW, count, no_search, keep).digest != first.digest
+
+
+def test_what_a_cut_leaves_to_the_stream_is_not_read(tmp_path: Path) -> None:
+    """Decisions whose records came after it, and labels; what an older topic of the name had at such an offset is history."""
+    by = config(tmp_path)
+    store, of = StoredLake(by), by.identity
+
+    def at(noun: str, offset: int, age_ms: int) -> dict[str, Any]:
+        return {
+            "source": {"topic": of.topic(noun), "partition": 0, "offset": offset},
+            "appended": NOW - age_ms,
+        }
+
+    decisions = {
+        "before": decision("before", 40, **at("accepted", 6, 1000)),
+        "after": decision("after", 40, **at("accepted", 7, 1000)),
+        "by-the-topic": decision("by-the-topic", 40, **at("transactions", 0, 1000)),
+        "older-topic": decision("older-topic", 40, **at("accepted", 900, DAY)),
+        "nobody-knows": decision("nobody-knows", 40),
+    }
+    store.put(DECISIONS, list(decisions.values()))
+    store.put(LABELS, [label(decisions["before"], fraud, 1) for fraud in (True, False, True)])
+    cut = Cut({"accepted": {0: 7}, "labels": {0: 2}, "transactions": {}}, {"accepted": {0: NOW - DAY + 1}})
+    snapshot = lake.read(by, NOW, cut=cut)
+    assert set(snapshot.decided) == {"before", "older-topic", "nobody-knows"}
+    assert [row["fraud"] for row in snapshot.labels] == [True, False]
+    assert set(lake.read(by, NOW).decided) == set(decisions)
 
 
 def test_a_snapshot_that_is_gone_is_an_error(tmp_path: Path) -> None:

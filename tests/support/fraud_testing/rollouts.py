@@ -47,7 +47,7 @@ class FakeObserver(Observer):
         self.models.feature_set = detector.feature_set
         return self.models
 
-    def _kafka(self, detector: Detector) -> tuple[KafkaTarget | None, KafkaFact]:
+    def kafka(self, detector: Detector) -> tuple[KafkaTarget | None, KafkaFact]:
         return None, KafkaFact(True, "External", "nobody is asked")
 
     def _lags(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:

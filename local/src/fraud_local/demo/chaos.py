@@ -2,7 +2,7 @@
 
 A fault is SIGKILL of a Pod's container, found by its id in this machine's cgroups, so no process is ever chosen by its
 name; the API server of the native node is a recorded process. The object store is only held up. The next fault comes when the last victim is Ready again,
-the detector too, and ``QUIET`` seconds have passed.
+the detector too, and ``QUIET`` seconds have passed. The streaming job is also deleted as an object, by hand.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PodKill:
 
 
 def faults(detector: str, namespace: str, platform: str, flink: str) -> list[PodKill]:
-    """What is killed, in order; ``flink`` is the FlinkDeployment's name. The others come after: object store, FLUSHALL, API server."""
+    """What is killed, in order; ``flink`` is the FlinkDeployment's name. The others come after: object store, FLUSHALL, the job's object, API server."""
     brokers = f"{detector}-{names.kafka_node_pool(detector)}-"
     own = (
         ("taskmanager", f"{flink}-taskmanager-"),
@@ -100,7 +100,7 @@ class Chaos:
     ) -> None:
         self._kube, self._detector, self._namespace, self._platform = kube, detector, namespace, platform
         self._say = say
-        self._flink = ""
+        self._flink = self._deleted = ""
         self.done: list[dict[str, Any]] = []
 
     def run(self) -> None:
@@ -125,6 +125,7 @@ class Chaos:
             )
         self._fault("object store", self._hold_objects, lambda: True)
         self._fault("FLUSHALL", self._flush, self._profiles_complete)
+        self._fault("streaming job deleted", self._delete_job, self._job_is_another)
         if processes.recorded(API_SERVER) is not None:
             self._fault("API server", self._kill_api_server, self._api_ready)
         else:
@@ -231,6 +232,22 @@ class Chaos:
         conditions = detector.get("status", {}).get("conditions", [])
         true = {c["type"] for c in conditions if c["status"] == "True"}
         return bool(running) and {"Ready", "ModelLive"} <= true
+
+    def _job_uid(self) -> str:
+        job = self._kube.get("-n", self._namespace, "flinkdeployments.flink.apache.org", self._flink)
+        return str(job.get("metadata", {}).get("uid", ""))
+
+    def _delete_job(self) -> None:
+        """By hand, as a person would: with the savepoint that its operator takes first."""
+        self._deleted = self._job_uid()
+        self._kube.kubectl("-n", self._namespace, "delete", "flinkdeployment", self._flink, "--wait=false")
+
+    def _job_is_another(self) -> bool:
+        """It is there again under its name, so in the lineage that it had."""
+        try:
+            return self._job_uid() not in ("", self._deleted)
+        except KubectlError:
+            return False
 
     # Redis and the API server ---------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from fraud_contracts import names
 from fraud_contracts.clients import ClientsDocument
 from fraud_contracts.detector import Component
+from fraud_contracts.lineage import Lineages
 from fraud_contracts.release import Release
 from fraud_operator.addresses import Address
 from fraud_operator.desired.components import COMPONENTS
@@ -82,6 +83,7 @@ class Wanted:
     addresses: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     clients: ClientKeys = field(default_factory=ClientKeys)
     kafka_authority: KafkaAuthority = field(default_factory=KafkaAuthority)
+    lineages: Lineages = field(default_factory=Lineages)
 
 
 def kafka_annotations(wanted: Wanted, component: Component) -> dict[str, str]:

@@ -37,6 +37,5 @@ def build_disruption_budgets(detector: Detector, wanted: Wanted) -> list[Child]:
     if task_managers > 1:
         # Flink's own Pods: no controller says how many there should be, so only the number that stays can be given.
         stay = {"minAvailable": task_managers - 1}
-        name = names.flink_deployment(detector.name, detector.hash6)
-        budgets.append(budget(name, Component.FEATURES, stay, TASK_MANAGER))
+        budgets.append(budget(detector.streaming_job, Component.FEATURES, stay, TASK_MANAGER))
     return budgets

@@ -17,6 +17,7 @@ from fraud_contracts.config import (
     SECRET_KEYS,
     ca_cert,
 )
+from fraud_contracts.lineage import LINEAGES_KEY
 from fraud_operator.desired.child import Child, Wanted, child, metadata
 from fraud_operator.desired.kafka_login import login_documents
 from fraud_operator.detector import Detector
@@ -66,10 +67,11 @@ def build_release(detector: Detector, wanted: Wanted) -> list[Child]:
 
 
 def build_release_pointer(detector: Detector, wanted: Wanted) -> list[Child]:
-    """What the data path watches, with the operator's own memory of the rollout beside it."""
+    """What the data path watches, with the operator's own memory of rollout and lineages beside it."""
     data = {
         RELEASE_KEY: wanted.release.to_json(),
         ROLLOUT_KEY: wanted.state.model_dump_json(exclude_none=True),
+        LINEAGES_KEY: wanted.lineages.model_dump_json(exclude_none=True),
     }
     if wanted.token_key is not None:
         data[TOKEN_KEY_DIGEST] = wanted.token_key

@@ -7,6 +7,7 @@ from typing import Final
 from fraud_contracts import names, object_store
 from fraud_contracts.config import FLINK_METRICS_PORT
 from fraud_contracts.detector import Component
+from fraud_contracts.lineage import NO_STATE
 from fraud_operator.desired.child import (
     Child,
     Wanted,
@@ -69,7 +70,7 @@ ROLE_PROVIDERS: Final = ("WebIdentityTokenCredentialsProvider", "EC2ContainerCre
 
 
 def _configuration(detector: Detector) -> dict[str, str]:
-    base = f"{detector.storage_uri}/flink/{detector.hash6}"
+    base = names.stream_folder(detector.storage_uri, detector.stream)
     return {
         "taskmanager.numberOfTaskSlots": "1",
         "pipeline.max-parallelism": str(MAX_PARALLELISM),
@@ -168,13 +169,27 @@ def _task_managers_apart(detector: Detector) -> Json:
     return {"podTemplate": {"spec": spread({**selector(detector, LABEL), **TASK_MANAGER})}}
 
 
+def _beginning(detector: Detector) -> list[str]:
+    """Arguments of the job that say what it begins with."""
+    lineage = detector.lineage
+    if lineage is None or lineage.beginning == NO_STATE:
+        return []
+    return ["--beginning", lineage.beginning.model_dump_json(exclude_defaults=True)]
+
+
+def _first_state(detector: Detector) -> Json:
+    """What the job's first start is from; the Flink operator looks at it only then."""
+    restored = detector.lineage.restored if detector.lineage is not None else None
+    return {} if restored is None else {"initialSavepointPath": restored}
+
+
 def build_flink_deployment(detector: Detector, wanted: Wanted) -> list[Child]:
     flink = detector.platform.flink
     sizes = resources(detector, Component.FEATURES)
     job = child(
         API,
         "FlinkDeployment",
-        metadata(detector, names.flink_deployment(detector.name, detector.hash6), LABEL),
+        metadata(detector, detector.streaming_job, LABEL),
         needs_storage=True,
         spec={
             "image": detector.platform.images.flink,
@@ -195,10 +210,19 @@ def build_flink_deployment(detector: Detector, wanted: Wanted) -> list[Child]:
             "job": {
                 "jarURI": flink.jar,
                 "entryClass": "org.apache.flink.client.python.PythonDriver",
-                "args": ["-pyclientexec", flink.python, "-pyexec", flink.python, "-py", flink.job],
+                "args": [
+                    "-pyclientexec",
+                    flink.python,
+                    "-pyexec",
+                    flink.python,
+                    "-py",
+                    flink.job,
+                    *_beginning(detector),
+                ],
                 "parallelism": parallelism(detector),
                 "upgradeMode": "savepoint",
                 "state": "running",
+                **_first_state(detector),
             },
         },
     )

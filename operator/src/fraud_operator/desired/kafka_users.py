@@ -25,14 +25,17 @@ OPERATOR: Final = "operator"
 
 @dataclass(frozen=True)
 class KafkaRights:
-    """``reads`` and ``writes`` are nouns of topics, ``groups`` what names of consumer groups begin with after the identity.
+    """``reads``, ``writes`` and ``describes`` (how far one goes, and no record) are nouns of topics, ``groups`` what names of consumer groups begin with after the identity.
 
-    ``transactions``: what its transactional ids begin with, empty where it has none. ``settings``: it reads the brokers' own.
+    ``watches``: of groups, how far they are. ``transactions``: what its transactional ids begin with, empty where it has none.
+    ``settings``: it reads the brokers' own.
     """
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    describes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    watches: tuple[str, ...] = ()
     transactions: str = ""
     settings: bool = False
 
@@ -52,7 +55,14 @@ RIGHTS: Final[dict[Component, KafkaRights]] = {
         writes=("features", "profiles", "dead-letters"),
         groups=("features.",),
     ),
-    Component.TRAINING: KafkaRights(writes=("seeds",)),
+    # Before it reads the lake it waits until all is there that the stream has read.
+    Component.TRAINING: KafkaRights(
+        reads=("decisions", "labels"),
+        describes=("transactions", "accepted", "features"),
+        writes=("seeds",),
+        groups=("training",),
+        watches=("features.", "worker", "lake-sink"),
+    ),
     Component.PROFILE_SINK: KafkaRights(reads=("profiles",), groups=("profile-sink",)),
     Component.LEDGER_SINK: KafkaRights(
         reads=("decisions", "label-reports", "labels"), writes=("labels",), groups=("ledger-sink", "labels.")
@@ -72,8 +82,12 @@ def rules(identity: Identity, rights: KafkaRights) -> Iterator[Json]:
         yield _rule("topic", identity.topic(noun), _READ)
     for noun in rights.writes:
         yield _rule("topic", identity.topic(noun), _WRITE)
+    for noun in rights.describes:
+        yield _rule("topic", identity.topic(noun), ("Describe",))
     for group in rights.groups:
         yield _rule("group", identity.group(group), _READ, prefix=True)
+    for group in rights.watches:
+        yield _rule("group", identity.group(group), ("Describe",), prefix=True)
     if rights.transactions:
         yield _rule("transactionalId", identity.group(rights.transactions), _WRITE, prefix=True)
     if rights.settings:

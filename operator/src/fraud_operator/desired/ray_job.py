@@ -11,6 +11,7 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.detector import Component
+from fraud_contracts.training_end import SEEDS_ENV
 from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
 from fraud_operator.desired.components import COMPONENTS, cores, resources
 from fraud_operator.desired.placement import node_settings
@@ -43,6 +44,12 @@ def _pod(detector: Detector, container: Json) -> Json:
     }
 
 
+def _seeds(detector: Detector) -> dict[str, str]:
+    """Whether the run writes seeds: a streaming job takes them once, so a later training's would be for nobody."""
+    seeded = detector.lineage is not None and detector.lineage.seeded
+    return {} if seeded else {SEEDS_ENV: "1"}
+
+
 def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
     """Nothing where no run is wanted now."""
     revision = wanted.training_revision
@@ -54,6 +61,7 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
         detector,
         Component.TRAINING,
         FRAUD_TRAINING_REVISION=revision,
+        **_seeds(detector),
         RAY_USAGE_STATS_ENABLED="0",
         # KubeRay sets it as well. One before 1.5.1 knows no authOptions, and then a head without a token ends instead of being open.
         RAY_AUTH_MODE="token",

@@ -1,0 +1,98 @@
+"""Finds the savepoints and checkpoints of streaming jobs in a detector's storage, when a job is to be made anew.
+
+A bucket is searched on a thread of its own; a pass reads the answer, and a pass that finds none yet comes again. What one answer
+said holds until it is forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import obstore
+from obstore import exceptions
+from obstore.store import S3Store
+
+from fraud_operator.buckets import Bucket, open_bucket
+from fraud_operator.detector import DetectorKey
+from fraud_operator.lineage import StoredState
+
+LOG: Final = logging.getLogger(__name__)
+# A pass waits so long for an answer, which saves it a second pass where the store is near.
+_MOMENT: Final = 0.5
+FLINK_FOLDER: Final = "flink"
+_STREAM: Final = re.compile(r"[0-9a-f]{6}(?:-([1-9][0-9]{0,8}))?")
+# What Flink writes last into a savepoint's or a checkpoint's folder: with it the rest is whole.
+_METADATA: Final = "_metadata"
+
+
+@dataclass
+class StoredStates:
+    """Safe to use from several threads. ``search`` is asked with a bucket that opens the detector's folder, and a stream."""
+
+    search: Callable[[Bucket, str], StoredState] = field(default_factory=lambda: search)
+    pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "states"))
+    _asked: dict[DetectorKey, tuple[str, Future[StoredState]]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def look(self, key: DetectorKey, bucket: Bucket, stream: str) -> StoredState | None:
+        """None while the answer is on its way, and after a failed search: the next look begins another one."""
+        question = f"{bucket.key} {stream}"
+        with self._lock:
+            asked = self._asked.get(key)
+            if asked is None or asked[0] != question:
+                asked = self._asked[key] = question, self.pool.submit(self.search, bucket, stream)
+        wait([asked[1]], _MOMENT)
+        if not asked[1].done():
+            return None
+        error = asked[1].exception()
+        if error is None:
+            return asked[1].result()
+        LOG.warning("states not found", extra={"data": {"bucket": bucket.words, "error": str(error)}})
+        self.forget(key)
+        return None
+
+    def forget(self, key: DetectorKey) -> None:
+        """What was found is out of date once a job is at work."""
+        with self._lock:
+            self._asked.pop(key, None)
+
+
+def search(bucket: Bucket, stream: str) -> StoredState:
+    """Asks the object store: one request for the list of streams, then some for each job that the stream ever had."""
+    store = open_bucket(bucket)
+    generations = [_generation(name) for name in _folders(store, FLINK_FOLDER)]
+    base = f"{FLINK_FOLDER}/{stream}"
+    snapshots = [f"{base}/savepoints/{name}" for name in _folders(store, f"{base}/savepoints")]
+    for job in _folders(store, f"{base}/checkpoints"):
+        of_job = f"{base}/checkpoints/{job}"
+        snapshots += [f"{of_job}/{name}" for name in _folders(store, of_job) if name.startswith("chk-")]
+    whole = [(at, path) for path in snapshots if (at := _written(store, path)) is not None]
+    newest = f"{bucket.uri}/{max(whole)[1]}" if whole else None
+    return StoredState(newest, max((found for found in generations if found is not None), default=0))
+
+
+def _folders(store: S3Store, path: str) -> Iterator[str]:
+    """Names of what lies directly in a folder; nothing where it isn't there."""
+    listed = obstore.list_with_delimiter(store, path)
+    return (prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"])
+
+
+def _generation(folder: str) -> int | None:
+    match = _STREAM.fullmatch(folder)
+    return None if match is None else int(match[1] or 1)
+
+
+def _written(store: S3Store, path: str) -> datetime | None:
+    """When a snapshot was finished; None of one that never was."""
+    try:
+        written: datetime = obstore.head(store, f"{path}/{_METADATA}")["last_modified"]
+    except (FileNotFoundError, exceptions.NotFoundError):
+        return None
+    return written

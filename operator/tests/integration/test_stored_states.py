@@ -1,0 +1,103 @@
+"""Savepoints and checkpoints are found on a real object store, as Flink lays them out there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import obstore
+import pytest
+
+from fraud_operator.buckets import Bucket, open_bucket
+from fraud_operator.lineage import StoredState
+from fraud_operator.stored_states import StoredStates, search
+from fraud_testing import objects
+from fraud_testing.kafka import wait_for
+from fraud_testing.required import require
+
+pytestmark = pytest.mark.integration
+STREAM = "abc123-4"
+JOB = "0" * 32
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[objects.Server]:
+    require(objects.missing())
+    with objects.server() as running:
+        yield running
+
+
+def bucket(store: objects.Server, folder: str) -> Bucket:
+    return Bucket(f"{store.uri}/{folder}", "spec.storage.uri", "a test", store.environment)
+
+
+def put(where: Bucket, *paths: str) -> None:
+    for path in paths:
+        obstore.put(open_bucket(where), path, b"x")
+
+
+def put_later(where: Bucket, path: str, than: str) -> None:
+    """The store's times are whole seconds: puts it again until it is the younger one."""
+
+    def younger() -> bool:
+        put(where, path)
+        times = [obstore.head(open_bucket(where), one)["last_modified"] for one in (than, path)]
+        return times[0] < times[1]
+
+    wait_for(younger, 10, f"{path} younger than {than}", pause=0.2)
+
+
+def test_the_newest_whole_one_is_found(store: objects.Server) -> None:
+    """Of savepoints and checkpoints of all jobs of the stream; one that was never finished is passed over."""
+    where = bucket(store, "newest")
+    base = f"flink/{STREAM}"
+    first, second, third = (
+        f"{base}/{path}/_metadata"
+        for path in ("savepoints/savepoint-1", f"checkpoints/{JOB}/chk-7", "savepoints/savepoint-2")
+    )
+    put(where, first)
+    put_later(where, second, first)
+    assert search(where, STREAM) == StoredState(f"{where.uri}/{base}/checkpoints/{JOB}/chk-7", 4)
+    put_later(where, third, second)
+    put(where, f"{base}/checkpoints/{JOB}/chk-8/part")
+    assert search(where, STREAM) == StoredState(f"{where.uri}/{base}/savepoints/savepoint-2", 4)
+
+
+def test_other_streams_count_by_their_number_only(store: objects.Server) -> None:
+    """The highest generation of any feature set is told; folders that are none of a stream's are passed over."""
+    where = bucket(store, "others")
+    put(where, "flink/fff000/savepoints/a/_metadata", "flink/fff000-9/ha/x", "flink/notes/x", "lake/x")
+    assert search(where, STREAM) == StoredState(None, 9)
+    assert search(bucket(store, "nothing-there"), STREAM) == StoredState()
+
+
+def test_an_answer_holds_until_it_is_forgotten(store: objects.Server) -> None:
+    """Passes of one question get one answer; afterwards the storage is searched again."""
+    where, states = bucket(store, "kept"), StoredStates()
+    key = ("n", "d")
+
+    def found() -> StoredState:
+        while (answer := states.look(key, where, STREAM)) is None:
+            pass
+        return answer
+
+    assert found() == StoredState()
+    put(where, f"flink/{STREAM}/savepoints/savepoint-1/_metadata")
+    assert found() == StoredState()
+    states.forget(key)
+    assert found() == StoredState(f"{where.uri}/flink/{STREAM}/savepoints/savepoint-1", 4)
+
+
+def test_a_store_that_is_away_is_asked_again(store: objects.Server) -> None:
+    """A failed search is no answer: the job waits, and the next look begins another search."""
+    asked: list[str] = []
+
+    def away(_: Bucket, stream: str) -> StoredState:
+        asked.append(stream)
+        if len(asked) == 1:
+            raise OSError("away")
+        return StoredState()
+
+    states = StoredStates(away)
+    where = bucket(store, "away")
+    assert states.look(("n", "d"), where, STREAM) is None
+    assert states.look(("n", "d"), where, STREAM) == StoredState()
