@@ -27,6 +27,7 @@ REGISTRY ?=
 PLATFORMS ?=
 TAG ?=
 CHAOS ?=
+LIVES ?=
 ROUNDS ?= 30
 
 ##@ Run
@@ -36,8 +37,8 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: check env-operator ## Show the whole platform: CR=, HISTORY=, RATE= (tx/s), DURATION= (s), CHAOS=1 to kill everything in turn, IMAGES=built for the shipped images, ONCE=1 to check and tear down
-	@$(LOCAL) fraud_local.demo --cr "$(CR)" --history "$(HISTORY)" --rate "$(RATE)" --duration "$(DURATION)" $(if $(CHAOS),--chaos) $(if $(IMAGES),--images "$(IMAGES)") $(if $(ONCE),--once)
+demo: check env-operator ## Show the whole platform: CR=, HISTORY=, RATE= (tx/s), DURATION= (s), CHAOS=1 to kill everything in turn, LIVES=1 for what years bring, IMAGES=built for the shipped images, ONCE=1 to check and tear down
+	@$(LOCAL) fraud_local.demo --cr "$(CR)" --history "$(HISTORY)" --rate "$(RATE)" --duration "$(DURATION)" $(if $(CHAOS),--chaos) $(if $(LIVES),--lives) $(if $(IMAGES),--images "$(IMAGES)") $(if $(ONCE),--once)
 
 .PHONY: cluster-up
 cluster-up: check env-operator ## Make a cluster: kind where Docker runs, else this machine becomes a node (root)

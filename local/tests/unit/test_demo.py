@@ -215,6 +215,19 @@ def test_an_answer_that_differs_from_the_ledger_is_shown(tmp_path: Path) -> None
     assert (marked["answers_unlike_ledger"], marked["answers_unlike_ledger_marked"]) == ([], 1)
 
 
+def test_a_transaction_that_was_sent_again_gets_the_answer_that_stands(tmp_path: Path) -> None:
+    """Whichever door it came by first; the answer to a resend is compared, and never taken for the first one."""
+    row = {"score": 10, "action": "approve"}
+    told = [("a", {"id": "a", **row}, False), ("b", {"id": "b", "score": 900, "action": "decline"}, True)]
+    answers = [
+        {"id": one, "malformed": None, "status": 200, "latency_ms": 3.0, "answer": answer, "resent": resent}
+        for one, answer, resent in told
+    ]
+    found = evidence(tmp_path, answers=answers)
+    assert (found["answered"], found["resent"], found["resent_answered"]) == (1, 1, 1)
+    assert found["answers_unlike_ledger"] == ["b"]
+
+
 def test_the_last_label_on_the_topic_stands(tmp_path: Path) -> None:
     """A correction that never reached the stream is missing."""
     assert evidence(tmp_path)["labels"] == {"reported": 1, "missing": []}
@@ -278,7 +291,7 @@ def test_the_demos_pod_has_the_image_that_decides_and_what_it_lacks(monkeypatch:
     folder = "s3://bank/demo"
     monkeypatch.setattr(pod, "package_files", lambda: {"__init__.py": b"", "search.so": b"\x7fELF"})
     kube: Any = Cluster()
-    made_objects = pod.objects(kube, "platform", "payments", "pay", folder, 200, 180, False)["items"]
+    made_objects = pod.objects(kube, "platform", "payments", "pay", folder, 200, 180, False, 0)["items"]
     code, package, stores, user, *_, made = made_objects
     container = made["spec"]["containers"][0]
     assert (user["kind"], user["metadata"]["name"]) == ("KafkaUser", made["metadata"]["name"])

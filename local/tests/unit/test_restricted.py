@@ -47,7 +47,7 @@ def pods() -> dict[str, Json]:
         for one in made
         if one["kind"] in ("Deployment", "StatefulSet")
     }
-    traffic = pod.manifest("production", "payments", "s3://bank/demo", "any:1", 200, 180, True)
+    traffic = pod.manifest("production", "payments", "s3://bank/demo", "any:1", 200, 180, True, 0)
     return {**templates, pod.NAME: traffic["spec"]}
 
 

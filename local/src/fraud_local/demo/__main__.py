@@ -33,6 +33,7 @@ from fraud_local.demo import (
     demo_cluster,
     failure,
     leaks_cluster,
+    lives,
     observe,
     places,
     pod,
@@ -51,6 +52,8 @@ CHAOS_SECONDS = 1200
 CHAOS_BAD_RECORDS = 1000
 CHAOS_BAD_WITHIN = 240
 HISTORY_ROWS = 60_000
+# Transactions that are sent once more at the end.
+RESENT = 500
 GATES = ("KafkaReady", "StreamingReady", "TrainingSucceeded", "FeaturesWarm", "ModelResolved", "ServingReady", "ReleasePropagated", "Ready", "ModelLive")  # fmt: skip
 REMIND_SECONDS = 60.0
 # Reasons of TrainingSucceeded that end a demo: its history is there, so none of them goes away by waiting.
@@ -88,7 +91,9 @@ class Demo:
         self.bucket: bucket.Bucket
         self.cluster: demo_cluster.DemoCluster
         self.logs = container_logs.Follower(paths.STATE / "podlogs", BUILD / "podlogs")
-        self.seconds = CHAOS_SECONDS if options.chaos else options.duration
+        # Whether the traffic lasts as long as what happens meanwhile.
+        self.eventful = options.chaos or options.lives
+        self.seconds = CHAOS_SECONDS if self.eventful else options.duration
 
     @property
     def live_rows(self) -> int:
@@ -161,7 +166,7 @@ class Demo:
         past, traffic = BUILD / "history.csv.gz", BUILD / places.INPUT
         data.write_history(rows[:-live], past)
         bad, within = BAD_RECORDS, live
-        if self.options.chaos:
+        if self.eventful:
             bad, within = CHAOS_BAD_RECORDS, int(CHAOS_BAD_WITHIN * self.options.rate)
         data.write_live(rows[-live:], self.shape, bad, within, traffic)
         folder = f"{bucket.detector_folder(self.namespace, self.name)}/{self.shape.history_path.strip('/')}"
@@ -208,15 +213,24 @@ class Demo:
 
     def traffic(self) -> None:
         """Sends the live rows from a Pod of the cluster and follows it to its end, with faults where asked for."""
-        rate, chaos = self.options.rate, self.options.chaos
-        settle = 600.0 if chaos else 180.0
+        settle, resend = (600.0, lives.RESENT) if self.eventful else (180.0, RESENT)
         folder = f"{self.bucket.uri}/{places.FOLDER}"
-        objects = pod.objects(self.kube, PLATFORM, self.name, self.namespace, folder, rate, settle, chaos)
+        objects = pod.objects(
+            self.kube,
+            PLATFORM,
+            self.name,
+            self.namespace,
+            folder,
+            self.options.rate,
+            settle,
+            self.eventful,
+            resend,
+        )
         # On the server: the client's way keeps a copy of each object, and the package is too large for one.
         self.kube.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(objects))
         running = "--for=jsonpath={.status.phase}=Running"
         self.kube.kubectl("-n", self.namespace, "wait", running, f"pod/{pod.NAME}", "--timeout=90s")
-        if self.options.chaos:
+        if self.eventful:
             self.break_things()
         else:
             self.follow()
@@ -247,10 +261,11 @@ class Demo:
             time.sleep(1)
 
     def break_things(self) -> None:
-        """Every fault in turn while the traffic runs; then the traffic may end."""
+        """Every fault, or every step of its lives, in turn while the traffic runs; then the traffic may end."""
         follower = threading.Thread(target=self.follow, daemon=True)
         follower.start()
-        breaking = chaos.Chaos(self.kube, self.name, self.namespace, PLATFORM, self.clock.say)
+        there = self.kube, self.name, self.namespace, PLATFORM, self.clock.say
+        breaking = lives.Lives(*there, Path(self.options.cr)) if self.options.lives else chaos.Chaos(*there)
         try:
             breaking.run()
         finally:

@@ -23,10 +23,16 @@ def parse(description: str | None) -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=float, default=900.0, help="seconds to wait for Ready and ModelLive"
     )
-    parser.add_argument(
+    events = parser.add_mutually_exclusive_group()
+    events.add_argument(
         "--chaos",
         action="store_true",
         help="kill every process of the platform in turn while the traffic runs, which lasts as long",
+    )
+    events.add_argument(
+        "--lives",
+        action="store_true",
+        help="lead the detector through deletions, topics made anew and stores put back while the traffic runs, which lasts as long",
     )
     parser.add_argument(
         "--images",

@@ -21,6 +21,7 @@ def demo_checks(summary: dict[str, Any], least: int) -> dict[str, bool]:
         "every id decided, in ledger and lake": not summary["lost"],
         "no sound transaction refused or dead-lettered": not summary["sound_but_refused"],
         "no id decided or written twice": not summary["duplicated"],
+        "every transaction that was sent again answered": summary["resent"] == summary["resent_answered"],
         "every answer is the ledger's row, but for those marked as unguarded": not summary[
             "answers_unlike_ledger"
         ],

@@ -44,8 +44,18 @@ def say(**line: Any) -> None:
 class Traffic:
     """Open-loop traffic: each record has its time, whatever the answers to the earlier ones do."""
 
-    def __init__(self, config: DetectorConfig, url: str, rate: float, out: Path, stop: Path | None) -> None:
-        self.url, self.rate, self.stop = url.rstrip("/"), rate, stop
+    def __init__(
+        self,
+        config: DetectorConfig,
+        url: str,
+        rate: float,
+        out: Path,
+        stop: Path | None,
+        hold: Path | None,
+        resend: int,
+    ) -> None:
+        self.url, self.rate, self.resend = url.rstrip("/"), rate, resend
+        self.stop, self.hold = stop, hold
         self.topic = config.identity.topic("transactions")
         self.producer = Producer(
             {
@@ -64,6 +74,7 @@ class Traffic:
             "review": 0,
             "decline": 0,
             "undelivered": 0,
+            "resent": 0,
         }
         self.example: dict[str, Any] | None = None
         # What was really sent: ids that must reach a final state, malformed records that must become dead letters.
@@ -81,22 +92,18 @@ class Traffic:
         timeout = aiohttp.ClientTimeout(total=15)
         start, spoken, number = time.monotonic(), 0.0, 0
         tasks: set[asyncio.Task[None]] = set()
+        held: list[dict[str, Any]] = []
         async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
             for number, line in enumerate(lines):
                 if self.stop is not None and number % 100 == 0 and self.stop.exists():
                     break
-                due = start + number / self.rate
-                while (wait := due - time.monotonic()) > 0:
-                    self.producer.poll(0)
-                    await asyncio.sleep(min(wait, 0.05))
-                raw = line["raw"].encode("latin-1")
-                self._log_sent(line)
-                if line["label"] in FRAUD:
-                    self._start(tasks, self._report(session, line["id"], len(self.reported)))
-                if line["door"] == "inline":
-                    self._start(tasks, self._ask(session, line, raw))
-                else:
-                    self.producer.produce(self.topic, raw, line["key"].encode(), on_delivery=self._delivered)
+                await self._until(start + number / self.rate)
+                if line["door"] == "stream" and self.hold is not None and self.hold.exists():
+                    held.append(line)
+                    continue
+                for one in (*held, line):
+                    self._send(session, tasks, one)
+                held.clear()
                 if (elapsed := time.monotonic() - start) - spoken >= 5:
                     spoken = elapsed
                     say(
@@ -105,8 +112,11 @@ class Traffic:
                         rate=round((number + 1) / elapsed, 1),
                         **self.counts,
                     )
+            for one in held:
+                self._send(session, tasks, one)
             while tasks:
                 await asyncio.wait(tasks)
+            await self._send_again(session, [line for line in lines if line["id"] in self.good])
         self.producer.flush(30)
         self.sent.close()
         self.answers.close()
@@ -119,6 +129,35 @@ class Traffic:
         )
         if self.example:
             say(event="example", answer=self.example)
+
+    def _send(
+        self, session: aiohttp.ClientSession, tasks: set[asyncio.Task[None]], line: dict[str, Any]
+    ) -> None:
+        raw = line["raw"].encode("latin-1")
+        self._log_sent(line)
+        if line["label"] in FRAUD:
+            self._start(tasks, self._report(session, line["id"], len(self.reported)))
+        if line["door"] == "inline":
+            self._start(tasks, self._ask(session, line, raw))
+        else:
+            self.producer.produce(self.topic, raw, line["key"].encode(), on_delivery=self._delivered)
+
+    async def _until(self, due: float) -> None:
+        while (wait := due - time.monotonic()) > 0:
+            self.producer.poll(0)
+            await asyncio.sleep(min(wait, 0.05))
+
+    async def _send_again(self, session: aiohttp.ClientSession, lines: list[dict[str, Any]]) -> None:
+        """The first ``resend`` sound transactions once more, each by both doors, as a payment system that has lost its answers does."""
+        start, tasks = time.monotonic(), set[asyncio.Task[None]]()
+        for number, line in enumerate(lines[: self.resend]):
+            await self._until(start + number / self.rate)
+            raw = line["raw"].encode("latin-1")
+            self.producer.produce(self.topic, raw, line["key"].encode(), on_delivery=self._delivered)
+            self._start(tasks, self._ask(session, line, raw, resent=True))
+            self.counts["resent"] += 1
+        while tasks:
+            await asyncio.wait(tasks)
 
     def _delivered(self, error: Any, message: Any) -> None:
         if error is not None:
@@ -179,10 +218,14 @@ class Traffic:
                 await self._post(session, "/v1/labels", os.environ[places.LABELS_KEY], raw)
             await asyncio.sleep(LABEL_CORRECTED)
 
-    async def _ask(self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes) -> None:
-        record = {"id": line["id"], "malformed": line["malformed"]}
+    async def _ask(
+        self, session: aiohttp.ClientSession, line: dict[str, Any], raw: bytes, *, resent: bool = False
+    ) -> None:
+        record = {"id": line["id"], "malformed": line["malformed"], "resent": resent}
         record |= await self._post(session, "/v1/decisions", os.environ[places.PAYMENTS_KEY], raw)
         self.answers.write(json.dumps(record) + "\n")
+        if resent:
+            return
         self.counts["answered"] += 1
         answer = record.get("answer") or {}
         if record["status"] == 200 and answer.get("action") in ("review", "decline"):
@@ -221,6 +264,10 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--stop", type=Path, help="send until this file is there, though records are left")
+    parser.add_argument("--hold", type=Path, help="send nothing by the topic while this file is there")
+    parser.add_argument(
+        "--resend", type=int, default=0, help="so many of the first transactions once more, by both doors"
+    )
     parser.add_argument(
         "--settle", type=float, default=180.0, help="seconds to wait for the last record's final state"
     )
@@ -236,7 +283,7 @@ def main() -> None:
         lines = [json.loads(line) for line in stream]
     asyncio.run(warm_up(options.url))
     say(event="start", records=len(lines), rate=options.rate)
-    traffic = Traffic(config, options.url, options.rate, out, options.stop)
+    traffic = Traffic(config, options.url, options.rate, out, options.stop, options.hold, options.resend)
     asyncio.run(traffic.run(lines))
     evidence.collect(config, out, traffic.good, traffic.bad_streamed, traffic.reported, options.settle, say)
     say(event="searching", what="card numbers in every store")

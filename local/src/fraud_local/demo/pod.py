@@ -18,6 +18,8 @@ CODE = "/opt/demo"
 LIBRARIES = "/opt/demo-packages"
 # The traffic goes on until this file is in the Pod.
 STOP = "/tmp/stop"
+# While this one is, nothing is sent by the topic.
+HOLD = "/tmp/hold"
 MODULES = ("drive.py", "evidence.py", "leaks.py", "leaks_objects.py", "leaks_stores.py", "places.py")
 # Searches the stores; no image has it, since only the demo needs it.
 PACKAGE = "ahocorasick_rs"
@@ -113,6 +115,7 @@ def objects(
     rate: float,
     settle: float,
     until_stopped: bool,
+    resend: int,
 ) -> dict[str, Any]:
     """The Pod, what it imports and what lets it in, as one list. Its image is the decision service's, which has the rest.
 
@@ -120,7 +123,7 @@ def objects(
     """
     service = kube.get("-n", namespace, "deployment", names.decision_service(detector))
     image = service["spec"]["template"]["spec"]["containers"][0]["image"]
-    pod = manifest(detector, namespace, folder, image, rate, settle, until_stopped)
+    pod = manifest(detector, namespace, folder, image, rate, settle, until_stopped, resend)
     items = [
         code(namespace),
         package(namespace),
@@ -187,13 +190,14 @@ def manifest(
     rate: float,
     settle: float,
     until_stopped: bool,
+    resend: int,
 ) -> dict[str, Any]:
     """A Pod with the detector's own configuration and Secrets, and with the stores' own logins; it ends by itself."""
     arguments = [
-        "--folder", folder, "--rate", str(rate), "--settle", str(settle), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
+        "--folder", folder, "--rate", str(rate), "--settle", str(settle), "--resend", str(resend), "--url", f"http://{names.decision_service(detector)}:{config.HTTP_PORT}",
     ]  # fmt: skip
     if until_stopped:
-        arguments += ["--stop", STOP]
+        arguments += ["--stop", STOP, "--hold", HOLD]
     # The image's own path must stay, and Kubernetes can't refer to it.
     start = f'PYTHONPATH={CODE}:{LIBRARIES}${{PYTHONPATH:+:$PYTHONPATH}} exec python -m fraud_local.demo.drive "$@"'
     files = [{"key": name, "path": f"fraud_local/demo/{name}"} for name in MODULES]

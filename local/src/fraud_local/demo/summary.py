@@ -137,7 +137,8 @@ def summarise(folder: Path) -> dict[str, Any]:
     in_ledger, in_lake = {record["id"]: record for record in ledger}, {record["id"] for record in lake}
     dead_ids = {record["id"] for record in dead if record.get("id")}
     refused = {a["id"] for a in answers if a["id"] and 400 <= a["status"] < 500}
-    answered = {a["id"]: a["answer"] for a in answers if a["id"] and a["status"] == 200}
+    told = [(a["id"], a["answer"]) for a in answers if a["id"] and a["status"] == 200]
+    answered = {a["id"] for a in answers if a["id"] and a["status"] == 200 and not a.get("resent")}
     lost = sorted(
         event_id
         for event_id in good
@@ -145,11 +146,9 @@ def summarise(folder: Path) -> dict[str, Any]:
         and event_id not in dead_ids
         and not (event_id in decided and event_id in in_ledger and event_id in in_lake)
     )
-    differing = {
-        event_id for event_id, answer in answered.items() if not agrees(answer, in_ledger.get(event_id))
-    }
-    marked = {event_id for event_id in differing if unguarded(answered[event_id], in_ledger[event_id])}
-    conflicting = sorted(differing - marked)
+    differing = [(one, answer) for one, answer in told if not agrees(answer, in_ledger.get(one))]
+    conflicting = sorted({one for one, answer in differing if not unguarded(answer, in_ledger[one])})
+    marked = {one for one, _ in differing} - set(conflicting)
     doubled = sorted(duplicates(decisions) | duplicates(ledger) | duplicates(lake))
     latencies = [a["latency_ms"] for a in answers if a["status"] == 200]
     bad_sent = [record for record in sent if record["malformed"]]
@@ -178,6 +177,8 @@ def summarise(folder: Path) -> dict[str, Any]:
         "lost": lost,
         "duplicated": doubled,
         "sound_but_refused": sorted(good.keys() & (refused | dead_ids)),
+        "resent": sum(1 for a in answers if a.get("resent")),
+        "resent_answered": sum(1 for a in answers if a.get("resent") and a["status"] == 200),
         "answers_unlike_ledger": conflicting,
         "answers_unlike_ledger_marked": len(marked),
         "dead_letters": dict(Counter(record["reason"] for record in dead)),
