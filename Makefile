@@ -62,6 +62,10 @@ test-fast: env-dev env-operator ## Unit tests that need nothing but the environm
 test-chaos: envs programs ## The demo with every process killed in turn (13 minutes on two cores)
 	@PYTHON="$(PYTHON)" tests/run chaos
 
+.PHONY: test-lives
+test-lives: envs programs ## The demo with what years bring: deletions, topics made anew, stores put back (minutes on two cores)
+	@PYTHON="$(PYTHON)" tests/run lives
+
 .PHONY: test-broker
 test-broker: envs programs ## The broker killed 30 times under the worker's transactions (12 minutes); ROUNDS=3 for fewer
 	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
@@ -91,7 +95,7 @@ test-scale: env-operator programs ## 200 idle detectors for five minutes, the op
 	@PYTHON="$(PYTHON)" FRAUD_DETECTORS="$(DETECTORS)" FRAUD_IDLE_SECONDS="$(IDLE_SECONDS)" tests/run scale
 
 .PHONY: accept
-accept: test-locks test-broker test-scale test-live test-chaos ## The long runs that make test leaves out, each a target of its own, too
+accept: test-locks test-broker test-scale test-live test-chaos test-lives ## The long runs that make test leaves out, each a target of its own, too
 
 .PHONY: bench
 bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
