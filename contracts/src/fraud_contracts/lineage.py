@@ -55,6 +55,7 @@ class Lineage(Kept):
 
     ``topics`` are the ids of its sources by noun, as far as they are known: a topic made anew has other records at the same offsets.
     ``taken``: the run of training whose seeds a job without any has taken while it had read nothing else.
+    ``unreadable``: savepoints and checkpoints that a job was made from and couldn't read; each is tried once.
     """
 
     feature_set: str
@@ -64,11 +65,17 @@ class Lineage(Kept):
     topics: dict[str, str] = Field(default_factory=dict)
     beginning: Beginning = NO_STATE
     taken: str = ""
+    unreadable: tuple[str, ...] = ()
 
     @property
     def seeded(self) -> str:
         """Whose seeds its states hold: a run of training's, empty for nobody's."""
         return self.beginning.seeds or self.taken
+
+    @property
+    def refused(self) -> bool:
+        """Whether its job was made from what it can't read, and another one is to be made."""
+        return self.restored is not None and self.restored in self.unreadable
 
     @property
     def stream(self) -> str:

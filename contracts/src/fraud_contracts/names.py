@@ -7,6 +7,7 @@ Child objects live in the detector's namespace and carry its name alone.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -182,9 +183,18 @@ class Identity:
         return f"{self}:*"
 
 
+_STREAM: Final = re.compile(r"([0-9a-f]{6})(?:-([1-9][0-9]{0,8}))?")
+
+
 def stream(hash6: str, generation: int) -> str:
     """What the streaming job of a lineage is told from others by: in its name, its group, its folder in the storage."""
     return hash6 if generation == 1 else f"{hash6}-{generation}"
+
+
+def parse_stream(text: str) -> tuple[str, int] | None:
+    """(hash6, generation), the inverse of ``stream``; None of what isn't one."""
+    match = _STREAM.fullmatch(text)
+    return None if match is None else (match[1], int(match[2] or 1))
 
 
 def profile_key(hash6: str, entity: str, token: str) -> str:

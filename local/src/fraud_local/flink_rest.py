@@ -8,6 +8,13 @@ from typing import Any
 import requests
 
 TIMEOUT = 10
+# Characters of an exception's text that the operator keeps.
+TEXT = 2000
+
+
+def causes(trace: str) -> list[str]:
+    """The exceptions of a Java stack trace, the outermost first, without their frames."""
+    return [line.removeprefix("Caused by: ")[:TEXT] for line in trace.splitlines() if line[:1].strip()]
 
 
 class FlinkError(Exception):
@@ -47,15 +54,13 @@ class JobManager:
             "flink-revision": str(config["flink-revision"]),
         }
 
-    def failure(self, job_id: str) -> str:
-        """Why a job failed."""
+    def failure(self, job_id: str) -> list[str]:
+        """Why a job failed: the exception and its causes, each with its class."""
         exceptions = self._get(f"/jobs/{job_id}/exceptions")
         entries = (exceptions.get("exceptionHistory") or {}).get("entries") or []
-        return (
-            str(entries[0].get("stacktrace") or entries[0].get("exceptionName"))[:2000]
-            if entries
-            else "unknown"
-        )
+        if not entries:
+            return ["unknown"]
+        return causes(str(entries[0].get("stacktrace") or entries[0].get("exceptionName")))
 
     def latest_state(self, job_id: str) -> str | None:
         """Path of the newest checkpoint or savepoint that the job has completed or was started from."""

@@ -112,8 +112,9 @@ class Deployment:
         elif objects.comparable(last) != objects.comparable(spec):
             self._upgrade(last, spec)
         elif running(last):
+            before = (self._status.get("jobStatus") or {}).get("state")
             self._observe(last)
-            self._recover(last)
+            self._recover(last, before)
 
     # Rolling out
 
@@ -285,9 +286,8 @@ class Deployment:
             status, now_ms(), state=job["state"], jobName=job["name"], startTime=str(job["start-time"])
         )
         if job["state"] == "FAILED":
-            status = statuses.with_error(
-                status, "org.apache.flink.util.SerializedThrowable", self._rest.failure(job["jid"])
-            )
+            failed, *causes = self._rest.failure(job["jid"])
+            status = statuses.with_error(status, "org.apache.flink.util.SerializedThrowable", failed, causes)
         self._write(status)
 
     def _away(self, spec: Json, deployment: Json | None, status: Json) -> Json:
@@ -325,8 +325,11 @@ class Deployment:
                     return f"[{waiting['reason']}] {waiting.get('message', '')}".strip()
         return None
 
-    def _recover(self, spec: Json) -> None:
-        """What the operator, or Flink itself in native mode, makes anew: a lost JobManager, lost TaskManagers, a failed job."""
+    def _recover(self, spec: Json, before: str | None) -> None:
+        """What the operator, or Flink itself in native mode, makes anew: a lost JobManager, lost TaskManagers, a failed job.
+
+        A failed job is found FAILED for as long as the operator takes to end its Pods; ``before`` is its state at the last pass.
+        """
         status = self._status
         if status["jobManagerDeploymentStatus"] == "MISSING":
             if status["lifecycleState"] == "FAILED":
@@ -340,7 +343,11 @@ class Deployment:
             self._apply(spec)
         job = status["jobStatus"]
         restart = objects.user_config(spec).get(f"{ON}job.restart.failed") == "true"
-        if job.get("state") == "FAILED" and restart and status["jobManagerDeploymentStatus"] == "READY":
+        if (
+            job.get("state") == before == "FAILED"
+            and restart
+            and status["jobManagerDeploymentStatus"] == "READY"
+        ):
             self._event("restarting the failed job from its newest state")
             path = self._rest.latest_state(job["jobId"]) or job.get("upgradeSavepointPath")
             status = statuses.with_job(status, now_ms(), upgradeSavepointPath=path)

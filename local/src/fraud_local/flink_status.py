@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fraud_local.api_client import Json, stamp
@@ -16,6 +17,9 @@ NO_RECORDS = (
     "HA metadata is not available to restore from last state."
     "It is possible that the job has finished or terminally failed, or the configmaps have been deleted."
 )
+
+# kubernetes.operator.exception.throwable.list.max.count
+CAUSES = 2
 
 
 def initial() -> Json:
@@ -67,9 +71,10 @@ def with_job(status: Json, now_ms: int, **changes: Any) -> Json:
     return finished(new)
 
 
-def with_error(status: Json, kind: str, message: str) -> Json:
-    """An exception in the operator's form: JSON in a string."""
-    text = json.dumps({"type": kind, "message": message, "additionalMetadata": {}, "throwableList": []})
+def with_error(status: Json, kind: str, message: str, causes: Sequence[str] = ()) -> Json:
+    """An exception in the operator's form: JSON in a string, with as many of its causes as the operator keeps."""
+    known = [{"type": kind, "message": cause, "additionalMetadata": {}} for cause in causes[:CAUSES]]
+    text = json.dumps({"type": kind, "message": message, "additionalMetadata": {}, "throwableList": known})
     return with_text(status, text)
 
 

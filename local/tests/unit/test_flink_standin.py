@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fraud_local import flink_objects as objects
-from fraud_local.flink_rest import FlinkError
+from fraud_local.flink_rest import FlinkError, causes
 from fraud_local.flink_standin import FINALIZER, UNANSWERED, Deployment
 from fraud_testing.standin_cluster import Cluster
 
@@ -48,6 +48,8 @@ class JobManager:
         self.state: str | None = None
         self.savepoints = 0
         self.refuses = ""
+        self.trace = "boom"
+        self.latest: str | None = "file:///s/c/chk-7"
 
     def answers(self) -> bool:
         return self.up
@@ -63,10 +65,10 @@ class JobManager:
         return {"flink-version": "2.2.1", "flink-revision": "x"}
 
     def latest_state(self, job_id: str) -> str | None:
-        return "file:///s/c/chk-7"
+        return self.latest
 
-    def failure(self, job_id: str) -> str:
-        return "boom"
+    def failure(self, job_id: str) -> list[str]:
+        return causes(self.trace)
 
     def stop_with_savepoint(self, job_id: str, folder: str, timeout: float) -> str:
         if self.refuses:
@@ -275,6 +277,42 @@ def test_what_was_never_deployed_is_deleted_at_once(world: FlinkWorld) -> None:
     world.delete()
     world.turn()
     assert world.gone
+
+
+# Of Flink 2.2.1, from a path with a cut ``_metadata``.
+CUT = """org.apache.flink.runtime.client.JobInitializationException: Could not start the JobMaster.
+\tat org.apache.flink.runtime.jobmaster.DefaultJobMasterServiceProcess.lambda$new$0(DefaultJobMasterServiceProcess.java:97)
+Caused by: java.util.concurrent.CompletionException: java.lang.RuntimeException: java.io.EOFException
+\tat java.base/java.util.concurrent.CompletableFuture.encodeThrowable(CompletableFuture.java:314)
+\t... 3 more
+Caused by: java.lang.RuntimeException: java.io.EOFException
+\t... 3 more
+Caused by: java.io.EOFException
+"""
+
+
+def test_a_job_that_cannot_read_what_it_is_made_from_fails_again_and_again(world: FlinkWorld) -> None:
+    """It stands FAILED with the causes in its status, then is made again from the same path."""
+    world.fd["spec"]["job"]["initialSavepointPath"] = "file:///s/s/cut"
+    world.fd["spec"]["flinkConfiguration"]["kubernetes.operator.job.restart.failed"] = "true"
+    world.rest.trace, world.rest.latest = CUT, None
+    world.turn()
+    for _ in range(2):
+        world.turn()
+        arguments = world.cluster.objects["Deployment", "n", "f"]["spec"]["template"]["spec"]["containers"][
+            0
+        ]["args"]
+        assert arguments[arguments.index("--fromSavepoint") + 1] == "file:///s/s/cut"
+        world.come_up("FAILED")
+        world.turn()
+        world.turn()
+        status = world.fd["status"]
+        assert (status["lifecycleState"], status["jobStatus"]["state"]) == ("FAILED", "FAILED")
+        assert [cause["message"] for cause in json.loads(status["error"])["throwableList"]] == [
+            "java.util.concurrent.CompletionException: java.lang.RuntimeException: java.io.EOFException",
+            "java.lang.RuntimeException: java.io.EOFException",
+        ]
+        assert "lastStableSpec" not in status["reconciliationStatus"]
 
 
 def test_a_pod_that_may_not_be_made_is_an_error_with_its_message(world: FlinkWorld) -> None:

@@ -19,6 +19,16 @@ SILENT_MS: Final = 60_000
 # A changed spec that its operator hasn't looked at after this time: longer than a broker takes to roll.
 STUCK_MS: Final = 15 * 60_000
 JOB_NOT_RUNNING: Final = "JobNotRunning"
+# What Flink says of a savepoint or checkpoint that isn't there, was cut off, isn't one, or is of another job.
+_UNREADABLE: Final = (
+    "Cannot find checkpoint or savepoint",
+    "Cannot find meta data file",
+    "Cannot map checkpoint/savepoint state",
+    "Failed to rollback to checkpoint/savepoint",
+    "Unexpected magic number",
+    "Unrecognized checkpoint version",
+    "java.io.EOFException",
+)
 
 
 class Level(StrEnum):
@@ -157,6 +167,32 @@ def flink(child: Json | None, now: int) -> Verdict:
         return stuck
     message = f"{lifecycle or 'CREATED'}, job {state or 'not started'}"
     return Verdict(Level.PROGRESSING, message + (f": {error}" if error else ""))
+
+
+def unreadable_state(child: Json | None) -> str:
+    """Why a job that never ran can't read the savepoint or checkpoint that it was made from, in Flink's words; empty of any other.
+
+    An object store that is away isn't among them: the job is tried again, and the state may be as good as ever.
+    """
+    status = (child or {}).get("status") or {}
+    failed = "FAILED" in (status.get("lifecycleState"), (status.get("jobStatus") or {}).get("state"))
+    ran = (status.get("reconciliationStatus") or {}).get("lastStableSpec")
+    if ran or not (failed or status.get("jobManagerDeploymentStatus") == "ERROR"):
+        return ""
+    texts = _causes(status.get("error"))
+    return next((text for text in reversed(texts) if any(sign in text for sign in _UNREADABLE)), "")
+
+
+def _causes(text: Any) -> list[str]:
+    """Messages of Flink's status.error, the outermost first: its own, then its causes'."""
+    try:
+        inner = json.loads(text or "")
+    except ValueError:
+        return [str(text or "")]
+    if not isinstance(inner, dict):
+        return [str(text)]
+    causes = [cause for cause in inner.get("throwableList") or [] if isinstance(cause, dict)]
+    return [f"{cause.get('type') or ''}: {cause.get('message') or ''}" for cause in (inner, *causes)]
 
 
 def _flink_error(text: Any) -> str:

@@ -135,7 +135,10 @@ def _waits_for_state(facts: Facts, kind: str, name: str) -> ConditionState | Non
     """Of a streaming job that is to be made anew while nobody knows yet of what, and of a training for it."""
     if not facts.lineage_waits or (kind == "RayJob" and facts.child(kind, name) is not None):
         return None
-    message = f"{kind} {name} waits: {facts.lineage_waits}"
+    message, lineage = f"{kind} {name} waits: {facts.lineage_waits}", facts.lineages.in_use
+    if lineage is not None and lineage.refused:
+        unread = "" if str(lineage.restored) in message else f"; {lineage.restored} can't be read"
+        return ConditionState(False, "StateUnreadable", message + unread, Level.PROGRESSING)
     return ConditionState(False, "StateUnknown", message, Level.PROGRESSING)
 
 

@@ -102,6 +102,7 @@ class Facts:
     ``logins`` are the platform's, to image registries, as one document; None where there are none. ``addresses`` are those of
     the stores whose Secret the spec names, by store. ``held`` names the live children whose change waits for the storage.
     ``orders``: who set what the rollout obeys. ``lineage_waits``: why the streaming job can't be made yet; empty where it can.
+    ``unreadable_job``: the streaming job that can't read what it was made from and is to go; empty where none is.
     ``unseeded``: why it doesn't begin with the seeds of training; empty where it does, or where there are none.
     """
 
@@ -130,6 +131,7 @@ class Facts:
     kafka_authority: KafkaAuthority = field(default_factory=KafkaAuthority)
     lineages: Lineages = field(default_factory=Lineages)
     lineage_waits: str = ""
+    unreadable_job: str = ""
     unseeded: str = ""
 
     def child(self, kind: str, name: str) -> Json | None:

@@ -1,13 +1,17 @@
 """Which lineage a detector's streaming job is of: ``decide`` is asked in each pass, and changes nothing while all is as it was. Pure.
 
-A job that is gone is made anew from its newest savepoint or checkpoint. Where there is none, or a topic that it read was made anew, a
-new lineage begins, whose number is above any that was ever given; so what an older one left in Redis, Kafka and the storage gives way
-to it. So it does with the first seeds that training writes, unless the job had read nothing else when it took them. Either way the job is silent where the one before it has written: it takes those records into its state only.
+A job that is gone is made anew from its newest savepoint or checkpoint; one that can't read what it was made from goes, and the next
+older one is tried. Where there is none, or a topic that it read was made anew, a new lineage begins, whose number is above any that was
+ever given; so what an older one left in Redis, Kafka and the storage gives way to it. So it does with the first seeds that training
+writes, unless the job had read nothing else when it took them. Either way the job is silent where the one before it has written: it
+takes those records into its state only.
+
+No time is compared: a clock that steps back changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -29,12 +33,19 @@ Held = Mapping[str, Mapping[int, tuple[int, int]]]
 class StoredState:
     """What the storage holds of a lineage's state.
 
-    ``path`` of its newest savepoint or checkpoint, None where it has none; ``highest`` generation that has a folder, of any
-    feature set, 0 where none has.
+    ``paths`` of its newest savepoints and checkpoints, newest first. ``newest`` is the stream of the highest generation that has a
+    folder, of any feature set, ``own`` the highest generation of the same feature set that has one; empty and 0 where none has.
     """
 
-    path: str | None = None
-    highest: int = 0
+    paths: tuple[str, ...] = ()
+    newest: str = ""
+    own: int = 0
+
+    @property
+    def highest(self) -> int:
+        """The highest generation that has a folder, 0 where none has."""
+        stream = names.parse_stream(self.newest)
+        return 0 if stream is None else stream[1]
 
 
 @dataclass(frozen=True)
@@ -53,13 +64,17 @@ class SeedsOffer:
 class LineageFacts:
     """What a lineage is decided from. None is what nobody knows yet.
 
-    ``job`` says whether the set's streaming job is there, ``ending`` whether it is on its way out. ``stored`` is of the set's newest lineage,
-    ``committed`` what the lineage in use has read for good, ``topics`` the ids of the sources by noun. ``seeds`` is what the training
-    that has ended (``trained``) offers, ``taken`` whether the job has read all seeds; ``held`` are the first and the end of the offsets that the sources keep.
+    ``job`` says whether the set's streaming job is there, ``ending`` whether it is on its way out, ``made_from`` the savepoint or checkpoint
+    that it was made from, ``unreadable`` why it never came up with it. ``stored`` is of the set's newest lineage,
+    ``committed`` what the lineage in use, or the newest in the storage, has read for good, ``topics`` the ids of the sources by noun.
+    ``seeds`` is what the training that has ended (``trained``) offers, ``taken`` whether the job has read all seeds; ``held`` are the first
+    and the end of the offsets that the sources keep.
     """
 
     job: bool
     ending: bool = False
+    made_from: str | None = None
+    unreadable: str = ""
     stored: StoredState | None = None
     committed: Positions | None = None
     topics: Mapping[str, str] | None = None
@@ -73,11 +88,12 @@ class LineageFacts:
 class LineageStep:
     """``lineages`` as they are to be kept. ``waits``: why the job can't be made yet; ``unseeded``: why it has no seeds of training.
 
-    ``told``: (reason, message, whether it warns).
+    ``told``: (reason, message, whether it warns). ``ends``: the job that is there is to go.
     """
 
     lineages: Lineages
     waits: str = ""
+    ends: bool = False
     unseeded: str = ""
     told: tuple[str, str, bool] | None = None
 
@@ -92,11 +108,26 @@ def _others(before: Mapping[str, str], topics: Mapping[str, str] | None) -> list
     return [noun for noun, topic_id in before.items() if known.get(noun, topic_id) != topic_id]
 
 
+def furthest(committed: Sequence[Positions | None]) -> Positions | None:
+    """The furthest of what several groups have committed; None where one of them isn't known."""
+    together: Positions = {}
+    for positions in committed:
+        if positions is None:
+            return None
+        for noun, ends in positions.items():
+            known = together.setdefault(noun, {})
+            known.update({at: max(end, known.get(at, 0)) for at, end in ends.items()})
+    return together
+
+
 def decide(before: Lineages, feature_set: str, facts: LineageFacts, now: int) -> LineageStep:
     """The lineage of the feature set's job is the one in use afterwards, unless the step waits."""
     own, last = before.of(feature_set), before.in_use
     if facts.ending and own != last:
         return LineageStep(before, "a job of this feature set is on its way out")
+    path = facts.made_from
+    if own is not None and path is not None and (facts.unreadable or path in own.unreadable):
+        return _refused(before, own, path, facts.unreadable)
     if facts.job and (own is None or not remade(own, facts.topics)):
         # A job from before lineages were kept is of the first.
         lineage = own or Lineage(feature_set=feature_set, generation=1)
@@ -105,23 +136,26 @@ def decide(before: Lineages, feature_set: str, facts: LineageFacts, now: int) ->
         return LineageStep(before) if step.lineages == before and not step.unseeded else step
     if facts.stored is None:
         return LineageStep(before, "the storage is searched for its newest savepoint or checkpoint")
-    if last is not None and (facts.committed is None or facts.topics is None):
+    earlier = last is not None or facts.stored.highest > 0
+    if earlier and (facts.committed is None or facts.topics is None):
         return LineageStep(before, "Kafka hasn't said yet how far the job before it had read")
     lost = [] if own is None else remade(own, facts.topics)
-    if own is not None and facts.stored.path is not None and not lost:
-        emits_from = {} if last is None else _written(last, facts)
-        beginning = own.beginning.model_copy(update={"emits_from": emits_from})
-        lineage = own.model_copy(update={"restored": facts.stored.path, "beginning": beginning})
-        name = f"generation {own.generation} of feature set {hash6(feature_set)}"
-        told = "StateRestored", f"{name} goes on from {facts.stored.path}", False
-        return LineageStep(before.using(lineage), told=told)
-    if own is not None and own == last and not facts.committed and not lost:
-        return LineageStep(before)  # its job never came so far as to read anything
+    outdated = own is not None and facts.stored.own > own.generation
+    if own is not None and not lost and not outdated:
+        path = next((one for one in facts.stored.paths if one not in own.unreadable), None)
+        if path is not None:
+            return _restored(before, own, path, facts)
+        if own == last and own.restored is None and not facts.committed:
+            return LineageStep(before)  # its job never came so far as to read anything
     if lost:
         reason, why = "TopicsRemade", f"{', '.join(lost)} were made anew"
+    elif outdated:
+        reason = "LineagesLost"
+        why = f"the storage has a folder of generation {facts.stored.own} of it, later than what the operator kept"
     elif own is not None:
+        readable = " that can be read" if own.unreadable else ""
         reason = "StateLost"
-        why = f"no savepoint or checkpoint of generation {own.generation} is in the storage"
+        why = f"no savepoint or checkpoint of generation {own.generation}{readable} is in the storage"
     elif last is not None:
         reason, why = "NewFeatureSet", "the feature set is another one"
     else:
@@ -129,6 +163,37 @@ def decide(before: Lineages, feature_set: str, facts: LineageFacts, now: int) ->
         why = "what the operator kept of earlier ones is gone, and the storage has folders of theirs"
     seeds = _usable_seeds(own, facts) if not lost else None
     return _begun(before, feature_set, seeds, facts, (reason, why), now)
+
+
+def _restored(before: Lineages, own: Lineage, path: str, facts: LineageFacts) -> LineageStep:
+    """The lineage goes on. Of what can't be read it remembers what is there still: the rest is never offered again."""
+    paths = facts.stored.paths if facts.stored is not None else ()
+    lineage = own.model_copy(
+        update={
+            "restored": path,
+            "beginning": own.beginning.model_copy(update={"emits_from": _written(before.in_use, facts)}),
+            "unreadable": tuple(one for one in own.unreadable if one in paths),
+        }
+    )
+    told = "StateRestored", f"{_name(own)} goes on from {path}", False
+    return LineageStep(before.using(lineage), told=told)
+
+
+def _refused(before: Lineages, own: Lineage, path: str, why: str) -> LineageStep:
+    """The job that was made from this path goes. That it can't be read is kept, so that no other job is made from it."""
+    waits = f"the one that was made from {path} can't read it and is deleted; another one is made without it"
+    if path in own.unreadable:
+        return LineageStep(before, waits, ends=True)
+    lineage = own.model_copy(update={"restored": path, "unreadable": (*own.unreadable, path)})
+    message = (
+        f"{_name(own)} can't read {path}: {why}. Its job is deleted and made anew from the next older savepoint or checkpoint; "
+        "where there is none, a new generation begins"
+    )
+    return LineageStep(before.using(lineage), waits, ends=True, told=("StateUnreadable", message, True))
+
+
+def _name(lineage: Lineage) -> str:
+    return f"generation {lineage.generation} of feature set {hash6(lineage.feature_set)}"
 
 
 def _seeded(before: Lineages, lineage: Lineage, facts: LineageFacts, now: int) -> LineageStep:
@@ -149,6 +214,8 @@ def _seeded(before: Lineages, lineage: Lineage, facts: LineageFacts, now: int) -
     if too_late:
         message = f"the seeds of training {offer.run} are too old: {too_late}. {_AGAIN}"
         return replace(same, unseeded=message)
+    if facts.stored is None:
+        return same  # numbers that only the storage knows of are not to be given again
     why = f"seeds of training {offer.run} came when payments had come already"
     return _begun(same.lineages, lineage.feature_set, offer, facts, ("SeedsWritten", why), now)
 
@@ -171,7 +238,7 @@ def _begun(
     now: int,
 ) -> LineageStep:
     """A new lineage. The first of a detector is nothing to tell of."""
-    last, highest = before.in_use, facts.stored.highest if facts.stored is not None else 0
+    highest = facts.stored.highest if facts.stored is not None else 0
     lineage = Lineage(
         feature_set=feature_set,
         generation=max(before.highest, highest) + 1,
@@ -180,29 +247,31 @@ def _begun(
         beginning=Beginning(
             seeds="" if seeds is None else seeds.run,
             starts_at=(seeds.starts_at or {}) if seeds is not None else {},
-            emits_from={} if last is None else _written(last, facts),
+            emits_from=_written(before.in_use, facts),
         ),
     )
     step = LineageStep(before.using(lineage))
     if lineage.generation == 1:
         return step
     reason, why = cause
-    begins = f"generation {lineage.generation} of feature set {hash6(feature_set)} begins"
+    begins = f"{_name(lineage)} begins"
     if seeds is not None:
         return replace(step, told=(reason, f"{begins} with the seeds of training {seeds.run}: {why}", False))
     takes = "it takes seeds and what the topics still hold into its profiles"
     return replace(step, told=(reason, f"{begins} without state: {why}; {takes}", reason != "NewFeatureSet"))
 
 
-def _written(last: Lineage, facts: LineageFacts) -> Positions:
+def _written(last: Lineage | None, facts: LineageFacts) -> Positions:
     """Up to where feature records were written before for certain: by the last job, or before its own silence."""
-    anew, committed = remade(last, facts.topics), facts.committed or {}
+    committed = facts.committed or {}
+    before = {} if last is None else last.beginning.emits_from
+    anew = [] if last is None else remade(last, facts.topics)
     written: Positions = {}
     for noun in HISTORY:
         if noun in anew:
             # A job that lives on commits the old topic's offsets again, with each checkpoint: to the new one, by its name.
             continue
-        silent, read = last.beginning.emits_from.get(noun, {}), committed.get(noun, {})
+        silent, read = before.get(noun, {}), committed.get(noun, {})
         ends = {at: max(silent.get(at, 0), read.get(at, 0) - HELD_BACK) for at in silent.keys() | read.keys()}
         written[noun] = {at: end for at, end in sorted(ends.items()) if end > 0}
     return {noun: ends for noun, ends in written.items() if ends}

@@ -53,17 +53,13 @@ from fraud_operator.still_asking import as_last_known
 LOG: Final = logging.getLogger(__name__)
 
 
-def _now() -> int:
-    return int(time.time() * 1000)
-
-
 @dataclass
 class Reconciler:
     kube: Kube
     platform: Platform
     observer: Observer
     recorder: Recorder
-    clock: Callable[[], int] = _now
+    clock: Callable[[], int] = lambda: int(time.time() * 1000)
     applier: Applier = field(init=False)
     memory: DetectorMemory = field(init=False)
     finalizer: Finalizer = field(init=False)
@@ -265,8 +261,10 @@ class Reconciler:
         return storage_hold.waits(child, live, facts.storage)
 
     def _end_streams(self, detector: Detector, facts: Facts, report: ApplyReport) -> None:
-        """Streaming jobs that are being deleted end without a savepoint where none can be taken."""
+        """One that can't read its state goes; those that are being deleted end without a savepoint where none can be taken."""
         for (kind, name), child in facts.children.items():
+            if kind == "FlinkDeployment" and name == facts.unreadable_job:
+                self.applier.delete(child, detector.uid, report)
             if kind != "FlinkDeployment" or deletion.ordered_at(child) is None:
                 continue
             try:

@@ -7,7 +7,7 @@ said holds until it is forgotten.
 from __future__ import annotations
 
 import logging
-import re
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -19,6 +19,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import S3Store
 
+from fraud_contracts import names
 from fraud_operator.buckets import Bucket, open_bucket
 from fraud_operator.detector import DetectorKey
 from fraud_operator.lineage import StoredState
@@ -27,9 +28,13 @@ LOG: Final = logging.getLogger(__name__)
 # A pass waits so long for an answer, which saves it a second pass where the store is near.
 _MOMENT: Final = 0.5
 FLINK_FOLDER: Final = "flink"
-_STREAM: Final = re.compile(r"[0-9a-f]{6}(?:-([1-9][0-9]{0,8}))?")
 # What Flink writes last into a savepoint's or a checkpoint's folder: with it the rest is whole.
 _METADATA: Final = "_metadata"
+# How that begins: a fixed number, the format's version, the number of the checkpoint, by which savepoints are counted too.
+_HEADER: Final = struct.Struct(">IIq")
+_MAGIC: Final = 0x4960672D
+# So many are offered: a job tries each for some minutes.
+OFFERED: Final = 10
 
 
 @dataclass
@@ -67,15 +72,21 @@ class StoredStates:
 def search(bucket: Bucket, stream: str) -> StoredState:
     """Asks the object store: one request for the list of streams, then some for each job that the stream ever had."""
     store = open_bucket(bucket)
-    generations = [_generation(name) for name in _folders(store, FLINK_FOLDER)]
+    streams = [
+        known for name in _folders(store, FLINK_FOLDER) if (known := names.parse_stream(name)) is not None
+    ]
     base = f"{FLINK_FOLDER}/{stream}"
     snapshots = [f"{base}/savepoints/{name}" for name in _folders(store, f"{base}/savepoints")]
     for job in _folders(store, f"{base}/checkpoints"):
         of_job = f"{base}/checkpoints/{job}"
         snapshots += [f"{of_job}/{name}" for name in _folders(store, of_job) if name.startswith("chk-")]
-    whole = [(at, path) for path in snapshots if (at := _written(store, path)) is not None]
-    newest = f"{bucket.uri}/{max(whole)[1]}" if whole else None
-    return StoredState(newest, max((found for found in generations if found is not None), default=0))
+    whole = sorted((age, path) for path in snapshots if (age := _age(store, path)) is not None)
+    newest = max(streams, key=lambda one: one[1], default=None)
+    return StoredState(
+        tuple(f"{bucket.uri}/{path}" for _, path in whole[: -OFFERED - 1 : -1]),
+        "" if newest is None else names.stream(*newest),
+        max((generation for found, generation in streams if found == stream[:6]), default=0),
+    )
 
 
 def _folders(store: S3Store, path: str) -> Iterator[str]:
@@ -84,15 +95,18 @@ def _folders(store: S3Store, path: str) -> Iterator[str]:
     return (prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"])
 
 
-def _generation(folder: str) -> int | None:
-    match = _STREAM.fullmatch(folder)
-    return None if match is None else int(match[1] or 1)
+def _age(store: S3Store, path: str) -> tuple[int, datetime] | None:
+    """What snapshots of one stream are ordered by; None of one that was never finished.
 
-
-def _written(store: S3Store, path: str) -> datetime | None:
-    """When a snapshot was finished; None of one that never was."""
+    Its checkpoint's number goes first: a job that is restored counts on from it, so it rises whatever a clock says. It is 0 where
+    the file doesn't begin as Flink's do.
+    """
     try:
-        written: datetime = obstore.head(store, f"{path}/{_METADATA}")["last_modified"]
+        got = obstore.get(store, f"{path}/{_METADATA}", options={"range": (0, _HEADER.size)})
+        head, written = bytes(got.bytes()), got.meta["last_modified"]
     except (FileNotFoundError, exceptions.NotFoundError):
         return None
-    return written
+    if len(head) < _HEADER.size:
+        return 0, written
+    magic, _, number = _HEADER.unpack(head)
+    return number if magic == _MAGIC else 0, written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import obstore
@@ -56,17 +57,36 @@ def test_the_newest_whole_one_is_found(store: objects.Server) -> None:
     )
     put(where, first)
     put_later(where, second, first)
-    assert search(where, STREAM) == StoredState(f"{where.uri}/{base}/checkpoints/{JOB}/chk-7", 4)
+    assert search(where, STREAM).paths[0] == f"{where.uri}/{base}/checkpoints/{JOB}/chk-7"
     put_later(where, third, second)
     put(where, f"{base}/checkpoints/{JOB}/chk-8/part")
-    assert search(where, STREAM) == StoredState(f"{where.uri}/{base}/savepoints/savepoint-2", 4)
+    paths = ("savepoints/savepoint-2", f"checkpoints/{JOB}/chk-7", "savepoints/savepoint-1")
+    assert search(where, STREAM) == StoredState(
+        tuple(f"{where.uri}/{base}/{one}" for one in paths), STREAM, 4
+    )
+
+
+def flinks(number: int) -> bytes:
+    """How Flink 2.2 begins the file of the checkpoint of this number."""
+    return struct.pack(">IIq", 0x4960672D, 6, number) + b"\0" * 8
+
+
+def test_checkpoints_are_ordered_by_their_numbers(store: objects.Server) -> None:
+    """A clock that steps back gives later ones an earlier time; what is cut off comes last, and ten are offered."""
+    where = bucket(store, "numbers")
+    base = f"flink/{STREAM}/checkpoints/{JOB}"
+    for number in (12, 3, 11, 10, 9, 8, 7, 6, 5, 4, 13):
+        content = b"cut" if number == 13 else flinks(number)
+        obstore.put(open_bucket(where), f"{base}/chk-{number}/_metadata", content)
+    wanted = [f"{where.uri}/{base}/chk-{number}" for number in range(12, 2, -1)]
+    assert list(search(where, STREAM).paths) == wanted
 
 
 def test_other_streams_count_by_their_number_only(store: objects.Server) -> None:
     """The highest generation of any feature set is told; folders that are none of a stream's are passed over."""
     where = bucket(store, "others")
     put(where, "flink/fff000/savepoints/a/_metadata", "flink/fff000-9/ha/x", "flink/notes/x", "lake/x")
-    assert search(where, STREAM) == StoredState(None, 9)
+    assert search(where, STREAM) == StoredState((), "fff000-9", 0)
     assert search(bucket(store, "nothing-there"), STREAM) == StoredState()
 
 
@@ -84,7 +104,7 @@ def test_an_answer_holds_until_it_is_forgotten(store: objects.Server) -> None:
     put(where, f"flink/{STREAM}/savepoints/savepoint-1/_metadata")
     assert found() == StoredState()
     states.forget(key)
-    assert found() == StoredState(f"{where.uri}/flink/{STREAM}/savepoints/savepoint-1", 4)
+    assert found() == StoredState((f"{where.uri}/flink/{STREAM}/savepoints/savepoint-1",), STREAM, 4)
 
 
 def test_a_store_that_is_away_is_asked_again(store: objects.Server) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from fraud_contracts import names
-from fraud_contracts.child_kinds import DETECTOR, Kind
+from fraud_contracts.child_kinds import DETECTOR
 from fraud_operator import storage_hold
 from fraud_operator.buckets import CHECKED, Bucket, Buckets
 from fraud_operator.desired.child import Child
 from fraud_operator.events import Recorder
 from fraud_operator.facts import StorageFact
-from fraud_operator.kube import Kube
 from fraud_operator.lineage import StoredState
 from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
@@ -24,6 +23,7 @@ from fraud_operator.reconcile import Reconciler
 from fraud_operator.settings import Platform, StorageSettings
 from fraud_operator.stored_states import StoredStates
 from fraud_testing.healthy import SPEC, STORES
+from fraud_testing.memory_cluster import Cluster
 from fraud_testing.store_logins import willing
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
@@ -31,43 +31,6 @@ OWN = {"storage": {"uri": "s3://bank/fraud", "secretRef": {"name": "mine"}}}
 BAD = StorageFact(False, "AccessDenied", "field: remedy")
 LAKE = ("Deployment", "d-lake-sink")
 STORES_SECRET = ("Secret", "d-stores")
-
-
-def _fields(value: Any) -> Json:
-    return {f"f:{key}": _fields(item) for key, item in value.items()} if isinstance(value, dict) else {}
-
-
-class Cluster(Kube):
-    """One namespace in memory, in which we are the only one that writes."""
-
-    def __init__(self) -> None:
-        self.objects: dict[tuple[str, str], Json] = {}
-        self.version = 0
-
-    def get(self, kind: Kind, namespace: str | None, name: str) -> Json | None:
-        return copy.deepcopy(self.objects.get((kind.kind, name)))
-
-    def list(self, kind: Kind, namespace: str | None, labels: str = "") -> list[Json]:
-        return [copy.deepcopy(body) for (one, _), body in self.objects.items() if one == kind.kind]
-
-    def apply(self, kind: Kind, body: Json, *, force: bool = False) -> Json:
-        self.version += 1
-        managed = [{"manager": names.FIELD_MANAGER, "fieldsV1": _fields(body)}]
-        meta = {**body["metadata"], "managedFields": managed, "resourceVersion": str(self.version)}
-        self.objects[kind.kind, meta["name"]] = copy.deepcopy({**body, "metadata": meta})
-        return self.objects[kind.kind, meta["name"]]
-
-    def create(self, kind: Kind, body: Json) -> Json:
-        return self.apply(kind, body)
-
-    def merge(self, kind: Kind, namespace: str, name: str, body: Json, part: str = "") -> Json:
-        live = self.objects[kind.kind, name]
-        for key, value in body.items():
-            live[key] = {**live.get(key, {}), **value}
-        return copy.deepcopy(live)
-
-    def delete(self, kind: Kind, namespace: str, name: str, uid: str | None = None) -> bool:
-        return self.objects.pop((kind.kind, name), None) is not None
 
 
 class Operated:

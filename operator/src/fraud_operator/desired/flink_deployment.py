@@ -30,6 +30,7 @@ from fraud_operator.desired.pod import (
 )
 from fraud_operator.detector import Detector
 from fraud_operator.objects import Json
+from fraud_operator.stream_jobs import BEGINNING
 
 API: Final = "flink.apache.org/v1beta1"
 LABEL: Final = COMPONENTS[Component.FEATURES].label
@@ -174,7 +175,7 @@ def _beginning(detector: Detector) -> list[str]:
     lineage = detector.lineage
     if lineage is None or lineage.beginning == NO_STATE:
         return []
-    return ["--beginning", lineage.beginning.model_dump_json(exclude_defaults=True)]
+    return [BEGINNING, lineage.beginning.model_dump_json(exclude_defaults=True)]
 
 
 def _first_state(detector: Detector) -> Json:
