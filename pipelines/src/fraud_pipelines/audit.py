@@ -9,8 +9,12 @@ result. It must equal the recorded one bit for bit; the number of those that are
 had seen pending events), it solves for the events and labels between two digests. So nothing depends on the order in which
 a stage applied its events, which may be another one after a restore. Vectors of both doors are checked, stale ones too.
 
-**Emitted twice.** After a restore the stream emits records again, perhaps with other values. They are counted by their
-source (topic, partition, offset), and the first emission must be the one that was decided on: ``first_emission``.
+**Lineages.** A history may span several: without seeds, begun with the seeds of a training, of another feature set and back. A job takes
+in silence what the one before it has decided; those events are in evidence by that one's records, also where they are of another set.
+Which seeds and which events a state is of follows from its digest, so seeds of any training may lie in the folder.
+
+**Emitted twice.** After a restore the stream emits records again, perhaps with other values. They are counted by their id and
+source (topic, partition, offset; a topic made anew has others at the same offsets), and the first emission must be the one that was decided on: ``first_emission``.
 
 **Unreproducible** is a vector whose set isn't in the evidence. It is counted by its reason and doesn't count as equal:
 ``share`` is the part of the *known* events (those whose entities all had a seed) whose streamed vector came out equal.
@@ -68,8 +72,8 @@ def state_id(saw: Sequence[Any]) -> StateId:
 
 
 def source(record: Record) -> tuple[Any, ...] | None:
-    origin = record.get("source")
-    return None if not origin else (origin["topic"], origin["partition"], origin["offset"])
+    origin, event = record.get("source"), record.get("event") or record
+    return None if not origin else (origin["topic"], origin["partition"], origin["offset"], event.get("id"))
 
 
 class Audit:
@@ -88,6 +92,12 @@ class Audit:
         self._decisions = [one for one in decisions if one.get("set", engine.hash) == engine.hash]
         self._other_set = len(decisions) - len(self._decisions)
         self._features = sorted(mine, key=lambda one: one["at"][1:])
+        declared = {name for name, _ in engine.spec.fields}
+        known = [
+            record.get("event") for record in (*features, *decisions) if record.get("set") != engine.hash
+        ]
+        # An event that lacks a field which this set declares may have had it.
+        self._others = [event for event in known if event and declared <= event["fields"].keys()]
         self._labels = sorted(labels, key=lambda one: one["at"])
         self._values: dict[tuple[str, str, StateId, int], Any] = {}  # entity, token, state, event -> values
         self._lost: dict[tuple[str, str, StateId], str] = {}
@@ -101,7 +111,7 @@ class Audit:
 
             def note(event: Record, saw: Mapping[str, Any], applied: bool) -> None:
                 if entity in saw:  # noqa: B023  # called within this turn only
-                    lookup = Lookup(state_id(saw[entity]), event, applied)  # noqa: B023
+                    lookup = Lookup(state_id(saw[entity]), event, applied, int(saw[entity][0]))  # noqa: B023
                     lookups[event["entities"][entity]].append(lookup)  # noqa: B023
 
             for record in self._features:
@@ -114,9 +124,14 @@ class Audit:
                 token = label["entities"].get(entity)
                 if token is not None:
                     labels[token].append(label)
+            others: dict[str, list[Record]] = defaultdict(list)
+            for event in self._others:
+                others[event["entities"].get(entity) or ""].append(event)
             for token, mine in lookups.items():
                 seeds = self._seeds.get(profile_key(self._engine.hash6, entity, token), ())
-                reconstruction = StateReconstruction(stage, seeds, mine, labels.get(token, ()))
+                reconstruction = StateReconstruction(
+                    stage, seeds, mine, labels.get(token, ()), others.get(token, ())
+                )
                 self._solved += reconstruction.solved
                 for (at, name), values in reconstruction.values.items():
                     self._values[entity, token, at, name] = values

@@ -5,6 +5,10 @@ two digests can be solved for. A state depends on the set of its events and not 
 gives the same state. Vectors can therefore be reproduced after a restore, too, where a stage applies the same events in
 another order.
 
+So they can over several lineages, whose states have other sets, and nobody needs to be told which seeds one began with or where: the digest
+of a seed is that of the events that it holds. A job that takes records in silence leaves hundreds of events between two of its states
+that are in evidence; they lie in a row by time, but for some at either end.
+
 Records from before an update may hold digests of version 1, sums by XOR. Those are followed from record to record, up to
 where the stream went on by addition. Where such a record is missing, what comes after it counts as not in evidence.
 """
@@ -36,15 +40,21 @@ LABELS: Final = 256  # labels in a row that may make up the difference
 # Sums of half the candidates that are tried: 0.2 ms and, where all else failed, 20 ms.
 FEW: Final = 1 << 10
 MANY: Final = 1 << 17
+EDGE: Final = 6  # events at either end of a row that may come in another order
+OWN_BASES: Final = 8  # of the same epoch, beside those nearest in seq
 BACK: Final = 400  # steps back over which a state's events are collected, so that none is applied twice
 
 
 class Lookup(NamedTuple):
-    """An event for which its key's state was looked up. ``applied``: the stream then applied the event to that state."""
+    """An event for which its key's state was looked up. ``applied``: the stream then applied the event to that state.
+
+    ``epoch`` is that of the state: its lineage.
+    """
 
     state_id: StateId
     event: Event
     applied: bool
+    epoch: int = 0
 
 
 def hash_of(event: Event) -> int:
@@ -65,7 +75,8 @@ class _Reconstructed:
 class StateReconstruction:
     """The states of one key that its lookups name, and what each event's values are in them.
 
-    ``labels`` come in the order of their topic. ``values``: by state and ``hash_of`` an event. ``solved``: how many states had
+    ``labels`` come in the order of their topic, ``others`` are the key's events that no lookup is of: a job of another feature set decided
+    them, and one of this set took them in silence. ``values``: by state and ``hash_of`` an event. ``solved``: how many states had
     to be solved for. ``lost``: why a state can't be reconstructed.
     """
 
@@ -75,17 +86,22 @@ class StateReconstruction:
         seeds: Iterable[bytes],
         lookups: Sequence[Lookup],
         labels: Sequence[Mapping[str, Any]] = (),
+        others: Iterable[Event] = (),
     ) -> None:
         self._stage, self._labels = stage, labels if stage.fraud is not None else ()
         self._states: dict[StateId, _Reconstructed] = {}
         self._by_seq: list[tuple[int, int]] = []
         self._unvisited: list[StateId] = []
         self._lookups: dict[StateId, dict[int, Lookup]] = defaultdict(dict)
-        self._events: dict[int, Event] = {}
+        self._events: dict[int, Event] = {hash_of(event): event for event in others}
+        self._epochs: dict[StateId, set[int]] = defaultdict(set)
+        self._of_epoch: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self._roots: list[StateId] = []
         earliest: dict[int, int] = {}  # least seq at which an event came
         for lookup in lookups:
             key = hash_of(lookup.event)
             self._events[key] = lookup.event
+            self._epochs[lookup.state_id].add(lookup.epoch)
             if lookup.applied or key not in self._lookups[lookup.state_id]:
                 self._lookups[lookup.state_id][key] = lookup
             earliest[key] = min(earliest.get(key, lookup.state_id[1]), lookup.state_id[1])
@@ -96,6 +112,7 @@ class StateReconstruction:
         self.lost: dict[StateId, str] = {}
         for state in (None, *seeds):
             key_state = stage.open(state)
+            self._roots.append((key_state.digest, key_state.seq))
             self._add((key_state.digest, key_state.seq), _Reconstructed(state, 0, None))
         self._run(bool(list(seeds)))
 
@@ -131,6 +148,8 @@ class StateReconstruction:
         if state_id not in self._states:
             self._states[state_id] = state
             insort(self._by_seq, (state_id[1], state_id[0]))
+            for epoch in self._epochs.get(state_id, ()):
+                insort(self._of_epoch[epoch], (state_id[1], state_id[0]))
             self._unvisited.append(state_id)
 
     def _visit(self, state_id: StateId) -> None:
@@ -154,8 +173,11 @@ class StateReconstruction:
                     )
 
     def _solve_for(self, state_id: StateId) -> _Reconstructed | None:
-        end = bisect_right(self._by_seq, (state_id[1], 1 << 64))
-        near = [(digest, seq) for seq, digest in self._by_seq[max(0, end - BASES) : end][::-1]]
+        near = [*_below(self._by_seq, state_id[1], BASES)]
+        # Where lineages have states of the same seq, those nearest may all be of another one.
+        for epoch in self._epochs.get(state_id, ()):
+            near += _below(self._of_epoch[epoch], state_id[1], OWN_BASES)
+        near = list(dict.fromkeys([*near, *(root for root in self._roots if root[1] <= state_id[1])]))
         for labels, sums in ((0, FEW), (LABELS, FEW), (0, MANY)) if self._labels else ((0, FEW), (0, MANY)):
             for base in near:
                 state = self._reach(base, state_id, labels, sums)
@@ -192,16 +214,34 @@ class StateReconstruction:
         if count == 1:
             one = self._events.get(difference)
             return None if one is None else (one,)
-        if count > CANDIDATES:
-            return None
         applied = self._recent_events(base)
         # Near in seq are those that a stream applied about then. Near in time are those that were pending at the inline door:
         # they are applied much later, and one that was decided without a profile has no seq at all.
         time = min(lookup.event["time"] for lookup in self._lookups[state_id].values())
-        for ranked, middle in ((self._by_earliest_seq, state_id[1]), (self._by_time, time)):
+        ranks = ((self._by_earliest_seq, state_id[1]), (self._by_time, time)) if count <= CANDIDATES else ()
+        for ranked, middle in ranks:
             chosen = solve(_nearest(ranked, middle, applied), difference, count, sums)
             if chosen is not None:
                 return [self._events[key] for key in chosen]
+        chosen = self._in_a_row(key_state, difference, count, time, applied) if count > 2 * EDGE else None
+        return None if chosen is None else [self._events[key] for key in chosen]
+
+    def _in_a_row(
+        self, key_state: KeyState, difference: int, count: int, time: int, applied: set[int]
+    ) -> list[int] | None:
+        """Hashes of ``count`` events that follow a state by time, or come before ``time``, and make up the difference."""
+        newest = key_state.curves[0].ts[-1] if key_state.curves[0].ts else -1
+        at = self._by_time
+        for begin in (bisect_right(at, (newest, MASK)), bisect_left(at, (time, 0)) - count):
+            if begin < 0:
+                continue
+            first, last = begin + EDGE, begin + count - EDGE
+            sure = [key for _, key in at[first:last] if key not in applied]
+            edges = (*at[max(0, begin - EDGE) : first], *at[last : last + 2 * EDGE])
+            open_ones = [key for _, key in edges if key not in applied]
+            chosen = solve(open_ones, difference - sum(sure) & MASK, count - len(sure))
+            if chosen is not None:
+                return [*sure, *chosen]
         return None
 
     def _recent_events(self, state_id: StateId) -> set[int]:
@@ -215,6 +255,12 @@ class StateReconstruction:
             hashes.update(hash_of(event) for event in state.added)
             at = state.parent
         return hashes
+
+
+def _below(ranked: Sequence[tuple[int, int]], seq: int, most: int) -> list[StateId]:
+    """Of (seq, digest) in order, the ``most`` highest up to ``seq``, the highest first."""
+    end = bisect_right(ranked, (seq, 1 << 64))
+    return [(digest, at) for at, digest in ranked[max(0, end - most) : end][::-1]]
 
 
 def _nearest(ranked: Sequence[tuple[int, int]], middle: int, without: set[int]) -> list[int]:
