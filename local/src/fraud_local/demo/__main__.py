@@ -144,6 +144,9 @@ class Demo:
             namespace = json.dumps(demo_cluster.restricted_namespace(name))
             self.kube.kubectl("apply", "--server-side", "-f", "-", stdin=namespace)
         values = [part for path in self.cluster.values for part in ("-f", str(path))]
+        if self.options.lives:
+            # A detector made again under Retain has another UID, so its brokers are rolled: in the Pod their data would go.
+            values += ["--set", "kafka.persistence.enabled=true"]
         self.kube.helm(
             "upgrade", "--install", PLATFORM, str(ROOT / "charts" / "fraud-platform"), "--namespace", PLATFORM,
             "--wait", "--timeout", "5m", *values, timeout=330,

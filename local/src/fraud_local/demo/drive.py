@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from pyarrow import fs
 
 from fraud_contracts.config import DetectorConfig, load_config
@@ -77,6 +77,9 @@ class Traffic:
             "resent": 0,
         }
         self.example: dict[str, Any] | None = None
+        self.undelivered: list[tuple[str, bytes, bytes]] = []
+        # When what wasn't delivered may be sent again.
+        self._again = 0.0
         # What was really sent: ids that must reach a final state, malformed records that must become dead letters.
         self.good: set[str] = set()
         self.bad_streamed = 0
@@ -117,7 +120,9 @@ class Traffic:
             while tasks:
                 await asyncio.wait(tasks)
             await self._send_again(session, [line for line in lines if line["id"] in self.good])
-        self.producer.flush(30)
+        until = time.monotonic() + PATIENCE
+        while (self.producer.flush(RETRY[1]) or self.undelivered) and time.monotonic() < until:
+            self._produce_again()
         self.sent.close()
         self.answers.close()
         seconds = time.monotonic() - start
@@ -140,11 +145,14 @@ class Traffic:
         if line["door"] == "inline":
             self._start(tasks, self._ask(session, line, raw))
         else:
-            self.producer.produce(self.topic, raw, line["key"].encode(), on_delivery=self._delivered)
+            self._produce(self.topic, line["key"].encode(), raw)
 
     async def _until(self, due: float) -> None:
         while (wait := due - time.monotonic()) > 0:
             self.producer.poll(0)
+            if self.undelivered and time.monotonic() > self._again:
+                self._again = time.monotonic() + RETRY[0]
+                self._produce_again()
             await asyncio.sleep(min(wait, 0.05))
 
     async def _send_again(self, session: aiohttp.ClientSession, lines: list[dict[str, Any]]) -> None:
@@ -153,15 +161,32 @@ class Traffic:
         for number, line in enumerate(lines[: self.resend]):
             await self._until(start + number / self.rate)
             raw = line["raw"].encode("latin-1")
-            self.producer.produce(self.topic, raw, line["key"].encode(), on_delivery=self._delivered)
+            self._produce(self.topic, line["key"].encode(), raw)
             self._start(tasks, self._ask(session, line, raw, resent=True))
             self.counts["resent"] += 1
         while tasks:
             await asyncio.wait(tasks)
 
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is not None:
-            self.counts["undelivered"] += 1
+    def _produce(self, topic: str, key: bytes, raw: bytes) -> None:
+        """What isn't delivered is sent again, as a payment system does: its topic may be away for a moment."""
+
+        def delivered(error: Any, message: Any) -> None:
+            if error is not None:
+                self._keep(topic, key, raw)
+
+        try:
+            self.producer.produce(topic, raw, key, on_delivery=delivered)
+        except (BufferError, KafkaException):
+            self._keep(topic, key, raw)
+
+    def _keep(self, topic: str, key: bytes, raw: bytes) -> None:
+        self.counts["undelivered"] += 1
+        self.undelivered.append((topic, key, raw))
+
+    def _produce_again(self) -> None:
+        kept, self.undelivered = self.undelivered, []
+        for one in kept:
+            self._produce(*one)
 
     def _log_sent(self, line: dict[str, Any]) -> None:
         self.counts[line["door"]] += 1
@@ -213,7 +238,7 @@ class Traffic:
                 {"id": event_id, "label": label, "source": self.sources[turn % len(self.sources)]}
             ).encode()
             if number % 2:
-                self.producer.produce(self.reports, raw, event_id.encode(), on_delivery=self._delivered)
+                self._produce(self.reports, event_id.encode(), raw)
             else:
                 await self._post(session, "/v1/labels", os.environ[places.LABELS_KEY], raw)
             await asyncio.sleep(LABEL_CORRECTED)
