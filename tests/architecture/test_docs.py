@@ -51,7 +51,7 @@ def test_what_runs_on_a_cluster_is_run() -> None:
     assert {block.page for block in pages.blocks("cluster")} == set(pages.ON_A_CLUSTER)
 
 
-@pytest.mark.parametrize("runner", ["cluster", "demo", "doors", "here"])
+@pytest.mark.parametrize("runner", ["backups", "cluster", "demo", "doors", "here"])
 def test_a_runner_runs_the_blocks_themselves(runner: str) -> None:
     """A test takes the commands from the pages, so that a changed page is what is run."""
     assert f'pages.blocks("{runner}"' in (ROOT / pages.RUNNERS[runner]).read_text()

@@ -2,7 +2,8 @@
 
 Every commit of the table carries, as Delta's own ``txn`` actions, the offset after the last record of each partition in it.
 Data and offsets are thus one atomic write: a restart begins where the table says. Kafka's committed offsets only show the
-lag. A table that is gone is written from the beginning, and so is a topic that was made anew: its id is part of the place.
+lag. A table that is gone is written from the beginning, one whose folder was put back from there on, and a topic that was made anew from
+its beginning: its id is part of the place.
 
 A table is keyed: a record whose key it has adds no row, whether it was read again or published again. Of two decisions of
 one id the one stands that the log took first, as in the ledger; the other is counted as refused. Commits of one topic
@@ -24,6 +25,8 @@ from typing import Any, Final
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileType
 
 from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.config import DetectorConfig
@@ -141,16 +144,13 @@ class LakeWriter:
         self._table = None
 
     def _open(self) -> DeltaTable:
-        """The table as it is now. It is created where there is none at the process's start; StoreLostError where it vanishes later."""
+        """The table as it is now. It is created where there is none at the process's start; StoreLostError where it vanishes later, or
+        an earlier version of its folder is put in its place."""
         if self._table is not None:
-            try:
-                self._table.update_incremental()
-                if not DeltaTable.is_deltatable(self._uri, self._options):
-                    raise TableNotFoundError(self._uri)
-            except TableNotFoundError as error:
-                raise StoreLostError(
-                    "lake", "the table is gone; it must be written from the beginning"
-                ) from error
+            # A commit on top of versions that are gone would be no version of any table.
+            if not self._is_there(self._table.version()):
+                raise StoreLostError("lake", "the table is gone, or an earlier one is in its place")
+            self._table.update_incremental()
             return self._table
         try:
             self._table = DeltaTable(self._uri, storage_options=self._options)
@@ -166,6 +166,12 @@ class LakeWriter:
             )
         self._widen(self._table)
         return self._table
+
+    def _is_there(self, version: int) -> bool:
+        """Whether the folder still has the table's version; the newest one's entry in its log is never swept."""
+        files = DeltaStorageHandler(self._uri, self._options)
+        (found,) = files.get_file_info([f"_delta_log/{version:020d}.json"])
+        return bool(found.type is not FileType.NotFound)
 
     def _widen(self, table: DeltaTable) -> None:
         """Adds the columns that a table of an older version lacks; its rows have nulls there."""

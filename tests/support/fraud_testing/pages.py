@@ -19,6 +19,7 @@ RUNNERS: Final = {
     "cluster": "tests/e2e/test_pages.py",
     "doors": "tests/doors/test_examples.py",
     "demo": "tests/e2e/test_demo.py",
+    "backups": "pipelines/tests/integration/test_backups.py",
     "here": "serving/tests/integration/test_pages.py",
     "make": "tests/architecture/test_docs.py",
     "elsewhere": "tests/architecture/commands-elsewhere.txt",
