@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
+from fraud_serving import wholeness
 from fraud_testing import traffic
 from fraud_testing.kafka import wait_for
 from fraud_testing.platform import Platform
@@ -230,7 +231,7 @@ def test_restarts_change_no_answer(platform: Platform) -> None:
 
 
 def test_without_any_claim_the_log_still_knows_the_ids(platform: Platform) -> None:
-    """Redis emptied and the worker started anew: repeats of both doors are published no second time, and it is counted."""
+    """Redis emptied and the worker started anew: repeats over HTTP get the ledger's answer or are marked, and none of either door is published again."""
     bodies = [(f"lost-{i}", body(f"lost-{i}")) for i in range(50)]
     first = {answer.id: answer.document for answer in ask(platform, bodies)}
     platform.settled()
@@ -239,13 +240,25 @@ def test_without_any_claim_the_log_still_knows_the_ids(platform: Platform) -> No
     platform.worker.start()
     by_http, by_topic = bodies[:20], bodies[20:]
     other = [(i, body(i, amount=77.0, card=f"another-{i}")) for i, _ in by_topic[:5]]
-    assert {answer.status for answer in ask(platform, by_http)} == {200}
+    answers = ask(platform, by_http)
+    assert {answer.status for answer in answers} == {200}
+    marked = [answer.id for answer in answers if MARK in answer.document["degraded"]]
+    assert all(answer.id in marked or answer.document == first[answer.id] for answer in answers)
     platform.broker.produce(platform.topic("transactions"), [(i, raw) for i, raw in by_topic + other])
     platform.settled()
     published = decisions(platform, "lost-")
     assert Counter(one["id"] for one in published) == Counter(dict.fromkeys(dict(bodies), 1))
     assert all(shown(one) == first[one["id"]] for one in published)
     assert all(shown(row) == first[i] for i, row in ledger(platform, "lost-").items())
-    assert platform.metric(platform.worker, "fraud_answers_superseded_total") == len(by_http)
+    assert platform.metric(platform.worker, "fraud_answers_superseded_total") == len(marked)
     letters = {letter["id"] for letter in platform.read("dead-letters") if letter["reason"] == "id_reused"}
     assert {i for i, _ in other} <= letters
+    store, key = platform.redis_client(), platform.config.identity.redis_whole
+
+    def settled() -> bool:
+        mark = wholeness.read(store.get(key))
+        return mark is not None and bool(mark.ledger)
+
+    wait_for(settled, 120, "the ledger to hold what was decided before the loss")
+    [new] = ask(platform, [("lost-not", body("lost-not"))])
+    assert MARK not in new.document["degraded"]

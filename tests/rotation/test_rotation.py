@@ -53,7 +53,10 @@ LETS_IN = {
     "mlflow": f"python -c '{in_pods.MLFLOW}'",
 }
 KAFKA_PASSWORD = f"{KAFKA_LOGIN_PATH}/{PASSWORD}"
-READERS = {REDIS_URL: ("decision", "worker", "profile-sink"), POSTGRES_DSN: ("ledger-sink", "console")}
+READERS = {
+    REDIS_URL: ("decision", "worker", "profile-sink"),
+    POSTGRES_DSN: ("ledger-sink", "console", "decision", "worker"),
+}
 PORTS = {"redis": 6379, "postgres": 5432}
 ADDRESSES = {"redis": REDIS_URL, "postgres": POSTGRES_DSN}
 

@@ -68,6 +68,11 @@ SUPERSEDED: Final = Metric(
     "Inline answers that weren't published, as another decision of the id was: its claim had been lost or couldn't be asked for.",
     labels=("detector",),
 )
+LEDGER_LOOKUPS: Final = Metric(
+    "fraud_ledger_lookups_total",
+    "Ids looked up in the ledger within a day of a loss of claims: found, absent (never decided before), behind (the ledger may lack it yet), away.",
+    labels=("detector", "door", "result"),
+)
 RULES_FAILED: Final = Metric(
     "fraud_rules_failed_total",
     "Times that a policy rule couldn't be evaluated, so that it matched nothing.",
@@ -75,7 +80,7 @@ RULES_FAILED: Final = Metric(
 )
 UNREADABLE: Final = Metric(
     "fraud_unreadable_total",
-    "Stored bytes that weren't what they should be and were taken for missing: claim, profile, pending, release, decision.",
+    "Stored bytes that weren't what they should be and were taken for missing: claim, whole, profile, pending, release, decision.",
     labels=("detector", "what"),
 )
 RELEASE_INFO: Final = Metric(

@@ -109,6 +109,15 @@ class Identity:
     def redis_claim(self, event_id: str) -> str:
         return f"{self}:claim:{event_id}"
 
+    @property
+    def redis_whole(self) -> str:
+        """Redis mark: since when no claim has been lost."""
+        return f"{self}:whole"
+
+    def redis_witness(self, process: str) -> str:
+        """Redis count of what one process has written of claims: where Redis lost some of it, the count is lower."""
+        return f"{self}:witness:{process}"
+
     def redis_profile(self, key: str) -> str:
         """Redis key of a profile; ``key`` is what profile_key gives."""
         return f"{self}:profile:{key}"

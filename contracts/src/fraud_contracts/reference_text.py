@@ -161,7 +161,7 @@ DEGRADED: Final = {
     "candidate_unavailable": "The version on trial gave no score in time: the live one scored.",
     "profiles_unavailable": "Redis gave no profiles in time: policy.fallback.onProfileLoss.",
     "profiles_incomplete": "A profile was missing or couldn't be read: policy.fallback.onProfileLoss.",
-    "idempotency": "The id's claim couldn't be read or written: a repeat may have got another answer.",
+    "idempotency": "The id's claim couldn't be read or written, or was lost and the ledger couldn't tell: a repeat may have got another answer.",
     "kafka_unavailable": "Answered before the decision was appended: policy.fallback.onKafkaLoss is Answer.",
     "features_failed": "No vector could be made of this event: policy.fallback.onModelLoss decided.",
     "other_feature_set": "The vector is of another feature set than the worker's, so no model and no rule read it.",

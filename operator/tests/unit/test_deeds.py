@@ -104,7 +104,7 @@ def test_the_apis_token_volume_is_not_copied() -> None:
         (
             Component.WORKER,
             {
-                deed.REDIS_OWN, deed.KAFKA_OPEN, deed.API_TOKEN,
+                deed.REDIS_OWN, deed.POSTGRES_OWN, deed.KAFKA_OPEN, deed.API_TOKEN,
                 *(deed.right("n", verb, "configmaps", "d-release") for verb in ("get", "list", "watch")),
             },
         ),

@@ -20,8 +20,8 @@ STORAGE: Final = set(object_store.KEYS)
 # Of the component's own user in Kafka, and of who vouches for the brokers.
 KAFKA: Final = {"password", "ca.crt"}
 EXPECTED: Final = {
-    "decision": {*KAFKA, "TOKEN_KEY", "REDIS_URL", "d-clients"},
-    "worker": {*KAFKA, "TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL"},
+    "decision": {*KAFKA, "TOKEN_KEY", "REDIS_URL", "POSTGRES_DSN", "d-clients"},
+    "worker": {*KAFKA, "TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL", "POSTGRES_DSN"},
     "features": {*KAFKA, "TOKEN_KEY", "DEAD_LETTER_KEY", *STORAGE},
     "training": {*KAFKA, "TOKEN_KEY", "MLFLOW_TRACKING_URI", *STORAGE},
     "predictor": {"MLFLOW_READER_URI"},

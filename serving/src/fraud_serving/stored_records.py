@@ -6,7 +6,7 @@ Whoever reads takes it for missing, marks what it did without, counts it and goe
 from __future__ import annotations
 
 import logging
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, NotRequired, get_type_hints
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -21,11 +21,12 @@ MAX_BYTES: Final = 4 * MAX_EVENT_BYTES
 
 
 class PublishedDecision(TypedDict):
-    """What tells a published decision from another one of its id."""
+    """What tells a published decision from another one of its id, and what it was made without."""
 
     id: str
     hash: str
     decided: int
+    degraded: NotRequired[list[str]]
 
 
 class _Named(TypedDict):

@@ -9,6 +9,7 @@ import pytest
 import redis as redis_client
 
 from fraud_testing import kafka, redis
+from fraud_testing.batches import OF
 from fraud_testing.required import require
 from fraud_testing.stack import Stack, running
 
@@ -30,7 +31,8 @@ def server() -> Iterator[redis.Server]:
 
 @pytest.fixture
 def store(server: redis.Server) -> Any:
-    """An empty Redis, as a client sees it."""
+    """A Redis that is empty but for the mark that it never lost a claim, as a client sees it."""
     client = redis_client.Redis.from_url(server.url)
     client.flushall()
+    client.set(OF.redis_whole, "0")
     return client

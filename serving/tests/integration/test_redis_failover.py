@@ -70,7 +70,7 @@ def test_decisions_go_on_at_the_new_master(group: sentinel.Group) -> None:
     async def steps(service: DecisionService, log: Log) -> None:
         body = payment("before")
         first = await service.decide(body)
-        assert "idempotency" not in orjson.loads(first)["degraded"]
+        assert "profiles_unavailable" not in orjson.loads(first)["degraded"]
         await service.drain(1.0)
         ending = asyncio.create_task(asyncio.to_thread(group.end_master))
         await until(lambda: _is_degraded(service), 30, "an answer without Redis")
@@ -88,7 +88,7 @@ def test_decisions_go_on_at_the_new_master(group: sentinel.Group) -> None:
 
 async def _is_degraded(service: DecisionService) -> bool:
     answer = orjson.loads(await service.decide(payment(f"at-{time.monotonic_ns()}")))
-    return "idempotency" in answer["degraded"]
+    return "profiles_unavailable" in answer["degraded"]
 
 
 def test_a_worker_finds_its_claims_at_the_new_master(group: sentinel.Group) -> None:

@@ -77,6 +77,7 @@ def locked(path: stack.Stack, broker: kafka_tls.LockedBroker) -> Iterator[Door]:
         address = store.login(identity)
         with redis_client.Redis.from_url(store.url, ssl_ca_certs=str(made.authority)) as client:
             client.set(identity.redis_complete(config.hash6), config.epoch)
+        redis.claims_whole(store, identity)
         (folder / REDIS_URL).write_text(address)
         (folder / ca_cert(REDIS_URL)).write_text(made.authority.read_text())
         serving.write_release(folder, path.releases["shadowed"])

@@ -127,6 +127,7 @@ def data_path(running: kafka.Broker | None = None) -> Iterator[Stack]:
         broker.create_detector_topics(str(config.identity), PARTITIONS)
         mark = config.identity.redis_complete(config.hash6)
         redis_client.Redis.from_url(store.url).set(mark, config.epoch)
+        redis.claims_whole(store, config.identity)
         names = list(compile_detector(config.spec).names)
         models = []
         slots: tuple[tuple[Slot, int], ...] = (("a", 1), ("b", 2))

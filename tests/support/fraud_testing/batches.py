@@ -16,6 +16,8 @@ from fraud_process.instruments import Instruments
 from fraud_process.store_address import StoreAddress
 from fraud_serving import claims
 from fraud_serving.clients.blocking_model import BlockingModelClient
+from fraud_serving.clients.ledger_link import LedgerLink
+from fraud_serving.past_decisions import Ledger
 from fraud_serving.worker.batch import BatchResult, Incoming, read_incoming
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.redis_claims import RedisClaims
@@ -25,12 +27,19 @@ CONFIG = detectors.detector("unused:9092")
 OF = CONFIG.identity
 
 
-def processor(server: redis.Server, config: DetectorConfig = CONFIG) -> BatchProcessor:
+def no_ledger() -> LedgerLink:
+    return LedgerLink(StoreAddress(serving.NO_LEDGER), OF)
+
+
+def processor(
+    server: redis.Server, config: DetectorConfig = CONFIG, ledger: Ledger | None = None
+) -> BatchProcessor:
     batch_processor = BatchProcessor(
         config,
         Tokeniser.from_hex(serving.TOKEN_KEY),
         DeadLetterCipher(serving.DEAD_LETTER_KEY),
         RedisClaims(StoreAddress(server.login(config.identity))),
+        ledger or no_ledger(),
         BlockingModelClient(1.0),
         Instruments(CollectorRegistry(), detector=str(config.identity)),
     )

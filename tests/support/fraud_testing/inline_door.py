@@ -20,8 +20,9 @@ from fraud_process.instruments import Instruments
 from fraud_process.store_address import StoreAddress
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.service import DecisionService
+from fraud_serving.past_decisions import Ledger
 from fraud_testing import serving
-from fraud_testing.batches import CONFIG, OF
+from fraud_testing.batches import CONFIG, OF, no_ledger
 
 
 class Log:
@@ -39,18 +40,20 @@ class Log:
 Steps = Callable[[DecisionService, Log], Awaitable[None]]
 
 
-def with_service(address: str, steps: Steps, on_kafka_loss: str = "Refuse") -> None:
+def with_service(
+    address: str, steps: Steps, on_kafka_loss: str = "Refuse", ledger: Ledger | None = None
+) -> None:
     """Runs a test's steps with a service whose Redis is at that address."""
 
     async def whole() -> None:
         log: Any = Log()
         link = RedisLink(StoreAddress(address))
-        await link.start()
         instruments = Instruments(CollectorRegistry(), detector=str(OF))
         tokeniser = Tokeniser.from_hex(serving.TOKEN_KEY)
-        service = DecisionService(CONFIG, tokeniser, link, log, instruments)
+        service = DecisionService(CONFIG, tokeniser, link, log, ledger or no_ledger(), instruments)
         policy = Policy.model_validate({"fallback": {"deadline": "5s", "onKafkaLoss": on_kafka_loss}})
         service.release.take(Release(name="r0", policy=policy, policy_revision=1))
+        await link.start()
         try:
             await steps(service, log)
         finally:

@@ -119,8 +119,10 @@ def platform(folder: Path, partitions: int = 2, policy: dict[str, Any] | None = 
         )
         profiles.start()
         ledger.start()
-        service = stack.enter_context(serving.decision_service(config, folder, url))
-        worker = stack.enter_context(serving.worker(config, folder, url))
+        service = stack.enter_context(
+            serving.decision_service(config, folder, url, POSTGRES_DSN=database.dsn)
+        )
+        worker = stack.enter_context(serving.worker(config, folder, url, POSTGRES_DSN=database.dsn))
         profiles.await_ready()
         ledger.await_ready()
         whole = Platform(config, broker, store, database, service, worker, profiles, ledger, folder)

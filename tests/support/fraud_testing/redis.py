@@ -134,6 +134,11 @@ class Server:
         self.process = None
 
 
+def claims_whole(server: Server, identity: Identity) -> None:
+    """Says that no claim of that detector was ever lost, as its worker finds out where there is a ledger."""
+    server.command("SET", identity.redis_whole, "0")
+
+
 @contextmanager
 def server(
     append_only: bool = False, certificates: Certificates | None = None, primary: Server | None = None

@@ -24,6 +24,7 @@ from fraud_testing.kafka import free_port, wait_for
 
 API_KEY = "test-key"
 TOKEN_KEY = "00112233445566778899aabbccddeeff" * 2
+NO_LEDGER = "postgresql://nobody@127.0.0.1:1/none"
 DEAD_LETTER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
@@ -112,6 +113,8 @@ def environment(config: DetectorConfig, folder: Path, redis_url: str) -> dict[st
         "DEAD_LETTER_KEY": DEAD_LETTER_KEY,
         CLIENTS_ENV: str(write_clients(folder, access("all", API_KEY, scopes=[Scope.ADMIN]))),
         "REDIS_URL": redis_url,
+        # Nobody is there: a detector whose claims are whole asks no ledger.
+        "POSTGRES_DSN": NO_LEDGER,
         "HOSTNAME": f"{config.name}-worker-0",
     }
 
@@ -158,8 +161,8 @@ def decision_service(config: DetectorConfig, folder: Path, redis_url: str, **mor
 
 
 @contextmanager
-def worker(config: DetectorConfig, folder: Path, redis_url: str) -> Iterator[Process]:
-    process = Process("fraud_serving.worker", folder, environment(config, folder, redis_url))
+def worker(config: DetectorConfig, folder: Path, redis_url: str, **more: str) -> Iterator[Process]:
+    process = Process("fraud_serving.worker", folder, {**environment(config, folder, redis_url), **more})
     try:
         yield process.start()
     finally:

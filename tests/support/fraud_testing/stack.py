@@ -48,9 +48,10 @@ class Stack:
 @contextmanager
 def running(folder: Path) -> Iterator[Stack]:
     """The servers for the block, with a first release; files go to ``folder``."""
-    with kafka.broker() as broker, redis.server() as store:
+    with kafka.broker() as broker, redis.server(append_only=True) as store:
         config = detectors.detector(broker.bootstrap, partitions=2)
         broker.create_detector_topics(str(config.identity), 2)
+        redis.claims_whole(store, config.identity)
         package = folder / "package"
         names = list(compile_detector(config.spec).names)
         digest = packages.make(package, names, config.feature_set)

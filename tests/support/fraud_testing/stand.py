@@ -142,6 +142,7 @@ def stand(folder: Path) -> Iterator[Stand]:
         whole = {"stable": package, "policy": Policy.model_validate(POLICY), "policy_revision": 1}
         serving.write_release(folder, Release(name="r0", **whole))
         redis_client.Redis.from_url(store.url).set(config.identity.redis_complete(config.hash6), 1)
+        redis.claims_whole(store, config.identity)
         url = f"redis://127.0.0.1:{proxies['redis'].port}/0"
         delivery = {"FRAUD_DELIVERY_SECONDS": str(DELIVERY)}
         service = enter(serving.decision_service(config, folder, url, **delivery))

@@ -55,9 +55,9 @@ def _defaults(
 COMPONENTS: Final[dict[Component, Defaults]] = {
     # More than its neighbours' is a door's share where processors are short: what waits behind it can catch up, a caller can't.
     Component.DECISION_SERVICE: _defaults(
-        "decision", 2, "125m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "REDIS_URL"), clients=True),
+        "decision", 2, "125m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "REDIS_URL", "POSTGRES_DSN"), clients=True),
     Component.WORKER: _defaults(
-        "worker", 1, "50m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL")),
+        "worker", 1, "50m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL", "POSTGRES_DSN")),
     Component.FEATURES: _defaults(
         "features", 1, "200m", "1Gi", "2", "2Gi", ("TOKEN_KEY", "DEAD_LETTER_KEY"), storage=True),
     Component.TRAINING: _defaults(

@@ -47,6 +47,8 @@ RIGHTS: Final[dict[Component, KafkaRights]] = {
         reads=("features", "decisions", "alerts", "dead-letters", "transactions", "accepted"),
         writes=("decisions", "alerts", "dead-letters", "transactions"),
         groups=("worker", "redrive"),
+        # After a loss of claims: whether the stream has got to what was accepted before.
+        watches=("features.",),
         transactions="worker-",
         settings=True,
     ),

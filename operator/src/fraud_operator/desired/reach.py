@@ -99,7 +99,12 @@ WAYS: Final = (
         (Component.DECISION_SERVICE, Component.WORKER, Component.PROFILE_SINK, Part.OPERATOR),
         "claims, profiles, pending events",
     ),
-    Way(Part.POSTGRES, POSTGRES_PORT, (Component.LEDGER_SINK, Component.CONSOLE, Part.OPERATOR), "the ledger"),
+    Way(
+        Part.POSTGRES,
+        POSTGRES_PORT,
+        (Component.LEDGER_SINK, Component.CONSOLE, Component.DECISION_SERVICE, Component.WORKER, Part.OPERATOR),
+        "the ledger",
+    ),
     Way(Part.MLFLOW, MLFLOW_PORT, (Component.TRAINING, Component.PREDICTOR, Part.OPERATOR), "models"),
     Way(
         Part.OBJECTS,

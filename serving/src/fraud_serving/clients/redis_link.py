@@ -13,6 +13,7 @@ import collections
 import logging
 import ssl
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple, cast
 
 import hiredis
@@ -113,6 +114,9 @@ class RedisLink:
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
+        # Called with each new connection: another server may be behind it, or an earlier state of the same.
+        self.on_connection: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._calls: set[asyncio.Task[None]] = set()
 
     async def start(self, wait: float = 2.0) -> None:
         """Connects in the background for as long as the process lives; waits a moment for the first connection."""
@@ -151,6 +155,10 @@ class RedisLink:
             if earlier is not None:
                 earlier.leave()
             self._first.set()
+            if self.on_connection is not None:
+                call = watched(asyncio.create_task(self.on_connection(), name="redis is there"))
+                self._calls.add(call)
+                call.add_done_callback(self._calls.discard)
             await self._until_lost_or_moved(wire, target)
             if wire.demoted:
                 await asyncio.sleep(pause)

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from fraud_contracts import log, metrics, names
-from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, REDIS_URL, load_config
+from fraud_contracts.config import HTTP_PORT, HTTP_PORT_ENV, POSTGRES_DSN, REDIS_URL, load_config
 from fraud_pipelines.events import Tokeniser
 from fraud_process.access import mounted_keys
 from fraud_process.instruments import Instruments
@@ -23,6 +23,7 @@ from fraud_process.kafka import KafkaAccess
 from fraud_process.store_address import store_address
 from fraud_process.uvicorn_server import LeavingServer
 from fraud_serving.clients.kafka_log import KafkaLog
+from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.app import Api
 from fraud_serving.decision.service import DecisionService
@@ -43,7 +44,8 @@ async def serve() -> None:
     redis = RedisLink(store_address(REDIS_URL))
     kafka = KafkaLog(KafkaAccess.of(config.kafka), delivery)
     instruments = Instruments(REGISTRY, detector=str(config.identity))
-    service = DecisionService(config, tokeniser, redis, kafka, instruments)
+    ledger = LedgerLink(store_address(POSTGRES_DSN), config.identity)
+    service = DecisionService(config, tokeniser, redis, kafka, ledger, instruments)
     refused = instruments(metrics.UNREADABLE, what="release").inc
     pointer = names.release_pointer(config.name)
     watch = ReleaseWatch(config.namespace, pointer, service.release.take, refused=refused)

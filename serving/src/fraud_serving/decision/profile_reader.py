@@ -21,12 +21,14 @@ from fraud_contracts.records import Event
 from fraud_pipelines.features import FeatureSet
 from fraud_serving.claims import Command
 from fraud_serving.clients.redis_link import RedisLink, wrong_type
+from fraud_serving.wholeness import Mark, Wholeness
 
 _log = logging.getLogger(__name__)
 PENDING_KEPT: Final = 64
 # What hasn't become part of a profile by then never will: its process died before it was decided.
 PENDING_SECONDS: Final = 600
 _PRUNED: Final = 16
+_NOTICE_SECONDS: Final = 1.0
 # KEYS: a pending set. ARGV: time, an event, seconds to live. What isn't one gives way to one of this event.
 _REPLACE: Final = """
 if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then redis.call('DEL', KEYS[1]) end
@@ -43,7 +45,8 @@ class ProfileSnapshot:
     pending sets. ``profiles`` and ``pending`` are by entity; ``complete`` says that an absent profile is a new key, not a
     lost one. ``claim`` are the bytes under the id: empty where they can't be a claim, None where there are none. ``added``
     are the pending sets that didn't have the event before, ``lost`` the entities whose pending set was no set.
-    ``degraded`` marks what is missing. Where Redis was ``away`` nothing is known, and nothing can be claimed.
+    ``degraded`` marks what is missing. Where Redis was ``away`` nothing is known, and nothing can be claimed. Where claims were lost
+    lately ``doubt`` is the mark that says so: an absent claim says nothing then.
     """
 
     entry: bytes
@@ -56,6 +59,7 @@ class ProfileSnapshot:
     lost: list[str] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     away: bool = False
+    doubt: Mark | None = None
 
 
 def entity_keys(features: FeatureSet, event: Event) -> list[tuple[str, str]]:
@@ -69,9 +73,11 @@ def entity_keys(features: FeatureSet, event: Event) -> list[tuple[str, str]]:
 
 
 class ProfileReader:
-    def __init__(self, redis: RedisLink, config: DetectorConfig, features: FeatureSet) -> None:
+    def __init__(
+        self, redis: RedisLink, config: DetectorConfig, features: FeatureSet, wholeness: Wholeness
+    ) -> None:
         self._redis, self._of, self._epoch = redis, config.identity, config.epoch
-        self._features = features
+        self._features, self._wholeness = features, wholeness
         self._complete = self._of.redis_complete(config.hash6)
 
     async def read_and_add_pending(self, event: Event, seconds: float) -> ProfileSnapshot:
@@ -91,6 +97,8 @@ class ProfileReader:
             ]
         names = [of.redis_claim(event["id"]), self._complete, *(of.redis_profile(key) for _, key in keys)]
         commands += [("GET", name) for name in names]
+        commands.append(("MGET", *self._wholeness.keys))
+        witnessed = self._wholeness.confirmed_before(now)
         try:
             replies = await self._redis.each(commands, seconds)
         except StoreError as error:
@@ -99,7 +107,12 @@ class ProfileReader:
             absent: dict[str, bytes | None] = {entity: None for entity, _ in keys}
             return ProfileSnapshot(entry, keys, None, absent, {}, True, degraded=marks, away=True)
         # What isn't bytes is as unreadable as no bytes are.
-        claim, epoch, *profiles = (b"" if wrong_type(reply) else reply for reply in replies[3 * len(keys) :])
+        claim, epoch, *profiles = (
+            b"" if wrong_type(reply) else reply for reply in replies[3 * len(keys) : -1]
+        )
+        loss = self._wholeness.heard(replies[-1], witnessed, now)
+        if loss is not None:
+            self._redis.post([loss])
         replies = replies[: 3 * len(keys)]
         snapshot = ProfileSnapshot(
             entry,
@@ -108,6 +121,7 @@ class ProfileReader:
             {entity: profile for (entity, _), profile in zip(keys, profiles, strict=True)},
             {},
             epoch is not None and epoch.isdigit() and len(epoch) < 20 and int(epoch) >= self._epoch,
+            doubt=self._wholeness.doubt(now),
         )
         for (entity, key), new, entries in zip(keys, replies[::3], replies[2::3], strict=True):
             name = of.redis_pending(key)
@@ -121,6 +135,19 @@ class ProfileReader:
         if snapshot.lost:
             snapshot.degraded.append(Degraded.PROFILES_INCOMPLETE)
         return snapshot
+
+    async def notice_loss(self) -> None:
+        """To be called when Redis is there again, perhaps with an earlier state: so that it needn't be a request that finds out."""
+        now = int(time.time() * 1000)
+        witnessed = self._wholeness.confirmed_before(now)
+        try:
+            [held] = await self._redis.many([("MGET", *self._wholeness.keys)], _NOTICE_SECONDS)
+        except StoreError as error:
+            _log.info("no mark of claims", extra={"data": {"store": "redis", "error": error.message}})
+            return
+        loss = self._wholeness.heard(held, witnessed, now)
+        if loss is not None:
+            self._redis.post([loss])
 
     def take_out(self, snapshot: ProfileSnapshot) -> None:
         """Takes the event out of the pending sets that its request put it in."""

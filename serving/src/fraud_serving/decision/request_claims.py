@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Final
 
 from fraud_contracts import metrics
@@ -16,6 +17,7 @@ from fraud_serving.claims import Claim
 from fraud_serving.clients.redis_link import RedisLink, wrong_type
 from fraud_serving.decision.errors import IdReusedError
 from fraud_serving.ruling import with_mark
+from fraud_serving.wholeness import Wholeness
 
 # A claim is worth more than the deadline: without it a retry may be decided anew.
 _MIN_SECONDS: Final = 0.05
@@ -27,8 +29,11 @@ _log = logging.getLogger(__name__)
 
 
 class RequestClaims:
-    def __init__(self, redis: RedisLink, of: Identity, instruments: Instruments, id_field: str) -> None:
+    def __init__(
+        self, redis: RedisLink, of: Identity, instruments: Instruments, id_field: str, wholeness: Wholeness
+    ) -> None:
         self._redis, self._of, self._instruments, self._id_field = redis, of, instruments, id_field
+        self._wholeness = wholeness
         self._appended: list[claims.ClaimRef] = []
 
     def read(self, event_id: str, value: bytes | None) -> tuple[Claim | None, list[str]]:
@@ -66,7 +71,11 @@ class RequestClaims:
         try:
             for _ in range(_TRIES):
                 attempt = claims.ClaimAttempt(key, claims.pack(decision, appended=False), instead_of)
-                [held] = await self._redis.call(*claims.take([attempt]), seconds=seconds)
+                now = int(time.time() * 1000)
+                witness = self._wholeness.bear_witness(now)
+                commands = [claims.take([attempt]), witness.command]
+                [[held], reply] = await self._redis.many(commands, seconds)
+                self._wholeness.confirmed(witness, reply, now)
                 if held is None:
                     return decision, None
                 claim, marks = self.read(decision["id"], held)
@@ -79,6 +88,12 @@ class RequestClaims:
             _log.warning("no claim", extra={"data": {"store": "redis", "error": error.message}})
         # Redis didn't answer, or what lies under the id is no claim and changes all the time.
         return with_mark(decision, Degraded.IDEMPOTENCY), None
+
+    def put_back(self, claim: Claim, instead_of: bytes) -> None:
+        """Claims an id again as what the ledger holds of it; ``instead_of`` as for ``take``. Nobody waits for it."""
+        value = claims.pack(claim.decision, appended=True, published=True)
+        key = self._of.redis_claim(claim.decision["id"])
+        self._redis.post([claims.take([claims.ClaimAttempt(key, value, instead_of)])])
 
     async def mark_kafka_loss(self, decision: Decision) -> Decision:
         """Marks the decision, in its claim too, so that a retry gets the same answer.

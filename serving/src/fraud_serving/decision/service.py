@@ -1,6 +1,7 @@
 """One inline decision, step by step. HTTP is in ``app``; the judgement itself is ``fraud_serving.ruling``.
 
-Four round trips in order: Redis (pending, claim, profiles), predictor, Redis (claim), Kafka. The claim and the append are
+Four round trips in order: Redis (pending, claim, profiles), predictor, Redis (claim), Kafka. Within a day of a loss of claims
+the ledger is asked for an id that has none, between the first and the second (docs/decisions/0020). The claim and the append are
 never overlapped: what is appended must be what the winner of the claim decided.
 """
 
@@ -13,6 +14,7 @@ import orjson
 
 from fraud_contracts import metrics
 from fraud_contracts.config import DetectorConfig
+from fraud_contracts.errors import Degraded
 from fraud_contracts.records import Decision, Event
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import FeatureSet, compile_detector
@@ -23,12 +25,15 @@ from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.accepted_log import AcceptedLog
 from fraud_serving.decision.errors import NoReleaseError, NotRecordedError
 from fraud_serving.decision.inline_vector import InlineVector, compute_inline
+from fraud_serving.decision.past_requests import PastRequests
 from fraud_serving.decision.profile_reader import ProfileReader, ProfileSnapshot
 from fraud_serving.decision.request_claims import RequestClaims
 from fraud_serving.decision.scoring import RequestScorer
+from fraud_serving.past_decisions import Ledger, PastDecisions
 from fraud_serving.policy import Tally
 from fraud_serving.release_in_use import ReleaseInUse
 from fraud_serving.ruling import Case, Ruling
+from fraud_serving.wholeness import Mark, Wholeness
 
 # Profiles may use so much of the deadline; scoring says what the model is left.
 _READ_PART: Final = 0.6
@@ -52,6 +57,7 @@ class DecisionService:
         tokeniser: Tokeniser,
         redis: RedisLink,
         log: KafkaLog,
+        ledger: Ledger,
         instruments: Instruments,
     ) -> None:
         self.config, self.tokeniser, self.redis, self.log = config, tokeniser, redis, log
@@ -63,8 +69,11 @@ class DecisionService:
             raise ValueError("this image computes another feature set than the detector document asks for")
         self.release = ReleaseInUse(config, self.features.names, tokeniser, instruments, "inline")
         self.scorer = RequestScorer(config.name)
-        self._profiles = ProfileReader(redis, config, self.features)
-        self._claims = RequestClaims(redis, self.identity, instruments, config.spec.event.id.field)
+        wholeness = Wholeness(self.identity, instruments)
+        self._profiles = ProfileReader(redis, config, self.features, wholeness)
+        self._claims = RequestClaims(redis, self.identity, instruments, config.spec.event.id.field, wholeness)
+        self._past = PastRequests(PastDecisions(ledger, instruments, "inline"))
+        redis.on_connection = self._profiles.notice_loss
         self._accepted = AcceptedLog(
             log, self.identity.topic("accepted"), config.spec.entities[0].name, self._claims, instruments
         )
@@ -82,6 +91,8 @@ class DecisionService:
         timer.done("read")
         try:
             earlier, marks = self._claims.read(event["id"], snapshot.claim)
+            if earlier is None and snapshot.doubt is not None:
+                earlier = await self._find_past(event["id"], snapshot, snapshot.doubt, ruling.deadline, marks)
             if earlier is not None:
                 if earlier.appended:
                     self._profiles.take_out(snapshot)  # the stream has it for long
@@ -111,6 +122,17 @@ class DecisionService:
         except Exception:
             self._profiles.take_out(snapshot)  # what isn't decided must not be counted
             raise
+
+    async def _find_past(
+        self, event_id: str, snapshot: ProfileSnapshot, doubt: Mark, deadline: float, marks: list[str]
+    ) -> Claim | None:
+        """What the ledger holds of an id whose claim may be lost; where it can't say for certain that it is none, a mark more."""
+        claim, certain = await self._past.find(event_id, doubt, deadline)
+        if claim is not None:
+            self._claims.put_back(claim, snapshot.claim or b"")
+        elif not certain:
+            marks.append(Degraded.IDEMPOTENCY)
+        return claim
 
     async def _answer_again(self, ruling: Ruling, claim: Claim, body_hash: str) -> bytes:
         """The stored answer of an id that was claimed before, recorded if it isn't; IdReusedError for another body."""

@@ -18,18 +18,27 @@ from pydantic import ValidationError
 
 from fraud_contracts import log, metrics, names
 from fraud_contracts.background import thread
-from fraud_contracts.config import METRICS_PORT, METRICS_PORT_ENV, REDIS_URL, DetectorConfig, load_config
+from fraud_contracts.config import (
+    METRICS_PORT,
+    METRICS_PORT_ENV,
+    POSTGRES_DSN,
+    REDIS_URL,
+    DetectorConfig,
+    load_config,
+)
 from fraud_pipelines.dead_letter_cipher import DeadLetterCipher
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
 from fraud_process.stopping import on_stop
 from fraud_process.store_address import store_address
 from fraud_serving.clients.blocking_model import BlockingModelClient
+from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_serving.release_watch import ReleaseWatch
 from fraud_serving.worker.health import Health
 from fraud_serving.worker.loop import WorkerLoop
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.redis_claims import RedisClaims
+from fraud_serving.worker.settling import Settling
 from fraud_serving.worker.transactions import FatalError
 
 MODEL_SECONDS: Final = 2.0
@@ -67,6 +76,7 @@ def run() -> None:
         Tokeniser.from_hex(os.environ["TOKEN_KEY"], config.token_key),
         DeadLetterCipher(os.environ["DEAD_LETTER_KEY"]),
         RedisClaims(store_address(REDIS_URL)),
+        LedgerLink(store_address(POSTGRES_DSN), config.identity),
         BlockingModelClient(MODEL_SECONDS),
         instruments,
     )
@@ -87,6 +97,13 @@ def run() -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # where a process that stands still stands
     on_stop(stop)
     _watch(config, processor)
+    # Clients of its own: it may wait for one longer than the loop does.
+    settling = Settling(
+        config,
+        RedisClaims(store_address(REDIS_URL)),
+        LedgerLink(store_address(POSTGRES_DSN), config.identity),
+    )
+    thread("settling", settling.run)
     while processor.release.ruling is None and not loop.stopping:
         heartbeat()
         time.sleep(0.1)

@@ -12,38 +12,48 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from fraud_contracts.errors import Degraded, StoreError
 from fraud_contracts.names import Identity
 from fraud_contracts.records import Decision
 from fraud_process.instruments import Instruments
 from fraud_serving import claims
-from fraud_serving.claims import ClaimAttempt, ClaimRef
+from fraud_serving.claims import ClaimAttempt, ClaimRef, Command
 from fraud_serving.cooldown import CoolDown
 from fraud_serving.ruling import with_mark
 from fraud_serving.worker.batch import Incoming
+from fraud_serving.worker.claim_loss import ClaimLoss
 from fraud_serving.worker.published_ids import KEPT, DecisionStamp
 
 # What is made up at once, and for how long at a time: the loop has records to process.
 _CHUNK: Final = 256
 _SECONDS: Final = 0.05
 _TRIES: Final = 3
+# So often Redis is asked where there is nothing to do.
+_IDLE_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
 class ClaimStore(Protocol):
     """Redis as the worker needs it; StoreError where it fails."""
 
-    def mark_and_read(self, published: list[ClaimRef], keys: list[str]) -> list[bytes | None]: ...
+    def mark_and_read(
+        self, published: list[ClaimRef], keys: list[str], *then: Command
+    ) -> list[bytes | None]: ...
 
-    def claim(self, attempts: list[ClaimAttempt]) -> list[bytes | None]: ...
+    def claim(self, attempts: list[ClaimAttempt], *then: Command) -> list[bytes | None]: ...
+
+    def send(self, *commands: Command) -> list[Any]: ...
 
 
 class BatchClaims:
     def __init__(self, store: ClaimStore, of: Identity, instruments: Instruments) -> None:
         self._store, self._of, self._instruments = store, of, instruments
         self._cool_down = CoolDown(failures=1)
+        self._loss = ClaimLoss(of, instruments)
+        self.expect, self.doubt = self._loss.expect, self._loss.doubt
+        self._asked = 0.0
         # Published decisions whose claims Redis lacks, as it was away or held another; the newest KEPT.
         self._unclaimed: deque[Decision] = deque(maxlen=KEPT)
         # By partition, as many as are remembered of one: ids whose claims are yet to say that they are published.
@@ -70,7 +80,7 @@ class BatchClaims:
             if not asked:
                 return
             try:
-                held = self._store.claim([self._attempt(incoming) for incoming in asked])
+                held = self._claim([self._attempt(incoming) for incoming in asked])
             except StoreError as error:
                 self._failed(error)
                 break
@@ -99,10 +109,13 @@ class BatchClaims:
     def forget(self, partition: int) -> None:
         """The partition is another worker's, who reads its tail."""
         self._unmarked.pop(partition, None)
+        self._loss.forget(partition)
 
     def catch_up(self) -> None:
-        """Writes to Redis what it missed, for _SECONDS at most; the rest follows with the next call."""
+        """Writes to Redis what it missed, for _SECONDS at most; the rest follows with the next call. A loss is noticed in a second."""
         until = time.monotonic() + _SECONDS
+        if time.monotonic() - self._asked > _IDLE_SECONDS and self._ask([]) is None:
+            return
         while any(self._unmarked.values()) and time.monotonic() < until:
             if self._ask([]) is None:
                 return
@@ -135,7 +148,7 @@ class BatchClaims:
         ]
         refs: list[ClaimRef] = []
         others: list[tuple[Decision, ClaimAttempt]] = []
-        for decision, attempt, value in zip(published, attempts, self._store.claim(attempts), strict=True):
+        for decision, attempt, value in zip(published, attempts, self._claim(attempts), strict=True):
             if value is None:
                 continue
             try:
@@ -149,7 +162,7 @@ class BatchClaims:
                 refs.append(ClaimRef(attempt.key, claim.hash, claim.decision["decided"]))
         if refs:
             self._store.mark_and_read(refs, [])
-        held = self._store.claim([attempt for _, attempt in others]) if others else []
+        held = self._claim([attempt for _, attempt in others]) if others else []
         return [decision for (decision, _), value in zip(others, held, strict=True) if value is not None]
 
     def _ask(self, keys: list[str]) -> list[bytes | None] | None:
@@ -162,8 +175,17 @@ class BatchClaims:
             refs += some
         if not self._cool_down.take_turn("redis", time.monotonic()):
             return None
+        now, self._asked = int(time.time() * 1000), time.monotonic()
+        asked = [*keys, *self._loss.keys()]
+        before, witness = self._loss.confirmed_before(now), self._loss.bear_witness(now)
+        then = [witness.command] if refs else []
         try:
-            values = self._store.mark_and_read(refs, keys)
+            values = self._store.mark_and_read(refs, asked, *then)
+            for reply in values[len(asked) :]:
+                self._loss.confirmed(witness, reply or b"", now)
+            loss = self._loss.heard(values[len(keys) : len(asked)], before, now)
+            if loss is not None:
+                self._store.send(loss)
         except StoreError as error:
             self._failed(error)
             return None
@@ -171,7 +193,14 @@ class BatchClaims:
         for unmarked, count in sent:
             for _ in range(count):
                 unmarked.popleft()
-        return values
+        return values[: len(keys)]
+
+    def _claim(self, attempts: list[ClaimAttempt]) -> list[bytes | None]:
+        now = int(time.time() * 1000)
+        witness = self._loss.bear_witness(now)
+        *held, reply = self._store.claim(attempts, witness.command)
+        self._loss.confirmed(witness, reply or b"", now)
+        return held
 
     def _failed(self, error: StoreError) -> None:
         _log.warning("store failed", extra={"data": {"store": "redis", "error": error.message}})

@@ -13,6 +13,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from fraud_contracts.config import DetectorConfig
+from fraud_contracts.errors import Degraded
 from fraud_contracts.records import Source
 from fraud_process.kafka import RENEW_SECONDS, KafkaAccess
 from fraud_serving import stored_records
@@ -211,4 +212,5 @@ class WorkerLoop:
             self._processor.instruments.unreadable("decision", **at, error=str(error))
             return
         stamp = DecisionStamp(decision["hash"], decision["decided"])
-        self._processor.remember(message.partition(), [(decision["id"], stamp)])
+        claimed = Degraded.IDEMPOTENCY not in decision.get("degraded", ())
+        self._processor.remember(message.partition(), [(decision["id"], stamp)], claimed)

@@ -21,6 +21,7 @@ from fraud_pipelines.features import compile_detector
 from fraud_process.instruments import Instruments
 from fraud_serving import stored_records
 from fraud_serving.clients.blocking_model import BlockingModelClient
+from fraud_serving.past_decisions import Ledger, PastDecisions
 from fraud_serving.policy import Tally
 from fraud_serving.release_in_use import ReleaseInUse
 from fraud_serving.ruling import Ruling
@@ -30,6 +31,7 @@ from fraud_serving.worker.batch import BatchResult, Incoming, Outgoing, take_cla
 from fraud_serving.worker.batch_claims import BatchClaims, ClaimStore
 from fraud_serving.worker.batch_metrics import BatchMetrics
 from fraud_serving.worker.parity import with_audit
+from fraud_serving.worker.past_batches import PastBatches
 from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
 
 _log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class BatchProcessor:
         tokeniser: Tokeniser,
         cipher: DeadLetterCipher,
         store: ClaimStore,
+        ledger: Ledger,
         model: BlockingModelClient,
         instruments: Instruments,
     ) -> None:
@@ -55,6 +58,7 @@ class BatchProcessor:
         self._tally = Tally()
         self._scorer = ArmScorer(config.name, model)
         self._claims = BatchClaims(store, config.identity, instruments)
+        self._past = PastBatches(PastDecisions(ledger, instruments, "stream"))
         self._metrics = BatchMetrics(instruments, names)
 
     def process(self, batch: Sequence[Incoming]) -> BatchResult:
@@ -62,11 +66,16 @@ class BatchProcessor:
         ruling = self.release.ruling
         assert ruling is not None, "the loop starts after the first release"
         unpublished = self._mark_repeats(batch)
+        now = int(time.time() * 1000)
         self._claims.look_up(unpublished)
+        doubt = self._claims.doubt(now)
+        if doubt is not None:
+            for found in self._past.find(unpublished, doubt):
+                self._claims.unclaimed(found)
         for incoming in unpublished:
             take_claim(incoming)
         undecided = [i for i in unpublished if i.decision is None and not i.repeat and not i.conflict]
-        self._decide(ruling, undecided, int(time.time() * 1000))
+        self._decide(ruling, undecided, now)
         return self._results(ruling, batch)
 
     def _mark_repeats(self, batch: Sequence[Incoming]) -> list[Incoming]:
@@ -175,10 +184,17 @@ class BatchProcessor:
             self._claims.unclaimed(decision)
         self._committed = BatchResult()
 
-    def remember(self, partition: int, entries: Collection[tuple[str, DecisionStamp]]) -> None:
-        """Ids whose decisions are in the log, committed: a record of one that comes again is a repeat."""
+    def remember(
+        self, partition: int, entries: Collection[tuple[str, DecisionStamp]], claimed: bool = False
+    ) -> None:
+        """Ids whose decisions are in the log, committed: a record of one that comes again is a repeat.
+
+        Where they were ``claimed``, a claim that isn't there any more was lost.
+        """
         self.published_ids.add(partition, entries)
         self._claims.published(partition, entries)
+        for event_id, stamp in entries if claimed else ():
+            self._claims.expect(partition, event_id, stamp)
 
     def forget(self, partition: int) -> None:
         """The partition is another worker's now."""

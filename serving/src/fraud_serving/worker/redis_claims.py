@@ -1,4 +1,7 @@
-"""Claims of a batch in Redis: one round trip to read, one to claim. No retry hides behind a call."""
+"""Claims of a batch in Redis: one round trip to read, one to claim. No retry hides behind a call.
+
+``then`` are commands to be sent after those of a call, on its connection; their replies follow its own.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,34 @@ class RedisClaims:
     def __init__(self, address: StoreAddress) -> None:
         self._store = RedisStore(address, TIMEOUT)
 
-    def mark_and_read(self, published: list[claims.ClaimRef], keys: list[str]) -> list[bytes | None]:
+    def mark_and_read(
+        self, published: list[claims.ClaimRef], keys: list[str], *then: claims.Command
+    ) -> list[bytes | None]:
         """Marks claims as published, then reads others: one round trip."""
         pipe: Any = self._store.client.pipeline(transaction=False)
         if published:
             pipe.execute_command(*claims.mark(published, published=True))
         if keys:
             pipe.mget(keys)
+        for command in then:
+            pipe.execute_command(*command)
         try:
-            replies = pipe.execute()
-            return list(replies[-1]) if keys else []
+            replies = pipe.execute()[1 if published else 0 :]
+            return [*replies[0], *replies[1:]] if keys else list(replies)
         except redis.RedisError as error:
             raise self._store.failure(error) from error
 
-    def claim(self, attempts: list[claims.ClaimAttempt]) -> list[bytes | None]:
+    def claim(self, attempts: list[claims.ClaimAttempt], *then: claims.Command) -> list[bytes | None]:
         """Per entry None where it is ours now, else what was there."""
+        held, *replies = self.send(claims.take(attempts), *then)
+        return [*held, *replies]
+
+    def send(self, *commands: claims.Command) -> list[Any]:
+        """-> the replies."""
+        pipe: Any = self._store.client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
         try:
-            client: Any = self._store.client
-            return list(client.execute_command(*claims.take(attempts)))
+            return list(pipe.execute())
         except redis.RedisError as error:
             raise self._store.failure(error) from error

@@ -1,0 +1,57 @@
+"""Asks the ledger for the ids of requests whose claims may be lost: those that come while it answers are its next question."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from fraud_contracts.background import watched
+from fraud_contracts.errors import StoreError
+from fraud_serving.clients.ledger_link import Look
+from fraud_serving.past_decisions import Past, PastDecisions
+from fraud_serving.wholeness import Mark
+
+# At most, and at most this part of the deadline.
+_SECONDS: Final = 0.05
+_PART: Final = 0.4
+_AT_ONCE: Final = 256
+
+
+class PastRequests:
+    def __init__(self, past: PastDecisions) -> None:
+        self._past = past
+        self._waiting: dict[str, asyncio.Future[Look | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    async def find(self, event_id: str, mark: Mark, deadline: float) -> Past:
+        """What the ledger says of an id in its part of the deadline, in seconds."""
+        answer = self._waiting.get(event_id)
+        if answer is None:
+            answer = self._waiting[event_id] = asyncio.get_running_loop().create_future()
+        if self._asking is None or self._asking.done():
+            self._asking = watched(asyncio.create_task(self._ask(), name="past decisions"))
+        await asyncio.wait([answer], timeout=min(_SECONDS, deadline * _PART))
+        if not answer.done():
+            self._past.late()
+        return self._past.read(event_id, answer.result() if answer.done() else None, mark)
+
+    async def _ask(self) -> None:
+        while self._waiting:
+            some = dict(list(self._waiting.items())[:_AT_ONCE])
+            for event_id in some:
+                del self._waiting[event_id]
+            look = await self._look(list(some))
+            for answer in some.values():
+                answer.set_result(look)
+
+    async def _look(self, ids: list[str]) -> Look | None:
+        asked = self._past.ask(ids)
+        if asked is None:
+            return None
+        try:
+            look = await asyncio.wrap_future(asked)
+        except StoreError as error:
+            self._past.failed(error)
+            return None
+        self._past.answered()
+        return look

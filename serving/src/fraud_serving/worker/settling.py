@@ -1,0 +1,220 @@
+"""After a loss of claims: finds out when the ledger holds all that was decided before it, and says so in Redis.
+
+What a door had decided by then passes ``accepted``, the stream, ``features``, a worker, ``decisions`` and the ledger's sink. So each
+of them is asked in turn whether it has got to where the one before it ended. A detector that had decided nothing yet has lost
+nothing. Runs on a thread of its own, asks Redis every two seconds and, where nothing was lost within a day, nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from fraud_contracts.config import DetectorConfig
+from fraud_contracts.errors import StoreError
+from fraud_process.group_offsets import committed_offsets
+from fraud_process.kafka import KafkaAccess
+from fraud_serving import wholeness
+from fraud_serving.clients.ledger_link import LedgerLink
+from fraud_serving.wholeness import Mark, Reached
+from fraud_serving.worker.batch_claims import ClaimStore
+
+PAUSE: Final = 2.0
+# A request that had claimed its id before the loss has its record in ``accepted`` by then, or an answer that says that it hasn't.
+_APPENDED_MS: Final = 5_000
+_SECONDS: Final = 10
+_log = logging.getLogger(__name__)
+_NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # the zero UUID: a broker without ids says it of every topic
+Ends = dict[int, int]
+
+
+class Extent(NamedTuple):
+    """Of a partition: its first offset, the one after its last, and the first one of a time or later, -1 where there is none."""
+
+    low: int
+    high: int
+    since: int
+
+
+def _lineage(lineages: dict[str, int], topic_id: str) -> int | None:
+    """The ledger's number of a topic; None where it has read others of that name, and not yet this one."""
+    if topic_id in lineages:
+        return lineages[topic_id]
+    return max(lineages.values(), default=0) if topic_id == _NO_ID or not lineages else None
+
+
+class Settling:
+    def __init__(self, config: DetectorConfig, store: ClaimStore, ledger: LedgerLink) -> None:
+        self._config, self._of, self._store, self._ledger = config, config.identity, store, ledger
+        self._access = KafkaAccess.of(config.kafka)
+        self._since = -1
+        self._ends: dict[str, Ends] = {}
+        self._waited = False
+
+    def run(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        told = False
+        while not stopped():
+            try:
+                self.step(int(time.time() * 1000))
+                told = False
+            except (StoreError, KafkaException, OSError) as error:
+                if not told:
+                    _log.warning(
+                        "the loss of claims isn't settled yet", extra={"data": {"error": str(error)}}
+                    )
+                told = True
+            time.sleep(PAUSE)
+
+    def step(self, now: int) -> None:
+        """StoreError or KafkaException where one that is asked doesn't answer."""
+        [held] = self._store.mark_and_read([], [self._of.redis_whole])
+        mark = wholeness.read(held)
+        if mark is None:
+            mark = wholeness.lost(None, now)
+            self._replace(held, mark)
+            held = mark.pack()
+        if mark.ledger or not mark.doubts(now):
+            return
+        if mark.since != self._since:
+            self._since, self._ends, self._waited = mark.since, {}, False
+        if self._nothing_before(mark.since):
+            self._replace(held, Mark(0))
+        elif reached := self._reached(now):
+            self._replace(held, Mark(mark.since, reached))
+
+    def _replace(self, held: bytes | None, mark: Mark) -> None:
+        [replaced] = self._store.send(wholeness.replace(self._of.redis_whole, held, mark))
+        if replaced:
+            _log.info("claims are whole", extra={"data": {"since": mark.since, "ledger": bool(mark.ledger)}})
+
+    def _nothing_before(self, since: int) -> bool:
+        """Whether nothing was decided before: inline nothing was accepted, no worker had read a record, and the ledger has none.
+
+        ``decisions`` itself doesn't tell: workers that start leave aborted records there.
+        """
+        if not self._is_empty_before("accepted", since):
+            return False
+        if self._committed(self._of.group("worker"), "features") and not self._is_empty_before(
+            "features", since
+        ):
+            return False
+        return not self._ledger.has_older(since)
+
+    def _is_empty_before(self, noun: str, since: int) -> bool:
+        extents = self._extents(noun, since).values()
+        return all(one.low == 0 and (one.high == 0 or one.since == 0) for one in extents)
+
+    def _reached(self, now: int) -> tuple[Reached, ...]:
+        """How far the ledger is once it holds all; empty until then."""
+        if "accepted" not in self._ends:
+            if now < self._since + _APPENDED_MS:
+                return ()
+            self._note_ends("accepted")
+        if "features" not in self._ends:
+            if not self._group_is_there(self._of.features_group(self._config.stream), "accepted"):
+                return ()
+            if not self._waited:
+                # What waits in the stream for an earlier one of its key is written within half a second of that.
+                self._waited = True
+                return ()
+            self._note_ends("features")
+        if "decisions" not in self._ends:
+            if not self._group_is_there(self._of.group("worker"), "features"):
+                return ()
+            self._note_ends("decisions")
+        return self._ledger_is_there()
+
+    def _note_ends(self, noun: str) -> None:
+        self._ends[noun] = {at: one.high for at, one in self._extents(noun, self._since).items()}
+
+    def _group_is_there(self, group: str, noun: str) -> bool:
+        """Whether a group has read to the ends of a topic. Of a partition that no record is in it may have committed nothing."""
+        committed, extents = self._committed(group, noun), self._extents(noun, self._since)
+        return all(
+            committed.get(at, -1) >= end or extents[at].low >= end for at, end in self._ends[noun].items()
+        )
+
+    def _ledger_is_there(self) -> tuple[Reached, ...]:
+        lineage = _lineage(self._ledger.lineages(), self._topic_id())
+        if lineage is None:
+            return ()
+        progress = self._ledger.look([]).reached
+        ends = self._ends["decisions"]
+        reached = [Reached(lineage, at, progress.get((lineage, at), 0)) for at in sorted(ends)]
+        if all(one.following >= ends[one.partition] or self._no_record(one, ends) for one in reached):
+            return tuple(reached)
+        return ()
+
+    # Kafka: by a consumer that reads for nobody.
+
+    @contextmanager
+    def _reader(self, group: str) -> Iterator[Consumer]:
+        reader = Consumer(
+            {
+                **self._access.settings(),
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+            }
+        )
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def _places(self, noun: str, offset: int) -> list[TopicPartition]:
+        topic = self._of.topic(noun)
+        return [TopicPartition(topic, at, offset) for at in range(self._config.kafka.partitions)]
+
+    def _extents(self, noun: str, since: int) -> dict[int, Extent]:
+        with self._reader(self._of.group("worker.tail")) as reader:
+            of_time = reader.offsets_for_times(self._places(noun, since), _SECONDS)
+            extents = {}
+            for place in of_time:
+                if place.error is not None:
+                    raise KafkaException(place.error)
+                low, high = reader.get_watermark_offsets(place, _SECONDS)
+                extents[place.partition] = Extent(low, high, place.offset)
+            return extents
+
+    def _committed(self, group: str, noun: str) -> Ends:
+        """By partition, of those where the group has committed anything."""
+        topic = self._of.topic(noun)
+        places = [(topic, at) for at in range(self._config.kafka.partitions)]
+        found = committed_offsets(self._access.settings(), group, places, _SECONDS)
+        return {partition: offset for (_, partition), offset in found.items()}
+
+    def _no_record(self, after: Reached, ends: Ends) -> bool:
+        """Whether between what the ledger has read of a partition and its end lie only marks of transactions."""
+        with self._reader(self._of.group("worker.tail")) as reader:
+            reader.assign([TopicPartition(self._of.topic("decisions"), after.partition, after.following)])
+            until = time.monotonic() + _SECONDS
+            while time.monotonic() < until:
+                for message in reader.consume(100, 0.2):
+                    error = message.error()
+                    if error is None:
+                        return bool(message.offset() >= ends[after.partition])
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        return True
+                    raise KafkaException(error)
+        raise StoreError("kafka", "the end of decisions wasn't found in time")
+
+    def _topic_id(self) -> str:
+        topic = self._of.topic("decisions")
+        admin = AdminClient(self._access.settings())
+        answer = admin.describe_topics(TopicCollection([topic]), request_timeout=_SECONDS)[topic]
+        return str(answer.result(_SECONDS).topic_id)

@@ -1,0 +1,328 @@
+"""Redis loses claims, and both doors ask the ledger: their own code over a real Redis, with a ledger that is a dict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from fraud_contracts.errors import StoreError
+from fraud_serving import claims, wholeness
+from fraud_serving.clients.ledger_link import Look
+from fraud_serving.decision.errors import IdReusedError
+from fraud_serving.decision.service import DecisionService
+from fraud_serving.wholeness import DAY_MS, Mark, Reached
+from fraud_serving.worker.batch import BatchResult
+from fraud_serving.worker.processor import BatchProcessor
+from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
+from fraud_testing import batches, inline_door, redis
+from fraud_testing.batches import CONFIG, OF
+from fraud_testing.feature_stream import Stream
+from fraud_testing.inline_door import Log, payment
+
+pytestmark = pytest.mark.integration
+
+
+class Ledger:
+    """Holds what a test publishes; ``reached`` is how far it is."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, bytes] = {}
+        self.reached = {(0, 0): 0}
+        self.asked = 0
+        self.away = False
+
+    def look(self, ids: Sequence[str]) -> Look:
+        self.asked += 1
+        if self.away:
+            raise StoreError("postgres", "away")
+        return Look({one: self.decisions[one] for one in ids if one in self.decisions}, self.reached)
+
+    def take(self, *decisions: dict[str, Any]) -> None:
+        self.decisions |= {one["id"]: orjson.dumps(one) for one in decisions}
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]  # no servers
+
+
+@pytest.fixture
+def with_service(server: redis.Server, store: Any, ledger: Ledger) -> Any:
+    return partial(inline_door.with_service, server.login(OF), ledger=ledger)
+
+
+@pytest.fixture
+def worker(server: redis.Server, ledger: Ledger) -> Callable[[], BatchProcessor]:
+    """Makes a worker that remembers one published id of a partition."""
+
+    def made() -> BatchProcessor:
+        one = batches.processor(server, ledger=ledger)
+        one.published_ids = PublishedIds(kept=1)
+        return one
+
+    return made
+
+
+def publish(one: BatchProcessor, *records: dict[str, Any]) -> BatchResult:
+    result = one.process(batches.read(*records))
+    one.committed(result)
+    return result
+
+
+def settle(store: Any) -> None:
+    """What a worker says once the ledger holds all of before the loss."""
+    mark = wholeness.read(store.get(OF.redis_whole))
+    assert mark is not None
+    store.set(OF.redis_whole, Mark(mark.since, (Reached(0, 0, 0),)).pack())
+
+
+def lose(how: str, store: Any) -> Callable[[], None]:
+    """Takes claims away later on; what an earlier state of Redis has is what it has now."""
+    earlier = {key: store.dump(key) for key in store.scan_iter()}
+
+    def go() -> None:
+        store.flushall()
+        if how == "put back":
+            for key, value in earlier.items():
+                store.restore(key, 0, value)
+
+    return go
+
+
+HOW = pytest.mark.parametrize("how", ["emptied", "put back"])
+
+
+@HOW
+def test_the_inline_door_answers_what_the_ledger_holds(
+    how: str, with_service: Any, store: Any, ledger: Ledger
+) -> None:
+    """A retry of hours ago gets its answer, is appended no second time, and the next one gets it from the claim."""
+
+    async def steps(service: DecisionService, log: Log) -> None:
+        body = payment("pay")
+        await service.decide(payment("early"))
+        lost = lose(how, store)
+        answer = await service.decide(body)
+        ledger.take(log.appended[-1]["decision"])
+        lost()
+        assert await service.decide(body) == answer
+        assert await service.decide(body) == answer
+        assert (ledger.asked, len(log.appended)) == (1, 2)
+        assert batches.claim(store, "pay").published
+
+    with_service(steps)
+
+
+def test_another_body_of_what_the_ledger_holds_is_refused_inline(
+    with_service: Any, store: Any, ledger: Ledger
+) -> None:
+    """As if its claim were there, the next time by its claim."""
+
+    async def steps(service: DecisionService, log: Log) -> None:
+        await service.decide(payment("pay"))
+        ledger.take(log.appended[-1]["decision"])
+        store.flushall()
+        for _ in range(2):
+            with pytest.raises(IdReusedError):
+                await service.decide(payment("pay", amount=99.0))
+        assert ledger.asked == 1
+
+    with_service(steps)
+
+
+@pytest.mark.parametrize("state", ["behind", "away", "whole"])
+def test_an_id_that_the_ledger_lacks_is_decided_inline(
+    state: str, with_service: Any, store: Any, ledger: Ledger
+) -> None:
+    """Without a mark only where the ledger holds all that was decided before; then retries get the claim's answer."""
+
+    async def steps(service: DecisionService, log: Log) -> None:
+        store.flushall()
+        first = orjson.loads(await service.decide(payment("first")))
+        assert "idempotency" in first["degraded"]
+        ledger.away = state == "away"
+        if state != "behind":
+            settle(store)
+        body = payment("pay")
+        answer = await service.decide(body)
+        assert ("idempotency" in orjson.loads(answer)["degraded"]) == (state != "whole")
+        assert await service.decide(body) == answer
+
+    with_service(steps)
+
+
+def test_a_day_after_a_loss_nobody_is_asked(with_service: Any, store: Any, ledger: Ledger) -> None:
+    """Claims from before would be over by now."""
+    store.set(OF.redis_whole, Mark(int(time.time() * 1000) - DAY_MS).pack())
+
+    async def steps(service: DecisionService, log: Log) -> None:
+        assert "idempotency" not in orjson.loads(await service.decide(payment("pay")))["degraded"]
+        assert ledger.asked == 0
+
+    with_service(steps)
+
+
+def test_a_connection_to_an_earlier_state_of_redis_is_enough(with_service: Any, store: Any) -> None:
+    """A replica that nobody asks tells all others of what it lost."""
+
+    async def steps(service: DecisionService, log: Log) -> None:
+        lost = lose("put back", store)
+        await service.decide(payment("pay"))
+        lost()
+        assert service.redis.on_connection is not None
+        await service.redis.on_connection()
+        await service.redis.call("PING", seconds=1.0)
+        mark = wholeness.read(store.get(OF.redis_whole))
+        assert mark is not None and mark.since > 0
+
+    with_service(steps)
+
+
+@pytest.mark.parametrize("spoil", ["text", "list"])
+def test_a_mark_that_is_none_is_a_loss(spoil: str, with_service: Any, store: Any, ledger: Ledger) -> None:
+    """Bytes of another program or a key of another type: it gives way to one that says so."""
+    store.delete(OF.redis_whole)
+    if spoil == "text":
+        store.set(OF.redis_whole, "x")
+    else:
+        store.rpush(OF.redis_whole, "x")
+
+    async def steps(service: DecisionService, log: Log) -> None:
+        assert "idempotency" in orjson.loads(await service.decide(payment("pay")))["degraded"]
+        mark = wholeness.read(store.get(OF.redis_whole))
+        assert mark is not None and mark.since > 0
+
+    with_service(steps)
+
+
+@HOW
+@pytest.mark.parametrize("door", ["stream", "inline"])
+def test_the_stream_door_publishes_nothing_that_the_ledger_holds(
+    door: str, how: str, worker: Any, store: Any, ledger: Ledger, stream: Stream
+) -> None:
+    """Resent to a worker that has forgotten it: a repeat, and its claim is there again."""
+    one, record = worker(), stream.record("pay")
+    if door == "inline":
+        record = stream.inline(record)
+    publish(one, stream.record("early"))
+    lost = lose(how, store)
+    ledger.take(*batches.decided(publish(one, record)))
+    publish(one, stream.record("newer"))
+    lost()
+    again = publish(one, record)
+    assert (again.outgoing, again.repeats, ledger.asked) == ([], [door], 1)
+    one.idle()
+    assert batches.claim(store, "pay").published
+    publish(one, stream.record("newest"))
+    assert publish(one, record).repeats == [door]
+
+
+def test_another_body_of_what_the_ledger_holds_is_a_dead_letter(
+    worker: Any, store: Any, ledger: Ledger, stream: Stream
+) -> None:
+    """As if its claim were there."""
+    one = worker()
+    ledger.take(*batches.decided(publish(one, stream.record("pay"))))
+    publish(one, stream.record("newer"))
+    store.flushall()
+    result = publish(one, stream.record("pay", amount=7))
+    assert [out.noun for out in result.outgoing] == ["dead-letters"]
+    assert (result.conflicts, ledger.asked) == (1, 1)
+
+
+@pytest.mark.parametrize("state", ["behind", "away", "whole"])
+def test_an_id_that_the_ledger_lacks_is_decided_by_the_stream(
+    state: str, worker: Any, store: Any, ledger: Ledger, stream: Stream
+) -> None:
+    """Without a mark only where the ledger holds all that was decided before."""
+    one = worker()
+    store.flushall()
+    one.idle()
+    ledger.away = state == "away"
+    if state == "whole":
+        settle(store)
+    [decision] = batches.decided(publish(one, stream.record("pay")))
+    assert ("idempotency" in decision["degraded"]) == (state != "whole")
+    assert ledger.asked == 1
+
+
+def test_an_inline_decision_keeps_its_marks(worker: Any, store: Any, ledger: Ledger, stream: Stream) -> None:
+    """It was answered as it is; what the ledger lacks of it is published."""
+    one = worker()
+    store.flushall()
+    [decision] = batches.decided(publish(one, stream.inline(stream.record("pay"))))
+    assert (decision["degraded"], ledger.asked) == ([], 1)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_worker_that_starts_finds_what_was_lost_while_none_ran(
+    missing: bool, worker: Any, store: Any, ledger: Ledger, stream: Stream
+) -> None:
+    """A published decision of the tail has no claim: Redis was put back. Its own witness is new, and knows of nothing."""
+    lost = lose("put back", store)
+    [decision] = batches.decided(publish(worker(), stream.record("pay")))
+    if missing:
+        lost()
+    successor = worker()
+    successor.remember(0, [("pay", DecisionStamp(decision["hash"], decision["decided"]))], claimed=True)
+    successor.idle()
+    mark = wholeness.read(store.get(OF.redis_whole))
+    assert mark is not None
+    assert (mark.since > decision["decided"]) == missing
+
+
+def test_what_was_published_without_a_claim_is_no_loss(
+    worker: Any, store: Any, ledger: Ledger, stream: Stream
+) -> None:
+    """Redis was away; nor is one whose claim is over, nor one from before a loss that is known."""
+    now = int(time.time() * 1000)
+    one = worker()
+    one.remember(0, [("unclaimed", DecisionStamp("h", now))])
+    one.remember(0, [("over", DecisionStamp("h", now - DAY_MS))], claimed=True)
+    one.idle()
+    assert store.get(OF.redis_whole) == b"0"
+    known = Mark(now + 1).pack()
+    store.set(OF.redis_whole, known)
+    one.remember(0, [("before", DecisionStamp("h", now))], claimed=True)
+    publish(one, stream.record("pay"))
+    assert store.get(OF.redis_whole) == known
+
+
+def test_an_idle_worker_notices_a_loss(worker: Any, store: Any, stream: Stream) -> None:
+    """It asks once a second, whatever there is to do."""
+    one = worker()
+    publish(one, stream.record("pay"))
+    store.flushall()
+    one._claims._asked = 0.0
+    one.idle()
+    assert store.exists(OF.redis_whole)
+
+
+def test_a_claim_that_lost_its_mark_of_publishing_is_a_repeat(
+    worker: Any, store: Any, ledger: Ledger, stream: Stream
+) -> None:
+    """Redis was put back to between the claim and the mark: the claim alone would have the decision published again."""
+    one, record = worker(), stream.record("pay")
+    ledger.take(*batches.decided(publish(one, record)))
+    lost = lose("put back", store)
+    publish(one, stream.record("newer"))
+    publish(one, stream.record("newest"))
+    assert batches.claim(store, "pay").published
+    lost()
+    assert not batches.claim(store, "pay").published
+    again = publish(one, record)
+    assert (again.outgoing, again.repeats) == ([], ["stream"])
+    one.idle()
+    assert claims.read(store.get(OF.redis_claim("pay")), "pay") == batches.claim(store, "pay")
+    assert batches.claim(store, "pay").published

@@ -1,0 +1,213 @@
+"""When a worker says that the ledger holds all that was decided before a loss. Kafka, Redis and the ledger are what a test says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fraud_contracts.errors import StoreError
+from fraud_serving import wholeness
+from fraud_serving.clients.ledger_link import Look
+from fraud_serving.wholeness import DAY_MS, Mark, Reached
+from fraud_serving.worker import settling
+from fraud_serving.worker.settling import Extent, Settling
+from fraud_testing import detectors
+
+NOW = 1_795_000_000_000
+CONFIG = detectors.detector("unused:9092", partitions=2)
+OF = CONFIG.identity
+STREAM, WORKER = OF.features_group(CONFIG.stream), OF.group("worker")
+
+
+def test_topics_that_the_ledger_has_not_read_have_no_number() -> None:
+    """One made anew is another one than those it knows; without any, and without ids, it is the newest or the first."""
+    assert settling._lineage({"x": 0, "y": 1}, "x") == 0
+    assert settling._lineage({"x": 0, "y": 1}, "z") is None
+    assert settling._lineage({"x": 0, "y": 1}, settling._NO_ID) == 1
+    assert settling._lineage({}, "z") == 0
+
+
+@dataclass
+class World:
+    """``first`` and ``ends`` are of topics, ``after`` the first offset of the loss or later; ``committed`` is by group. Both partitions are alike."""
+
+    mark: bytes | None = Mark(NOW).pack()
+    first: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    after: dict[str, int] = field(default_factory=dict)
+    committed: dict[str, int] = field(default_factory=dict)
+    older: bool = False
+    reached: int = 0
+    topics: dict[str, int] = field(default_factory=lambda: {"id": 0})
+    only_marks: bool = False
+    away: bool = False
+
+    # The ledger.
+    def has_older(self, before: int) -> bool:
+        if self.away:
+            raise StoreError("postgres", "away")
+        return self.older
+
+    def lineages(self) -> dict[str, int]:
+        return self.topics
+
+    def look(self, ids: Any) -> Look:
+        return Look({}, {(0, 0): self.reached, (0, 1): self.reached})
+
+    # Redis.
+    def mark_and_read(self, published: Any, keys: list[str]) -> list[bytes | None]:
+        return [self.mark]
+
+    def send(self, command: Any) -> list[int]:
+        held, new = command[4:]
+        if held != (self.mark or b""):
+            return [0]
+        self.mark = new
+        return [1]
+
+
+class OfWorld(Settling):
+    """Asks a world."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(CONFIG, world, world)  # type: ignore[arg-type]  # what of both it calls
+        self.world = world
+
+    def _extents(self, noun: str, since: int) -> dict[int, Extent]:
+        world = self.world
+        return dict.fromkeys(
+            (0, 1), Extent(world.first.get(noun, 0), world.ends.get(noun, 0), world.after.get(noun, 0))
+        )
+
+    def _committed(self, group: str, noun: str) -> dict[int, int]:
+        committed = self.world.committed.get(group)
+        return {} if committed is None else {0: committed, 1: committed}
+
+    def _topic_id(self) -> str:
+        return "id"
+
+    def _no_record(self, after: Reached, ends: dict[int, int]) -> bool:
+        return self.world.only_marks
+
+
+def used(**changes: Any) -> World:
+    """A detector that had decided payments before the loss, all of which have got to the ledger."""
+    world = World(
+        ends={"accepted": 10, "features": 20, "decisions": 30},
+        committed={STREAM: 10, WORKER: 20},
+        older=True,
+        reached=30,
+    )
+    for name, value in changes.items():
+        setattr(world, name, value)
+    return world
+
+
+def settled(world: World, after: int = 10_000, steps: int = 4) -> Mark | None:
+    one = OfWorld(world)
+    for _ in range(steps):
+        one.step(NOW + after)
+    return wholeness.read(world.mark)
+
+
+def test_a_detector_that_has_decided_nothing_has_lost_nothing() -> None:
+    """At once, also where there is no mark yet."""
+    assert settled(World(), after=0, steps=1) == Mark(0)
+    assert settled(World(mark=None), after=0, steps=1) == Mark(0)
+
+
+def test_what_waits_for_its_first_worker_was_decided_by_none() -> None:
+    """Payments on the topic before any worker has run."""
+    assert settled(World(ends={"features": 5}, after={"features": -1}), after=0) == Mark(0)
+
+
+def test_what_came_after_the_loss_was_not_lost() -> None:
+    """A door was quicker than the worker that settles: the first record is of after the mark."""
+    world = World(ends={"accepted": 5, "features": 5}, committed={WORKER: 5})
+    assert settled(world, after=0) == Mark(0)
+
+
+BEFORE: dict[str, dict[str, Any]] = {
+    "accepted": {"ends": {"accepted": 1}, "after": {"accepted": -1}},
+    "accepted, and gone": {"first": {"accepted": 5}, "ends": {"accepted": 5}},
+    "decided by a worker": {"ends": {"features": 1}, "after": {"features": -1}, "committed": {WORKER: 1}},
+    "in the ledger": {"older": True},
+}
+
+
+@pytest.mark.parametrize("world", BEFORE.values(), ids=BEFORE)
+def test_a_detector_that_has_decided_something_may_have_lost_it(world: dict[str, Any]) -> None:
+    """By any of the traces that a decision leaves."""
+    assert settled(World(**world), after=0) == Mark(NOW)
+
+
+def test_the_ledger_holds_all_once_everybody_has_got_there() -> None:
+    """Its own progress then says how far it must be to be believed."""
+    assert settled(used()) == Mark(NOW, (Reached(0, 0, 30), Reached(0, 1, 30)))
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        {"committed": {STREAM: 9, WORKER: 20}},
+        {"committed": {WORKER: 20}},
+        {"committed": {STREAM: 10, WORKER: 19}},
+        {"reached": 29},
+        {"topics": {"another": 0}},
+    ],
+    ids=["the stream", "a new stream", "the worker", "the sink", "the sink, of a new topic"],
+)
+def test_nobody_may_be_behind(behind: dict[str, Any]) -> None:
+    """Each has to get to where the one before it ended."""
+    assert settled(used(**behind)) == Mark(NOW)
+
+
+def test_marks_of_transactions_at_the_end_are_no_records() -> None:
+    """The sink never gets past them."""
+    assert settled(used(reached=29, only_marks=True)) == Mark(NOW, (Reached(0, 0, 29), Reached(0, 1, 29)))
+
+
+def test_records_that_are_being_appended_are_waited_for() -> None:
+    """A request that had its claim just before the loss."""
+    assert settled(used(), after=4_999) == Mark(NOW)
+
+
+def test_ends_are_of_once() -> None:
+    """What comes in meanwhile isn't waited for: it has a claim."""
+    world = used(committed={STREAM: 10, WORKER: 19})
+    one = OfWorld(world)
+    for _ in range(3):
+        one.step(NOW + 10_000)
+    world.ends, world.committed[WORKER] = dict.fromkeys(world.ends, 1000), 20
+    world.ends["decisions"] = 30
+    one.step(NOW + 10_000)
+    assert wholeness.read(world.mark) != Mark(NOW)
+
+
+def test_another_loss_begins_anew() -> None:
+    """The ends of before the first one say nothing of what was decided since."""
+    world = used()
+    one = OfWorld(world)
+    one.step(NOW + 10_000)
+    world.mark = Mark(NOW + 9_000).pack()
+    for _ in range(4):
+        one.step(NOW + 10_000)
+    assert wholeness.read(world.mark) == Mark(NOW + 9_000)
+
+
+def test_a_loss_that_is_settled_or_long_ago_asks_nobody() -> None:
+    """The ledger would say that it is away."""
+    for mark, now in ((Mark(0), NOW), (Mark(NOW, (Reached(0, 0, 1),)), NOW), (Mark(NOW), NOW + DAY_MS)):
+        world = World(mark=mark.pack(), away=True)
+        OfWorld(world).step(now)
+        assert world.mark == mark.pack()
+
+
+def test_a_ledger_that_is_away_is_asked_again() -> None:
+    """The mark stays as it is."""
+    world = World(away=True)
+    with pytest.raises(StoreError):
+        OfWorld(world).step(NOW)
+    assert wholeness.read(world.mark) == Mark(NOW)
