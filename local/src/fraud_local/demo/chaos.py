@@ -162,7 +162,7 @@ class Chaos:
         until = time.monotonic() + PATIENCE
         while not reached():
             if time.monotonic() > until:
-                raise ChaosError(f"{what}: not Ready again within {PATIENCE:.0f} s")
+                raise ChaosError(f"{what}: not within {PATIENCE:.0f} s")
             time.sleep(0.5)
 
     # Pods -----------------------------------------------------------------------------------------------------------

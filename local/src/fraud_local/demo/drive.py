@@ -82,7 +82,7 @@ class Traffic:
         self._again = 0.0
         # What was really sent: ids that must reach a final state, malformed records that must become dead letters.
         self.good: set[str] = set()
-        self.bad_streamed = 0
+        self.bad_streamed = self.streamed = 0
         # Ids of frauds, each reported once it is known, some before the transaction itself has come.
         self.reported: set[str] = set()
         self.sources = [source.name for source in config.spec.labels.sources]
@@ -102,6 +102,7 @@ class Traffic:
                     break
                 await self._until(start + number / self.rate)
                 if line["door"] == "stream" and self.hold is not None and self.hold.exists():
+                    self._tell_sent(self.hold)
                     held.append(line)
                     continue
                 for one in (*held, line):
@@ -167,6 +168,11 @@ class Traffic:
         while tasks:
             await asyncio.wait(tasks)
 
+    def _tell_sent(self, hold: Path) -> None:
+        """Writes into the file how many sound transactions its topic has by then, once."""
+        if not hold.stat().st_size and not self.producer.flush(RETRY[1]) and not self.undelivered:
+            hold.write_text(str(self.streamed))
+
     def _produce(self, topic: str, key: bytes, raw: bytes) -> None:
         """What isn't delivered is sent again, as a payment system does: its topic may be away for a moment."""
 
@@ -195,6 +201,7 @@ class Traffic:
             self.bad_streamed += line["door"] == "stream"
         else:
             self.good.add(line["id"])
+            self.streamed += line["door"] == "stream"
         record = {
             "id": line["id"],
             "door": line["door"],

@@ -7,7 +7,6 @@ its stream goes on with each time is in docs/lives.md.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from fraud_local.demo.kubectl import Kubectl, KubectlError
 RESENT = 5_000
 # A detector that is deleted waits for its job's savepoint.
 DELETED_SECONDS = 300
-DRAINED_SECONDS = 5.0
 DATA = "/data/appendonlydir"
 OLDER = "/data/older"
 
@@ -90,9 +88,8 @@ class Lives(Chaos):
         self._kube.kubectl("-n", self._namespace, "delete", "kafkatopics.kafka.strimzi.io", topic)
 
     def _drained(self) -> bool:
-        first = self._streamed()
-        time.sleep(DRAINED_SECONDS)
-        return self._streamed() == first
+        sent = self._in_traffic("cat", pod.HOLD).strip()
+        return bool(sent) and self._streamed() >= int(sent)
 
     def _streamed(self) -> int:
         """Decisions of the stream door in the ledger."""
@@ -115,8 +112,8 @@ class Lives(Chaos):
     def _go_on(self) -> None:
         self._in_traffic("rm", pod.HOLD)
 
-    def _in_traffic(self, *command: str) -> None:
-        self._kube.kubectl("-n", self._namespace, "exec", pod.NAME, "--", *command)
+    def _in_traffic(self, *command: str) -> str:
+        return self._kube.kubectl("-n", self._namespace, "exec", pod.NAME, "--", *command)
 
     # Redis ------------------------------------------------------------------------------------------------------------
 
