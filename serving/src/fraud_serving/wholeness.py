@@ -10,6 +10,7 @@ Redis has a lower count than it confirmed, it has lost some of them. Within a da
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from fraud_serving.claims import TTL_SECONDS, Command
 DAY_MS: Final = TTL_SECONDS * 1000
 # So far apart clocks may be. A mark from beyond was set by one that was wrong, and isn't waited for.
 SKEW_MS: Final = 3_600_000
+_log = logging.getLogger(__name__)
 _WITNESS_SECONDS: Final = 2 * TTL_SECONDS
 _FORM: Final = re.compile(rb"[0-9]{1,15}( [0-9]{1,9}/[0-9]{1,9}/[0-9]{1,18})*")
 # KEYS: the mark. ARGV: the bytes that may be replaced (empty: none) and the new ones. What isn't bytes counts as none.
@@ -158,6 +160,7 @@ class Wholeness:
 
     def lost(self, now: int) -> Command:
         """Claims were lost, as this process has found out by itself."""
+        _log.warning("claims may be lost", extra={"data": {"mark": self.mark_key}})
         mark = lost(self._mark, now)
         command = replace(self.mark_key, self._heard, mark)
         self._disproved, self._mark, self._regressed = self._heard, mark, False

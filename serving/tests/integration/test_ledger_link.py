@@ -15,6 +15,7 @@ from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_sinks.database import migrate
 from fraud_testing import ledger, postgres
 from fraud_testing.batches import OF
+from fraud_testing.kafka import wait_for
 from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
@@ -102,3 +103,24 @@ def test_a_ledger_that_is_not_there_does_not_answer(dsn: str) -> None:
     """As one error, whatever the cause."""
     with pytest.raises(StoreError):
         LedgerLink(StoreAddress(dsn), OF).look(["a"])
+
+
+def test_a_decision_whose_claim_would_be_over_is_not_found(
+    link: LedgerLink, tables: psycopg.Connection[Any]
+) -> None:
+    """After more than a day an id is a new one, also within the day of a loss."""
+    for event_id in ("old", "new"):
+        insert(tables, event_id)
+    tables.execute("UPDATE decisions SET written = now() - interval '26 hours' WHERE id = 'old'")
+    assert link.look(["old", "new"]).decisions.keys() == {"new"}
+
+
+def test_a_connection_that_nobody_uses_is_given_back(
+    link: LedgerLink, tables: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger's sink has the same login, and its connections are few; the next question opens another."""
+    monkeypatch.setattr("fraud_serving.clients.ledger_link._IDLE_SECONDS", 0.05)
+    insert(tables, "a")
+    assert link.look(["a"]).decisions.keys() == {"a"}
+    wait_for(lambda: link._connection is None, 10, "the connection's end")
+    assert link.look(["a"]).decisions.keys() == {"a"}

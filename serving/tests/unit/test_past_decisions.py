@@ -162,6 +162,27 @@ def test_a_request_waits_no_longer_than_its_part() -> None:
     assert counts(one) == {"away": 2}
 
 
+def test_while_the_ledger_is_late_others_do_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request has waited in vain: those after it go on at once, and aren't asked for later; once it answers, it is asked again."""
+    ledger = Ledger(DECISION)
+    ledger.goes.clear()
+    one = past(ledger)
+
+    async def run() -> Past:
+        requests = PastRequests(one)
+        assert await requests.find("first", MARK, 0.01) == Past(None, False)
+        monkeypatch.setattr(past_requests, "_SECONDS", 10.0)
+        assert await requests.find("second", MARK, 100.0) == Past(None, False)
+        ledger.goes.set()
+        assert requests._asking is not None
+        await requests._asking
+        one._cool_down.answered("ledger")
+        return await requests.find("pay", MARK, 100.0)
+
+    assert asyncio.run(run()).claim is not None
+    assert ledger.asked == [["first"], ["pay"]]
+
+
 def test_a_batch_asks_once_and_only_for_what_may_be_lost() -> None:
     """Not for an id whose claim is there, nor for one whose claim couldn't be read: it is marked already."""
     ledger = Ledger(DECISION)

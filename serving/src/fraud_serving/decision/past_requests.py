@@ -22,9 +22,13 @@ class PastRequests:
         self._past = past
         self._waiting: dict[str, asyncio.Future[Look | None]] = {}
         self._asking: asyncio.Task[None] | None = None
+        # Somebody has waited in vain for the question that is out: nobody else does.
+        self._late = False
 
     async def find(self, event_id: str, mark: Mark, deadline: float) -> Past:
         """What the ledger says of an id in its part of the deadline, in seconds."""
+        if self._late:
+            return self._past.read(event_id, None, mark)
         answer = self._waiting.get(event_id)
         if answer is None:
             answer = self._waiting[event_id] = asyncio.get_running_loop().create_future()
@@ -33,6 +37,8 @@ class PastRequests:
         await asyncio.wait([answer], timeout=min(_SECONDS, deadline * _PART))
         if not answer.done():
             self._past.late()
+            self._late = not self._asking.done()
+            self._waiting.pop(event_id, None)
         return self._past.read(event_id, answer.result() if answer.done() else None, mark)
 
     async def _ask(self) -> None:
@@ -41,6 +47,7 @@ class PastRequests:
             for event_id in some:
                 del self._waiting[event_id]
             look = await self._look(list(some))
+            self._late = False
             for answer in some.values():
                 answer.set_result(look)
 

@@ -82,8 +82,9 @@ class Settling:
         [held] = self._store.mark_and_read([], [self._of.redis_whole])
         mark = wholeness.read(held)
         if mark is None:
+            _log.warning("claims may be lost", extra={"data": {"mark": self._of.redis_whole}})
             mark = wholeness.lost(None, now)
-            self._replace(held, mark)
+            self._store.send(wholeness.replace(self._of.redis_whole, held, mark))
             held = mark.pack()
         if mark.ledger or not mark.doubts(now):
             return
