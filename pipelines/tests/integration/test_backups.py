@@ -156,6 +156,7 @@ def lake_sink(config: DetectorConfig, folder: Path) -> AbstractContextManager[Si
     return sink("fraud_sinks.lake", config, folder)
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("runs", [True, False], ids=["under a running sink", "while none runs"])
 def test_an_earlier_folder_of_the_lake_gets_every_row_once(
     broker: Broker, make: Make, tmp_path: Path, runs: bool
@@ -186,6 +187,7 @@ def test_an_earlier_folder_of_the_lake_gets_every_row_once(
         assert running.stop() == 0
 
 
+@pytest.mark.accept
 def test_a_table_that_delta_restored_is_whole_after_a_rebuild(
     broker: Broker, make: Make, tmp_path: Path
 ) -> None:
