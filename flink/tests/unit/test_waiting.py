@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from fraud_contracts.lineage import Beginning
+from fraud_contracts.lineage import NO_STATE, Beginning
 from fraud_flink.elements import EventElement, LabelElement, Packed, SeedElement, unpack
 from fraud_flink.functions import (
     BEFORE_SEED,
@@ -98,12 +98,29 @@ def context() -> Context:
     return Context()
 
 
+Begin = Callable[..., EntityFunction]
+
+
 @pytest.fixture
-def stage(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EntityFunction]:
+def begin(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
+    """Another attempt of a job with this beginning, started at that time."""
     monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
-    function = EntityFunction(1, last=True)
-    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
-    yield function
+
+    def new(beginning: Beginning = NO_STATE, started: int = NOW) -> EntityFunction:
+        monkeypatch.setattr("time.time", lambda: started / 1000)
+        function = EntityFunction(1, last=True, beginning=beginning)
+        function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+        return function
+
+    return new
+
+
+@pytest.fixture
+def stage(begin: Begin) -> EntityFunction:
+    return begin()
+
+
+SEEDED = Beginning(seeds="abcdef01")
 
 
 def elements(count: int) -> list[Packed]:
@@ -169,12 +186,11 @@ def test_it_waits_no_longer_than_it_must(stage: EntityFunction, context: Context
     assert features(stage.process_element(packed[0], context))[0]["event"]["id"] == "e0"
 
 
-def test_a_restart_keeps_what_waits(stage: EntityFunction, context: Context) -> None:
+def test_a_restart_keeps_what_waits(stage: EntityFunction, begin: Begin, context: Context) -> None:
     """The waiting are in the key's state: another attempt's timer finds them."""
     packed = elements(2)
     assert features(stage.process_element(packed[1], context)) == []
-    again = EntityFunction(1, last=True)
-    again.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    again = begin()
     assert [one["event"]["id"] for one in features(again.on_timer(context.timers[0], context))] == ["e1"]
 
 
@@ -209,14 +225,9 @@ def test_a_stream_event_never_waits(stage: EntityFunction, context: Context) -> 
     assert len(features(stage.process_element(element.packed(), context))) == 1
 
 
-def test_what_was_written_before_is_not_written_again(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_written_before_is_not_written_again(context: Context, begin: Begin) -> None:
     """A job that emits from an offset takes the records before it into its state and writes no feature record of them."""
-    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
-    silent = Beginning(emits_from={"accepted": {0: 2}, "transactions": {0: 9}})
-    function = EntityFunction(1, last=True, beginning=silent)
-    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    function = begin(Beginning(emits_from={"accepted": {0: 2}, "transactions": {0: 9}}))
     topic = CONFIG.identity.topic("accepted")
     out = []
     for packed in elements(4):
@@ -229,14 +240,9 @@ def test_what_was_written_before_is_not_written_again(
 
 
 @pytest.mark.parametrize("before", range(5))
-def test_a_seed_may_come_after_what_follows_it(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
-) -> None:
+def test_a_seed_may_come_after_what_follows_it(context: Context, begin: Begin, before: int) -> None:
     """Seeds and inputs are read at the same time: whichever come first, a key ends in the one state, and later keeps nothing."""
-    monkeypatch.setattr("time.time", lambda: NOW / 1000)
-    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
-    function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
-    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    function = begin(SEEDED)
     state = ENGINE.stages[1].open(None, CONFIG.epoch)
     for i in range(300):
         state.observe({**one_event(i), "time": NOW - 1_000_000 + i, "id": f"old-{i}"})
@@ -265,14 +271,9 @@ def test_a_seed_may_come_after_what_follows_it(
     assert context.lists[BEFORE_SEED].held == []
 
 
-def test_what_waits_for_a_seed_that_never_comes_goes(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_waits_for_a_seed_that_never_comes_goes(context: Context, begin: Begin) -> None:
     """A key that no seed is of keeps what came to it for as long as seeds are read, and no longer."""
-    monkeypatch.setattr("time.time", lambda: NOW / 1000)
-    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
-    function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
-    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    function = begin(SEEDED)
     list(function.process_element(elements(1)[0], context))
     assert len(context.lists[BEFORE_SEED].held) == 1
     context.now += SEEDING_MS
@@ -283,15 +284,10 @@ def test_what_waits_for_a_seed_that_never_comes_goes(
     assert context.lists[BEFORE_SEED].held == []
 
 
-def test_what_waits_for_a_seed_goes_after_a_restart_too(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_waits_for_a_seed_goes_after_a_restart_too(context: Context, begin: Begin) -> None:
     """The time is the key's own: another attempt, which waits longer for others, keeps nothing of it beyond that."""
-    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
     for started in (NOW, NOW + SEEDING_MS - 1):
-        monkeypatch.setattr("time.time", lambda started=started: started / 1000)
-        function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
-        function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+        function = begin(SEEDED, started)
         if started == NOW:
             list(function.process_element(elements(1)[0], context))
     context.now = NOW + SEEDING_MS
@@ -300,14 +296,9 @@ def test_what_waits_for_a_seed_goes_after_a_restart_too(
     assert context.lists[BEFORE_SEED].held == []
 
 
-def test_an_event_that_was_held_back_is_there_for_the_seed_too(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_event_that_was_held_back_is_there_for_the_seed_too(context: Context, begin: Begin) -> None:
     """One that waited for others of its key comes after the seed, wherever it was applied."""
-    monkeypatch.setattr("time.time", lambda: NOW / 1000)
-    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
-    function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
-    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    function = begin(SEEDED)
     state = ENGINE.stages[1].open(None, CONFIG.epoch)
     state.observe({**one_event(0), "time": NOW - 1_000_000, "id": "old"})
     seed = SeedElement("counterparty", "m1", state.dump()).packed()
@@ -320,14 +311,11 @@ def test_an_event_that_was_held_back_is_there_for_the_seed_too(
 
 
 def test_a_busy_key_goes_on_without_its_seed(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: Context, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its state holds no more than the bound, and a seed that would lack what came refuses itself."""
-    monkeypatch.setattr("time.time", lambda: NOW / 1000)
     monkeypatch.setattr("fraud_flink.functions.BEFORE_SEED_MAX", 2)
-    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
-    function = EntityFunction(1, last=True, beginning=Beginning(seeds="abcdef01"))
-    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    function = begin(SEEDED)
     for packed in elements(4):
         list(function.process_element(packed, context))
     assert context.lists[BEFORE_SEED].held == []

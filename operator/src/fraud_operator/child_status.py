@@ -185,25 +185,25 @@ def unreadable_state(child: Json | None) -> str:
 
 def _causes(text: Any) -> list[str]:
     """Messages of Flink's status.error, the outermost first: its own, then its causes'."""
-    try:
-        inner = json.loads(text or "")
-    except ValueError:
+    inner = _exception(text)
+    if inner is None:
         return [str(text or "")]
-    if not isinstance(inner, dict):
-        return [str(text)]
     causes = [cause for cause in inner.get("throwableList") or [] if isinstance(cause, dict)]
     return [f"{cause.get('type') or ''}: {cause.get('message') or ''}" for cause in (inner, *causes)]
 
 
 def _flink_error(text: Any) -> str:
-    """The message in Flink's status.error, which is JSON in a string."""
-    if not text:
-        return ""
+    """The message in Flink's status.error."""
+    return str((_exception(text) or {}).get("message") or text or "")
+
+
+def _exception(text: Any) -> Json | None:
+    """What Flink's status.error holds, JSON in a string; None where it is plain text, or nothing."""
     try:
-        inner = json.loads(text)
+        inner = json.loads(text or "")
     except ValueError:
-        return str(text)
-    return str(inner.get("message") or text) if isinstance(inner, dict) else str(text)
+        return None
+    return inner if isinstance(inner, dict) else None
 
 
 def workload(child: Json | None, now: int) -> Verdict:
