@@ -51,11 +51,8 @@ class LagReader:
             committed = committed_offsets(
                 _settings(target), group, [(topic, number) for number in range(partitions)], TIMEOUT
             )
-            lows = client.list_offsets(dict.fromkeys(places, OffsetSpec.earliest()), request_timeout=TIMEOUT)
-            highs = client.list_offsets(dict.fromkeys(places, OffsetSpec.latest()), request_timeout=TIMEOUT)
             lag = written = 0
-            for place in places:
-                low, high = lows[place].result(TIMEOUT).offset, highs[place].result(TIMEOUT).offset
+            for place, (low, high) in _extents(client, places).items():
                 lag += max(0, high - max(low, committed.get((topic, place.partition), low)))
                 written += high - low
         except (KafkaException, TimeoutError) as error:
@@ -88,15 +85,12 @@ class LagReader:
             for number in range(partitions)
         }
         try:
-            firsts, ends = (
-                client.list_offsets(dict.fromkeys(places.values(), spec), request_timeout=TIMEOUT)
-                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
-            )
-            held: dict[str, dict[int, tuple[int, int]]] = {noun: {} for noun in topics}
-            for (noun, number), place in places.items():
-                held[noun][number] = firsts[place].result(TIMEOUT).offset, ends[place].result(TIMEOUT).offset
+            extents = _extents(client, list(places.values()))
         except (KafkaException, TimeoutError) as error:
             raise _no_offsets(target, str(reader), ", ".join(topics.values()), error) from error
+        held: dict[str, dict[int, tuple[int, int]]] = {noun: {} for noun in topics}
+        for (noun, number), place in places.items():
+            held[noun][number] = extents[place]
         return held
 
     def done(self, reader: DetectorKey) -> None:
@@ -119,6 +113,17 @@ class LagReader:
                     {**_settings(target), "logger": logging.getLogger("fraud_operator.kafka")}
                 )
             return self._clients[target]
+
+
+def _extents(client: AdminClient, places: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+    """The first offset that each keeps, and its end."""
+    firsts, ends = (
+        client.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT)
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+    )
+    return {
+        place: (firsts[place].result(TIMEOUT).offset, ends[place].result(TIMEOUT).offset) for place in places
+    }
 
 
 def _settings(target: KafkaTarget) -> dict[str, Any]:
