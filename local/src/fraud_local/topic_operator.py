@@ -26,9 +26,10 @@ TOPIC_INTERVAL = 120.0
 
 @dataclass
 class ReconciledTopic:
-    """A topic that is as its KafkaTopic wants it: its name in Kafka, of which generation, since when (s)."""
+    """A topic that is as its KafkaTopic wants it: its name in Kafka, of which object and generation, since when (s)."""
 
     topic: str
+    uid: str
     generation: int
     at: float
 
@@ -66,9 +67,12 @@ class TopicOperator:
         connection = self._connections.get(key, environment)
         reconciled = self._reconciled.setdefault(key, {})
         finalizers = environment.get(entity.FINALIZERS, "true") == "true"
-        for name in reconciled.keys() - {topic["metadata"]["name"] for topic in own}:
-            connection.delete(reconciled[name].topic)  # deleted without a finalizer
-            reconciled.pop(name)
+        # The original is told of each deletion, also of an object that another of its name has replaced since.
+        there = {topic["metadata"]["uid"] for topic in own}
+        for name, one in list(reconciled.items()):
+            if one.uid not in there:
+                connection.delete(one.topic)  # deleted without a finalizer
+                reconciled.pop(name)
         for topic in own:
             if topic["metadata"].get("deletionTimestamp"):
                 self._deleted(connection, topic)
@@ -109,4 +113,6 @@ class TopicOperator:
         status = connection.reconcile(topic, connection.existing())
         statuses.write(self._kube, topic, status)
         if status["conditions"][0]["status"] == "True":
-            reconciled[meta["name"]] = ReconciledTopic(topics.topic_name(topic), meta["generation"], now)
+            reconciled[meta["name"]] = ReconciledTopic(
+                topics.topic_name(topic), meta["uid"], meta["generation"], now
+            )

@@ -29,6 +29,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.topics: set[str] = set()
+        self.deleted: list[str] = []
 
     def existing(self) -> dict[str, tuple[int, int]]:
         return dict.fromkeys(self.topics, (2, 1))
@@ -38,6 +39,7 @@ class Broker:
         return dict(RECORDED["topic"]["status"])
 
     def delete(self, name: str) -> None:
+        self.deleted.append(name)
         self.topics.discard(name)
 
 
@@ -191,6 +193,19 @@ def test_topics_without_finalizers_are_deleted_all_the_same() -> None:
     del world.cluster.objects["KafkaTopic", "pay2", "pay-accepted"]
     world.turn()
     assert world.broker.topics == set()
+
+
+def test_a_topic_that_is_asked_for_again_at_once_is_another_one() -> None:
+    """Whoever deletes its KafkaTopic and makes it again gets a new topic, though both came between two looks."""
+    off = {"name": "STRIMZI_USE_FINALIZERS", "value": "false"}
+    world = StrimziWorld(template={"topicOperatorContainer": {"env": [off]}})
+    world.run()
+    name = topics.topic_name(world.topic)
+    again = _new("topic")
+    again["metadata"]["uid"] = "another"
+    world.cluster.objects["KafkaTopic", "pay2", "pay-accepted"] = again
+    world.turn()
+    assert (world.broker.deleted, world.broker.topics) == ([name], {name})
 
 
 def test_a_paused_kafka_says_so() -> None:
