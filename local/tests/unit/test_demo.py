@@ -316,3 +316,11 @@ def test_the_demos_pod_is_let_in_by_policies_of_its_own() -> None:
         assert connects(policies, Pod.of("pay", demo), target, 1)
         assert not connects(policies, Pod.of("pay", {}), target, 1)
         assert not connects(policies, Pod.of("foreign", demo), target, 1)
+
+
+def test_a_topic_on_hold_gets_nothing() -> None:
+    """Payments go inline meanwhile; what was held is sent first afterwards, in its order."""
+    lines: list[dict[str, Any]] = [{"id": n, "door": "inline" if n % 2 else "stream"} for n in range(6)]
+    held: list[dict[str, Any]] = []
+    sent = [data.due(line, held, on_hold=line["id"] < 4) for line in lines]
+    assert [[one["id"] for one in some] for some in sent] == [[], [1], [], [3], [0, 2, 4], [5]]

@@ -216,3 +216,15 @@ def _line(door: str, event_id: str | None, kind: str | None, key: str, raw: byte
         "label": label,
     }
     return json.dumps(line) + "\n"
+
+
+def due(line: dict[str, Any], held: list[dict[str, Any]], *, on_hold: bool) -> list[dict[str, Any]]:
+    """What is to be sent now that it is this line's turn. On hold what goes by the topic stays in ``held``; all of that is due afterwards."""
+    if on_hold and line["door"] == "stream":
+        held.append(line)
+        return []
+    if on_hold:
+        return [line]
+    lines = [*held, line]
+    held.clear()
+    return lines

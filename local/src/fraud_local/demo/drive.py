@@ -25,7 +25,7 @@ from confluent_kafka import KafkaException, Producer
 from pyarrow import fs
 
 from fraud_contracts.config import DetectorConfig, load_config
-from fraud_local.demo import evidence, leaks_objects, leaks_stores, places
+from fraud_local.demo import data, evidence, leaks_objects, leaks_stores, places
 from fraud_process.kafka import KafkaAccess
 
 # Seconds between tries of one transaction, longer each time, and after which the caller gives up.
@@ -101,13 +101,11 @@ class Traffic:
                 if self.stop is not None and number % 100 == 0 and self.stop.exists():
                     break
                 await self._until(start + number / self.rate)
-                if line["door"] == "stream" and self.hold is not None and self.hold.exists():
+                on_hold = self.hold is not None and self.hold.exists()
+                if self.hold is not None and on_hold:
                     self._tell_sent(self.hold)
-                    held.append(line)
-                    continue
-                for one in (*held, line):
+                for one in data.due(line, held, on_hold=on_hold):
                     self._send(session, tasks, one)
-                held.clear()
                 if (elapsed := time.monotonic() - start) - spoken >= 5:
                     spoken = elapsed
                     say(

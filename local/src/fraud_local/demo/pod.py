@@ -20,7 +20,15 @@ LIBRARIES = "/opt/demo-packages"
 STOP = "/tmp/stop"
 # While this one is, nothing is sent by the topic.
 HOLD = "/tmp/hold"
-MODULES = ("drive.py", "evidence.py", "leaks.py", "leaks_objects.py", "leaks_stores.py", "places.py")
+MODULES = (
+    "data.py",
+    "drive.py",
+    "evidence.py",
+    "leaks.py",
+    "leaks_objects.py",
+    "leaks_stores.py",
+    "places.py",
+)
 # Searches the stores; no image has it, since only the demo needs it.
 PACKAGE = "ahocorasick_rs"
 PACKAGES = f"{NAME}-packages"
