@@ -25,6 +25,9 @@ AUTHORITY: Final = "ca.crt"
 PROTOCOL: Final = "SASL_SSL"
 PLAIN: Final = "PLAIN"
 MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", PLAIN)
+# For whoever is in a group. Else a client that has lost its last broker forgets it, and with it where the group's coordinator is, to which
+# it then never connects (https://github.com/confluentinc/librdkafka/issues/5511).
+KEEPS_BROKERS: Final = {"metadata.recovery.strategy": "none"}
 # So often a process hands its clients what the files hold.
 RENEW_SECONDS: Final = 5.0
 log = logging.getLogger(__name__)

@@ -23,7 +23,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.errors import StoreError
-from fraud_process.kafka import KafkaAccess
+from fraud_process.consumer_watch import ConsumerWatch
+from fraud_process.kafka import KEEPS_BROKERS, KafkaAccess
+from fraud_sinks.kafka_errors import NO_COORDINATOR, NOT_OWNER, PASSING
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError, Writer
 from fraud_sinks.topics import TopicIds
@@ -39,32 +41,6 @@ POLL_SECONDS: Final = 0.2
 TICK_SECONDS: Final = 5.0
 KAFKA_SECONDS: Final = 10
 DEAD_SECONDS: Final = 300.0  # also max.poll.interval.ms: the broker gives the partitions away then
-
-# The member is simply no longer the owner: whoever is reads the batch again, and writers are idempotent.
-_NOT_OWNER: Final = (
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError._NO_OFFSET,
-)
-# Trying again at once would wait for ever: a client that has lost its group joins it again only when it is polled. The next
-# batch's commit says it, too.
-_NO_COORDINATOR: Final = (
-    KafkaError._WAIT_COORD,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR,
-)
-# What a consumer may meet while brokers or their names come and go; it goes on by itself.
-_PASSING: Final = (
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT,
-    KafkaError._MAX_POLL_EXCEEDED,
-    # A password that was changed: until its file has changed, too, a new connection is refused.
-    KafkaError._AUTHENTICATION,
-)
 
 
 @dataclass(frozen=True)
@@ -110,6 +86,9 @@ class Loop:
         self._beat = time.monotonic()
         self._failure: Exception | None = None
         self._first = 0.0
+        self._watch = ConsumerWatch(self.reading.kafka.settings, self.reading.group)
+        # All that it ever had: a client that fails may also have lost them.
+        self._read: set[tuple[str, int]] = set()
 
     def stop(self) -> None:
         self._stop.set()
@@ -140,6 +119,7 @@ class Loop:
             while not self._finished():
                 self._gather(consumer)
                 self._raise_failure()
+                self._watch_silence()
                 if self._due():
                     self._flush(consumer)
                 self._announce()
@@ -174,9 +154,7 @@ class Loop:
             # The default waits up to 500 ms for one byte, which is fine; but a new record must not wait for more.
             "fetch.wait.max.ms": 100,
             "topic.metadata.refresh.interval.ms": 60_000,
-            # Else a client that has lost its last broker keeps a group's coordinator that it no longer connects to
-            # (confluentinc/librdkafka#5511).
-            "metadata.recovery.strategy": "none",
+            **KEEPS_BROKERS,
         }
         if self.reading.instance and not self.reading.rebuild:
             settings["group.instance.id"] = f"{self.reading.group}.{self.reading.instance}"
@@ -235,6 +213,7 @@ class Loop:
                 begin = low
             begin = max(begin, low)
             self._progress[place] = _Progress(begin, begin, high)
+            self._read.add(place[:2])
             starts.append(TopicPartition(*place[:2], begin))
         consumer.assign(starts)
         log.info(
@@ -302,10 +281,16 @@ class Loop:
             progress = self._progress.get(self._ids.place(message.topic(), message.partition()))
             if progress is not None:
                 progress.at_end = message.offset()
-        elif error.fatal() or not (error.retriable() or error.code() in _PASSING):
+        elif error.fatal() or not (error.retriable() or error.code() in PASSING):
             raise StoreError("kafka", error.str())  # fatal errors, such as being fenced, come as messages too
         else:
             log.warning("kafka", extra={"data": {"error": error.str()}})
+
+    def _watch_silence(self) -> None:
+        if self._pending:
+            self._watch.heard()
+        elif waiting := "" if self.reading.rebuild else self._watch.waiting(self._read):
+            raise StoreError("kafka", waiting)
 
     def _due(self) -> bool:
         if not self._pending:
@@ -334,7 +319,7 @@ class Loop:
                 consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as error:
                 cause = error.args[0]
-                if cause.code() not in (*_NOT_OWNER, *_NO_COORDINATOR):
+                if cause.code() not in (*NOT_OWNER, *NO_COORDINATOR):
                     raise StoreError("kafka", f"committing offsets: {cause.str()}") from error
                 log.warning("offsets not committed", extra={"data": {"error": cause.str()}})
 

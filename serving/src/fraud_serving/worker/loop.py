@@ -15,7 +15,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import Degraded
 from fraud_contracts.records import Source
-from fraud_process.kafka import RENEW_SECONDS, KafkaAccess
+from fraud_process.consumer_watch import ConsumerWatch
+from fraud_process.kafka import KEEPS_BROKERS, RENEW_SECONDS, KafkaAccess
 from fraud_serving import stored_records
 from fraud_serving.worker.batch import Incoming, Outgoing, read_incoming
 from fraud_serving.worker.processor import BatchProcessor
@@ -44,6 +45,7 @@ class WorkerLoop:
             self._settings, self._of, ordinal, config.kafka.partitions, heartbeat
         )
         self._consumer: Consumer | None = None
+        self._watch = ConsumerWatch(self._settings, self._of.group("worker"))
         self._last = 0.0
         self._renewed = time.monotonic()
 
@@ -53,9 +55,7 @@ class WorkerLoop:
             **self._kafka.settings(),
             "retry.backoff.ms": 10,  # 100, the default, is what a commit's successor would wait while markers are written
             "reconnect.backoff.max.ms": 1000,
-            # Else a client that has lost its last broker forgets it, and with it where the group's coordinator is:
-            # send_offsets_to_transaction then doesn't come back (confluentinc/librdkafka#5511).
-            "metadata.recovery.strategy": "none",
+            **KEEPS_BROKERS,  # also send_offsets_to_transaction wouldn't come back
             "log_level": 3,
             "logger": logging.getLogger("librdkafka"),
         }
@@ -90,15 +90,25 @@ class WorkerLoop:
                 self._renew(consumer)
                 batch = self._take(consumer)
                 if batch:
+                    self._watch.heard()
                     self._commit(consumer, batch)
                 else:
-                    self._transactions.idle(consumer.consumer_group_metadata())
-                    self._processor.idle()
+                    self._idle(consumer)
         except KafkaException as error:
             raise FatalError(str(error)) from error
         # Only after a clean end: where something is broken, closing may wait for it for ever (seen after a killed broker),
         # and a static member needs no farewell.
         consumer.close()
+
+    def _idle(self, consumer: Consumer) -> None:
+        self._transactions.idle(consumer.consumer_group_metadata())
+        self._processor.idle()
+        self._heartbeat()
+        # Without a partition it may have lost all of them: others, or their successors, move.
+        partitions = self._assigned or range(self._config.kafka.partitions)
+        waiting = self._watch.waiting((self._features, one) for one in partitions)
+        if waiting:
+            raise FatalError(waiting)
 
     def _renew(self, consumer: Consumer) -> None:
         if time.monotonic() - self._renewed > RENEW_SECONDS:

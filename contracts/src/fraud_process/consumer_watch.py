@@ -1,0 +1,85 @@
+"""Notices a consumer that gets nothing though records wait for it.
+
+librdkafka's may fall silent for ever, with no error, when a broker comes back: it takes an answer that names no broker for the truth and
+forgets those it knew (https://github.com/confluentinc/librdkafka/issues/5301, seen with 2.16 and a broker that was restarted), or keeps
+to a coordinator that it no longer connects to (issue 5511). Its process lives on and looks well; only a new one helps.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
+
+# So long nothing has come before a look, and again before the next one; who is behind for another reason moves meanwhile.
+QUIET_SECONDS: Final = 30.0
+_SECONDS: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class ConsumerWatch:
+    """Of one consumer in a ``group`` that commits what it has consumed. ``settings`` gives those of any client, with its login of now."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Mapping[str, Any]],
+        group: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._group, self._clock = settings, group, clock
+        self._since = clock()
+        self._waiting: tuple[str, int, int] | None = None
+
+    def heard(self) -> None:
+        """The consumer has got something."""
+        self._since, self._waiting = self._clock(), None
+
+    def waiting(self, partitions: Iterable[tuple[str, int]]) -> str:
+        """Which record has waited for two looks, empty where none has. ``partitions``, (topic, number), are the consumer's.
+
+        To be called while nothing comes; each QUIET_SECONDS it asks Kafka with a client of its own, five seconds at most.
+        """
+        if self._clock() - self._since < QUIET_SECONDS:
+            return ""
+        before, self._waiting = self._waiting, self._first([TopicPartition(*one) for one in partitions])
+        self._since = self._clock()
+        if self._waiting is None or self._waiting != before:
+            return ""
+        topic, partition, offset = self._waiting
+        return f"{topic} [{partition}] has a record at {offset}, which this process's consumer doesn't get"
+
+    def _first(self, partitions: list[TopicPartition]) -> tuple[str, int, int] | None:
+        """The first record after what the group has committed; None where there is none, or Kafka gives no answer."""
+        if not partitions:
+            return None
+        reader = Consumer(
+            {
+                "log_level": 2,
+                **self._settings(),
+                "group.id": self._group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+            }
+        )
+        try:
+            reader.assign([TopicPartition(one.topic, one.partition, OFFSET_STORED) for one in partitions])
+            until, ended = time.monotonic() + _SECONDS, set[tuple[str | None, int | None]]()
+            while len(ended) < len(partitions) and time.monotonic() < until:
+                for message in reader.consume(1, 0.2):
+                    topic, partition, offset = message.topic(), message.partition(), message.offset()
+                    error = message.error()
+                    if error is None and topic is not None and partition is not None and offset is not None:
+                        return topic, partition, offset
+                    if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                        ended.add((topic, partition))
+        except KafkaException as error:
+            _log.warning("no answer", extra={"data": {"group": self._group, "error": str(error)}})
+        finally:
+            reader.close()
+        return None
