@@ -23,8 +23,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.errors import StoreError
-from fraud_process.consumer_watch import ConsumerWatch
 from fraud_process.kafka import KEEPS_BROKERS, KafkaAccess
+from fraud_process.silent_clients import ConsumerWatch
 from fraud_sinks.kafka_errors import NO_COORDINATOR, NOT_OWNER, PASSING
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record, StoreLostError, Writer

@@ -31,15 +31,22 @@ asyncio.run(main())
 FATAL = """handle = ctypes.c_void_p.from_address(id(log._producer) + 16).value
     assert library.rd_kafka_test_fatal_error(handle, 45, b"the broker lost the producer's state") == 0"""
 DEAD = "log._producer = None"
+# Nothing listens there, and somebody else is answered.
+FORSAKEN = """kafka_log._FAILING_SECONDS, kafka_log.is_forsaken = 0.0, lambda producer, settings: True
+    log._producer = real({"bootstrap.servers": "127.0.0.1:9", "delivery.timeout.ms": 100, "log_level": 0})
+    try:
+        await log.append("accepted", b"k", b"v")
+    except kafka_log.StoreError:
+        pass"""
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [(FATAL, "OUT_OF_ORDER_SEQUENCE_NUMBER"), (DEAD, "AttributeError")],
-    ids=["fatal", "thread"],
+    [(FATAL, "OUT_OF_ORDER_SEQUENCE_NUMBER"), (DEAD, "AttributeError"), (FORSAKEN, "ForsakenError")],
+    ids=["fatal", "thread", "forsaken"],
 )
 def test_a_producer_past_use_ends_the_process(fault: str, reason: str) -> None:
-    """After a fatal error, or without its polling thread, no append would ever succeed: exit code 1, and the log says why."""
+    """After a fatal error, without its polling thread, or forsaken by Kafka, no append would ever succeed: exit code 1, and the log says why."""
     done = subprocess.run(
         [sys.executable, "-c", START % fault], check=False, timeout=25, capture_output=True, text=True
     )

@@ -10,13 +10,21 @@ import asyncio
 import collections
 import logging
 import time
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
 
 from fraud_contracts.background import thread
 from fraud_contracts.errors import StoreError
 from fraud_process.kafka import RENEW_SECONDS, KafkaAccess
+from fraud_process.silent_clients import is_forsaken
+
+# So long nothing is acknowledged before somebody asks why.
+_FAILING_SECONDS: Final = 30.0
+
+
+class ForsakenError(Exception):
+    """Kafka answers others, and this process's producer no more: only another process helps."""
 
 
 class KafkaLog:
@@ -40,17 +48,23 @@ class KafkaLog:
         self._loop = asyncio.get_running_loop()
         self._done: collections.deque[tuple[asyncio.Future[None], Any]] = collections.deque()
         self._scheduled = False
+        # Since when no append has succeeded, as time.monotonic; set and read on the polling thread.
+        self._failing: float | None = None
         self._open = True
         self._thread = thread("kafka-poll", self._poll)
 
     def _poll(self) -> None:
-        # It raises after a fatal error, such as the loss of our state on the broker: no append would succeed any more.
+        # It raises after a fatal error, such as the loss of our state on the broker: no append would succeed any more. The process ends with it.
         renewed = time.monotonic()
         while self._open:
             self._producer.poll(0.1)
             if time.monotonic() - renewed > RENEW_SECONDS:
                 renewed = time.monotonic()
                 self._kafka.renew(self._producer)
+            if self._failing is not None and time.monotonic() - self._failing > _FAILING_SECONDS:
+                self._failing = None
+                if is_forsaken(self._producer, self._kafka.settings()):
+                    raise ForsakenError("Kafka answers a new client and not this process's producer")
 
     def _hand_over(self) -> None:
         self._scheduled = False
@@ -67,6 +81,10 @@ class KafkaLog:
 
         def delivered(error: Any, _: Any) -> None:  # on the polling thread
             self._done.append((future, error))
+            if error is None:
+                self._failing = None
+            elif self._failing is None:
+                self._failing = time.monotonic()
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon_threadsafe(self._hand_over)

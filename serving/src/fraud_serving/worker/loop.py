@@ -15,8 +15,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import Degraded
 from fraud_contracts.records import Source
-from fraud_process.consumer_watch import ConsumerWatch
 from fraud_process.kafka import KEEPS_BROKERS, RENEW_SECONDS, KafkaAccess
+from fraud_process.silent_clients import ConsumerWatch
 from fraud_serving import stored_records
 from fraud_serving.worker.batch import Incoming, Outgoing, read_incoming
 from fraud_serving.worker.processor import BatchProcessor

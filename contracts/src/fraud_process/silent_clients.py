@@ -1,8 +1,8 @@
-"""Notices a consumer that gets nothing though records wait for it.
+"""Notices clients of Kafka that have fallen silent while Kafka answers others.
 
-librdkafka's may fall silent for ever, with no error, when a broker comes back: it takes an answer that names no broker for the truth and
-forgets those it knew (https://github.com/confluentinc/librdkafka/issues/5301, seen with 2.16 and a broker that was restarted), or keeps
-to a coordinator that it no longer connects to (issue 5511). Its process lives on and looks well; only a new one helps.
+librdkafka's may do so for ever, with no error, when a broker comes back: they take an answer that names no broker for the truth and
+forget those they knew (https://github.com/confluentinc/librdkafka/issues/5301, seen with 2.16 and a broker that was restarted), or keep
+to a coordinator that they no longer connect to (issue 5511). The process lives on and looks well; only a new one helps.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 # So long nothing has come before a look, and again before the next one; who is behind for another reason moves meanwhile.
 QUIET_SECONDS: Final = 30.0
@@ -21,8 +21,20 @@ _SECONDS: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
+def is_forsaken(producer: Producer, settings: Mapping[str, Any]) -> bool:
+    """Whether Kafka gives no answer to this producer and one to a new client of these settings. Takes ten seconds at most."""
+    return not _is_answered(producer) and _is_answered(Producer({"log_level": 2, **settings}))
+
+
+def _is_answered(producer: Producer) -> bool:
+    try:
+        return bool(producer.list_topics(timeout=_SECONDS).brokers)
+    except KafkaException:
+        return False
+
+
 class ConsumerWatch:
-    """Of one consumer in a ``group`` that commits what it has consumed. ``settings`` gives those of any client, with its login of now."""
+    """Notices that a consumer gets nothing though records wait for it: of one consumer in a ``group`` that commits what it has consumed. ``settings`` gives those of any client, with its login of now."""
 
     def __init__(
         self,

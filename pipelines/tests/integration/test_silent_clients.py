@@ -1,14 +1,14 @@
-"""A consumer that gets nothing though records wait is noticed, against a real broker."""
+"""Clients that have fallen silent are noticed, against a real broker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
-from fraud_process.consumer_watch import QUIET_SECONDS, ConsumerWatch
 from fraud_process.group_offsets import committed_offsets
+from fraud_process.silent_clients import QUIET_SECONDS, ConsumerWatch, is_forsaken
 from fraud_testing import kafka
 from fraud_testing.required import require
 
@@ -90,3 +90,12 @@ def test_a_kafka_that_is_away_is_nobodys_deafness(broker: kafka.Broker) -> None:
     """A new process would wait as well."""
     watched = Watched(broker, "away", f"127.0.0.1:{kafka.free_port()}")
     assert [watched.look() for _ in range(2)] == ["", ""]
+
+
+def test_a_producer_is_forsaken_where_others_are_answered(broker: kafka.Broker) -> None:
+    """While nobody is, it is Kafka that is away."""
+    away = {"bootstrap.servers": f"127.0.0.1:{kafka.free_port()}"}
+    here = {"bootstrap.servers": broker.bootstrap}
+    assert is_forsaken(Producer(away), here)
+    assert not is_forsaken(Producer(away), away)
+    assert not is_forsaken(Producer(here), here)
