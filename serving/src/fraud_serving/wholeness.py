@@ -36,11 +36,13 @@ return 1
 """
 
 
-# KEYS: a witness. ARGV: the count, seconds to live. -> what was there, empty where there was none. No late command lowers it.
+# KEYS: a witness. ARGV: the count, seconds to live, what it must have been at least. -> what was there, empty where there was none. No late
+# command lowers it, and one that finds less than it must have been leaves it: its reply may be lost, and what is there tells of the loss.
 _BEAR: Final = """
 local now = redis.pcall('GET', KEYS[1])
 if type(now) ~= 'string' then now = '' end
-if (tonumber(now) or 0) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
+local count = #now < 16 and string.match(now, '^%d+$') and tonumber(now) or 0
+if tonumber(ARGV[3]) <= count and count < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
 return now
 """
 
@@ -86,7 +88,7 @@ def lost(known: Mark | None, now: int) -> Mark:
 
 
 class Witness(NamedTuple):
-    """``number`` is the count that ``command`` raises the witness to, ``before`` what it must have been at least."""
+    """``number`` is the count that ``command`` raises the witness to where that was ``before`` at least, as it must have been."""
 
     number: int
     before: int
@@ -108,7 +110,7 @@ class Wholeness:
         self._confirmed = (0, 0)  # the highest count that Redis took, and when
         # The bytes of a mark that is known to be wrong: it is as old as what Redis was put back to.
         self._disproved: bytes | None = None
-        # Redis had a lower count than it should have when it took a higher one.
+        # Redis had a lower count than it should have when it was to take a higher one.
         self._regressed = False
         self._heard: bytes | None = None
         self._mark: Mark | None = None
@@ -126,13 +128,16 @@ class Wholeness:
     def bear_witness(self, now: int) -> Witness:
         """What to send after each writing of claims, on the same connection."""
         self._sent += 1
-        command = ("EVAL", _BEAR, 1, self.witness_key, self._sent, _WITNESS_SECONDS)
-        return Witness(self._sent, self.confirmed_before(now), command)
+        before = self.confirmed_before(now)
+        command = ("EVAL", _BEAR, 1, self.witness_key, self._sent, _WITNESS_SECONDS, before)
+        return Witness(self._sent, before, command)
 
     def confirmed(self, witness: Witness, reply: bytes, now: int) -> None:
-        """Redis took it, and the writing before it; ``reply`` is what it had until then."""
-        self._confirmed = max(self._confirmed[0], witness.number), now
-        self._regressed = self._regressed or _count(reply) < witness.before
+        """Redis answered it, and the writing before it; ``reply`` is what it had until then."""
+        if _count(reply) < witness.before:
+            self._regressed = True
+        else:
+            self._confirmed = max(self._confirmed[0], witness.number), now
 
     def confirmed_before(self, now: int) -> int:
         """What Redis must have at least; to be asked before the keys are read. Claims of longer ago are over anyway."""

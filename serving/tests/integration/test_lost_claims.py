@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+from prometheus_client import CollectorRegistry
 
 from fraud_contracts.errors import StoreError
+from fraud_process.instruments import Instruments
 from fraud_serving import claims, wholeness
 from fraud_serving.clients.ledger_link import Look
 from fraud_serving.decision.errors import IdReusedError
 from fraud_serving.decision.service import DecisionService
-from fraud_serving.wholeness import DAY_MS, Mark, Reached
+from fraud_serving.wholeness import DAY_MS, Mark, Reached, Wholeness
 from fraud_serving.worker.batch import BatchResult
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
@@ -326,3 +329,57 @@ def test_a_claim_that_lost_its_mark_of_publishing_is_a_repeat(
     one.idle()
     assert claims.read(store.get(OF.redis_claim("pay")), "pay") == batches.claim(store, "pay")
     assert batches.claim(store, "pay").published
+
+
+class Witnessed:
+    """One process's claims, of which Redis has but the witness; a claim whose reply is lost was carried out all the same."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.whole = Wholeness(OF, Instruments(CollectorRegistry(), detector=str(OF)))
+
+    def claim(self, replies: Sequence[bool]) -> None:
+        for arrives in replies:
+            witness = self.whole.bear_witness(1)
+            reply = self.store.execute_command(*witness.command)
+            if arrives:
+                self.whole.confirmed(witness, reply, 1)
+
+    def read(self, now: int) -> bool:
+        """Whether a loss is told."""
+        before = self.whole.confirmed_before(now)
+        loss = self.whole.heard(self.store.mget(self.whole.keys), before, now)
+        return loss is not None and bool(self.store.execute_command(*loss))
+
+
+REPLIES = [replies for count in range(3) for replies in product([True, False], repeat=count)]
+
+
+def test_no_lost_reply_hides_a_loss(store: Any) -> None:
+    """Whichever replies of claims never came, before the loss and after it: a claim that Redis had confirmed is missed by the next
+    look, once. Where its reply never came the decision says so itself."""
+    for before, between, after in product(REPLIES, repeat=3):
+        store.flushall()
+        store.set(OF.redis_whole, "0")
+        one = Witnessed(store)
+        assert not one.read(2)
+        one.claim(before)
+        lost = lose("put back", store)
+        one.claim(between)
+        lost()
+        one.claim(after)
+        assert one.read(3) == any(between), (before, between, after)
+        one.claim(after)
+        assert not one.read(4), (before, between, after)
+
+
+@pytest.mark.parametrize("value", ["x", "-3", "1.5", "9" * 400])
+def test_a_witness_that_is_no_count_is_missed_once(store: Any, value: str) -> None:
+    """The next claim puts a count in its place."""
+    one = Witnessed(store)
+    assert not one.read(2)
+    one.claim([True, True])
+    store.set(one.whole.witness_key, value)
+    assert one.read(3)
+    one.claim([True])
+    assert not one.read(4)

@@ -28,12 +28,12 @@ class Redis:
         return wholeness.read(self.data.get(OF.redis_whole))
 
     def do(self, command: Command) -> bytes:
-        key, first, second = command[3:]
+        key, first, second, *before = command[3:]
         now = self.data.get(key, b"")
         if isinstance(second, bytes):
             if now == first:
                 self.data[key] = second
-        elif not now.isdigit() or int(now) < int(first):
+        elif int(before[0]) <= wholeness._count(now) < int(first):
             self.data[key] = str(first).encode()
         return now
 
