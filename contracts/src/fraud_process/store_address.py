@@ -72,8 +72,15 @@ class StoreAddress:
         return str(file) if file is not None and file.exists() else None
 
 
-def store_address(key: str, environ: Mapping[str, str] | None = None) -> StoreAddress:
-    """Of one of STORE_KEYS: the file of that name, else the variable. KeyError, naming it, where there is neither."""
+def store_address(
+    key: str, environ: Mapping[str, str] | None = None, *, may_come: bool = False
+) -> StoreAddress:
+    """Of one of STORE_KEYS: the file of that name, else the variable.
+
+    KeyError, naming it, where there is neither; with ``may_come`` it is the file, which is read once it is there.
+    """
     env = os.environ if environ is None else environ
     file = Path(env.get(STORES_ENV, STORES_PATH)) / key
-    return StoreAddress(file=file) if file.exists() else StoreAddress(env[key])
+    if file.exists() or (may_come and key not in env):
+        return StoreAddress(file=file)
+    return StoreAddress(env[key])

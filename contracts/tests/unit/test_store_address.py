@@ -38,6 +38,18 @@ def test_by_hand_a_variable_is_enough(tmp_path: Path) -> None:
         store_address(POSTGRES_DSN, environ)
 
 
+def test_an_address_that_may_come_is_read_once_it_is_there(tmp_path: Path) -> None:
+    """Until then the store doesn't answer; by hand the variable is enough for it, too."""
+    environ = {STORES_ENV: str(tmp_path)}
+    address = store_address(POSTGRES_DSN, environ, may_come=True)
+    with pytest.raises(StoreError, match=POSTGRES_DSN):
+        address.read()
+    (tmp_path / POSTGRES_DSN).write_text("postgresql://x")
+    assert address.read() == "postgresql://x"
+    by_hand = store_address(REDIS_URL, {**environ, REDIS_URL: "redis://variable"}, may_come=True)
+    assert by_hand.read() == "redis://variable"
+
+
 @pytest.mark.parametrize(
     ("url", "parts"),
     [

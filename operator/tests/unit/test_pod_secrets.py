@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, Final
 
+import pytest
+
 from fraud_contracts import names, object_store
-from fraud_contracts.config import MLFLOW_LOGIN
+from fraud_contracts.config import CA_CERT, MLFLOW_LOGIN
 from fraud_contracts.detector import Component
 from fraud_contracts.release import ModelPackage
 from fraud_operator.desired.child import Wanted
@@ -37,8 +39,8 @@ def _secret_keys(value: Any) -> set[str]:
         own = {value["secretKeyRef"]["key"]} if "secretKeyRef" in value else set()
         if "secretName" in value.get("secret", {}):
             own |= {value["secret"]["secretName"]}
-        elif "secret" in value and not value["secret"].get("optional"):  # a source of a projected volume
-            own |= {item["key"] for item in value["secret"]["items"]}
+        elif "secret" in value:  # a source of a projected volume
+            own |= {item["key"] for item in value["secret"]["items"] if not item["key"].endswith(CA_CERT)}
         return own.union(*map(_secret_keys, value.values()))
     return set().union(*map(_secret_keys, value)) if isinstance(value, list) else set()
 
@@ -55,6 +57,26 @@ def test_a_component_has_the_secrets_that_its_code_reads_and_no_others() -> None
         if keys := _secret_keys(child.body):
             secrets[child.body["metadata"]["labels"][names.COMPONENT_LABEL]] |= keys
     assert secrets == EXPECTED
+
+
+@pytest.mark.parametrize("stores", [{}, {"postgres": {"secretRef": {"name": "mine"}}}])
+def test_doors_and_worker_start_without_the_ledgers_address(stores: dict[str, Any]) -> None:
+    """They decide without it, and read it once it is there; without Redis, or where the ledger is all that a Pod is for, it waits."""
+    required = set()
+    for component in Component:
+        volume = store_files(make_detector(stores=stores), component)
+        for source in () if volume is None else volume["projected"]["sources"]:
+            if not source["secret"].get("optional"):
+                required |= {(component, item["key"]) for item in source["secret"]["items"]}
+    assert {component for component, key in required if key == "POSTGRES_DSN"} == {
+        Component.LEDGER_SINK,
+        Component.CONSOLE,
+    }
+    assert {component for component, key in required if key == "REDIS_URL"} == {
+        Component.DECISION_SERVICE,
+        Component.WORKER,
+        Component.PROFILE_SINK,
+    }
 
 
 def test_an_mlflow_of_its_own_is_used_by_the_login_that_the_spec_names() -> None:

@@ -15,9 +15,11 @@ import orjson
 import pytest
 from confluent_kafka import TopicPartition
 
+from fraud_contracts.config import POSTGRES_DSN, STORES_ENV
 from fraud_serving import wholeness
 from fraud_serving.wholeness import Mark
 from fraud_testing import kafka, postgres, redis, serving
+from fraud_testing.detectors import replace_whole
 from fraud_testing.feature_stream import Stream
 from fraud_testing.kafka import wait_for
 from fraud_testing.ledger import Ledger, ledger_sink
@@ -32,9 +34,11 @@ ANSWERED = ("action", "score", "release", "decided", "degraded", "latency_ms", "
 class Doors(Stream):
     """Both doors, the ledger and its sink; ``flow`` is the stream."""
 
-    def __init__(self, stack: Stack, database: postgres.Server, service: serving.Process) -> None:
+    def __init__(
+        self, stack: Stack, database: postgres.Server, service: serving.Process, address: Path
+    ) -> None:
         super().__init__(stack)
-        self.database, self.service = database, service
+        self.database, self.service, self.address = database, service, address
         self.flowed: Counter[int] = Counter()
 
     @property
@@ -108,15 +112,17 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     folder = tmp_path_factory.mktemp("doors")
     with running(folder) as stack, postgres.server() as database:
         stack.redis.command("DEL", stack.config.identity.redis_whole)
-        url = stack.redis.login(stack.config.identity)
+        url, addresses = stack.redis.login(stack.config.identity), folder / "addresses"
+        addresses.mkdir()
+        more = {STORES_ENV: str(addresses)}
         with (
             ledger_sink(stack.config, folder, database) as sink,
-            serving.decision_service(stack.config, folder, url, POSTGRES_DSN=database.dsn) as service,
-            serving.worker(stack.config, folder, url, POSTGRES_DSN=database.dsn),
+            serving.decision_service(stack.config, folder, url, **more) as service,
+            serving.worker(stack.config, folder, url, **more),
         ):
             sink.start()
             sink.await_ready()
-            yield Doors(stack, database, service)
+            yield Doors(stack, database, service, addresses / POSTGRES_DSN)
 
 
 def decided_by_both(doors: Doors, prefix: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -147,6 +153,15 @@ def resend(doors: Doors, prefix: str, bodies: list[dict[str, Any]], records: lis
         shown(rows[event_id]) == shown(answer) for event_id, answer in answers.items() if answer not in marked
     )
     return len(marked)
+
+
+def test_doors_decide_without_the_ledgers_address(doors: Doors) -> None:
+    """Both started without it: Redis has no mark, and decisions say so. Once the file is there it is read, without a restart."""
+    [answer] = doors.decide([doors.stack.transaction("no-address")]).values()
+    doors.send(doors.record("no-address-stream"))
+    decision = doors.wait("no-address-stream")["no-address-stream"]
+    assert "idempotency" in answer["degraded"] and "idempotency" in decision["degraded"]
+    replace_whole(doors.address, doors.database.dsn)
 
 
 def test_a_new_detector_has_lost_nothing(doors: Doors) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 import psycopg
 import pytest
 
+from fraud_contracts.config import POSTGRES_DSN, STORES_ENV
 from fraud_contracts.errors import StoreError
-from fraud_process.store_address import StoreAddress
+from fraud_process.store_address import StoreAddress, store_address
 from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_sinks.database import migrate
 from fraud_testing import ledger, postgres
@@ -124,3 +126,21 @@ def test_a_connection_that_nobody_uses_is_given_back(
     assert link.look(["a"]).decisions.keys() == {"a"}
     wait_for(lambda: link._connection is None, 10, "the connection's end")
     assert link.look(["a"]).decisions.keys() == {"a"}
+
+
+def test_an_address_that_comes_later_is_used(
+    database: postgres.Server, tables: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    """Until its file is there the ledger is away. Where the file goes while a login is replaced, the last one is good for a while."""
+    insert(tables, "a")
+    link = LedgerLink(store_address(POSTGRES_DSN, {STORES_ENV: str(tmp_path)}, may_come=True), OF)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=POSTGRES_DSN):
+            link.look(["a"])
+    (tmp_path / POSTGRES_DSN).write_text(database.dsn)
+    assert "a" in link.look(["a"]).decisions
+    (tmp_path / POSTGRES_DSN).unlink()
+    assert "a" in link.look(["a"]).decisions
+    link.close()
+    assert "a" in link.look(["a"]).decisions
+    link.close()

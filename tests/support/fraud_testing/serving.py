@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fraud_contracts.clients import CLIENTS_ENV, CLIENTS_KEY, ClientAccess, ClientsDocument, hash_key
-from fraud_contracts.config import HTTP_PORT_ENV, METRICS_PORT_ENV, DetectorConfig
+from fraud_contracts.config import HTTP_PORT_ENV, METRICS_PORT_ENV, STORES_ENV, DetectorConfig
 from fraud_contracts.detector_clients import Scope
 from fraud_contracts.release import Release
 from fraud_testing.detectors import replace_whole, write
@@ -104,8 +104,10 @@ class Process:
         return ended.returncode
 
 
-def environment(config: DetectorConfig, folder: Path, redis_url: str) -> dict[str, str]:
-    """What the operator gives a Pod of service or worker; API_KEY opens all of the API."""
+def environment(config: DetectorConfig, folder: Path, redis_url: str, **more: str) -> dict[str, str]:
+    """What the operator gives a Pod of service or worker, and ``more``; API_KEY opens all of the API."""
+    # Nobody is there: a detector whose claims are whole asks no ledger. Where the addresses are files, none is made up.
+    ledger = {} if STORES_ENV in more else {"POSTGRES_DSN": NO_LEDGER}
     return {
         "FRAUD_CONFIG": str(write(config, folder)),
         "FRAUD_RELEASE": str(folder / "release.json"),
@@ -113,9 +115,9 @@ def environment(config: DetectorConfig, folder: Path, redis_url: str) -> dict[st
         "DEAD_LETTER_KEY": DEAD_LETTER_KEY,
         CLIENTS_ENV: str(write_clients(folder, access("all", API_KEY, scopes=[Scope.ADMIN]))),
         "REDIS_URL": redis_url,
-        # Nobody is there: a detector whose claims are whole asks no ledger.
-        "POSTGRES_DSN": NO_LEDGER,
         "HOSTNAME": f"{config.name}-worker-0",
+        **ledger,
+        **more,
     }
 
 
@@ -153,7 +155,7 @@ def predictor(package: Path, name: str, folder: Path) -> Iterator[Process]:
 
 @contextmanager
 def decision_service(config: DetectorConfig, folder: Path, redis_url: str, **more: str) -> Iterator[Process]:
-    process = Process("fraud_serving.decision", folder, {**environment(config, folder, redis_url), **more})
+    process = Process("fraud_serving.decision", folder, environment(config, folder, redis_url, **more))
     try:
         yield process.start()
     finally:
@@ -162,7 +164,7 @@ def decision_service(config: DetectorConfig, folder: Path, redis_url: str, **mor
 
 @contextmanager
 def worker(config: DetectorConfig, folder: Path, redis_url: str, **more: str) -> Iterator[Process]:
-    process = Process("fraud_serving.worker", folder, {**environment(config, folder, redis_url), **more})
+    process = Process("fraud_serving.worker", folder, environment(config, folder, redis_url, **more))
     try:
         yield process.start()
     finally:

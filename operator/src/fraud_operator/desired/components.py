@@ -17,6 +17,7 @@ class Defaults:
 
     ``secrets``: what its Pods get from Secrets, each by the key's own name: the stores' addresses (STORE_KEYS) as files, the others
     as environment variables; of a detector's own MLflow the login is the file. A component has those that its code reads, and no more: what it doesn't know can't leak from it.
+    ``spared``: of these addresses, those that its Pods start without: what has come of it by then, they read when they need it.
     ``clients``: its Pods mount the hashes of the API's keys.
     ``storage``: its Pods read or write the detector's storage, so they mount its folder or get the object store's keys.
     ``kafka``: they speak to Kafka, so they get what its clients log in with.
@@ -28,6 +29,7 @@ class Defaults:
     requests: Mapping[str, str]
     limits: Mapping[str, str]
     secrets: tuple[str, ...]
+    spared: tuple[str, ...]
     storage: bool
     clients: bool
     kafka: bool
@@ -42,22 +44,27 @@ def _defaults(
     memory_limit: str,
     secrets: tuple[str, ...] = (),
     *,
+    spared: tuple[str, ...] = (),
     account: str = "",
     storage: bool = False,
     clients: bool = False,
     kafka: bool = True,
 ) -> Defaults:
     requests, limits = {"cpu": cpu, "memory": memory}, {"cpu": cpu_limit, "memory": memory_limit}
-    return Defaults(label, account or label, replicas, requests, limits, secrets, storage, clients, kafka)
+    return Defaults(
+        label, account or label, replicas, requests, limits, secrets, spared, storage, clients, kafka
+    )
 
 
 # fmt: off
 COMPONENTS: Final[dict[Component, Defaults]] = {
     # More than its neighbours' is a door's share where processors are short: what waits behind it can catch up, a caller can't.
     Component.DECISION_SERVICE: _defaults(
-        "decision", 2, "125m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "REDIS_URL", "POSTGRES_DSN"), clients=True),
+        "decision", 2, "125m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "REDIS_URL", "POSTGRES_DSN"),
+        spared=("POSTGRES_DSN",), clients=True),
     Component.WORKER: _defaults(
-        "worker", 1, "50m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL", "POSTGRES_DSN")),
+        "worker", 1, "50m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL", "POSTGRES_DSN"),
+        spared=("POSTGRES_DSN",)),
     Component.FEATURES: _defaults(
         "features", 1, "200m", "1Gi", "2", "2Gi", ("TOKEN_KEY", "DEAD_LETTER_KEY"), storage=True),
     Component.TRAINING: _defaults(

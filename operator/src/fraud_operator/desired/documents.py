@@ -102,7 +102,7 @@ def build_stores(detector: Detector, wanted: Wanted) -> list[Child]:
     """What the platform gives for the stores and the storage that the spec leaves out; nothing where it leaves none out.
 
     Of Redis, PostgreSQL and an MLflow with logins the detector's own, never the platform's: a key whose login isn't made yet isn't
-    there, and Pods wait for it.
+    there, and Pods that can't do without wait for it.
     """
     platform = detector.platform.stores
     data = dict(wanted.stores)

@@ -62,9 +62,9 @@ def store_files(detector: Detector, component: Component) -> Json | None:
     """A volume with the addresses that the component reads, each from the Secret that has it, and the certificate of the
     authority behind the server where that Secret has one; None where it reads none.
 
-    Files and no variables: the kubelet renews them, so a login that changes restarts nothing.
+    Files and no variables: the kubelet renews them, so a login that changes restarts nothing, and one that comes later is there then.
     """
-    stores = detector.spec.stores
+    stores, spared = detector.spec.stores, COMPONENTS[component].spared
     own = {config.REDIS_URL: stores.redis, config.POSTGRES_DSN: stores.postgres}
     sources = []
     for key in COMPONENTS[component].secrets:
@@ -74,7 +74,7 @@ def store_files(detector: Detector, component: Component) -> Json | None:
             file = config.ca_cert(key)
             authority = file if store is None else config.CA_CERT
             sources += [
-                secret_source(secret, {key: key}),
+                secret_source(secret, {key: key}, optional=key in spared),
                 secret_source(secret, {file: authority}, optional=True),
             ]
         elif key in config.STORE_KEYS:

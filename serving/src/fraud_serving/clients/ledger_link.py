@@ -104,7 +104,7 @@ class LedgerLink:
             raise StoreError("postgres", described(error)) from error
 
     def _connect(self) -> psycopg.Connection[Any]:
-        dsn = address_of(self._address)
+        dsn = self._address_now()
         if dsn != self._connected_to or self._connection is None or self._connection.closed:
             self.close()
             # No prepared statements: a pooler between us and the server may give each statement another backend.
@@ -114,6 +114,15 @@ class LedgerLink:
             self._connected_to = dsn
             thread("ledger idle", partial(self._close_when_idle, self._connection))
         return self._connection
+
+    def _address_now(self) -> str:
+        """Where there is none, the last one: the kubelet takes its file away while a login is replaced, and the old one is good for that long."""
+        try:
+            return address_of(self._address)
+        except StoreError:
+            if not self._connected_to:
+                raise
+            return self._connected_to
 
     def _close_when_idle(self, connection: psycopg.Connection[Any]) -> None:
         while True:

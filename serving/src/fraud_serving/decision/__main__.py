@@ -44,7 +44,7 @@ async def serve() -> None:
     redis = RedisLink(store_address(REDIS_URL))
     kafka = KafkaLog(KafkaAccess.of(config.kafka), delivery)
     instruments = Instruments(REGISTRY, detector=str(config.identity))
-    ledger = LedgerLink(store_address(POSTGRES_DSN), config.identity)
+    ledger = LedgerLink(store_address(POSTGRES_DSN, may_come=True), config.identity)
     service = DecisionService(config, tokeniser, redis, kafka, ledger, instruments)
     refused = instruments(metrics.UNREADABLE, what="release").inc
     pointer = names.release_pointer(config.name)

@@ -76,7 +76,7 @@ def run() -> None:
         Tokeniser.from_hex(os.environ["TOKEN_KEY"], config.token_key),
         DeadLetterCipher(os.environ["DEAD_LETTER_KEY"]),
         RedisClaims(store_address(REDIS_URL)),
-        LedgerLink(store_address(POSTGRES_DSN), config.identity),
+        LedgerLink(store_address(POSTGRES_DSN, may_come=True), config.identity),
         BlockingModelClient(MODEL_SECONDS),
         instruments,
     )
@@ -101,7 +101,7 @@ def run() -> None:
     settling = Settling(
         config,
         RedisClaims(store_address(REDIS_URL)),
-        LedgerLink(store_address(POSTGRES_DSN), config.identity),
+        LedgerLink(store_address(POSTGRES_DSN, may_come=True), config.identity),
     )
     thread("settling", settling.run)
     while processor.release.ruling is None and not loop.stopping:
