@@ -11,13 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    TopicCollection,
-    TopicPartition,
-)
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from fraud_contracts.config import DetectorConfig
@@ -25,6 +19,7 @@ from fraud_contracts.lineage import HISTORY, SOURCES, Positions
 from fraud_contracts.training_end import EndReason
 from fraud_process.group_offsets import committed_offsets
 from fraud_process.kafka import KafkaAccess
+from fraud_process.unread_records import may_hold_record
 from fraud_ray.cut import Cut
 from fraud_ray.errors import TrainingError
 
@@ -168,36 +163,13 @@ class StreamEnds:
             self.sleep(_STEP)
 
     def _records(self, noun: str, partition: int, begin: int, end: int) -> bool:
-        """Whether there is a record between two offsets, or may be: the ends of transactions are none, and no reader commits them.
-
-        While a transaction is open, readers see nothing behind its first record.
-        """
-        topic = self.config.identity.topic(noun)
-        consumer = Consumer(
-            {
-                **self._access.settings(),
-                "group.id": self.config.identity.group("training"),
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "log_level": 2,
-            }
-        )
+        """Whether there is a record between two offsets, or may be: the ends of transactions are none, and no reader commits them."""
+        topic, group = self.config.identity.topic(noun), self.config.identity.group("training")
         try:
-            consumer.assign([TopicPartition(topic, partition, begin)])
-            until = time.monotonic() + self.timeout
-            while time.monotonic() < until:
-                for message in consumer.consume(100, _STEP):
-                    error: Any = message.error()
-                    if error is None:
-                        return bool(message.offset() < end)
-                    if error.code() == KafkaError._PARTITION_EOF:
-                        return bool(message.offset() < end)
-            raise TrainingError(
-                EndReason.STREAM_UNKNOWN, f"{topic} [{partition}] can't be read in {self.timeout:.0f} s"
+            return may_hold_record(
+                self._access.settings(), group, (topic, partition), begin, end, self.timeout
             )
         except KafkaException as error:
-            raise TrainingError(EndReason.STREAM_UNKNOWN, f"{topic} can't be read: {error}") from error
-        finally:
-            consumer.close()
+            raise TrainingError(
+                EndReason.STREAM_UNKNOWN, f"{topic} [{partition}] can't be read: {error}"
+            ) from error

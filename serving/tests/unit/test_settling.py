@@ -88,8 +88,8 @@ class OfWorld(Settling):
     def _topic_id(self) -> str:
         return "id"
 
-    def _no_record(self, after: Reached, ends: dict[int, int]) -> bool:
-        return self.world.only_marks
+    def _may_lack(self, reached: Reached, end: int) -> bool:
+        return not self.world.only_marks
 
 
 def used(**changes: Any) -> World:

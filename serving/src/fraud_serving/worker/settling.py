@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from confluent_kafka import (
     Consumer,
-    KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
@@ -26,6 +24,7 @@ from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
 from fraud_process.group_offsets import committed_offsets
 from fraud_process.kafka import KafkaAccess
+from fraud_process.unread_records import may_hold_record
 from fraud_serving import wholeness
 from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_serving.wholeness import Mark, Reached
@@ -58,7 +57,7 @@ def _lineage(lineages: dict[str, int], topic_id: str) -> int | None:
 class Settling:
     def __init__(self, config: DetectorConfig, store: ClaimStore, ledger: LedgerLink) -> None:
         self._config, self._of, self._store, self._ledger = config, config.identity, store, ledger
-        self._access = KafkaAccess.of(config.kafka)
+        self._access, self._tail = KafkaAccess.of(config.kafka), config.identity.group("worker.tail")
         self._since = -1
         self._ends: dict[str, Ends] = {}
         self._waited = False
@@ -154,35 +153,28 @@ class Settling:
         progress = self._ledger.look([]).reached
         ends = self._ends["decisions"]
         reached = [Reached(lineage, at, progress.get((lineage, at), 0)) for at in sorted(ends)]
-        if all(one.following >= ends[one.partition] or self._no_record(one, ends) for one in reached):
-            return tuple(reached)
-        return ()
+        if any(
+            one.following < ends[one.partition] and self._may_lack(one, ends[one.partition])
+            for one in reached
+        ):
+            return ()
+        return tuple(reached)
 
-    # Kafka: by a consumer that reads for nobody.
-
-    @contextmanager
-    def _reader(self, group: str) -> Iterator[Consumer]:
-        reader = Consumer(
-            {
-                **self._access.settings(),
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-            }
-        )
-        try:
-            yield reader
-        finally:
-            reader.close()
+    # Kafka: by clients that read for nobody.
 
     def _places(self, noun: str, offset: int) -> list[TopicPartition]:
         topic = self._of.topic(noun)
         return [TopicPartition(topic, at, offset) for at in range(self._config.kafka.partitions)]
 
     def _extents(self, noun: str, since: int) -> dict[int, Extent]:
-        with self._reader(self._of.group("worker.tail")) as reader:
+        # Of all that is written: to who reads what is committed a topic ends where a transaction is open, whatever lies behind.
+        settings = {
+            "group.id": self._tail,
+            "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",
+        }
+        reader = Consumer({**self._access.settings(), **settings})
+        try:
             of_time = reader.offsets_for_times(self._places(noun, since), _SECONDS)
             extents = {}
             for place in of_time:
@@ -191,6 +183,8 @@ class Settling:
                 low, high = reader.get_watermark_offsets(place, _SECONDS)
                 extents[place.partition] = Extent(low, high, place.offset)
             return extents
+        finally:
+            reader.close()
 
     def _committed(self, group: str, noun: str) -> Ends:
         """By partition, of those where the group has committed anything."""
@@ -199,20 +193,10 @@ class Settling:
         found = committed_offsets(self._access.settings(), group, places, _SECONDS)
         return {partition: offset for (_, partition), offset in found.items()}
 
-    def _no_record(self, after: Reached, ends: Ends) -> bool:
-        """Whether between what the ledger has read of a partition and its end lie only marks of transactions."""
-        with self._reader(self._of.group("worker.tail")) as reader:
-            reader.assign([TopicPartition(self._of.topic("decisions"), after.partition, after.following)])
-            until = time.monotonic() + _SECONDS
-            while time.monotonic() < until:
-                for message in reader.consume(100, 0.2):
-                    error = message.error()
-                    if error is None:
-                        return bool(message.offset() >= ends[after.partition])
-                    if error.code() == KafkaError._PARTITION_EOF:
-                        return True
-                    raise KafkaException(error)
-        raise StoreError("kafka", "the end of decisions wasn't found in time")
+    def _may_lack(self, reached: Reached, end: int) -> bool:
+        """Whether the ledger, being there, may lack a record of before the end."""
+        place = self._of.topic("decisions"), reached.partition
+        return may_hold_record(self._access.settings(), self._tail, place, reached.following, end, _SECONDS)
 
     def _topic_id(self) -> str:
         topic = self._of.topic("decisions")
