@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 import threading
@@ -255,10 +256,15 @@ def test_without_any_claim_the_log_still_knows_the_ids(platform: Platform) -> No
     assert {i for i, _ in other} <= letters
     store, key = platform.redis_client(), platform.config.identity.redis_whole
 
+    more = itertools.count()
+
     def settled() -> bool:
+        """Payments come, and checkpoints with them."""
+        event_id = f"lost-more-{next(more)}"
+        ask(platform, [(event_id, body(event_id))])
         mark = wholeness.read(store.get(key))
         return mark is not None and bool(mark.ledger)
 
-    wait_for(settled, 120, "the ledger to hold what was decided before the loss")
+    wait_for(settled, 120, "the ledger to hold what was decided before the loss", pause=1.0)
     [new] = ask(platform, [("lost-not", body("lost-not"))])
     assert MARK not in new.document["degraded"]

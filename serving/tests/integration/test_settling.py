@@ -30,14 +30,14 @@ class Data:
         broker.create_detector_topics(str(self.of))
         self.settling = Settling(config, self, self)  # type: ignore[arg-type]  # what of both it calls
 
-    def flow(self, count: int) -> None:
-        """So many payments are accepted, and their features read."""
+    def flow(self) -> None:
+        """A payment is accepted, a checkpoint holds that it is read, and the worker has read its features."""
         for noun, group in (
             ("accepted", self.of.features_group(self.stream)),
             ("features", self.of.group("worker")),
         ):
             topic = self.of.topic(noun)
-            self.broker.produce(topic, [(b"k", b"v")] * count)
+            self.broker.produce(topic, [(b"k", b"v")])
             reader = self.broker.consumer(group)
             end = reader.get_watermark_offsets(TopicPartition(topic, 0), 30)[1]
             reader.commit(offsets=[TopicPartition(topic, 0, end)], asynchronous=False)
@@ -53,8 +53,9 @@ class Data:
         return producer
 
     def settled(self) -> Mark | None:
-        """After as many steps as there are stages."""
-        for _ in range(8):
+        """After some more payments."""
+        for _ in range(6):
+            self.flow()
             self.settling.step(LOSS + 10_000)
         return wholeness.read(self.mark)
 
@@ -87,7 +88,6 @@ def broker() -> Iterator[kafka.Broker]:
 def test_marks_of_transactions_at_the_end_are_waited_for_by_nobody(broker: kafka.Broker) -> None:
     """The ledger's sink never gets past them."""
     data = Data(broker, detectors.detector(broker.bootstrap, name="marks"))
-    data.flow(2)
     data.decide("worker-0").commit_transaction(30)
     data.decide("worker-1").abort_transaction(30)
     assert data.settled() == Mark(LOSS)
@@ -98,7 +98,6 @@ def test_marks_of_transactions_at_the_end_are_waited_for_by_nobody(broker: kafka
 def test_what_an_open_transaction_hides_is_waited_for(broker: kafka.Broker) -> None:
     """One worker died in its transaction, and what another one committed since lies behind it: the ledger can't have read it yet."""
     data = Data(broker, detectors.detector(broker.bootstrap, name="hidden"))
-    data.flow(2)
     hiding = data.decide("worker-0")
     data.decide("worker-1").commit_transaction(30)
     assert data.settled() == Mark(LOSS)

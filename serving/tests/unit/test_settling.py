@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,13 @@ from fraud_serving import wholeness
 from fraud_serving.clients.ledger_link import Look
 from fraud_serving.wholeness import DAY_MS, Mark, Reached
 from fraud_serving.worker import settling
-from fraud_serving.worker.settling import Extent, Settling
+from fraud_serving.worker.settling import Committed, Extent, Settling
 from fraud_testing import detectors
 
 NOW = 1_795_000_000_000
 CONFIG = detectors.detector("unused:9092", partitions=2)
 OF = CONFIG.identity
+STAGES = len(CONFIG.spec.entities)
 STREAM, WORKER = OF.features_group(CONFIG.stream), OF.group("worker")
 
 
@@ -31,7 +33,10 @@ def test_topics_that_the_ledger_has_not_read_have_no_number() -> None:
 
 @dataclass
 class World:
-    """``first`` and ``ends`` are of topics, ``after`` the first offset of the loss or later; ``committed`` is by group. Both partitions are alike."""
+    """``first`` and ``ends`` are of topics, ``after`` the first offset of the loss or later; ``committed`` is by group. Both partitions are alike.
+
+    ``labels`` is what the stream has committed of them.
+    """
 
     mark: bytes | None = Mark(NOW).pack()
     first: dict[str, int] = field(default_factory=dict)
@@ -43,6 +48,7 @@ class World:
     topics: dict[str, int] = field(default_factory=lambda: {"id": 0})
     only_marks: bool = False
     away: bool = False
+    labels: int = 0
 
     # The ledger.
     def has_older(self, before: int) -> bool:
@@ -81,9 +87,11 @@ class OfWorld(Settling):
             (0, 1), Extent(world.first.get(noun, 0), world.ends.get(noun, 0), world.after.get(noun, 0))
         )
 
-    def _committed(self, group: str, noun: str) -> dict[int, int]:
-        committed = self.world.committed.get(group)
-        return {} if committed is None else {0: committed, 1: committed}
+    def _committed(self, group: str, nouns: Sequence[str]) -> Committed:
+        committed = {"labels": self.world.labels} if "labels" in nouns else {}
+        if group in self.world.committed:
+            committed |= {noun: self.world.committed[group] for noun in nouns if noun != "labels"}
+        return {(noun, at): offset for noun, offset in committed.items() for at in (0, 1)}
 
     def _topic_id(self) -> str:
         return "id"
@@ -105,17 +113,22 @@ def used(**changes: Any) -> World:
     return world
 
 
-def settled(world: World, after: int = 10_000, steps: int = 4) -> Mark | None:
-    one = OfWorld(world)
-    for _ in range(steps):
+def look(one: OfWorld, looks: int = 8, after: int = 10_000) -> Mark | None:
+    """At each look the stream has made another checkpoint."""
+    for _ in range(looks):
         one.step(NOW + after)
-    return wholeness.read(world.mark)
+        one.world.labels += 1
+    return wholeness.read(one.world.mark)
+
+
+def settled(world: World, after: int = 10_000, looks: int = 8) -> Mark | None:
+    return look(OfWorld(world), looks, after)
 
 
 def test_a_detector_that_has_decided_nothing_has_lost_nothing() -> None:
     """At once, also where there is no mark yet."""
-    assert settled(World(), after=0, steps=1) == Mark(0)
-    assert settled(World(mark=None), after=0, steps=1) == Mark(0)
+    assert settled(World(), after=0, looks=1) == Mark(0)
+    assert settled(World(mark=None), after=0, looks=1) == Mark(0)
 
 
 def test_what_waits_for_its_first_worker_was_decided_by_none() -> None:
@@ -164,6 +177,50 @@ def test_nobody_may_be_behind(behind: dict[str, Any]) -> None:
     assert settled(used(**behind)) == Mark(NOW)
 
 
+def checkpoints(one: OfWorld, count: int) -> Mark | None:
+    """So many more, each with looks before the next one."""
+    for _ in range(count):
+        one.world.labels += 1
+        for _ in range(3):
+            one.step(NOW + 10_000)
+    return wholeness.read(one.world.mark)
+
+
+def test_what_waits_in_the_streams_state_is_waited_for() -> None:
+    """The job is away with inline decisions that a checkpoint holds, and writes their records when it is back, a stage at each start."""
+    world = used()
+    one = OfWorld(world)
+    for _ in range(30):
+        one.step(NOW + 10_000)
+    assert checkpoints(one, STAGES) == Mark(NOW)
+    world.ends["features"] = 21
+    assert checkpoints(one, 2) == Mark(NOW)
+    world.committed[WORKER] = 21
+    assert checkpoints(one, 1) != Mark(NOW)
+
+
+@pytest.mark.parametrize(
+    "goes", [{"labels": 0}, {"committed": {STREAM: 9, WORKER: 20}}], ids=["labels", "accepted"]
+)
+def test_a_stream_that_goes_back_is_waited_for_anew(goes: dict[str, Any]) -> None:
+    """Its newest state couldn't be read: what it has read lately it reads again, and may let it wait again."""
+    one = OfWorld(used(labels=5))
+    look(one, 1)
+    assert checkpoints(one, STAGES) == Mark(NOW)
+    for name, value in goes.items():
+        setattr(one.world, name, value)
+    assert checkpoints(one, 1) == Mark(NOW)
+    one.world.committed[STREAM] = 10
+    assert checkpoints(one, STAGES) == Mark(NOW)
+    assert checkpoints(one, 2) != Mark(NOW)
+
+
+def test_without_inline_decisions_the_stream_is_not_waited_for() -> None:
+    """What a worker decided it had read from ``features``; the streaming job may be away."""
+    world = used(ends={"features": 20, "decisions": 30}, committed={WORKER: 20})
+    assert checkpoints(OfWorld(world), 1) != Mark(NOW)
+
+
 def test_marks_of_transactions_at_the_end_are_no_records() -> None:
     """The sink never gets past them."""
     assert settled(used(reached=29, only_marks=True)) == Mark(NOW, (Reached(0, 0, 29), Reached(0, 1, 29)))
@@ -178,23 +235,19 @@ def test_ends_are_of_once() -> None:
     """What comes in meanwhile isn't waited for: it has a claim."""
     world = used(committed={STREAM: 10, WORKER: 19})
     one = OfWorld(world)
-    for _ in range(3):
-        one.step(NOW + 10_000)
+    look(one)
     world.ends, world.committed[WORKER] = dict.fromkeys(world.ends, 1000), 20
     world.ends["decisions"] = 30
-    one.step(NOW + 10_000)
-    assert wholeness.read(world.mark) != Mark(NOW)
+    assert look(one) != Mark(NOW)
 
 
 def test_another_loss_begins_anew() -> None:
     """The ends of before the first one say nothing of what was decided since."""
     world = used()
     one = OfWorld(world)
-    one.step(NOW + 10_000)
+    look(one, 1)
     world.mark = Mark(NOW + 9_000).pack()
-    for _ in range(4):
-        one.step(NOW + 10_000)
-    assert wholeness.read(world.mark) == Mark(NOW + 9_000)
+    assert look(one) == Mark(NOW + 9_000)
 
 
 def test_a_loss_that_is_settled_or_long_ago_asks_nobody() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from confluent_kafka import (
@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
+from fraud_contracts.lineage import SOURCES
 from fraud_process.group_offsets import committed_offsets
 from fraud_process.kafka import KafkaAccess
 from fraud_process.unread_records import may_hold_record
@@ -37,6 +38,8 @@ _SECONDS: Final = 10
 _log = logging.getLogger(__name__)
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # the zero UUID: a broker without ids says it of every topic
 Ends = dict[int, int]
+# By topic's noun and partition, of those where a group has committed anything.
+Committed = dict[tuple[str, int], int]
 
 
 class Extent(NamedTuple):
@@ -60,7 +63,8 @@ class Settling:
         self._access, self._tail = KafkaAccess.of(config.kafka), config.identity.group("worker.tail")
         self._since = -1
         self._ends: dict[str, Ends] = {}
-        self._waited = False
+        # What the stream has committed since it was there, each as often as it was another.
+        self._checkpoints: list[Committed] = []
 
     def run(self, stopped: Callable[[], bool] = lambda: False) -> None:
         told = False
@@ -88,7 +92,7 @@ class Settling:
         if mark.ledger or not mark.doubts(now):
             return
         if mark.since != self._since:
-            self._since, self._ends, self._waited = mark.since, {}, False
+            self._since, self._ends, self._checkpoints = mark.since, {}, []
         if self._nothing_before(mark.since):
             self._replace(held, Mark(0))
         elif reached := self._reached(now):
@@ -106,7 +110,7 @@ class Settling:
         """
         if not self._is_empty_before("accepted", since):
             return False
-        if self._committed(self._of.group("worker"), "features") and not self._is_empty_before(
+        if self._committed(self._of.group("worker"), ["features"]) and not self._is_empty_before(
             "features", since
         ):
             return False
@@ -123,27 +127,43 @@ class Settling:
                 return ()
             self._note_ends("accepted")
         if "features" not in self._ends:
-            if not self._group_is_there(self._of.features_group(self._config.stream), "accepted"):
-                return ()
-            if not self._waited:
-                # What waits in the stream for an earlier one of its key is written within half a second of that.
-                self._waited = True
+            if not self._stream_has_written():
                 return ()
             self._note_ends("features")
         if "decisions" not in self._ends:
-            if not self._group_is_there(self._of.group("worker"), "features"):
+            if self._unread(self._committed(self._of.group("worker"), ["features"]), "features"):
                 return ()
             self._note_ends("decisions")
         return self._ledger_is_there()
 
+    def _stream_has_written(self) -> bool:
+        """Whether the stream has written its records of all that was in ``accepted``.
+
+        What a checkpoint has read may wait in its state for an earlier one of its key (docs/decisions/0005): half a second in the stage of
+        each entity, but as long as the job is away. So one more checkpoint must follow for each stage: by then the job has run that long, or
+        has begun anew with that state and let go at once what had waited. And one more, as a look may fall into the commits of one.
+        """
+        if not self._unread({}, "accepted"):
+            return True
+        committed = self._committed(self._of.features_group(self._config.stream), SOURCES)
+        last = self._checkpoints[-1] if self._checkpoints else {}
+        # Where it has gone back to an older state, it reads some of it anew.
+        went_back = any(committed.get(place, -1) < offset for place, offset in last.items())
+        if went_back or self._unread(committed, "accepted"):
+            self._checkpoints = []
+        elif committed != last:
+            self._checkpoints.append(committed)
+        return len(self._checkpoints) > len(self._config.spec.entities) + 1
+
     def _note_ends(self, noun: str) -> None:
         self._ends[noun] = {at: one.high for at, one in self._extents(noun, self._since).items()}
 
-    def _group_is_there(self, group: str, noun: str) -> bool:
-        """Whether a group has read to the ends of a topic. Of a partition that no record is in it may have committed nothing."""
-        committed, extents = self._committed(group, noun), self._extents(noun, self._since)
-        return all(
-            committed.get(at, -1) >= end or extents[at].low >= end for at, end in self._ends[noun].items()
+    def _unread(self, committed: Committed, noun: str) -> bool:
+        """Whether a group hasn't read to the ends of a topic. Of a partition that no record is in it may have committed nothing."""
+        extents = self._extents(noun, self._since)
+        return any(
+            extents[at].low < end and committed.get((noun, at), -1) < end
+            for at, end in self._ends[noun].items()
         )
 
     def _ledger_is_there(self) -> tuple[Reached, ...]:
@@ -186,12 +206,11 @@ class Settling:
         finally:
             reader.close()
 
-    def _committed(self, group: str, noun: str) -> Ends:
-        """By partition, of those where the group has committed anything."""
-        topic = self._of.topic(noun)
-        places = [(topic, at) for at in range(self._config.kafka.partitions)]
+    def _committed(self, group: str, nouns: Sequence[str]) -> Committed:
+        topics = {self._of.topic(noun): noun for noun in nouns}
+        places = [(topic, at) for topic in topics for at in range(self._config.kafka.partitions)]
         found = committed_offsets(self._access.settings(), group, places, _SECONDS)
-        return {partition: offset for (_, partition), offset in found.items()}
+        return {(topics[topic], partition): offset for (topic, partition), offset in found.items()}
 
     def _may_lack(self, reached: Reached, end: int) -> bool:
         """Whether the ledger, being there, may lack a record of before the end."""
