@@ -53,10 +53,11 @@ class Data:
         return producer
 
     def settled(self) -> Mark | None:
-        """After some more payments."""
-        for _ in range(6):
+        """After some more payments, with looks after each."""
+        for _ in range(5):
             self.flow()
-            self.settling.step(LOSS + 10_000)
+            for _ in range(15):
+                self.settling.step(LOSS + 10_000)
         return wholeness.read(self.mark)
 
     # The ledger.

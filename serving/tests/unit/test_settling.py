@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -49,6 +51,7 @@ class World:
     only_marks: bool = False
     away: bool = False
     labels: int = 0
+    asked: int = 0
 
     # The ledger.
     def has_older(self, before: int) -> bool:
@@ -83,6 +86,7 @@ class OfWorld(Settling):
 
     def _extents(self, noun: str, since: int) -> dict[int, Extent]:
         world = self.world
+        world.asked += 1
         return dict.fromkeys(
             (0, 1), Extent(world.first.get(noun, 0), world.ends.get(noun, 0), world.after.get(noun, 0))
         )
@@ -113,22 +117,24 @@ def used(**changes: Any) -> World:
     return world
 
 
-def look(one: OfWorld, looks: int = 8, after: int = 10_000) -> Mark | None:
-    """At each look the stream has made another checkpoint."""
-    for _ in range(looks):
-        one.step(NOW + after)
+def look(one: OfWorld, checkpoints: int = 8, after: int = 10_000) -> Mark | None:
+    """So many checkpoints of the stream, with looks after each."""
+    for _ in range(checkpoints):
         one.world.labels += 1
+        for _ in range(settling._LONGEST):
+            one.step(NOW + after)
     return wholeness.read(one.world.mark)
 
 
-def settled(world: World, after: int = 10_000, looks: int = 8) -> Mark | None:
-    return look(OfWorld(world), looks, after)
+def settled(world: World, after: int = 10_000) -> Mark | None:
+    return look(OfWorld(world), after=after)
 
 
 def test_a_detector_that_has_decided_nothing_has_lost_nothing() -> None:
     """At once, also where there is no mark yet."""
-    assert settled(World(), after=0, looks=1) == Mark(0)
-    assert settled(World(mark=None), after=0, looks=1) == Mark(0)
+    for world in (World(), World(mark=None)):
+        OfWorld(world).step(NOW)
+        assert wholeness.read(world.mark) == Mark(0)
 
 
 def test_what_waits_for_its_first_worker_was_decided_by_none() -> None:
@@ -177,26 +183,17 @@ def test_nobody_may_be_behind(behind: dict[str, Any]) -> None:
     assert settled(used(**behind)) == Mark(NOW)
 
 
-def checkpoints(one: OfWorld, count: int) -> Mark | None:
-    """So many more, each with looks before the next one."""
-    for _ in range(count):
-        one.world.labels += 1
-        for _ in range(3):
-            one.step(NOW + 10_000)
-    return wholeness.read(one.world.mark)
-
-
 def test_what_waits_in_the_streams_state_is_waited_for() -> None:
     """The job is away with inline decisions that a checkpoint holds, and writes their records when it is back, a stage at each start."""
     world = used()
     one = OfWorld(world)
     for _ in range(30):
         one.step(NOW + 10_000)
-    assert checkpoints(one, STAGES) == Mark(NOW)
+    assert look(one, STAGES) == Mark(NOW)
     world.ends["features"] = 21
-    assert checkpoints(one, 2) == Mark(NOW)
+    assert look(one, 2) == Mark(NOW)
     world.committed[WORKER] = 21
-    assert checkpoints(one, 1) != Mark(NOW)
+    assert look(one, 1) != Mark(NOW)
 
 
 @pytest.mark.parametrize(
@@ -206,19 +203,19 @@ def test_a_stream_that_goes_back_is_waited_for_anew(goes: dict[str, Any]) -> Non
     """Its newest state couldn't be read: what it has read lately it reads again, and may let it wait again."""
     one = OfWorld(used(labels=5))
     look(one, 1)
-    assert checkpoints(one, STAGES) == Mark(NOW)
+    assert look(one, STAGES) == Mark(NOW)
     for name, value in goes.items():
         setattr(one.world, name, value)
-    assert checkpoints(one, 1) == Mark(NOW)
+    assert look(one, 1) == Mark(NOW)
     one.world.committed[STREAM] = 10
-    assert checkpoints(one, STAGES) == Mark(NOW)
-    assert checkpoints(one, 2) != Mark(NOW)
+    assert look(one, STAGES) == Mark(NOW)
+    assert look(one, 2) != Mark(NOW)
 
 
 def test_without_inline_decisions_the_stream_is_not_waited_for() -> None:
     """What a worker decided it had read from ``features``; the streaming job may be away."""
     world = used(ends={"features": 20, "decisions": 30}, committed={WORKER: 20})
-    assert checkpoints(OfWorld(world), 1) != Mark(NOW)
+    assert look(OfWorld(world), 1) != Mark(NOW)
 
 
 def test_marks_of_transactions_at_the_end_are_no_records() -> None:
@@ -264,3 +261,38 @@ def test_a_ledger_that_is_away_is_asked_again() -> None:
     with pytest.raises(StoreError):
         OfWorld(world).step(NOW)
     assert wholeness.read(world.mark) == Mark(NOW)
+
+
+def looks(one: OfWorld, steps: int) -> list[int]:
+    """Which of so many steps were looks."""
+    asked = []
+    for step in range(steps):
+        before = one.world.asked
+        with suppress(StoreError):
+            one.step(NOW + 10_000)
+        if one.world.asked > before:
+            asked.append(step)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "world", [{"away": True}, {"ends": {"accepted": 1}, "older": True}], ids=["away", "behind"]
+)
+def test_what_says_the_same_again_is_asked_less_often(world: dict[str, Any]) -> None:
+    """Each half minute at last, whether it doesn't answer or says that it isn't there yet; Redis is asked at each step."""
+    one = OfWorld(World(**world))
+    looks(one, 1)
+    asked = looks(one, 100)
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    assert pauses[:3] == [2, 4, 8] and set(pauses[3:]) == {15}
+    one.world.mark = Mark(NOW + 1).pack()
+    assert looks(one, 1) == [0]
+
+
+def test_a_look_that_finds_something_out_is_followed_by_another_at_once() -> None:
+    """The stream has got there meanwhile, and the others may have, too."""
+    one = OfWorld(used(committed={STREAM: 9, WORKER: 20}))
+    looks(one, 100)
+    one.world.committed[STREAM] = 10
+    first, second, *_ = looks(one, settling._LONGEST + 2)
+    assert second == first + 1

@@ -2,7 +2,8 @@
 
 What a door had decided by then passes ``accepted``, the stream, ``features``, a worker, ``decisions`` and the ledger's sink. So each
 of them is asked in turn whether it has got to where the one before it ended. A detector that had decided nothing yet has lost
-nothing. Runs on a thread of its own, asks Redis every two seconds and, where nothing was lost within a day, nobody else.
+nothing. Runs on a thread of its own, asks Redis every two seconds and, where nothing was lost within a day, nobody else. Where the others
+say the same again, they are asked ever less often, each half minute at last.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from confluent_kafka import (
@@ -32,6 +34,8 @@ from fraud_serving.wholeness import Mark, Reached
 from fraud_serving.worker.batch_claims import ClaimStore
 
 PAUSE: Final = 2.0
+# From one look to the next, in steps.
+_LONGEST: Final = 15
 # A request that had claimed its id before the loss has its record in ``accepted`` by then, or an answer that says that it hasn't.
 _APPENDED_MS: Final = 5_000
 _SECONDS: Final = 10
@@ -57,21 +61,50 @@ def _lineage(lineages: dict[str, int], topic_id: str) -> int | None:
     return max(lineages.values(), default=0) if topic_id == _NO_ID or not lineages else None
 
 
+@dataclass
+class _Loss:
+    """What is known of one loss. ``used`` says that something was decided before it, ``ends`` where topics ended when it was their turn,
+    ``checkpoints`` what the stream has committed since it was there, each time that it was something else.
+    """
+
+    since: int
+    used: bool = False
+    ends: dict[str, Ends] = field(default_factory=dict)
+    checkpoints: list[Committed] = field(default_factory=list)
+
+    @property
+    def stage(self) -> tuple[bool, int, int]:
+        """Another one where a look has found something out."""
+        return self.used, len(self.ends), len(self.checkpoints)
+
+
+class _Pauses:
+    """Which steps are looks: the first, and each that follows one that found something out; else ever fewer."""
+
+    def __init__(self) -> None:
+        self._left, self._length = 0, 1
+
+    def over(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+    def looked(self, *, found: bool) -> None:
+        length = 1 if found else self._length
+        self._left, self._length = length - 1, min(2 * length, _LONGEST)
+
+
 class Settling:
     def __init__(self, config: DetectorConfig, store: ClaimStore, ledger: LedgerLink) -> None:
         self._config, self._of, self._store, self._ledger = config, config.identity, store, ledger
         self._access, self._tail = KafkaAccess.of(config.kafka), config.identity.group("worker.tail")
-        self._since = -1
-        self._ends: dict[str, Ends] = {}
-        # What the stream has committed since it was there, each as often as it was another.
-        self._checkpoints: list[Committed] = []
+        self._loss, self._pauses = _Loss(-1), _Pauses()
 
     def run(self, stopped: Callable[[], bool] = lambda: False) -> None:
         told = False
         while not stopped():
             try:
-                self.step(int(time.time() * 1000))
-                told = False
+                if self.step(int(time.time() * 1000)):
+                    told = False
             except (StoreError, KafkaException, OSError) as error:
                 if not told:
                     _log.warning(
@@ -80,8 +113,8 @@ class Settling:
                 told = True
             time.sleep(PAUSE)
 
-    def step(self, now: int) -> None:
-        """StoreError or KafkaException where one that is asked doesn't answer."""
+    def step(self, now: int) -> bool:
+        """-> whether it looked, or needn't. StoreError or KafkaException where one that is asked doesn't answer."""
         [held] = self._store.mark_and_read([], [self._of.redis_whole])
         mark = wholeness.read(held)
         if mark is None:
@@ -90,13 +123,25 @@ class Settling:
             self._store.send(wholeness.replace(self._of.redis_whole, held, mark))
             held = mark.pack()
         if mark.ledger or not mark.doubts(now):
-            return
-        if mark.since != self._since:
-            self._since, self._ends, self._checkpoints = mark.since, {}, []
-        if self._nothing_before(mark.since):
+            return True
+        if mark.since != self._loss.since:
+            self._loss, self._pauses = _Loss(mark.since), _Pauses()
+        if not self._pauses.over():
+            return False
+        before = self._loss.stage
+        try:
+            self._look(held, now)
+        finally:
+            self._pauses.looked(found=self._loss.stage != before)
+        return True
+
+    def _look(self, held: bytes | None, now: int) -> None:
+        loss = self._loss
+        loss.used = loss.used or not self._nothing_before(loss.since)
+        if not loss.used:
             self._replace(held, Mark(0))
         elif reached := self._reached(now):
-            self._replace(held, Mark(mark.since, reached))
+            self._replace(held, Mark(loss.since, reached))
 
     def _replace(self, held: bytes | None, mark: Mark) -> None:
         [replaced] = self._store.send(wholeness.replace(self._of.redis_whole, held, mark))
@@ -122,15 +167,15 @@ class Settling:
 
     def _reached(self, now: int) -> tuple[Reached, ...]:
         """How far the ledger is once it holds all; empty until then."""
-        if "accepted" not in self._ends:
-            if now < self._since + _APPENDED_MS:
+        if "accepted" not in self._loss.ends:
+            if now < self._loss.since + _APPENDED_MS:
                 return ()
             self._note_ends("accepted")
-        if "features" not in self._ends:
+        if "features" not in self._loss.ends:
             if not self._stream_has_written():
                 return ()
             self._note_ends("features")
-        if "decisions" not in self._ends:
+        if "decisions" not in self._loss.ends:
             if self._unread(self._committed(self._of.group("worker"), ["features"]), "features"):
                 return ()
             self._note_ends("decisions")
@@ -146,24 +191,25 @@ class Settling:
         if not self._unread({}, "accepted"):
             return True
         committed = self._committed(self._of.features_group(self._config.stream), SOURCES)
-        last = self._checkpoints[-1] if self._checkpoints else {}
+        seen = self._loss.checkpoints
+        last = seen[-1] if seen else {}
         # Where it has gone back to an older state, it reads some of it anew.
         went_back = any(committed.get(place, -1) < offset for place, offset in last.items())
         if went_back or self._unread(committed, "accepted"):
-            self._checkpoints = []
+            seen.clear()
         elif committed != last:
-            self._checkpoints.append(committed)
-        return len(self._checkpoints) > len(self._config.spec.entities) + 1
+            seen.append(committed)
+        return len(seen) > len(self._config.spec.entities) + 1
 
     def _note_ends(self, noun: str) -> None:
-        self._ends[noun] = {at: one.high for at, one in self._extents(noun, self._since).items()}
+        self._loss.ends[noun] = {at: one.high for at, one in self._extents(noun, self._loss.since).items()}
 
     def _unread(self, committed: Committed, noun: str) -> bool:
         """Whether a group hasn't read to the ends of a topic. Of a partition that no record is in it may have committed nothing."""
-        extents = self._extents(noun, self._since)
+        extents = self._extents(noun, self._loss.since)
         return any(
             extents[at].low < end and committed.get((noun, at), -1) < end
-            for at, end in self._ends[noun].items()
+            for at, end in self._loss.ends[noun].items()
         )
 
     def _ledger_is_there(self) -> tuple[Reached, ...]:
@@ -171,7 +217,7 @@ class Settling:
         if lineage is None:
             return ()
         progress = self._ledger.look([]).reached
-        ends = self._ends["decisions"]
+        ends = self._loss.ends["decisions"]
         reached = [Reached(lineage, at, progress.get((lineage, at), 0)) for at in sorted(ends)]
         if any(
             one.following < ends[one.partition] and self._may_lack(one, ends[one.partition])
