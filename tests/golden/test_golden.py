@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import yaml
 
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_contracts.clients import API_KEY, ClientAccess, ClientsDocument, hash_key
+from fraud_contracts.lineage import Lineage
 from fraud_operator import training
-from fraud_operator.desired.child import ClientKeys, Wanted
+from fraud_operator.desired.child import Child, ClientKeys, Wanted
 from fraud_operator.desired.children import build_children
 from fraud_operator.desired.documents import secret_data
 from fraud_operator.detector import Detector, check
@@ -131,6 +133,32 @@ def test_every_pod_is_confined(case: str) -> None:
             if kind != "FlinkDeployment":
                 assert container["securityContext"]["readOnlyRootFilesystem"] is True
                 assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
+
+
+def test_a_feature_set_beside_adds_its_job_and_its_document() -> None:
+    """All else stays as it is for the set that answers; the job beside reads its own document, and so does a training for it."""
+    parsed, facts = detector("payments")
+    state = RolloutState.model_validate(facts["state"])
+    release = make_release(parsed, state, None, parsed.spec.policy)
+    labels = parsed.spec.model_copy(update={"entities": parsed.spec.entities[:1]})
+    lineage = Lineage(feature_set="b" * 64, generation=2)
+    beside = replace(parsed, spec=labels, lineage=lineage, decided=parsed.stream)
+    alone = build_children(parsed, Wanted(release, state, "0" * 16))
+    both = build_children(parsed, Wanted(release, state, "0" * 16, beside=beside, trains=beside))
+    names = {(child.kind, child.name) for child in alone}
+    document = f"payments-config-{beside.stream}"
+    added = {(child.kind, child.name) for child in both} - names
+    assert added == {("ConfigMap", document), ("FlinkDeployment", f"payments-f-{beside.stream}")}
+    changed = [
+        child.kind for child in both for old in alone if _key(child) == _key(old) and child.body != old.body
+    ]
+    assert changed == ["RayJob"]
+    readers = [child for child in both if document in str(child.body) and child.kind != "ConfigMap"]
+    assert [child.kind for child in readers] == ["FlinkDeployment", "RayJob"]
+
+
+def _key(child: Child) -> tuple[str, str]:
+    return child.kind, child.name
 
 
 def test_a_changed_policy_restarts_nothing() -> None:

@@ -76,7 +76,8 @@ class KafkaAddress(Mounted):
 class DetectorConfig(Mounted):
     """``namespace``, ``name``, the whole spec, and what the operator resolved.
 
-    ``epoch`` is the generation of the lineage that the state of ``feature_set`` is of.
+    ``epoch`` is the generation of the lineage that the state of ``feature_set`` is of. ``decided`` is the stream whose feature records
+    are decided, where that is another one.
     ``token_key`` is the digest of the key that the detector's stored tokens were made with: a process that has another one
     would take every card for a new one, so it must not start.
     """
@@ -87,6 +88,7 @@ class DetectorConfig(Mounted):
     spec: DetectorSpec
     feature_set: str
     epoch: int = 1
+    decided: str | None = None
     kafka: KafkaAddress
     storage_uri: str
     token_key: str | None = None

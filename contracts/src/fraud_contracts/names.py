@@ -98,9 +98,12 @@ class Identity:
         """Consumer group (also transactional id prefix) of a component."""
         return f"{self}.{consumer}"
 
-    def features_group(self, stream: str) -> str:
-        """Consumer group of the Flink job of one lineage; ``stream`` is what ``stream`` gives."""
-        return self.group(f"features.{stream}")
+    def features_group(self, stream: str, *, silent: bool = False) -> str:
+        """Consumer group of the Flink job of one lineage; ``stream`` is what ``stream`` gives.
+
+        A job that is silent has another one, so that what the first has read is written, whoever asks, and whatever is known of the job.
+        """
+        return self.group(f"features.{stream}{'.silent' if silent else ''}")
 
     def transactional_id(self, ordinal: int) -> str:
         """Stable transactional and static member id of a worker: one Pod per ordinal, ever."""
@@ -334,6 +337,11 @@ def service_account(detector: str, component: str) -> str:
 def config(detector: str) -> str:
     """ConfigMap with the detector document."""
     return f"{detector}-config"
+
+
+def stream_config(detector: str, stream: str) -> str:
+    """ConfigMap with the document of a streaming job beside the one that answers, and of a training for it."""
+    return f"{config(detector)}-{stream}"
 
 
 def keys(detector: str) -> str:

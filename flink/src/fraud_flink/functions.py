@@ -70,7 +70,7 @@ class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no t
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
         config = load_config()
-        self._silence = Silence(config.identity, self._beginning.emits_from)
+        self._silence = Silence(config.identity, self._beginning)
         self._topics = {noun: config.identity.topic(noun) for noun in SOURCES}
         self._intake = Intake.from_environment(config, os.environ, self._beginning.seeds)
 
@@ -118,7 +118,7 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
         run = f"{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(3)}"
         config = load_config()
         self._stage = EntityStage(config, self._index, run)
-        self._silence = Silence(config.identity, self._beginning.emits_from)
+        self._silence = Silence(config.identity, self._beginning)
         self._before_seed = runtime_context.get_list_state(
             ListStateDescriptor(BEFORE_SEED, Types.PICKLED_BYTE_ARRAY())
         )

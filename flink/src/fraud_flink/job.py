@@ -25,7 +25,7 @@ from pyflink.table import DataTypes, Schema, StreamTableEnvironment
 
 from fraud_contracts import log
 from fraud_contracts.config import DetectorConfig, load_config
-from fraud_contracts.lineage import HISTORY, NO_STATE, SOURCES, Beginning
+from fraud_contracts.lineage import NO_STATE, SOURCES, Beginning
 from fraud_flink import tables
 from fraud_flink.functions import (
     DEAD_LETTERS,
@@ -59,8 +59,7 @@ def build(
     table_environment = StreamTableEnvironment.create(environment)
 
     for noun in SOURCES:
-        starts_at = beginning.starts_at.get(noun, {}) if beginning.seeds and noun in HISTORY else None
-        table_environment.execute_sql(tables.source_table(config, noun, starts_at))
+        table_environment.execute_sql(tables.source_table(config, noun, beginning))
     rows = table_environment.to_data_stream(table_environment.sql_query(tables.source_query()))
     events = rows.process(IntakeFunction(beginning), ELEMENT).uid("intake-v1").name("intake")
     dead_letters = events.get_side_output(DEAD_LETTERS)

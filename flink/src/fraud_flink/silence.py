@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from fraud_contracts.lineage import Positions
+from fraud_contracts.lineage import Beginning
 from fraud_contracts.names import Identity
 from fraud_contracts.records import Source
 
 
 class Silence:
-    """``emits_from``: the first offsets of the inputs, by noun and partition, of which records are written."""
+    """Of the beginning the first offsets of the inputs of which records are written, or that none are as long as the job runs."""
 
-    def __init__(self, identity: Identity, emits_from: Positions) -> None:
+    def __init__(self, identity: Identity, beginning: Beginning) -> None:
+        self._silent = beginning.silent
         self._emits_from = {
             (identity.topic(noun), partition): offset
-            for noun, offsets in emits_from.items()
+            for noun, offsets in beginning.emits_from.items()
             for partition, offset in offsets.items()
         }
 
     def covers(self, source: Source) -> bool:
-        return source["offset"] < self._emits_from.get((source["topic"], source["partition"]), 0)
+        return self._silent or source["offset"] < self._emits_from.get(
+            (source["topic"], source["partition"]), 0
+        )

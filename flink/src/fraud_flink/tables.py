@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fraud_contracts.config import DetectorConfig, KafkaAddress
-from fraud_contracts.lineage import SOURCES
+from fraud_contracts.lineage import HISTORY, NO_STATE, SOURCES, Beginning
 from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, PLAIN, PROTOCOL, USERNAME
 
 # Where Flink's connector holds its own copy of Kafka's client.
@@ -54,13 +54,14 @@ def connection(kafka: KafkaAddress) -> dict[str, str]:
     return {f"properties.{name}": text for name, text in options.items()}
 
 
-def source_table(config: DetectorConfig, noun: str, starts_at: Mapping[int, int] | None = None) -> str:
+def source_table(config: DetectorConfig, noun: str, beginning: Beginning = NO_STATE) -> str:
     """DDL of an input topic. Offsets come from the checkpoint; what a checkpoint commits to the group is for readers of lag.
 
     A start without a checkpoint has no state either, so it begins at the earliest record that is kept, or where its
-    seeds end: at the offset that ``starts_at`` has by partition, 0 for one that isn't in it.
+    seeds end: at the offset that its beginning has by partition, 0 for one that isn't in it.
     """
-    group = config.identity.features_group(config.stream)
+    group = config.identity.features_group(config.stream, silent=beginning.silent)
+    starts_at = beginning.starts_at.get(noun, {}) if beginning.seeds and noun in HISTORY else None
     options = {
         "connector": "kafka",
         "topic": config.identity.topic(noun),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fraud_contracts.lineage import SOURCES
+from fraud_contracts.lineage import SOURCES, Beginning
 from fraud_flink import job, tables
 from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, USERNAME
 from fraud_testing import detectors, flink_cluster
@@ -23,10 +23,23 @@ def test_a_source_reads_its_own_topic(noun: str) -> None:
     assert "'scan.startup.mode' = 'earliest-offset'" in ddl
 
 
+BEGINNING = Beginning(seeds="run", starts_at={"labels": {2: 7, 0: 5}})
+
+
+def test_what_a_silent_job_reads_isnt_written() -> None:
+    """So it says how far it is in a group of its own."""
+    group = CONFIG.identity.features_group(CONFIG.stream)
+    aloud, silent = (
+        tables.source_table(CONFIG, "accepted", Beginning(silent=silent)) for silent in (False, True)
+    )
+    assert f"'properties.group.id' = '{group}'" in aloud
+    assert f"'properties.group.id' = '{group}.silent'" in silent
+
+
 def test_a_job_with_seeds_starts_where_they_end() -> None:
     """At the offset of each partition; one that had no record then starts at its first."""
     kafka = CONFIG.kafka.model_copy(update={"partitions": 3})
-    ddl = tables.source_table(CONFIG.model_copy(update={"kafka": kafka}), "labels", {2: 7, 0: 5})
+    ddl = tables.source_table(CONFIG.model_copy(update={"kafka": kafka}), "labels", BEGINNING)
     assert "'scan.startup.mode' = 'specific-offsets'" in ddl
     offsets = "partition:0,offset:5;partition:1,offset:0;partition:2,offset:7"
     assert f"'scan.startup.specific-offsets' = '{offsets}'" in ddl

@@ -239,6 +239,19 @@ def test_what_was_written_before_is_not_written_again(context: Context, begin: B
     assert [one["saw"]["counterparty"][1] for one in out] == [2, 3]
 
 
+def test_a_silent_job_writes_profiles_only(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another job's feature records are decided, it takes all into its state and its profiles, wherever it would write from."""
+    monkeypatch.setenv("FRAUD_CONFIG", str(detectors.write(CONFIG, tmp_path)))
+    silent = Beginning(emits_from={"accepted": {0: 2}}, silent=True)
+    function = EntityFunction(1, last=True, beginning=silent)
+    function.open(context)  # type: ignore[arg-type]  # a fake of RuntimeContext
+    for packed in elements(4):
+        out = list(function.process_element(packed, context))
+        assert features(iter(out)) == [] and len(out) == 1
+
+
 @pytest.mark.parametrize("before", range(5))
 def test_a_seed_may_come_after_what_follows_it(context: Context, begin: Begin, before: int) -> None:
     """Seeds and inputs are read at the same time: whichever come first, a key ends in the one state, and later keeps nothing."""

@@ -192,6 +192,18 @@ def _causes(text: Any) -> list[str]:
     return [f"{cause.get('type') or ''}: {cause.get('message') or ''}" for cause in (inner, *causes)]
 
 
+def flink_stopped(child: Json | None) -> bool:
+    """Whether a streaming job stands still as its spec asks, with its savepoint or last checkpoint taken."""
+    status = (child or {}).get("status") or {}
+    return (
+        child is not None
+        and child["spec"]["job"].get("state") == "suspended"
+        and status.get("lifecycleState") == "SUSPENDED"
+        and (status.get("jobStatus") or {}).get("state") != "RUNNING"
+        and _current(child, status)
+    )
+
+
 def _flink_error(text: Any) -> str:
     """The message in Flink's status.error."""
     return str((_exception(text) or {}).get("message") or text or "")

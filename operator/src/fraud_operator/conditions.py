@@ -11,6 +11,7 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
+from fraud_contracts.feature_set import hash6
 from fraud_operator import child_status, readiness, training
 from fraud_operator.child_status import Level, Verdict
 from fraud_operator.condition_state import ConditionState
@@ -127,6 +128,7 @@ def streaming_ready(detector: Detector, facts: Facts) -> ConditionState:
         _missing(facts, "FlinkDeployment")
         or _waits_for_storage(facts, "FlinkDeployment", job)
         or _waits_for_state(facts, "FlinkDeployment", job)
+        or _stands_still(detector, facts)
         or _from(readiness.flink(detector, facts), "JobRunning", "the streaming job")
     )
 
@@ -140,6 +142,19 @@ def _waits_for_state(facts: Facts, kind: str, name: str) -> ConditionState | Non
         unread = "" if str(lineage.restored) in message else f"; {lineage.restored} can't be read"
         return ConditionState(False, "StateUnreadable", message + unread, Level.PROGRESSING)
     return ConditionState(False, "StateUnknown", message, Level.PROGRESSING)
+
+
+def _stands_still(detector: Detector, facts: Facts) -> ConditionState | None:
+    """Of a job that is stopped while another feature set takes over."""
+    hand_over = facts.lineages.hand_over
+    if hand_over is None or detector.epoch not in hand_over.stopped:
+        return None
+    message = (
+        f"the streaming job stands still while feature set {hash6(hand_over.to)} takes over: {hand_over.step}"
+    )
+    waits = readiness.hand_over_waits(detector, facts)
+    level = Level.DEGRADED if readiness.hand_over_overdue(facts) else Level.PROGRESSING
+    return ConditionState(False, "HandingOver", f"{message}; {waits}" if waits else message, level)
 
 
 def features_warm(detector: Detector, facts: Facts) -> ConditionState:
@@ -218,6 +233,9 @@ def model_live(detector: Detector, facts: Facts, states: Mapping[str, ConditionS
     if state.stable is not None:
         what = f"the predictor of version {state.stable.version}"
         verdict = readiness.predictor(detector, facts, state.stable.slot, state.stable.version)
+        if facts.release is not None and facts.release.stable is None:
+            message = f"rules decide until the feature set of version {state.stable.version} answers again; RolloutHealthy tells of it"
+            return ConditionState(False, "HandingOver", message, Level.PROGRESSING)
         if readiness.predictor_gone(detector, facts, state.stable.slot):
             message = (
                 f"no replica of {what} is there, so policy.fallback.onModelLoss decides: it {verdict.message}"
@@ -319,8 +337,9 @@ def _ready(
         if not verdict.usable:
             return ConditionState(False, "ChildNotReady", f"{what}: {verdict.message}")
     url, stable = detector.decision_url, facts.state.stable
-    if stable is None:
+    if stable is None or (facts.release is not None and facts.release.stable is None):
         hint = "" if detector.spec.model.none is not None else "; ModelLive tells of the first model"
+        hint = hint if stable is None else "; ModelLive tells of the model"
         return ConditionState(True, "RulesOnly", f"rules alone answer at {url}{hint}")
     if readiness.predictor_gone(detector, facts, stable.slot):
         message = f"policy.fallback.onModelLoss answers at {url}; ModelLive tells of the model"

@@ -25,6 +25,7 @@ from fraud_contracts.detector import (
 )
 from fraud_contracts.detector_base import SecretRef
 from fraud_contracts.detector_clients import Client
+from fraud_contracts.detector_policy import Policy
 from fraud_contracts.errors import SpecError
 from fraud_contracts.lineage import Lineage, Lineages
 from fraud_contracts.names import Identity
@@ -45,7 +46,8 @@ _NOT_IN_HASH: Final = ("policy", "rollout", "model", "clients", "components", "d
 class Detector:
     """``annotations`` hold the one-off commands; ``created`` is in milliseconds.
 
-    ``lineage`` is that of its streaming job; None before it has one, and then it is taken for the first.
+    ``lineage`` is that of its streaming job; None before it has one, and then it is taken for the first. ``decided`` is the stream that
+    answers, where this is the detector with the feature set of another one beside it.
     """
 
     namespace: str
@@ -57,6 +59,7 @@ class Detector:
     spec: DetectorSpec
     platform: Platform
     lineage: Lineage | None = None
+    decided: str | None = None
 
     @classmethod
     def parse(cls, body: Mapping[str, Any], platform: Platform) -> Detector:
@@ -107,9 +110,22 @@ class Detector:
         return names.stream(self.hash6, self.epoch)
 
     @property
+    def features_group(self) -> str:
+        """Consumer group of its streaming job."""
+        silent = self.lineage is not None and self.lineage.beginning.silent
+        return self.identity.features_group(self.stream, silent=silent)
+
+    @property
     def streaming_job(self) -> str:
         """Its FlinkDeployment."""
         return names.flink_deployment(self.name, self.stream)
+
+    @property
+    def config_name(self) -> str:
+        """The ConfigMap with ``config``."""
+        if self.decided is None:
+            return names.config(self.name)
+        return names.stream_config(self.name, self.stream)
 
     @property
     def managed_kafka(self) -> bool:
@@ -206,6 +222,7 @@ class Detector:
             spec=self.spec.model_copy(update={"policy": policy}),
             feature_set=self.feature_set,
             epoch=self.epoch,
+            decided=self.decided,
             kafka=KafkaAddress(
                 bootstrap_servers=self.bootstrap,
                 partitions=self.spec.kafka.partitions,
@@ -240,21 +257,33 @@ def read(body: Mapping[str, Any], platform: Platform) -> tuple[Detector | None, 
     return detector, check(detector)
 
 
-def check(detector: Detector) -> list[SpecError]:
-    """What is wrong with a spec that its schema let pass. Empty where all is well."""
-    spec, errors = detector.spec, list(feature_set.check(detector.spec))
+def unreadable(spec: DetectorSpec, policy: Policy | None = None) -> list[SpecError]:
+    """Which rules and lists of its policy, or of another one, name what the spec doesn't declare, or can't be compiled."""
+    policy, errors = policy or spec.policy, []
     readable = rules.names(spec)
-    for i, rule in enumerate(spec.policy.rules):
+    for i, rule in enumerate(policy.rules):
         try:
             rules.compile_rule(rule.when, readable, cel.compile)
         except RuleError as error:
             errors.append(SpecError(f"spec.policy.rules[{i}].when", f"rule {rule.name!r} {error}"))
+    fields = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
+    for i, listed in enumerate(policy.lists):
+        if listed.field not in fields:
+            message = (
+                f"{listed.field!r} is no entity or declared field; name one, or add it to spec.event.fields"
+            )
+            errors.append(SpecError(f"spec.policy.lists[{i}].field", message))
+    return errors
+
+
+def check(detector: Detector) -> list[SpecError]:
+    """What is wrong with a spec that its schema let pass. Empty where all is well."""
+    spec, errors = detector.spec, [*feature_set.check(detector.spec), *unreadable(detector.spec)]
     if spec.event.amount.currency_field is not None and spec.event.amount.currency is None:
         # The schema says it, too; an object may have been stored before it did.
         errors.append(
             SpecError("spec.event.amount.currency", "currencyField is checked against it; give it too")
         )
-    fields = {e.name for e in spec.entities} | {f.name for f in spec.event.fields}
     for i, listed in enumerate(spec.policy.lists):
         for j, entry in enumerate(listed.entries):
             try:
@@ -264,13 +293,6 @@ def check(detector: Detector) -> list[SpecError]:
             if not zone:
                 path = f"spec.policy.lists[{i}].entries[{j}].expires"
                 errors.append(SpecError(path, "is no time; write RFC 3339, as in 2027-01-31T00:00:00Z"))
-        if listed.field not in fields:
-            errors.append(
-                SpecError(
-                    f"spec.policy.lists[{i}].field",
-                    f"{listed.field!r} is no entity or declared field; name one, or add it to spec.event.fields",
-                )
-            )
     for i, override in enumerate(spec.components):
         if override.name is Component.PREDICTOR and override.replicas == 0 and spec.model.none is None:
             path = f"spec.components[{i}].replicas"

@@ -95,6 +95,21 @@ class StoresFact:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Of the streaming job beside the one that answers. ``waits`` and ``unseeded`` as in ``Facts``; ``behind``: records of its inputs that it
+    hasn't read for good, None where nobody says. ``note``: how it is with that job, in words. ``declared``:
+    the spec's feature set, where it isn't the one that answers.
+    """
+
+    waits: str = ""
+    unseeded: str = ""
+    lags: Lags = field(default_factory=Lags)
+    behind: int | None = None
+    note: str = ""
+    declared: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
     """``children`` are the detector's own, by (kind, name); ``missing`` the kinds that the API server doesn't know.
 
@@ -102,8 +117,9 @@ class Facts:
     ``logins`` are the platform's, to image registries, as one document; None where there are none. ``addresses`` are those of
     the stores whose Secret the spec names, by store. ``held`` names the live children whose change waits for the storage.
     ``orders``: who set what the rollout obeys. ``lineage_waits``: why the streaming job can't be made yet; empty where it can.
-    ``unreadable_job``: the streaming job that can't read what it was made from and is to go; empty where none is.
-    ``unseeded``: why it doesn't begin with the seeds of training; empty where it does, or where there are none.
+    ``unreadable_jobs``: streaming jobs that can't read what they were made from and are to go.
+    ``unseeded``: why it doesn't begin with the seeds of training; empty where it does, or where there are none. Both are of the job that
+    answers; ``beside`` tells of another one.
     """
 
     now: int
@@ -131,8 +147,9 @@ class Facts:
     kafka_authority: KafkaAuthority = field(default_factory=KafkaAuthority)
     lineages: Lineages = field(default_factory=Lineages)
     lineage_waits: str = ""
-    unreadable_job: str = ""
+    unreadable_jobs: frozenset[str] = frozenset()
     unseeded: str = ""
+    beside: Beside = field(default_factory=Beside)
 
     def child(self, kind: str, name: str) -> Json | None:
         return self.children.get((kind, name))

@@ -182,9 +182,13 @@ class Warming:
 
     def _read(self, key: DetectorKey, detector: Detector, target: KafkaTarget) -> Lags:
         identity, partitions = detector.identity, detector.spec.kafka.partitions
-        features, sink = identity.features_group(detector.stream), identity.group("profile-sink")
+        features, topic = detector.features_group, identity.topic("seeds")
+        silent, sink = identity.features_group(detector.stream, silent=True), identity.group("profile-sink")
         try:
-            seeds, written = self.reader.read(key, target, features, identity.topic("seeds"), partitions)
+            seeds, written = self.reader.read(key, target, features, topic, partitions)
+            if seeds and features != silent:
+                # A job that was silent until now has what it read then, and says so in its other group until a checkpoint.
+                seeds = min(seeds, self.reader.read(key, target, silent, topic, partitions)[0])
             profiles, _ = self.reader.read(key, target, sink, identity.topic("profiles"), partitions)
         except StoreError as error:
             LOG.warning("lags unknown", extra={"data": {"detector": str(identity), "error": str(error)}})

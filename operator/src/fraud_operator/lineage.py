@@ -33,19 +33,27 @@ Held = Mapping[str, Mapping[int, tuple[int, int]]]
 class StoredState:
     """What the storage holds of a lineage's state.
 
-    ``paths`` of its newest savepoints and checkpoints, newest first. ``newest`` is the stream of the highest generation that has a
-    folder, of any feature set, ``own`` the highest generation of the same feature set that has one; empty and 0 where none has.
+    ``paths`` of its newest savepoints and checkpoints, newest first. ``streams`` are those of any feature set that have a folder, the
+    highest generation first; ``own`` is the highest generation of the same feature set that has one, 0 where none has.
     """
 
     paths: tuple[str, ...] = ()
-    newest: str = ""
+    streams: tuple[str, ...] = ()
     own: int = 0
 
     @property
     def highest(self) -> int:
         """The highest generation that has a folder, 0 where none has."""
-        stream = names.parse_stream(self.newest)
-        return 0 if stream is None else stream[1]
+        return max(map(_generation, self.streams), default=0)
+
+    def since(self, generation: int) -> set[str]:
+        """The streams of this generation and later ones."""
+        return {stream for stream in self.streams if _generation(stream) >= generation}
+
+
+def _generation(stream: str) -> int:
+    known = names.parse_stream(stream)
+    return 0 if known is None else known[1]
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class LineageFacts:
 
     ``job`` says whether the set's streaming job is there, ``ending`` whether it is on its way out, ``made_from`` the savepoint or checkpoint
     that it was made from, ``unreadable`` why it never came up with it. ``stored`` is of the set's newest lineage,
-    ``committed`` what the lineage in use, or the newest in the storage, has read for good, ``topics`` the ids of the sources by noun.
+    ``committed`` what the lineage in use, and later ones that the storage knows of, have read for good and written, ``topics`` the ids of the sources by noun.
     ``seeds`` is what the training that has ended (``trained``) offers, ``taken`` whether the job has read all seeds; ``held`` are the first
     and the end of the offsets that the sources keep.
     """
@@ -145,7 +153,7 @@ def decide(before: Lineages, feature_set: str, facts: LineageFacts, now: int) ->
         path = next((one for one in facts.stored.paths if one not in own.unreadable), None)
         if path is not None:
             return _restored(before, own, path, facts)
-        if own == last and own.restored is None and not facts.committed:
+        if own == last and own.restored is None and not facts.committed and not own.beginning.emits_from:
             return LineageStep(before)  # its job never came so far as to read anything
     if lost:
         reason, why = "TopicsRemade", f"{', '.join(lost)} were made anew"
@@ -165,13 +173,24 @@ def decide(before: Lineages, feature_set: str, facts: LineageFacts, now: int) ->
     return _begun(before, feature_set, seeds, facts, (reason, why), now)
 
 
+def decide_beside(before: Lineages, feature_set: str, facts: LineageFacts, now: int) -> LineageStep:
+    """The same of a job beside the one that answers: the lineage in use stays, and the job is silent."""
+    step = decide(before, feature_set, facts, now)
+    own, in_use = step.lineages.of(feature_set), before.in_use
+    if own is None or in_use is None or (step.lineages == before and own.beginning.silent):
+        return step
+    return replace(step, lineages=step.lineages.using(in_use).beside(own))
+
+
 def _restored(before: Lineages, own: Lineage, path: str, facts: LineageFacts) -> LineageStep:
     """The lineage goes on. Of what can't be read it remembers what is there still: the rest is never offered again."""
     paths = facts.stored.paths if facts.stored is not None else ()
     lineage = own.model_copy(
         update={
             "restored": path,
-            "beginning": own.beginning.model_copy(update={"emits_from": _written(before.in_use, facts)}),
+            "beginning": own.beginning.model_copy(
+                update={"emits_from": written(before.in_use, facts.topics or {}, facts.committed or {})}
+            ),
             "unreadable": tuple(one for one in own.unreadable if one in paths),
         }
     )
@@ -247,7 +266,7 @@ def _begun(
         beginning=Beginning(
             seeds="" if seeds is None else seeds.run,
             starts_at=(seeds.starts_at or {}) if seeds is not None else {},
-            emits_from=_written(before.in_use, facts),
+            emits_from=written(before.in_use, facts.topics or {}, facts.committed or {}),
         ),
     )
     step = LineageStep(before.using(lineage))
@@ -261,20 +280,19 @@ def _begun(
     return replace(step, told=(reason, f"{begins} without state: {why}; {takes}", reason != "NewFeatureSet"))
 
 
-def _written(last: Lineage | None, facts: LineageFacts) -> Positions:
+def written(last: Lineage | None, topics: Mapping[str, str], committed: Positions) -> Positions:
     """Up to where feature records were written before for certain: by the last job, or before its own silence."""
-    committed = facts.committed or {}
     before = {} if last is None else last.beginning.emits_from
-    anew = [] if last is None else remade(last, facts.topics)
-    written: Positions = {}
+    anew = [] if last is None else remade(last, topics)
+    ends_of: Positions = {}
     for noun in HISTORY:
         if noun in anew:
             # A job that lives on commits the old topic's offsets again, with each checkpoint: to the new one, by its name.
             continue
         silent, read = before.get(noun, {}), committed.get(noun, {})
         ends = {at: max(silent.get(at, 0), read.get(at, 0) - HELD_BACK) for at in silent.keys() | read.keys()}
-        written[noun] = {at: end for at, end in sorted(ends.items()) if end > 0}
-    return {noun: ends for noun, ends in written.items() if ends}
+        ends_of[noun] = {at: end for at, end in sorted(ends.items()) if end > 0}
+    return {noun: ends for noun, ends in ends_of.items() if ends}
 
 
 def _anything(held: Held) -> bool:

@@ -16,6 +16,7 @@ from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, SECRET
 from fraud_contracts.config import CONFIG_KEY, RELEASE_KEY, DetectorConfig
 from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.lineage import LINEAGES_KEY, Lineages
 from fraud_contracts.release import Release, parse_release
 from fraud_operator import detector_keys
 from fraud_operator.desired.documents import secret_data
@@ -106,8 +107,8 @@ class DetectorMemory:
     def last_valid(self, meta: Json) -> DetectorSpec | None:
         """The last spec of this object that could be built.
 
-        An operator that starts anew reads it from two documents: the release has the policy, its lists with
-        tokens, and the configuration has all else.
+        An operator that starts anew reads it from three documents: the release has the policy, its lists with
+        tokens, the lineages a feature set that doesn't answer yet, and the configuration all else.
         """
         namespace, name, uid = meta["namespace"], meta["name"], meta.get("uid", "")
         spec_uid, spec = self._valid_specs.get((namespace, name)) or ("", None)
@@ -118,12 +119,16 @@ class DetectorMemory:
                 self._written(namespace, names.config(name), CONFIG_KEY)
             )
             release = parse_release(self._written(namespace, names.release_pointer(name), RELEASE_KEY))
+            lineages = self._written(namespace, names.release_pointer(name), LINEAGES_KEY)
+            declared = Lineages.model_validate_json(lineages).wanted if lineages else None
         except ValueError:
             return None
         if config.uid != uid:
             return None
         # Remembered, not read again: the configuration written next may hold a pause of the newest spec.
         spec = config.spec.model_copy(update={"policy": release.policy})
+        if declared is not None:
+            spec = declared.put_into(spec)
         self._valid_specs[namespace, name] = uid, spec
         return spec
 

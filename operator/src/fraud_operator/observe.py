@@ -29,7 +29,8 @@ from fraud_operator.desired.documents import decoded
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
-from fraud_operator.facts import Facts, KafkaFact, Lags, Models, Replica, StorageFact, StoresFact
+from fraud_operator.facts import Beside, Facts, KafkaFact, Lags, Models, Replica, StorageFact, StoresFact
+from fraud_operator.feature_sets import FeatureSets
 from fraud_operator.gates import Gates
 from fraud_operator.kafka_authority import kafka_authority
 from fraud_operator.kafka_checks import KafkaChecks
@@ -57,6 +58,8 @@ REPLICA_TIMEOUT: Final = (0.5, 1.0)
 class Observer:
     kube: Kube
     warming: Warming = field(default_factory=Warming)
+    # Of the streaming job beside the one that answers.
+    beside: Warming = field(default_factory=Warming)
     buckets: Buckets = field(default_factory=Buckets)
     logins: StoreLogins = field(default_factory=StoreLogins)
     kafkas: KafkaChecks = field(default_factory=KafkaChecks)
@@ -94,8 +97,22 @@ class Observer:
             replicas=self._replicas(detector, children),
             gates=self._measure_gates(detector, state),
         )
-        facts = replace(base, models=self._models(detector, base))
-        return replace(facts, lags=self._lags(detector, facts, target))
+        return replace(base, models=self._models(detector, base))
+
+    def measure(self, sets: FeatureSets, facts: Facts) -> Facts:
+        """The facts with how far the streaming jobs are."""
+        answering, beside, key = sets.answering, sets.built, (sets.declared.namespace, sets.declared.name)
+        target, _ = self.kafka(answering)
+        facts = replace(facts, lags=self._lags(answering, facts, target))
+        if beside is None:
+            self.beside.forget(key)
+            return facts
+        behind = None
+        runs = readiness.kafka_usable(beside, facts) and readiness.flink(beside, facts).usable
+        if target is not None and runs:
+            behind = self.sources.behind(beside, target, self.beside.reader)
+        lags = self._lags_beside(beside, facts, target)
+        return replace(facts, beside=Beside(lags=lags, behind=behind))
 
     def _add_predictor_deployments(
         self, detector: Detector, children: dict[tuple[str, str], Json], missing: set[str]
@@ -200,7 +217,7 @@ class Observer:
         except (ModelNotFoundError, PackageError) as error:
             reason = "VersionNotFound" if isinstance(error, ModelNotFoundError) else "PackageRefused"
             return Models(None, (reason, str(error)), champion, trained, seeds, failure)
-        problem = _feature_set_problem(detector, version)
+        problem = _feature_set_problem(detector, version, facts.state)
         return Models(None if problem else version, problem, champion, trained, seeds, failure)
 
     def kafka(self, detector: Detector) -> tuple[KafkaTarget | None, KafkaFact]:
@@ -219,9 +236,13 @@ class Observer:
     def _lags(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
         return self.warming.lags(detector, facts, target)
 
+    def _lags_beside(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
+        return self.beside.lags(detector, facts, target)
+
     def forget(self, namespace: str, name: str) -> None:
         """Drops what is remembered of a detector that is gone."""
         self.warming.forget((namespace, name))
+        self.beside.forget((namespace, name))
         self.logins.forget(namespace, name)
         self.kafkas.forget((namespace, name))
         self.states.forget((namespace, name))
@@ -307,11 +328,13 @@ def _no_version_yet(detector: Detector, name: str) -> tuple[str, str]:
     return "NoVersionYet", f"training has registered no version of {name!r} yet"
 
 
-def _feature_set_problem(detector: Detector, version: Version) -> tuple[str, str] | None:
-    if version.feature_set != detector.feature_set:
-        return (
-            "FeatureSetMismatch",
-            f"version {version.version} was trained on feature set {hash6(version.feature_set)}, the spec declares "
-            f"{detector.hash6}: train again, or register a version of this set",
-        )
-    return None
+def _feature_set_problem(detector: Detector, version: Version, state: RolloutState) -> tuple[str, str] | None:
+    if version.feature_set == detector.feature_set:
+        return None
+    sets = f"version {version.version} was trained on feature set {hash6(version.feature_set)}, the spec declares {detector.hash6}"
+    if state.stable is not None and (state.stable.name, state.stable.version) == (
+        version.name,
+        version.version,
+    ):
+        return "NoVersionYet", f"{sets}: it answers until a version of this set is registered and approved"
+    return "FeatureSetMismatch", f"{sets}: train again, or register a version of this set"

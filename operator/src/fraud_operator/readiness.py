@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from fraud_contracts import names
@@ -18,6 +19,10 @@ from fraud_operator.training import TrainingPhase
 
 # Payments that come in meanwhile write profiles too, so with traffic the sink is never quite at the end.
 PROFILES_BEHIND: Final = 500
+# Records of its inputs that a job may be behind when it takes another one's place; it reads some 10,000 a second.
+INPUTS_BEHIND: Final = 10_000
+# A step of a hand-over waits for a savepoint, for the worker, or for a minute without records.
+OVERDUE_MS: Final = 10 * 60_000
 
 
 def workloads(detector: Detector, facts: Facts, *, data_path: bool) -> list[tuple[str, Verdict]]:
@@ -128,6 +133,48 @@ def features_warm(detector: Detector, facts: Facts) -> tuple[bool, str, str]:
     return True, "SeedsConsumed", f"all {lags.written or 0} seeds are in the stream's state and in Redis"
 
 
+def beside_warm(beside: Detector, facts: Facts) -> tuple[bool, str]:
+    """Whether the job beside the one that answers may take its place: (so, message)."""
+    if facts.beside.waits:
+        return False, f"FlinkDeployment {beside.streaming_job} waits: {facts.beside.waits}"
+    own = replace(facts, lags=facts.beside.lags, unseeded=facts.beside.unseeded)
+    warm, _, message = features_warm(beside, own)
+    if not warm:
+        return False, message
+    behind = facts.beside.behind
+    if behind is None:
+        return False, f"{message}; how far it is with its inputs isn't known yet"
+    return behind <= INPUTS_BEHIND, f"{message}; it is {behind} records of its inputs behind"
+
+
+def hand_over_waits(detector: Detector, facts: Facts) -> str:
+    """Which streaming jobs a hand-over waits for to stand still, and what Flink says of them; empty where it waits for none."""
+    hand_over = facts.lineages.hand_over
+    stopped = hand_over.stopped if hand_over is not None else frozenset()
+    notes = []
+    for lineage in facts.lineages.known:
+        name = names.flink_deployment(detector.name, lineage.stream)
+        child = facts.child("FlinkDeployment", name)
+        if lineage.generation in stopped and not child_status.flink_stopped(child):
+            message = child_status.flink(child, facts.now).message
+            notes.append(f"{name} doesn't stand still yet" + (f": {message}" if message else ""))
+    return "; ".join(notes)
+
+
+def hand_over_overdue(facts: Facts) -> bool:
+    """Whether a hand-over has been in one step for so long that it hardly goes on by itself."""
+    hand_over = facts.lineages.hand_over
+    return hand_over is not None and facts.now - hand_over.since >= OVERDUE_MS
+
+
+def worker_settled(detector: Detector, facts: Facts) -> bool:
+    """Whether all replicas of the worker run with the detector's document."""
+    child = facts.child("StatefulSet", names.worker(detector.name))
+    template: Json = child["spec"]["template"]["metadata"] if child is not None else {}
+    of = (template.get("annotations") or {}).get(names.CONFIG_HASH_ANNOTATION)
+    return of == detector.config_hash and child_status.workload(child, facts.now).level is Level.READY
+
+
 def propagated(facts: Facts) -> bool:
     """Every replica says that it uses the release; nobody to ask isn't an answer."""
     if facts.release is None or not facts.replicas:
@@ -142,11 +189,14 @@ def unwatched(detector: Detector, facts: Facts) -> bool:
     judged = facts.state.phase in (RolloutPhase.SHADOW, RolloutPhase.RAMP) or facts.state.gone is not None
     unnamed = facts.models.problem is not None and facts.models.problem[0] == "NoVersionYet"
     asked = not (facts.storage.ready and facts.stores.ready)
-    return warming or following or judged or unnamed or asked or bool(facts.lineage_waits)
+    moving = bool(facts.lineage_waits or facts.beside.waits) or facts.lineages.hand_over is not None
+    return warming or following or judged or unnamed or asked or moving
 
 
-def rollout_facts(detector: Detector, facts: Facts) -> RolloutFacts:
-    """What the rollout decides from."""
+def rollout_facts(
+    detector: Detector, facts: Facts, declared: str = "", *, handed_over: bool = False, returns: bool = False
+) -> RolloutFacts:
+    """What the rollout decides from. ``declared`` is the spec's feature set, where it may be another than the detector's."""
     ready: set[str] = set()
     failed: dict[str, str] = {}
     for package in facts.state.packages():
@@ -176,4 +226,8 @@ def rollout_facts(detector: Detector, facts: Facts) -> RolloutFacts:
             slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
             for slot in names.SLOTS
         },
+        answering=detector.feature_set if declared else "",
+        declared=declared,
+        handed_over=handed_over,
+        returns=returns,
     )

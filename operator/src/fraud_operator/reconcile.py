@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR, SECRET
 from fraud_contracts.detector import DeletionPolicy, dump
 from fraud_contracts.errors import SpecError, StoreError
+from fraud_contracts.lineage import Lineages
+from fraud_contracts.release import Release
 from fraud_operator import (
     changes,
     deletion,
@@ -19,25 +20,31 @@ from fraud_operator import (
     orders,
     readiness,
     rollout,
-    status,
     storage_hold,
     training,
 )
 from fraud_operator import detector as detectors
 from fraud_operator.adoption import Adoption
+from fraud_operator.announcer import Announcer
 from fraud_operator.apply import Applier, ApplyReport
 from fraud_operator.clients import Clients
-from fraud_operator.conditions import Trouble
 from fraud_operator.desired.child import Child, Wanted
 from fraud_operator.desired.children import build_children
-from fraud_operator.desired.documents import build_release, build_release_pointer
+from fraud_operator.desired.documents import (
+    another_lineage,
+    build_config,
+    build_release,
+    build_release_pointer,
+)
+from fraud_operator.desired.flink_deployment import build_flink_deployment
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.detector_keys import new_keys, token_key_digest
-from fraud_operator.events import Recorder, transitions
+from fraud_operator.events import Recorder
 from fraud_operator.facts import Facts
+from fraud_operator.feature_sets import FeatureSets, feature_sets, noted, policy_of
 from fraud_operator.finalizer import Finalizer
 from fraud_operator.glances import Glance, Glances
-from fraud_operator.kube import ApiError, ConflictError, Kube, UnreachableError
+from fraud_operator.kube import ApiError, Kube, UnreachableError
 from fraud_operator.lineage_keeper import LineageKeeper
 from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
@@ -46,11 +53,10 @@ from fraud_operator.ownership import surplus
 from fraud_operator.pass_result import PassResult
 from fraud_operator.records import kept_records
 from fraud_operator.references import References
-from fraud_operator.releases import live_policy, make_release
+from fraud_operator.releases import make_release
+from fraud_operator.rollout_conditions import beside_note
+from fraud_operator.rollout_state import RolloutState
 from fraud_operator.settings import Platform
-from fraud_operator.still_asking import as_last_known
-
-LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,6 +74,7 @@ class Reconciler:
     glances: Glances = field(init=False)
     lineages: LineageKeeper = field(init=False)
     adoption: Adoption = field(init=False)
+    announcer: Announcer = field(init=False)
     # By uid, generation and annotations of the object: the detector, and what is wrong with it.
     _parsed: dict[DetectorKey, tuple[Any, Detector | None, list[SpecError]]] = field(default_factory=dict)
 
@@ -81,6 +88,7 @@ class Reconciler:
         self.glances = Glances(self.kube)
         self.lineages = LineageKeeper(self.kube, self.observer, self.recorder)
         self.adoption = Adoption(self.kube, self.recorder, self.platform.namespace)
+        self.announcer = Announcer(self.kube, self.recorder)
 
     def reconcile(self, namespace: str, name: str) -> PassResult:
         body = self.kube.get(DETECTOR, namespace, name)
@@ -97,13 +105,13 @@ class Reconciler:
             self.glances.ask_again(detector, previous, self.clock())
             errors = self._reserved(detector)
         if detector is not None and not errors:
-            detector, facts = self._observe(detector)
+            facts = self._observe(detector)
             errors = changes.check(detector, facts.children)
         if errors or detector is None or facts is None:
             detector = self._last_valid(body, previous)
             if detector is None:
-                return self._refuse(body, errors, previous)
-            detector, facts = self._observe(detector)
+                return self.announcer.refuse(body, errors, previous, self.clock())
+            facts = self._observe(detector)
         else:
             self.memory.keep_valid_spec(detector)
         self.adoption.adopt(body)
@@ -116,11 +124,16 @@ class Reconciler:
         facts = replace(facts, orders=orders.of(body))
         facts = self.clients.add(detector, facts, self.memory.keys(detector))
         report = ApplyReport()
+        sets = feature_sets(detector, facts.lineages, facts.state)
+        facts = self.observer.measure(sets, facts)
         if not holds:
-            detector, facts = self.lineages.take(detector, facts)
-        facts = (self._hold if holds else self._act)(detector, facts, report)
+            facts = self.lineages.take(sets, facts)
+            sets = feature_sets(detector, facts.lineages, facts.state)
+        sets, facts = (self._hold if holds else self._act)(sets, facts, report)
         self._end_streams(detector, facts, report)
-        return self._publish(detector, body, facts, report, previous, errors)
+        told = replace(facts.beside, note=beside_note(sets, facts), declared=detector.feature_set)
+        facts = replace(facts, beside=told)
+        return self.announcer.publish(sets.answering, body, facts, report, previous, errors)
 
     def glance(self, namespace: str, name: str) -> Glance:
         """Whether what sends no events isn't as the last pass found it: Secrets, a Kafka of the user's own."""
@@ -132,12 +145,10 @@ class Reconciler:
         self.glances.keep(detector)
         return named_secrets.check(detector, lambda name: self.kube.get(SECRET, detector.namespace, name))
 
-    def _observe(self, detector: Detector) -> tuple[Detector, Facts]:
-        """The detector in its lineage, and what is so of it."""
+    def _observe(self, detector: Detector) -> Facts:
+        """What is so of the detector but for how far its streams are."""
         self.glances.keep(detector)
-        lineages = self.lineages.of(detector)
-        detector = detector.with_lineage(lineages)
-        return detector, replace(self.observer.observe(detector, self.clock()), lineages=lineages)
+        return replace(self.observer.observe(detector, self.clock()), lineages=self.lineages.of(detector))
 
     def _finalize(self, namespace: str, name: str, terminating: bool) -> PassResult:
         self.observer.kafkas.forget((namespace, name))  # which would make topics again
@@ -187,29 +198,28 @@ class Reconciler:
         }
         return Detector.parse(document, self.platform)
 
-    def _act(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
-        """Decides and applies. Gives the facts with the new rollout, so that the status is this pass's."""
-        state, actions = rollout.decide(facts.state, readiness.rollout_facts(detector, facts), facts.now)
+    def _act(self, sets: FeatureSets, facts: Facts, report: ApplyReport) -> tuple[FeatureSets, Facts]:
+        """Decides and applies. Gives the sets and the facts with the new rollout, so that the status is this pass's."""
+        detector, declared = sets.answering, sets.declared
+        handed_over = self.lineages.is_ready(sets, facts)
+        known = readiness.rollout_facts(
+            detector, facts, declared.feature_set, handed_over=handed_over, returns=sets.returns
+        )
+        state, actions = rollout.decide(facts.state, known, facts.now)
+        lineages = self.lineages.hand_over(sets, facts, state, known)
+        sets = feature_sets(declared, lineages, state)
+        detector, lineages = sets.answering, noted(lineages, sets)
         keys = None if facts.keys_fault else self.memory.keys(detector) or new_keys()
-        policy = live_policy(detector, facts.release, keys or self.memory.keys(detector))
-        release = make_release(detector, state, facts.release, policy)
-        wanted = Wanted(
-            release=release,
-            state=state,
-            training_revision=self._training(detector, facts, report),
+        policy = policy_of(sets, facts.release, keys or self.memory.keys(detector))
+        release = make_release(detector, sets.state(state), facts.release, policy)
+        wanted = replace(
+            _wanted(sets, facts, lineages, release, state),
+            training_revision=self._training(sets, facts, report),
             keys=keys,
             token_key=token_key_digest(keys) if keys else facts.token_key,
-            copies=facts.copies,
-            logins=facts.logins,
-            storage_keys=facts.storage.keys,
-            stores=facts.stores.addresses,
-            addresses=facts.addresses,
-            clients=facts.clients,
-            kafka_authority=facts.kafka_authority,
-            lineages=facts.lineages,
         )
         children = build_children(detector, wanted)
-        waiting = [child for child in children if self._waits(child, facts)]
+        waiting = [child for child in children if self._waits(child, sets, facts)]
         for child in children:
             if child not in waiting and not _lacks_its_lineage(child, detector, report):
                 self._apply(child, facts, report)
@@ -217,45 +227,69 @@ class Reconciler:
         left = surplus(facts.children, detector.uid, children, keep)
         for child_left in (*left, *self.references.leftovers(detector)):
             self.applier.delete(child_left, detector.uid, report)
-        self.memory.keep_rollout(detector, release, state)
+        self._keep(detector, lineages, release, state)
         for action in actions:
             self._carry_out(detector, action, report)
         held = () if facts.storage.ready else storage_hold.changed(waiting, facts.children)
-        return replace(facts, state=state, release=release, missing=facts.missing | report.missing, held=held)
+        facts = replace(facts, state=state, release=release, lineages=lineages)
+        return sets, replace(facts, missing=facts.missing | report.missing, held=held)
 
-    def _hold(self, detector: Detector, facts: Facts, report: ApplyReport) -> Facts:
-        """While paused a version may be taken back, and nothing else: only the release documents change.
-
-        The live policy stays.
+    def _hold(self, sets: FeatureSets, facts: Facts, report: ApplyReport) -> tuple[FeatureSets, Facts]:
+        """While paused a version may be taken back and a hand-over called off or ended, and nothing else: only the release
+        documents change, and whether streaming jobs stand still. The live policy stays.
         """
+        detector = sets.answering
         if facts.release is None:
-            return facts
+            return sets, facts
         state, actions = rollout.back(facts.state, readiness.rollout_facts(detector, facts), facts.now)
-        if state == facts.state:
-            return facts
+        lineages = self.lineages.hand_over(sets, facts, state, None)
+        if state == facts.state and lineages == facts.lineages:
+            return sets, facts
+        sets = feature_sets(sets.declared, lineages, state)
         release = facts.release
         if actions:
-            release = make_release(detector, state, release, release.policy)
-        wanted = Wanted(release, state, None, token_key=facts.token_key, lineages=facts.lineages)
-        for child in (*build_release(detector, wanted), *build_release_pointer(detector, wanted)):
+            release = make_release(sets.answering, sets.state(state), release, release.policy)
+        wanted = _wanted(sets, facts, lineages, release, state)
+        children = [*build_release(sets.answering, wanted), *build_release_pointer(sets.answering, wanted)]
+        if lineages != facts.lineages:
+            # Who died in the pass of the switch may have left the document the other set's.
+            documents = [
+                one
+                for one in build_config(sets.answering, wanted)
+                if another_lineage(one, facts.child(one.kind, one.name))
+            ]
+            jobs = [*documents, *build_flink_deployment(sets.answering, wanted)]
+            children += [job for job in jobs if facts.child(job.kind, job.name) is not None]
+        for child in children:
             self._apply(child, facts, report)
         if report.problems or report.conflicts:
-            return facts  # the next pass tries again
-        self.memory.keep_rollout(detector, release, state)
+            return sets, facts  # the next pass tries again
+        self._keep(detector, lineages, release, state)
         for action in actions:
             self._carry_out(detector, action, report)
-        return replace(facts, state=state, release=release)
+        return sets, replace(facts, state=state, release=release, lineages=lineages)
+
+    def _keep(self, detector: Detector, lineages: Lineages, release: Release, state: RolloutState) -> None:
+        self.memory.keep_rollout(detector, release, state)
+        self.lineages.keep(detector, lineages)
 
     def _apply(self, child: Child, facts: Facts, report: ApplyReport) -> None:
         if child.kind in facts.missing:
             return  # its API isn't installed; the next pass's list shows when it is
         self.applier.apply(child, facts.child(child.kind, child.name), report)
 
-    def _waits(self, child: Child, facts: Facts) -> bool:
+    def _waits(self, child: Child, sets: FeatureSets, facts: Facts) -> bool:
         """Whether a child waits for the storage, or for what the streaming job is to begin with."""
-        if child.kind in ("FlinkDeployment", "RayJob") and facts.lineage_waits:
-            return True
         live = facts.child(child.kind, child.name)
+        if child.kind in ("FlinkDeployment", "RayJob"):
+            one = child.name == sets.answering.streaming_job or (
+                child.kind == "RayJob" and sets.trains is sets.answering
+            )
+            if facts.lineage_waits if one else facts.beside.waits:
+                return True
+        still = child.kind == "FlinkDeployment" and child.body["spec"]["job"]["state"] == "suspended"
+        if still and live is None:
+            return True  # the Flink operator refuses to make one that stands still
         if child.kind == "Secret" and not facts.storage.ready:  # Secrets aren't listed
             live = self.kube.get(BY_KIND[child.kind], child.body["metadata"]["namespace"], child.name)
         return storage_hold.waits(child, live, facts.storage)
@@ -263,7 +297,7 @@ class Reconciler:
     def _end_streams(self, detector: Detector, facts: Facts, report: ApplyReport) -> None:
         """One that can't read its state goes; those that are being deleted end without a savepoint where none can be taken."""
         for (kind, name), child in facts.children.items():
-            if kind == "FlinkDeployment" and name == facts.unreadable_job:
+            if kind == "FlinkDeployment" and name in facts.unreadable_jobs:
                 self.applier.delete(child, detector.uid, report)
             if kind != "FlinkDeployment" or deletion.ordered_at(child) is None:
                 continue
@@ -290,9 +324,10 @@ class Reconciler:
         self.glances.forget(namespace, name)
         self.kube.forget(DETECTOR, namespace, name)
 
-    def _training(self, detector: Detector, facts: Facts, report: ApplyReport) -> str | None:
+    def _training(self, sets: FeatureSets, facts: Facts, report: ApplyReport) -> str | None:
         """The revision whose RayJob is wanted; None also after a failed one was deleted to be made anew."""
-        if facts.revision is None:
+        detector = sets.trains
+        if facts.revision is None or detector is None:
             return None
         job = readiness.training_job(detector, facts)
         if job is None and facts.models.trained is not None:
@@ -315,79 +350,27 @@ class Reconciler:
             return
         self.recorder.post(detector, "Champion", f"champion of {name} is version {action.version}")
 
-    def _publish(
-        self,
-        detector: Detector,
-        body: Json,
-        facts: Facts,
-        report: ApplyReport,
-        previous: Json,
-        errors: list[SpecError],
-    ) -> PassResult:
-        trouble = Trouble(report.problems, report.conflicts)
-        known = as_last_known(facts, previous, detector.generation)
-        after = status.compute(detector, known, trouble, previous)
-        if errors:
-            status.add_refusal(after, errors, body["metadata"].get("generation", 1), previous, facts.now)
-        wrote, overtaken = self._write_status(body, after, previous)
-        if not overtaken:
-            self._warn(body, errors, previous)
-            for reason, message in transitions(previous, after):
-                self.recorder.post(detector, reason, message, warning=False)
-        for what in report.repaired:
-            self.recorder.post(detector, "DriftRepaired", f"put back: {what}", warning=True)
-        states = {c["type"]: c["status"] == "True" for c in after["conditions"]}
-        waits = states["Progressing"] or facts.state.gone is not None
-        settled = not report.written and not report.problems and not waits
-        LOG.info(
-            "pass",
-            extra={
-                "data": {
-                    "detector": str(detector.identity),
-                    "generation": detector.generation,
-                    "written": len(report.written),
-                    "ready": states["Ready"],
-                    "phase": str(facts.state.phase),
-                    "problems": [f"{kind} {name}: {text}" for (kind, name), text in report.problems.items()],
-                }
-            },
-        )
-        return PassResult(
-            settled,
-            states["Ready"],
-            tuple(report.written),
-            wrote or bool(report.written),
-            readiness.unwatched(detector, facts),
-            overtaken,
-        )
 
-    def _refuse(self, body: Json, errors: list[SpecError], previous: Json) -> PassResult:
-        after = status.invalid(errors, body["metadata"].get("generation", 1), previous, self.clock())
-        _, overtaken = self._write_status(body, after, previous)
-        if not overtaken:
-            self._warn(body, errors, previous)
-        return PassResult(settled=True, ready=False, overtaken=overtaken)
-
-    def _warn(self, body: Json, errors: list[SpecError], previous: Json) -> None:
-        """An event for each new set of faults."""
-        message = "; ".join(map(str, errors))
-        earlier = [c["message"] for c in previous.get("conditions") or [] if c["type"] == "ValidationFailed"]
-        if errors and not any(old.startswith(message[:900]) for old in earlier):
-            self.recorder.post_for(body, "ValidationFailed", message, warning=True)
-
-    def _write_status(self, body: Json, after: Json, previous: Json) -> tuple[bool, bool]:
-        """(Whether it was written, whether someone changed the detector since it was read.)"""
-        if not status.changed(after, previous):
-            return False, False
-        meta = body["metadata"]
-        # resourceVersion makes the server refuse it then: no status for a namesake, and no edit that only our answer tells of.
-        change = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": after}
-        try:
-            self.kube.merge(DETECTOR, meta["namespace"], meta["name"], change, "status")
-        except ConflictError:
-            self.kube.refresh(DETECTOR, meta["namespace"], meta["name"])
-            return False, True
-        return True, False
+def _wanted(
+    sets: FeatureSets, facts: Facts, lineages: Lineages, release: Release, state: RolloutState
+) -> Wanted:
+    """What decides the children, but for training and keys."""
+    return Wanted(
+        release=release,
+        state=state,
+        training_revision=None,
+        token_key=facts.token_key,
+        copies=facts.copies,
+        logins=facts.logins,
+        storage_keys=facts.storage.keys,
+        stores=facts.stores.addresses,
+        addresses=facts.addresses,
+        clients=facts.clients,
+        kafka_authority=facts.kafka_authority,
+        lineages=lineages,
+        beside=sets.built,
+        trains=sets.trains,
+    )
 
 
 def _lacks_its_lineage(child: Child, detector: Detector, report: ApplyReport) -> bool:

@@ -17,7 +17,7 @@ KEPT_RUNS: Final = 5
 
 
 def kept_records(detector: Detector, facts: Facts) -> list[ChildKey]:
-    """The latest releases, and runs that succeeded.
+    """The latest releases, runs that succeeded, and what a run that is under way reads.
 
     A RayJob that has ended is the record of its run; a running one of another revision is stopped by being deleted.
     """
@@ -31,7 +31,23 @@ def kept_records(detector: Detector, facts: Facts) -> list[ChildKey]:
         return [(kind, name) for _, name in live[-count:]]
 
     releases = latest("ConfigMap", names.release_prefix(detector.name), KEPT_RELEASES)
-    return releases + latest("RayJob", names.ray_job_prefix(detector.name), KEPT_RUNS)
+    runs = latest("RayJob", names.ray_job_prefix(detector.name), KEPT_RUNS)
+    return [*releases, *runs, *_documents(detector, facts)]
+
+
+def _documents(detector: Detector, facts: Facts) -> list[ChildKey]:
+    """Of a training whose Pod may yet start: which streaming job is beside the other may change meanwhile."""
+    pods = [
+        child["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        for (kind, _), child in facts.children.items()
+        if kind == "RayJob"
+        and training.outcome(child).phase in (TrainingPhase.PENDING, TrainingPhase.RUNNING)
+    ]
+    named = {
+        volume["configMap"]["name"] for pod in pods for volume in pod["volumes"] if "configMap" in volume
+    }
+    prefix = names.stream_config(detector.name, "")
+    return [("ConfigMap", name) for name in sorted(named) if name.startswith(prefix)]
 
 
 def _over(kind: str, child: Json) -> bool:

@@ -12,6 +12,9 @@ features are warm. Every later one shadows first; it moves on only when all gate
 the approve annotation. ``NoData`` and ``NotEnough`` hold; ``Fail`` rolls back. What was rolled back isn't retried, unless
 ``model.pin`` asks for it anew; a candidate that only gives way to another version may be.
 
+One that reads another feature set than the one that answers can't be compared with the live one: it waits in ``Preparing``
+until a person approves it, and goes live once the decisions are handed over (``hand_over``).
+
 ``back`` takes versions back, and nothing holds it: no pause, no invalid spec. ``decide`` calls it first.
 
 The state is kept beside the release in the pointer ConfigMap, so an operator that starts anew goes on from there.
@@ -29,7 +32,16 @@ from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.detector_model import RolloutMode
 from fraud_contracts.release import ModelPackage
 from fraud_operator.orders import Orders
-from fraud_operator.rollout_state import RESTING, RolloutPhase, RolloutState, free_slot, key
+from fraud_operator.rollout_state import (
+    RESTING,
+    RolloutPhase,
+    RolloutState,
+    asked_again,
+    free_slot,
+    freed,
+    key,
+    rejected,
+)
 
 # A candidate of which no replica answers is taken back after this time: longer than a lost Pod takes to be there again.
 GONE_MS: Final = 60_000
@@ -62,6 +74,8 @@ class RolloutFacts:
     - ``propagated``: every replica uses the release.
     - ``approve``, ``abort``, ``rollback``: the annotations' values; ``orders`` says who set them and the pin.
     - ``urls``: the predictor's address by slot.
+    - ``answering`` is the feature set that decides, ``declared`` the spec's; empty where there is only one. ``handed_over``: the
+      other one is about to decide; ``returns``: the live version's is on its way back, and rules decide meanwhile.
     """
 
     spec: DetectorSpec
@@ -79,6 +93,14 @@ class RolloutFacts:
     rollback: str | None = None
     orders: Orders = field(default_factory=Orders)
     urls: dict[str, str] = field(default_factory=dict)
+    answering: str = ""
+    declared: str = ""
+    handed_over: bool = False
+    returns: bool = False
+
+    def reads_another(self, package: ModelPackage) -> bool:
+        """Whether a version reads another feature set than the one that decides."""
+        return bool(self.answering) and package.feature_set != self.answering
 
     def pinned(self, package: ModelPackage | None) -> bool:
         """Whether spec.model.pin names this version."""
@@ -108,7 +130,7 @@ def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutS
     state, actions = back(state, facts, now)
     if actions:
         return state, actions
-    state = _free_slots(state, facts, now)
+    state = freed(state, now, propagated=facts.propagated)
     stable = state.stable
     # The alias of a model that the spec no longer names isn't read any more, so it stays as it is.
     ours = stable is not None and stable.name == facts.model
@@ -116,7 +138,10 @@ def decide(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutS
         actions.append(SetChampion(stable.name, stable.version))
     if facts.spec.rollout.paused:
         return state, actions
-    state = _ask_again(state, facts)
+    if stable is not None and facts.handed_over and _unwanted(stable, facts):
+        after, more = _leave_model(state, now)
+        return after, actions + more
+    state = asked_again(state, facts.model, facts.spec.model.pin or "")
     if state.phase in RESTING:
         after, more = _begin(state, facts, now)
     elif state.phase is RolloutPhase.PREPARING:
@@ -185,42 +210,6 @@ def _against(state: RolloutState, candidate: ModelPackage, facts: RolloutFacts) 
     return f"gate {failing.name} failed: {failing.value} is past {failing.bound}" if failing else "", None
 
 
-def _ask_again(state: RolloutState, facts: RolloutFacts) -> RolloutState:
-    """A pin that was set after a version was taken back asks for it again; the one under which it failed doesn't."""
-    pin = facts.spec.model.pin or ""
-    if not state.rejected or state.pin == pin:
-        return state
-    kept = [
-        (model, version)
-        for model, version in state.rejections()
-        if state.pin is None or (model or facts.model, version) != (facts.model, pin)
-    ]
-    return state.model_copy(update={"pin": pin, **_rejections(kept)})
-
-
-def _rejections(kept: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    return {
-        "rejected": tuple(version for _, version in kept),
-        "rejected_of": tuple(model for model, _ in kept),
-    }
-
-
-def _free_slots(state: RolloutState, facts: RolloutFacts, now: int) -> RolloutState:
-    """Frees the slots that nothing refers to any more."""
-    if facts.propagated and state.retiring is not None:
-        state = state.model_copy(update={"retiring": None})
-    if (
-        state.previous is not None
-        and state.previous_until is not None
-        and now >= state.previous_until
-        and facts.propagated
-    ):
-        state = state.model_copy(update={"previous": None, "previous_until": None})
-    if facts.propagated and state.counted is None:
-        state = state.model_copy(update={"counted": now})
-    return state
-
-
 def _begin(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     wanted = facts.resolved
     if wanted is None or state.rejects(wanted):
@@ -245,12 +234,16 @@ def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Rollou
     if facts.resolved is not None and key(facts.resolved) != key(candidate):
         # Nobody refers to the slot yet, so a newer version may simply take its place.
         return _withdraw(state, now, f"version {facts.resolved.version} is wanted", None)
-    if candidate.slot not in facts.ready:
-        return state, []
+    if facts.reads_another(candidate) and candidate.feature_set != facts.declared:
+        return _withdraw(state, now, "the spec declares another feature set", None)
+    if facts.returns or candidate.slot not in facts.ready:
+        return state, []  # beside a live version that no door can read yet nothing can be tried
+    by = state.by if state.stable is None else approved(candidate, facts)
+    if facts.reads_another(candidate):
+        goes = state.stable is not None and by is not None and facts.handed_over
+        return _make_live(state, facts, now, by) if goes else (state, [])
     if state.stable is None:
-        if not facts.warm:
-            return state, []
-        return _make_live(state, facts, now, state.by)
+        return _make_live(state, facts, now, by) if facts.warm else (state, [])
     after = _enter(state, RolloutPhase.SHADOW, now, state.by)
     return after, [PostEvent("Shadow", f"model version {candidate.version} shadows {state.stable.version}")]
 
@@ -258,25 +251,27 @@ def _prepare(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[Rollou
 def _advance(state: RolloutState, facts: RolloutFacts, now: int) -> tuple[RolloutState, list[RolloutAction]]:
     candidate = state.candidate
     assert candidate is not None
-    approved = _approved(candidate, facts)
+    if facts.reads_another(candidate):
+        return _withdraw(state, now, "another feature set answers now", None)
+    by = approved(candidate, facts)
     passed = bool(facts.gates) and all(gate.result is GateResult.PASS for gate in facts.gates)
-    if not approved and (facts.spec.rollout.mode is RolloutMode.MANUAL or not passed):
+    if not by and (facts.spec.rollout.mode is RolloutMode.MANUAL or not passed):
         return state, []
     if state.counted is None or candidate.slot not in facts.ready:
         return state, []
-    waits = not approved or state.phase is RolloutPhase.RAMP
+    waits = not by or state.phase is RolloutPhase.RAMP
     if waits and now - state.counted < durations.to_ms(facts.spec.rollout.step_duration):
         return state, []
     step = state.step + 1
     if step >= len(facts.spec.rollout.steps):
-        return _make_live(state, facts, now, approved)
-    after = _enter(state, RolloutPhase.RAMP, now, approved, step=step)
+        return _make_live(state, facts, now, by)
+    after = _enter(state, RolloutPhase.RAMP, now, by, step=step)
     percent = facts.spec.rollout.steps[step]
-    message = f"model version {candidate.version} answers {percent} % of the entities{_named(approved)}"
+    message = f"model version {candidate.version} answers {percent} % of the entities{_named(by)}"
     return after, [PostEvent("Ramp", message)]
 
 
-def _approved(candidate: ModelPackage, facts: RolloutFacts) -> str | None:
+def approved(candidate: ModelPackage, facts: RolloutFacts) -> str | None:
     """Who approved a candidate's steps; None where only its gates may."""
     if facts.approve == candidate.version:
         return f"approved by {facts.orders.approve}"
@@ -305,6 +300,31 @@ def _make_live(
         previous_until=now + keep if old is not None else None,
     )
     return after, [PostEvent("ModelLive", f"model version {candidate.version} is live{_named(by)}")]
+
+
+def _unwanted(stable: ModelPackage, facts: RolloutFacts) -> bool:
+    """Whether no model is to answer once another set does: the live one couldn't be read, and the spec wants none."""
+    return facts.spec.model.none is not None and not facts.reads_another(stable)
+
+
+def _leave_model(state: RolloutState, now: int) -> tuple[RolloutState, list[RolloutAction]]:
+    """To rules without a model, as the spec has it: nothing is wrong with the version."""
+    old = state.stable
+    assert old is not None
+    after = _enter(
+        state,
+        RolloutPhase.IDLE,
+        now,
+        None,
+        stable=None,
+        candidate=None,
+        gone=None,
+        previous=None,
+        previous_until=None,
+        retiring=old,
+    )
+    message = f"model version {old.version} gives way: its feature set no longer answers, and the spec wants no model"
+    return after, [PostEvent("Superseded", message)]
 
 
 def _withdraw(
@@ -362,7 +382,7 @@ def _take_back(
     **changes: object,
 ) -> RolloutState:
     """Drops the candidate and rejects the ``bad`` versions; the condition names the last of these."""
-    rejections = _rejections([*state.rejections(), *map(key, bad)][-20:])
+    rejections = rejected([*state.rejections(), *map(key, bad)][-20:])
     pin = facts.spec.model.pin or ""
     return _enter(
         state, RolloutPhase.ROLLED_BACK, now, by, candidate=None, gone=None, pin=pin, **rejections, **changes

@@ -98,3 +98,37 @@ def waiting(state: RolloutState, resolved: ModelPackage | None) -> str | None:
     if resolved is None or key(resolved) in in_use or state.rejects(resolved) or free_slot(state) is not None:
         return None
     return resolved.version
+
+
+def freed(state: RolloutState, now: int, *, propagated: bool) -> RolloutState:
+    """The state without what keeps a slot that nothing refers to any more, and with its step counted where that begins."""
+    if not propagated:
+        return state
+    if state.retiring is not None:
+        state = state.model_copy(update={"retiring": None})
+    if state.previous is not None and state.previous_until is not None and now >= state.previous_until:
+        state = state.model_copy(update={"previous": None, "previous_until": None})
+    return state if state.counted is not None else state.model_copy(update={"counted": now})
+
+
+def asked_again(state: RolloutState, model: str, pin: str) -> RolloutState:
+    """A pin that was set after a version was taken back asks for it again; the one under which it failed doesn't.
+
+    ``model`` is the one whose versions a pin names, ``pin`` empty where there is none.
+    """
+    if not state.rejected or state.pin == pin:
+        return state
+    kept = [
+        (of, version)
+        for of, version in state.rejections()
+        if state.pin is None or (of or model, version) != (model, pin)
+    ]
+    return state.model_copy(update={"pin": pin, **rejected(kept)})
+
+
+def rejected(kept: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """The fields of a state with these rejections."""
+    return {
+        "rejected": tuple(version for _, version in kept),
+        "rejected_of": tuple(model for model, _ in kept),
+    }

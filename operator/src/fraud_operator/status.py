@@ -58,16 +58,17 @@ def compute(detector: Detector, facts: Facts, trouble: Trouble, previous: Mappin
     states = conditions(detector, facts, trouble)
     updated = sum(r.release == release.name for r in facts.replicas) if release else 0
     split = release.split if release else None
+    live = release.stable if release else state.stable
     result = readiness.training_outcome(detector, facts)
     return {
         "observedGeneration": detector.generation,
-        "featureSet": detector.hash6,
+        "featureSet": hash6(facts.beside.declared or detector.feature_set),
         "decisionURL": detector.decision_url,
         "release": {
             "name": release.name if release else None,
-            "model": state.stable.version if state.stable else None,
-            "digest": state.stable.digest if state.stable else None,
-            "featureSet": hash6(state.stable.feature_set) if state.stable else None,
+            "model": live.version if live else None,
+            "digest": live.digest if live else None,
+            "featureSet": hash6(live.feature_set) if live else None,
             "policyRevision": release.policy_revision if release else None,
             "propagated": f"{updated}/{len(facts.replicas)}",
         },

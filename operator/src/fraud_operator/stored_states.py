@@ -43,16 +43,17 @@ class StoredStates:
 
     search: Callable[[Bucket, str], StoredState] = field(default_factory=lambda: search)
     pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "states"))
-    _asked: dict[DetectorKey, tuple[str, Future[StoredState]]] = field(default_factory=dict)
+    # By detector and stream: a detector may have two jobs.
+    _asked: dict[tuple[DetectorKey, str], tuple[str, Future[StoredState]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, key: DetectorKey, bucket: Bucket, stream: str) -> StoredState | None:
         """None while the answer is on its way, and after a failed search: the next look begins another one."""
-        question = f"{bucket.key} {stream}"
+        question = str(bucket.key)
         with self._lock:
-            asked = self._asked.get(key)
+            asked = self._asked.get((key, stream))
             if asked is None or asked[0] != question:
-                asked = self._asked[key] = question, self.pool.submit(self.search, bucket, stream)
+                asked = self._asked[key, stream] = question, self.pool.submit(self.search, bucket, stream)
         wait([asked[1]], _MOMENT)
         if not asked[1].done():
             return None
@@ -60,13 +61,14 @@ class StoredStates:
         if error is None:
             return asked[1].result()
         LOG.warning("states not found", extra={"data": {"bucket": bucket.words, "error": str(error)}})
-        self.forget(key)
+        self.forget(key, stream)
         return None
 
-    def forget(self, key: DetectorKey) -> None:
-        """What was found is out of date once a job is at work."""
+    def forget(self, key: DetectorKey, stream: str | None = None) -> None:
+        """What was found is out of date once a job is at work; that of all streams where none is named."""
         with self._lock:
-            self._asked.pop(key, None)
+            for asked in [one for one in self._asked if one[0] == key and stream in (None, one[1])]:
+                del self._asked[asked]
 
 
 def search(bucket: Bucket, stream: str) -> StoredState:
@@ -81,10 +83,9 @@ def search(bucket: Bucket, stream: str) -> StoredState:
         of_job = f"{base}/checkpoints/{job}"
         snapshots += [f"{of_job}/{name}" for name in _folders(store, of_job) if name.startswith("chk-")]
     whole = sorted((age, path) for path in snapshots if (age := _age(store, path)) is not None)
-    newest = max(streams, key=lambda one: one[1], default=None)
     return StoredState(
         tuple(f"{bucket.uri}/{path}" for _, path in whole[: -OFFERED - 1 : -1]),
-        "" if newest is None else names.stream(*newest),
+        tuple(names.stream(*one) for one in sorted(streams, key=lambda one: one[1], reverse=True)),
         max((generation for found, generation in streams if found == stream[:6]), default=0),
     )
 

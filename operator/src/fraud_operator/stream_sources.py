@@ -8,7 +8,7 @@ from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.errors import StoreError
-from fraud_contracts.lineage import HISTORY, SOURCES, Positions
+from fraud_contracts.lineage import HISTORY, INPUTS, SOURCES, Positions
 from fraud_operator.detector import Detector
 from fraud_operator.facts import Facts
 from fraud_operator.kafka_target import KafkaTarget
@@ -37,7 +37,7 @@ class StreamSources:
     def committed(
         self, detector: Detector, stream: str, target: KafkaTarget, reader: LagReader
     ) -> Positions | None:
-        """How far a stream's job has read what is decided, and the labels, for good."""
+        """How far a stream's job has read what is decided, and the labels, for good, and has written it."""
         group = detector.identity.features_group(stream)
         try:
             return reader.committed(target, group, _topics(detector, HISTORY), detector.spec.kafka.partitions)
@@ -50,6 +50,25 @@ class StreamSources:
         key = (detector.namespace, detector.name)
         try:
             return reader.held(key, target, _topics(detector, HISTORY), detector.spec.kafka.partitions)
+        except StoreError as error:
+            _unknown(detector, error)
+            return None
+
+    def behind(self, detector: Detector, target: KafkaTarget, reader: LagReader) -> int | None:
+        """Records of the inputs that the detector's stream hasn't read for good."""
+        return self._lag(detector, detector.features_group, INPUTS, target, reader)
+
+    def undecided(self, detector: Detector, target: KafkaTarget, reader: LagReader) -> int | None:
+        """Feature records that the worker hasn't decided."""
+        return self._lag(detector, detector.identity.group("worker"), ("features",), target, reader)
+
+    def _lag(
+        self, detector: Detector, group: str, nouns: tuple[str, ...], target: KafkaTarget, reader: LagReader
+    ) -> int | None:
+        key, partitions = (detector.namespace, detector.name), detector.spec.kafka.partitions
+        topics = _topics(detector, nouns).values()
+        try:
+            return sum(reader.read(key, target, group, topic, partitions)[0] for topic in topics)
         except StoreError as error:
             _unknown(detector, error)
             return None

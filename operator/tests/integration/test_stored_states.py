@@ -62,7 +62,7 @@ def test_the_newest_whole_one_is_found(store: objects.Server) -> None:
     put(where, f"{base}/checkpoints/{JOB}/chk-8/part")
     paths = ("savepoints/savepoint-2", f"checkpoints/{JOB}/chk-7", "savepoints/savepoint-1")
     assert search(where, STREAM) == StoredState(
-        tuple(f"{where.uri}/{base}/{one}" for one in paths), STREAM, 4
+        tuple(f"{where.uri}/{base}/{one}" for one in paths), (STREAM,), 4
     )
 
 
@@ -83,10 +83,10 @@ def test_checkpoints_are_ordered_by_their_numbers(store: objects.Server) -> None
 
 
 def test_other_streams_count_by_their_number_only(store: objects.Server) -> None:
-    """The highest generation of any feature set is told; folders that are none of a stream's are passed over."""
+    """The highest generation of any feature set comes first; folders that are none of a stream's are passed over."""
     where = bucket(store, "others")
     put(where, "flink/fff000/savepoints/a/_metadata", "flink/fff000-9/ha/x", "flink/notes/x", "lake/x")
-    assert search(where, STREAM) == StoredState((), "fff000-9", 0)
+    assert search(where, STREAM) == StoredState((), ("fff000-9", "fff000"), 0)
     assert search(bucket(store, "nothing-there"), STREAM) == StoredState()
 
 
@@ -104,7 +104,7 @@ def test_an_answer_holds_until_it_is_forgotten(store: objects.Server) -> None:
     put(where, f"flink/{STREAM}/savepoints/savepoint-1/_metadata")
     assert found() == StoredState()
     states.forget(key)
-    assert found() == StoredState((f"{where.uri}/flink/{STREAM}/savepoints/savepoint-1",), STREAM, 4)
+    assert found() == StoredState((f"{where.uri}/flink/{STREAM}/savepoints/savepoint-1",), (STREAM,), 4)
 
 
 def test_a_store_that_is_away_is_asked_again(store: objects.Server) -> None:

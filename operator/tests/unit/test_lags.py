@@ -18,18 +18,19 @@ from fraud_testing.healthy import healthy_facts, make_detector
 
 @dataclass
 class Kafka:
-    """``behind`` records are still to be read, by whoever asks; None gives no answer."""
+    """``behind`` records are still to be read, by whoever asks; None gives no answer. ``caught_up`` groups have read all."""
 
     behind: int | None = 0
+    caught_up: frozenset[str] = frozenset()
     reads: int = 0
     readers: set[Any] = field(default_factory=set)
 
-    def read(self, reader: Any, *_: object) -> tuple[int, int]:
+    def read(self, reader: Any, target: object, group: str, *_: object) -> tuple[int, int]:
         self.reads += 1
         self.readers.add(reader)
         if self.behind is None:
             raise StoreError("kafka", "no answer")
-        return self.behind, 40
+        return 0 if group in self.caught_up else self.behind, 40
 
     def done(self, reader: Any) -> None:
         self.readers.discard(reader)
@@ -64,6 +65,13 @@ def test_lags_are_read_until_they_are_gone(kafka: Kafka, warming: Warming) -> No
     reads, kafka.behind = kafka.reads, 7
     assert warming.lags(DETECTOR, facts(), TARGET) == Lags(0, 0, 40)
     assert kafka.reads == reads
+
+
+def test_what_a_job_read_while_it_was_silent_is_taken_in(kafka: Kafka, warming: Warming) -> None:
+    """Its new group has no offsets before its next checkpoint; nobody has to wait for the seeds again."""
+    kafka.behind = 12
+    kafka.caught_up = frozenset({DETECTOR.identity.features_group(DETECTOR.stream, silent=True)})
+    assert warming.lags(DETECTOR, facts(), TARGET) == Lags(0, 12, 40)
 
 
 def test_a_kafka_without_an_answer_is_asked_again(kafka: Kafka, warming: Warming) -> None:

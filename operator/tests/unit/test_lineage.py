@@ -21,7 +21,7 @@ RUNS = LineageFacts(job=True, topics=TOPICS)
 
 
 def gone(path: str | None = None, highest: int = 0, **facts: Any) -> LineageFacts:
-    stored = StoredState(() if path is None else (path,), f"ffffff-{highest}" if highest else "")
+    stored = StoredState(() if path is None else (path,), (f"ffffff-{highest}",) if highest else ())
     known = {"job": False, "stored": stored, "committed": {}, "topics": TOPICS, "held": {}}
     return LineageFacts(**{**known, **facts})
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_contracts import names
-from fraud_contracts.lineage import Beginning, Lineage, Lineages
+from fraud_contracts.lineage import NO_STATE, Beginning, HandOver, HandOverStep, Lineage, Lineages
 from fraud_operator.lineage import HELD_BACK, LineageFacts, SeedsOffer, StoredState, decide, furthest
 from fraud_operator.objects import Json
 from fraud_operator.stream_jobs import StreamJob, stream_job, taken_up
@@ -26,7 +26,7 @@ def body(name: str, **job: Any) -> Json:
 
 
 def gone(paths: tuple[str, ...] = (), newest: str = "", own: int = 0, **facts: Any) -> LineageFacts:
-    known = {"job": False, "stored": StoredState(paths, newest, own), "committed": {}, "topics": TOPICS}
+    known = {"job": False, "stored": StoredState(paths, (newest,), own), "committed": {}, "topics": TOPICS}
     return LineageFacts(**{**known, **facts})
 
 
@@ -150,3 +150,60 @@ def test_a_clock_that_steps_back_changes_nothing(lives: list[Any]) -> None:
 def test_a_streams_name_says_its_lineage(generation: int, hash6: str) -> None:
     """There and back."""
     assert names.parse_stream(names.stream(hash6, generation)) == (hash6, generation)
+
+
+def test_jobs_are_asked_how_far_they_wrote_from_the_one_in_use_on() -> None:
+    """A later one that the document doesn't know may have been silent, so the one before it counts too; earlier ones wrote less."""
+    stored = StoredState((), ("bbbbbb-3", "aaaaaa-2", "aaaaaa"))
+    assert stored.since(2) == {"bbbbbb-3", "aaaaaa-2"}
+    assert stored.since(0) == set(stored.streams)
+
+
+SILENT = Beginning(emits_from={"accepted": {0: 9}}, silent=True)
+B_FIRST = Lineage(feature_set=B, generation=2, beginning=SILENT)
+
+
+def test_a_silent_job_is_not_taken_up() -> None:
+    """Where nobody knows who answered beside it, nobody would write: a new generation begins, above it."""
+    lineages = taken_up(Lineages(detector="n.d"), B, [StreamJob("bbbbbb", 2, None, SILENT)])
+    assert (lineages.in_use, lineages.highest) == (None, 2)
+    step = decide(lineages, B, gone((), "bbbbbb-2", 2, committed={"accepted": {0: HELD_BACK + 5}}), 0)
+    in_use = step.lineages.in_use
+    assert in_use is not None and (in_use.generation, in_use.beginning.silent) == (3, False)
+    assert in_use.beginning.emits_from == {"accepted": {0: 5}}
+    assert step.told is not None and step.told[0] == "LineagesLost"
+
+
+def test_a_document_of_before_a_hand_over_follows_the_jobs() -> None:
+    """It takes the old set for the one that answers, whose job is silent by now: the other one's goes on writing, from where it does."""
+    before = Lineages(detector="n.d", highest=2, known=(B_FIRST, FIRST))
+    aloud = Beginning(emits_from={"accepted": {0: 30}})
+    jobs = [StreamJob("aaaaaa", 1, None, SILENT), StreamJob("bbbbbb", 2, None, aloud)]
+    under_way = HandOver(to=B, generations=(1, 2), step=HandOverStep.DRAINING, since=0)
+    for older in (before, before.model_copy(update={"hand_over": under_way})):
+        after = taken_up(older, A, jobs)
+        assert after.in_use == B_FIRST.model_copy(update={"beginning": aloud})
+        assert after.of(A) == FIRST.model_copy(update={"beginning": SILENT}) and after.hand_over is None
+
+
+@pytest.mark.parametrize("step", list(HandOverStep))
+def test_the_jobs_of_a_hand_over_are_no_news(step: HandOverStep) -> None:
+    """In each step the document and what the jobs say fit: one is silent, and after the switch both are for a moment."""
+    settles = step is HandOverStep.SETTLING
+    known = (B_FIRST, FIRST) if not settles else (FIRST.model_copy(update={"beginning": SILENT}), B_FIRST)
+    under_way = HandOver(to=B, generations=(1, 2), step=step, since=0)
+    before = Lineages(detector="n.d", highest=2, known=known, hand_over=under_way)
+    says = SILENT if settles else NO_STATE
+    jobs = [StreamJob("aaaaaa", 1, None, says), StreamJob("bbbbbb", 2, None, SILENT)]
+    assert taken_up(before, before.known[-1].feature_set, jobs) == before
+
+
+def test_a_job_that_took_over_and_lost_its_state_is_of_a_new_generation() -> None:
+    """Its group has no offsets before its next checkpoint, though it was silent for long: its generation's profiles are in Redis."""
+    own = B_FIRST.model_copy(
+        update={"beginning": Beginning(emits_from={"accepted": {0: 9}}), "topics": TOPICS}
+    )
+    before = Lineages(detector="n.d", highest=2, known=(FIRST, own))
+    step = decide(before, B, gone((), "bbbbbb-2", 2, committed={}), 0)
+    assert step.told is not None and step.told[0] == "StateLost"
+    assert step.lineages.in_use is not None and step.lineages.in_use.generation == 3

@@ -94,7 +94,7 @@ def gone(*paths: str, **facts: Any) -> LineageFacts:
     return LineageFacts(
         **{
             "job": False,
-            "stored": StoredState(paths, "aaaaaa", 1),
+            "stored": StoredState(paths, ("aaaaaa",), 1),
             "committed": {},
             "topics": TOPICS,
             **facts,
@@ -209,7 +209,7 @@ def test_passes_go_from_one_to_the_next_and_then_begin_anew() -> None:
     assert job is not None and world.made_from() is None
     first = job[0]
     del world.kube.objects["FlinkDeployment", first]
-    world.stored = StoredState((NEW, OLD), first.removeprefix("d-f-"), 1)
+    world.stored = StoredState((NEW, OLD), (first.removeprefix("d-f-"),), 1)
     for path in (NEW, OLD):
         world.ready()
         job = world.job()

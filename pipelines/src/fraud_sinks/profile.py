@@ -94,6 +94,19 @@ redis.call('DEL', KEYS[2])
 return 2
 """
 )
+# All profiles come through here, whatever their feature set: where those of ours are complete, those of a set whose job runs beside are so
+# up to the same offsets, and the sink that is of that set later goes on from there.
+# KEYS: our progress, our mark, the other set's mark, its progress. ARGV: our epoch, the other set's.
+_VOUCH: Final = """
+local ours = redis.pcall('GET', KEYS[2])
+if type(ours) ~= 'string' or (tonumber(ours) or -1) < tonumber(ARGV[1]) then return 0 end
+redis.call('DEL', KEYS[4])
+local progress = redis.call('HGETALL', KEYS[1])
+if #progress > 0 then redis.call('HSET', KEYS[4], unpack(progress)) end
+local before = redis.pcall('GET', KEYS[3])
+if type(before) ~= 'string' or (tonumber(before) or -1) < tonumber(ARGV[2]) then redis.call('SET', KEYS[3], ARGV[2]) end
+return 1
+"""
 _LOST: Final = "data are gone; profiles must be written again"
 _LAYOUT: Final = (
     profile_header.MAGIC,
@@ -121,7 +134,7 @@ class ProfileWriter:
         rebuild: bool = False,
     ) -> None:
         self._store = store
-        self._identity, self._meters = identity, meters
+        self._identity, self._meters, self._hash6 = identity, meters, hash6
         self._mark_key, self._written_key = identity.redis_complete(hash6), identity.redis_written(hash6)
         self._progress_key = self._own_progress_key = identity.redis_progress(hash6)
         if rebuild:
@@ -226,6 +239,7 @@ class ProfileWriter:
             values = [newest[key][1] for key in chunk]
             written += self._run(_SET_NEWER, names, [*_LAYOUT, *values])
         self._advance_progress(records)
+        self._vouch(newest)
         if self._marked:  # while it catches up the age of a record says nothing
             now = time.time() * 1000
             for record in records:
@@ -241,6 +255,25 @@ class ProfileWriter:
             self._following[field] = following
         if self._own_progress_key != self._progress_key:  # goes by itself if the rebuild is killed
             self._call(lambda: self._redis.expire(self._own_progress_key, 86_400))
+
+    def _vouch(self, newest: Mapping[bytes, tuple[tuple[int, int], bytes]]) -> None:
+        """Says of the other sets among these profiles how far theirs are written, too."""
+        if not self._marked or self._own_progress_key != self._progress_key:
+            return
+        epochs: dict[str, int] = {}
+        for key, ((epoch, _), _) in newest.items():
+            other = key.partition(b":")[0].decode()
+            if other != self._hash6:
+                epochs[other] = max(epoch, epochs.get(other, 0))
+        of = self._identity
+        for other, epoch in epochs.items():
+            keys = [
+                self._progress_key,
+                self._mark_key,
+                of.redis_complete(other),
+                of.redis_progress(other),
+            ]
+            self._run(_VOUCH, keys, [self._epoch, epoch])
 
     def caught_up(self, place: Place, following: int) -> None:
         if self._marked or self._check():

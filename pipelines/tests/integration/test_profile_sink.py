@@ -94,6 +94,31 @@ def test_the_mark_waits_for_every_partition(store: Server, make: Callable[..., D
     assert redis.get(mark) is None
 
 
+def test_a_set_built_beside_is_complete_when_it_takes_over(
+    store: Server, make: Callable[..., DetectorConfig]
+) -> None:
+    """Its profiles come through the sink of the set that answers: once that is complete, so are they, and its own sink goes on from there."""
+    config = make(1)
+    redis = client.Redis.from_url(store.url)
+    mark = config.identity.redis_complete(HASH8[:6])
+
+    def writer(hash6: str, epoch: int) -> ProfileWriter:
+        address = StoreAddress(store.login(config.identity))
+        return ProfileWriter(connect(address), config.identity, hash6, epoch, 1, Meters("d", "profile"))
+
+    place, name = Place("p", 0), key(0).encode()
+    answering = writer("aaaaaa", 1)
+    answering.start([place])
+    answering.write([Record("p", 0, 0, 0, name, profile(1, epoch=2))])
+    assert redis.get(mark) is None, "its own set isn't complete yet"
+    answering.caught_up(place, 1)
+    answering.write([Record("p", 0, 1, 0, name, profile(2, epoch=2))])
+    assert redis.get(mark) == b"2"
+    answering.write([Record("p", 0, 2, 0, name, profile(3, epoch=2))])
+    assert writer(HASH8[:6], 2).start([place]) == {place: 3}
+    assert redis.get(mark) == b"2"
+
+
 def test_a_loss_of_redis_is_noticed(store: Server, make: Callable[..., DetectorConfig]) -> None:
     """Neither before nor after completion can half of the profiles pass for all of them."""
     config = make(1)

@@ -47,9 +47,10 @@ class StreamEnds:
     def cut(self, now: int) -> Cut:
         """What the stream has read for good, once it has read of each partition; TrainingError where Kafka doesn't tell, or it never does.
 
-        ``now`` is UTC ms.
+        It is the stream whose records are decided: the lake never has what only another one, of this feature set, has read. ``now`` is UTC ms.
         """
-        group, until = self.config.identity.features_group(self.config.stream), self.clock() + PATIENCE
+        stream, until = self.config.decided or self.config.stream, self.clock() + PATIENCE
+        group = self.config.identity.features_group(stream)
         while True:
             committed = self._committed(group, HISTORY)
             held = {noun: (self._offsets(noun, OffsetSpec.earliest()), self._ends(noun)) for noun in HISTORY}

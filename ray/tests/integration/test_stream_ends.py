@@ -110,6 +110,16 @@ def test_a_stream_that_has_not_begun_is_waited_for(broker: kafka.Broker) -> None
     assert StreamEnds(config, clock, sleep).cut(NOW).starts_at["accepted"][0] == 2
 
 
+def test_the_cut_of_a_set_that_does_not_answer_is_that_of_the_one_that_does(broker: kafka.Broker) -> None:
+    """Its own job may be further, and what only that has read is never in the lake."""
+    config = detector(broker, "beside").model_copy(update={"decided": "aaaaaa"})
+    topic, of = config.identity.topic("accepted"), config.identity
+    broker.produce(topic, [(b"k", b"v")] * 9, partition=0)
+    commit(broker, of.features_group(config.stream), topic, 8)
+    commit(broker, of.features_group("aaaaaa"), topic, 5)
+    assert StreamEnds(config).cut(NOW).starts_at["accepted"][0] == 5
+
+
 def test_training_waits_for_worker_and_lake(broker: kafka.Broker) -> None:
     """Until both have committed; the end of a transaction is no record that anyone commits."""
     config, clock = detector(broker, "waits"), Clock()

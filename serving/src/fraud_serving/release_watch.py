@@ -67,7 +67,7 @@ class ReleaseWatch:
             self._refuse(error)
             return False
         self._text = text
-        _log.info("release in use", extra={"data": {"release": release.name}})
+        _log.info("release read", extra={"data": {"release": release.name}})
         return True
 
     def read_file(self) -> bool:

@@ -53,17 +53,21 @@ class FakeObserver(Observer):
     def _lags(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
         return Lags(0, 0, 1)
 
+    def _lags_beside(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
+        return Lags(0, 0, 1)
+
     def _replicas(self, detector: Detector, children: Any) -> tuple[Replica, ...]:
         release, *_ = self._pointer(detector)
         return (Replica("one", release.name if release else None),)
 
 
 def nodes(kube: Kube, namespace: str) -> None:
-    """What the engines' operators and Kubernetes would do: the streaming job runs, each predictor runs its version."""
+    """What the engines' operators and Kubernetes would do: streaming jobs run or stand still, each predictor runs its version."""
     for job in kube.list(BY_KIND["FlinkDeployment"], namespace):
+        runs = job["spec"]["job"]["state"] == "running"
         status = {
-            "lifecycleState": "STABLE", "jobStatus": {"state": "RUNNING"}, "observedGeneration": job["metadata"]["generation"],
-            "reconciliationStatus": {"state": "DEPLOYED"},
+            "lifecycleState": "STABLE" if runs else "SUSPENDED", "jobStatus": {"state": "RUNNING" if runs else "FINISHED"},
+            "observedGeneration": job["metadata"]["generation"], "reconciliationStatus": {"state": "DEPLOYED"},
         }  # fmt: skip
         if (job.get("status") or {}).get("observedGeneration") != status["observedGeneration"]:
             kube.merge(

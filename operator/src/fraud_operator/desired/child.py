@@ -69,6 +69,8 @@ class Wanted:
     are a document as Docker writes it; None where there are none. ``storage_keys`` is a digest that the storage's keys change.
     ``stores`` has the detector's own logins to the platform's stores, as addresses by their keys.
     ``addresses`` are those of the stores whose Secret the spec names, by store.
+    ``beside`` is the detector with the feature set of the streaming job beside the one that answers, ``trains`` with that of a training;
+    None where there is no such job, and where training is for what answers.
     """
 
     release: Release
@@ -84,6 +86,8 @@ class Wanted:
     clients: ClientKeys = field(default_factory=ClientKeys)
     kafka_authority: KafkaAuthority = field(default_factory=KafkaAuthority)
     lineages: Lineages = field(default_factory=Lineages)
+    beside: Detector | None = None
+    trains: Detector | None = None
 
 
 def kafka_annotations(wanted: Wanted, component: Component) -> dict[str, str]:

@@ -37,5 +37,8 @@ def build_disruption_budgets(detector: Detector, wanted: Wanted) -> list[Child]:
     if task_managers > 1:
         # Flink's own Pods: no controller says how many there should be, so only the number that stays can be given.
         stay = {"minAvailable": task_managers - 1}
-        budgets.append(budget(detector.streaming_job, Component.FEATURES, stay, TASK_MANAGER))
+        for view in (detector, wanted.beside):
+            if view is not None:
+                own = {**TASK_MANAGER, "app": view.streaming_job}
+                budgets.append(budget(view.streaming_job, Component.FEATURES, stay, own))
     return budgets

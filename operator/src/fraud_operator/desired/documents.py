@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -22,6 +23,7 @@ from fraud_operator.desired.child import Child, Wanted, child, metadata
 from fraud_operator.desired.kafka_login import login_documents
 from fraud_operator.detector import Detector
 from fraud_operator.detector_keys import TOKEN_KEY_DIGEST
+from fraud_operator.objects import Json
 from fraud_operator.rollout_state import ROLLOUT_KEY
 
 # The one key of a Secret from which Kubernetes pulls images.
@@ -38,12 +40,25 @@ def decoded(data: Mapping[str, str]) -> dict[str, str]:
 
 
 def build_config(detector: Detector, wanted: Wanted) -> list[Child]:
+    """That of the data path, and that of a streaming job beside the one that answers."""
+    views = [detector] if wanted.beside is None else [detector, wanted.beside]
+    return [_config(view, wanted) for view in views]
+
+
+def _config(detector: Detector, wanted: Wanted) -> Child:
     config = detector.config.model_copy(update={"token_key": wanted.token_key})
     document = {CONFIG_KEY: config.to_json(), **login_documents(detector)}
     first = wanted.kafka_authority.first
     annotations = {names.FIRST_AUTHORITY_ANNOTATION: first} if first else None
-    meta = metadata(detector, names.config(detector.name), "config", annotations=annotations)
-    return [child("v1", "ConfigMap", meta, data=document)]
+    meta = metadata(detector, detector.config_name, "config", annotations=annotations)
+    return child("v1", "ConfigMap", meta, data=document)
+
+
+def another_lineage(document: Child, live: Json | None) -> bool:
+    """Whether what lies in the cluster under this document's name is of another lineage."""
+    texts = [(body.get("data") or {}).get(CONFIG_KEY) for body in (document.body, live or {})]
+    wanted, found = (json.loads(text) if text else {} for text in texts)
+    return any(wanted.get(key) != found.get(key) for key in ("feature_set", "epoch"))
 
 
 def build_release(detector: Detector, wanted: Wanted) -> list[Child]:

@@ -1,4 +1,4 @@
-"""The streaming job of one feature set. Another set is another object, so it starts beside the old one."""
+"""The streaming job of one feature set. Another set is another object, so it starts beside the old one, and is silent until that gives way."""
 
 from __future__ import annotations
 
@@ -185,9 +185,21 @@ def _first_state(detector: Detector) -> Json:
 
 
 def build_flink_deployment(detector: Detector, wanted: Wanted) -> list[Child]:
+    """The job that answers, and one beside it."""
+    views = [detector] if wanted.beside is None else [detector, wanted.beside]
+    return [_job(view, wanted) for view in views]
+
+
+def _state(detector: Detector, wanted: Wanted) -> str:
+    """A job that is suspended stops with a savepoint, and goes on from it."""
+    hand_over = wanted.lineages.hand_over
+    return "suspended" if hand_over is not None and detector.epoch in hand_over.stopped else "running"
+
+
+def _job(detector: Detector, wanted: Wanted) -> Child:
     flink = detector.platform.flink
     sizes = resources(detector, Component.FEATURES)
-    job = child(
+    return child(
         API,
         "FlinkDeployment",
         metadata(detector, detector.streaming_job, LABEL),
@@ -222,9 +234,8 @@ def build_flink_deployment(detector: Detector, wanted: Wanted) -> list[Child]:
                 ],
                 "parallelism": parallelism(detector),
                 "upgradeMode": "savepoint",
-                "state": "running",
+                "state": _state(detector, wanted),
                 **_first_state(detector),
             },
         },
     )
-    return [job]

@@ -110,7 +110,7 @@ def volumes(
 ) -> list[Json]:
     out: list[Json] = [
         {"name": "tmp", "emptyDir": {}},
-        {"name": "config", "configMap": {"name": names.config(detector.name)}},
+        {"name": "config", "configMap": {"name": detector.config_name}},
     ]
     if release:
         out.append(

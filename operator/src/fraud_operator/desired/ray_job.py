@@ -55,6 +55,7 @@ def build_ray_job(detector: Detector, wanted: Wanted) -> list[Child]:
     revision = wanted.training_revision
     if revision is None:
         return []
+    detector = wanted.trains or detector
     platform = detector.platform
     sizes = resources(detector, Component.TRAINING)
     train_env = environment(
