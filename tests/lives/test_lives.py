@@ -7,13 +7,14 @@ import pytest
 from fraud_testing.demo import run
 
 STEPS = [
-    "streaming job deleted", "detector deleted and made again", "transactions made anew", "Redis of an older file", "FLUSHALL",
+    "feature set changed", "feature set taken back", "streaming job deleted", "put back to an earlier version", "upgraded",
+    "detector deleted and made again", "transactions made anew", "Redis of an older file", "FLUSHALL",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def demo() -> dict:
-    return run("--lives", "--rate", "100", seconds=3600)
+    return run("--lives", "--rate", "100", seconds=5400)
 
 
 def test_every_check_holds_over_all_lives(demo: dict) -> None:

@@ -63,10 +63,11 @@ class Image:
     user: str = ""
     # What of this machine it needs besides Debian's programs, wherever that isn't mounted.
     brings: tuple[Path, ...] = ()
+    tag: str = "dev"
 
     @property
     def reference(self) -> str:
-        return f"docker.io/fraud-platform/{self.name}:dev"
+        return f"docker.io/fraud-platform/{self.name}:{self.tag}"
 
 
 def development_images() -> list[Image]:

@@ -267,16 +267,20 @@ def _first_objects() -> None:
 def load_images(archives: Sequence[Path]) -> None:
     """Import the images that containerd lacks or has in an older form: the development images, or those of ``archives``."""
     build.image_archives()
+    import_images([paths.IMAGES / "pause.tar", *archives] if archives else sorted(paths.IMAGES.glob("*.tar")))
+    say(f"{'built' if archives else 'development'} images: imported")
+
+
+def import_images(archives: Sequence[Path]) -> None:
+    """Those that containerd lacks or has in an older form."""
     ctr = ("ctr", "-a", str(paths.CONTAINERD_SOCKET), "-n", "k8s.io")
-    wanted = [paths.IMAGES / "pause.tar", *archives] if archives else sorted(paths.IMAGES.glob("*.tar"))
-    for archive in wanted:
+    for archive in archives:
         stamp = paths.RUN / f"image-{archive.stem}"
         state = archive.stat()
         key = f"{archive} {state.st_size} {state.st_mtime_ns}"
         if not stamp.exists() or stamp.read_text() != key:
             run(*ctr, "images", "import", archive)
             stamp.write_text(key)
-    say(f"{'built' if archives else 'development'} images: imported")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import yaml
 
 from fraud_contracts import names
 from fraud_contracts.errors import FraudError
-from fraud_local import paths
+from fraud_local import paths, version
 from fraud_local.demo import (
     arguments,
     bucket,
@@ -93,7 +93,9 @@ class Demo:
         self.logs = container_logs.Follower(paths.STATE / "podlogs", BUILD / "podlogs")
         # Whether the traffic lasts as long as what happens meanwhile.
         self.eventful = options.chaos or options.lives
-        self.seconds = CHAOS_SECONDS if self.eventful else options.duration
+        self.seconds = (
+            CHAOS_SECONDS if options.chaos else lives.SECONDS if options.lives else options.duration
+        )
 
     @property
     def live_rows(self) -> int:
@@ -143,18 +145,22 @@ class Demo:
         for name in (PLATFORM, self.namespace):
             namespace = json.dumps(demo_cluster.restricted_namespace(name))
             self.kube.kubectl("apply", "--server-side", "-f", "-", stdin=namespace)
+        self.helm_install(version.CHART)
+        self.clock.say(
+            f"helm installed {PLATFORM}: operator, trial object store, MLflow, Redis, PostgreSQL and Prometheus are up"
+        )
+        self.bucket = bucket.Bucket(self.kube, PLATFORM)
+
+    def helm_install(self, chart: Path, *more: str) -> None:
+        """Also over another version of the chart."""
         values = [part for path in self.cluster.values for part in ("-f", str(path))]
         if self.options.lives:
             # A detector made again under Retain has another UID, so its brokers are rolled: in the Pod their data would go.
             values += ["--set", "kafka.persistence.enabled=true"]
         self.kube.helm(
-            "upgrade", "--install", PLATFORM, str(ROOT / "charts" / "fraud-platform"), "--namespace", PLATFORM,
-            "--wait", "--timeout", "5m", *values, timeout=330,
+            "upgrade", "--install", PLATFORM, str(chart), "--namespace", PLATFORM,
+            "--wait", "--timeout", "5m", *values, *more, timeout=330,
         )  # fmt: skip
-        self.clock.say(
-            f"helm installed {PLATFORM}: operator, trial object store, MLflow, Redis, PostgreSQL and Prometheus are up"
-        )
-        self.bucket = bucket.Bucket(self.kube, PLATFORM)
 
     def history(self) -> None:
         """Splits the file, shifts it, and puts the earlier part where the FraudDetector's history is looked for."""
@@ -268,7 +274,9 @@ class Demo:
         follower = threading.Thread(target=self.follow, daemon=True)
         follower.start()
         there = self.kube, self.name, self.namespace, PLATFORM, self.clock.say
-        breaking = lives.Lives(*there, Path(self.options.cr)) if self.options.lives else chaos.Chaos(*there)
+        breaking = chaos.Chaos(*there)
+        if self.options.lives:
+            breaking = lives.Lives(*there, Path(self.options.cr), self.helm_install)
         try:
             breaking.run()
         finally:

@@ -101,6 +101,7 @@ class Chaos:
         self._kube, self._detector, self._namespace, self._platform = kube, detector, namespace, platform
         self._say = say
         self._flink = self._deleted = ""
+        self._patience = PATIENCE
         self.done: list[dict[str, Any]] = []
 
     def run(self) -> None:
@@ -159,10 +160,10 @@ class Chaos:
         return int(began * 1000)
 
     def _wait(self, what: str, reached: Callable[[], bool]) -> None:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self._patience
         while not reached():
             if time.monotonic() > until:
-                raise ChaosError(f"{what}: not within {PATIENCE:.0f} s")
+                raise ChaosError(f"{what}: not within {self._patience:.0f} s")
             time.sleep(0.5)
 
     # Pods -----------------------------------------------------------------------------------------------------------

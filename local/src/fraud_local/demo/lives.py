@@ -1,31 +1,40 @@
 """Leads a detector through what a few years bring, while traffic runs, and notes how long each step kept it from being Ready.
 
-Its job is deleted by hand, it is deleted itself and made again, a topic is made anew, Redis comes back older and then empty. What
-its stream goes on with each time is in docs/lives.md.
+The platform is put back to an earlier version and upgraded again, its features are changed and the change is taken back, its job is deleted by hand, it is deleted itself and made again, a topic is made anew,
+Redis comes back older and then empty. What its stream goes on with each time is in docs/lives.md.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fraud_contracts import names
+from fraud_contracts.feature_set import hash6
 from fraud_contracts.lineage import LINEAGES_KEY, Lineage, Lineages
+from fraud_local import earlier, version
 from fraud_local.demo import pod
-from fraud_local.demo.chaos import Chaos
+from fraud_local.demo.chaos import PATIENCE, Chaos
 from fraud_local.demo.kubectl import Kubectl, KubectlError
 
 # Transactions of the beginning that are sent again at the end, by both doors.
 RESENT = 5_000
+# Of prepared traffic; it ends with the last step.
+SECONDS = 4_200
 # A detector that is deleted waits for its job's savepoint.
 DELETED_SECONDS = 300
+# A changed feature set is trained for, and answers once its version is approved.
+SWITCHED_SECONDS = 1800.0
+FEATURE = {"name": "customer_count_3h", "entity": "customer", "aggregate": "Count", "window": "3h"}
 DATA = "/data/appendonlydir"
 OLDER = "/data/older"
 
 
 class Lives(Chaos):
-    """``resource`` is the file with the detector, which is applied again after its deletion."""
+    """``resource`` is the file with the detector, which is applied again after its deletion; ``helm_install`` takes a chart's folder and more
+    arguments for helm."""
 
     def __init__(
         self,
@@ -35,16 +44,27 @@ class Lives(Chaos):
         platform: str,
         say: Callable[[str], None],
         resource: Path,
+        helm_install: Callable[..., None],
     ) -> None:
         super().__init__(kube, detector, namespace, platform, say)
-        self._resource = resource
+        self._resource, self._helm_install = resource, helm_install
         self._before: Lineage | None = None
+        self._approved = ""
 
     def run(self) -> None:
         self._settle("before the first step")
         self._in_redis(f"rm -rf {OLDER} && cp -r {DATA} {OLDER}")
         self._say("  Redis' file is put aside")
+        # First, as training needs the labels of the newest payments, which wait for their decisions after an outage.
+        self._patience = SWITCHED_SECONDS
+        self._fault("feature set changed", partial(self._declare, [FEATURE]), self._answers_with_another)
+        self._fault("feature set taken back", self._take_back, self._answers_as_before)
+        self._declare(None)
+        self._wait("the spec of before", self._whole)
+        self._patience = PATIENCE
         self._fault("streaming job deleted", self._delete_job, self._job_is_another)
+        self._fault("put back to an earlier version", self._put_back, partial(self._runs, earlier.TAG))
+        self._fault("upgraded", self._upgrade, partial(self._runs, "dev"))
         self._fault("detector deleted and made again", self._make_detector_again, lambda: True)
         self._fault("transactions made anew", self._make_topic_again, self._is_of_a_new_generation)
         self._go_on()
@@ -66,6 +86,73 @@ class Lives(Chaos):
             return False
         self._flink = names.flink_deployment(self._detector, lineage.stream)
         return super()._whole()
+
+    # Feature sets -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _fd(self) -> tuple[str, ...]:
+        return "-n", self._namespace, f"{names.PLURAL}.{names.GROUP}", self._detector
+
+    def _declare(self, extra: list[dict[str, str]] | None) -> None:
+        """What the spec declares beside the preset; None takes the part away."""
+        self._before = self._before or self._lineage()
+        patch = json.dumps({"spec": {"features": {"extra": extra}}})
+        self._kube.kubectl("-n", self._namespace, "patch", *self._fd[2:], "--type=merge", "-p", patch)
+
+    def _annotate(self, *annotations: str) -> None:
+        self._kube.kubectl("-n", self._namespace, "annotate", "--overwrite", *self._fd[2:], *annotations)
+
+    def _answers_with_another(self) -> bool:
+        """Approves the version of the new set once there is one."""
+        try:
+            status, lineage = self._kube.get(*self._fd)["status"], self._lineage()
+            candidate = status["rollout"].get("candidate")
+            if candidate and candidate != self._approved:
+                self._annotate(f"{names.APPROVE_ANNOTATION}={candidate}")
+                self._approved = candidate
+        except KubectlError:
+            return False
+        assert self._before is not None
+        other = lineage is not None and lineage.feature_set != self._before.feature_set
+        return other and status["release"]["featureSet"] != hash6(self._before.feature_set)
+
+    def _take_back(self) -> None:
+        self._annotate(f"{names.APPROVE_ANNOTATION}-", f"{names.ROLLBACK_ANNOTATION}={self._approved}")
+
+    def _answers_as_before(self) -> bool:
+        assert self._before is not None
+        try:
+            status, lineage = self._kube.get(*self._fd)["status"], self._lineage()
+        except KubectlError:
+            return False
+        same = lineage is not None and lineage.feature_set == self._before.feature_set
+        return same and status["release"]["featureSet"] == hash6(self._before.feature_set)
+
+    # The platform -----------------------------------------------------------------------------------------------------
+
+    def _put_back(self) -> None:
+        chart = earlier.unpack()
+        earlier.load_images()
+        self._helm_install(chart, *earlier.values())
+
+    def _upgrade(self) -> None:
+        self._helm_install(version.CHART)
+
+    def _runs(self, tag: str) -> bool:
+        """Whether all containers that run our code have this tag, but for the demo's own."""
+        try:
+            lists = [self._kube.get("-n", one, "pods") for one in (self._namespace, self._platform)]
+        except KubectlError:
+            return False
+        running = [
+            one
+            for pods in lists
+            for one in pods["items"]
+            if one["status"]["phase"] == "Running" and one["metadata"]["name"] != pod.NAME
+        ]
+        used = {container["image"] for one in running for container in one["spec"]["containers"]}
+        ours = {image for image in used if image.rpartition(":")[0] in earlier.repositories()}
+        return bool(ours) and all(image.endswith(f":{tag}") for image in ours)
 
     # The detector -----------------------------------------------------------------------------------------------------
 
