@@ -1,6 +1,6 @@
 """A changed feature set on a live detector, against a real API server: built beside, approved, handed over, and back again.
 
-Each pass is another operator's: all that a hand-over goes by is in the cluster.
+Each pass is another operator's: all that a hand-over goes by is in the cluster, but for how long a job has been seen to stand still.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class Cluster:
     namespace: str
     models: Registry = field(default_factory=Registry)
     late: int = 0
+    # What has to be seen by one and the same operator: that the job that answers stands still.
+    seen: dict[Any, Any] = field(default_factory=dict)
 
     def passed(self) -> None:
         nodes(self.kube, self.namespace)
@@ -106,6 +108,7 @@ class Cluster:
         operator = Reconciler(self.kube, PLATFORM, observer, Recorder(self.kube))
         clock, self.late = operator.clock, self.late + 3_000
         operator.clock = lambda: clock() + self.late
+        operator.lineages._still = self.seen
         operator.reconcile(self.namespace, "payments")
 
     def settle(self, done: Callable[[], bool]) -> None:

@@ -320,7 +320,7 @@ def test_a_status_is_not_written_to_a_namesake(world: World) -> None:
     assert index is not None
     old = index.get(world.namespace, NAME)
     assert old is not None and old["metadata"]["uid"] != new["metadata"]["uid"]
-    assert world.reconciler._write_status(old, {"featureSet": "other"}, {}) == (False, True)
+    assert world.reconciler.announcer._write_status(old, {"featureSet": "other"}, {}) == (False, True)
     body = world.kube.get(DETECTOR, world.namespace, NAME) or {}
     assert "status" not in body
     assert index.get(world.namespace, NAME) == body
