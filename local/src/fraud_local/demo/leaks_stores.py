@@ -34,22 +34,30 @@ def scan(config: DetectorConfig, live: Path, environ: dict[str, str] | None = No
     needles = planted(live)
     report = LeakReport()
     root, own = _storage(config)
-    parts: dict[str, Callable[[], None]] = {
-        "kafka": lambda: kafka(needles, config, report),
-        "redis": lambda: redis_server(needles, env["REDIS_URL"], report),
-        "postgres": lambda: postgres(needles, env["POSTGRES_DSN"], report),
-        "mlflow": lambda: mlflow(needles, env["MLFLOW_TRACKING_URI"], report),
-        "lake": lambda: leaks_objects.lake(needles, root, env, report, own),
-        "storage": lambda: leaks_objects.objects(needles, root, env, report, own),
+    parts: dict[str, Callable[[LeakReport], None]] = {
+        "kafka": lambda report: kafka(needles, config, report),
+        "redis": lambda report: redis_server(needles, env["REDIS_URL"], report),
+        "postgres": lambda report: postgres(needles, env["POSTGRES_DSN"], report),
+        "mlflow": lambda report: mlflow(needles, env["MLFLOW_TRACKING_URI"], report),
+        "lake": lambda report: leaks_objects.lake(needles, root, env, report, own),
+        "storage": lambda report: leaks_objects.objects(needles, root, env, report, own),
     }
     for place, search in parts.items():
-        try:
-            search()
-        except (
-            Exception
-        ) as error:  # one store that is gone must not keep the others from being searched; it is reported
-            report.miss(place, error)
+        report.join(_searched(place, search))
     return {"planted": len(needles.numbers), **report.document()}
+
+
+def _searched(place: str, search: Callable[[LeakReport], None]) -> LeakReport:
+    """Of one store, from its beginning again where a connection ended amid the search; one that is gone keeps no other from being searched."""
+    for last in (False, True):
+        report = LeakReport()
+        try:
+            search(report)
+            return report
+        except Exception as error:
+            if last:
+                report.miss(place, error)
+    return report
 
 
 def _storage(config: DetectorConfig) -> tuple[str, list[str]]:
