@@ -71,7 +71,7 @@ test-broker: envs programs ## The broker killed 30 times under the worker's tran
 	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
 
 .PHONY: test-locks
-test-locks: envs programs ## Logins under attack, Ray's token on a real head, Kafka's login over a broker's restarts, stores that move or are away (some minutes)
+test-locks: envs programs ## What is marked accept: logins under attack, killed brokers and API server, stores that move or are away, idle detectors (some minutes)
 	@PYTHON="$(PYTHON)" tests/run locks
 
 .PHONY: test-network

@@ -11,7 +11,7 @@ from fraud_pipelines.simulator import Population
 from fraud_testing import traffic
 from fraud_testing.platform import Platform
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.accept]
 RATE, SECONDS = 500, 15
 MOST = 0.005
 LOST = ("profiles_unavailable", "profiles_incomplete")

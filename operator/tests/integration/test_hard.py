@@ -317,6 +317,7 @@ def test_killed_in_the_middle_of_a_first_apply(kube: Kube, operator: OperatorPro
     assert all(earlier == after["Secret", "payments-keys"]["data"] for earlier in keys)
 
 
+@pytest.mark.accept
 def test_an_api_server_that_dies_is_outlived(own_server: Any, kube: Kube, operator: OperatorProcess) -> None:
     """The API server is killed while a detector is being made: the same operator goes on, and its watches see again."""
     uid = kube.create(DETECTOR, detector("outage"))["metadata"]["uid"]
@@ -364,6 +365,7 @@ def test_fifty_applies_change_nothing(kube: Kube, operator: OperatorProcess) -> 
     assert {**versions(kube, "drift", uid), taken: ""} == {**before, taken: ""}
 
 
+@pytest.mark.accept
 def test_twenty_idle_detectors_write_nothing(own_server: Any, kube: Kube, idle: float) -> None:
     """Twenty detectors idle for five minutes, through an outage of the API server: not one write of any kind is asked for."""
     spaces = set(IDLE)

@@ -68,6 +68,7 @@ def test_writers_at_once_lose_nothing_of_each_other(store: objects.Server) -> No
     assert len(rows) == 201 and set(rows.values()) == {1}
 
 
+@pytest.mark.accept
 def test_a_sink_waits_for_a_store_that_is_away(
     broker: Broker, make: Make, store: objects.Server, tmp_path: Path
 ) -> None:

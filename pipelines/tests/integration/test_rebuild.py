@@ -165,6 +165,7 @@ def test_rebuilt_stores_equal_the_originals(
         }
 
 
+@pytest.mark.accept
 def test_a_killed_broker_costs_the_sinks_nothing(make: Callable[..., DetectorConfig], tmp_path: Path) -> None:
     """kill -9 of Kafka amid a backlog, twice: the same processes go on, every row once; told to stop without Kafka, they end in time."""
     with ExitStack() as stack:

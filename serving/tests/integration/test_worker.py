@@ -245,7 +245,7 @@ def restart(broker: Broker) -> None:
     broker.start()
 
 
-@pytest.mark.slow
+@pytest.mark.accept
 def test_a_killed_broker_loses_and_doubles_nothing(stream: Stream, worker: serving.Process) -> None:
     """kill -9 of the broker under the worker's transactions: each record is decided once."""
     ids = feed(stream, "broker-a", 100, 0.005)
@@ -255,7 +255,7 @@ def test_a_killed_broker_loses_and_doubles_nothing(stream: Stream, worker: servi
     exactly_once(stream, ids, "broker-")
 
 
-@pytest.mark.slow
+@pytest.mark.accept
 def test_a_broker_killed_while_nothing_is_to_be_decided_stops_nobody(
     stream: Stream, worker: serving.Process
 ) -> None:
@@ -272,7 +272,7 @@ def test_a_broker_killed_while_nothing_is_to_be_decided_stops_nobody(
     assert worker.process is not None and worker.process.pid == pid
 
 
-@pytest.mark.slow
+@pytest.mark.accept
 def test_a_transaction_that_the_broker_forgot_holds_up_nobody(
     stream: Stream, worker: serving.Process
 ) -> None:
