@@ -1,8 +1,9 @@
 """Notices clients of Kafka that have fallen silent while Kafka answers others.
 
 librdkafka's may do so for ever, with no error, when a broker comes back: they take an answer that names no broker for the truth and
-forget those they knew (https://github.com/confluentinc/librdkafka/issues/5301, seen with 2.16 and a broker that was restarted), or keep
-to a coordinator that they no longer connect to (issue 5511). The process lives on and looks well; only a new one helps.
+forget those they knew (https://github.com/confluentinc/librdkafka/issues/5301), or keep to a coordinator that they no longer connect
+to (issue 5511). Seen with 2.16 after a broker's restart: a consumer that fetched nothing and was in no group any more; by which of these
+isn't known. The process lives on and looks well; only a new one helps.
 """
 
 from __future__ import annotations
