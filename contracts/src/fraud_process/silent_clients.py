@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_STORED, KafkaError, KafkaException, Producer, TopicPartition
+
+from fraud_process.unread_records import committed_reader
 
 # So long nothing has come before a look, and again before the next one; who is behind for another reason moves meanwhile.
 QUIET_SECONDS: Final = 30.0
@@ -35,7 +37,10 @@ def _is_answered(producer: Producer) -> bool:
 
 
 class ConsumerWatch:
-    """Notices that a consumer gets nothing though records wait for it: of one consumer in a ``group`` that commits what it has consumed. ``settings`` gives those of any client, with its login of now."""
+    """Notices that a consumer gets nothing though records wait for it.
+
+    The consumer is in ``group`` and commits what it has consumed; ``settings`` gives those of any client, with its login of now.
+    """
 
     def __init__(
         self,
@@ -69,17 +74,7 @@ class ConsumerWatch:
         """The first record after what the group has committed; None where there is none, or Kafka gives no answer."""
         if not partitions:
             return None
-        reader = Consumer(
-            {
-                "log_level": 2,
-                **self._settings(),
-                "group.id": self._group,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-            }
-        )
+        reader = committed_reader(self._settings(), self._group)
         try:
             reader.assign([TopicPartition(one.topic, one.partition, OFFSET_STORED) for one in partitions])
             until, ended = time.monotonic() + _SECONDS, set[tuple[str | None, int | None]]()

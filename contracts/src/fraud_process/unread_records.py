@@ -16,16 +16,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 _PAUSE: Final = 0.2
 
 
-def may_hold_record(
-    settings: Mapping[str, Any], group: str, place: tuple[str, int], begin: int, end: int, seconds: float
-) -> bool:
-    """Of a (topic, partition); KafkaException where Kafka doesn't tell in time.
-
-    ``end`` is to be the high watermark, which a client that reads only what is committed isn't told. While a transaction is
-    open that began before it, there may be one: its own, or one that was committed behind its first, as readers see neither yet.
-    ``settings`` are those of any client; ``group`` is joined by nobody, and nothing is committed.
-    """
-    consumer = Consumer(
+def committed_reader(settings: Mapping[str, Any], group: str) -> Consumer:
+    """A client that is assigned what it reads, sees what is committed and each end, and itself commits nothing."""
+    return Consumer(
         {
             "log_level": 2,
             **settings,
@@ -37,10 +30,20 @@ def may_hold_record(
         },
         logger=logging.getLogger("fraud_process.kafka"),
     )
-    until, error = (
-        time.monotonic() + seconds,
-        KafkaError(KafkaError._TIMED_OUT, "the end wasn't found in time"),
-    )
+
+
+def may_hold_record(
+    settings: Mapping[str, Any], group: str, place: tuple[str, int], begin: int, end: int, seconds: float
+) -> bool:
+    """Of a (topic, partition); KafkaException where Kafka doesn't tell in time.
+
+    ``end`` is to be the high watermark, which a client that reads only what is committed isn't told. While a transaction is
+    open that began before it, there may be one: its own, or one that was committed behind its first, as readers see neither yet.
+    ``settings`` are those of any client; ``group`` is joined by nobody, and nothing is committed.
+    """
+    consumer = committed_reader(settings, group)
+    until = time.monotonic() + seconds
+    error = KafkaError(KafkaError._TIMED_OUT, "the end wasn't found in time")
     try:
         consumer.assign([TopicPartition(*place, begin)])
         while time.monotonic() < until:

@@ -6,6 +6,7 @@ Storage and Kafka are asked only where a streaming job is to be made anew.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -129,8 +130,7 @@ class LineageKeeper:
         if sets.built is None:
             return False
         jobs = _jobs(sets, facts)
-        stopped = frozenset(one for one, job in jobs.items() if child_status.flink_stopped(job))
-        return hand_over.is_ready(facts.lineages, sets.built.feature_set, frozenset(jobs), stopped)
+        return hand_over.is_ready(facts.lineages, sets.built.feature_set, frozenset(jobs), _stopped(jobs))
 
     def keep(self, detector: Detector, lineages: Lineages) -> None:
         """As they are from now on."""
@@ -154,7 +154,7 @@ class LineageKeeper:
             warm=beside is not None and readiness.beside_warm(beside, facts)[0],
             present=frozenset(jobs),
             running=frozenset(one for one, job in jobs.items() if child_status.flink(job, facts.now).usable),
-            stopped=frozenset(one for one, job in jobs.items() if child_status.flink_stopped(job)),
+            stopped=_stopped(jobs),
             settled=readiness.worker_settled(answering, facts),
         )
         if step is HandOverStep.READY and facts.release is not None:
@@ -254,6 +254,10 @@ class LineageKeeper:
             return StoredState() if bucket.ready else None
         bucket = replace(bucket, uri=detector.storage_uri)
         return self.observer.states.look((detector.namespace, detector.name), bucket, detector.stream)
+
+
+def _stopped(jobs: Mapping[int, Json]) -> frozenset[int]:
+    return frozenset(one for one, job in jobs.items() if child_status.flink_stopped(job))
 
 
 def _jobs(sets: FeatureSets, facts: Facts) -> dict[int, Json]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fraud_process.unread_records import may_hold_record
 from fraud_testing import kafka
-from fraud_testing.required import require
 
 pytestmark = pytest.mark.integration
 
@@ -42,13 +39,6 @@ class Log:
     def may_hold(self, begin: int, end: int) -> bool:
         settings = {"bootstrap.servers": self.broker.bootstrap}
         return may_hold_record(settings, "asks", (self.topic, 0), begin, end, 30)
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[kafka.Broker]:
-    require(kafka.missing())
-    with kafka.broker() as running:
-        yield running
 
 
 @pytest.fixture
