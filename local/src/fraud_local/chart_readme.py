@@ -13,10 +13,9 @@ from typing import Any
 
 import yaml
 
-from fraud_local import paths
 from fraud_local.shell import LocalError
+from fraud_local.version import CHART
 
-CHART = paths.CLONE / "charts" / "fraud-platform"
 README = CHART / "README.md"
 
 

@@ -55,11 +55,7 @@ def load_images() -> None:
     for image in images.development_images():
         if not image.sources:
             continue
-        own = {
-            name: (FOLDER / path).read_bytes()
-            for name, path in (("docker-entrypoint.sh", "flink/docker-entrypoint.sh"),)
-            if name in image.files
-        }
+        own = {name: (FOLDER / image.name / name).read_bytes() for name in image.files}
         sources = tuple(f"{FOLDER.relative_to(paths.CLONE)}/{source}" for source in image.sources)
         archive = FOLDER / f"{image.name}-{TAG}.tar"
         archive.write_bytes(images.archive(replace(image, tag=TAG, sources=sources, files=own)))

@@ -274,9 +274,8 @@ class Demo:
         follower = threading.Thread(target=self.follow, daemon=True)
         follower.start()
         there = self.kube, self.name, self.namespace, PLATFORM, self.clock.say
-        breaking = chaos.Chaos(*there)
-        if self.options.lives:
-            breaking = lives.Lives(*there, Path(self.options.cr), self.helm_install)
+        own = Path(self.options.cr), self.helm_install
+        breaking = lives.Lives(*there, *own) if self.options.lives else chaos.Chaos(*there)
         try:
             breaking.run()
         finally:

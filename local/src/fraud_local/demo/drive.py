@@ -101,10 +101,10 @@ class Traffic:
                 if self.stop is not None and number % 100 == 0 and self.stop.exists():
                     break
                 await self._until(start + number / self.rate)
-                on_hold = self.hold is not None and self.hold.exists()
-                if self.hold is not None and on_hold:
-                    self._tell_sent(self.hold)
-                for one in data.due(line, held, on_hold=on_hold):
+                hold = self.hold if self.hold is not None and self.hold.exists() else None
+                if hold is not None:
+                    self._tell_sent(hold)
+                for one in data.due(line, held, on_hold=hold is not None):
                     self._send(session, tasks, one)
                 if (elapsed := time.monotonic() - start) - spoken >= 5:
                     spoken = elapsed

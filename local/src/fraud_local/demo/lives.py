@@ -1,7 +1,7 @@
 """Leads a detector through what a few years bring, while traffic runs, and notes how long each step kept it from being Ready.
 
-The platform is put back to an earlier version and upgraded again, its features are changed and the change is taken back, its job is deleted by hand, it is deleted itself and made again, a topic is made anew,
-Redis comes back older and then empty. What its stream goes on with each time is in docs/lives.md.
+Its features are changed and the change is taken back, its job is deleted by hand, the platform is put back to an earlier version and
+upgraded again, it is deleted itself and made again, a topic is made anew, Redis comes back older and then empty. What its stream goes on with each time is in docs/lives.md.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ class Lives(Chaos):
         """What the spec declares beside the preset; None takes the part away."""
         self._before = self._before or self._lineage()
         patch = json.dumps({"spec": {"features": {"extra": extra}}})
-        self._kube.kubectl("-n", self._namespace, "patch", *self._fd[2:], "--type=merge", "-p", patch)
+        self._kube.kubectl("patch", *self._fd, "--type=merge", "-p", patch)
 
     def _annotate(self, *annotations: str) -> None:
-        self._kube.kubectl("-n", self._namespace, "annotate", "--overwrite", *self._fd[2:], *annotations)
+        self._kube.kubectl("annotate", "--overwrite", *self._fd, *annotations)
 
     def _answers_with_another(self) -> bool:
         """Approves the version of the new set once there is one."""
@@ -157,11 +157,8 @@ class Lives(Chaos):
     # The detector -----------------------------------------------------------------------------------------------------
 
     def _make_detector_again(self) -> None:
-        kind = f"{names.PLURAL}.{names.GROUP}"
         timeout = f"--timeout={DELETED_SECONDS}s"
-        self._kube.kubectl(
-            "-n", self._namespace, "delete", kind, self._detector, timeout, timeout=DELETED_SECONDS + 30
-        )
+        self._kube.kubectl("delete", *self._fd, timeout, timeout=DELETED_SECONDS + 30)
         self._kube.kubectl("apply", "-f", str(self._resource))
 
     # Topics -----------------------------------------------------------------------------------------------------------
