@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fraud_contracts import names
 from fraud_contracts.feature_set import hash6
@@ -114,7 +115,13 @@ class Lives(Chaos):
             return False
         assert self._before is not None
         other = lineage is not None and lineage.feature_set != self._before.feature_set
-        return other and status["release"]["featureSet"] != hash6(self._before.feature_set)
+        return other and self._reads(status) not in (None, hash6(self._before.feature_set))
+
+    @staticmethod
+    def _reads(status: dict[str, Any]) -> str | None:
+        """The feature set that the live model reads; None where none is live, as on the way back to an earlier set."""
+        found = status["release"].get("featureSet")
+        return None if found is None else str(found)
 
     def _take_back(self) -> None:
         self._annotate(f"{names.APPROVE_ANNOTATION}-", f"{names.ROLLBACK_ANNOTATION}={self._approved}")
@@ -126,7 +133,7 @@ class Lives(Chaos):
         except KubectlError:
             return False
         same = lineage is not None and lineage.feature_set == self._before.feature_set
-        return same and status["release"]["featureSet"] == hash6(self._before.feature_set)
+        return same and self._reads(status) == hash6(self._before.feature_set)
 
     # The platform -----------------------------------------------------------------------------------------------------
 
