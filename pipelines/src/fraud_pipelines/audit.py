@@ -71,6 +71,11 @@ def state_id(saw: Sequence[Any]) -> StateId:
     return int(saw[2], 16), int(saw[1])
 
 
+def topic_of(record: Record) -> str:
+    """The input topic that brought a record's event; empty where that isn't known."""
+    return str((record.get("source") or {}).get("topic", ""))
+
+
 def source(record: Record) -> tuple[Any, ...] | None:
     origin, event = record.get("source"), record.get("event") or record
     return None if not origin else (origin["topic"], origin["partition"], origin["offset"], event.get("id"))
@@ -94,10 +99,14 @@ class Audit:
         self._features = sorted(mine, key=lambda one: one["at"][1:])
         declared = {name for name, _ in engine.spec.fields}
         known = [
-            record.get("event") for record in (*features, *decisions) if record.get("set") != engine.hash
+            (record.get("event"), topic_of(record))
+            for record in (*features, *decisions)
+            if record.get("set") != engine.hash
         ]
         # An event that lacks a field which this set declares may have had it.
-        self._others = [event for event in known if event and declared <= event["fields"].keys()]
+        self._others = [
+            (event, topic) for event, topic in known if event and declared <= event["fields"].keys()
+        ]
         self._labels = sorted(labels, key=lambda one: one["at"])
         self._values: dict[tuple[str, str, StateId, int], Any] = {}  # entity, token, state, event -> values
         self._lost: dict[tuple[str, str, StateId], str] = {}
@@ -109,24 +118,25 @@ class Audit:
             entity = stage.entity
             lookups: dict[str, list[Lookup]] = defaultdict(list)
 
-            def note(event: Record, saw: Mapping[str, Any], applied: bool) -> None:
+            def note(record: Record, saw: Mapping[str, Any], applied: bool) -> None:
                 if entity in saw:  # noqa: B023  # called within this turn only
-                    lookup = Lookup(state_id(saw[entity]), event, applied, int(saw[entity][0]))  # noqa: B023
+                    event, epoch = record["event"], int(saw[entity][0])  # noqa: B023
+                    lookup = Lookup(state_id(saw[entity]), event, applied, epoch, topic_of(record))  # noqa: B023
                     lookups[event["entities"][entity]].append(lookup)  # noqa: B023
 
             for record in self._features:
-                note(record["event"], record["saw"], not record["repeat"])
+                note(record, record["saw"], not record["repeat"])
             for decision in self._decisions:
                 for door, _, saw in vectors(decision):
-                    note(decision["event"], saw, door == "stream" and not self._features)
+                    note(decision, saw, door == "stream" and not self._features)
             labels: dict[str, list[Record]] = defaultdict(list)
             for label in self._labels:
                 token = label["entities"].get(entity)
                 if token is not None:
                     labels[token].append(label)
-            others: dict[str, list[Record]] = defaultdict(list)
-            for event in self._others:
-                others[event["entities"].get(entity) or ""].append(event)
+            others: dict[str, list[tuple[Record, str]]] = defaultdict(list)
+            for event, topic in self._others:
+                others[event["entities"].get(entity) or ""].append((event, topic))
             for token, mine in lookups.items():
                 seeds = self._seeds.get(profile_key(self._engine.hash6, entity, token), ())
                 reconstruction = StateReconstruction(

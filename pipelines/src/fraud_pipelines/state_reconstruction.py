@@ -7,7 +7,8 @@ another order.
 
 So they can over several lineages, whose states have other sets, and nobody needs to be told which seeds one began with or where: the digest
 of a seed is that of the events that it holds. A job that takes records in silence leaves hundreds of events between two of its states
-that are in evidence; they lie in a row by time, but for some at either end.
+that are in evidence; they lie in a row by time, but for some at either end. Where one of the input topics was made anew a job that begins
+without state finds the other's events only, so the events of each are looked at by themselves, too.
 
 Records from before an update may hold digests of version 1, sums by XOR. Those are followed from record to record, up to
 where the stream went on by addition. Where such a record is missing, what comes after it counts as not in evidence.
@@ -48,13 +49,14 @@ BACK: Final = 400  # steps back over which a state's events are collected, so th
 class Lookup(NamedTuple):
     """An event for which its key's state was looked up. ``applied``: the stream then applied the event to that state.
 
-    ``epoch`` is that of the state: its lineage.
+    ``epoch`` is that of the state: its lineage. ``topic`` is the input that brought the event.
     """
 
     state_id: StateId
     event: Event
     applied: bool
     epoch: int = 0
+    topic: str = ""
 
 
 def hash_of(event: Event) -> int:
@@ -75,8 +77,8 @@ class _Reconstructed:
 class StateReconstruction:
     """The states of one key that its lookups name, and what each event's values are in them.
 
-    ``labels`` come in the order of their topic, ``others`` are the key's events that no lookup is of: a job of another feature set decided
-    them, and one of this set took them in silence. ``values``: by state and ``hash_of`` an event. ``solved``: how many states had
+    ``labels`` come in the order of their topic, ``others`` are the key's events, and their topics, that no lookup is of: a job of another feature
+    set decided them, and one of this set took them in silence. ``values``: by state and ``hash_of`` an event. ``solved``: how many states had
     to be solved for. ``lost``: why a state can't be reconstructed.
     """
 
@@ -86,27 +88,34 @@ class StateReconstruction:
         seeds: Iterable[bytes],
         lookups: Sequence[Lookup],
         labels: Sequence[Mapping[str, Any]] = (),
-        others: Iterable[Event] = (),
+        others: Iterable[tuple[Event, str]] = (),
     ) -> None:
         self._stage, self._labels = stage, labels if stage.fraud is not None else ()
         self._states: dict[StateId, _Reconstructed] = {}
         self._by_seq: list[tuple[int, int]] = []
         self._unvisited: list[StateId] = []
         self._lookups: dict[StateId, dict[int, Lookup]] = defaultdict(dict)
-        self._events: dict[int, Event] = {hash_of(event): event for event in others}
+        self._events: dict[int, Event] = {}
+        topics: dict[int, str] = {}
+        for event, topic in others:
+            self._events[hash_of(event)], topics[hash_of(event)] = event, topic
         self._epochs: dict[StateId, set[int]] = defaultdict(set)
         self._of_epoch: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self._roots: list[StateId] = []
         earliest: dict[int, int] = {}  # least seq at which an event came
         for lookup in lookups:
             key = hash_of(lookup.event)
-            self._events[key] = lookup.event
+            self._events[key], topics[key] = lookup.event, lookup.topic
             self._epochs[lookup.state_id].add(lookup.epoch)
             if lookup.applied or key not in self._lookups[lookup.state_id]:
                 self._lookups[lookup.state_id][key] = lookup
             earliest[key] = min(earliest.get(key, lookup.state_id[1]), lookup.state_id[1])
         self._by_earliest_seq = sorted((seq, key) for key, seq in earliest.items())
         self._by_time = sorted((event["time"], key) for key, event in self._events.items())
+        # All events; and where several topics brought them, those of each.
+        self._rows = [self._by_time]
+        if len(names := sorted(set(topics.values()))) > 1:
+            self._rows += [[one for one in self._by_time if topics[one[1]] == name] for name in names]
         self.values: dict[tuple[StateId, int], list[Value]] = {}
         self.solved = 0
         self.lost: dict[StateId, str] = {}
@@ -218,20 +227,28 @@ class StateReconstruction:
         # Near in seq are those that a stream applied about then. Near in time are those that were pending at the inline door:
         # they are applied much later, and one that was decided without a profile has no seq at all.
         time = min(lookup.event["time"] for lookup in self._lookups[state_id].values())
-        ranks = ((self._by_earliest_seq, state_id[1]), (self._by_time, time)) if count <= CANDIDATES else ()
-        for ranked, middle in ranks:
+        ranks = [(self._by_earliest_seq, state_id[1]), *((row, time) for row in self._rows)]
+        for ranked, middle in ranks if count <= CANDIDATES else ():
             chosen = solve(_nearest(ranked, middle, applied), difference, count, sums)
             if chosen is not None:
                 return [self._events[key] for key in chosen]
-        chosen = self._in_a_row(key_state, difference, count, time, applied) if count > 2 * EDGE else None
-        return None if chosen is None else [self._events[key] for key in chosen]
+        for row in self._rows if count > 2 * EDGE else ():
+            chosen = self._in_a_row(row, key_state, difference, count, time, applied)
+            if chosen is not None:
+                return [self._events[key] for key in chosen]
+        return None
 
     def _in_a_row(
-        self, key_state: KeyState, difference: int, count: int, time: int, applied: set[int]
+        self,
+        at: Sequence[tuple[int, int]],
+        key_state: KeyState,
+        difference: int,
+        count: int,
+        time: int,
+        applied: set[int],
     ) -> list[int] | None:
-        """Hashes of ``count`` events that follow a state by time, or come before ``time``, and make up the difference."""
+        """Hashes of ``count`` events, of those ``at`` a time, that follow a state, or come before ``time``, and make up the difference."""
         newest = key_state.curves[0].ts[-1] if key_state.curves[0].ts else -1
-        at = self._by_time
         for begin in (bisect_right(at, (newest, MASK)), bisect_left(at, (time, 0)) - count):
             if begin < 0:
                 continue
