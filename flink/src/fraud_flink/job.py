@@ -35,7 +35,9 @@ from fraud_flink.functions import (
     EntityFunction,
     EntityKey,
     IntakeFunction,
+    Spread,
 )
+from fraud_flink.progress import DEFAULT_MAX_PARALLELISM
 
 # What the code relies on; everything else may be set from outside.
 FIXED = {
@@ -58,17 +60,20 @@ def build(
     environment = StreamExecutionEnvironment.get_execution_environment(configuration)
     table_environment = StreamTableEnvironment.create(environment)
 
+    highest = environment.get_max_parallelism()
+    spread = Spread(environment.get_parallelism(), highest if highest > 0 else DEFAULT_MAX_PARALLELISM)
     for noun in SOURCES:
         table_environment.execute_sql(tables.source_table(config, noun, beginning))
+    table_environment.execute_sql(tables.tick_table(spread.parallelism))
     rows = table_environment.to_data_stream(table_environment.sql_query(tables.source_query()))
-    events = rows.process(IntakeFunction(beginning), ELEMENT).uid("intake-v1").name("intake")
+    events = rows.process(IntakeFunction(beginning, spread), ELEMENT).uid("intake-v1").name("intake")
     dead_letters = events.get_side_output(DEAD_LETTERS)
     profiles: list[DataStream] = []
     for index, entity in enumerate(config.spec.entities):
         last = index == len(config.spec.entities) - 1
         events = (
             events.key_by(EntityKey(entity.name), Types.STRING())
-            .process(EntityFunction(index, last, beginning), KEY_VALUE if last else ELEMENT)
+            .process(EntityFunction(index, last, beginning, spread), KEY_VALUE if last else ELEMENT)
             .uid(f"entity-{index + 1}-v1")
             .name(f"entity {entity.name}")
         )
@@ -102,8 +107,7 @@ def _name_ends(environment: StreamExecutionEnvironment) -> None:
         pending.extend(node.getInputs())
         kind = node.getClass().getSimpleName()
         if kind in ("SourceTransformation", "SinkTransformation") and node.getUid() is None:
-            # upsert-kafka's buffering sink is the one that the planner leaves without its table's name.
-            table = str(node.getName()).partition("[")[0].replace("Sink", "profiles").replace("_", "-")
+            table = str(node.getName()).partition("[")[0].replace("_", "-")
             node.setUid(f"{table}-{'source' if kind.startswith('Source') else 'sink'}-v1")
 
 
