@@ -13,7 +13,7 @@ import pickle
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyflink.common import Row, Types
 from pyflink.datastream import (
@@ -40,14 +40,7 @@ from fraud_flink.elements import (
     unpack,
 )
 from fraud_flink.intake import DeadLetterRow, Intake
-from fraud_flink.progress import (
-    DEFAULT_MAX_PARALLELISM,
-    ProgressRecords,
-    SourceOffsets,
-    SubtaskProgress,
-    copies,
-    subtask_keys,
-)
+from fraud_flink.progress import ALONE, ProgressRecords, SourceOffsets, SubtaskProgress, copies
 from fraud_flink.silence import Silence
 from fraud_flink.stages import EntityStage
 from fraud_flink.tables import TICKS
@@ -71,27 +64,15 @@ BEFORE_SEED_MAX = 20_000
 _log = logging.getLogger(__name__)
 
 
-class Spread(NamedTuple):
-    """How a keyed step's keys are shared out among its subtasks."""
-
-    parallelism: int
-    max_parallelism: int
-
-    def keys(self) -> tuple[str, ...]:
-        return subtask_keys(*self)
-
-
-ALONE = Spread(1, DEFAULT_MAX_PARALLELISM)
-
-
 class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no types
     """First step of all input topics; rows are (noun, key, value, partition, offset, append time).
 
     A row of ``TICKS`` is no record: how far the sources are is told with each.
     """
 
-    def __init__(self, beginning: Beginning = NO_STATE, spread: Spread = ALONE) -> None:
-        self._beginning, self._spread = beginning, spread
+    def __init__(self, beginning: Beginning = NO_STATE, keys: tuple[str, ...] = ALONE) -> None:
+        """``keys``: of each subtask of the next step one that Flink sends there."""
+        self._beginning, self._keys = beginning, keys
 
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
@@ -99,7 +80,7 @@ class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no t
         self._silence = Silence(config.identity, self._beginning)
         self._topics = {noun: config.identity.topic(noun) for noun in SOURCES}
         self._intake = Intake.from_environment(config, os.environ, self._beginning.seeds)
-        self._origin, self._keys = _attempt(), self._spread.keys()
+        self._origin = _attempt()
         seeded = self._beginning.starts_at if self._beginning.seeds else {}
         self._offsets = SourceOffsets(seeded)
 
@@ -145,9 +126,10 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
     """
 
     def __init__(
-        self, index: int, last: bool, beginning: Beginning = NO_STATE, spread: Spread = ALONE
+        self, index: int, last: bool, beginning: Beginning = NO_STATE, keys: tuple[str, ...] = ALONE
     ) -> None:
-        self._index, self._last, self._beginning, self._spread = index, last, beginning, spread
+        """``keys`` as for ``IntakeFunction``; of all stages they are the same."""
+        self._index, self._last, self._beginning, self._keys = index, last, beginning, keys
 
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
@@ -159,9 +141,8 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
         self._run = _attempt()
         config = self._config = load_config()
         self._stage = EntityStage(config, self._index, self._run)
-        self._progress = SubtaskProgress(1 if self._index == 0 else self._spread.parallelism)
+        self._progress = SubtaskProgress(1 if self._index == 0 else len(self._keys))
         self._progress_records: ProgressRecords | None = None
-        self._keys = () if self._last else self._spread.keys()
         self._silence = Silence(config.identity, self._beginning)
         self._before_seed = runtime_context.get_list_state(
             ListStateDescriptor(BEFORE_SEED, Types.PICKLED_BYTE_ARRAY())
@@ -213,13 +194,14 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
                 of.hash6,
                 of.epoch,
                 (self._index, len(of.spec.entities)),
-                (element.subtask, self._spread.parallelism),
+                (element.subtask, len(self._keys)),
                 of.kafka.partitions,
             )
         for key, value in self._progress_records.rows(applied):
             yield PROFILES, Row(k=key, v=value)
-        for copy in copies(self._run, element.subtask, self._keys, applied):
-            yield copy.packed()
+        if not self._last:
+            for copy in copies(self._run, element.subtask, self._keys, applied):
+                yield copy.packed()
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         waits = self._seed_waits()

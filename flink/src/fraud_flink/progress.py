@@ -15,8 +15,8 @@ from fraud_contracts.lineage import INPUTS, Positions
 from fraud_contracts.stream_progress import StreamProgress, progress_key
 from fraud_flink.elements import ProgressElement
 
-# Flink's own, where none is set and the parallelism is below 86.
-DEFAULT_MAX_PARALLELISM = 128
+# The key of a step that isn't parallel.
+ALONE = ("p0",)
 log = logging.getLogger(__name__)
 
 
@@ -50,12 +50,15 @@ class SubtaskProgress:
         self._of: list[dict[tuple[str, int], int]] = [{} for _ in range(senders)]
         self._heard: set[str] = set()
         self._subtask: int | None = None
+        self._confused = False
 
     def hear(self, element: ProgressElement) -> Positions | None:
         """What is in, by all; None where it is too early to say so again: once a tick is enough, however many tell."""
-        if self._subtask not in (None, element.subtask):
-            # Nothing may be said then: another subtask's keys hear of nothing.
+        if self._subtask not in (None, element.subtask) and not self._confused:
+            # Then there is another subtask that hears nothing, so nothing may be said of its keys.
             log.error("subtasks %s and %s are one: no progress is told", self._subtask, element.subtask)
+            self._confused = True
+        if self._confused:
             return None
         self._subtask = element.subtask
         of = self._of[element.sender]
@@ -106,49 +109,12 @@ class ProgressRecords:
 def copies(
     origin: str, sender: int, keys: tuple[str, ...], applied: Positions
 ) -> Iterator[ProgressElement]:
-    """What is told, once for each subtask of the next stage; ``keys`` are ``subtask_keys``."""
+    """What is told, once for each subtask of the next stage; ``keys`` are ones that Flink sends to each of them, in their order."""
     for subtask, key in enumerate(keys):
         yield ProgressElement(origin, sender, subtask, key, applied)
 
 
-def subtask_keys(parallelism: int, max_parallelism: int) -> tuple[str, ...]:
-    """For each subtask of a keyed step a key that Flink sends there."""
-    keys: dict[int, str] = {}
-    for salt in count():
-        key = f"p{salt}"
-        # org.apache.flink.runtime.state.KeyGroupRangeAssignment
-        group = _murmur_of_int(_java_hash(key)) % max_parallelism
-        keys.setdefault(group * parallelism // max_parallelism, key)
-        if len(keys) == parallelism:
-            return tuple(keys[subtask] for subtask in range(parallelism))
-    raise AssertionError("count() never ends")
-
-
 _WORD = 0xFFFFFFFF
-
-
-def _java_hash(text: str) -> int:
-    """String.hashCode of ASCII, as an unsigned word."""
-    code = 0
-    for character in text:
-        code = (31 * code + ord(character)) & _WORD
-    return code
-
-
-def _rotated(word: int, bits: int) -> int:
-    return ((word << bits) | (word >> (32 - bits))) & _WORD
-
-
-def _murmur_of_int(code: int) -> int:
-    """org.apache.flink.util.MathUtils.murmurHash."""
-    code = _rotated(code * 0xCC9E2D51 & _WORD, 15) * 0x1B873593 & _WORD
-    code = (_rotated(code, 13) * 5 + 0xE6546B64) & _WORD
-    code ^= 4
-    code = (code ^ code >> 16) * 0x85EBCA6B & _WORD
-    code = (code ^ code >> 13) * 0xC2B2AE35 & _WORD
-    code ^= code >> 16
-    signed = code - (1 << 32) if code >> 31 else code
-    return abs(signed) if signed != -(1 << 31) else 0
 
 
 def partition_of(key: bytes, partitions: int) -> int:

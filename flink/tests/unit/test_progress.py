@@ -12,7 +12,6 @@ from fraud_flink.progress import (
     SubtaskProgress,
     copies,
     partition_of,
-    subtask_keys,
 )
 
 
@@ -68,13 +67,10 @@ def test_two_subtasks_in_one_say_nothing(caplog: pytest.LogCaptureFixture) -> No
     assert "no progress is told" in caplog.text
 
 
-@pytest.mark.parametrize("highest", [120, 128])
-@pytest.mark.parametrize("parallelism", range(1, 17))
-def test_the_key_of_a_subtask_is_kept_through_its_packed_form(parallelism: int, highest: int) -> None:
-    keys = subtask_keys(parallelism, highest)
-    sent = [unpack(one.packed()) for one in copies("a", 0, keys, {"accepted": {0: 1}})]
-    assert [entity_key(one, "customer") for one in sent] == list(keys)
-    assert len(set(keys)) == parallelism
+def test_a_copy_goes_by_the_key_of_its_subtask_through_its_packed_form() -> None:
+    sent = [unpack(one.packed()) for one in copies("a", 0, ("p7", "p0", "p3"), {"accepted": {0: 1}})]
+    assert [entity_key(one, "customer") for one in sent] == ["p7", "p0", "p3"]
+    assert [one.subtask for one in sent if isinstance(one, ProgressElement)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
