@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, PolicyName, Spec, rule, rules, text
 
+_STALENESS = text(r"^([2-9]|[1-9][0-9]|[12][0-9][0-9]|300)s$|^[1-5]m$", "write 2s to 300s, or 1m to 5m", 5)
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$"
 
 
@@ -82,6 +83,10 @@ class Fallback(Spec):
     """What is decided when something is missing or late."""
 
     deadline: Duration = Field("50ms", description="Time that an inline decision has for profiles and score.")
+    staleness: Annotated[str, _STALENESS] = Field(
+        "10s",
+        description="How far profiles may be behind the payments that were accepted; past it onProfileLoss holds.",
+    )
     on_no_model: Action = Field(
         Action.REVIEW, description="Action where rules alone decide and no rule or list matches."
     )
@@ -91,7 +96,7 @@ class Fallback(Spec):
     )
     on_profile_loss: OnProfileLoss = Field(
         OnProfileLoss.DEFAULT_PROFILE,
-        description="What stands in for profiles that can't be read: those of an entity never seen, rules alone, or review.",
+        description="What stands in for profiles that are lost or behind: what there is of them, rules alone, or review.",
     )
     on_kafka_loss: OnKafkaLoss = Field(
         OnKafkaLoss.REFUSE,

@@ -44,6 +44,7 @@ class Degraded(StrEnum):
     CANDIDATE_UNAVAILABLE = "candidate_unavailable"
     PROFILES_UNAVAILABLE = "profiles_unavailable"
     PROFILES_INCOMPLETE = "profiles_incomplete"
+    PROFILES_STALE = "profiles_stale"
     IDEMPOTENCY = "idempotency"
     KAFKA_UNAVAILABLE = "kafka_unavailable"
     FEATURES_FAILED = "features_failed"

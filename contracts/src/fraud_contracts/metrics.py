@@ -98,6 +98,12 @@ STREAM_SECONDS: Final = Metric(
     ("detector",),
     _AGE,
 )
+PROFILES_AGE: Final = Metric(
+    "fraud_profiles_age_seconds",
+    "How long ago the last moment was of which a replica knows that all that was accepted before is in the profiles.",
+    "gauge",
+    ("detector",),
+)
 DEAD_LETTERS: Final = Metric(
     "fraud_dead_letters_total",
     "Dead letters written by the worker, by reason; the stream's are counted on the topic.",

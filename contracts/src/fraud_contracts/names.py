@@ -141,6 +141,10 @@ class Identity:
         """Redis hash: per partition of ``profiles`` the offset after the last one written. What Redis loses, it loses too."""
         return f"{self}:progress:{hash6}"
 
+    def redis_applied(self, hash6: str) -> str:
+        """Redis hash: per partition of ``profiles`` how far the stream's sources are in the profiles written of it."""
+        return f"{self}:applied:{hash6}"
+
     @property
     def model(self) -> str:
         """Registered model in MLflow."""

@@ -160,6 +160,7 @@ DEGRADED: Final = {
     "model_unavailable": "The predictor gave no score in time: policy.fallback.onModelLoss decided.",
     "candidate_unavailable": "The version on trial gave no score in time: the live one scored.",
     "profiles_unavailable": "Redis gave no profiles in time: policy.fallback.onProfileLoss.",
+    "profiles_stale": "The stream, or what writes its profiles, is further behind than policy.fallback.staleness, or a key has 500 payments that its profile lacks: policy.fallback.onProfileLoss.",
     "profiles_incomplete": "A profile was missing or couldn't be read: policy.fallback.onProfileLoss.",
     "idempotency": "The id's claim couldn't be read or written, or was lost and the ledger couldn't tell: a repeat may have got another answer.",
     "kafka_unavailable": "Answered before the decision was appended: policy.fallback.onKafkaLoss is Answer.",

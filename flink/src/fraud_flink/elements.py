@@ -1,4 +1,4 @@
-"""What flows between the stream's steps: an event in the making, a label, or a seed. Imports nothing of Flink.
+"""What flows between the stream's steps: an event in the making, a label, a seed, or how far the sources are. Imports nothing of Flink.
 
 Elements travel packed, as tuples of their values: a pickle of plain tuples is small and quick, and no class of this code
 lies in a checkpoint. What waits in a key's state has its fields' names (``EventElement.stored``).
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from fraud_contracts.lineage import Positions
 from fraud_contracts.records import Label, Source
 
-# The kind of an element comes first: an event, a label, a seed.
+# The kind of an element comes first.
 Packed = tuple[Any, ...]
-_EVENT, _LABEL, _SEED = 0, 1, 2
+_EVENT, _LABEL, _SEED, _PROGRESS = 0, 1, 2, 3
 
 
 @dataclass(slots=True)
@@ -77,7 +78,24 @@ class SeedElement(NamedTuple):
         return _SEED, self.entity, self.token, self.profile
 
 
-Element = EventElement | LabelElement | SeedElement
+class ProgressElement(NamedTuple):
+    """How far the sources' records are that went this way: one copy for each subtask of the next stage.
+
+    ``origin`` tells who sent it from all others, also from those before a restart; ``sender`` is its subtask, 0 for all of intake.
+    ``subtask`` is whose copy this is, ``key`` one that is sent there.
+    """
+
+    origin: str
+    sender: int
+    subtask: int
+    key: str
+    applied: Positions
+
+    def packed(self) -> Packed:
+        return _PROGRESS, *self
+
+
+Element = EventElement | LabelElement | SeedElement | ProgressElement
 
 
 def unpack(packed: Packed) -> Element:
@@ -90,12 +108,16 @@ def unpack(packed: Packed) -> Element:
         return EventElement(**{"degraded": [], **packed[2]})
     if kind == _LABEL:
         return LabelElement(*packed[1:])
+    if kind == _PROGRESS:
+        return ProgressElement(*packed[1:])
     # Formerly token and profile were a pair.
     return SeedElement(*packed[1:]) if len(packed) == 4 else SeedElement(packed[1], *packed[2])
 
 
 def entity_key(element: Element, entity: str) -> str:
     """Key of an element in an entity's stage. What has no business there is spread, not sent to one hot key."""
+    if isinstance(element, ProgressElement):
+        return element.key
     if not isinstance(element, EventElement):
         return ("t" if element.entity == entity else "i") + element.token
     event = element.event if isinstance(element.event, dict) else {}

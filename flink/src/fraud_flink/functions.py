@@ -34,13 +34,16 @@ from fraud_flink.elements import (
     EventElement,
     LabelElement,
     Packed,
+    ProgressElement,
     SeedElement,
     entity_key,
     unpack,
 )
 from fraud_flink.intake import DeadLetterRow, Intake
+from fraud_flink.progress import ALONE, ProgressRecords, SourceOffsets, SubtaskProgress, copies
 from fraud_flink.silence import Silence
 from fraud_flink.stages import EntityStage
+from fraud_flink.tables import TICKS
 
 ELEMENT = Types.PICKLED_BYTE_ARRAY()
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
@@ -62,10 +65,14 @@ _log = logging.getLogger(__name__)
 
 
 class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no types
-    """First step of all input topics; rows are (noun, key, value, partition, offset, append time)."""
+    """First step of all input topics; rows are (noun, key, value, partition, offset, append time).
 
-    def __init__(self, beginning: Beginning = NO_STATE) -> None:
-        self._beginning = beginning
+    A row of ``TICKS`` is no record: how far the sources are is told with each.
+    """
+
+    def __init__(self, beginning: Beginning = NO_STATE, keys: tuple[str, ...] = ALONE) -> None:
+        """``keys``: of each subtask of the next step one that Flink sends there."""
+        self._beginning, self._keys = beginning, keys
 
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
@@ -73,9 +80,17 @@ class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no t
         self._silence = Silence(config.identity, self._beginning)
         self._topics = {noun: config.identity.topic(noun) for noun in SOURCES}
         self._intake = Intake.from_environment(config, os.environ, self._beginning.seeds)
+        self._origin = _attempt()
+        seeded = self._beginning.starts_at if self._beginning.seeds else {}
+        self._offsets = SourceOffsets(seeded)
 
     def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Iterator[Any]:
         noun, key, body, partition, offset, appended = value
+        if noun == TICKS:
+            for copy in copies(self._origin, 0, self._keys, self._offsets.positions()):
+                yield copy.packed()
+            return
+        self._offsets.read(noun, partition, offset)
         source: Source = {"topic": self._topics[noun], "partition": partition, "offset": offset}
         outcome = self._intake.take(noun, key, body, source, appended)
         if isinstance(outcome, DeadLetterRow):
@@ -84,6 +99,12 @@ class IntakeFunction(ProcessFunction):  # type: ignore[misc]  # PyFlink has no t
             return
         for element in outcome:
             yield element.packed()
+
+
+def _attempt() -> str:
+    """Unique per attempt and subtask. Thread mode of Flink 2.2 can't tell the subtask's index (its bridge calls a method that is gone),
+    hence the random tail."""
+    return f"{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(3)}"
 
 
 class EntityKey(KeySelector):  # type: ignore[misc]  # PyFlink has no types
@@ -104,8 +125,11 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
     (docs/decisions/0005). Waiting events are in the key's state, so a checkpoint has them.
     """
 
-    def __init__(self, index: int, last: bool, beginning: Beginning = NO_STATE) -> None:
-        self._index, self._last, self._beginning = index, last, beginning
+    def __init__(
+        self, index: int, last: bool, beginning: Beginning = NO_STATE, keys: tuple[str, ...] = ALONE
+    ) -> None:
+        """``keys`` as for ``IntakeFunction``; of all stages they are the same."""
+        self._index, self._last, self._beginning, self._keys = index, last, beginning, keys
 
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
@@ -113,11 +137,12 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
         self._waiting = runtime_context.get_state(ValueStateDescriptor(WAITING, Types.PICKLED_BYTE_ARRAY()))
         # Keys that may have waiting events; only spares a look at their state. After a restore the timers come at once.
         self._held: set[str] = set()
-        # Unique per attempt and subtask: a reader can tell a first emission from one after a restore. Thread mode of
-        # Flink 2.2 can't tell the subtask's index (its bridge calls a method that is gone), hence the random tail.
-        run = f"{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(3)}"
-        config = load_config()
-        self._stage = EntityStage(config, self._index, run)
+        # A reader can tell a first emission by it from one after a restore.
+        self._run = _attempt()
+        config = self._config = load_config()
+        self._stage = EntityStage(config, self._index, self._run)
+        self._progress = SubtaskProgress(1 if self._index == 0 else len(self._keys))
+        self._progress_records: ProgressRecords | None = None
         self._silence = Silence(config.identity, self._beginning)
         self._before_seed = runtime_context.get_list_state(
             ListStateDescriptor(BEFORE_SEED, Types.PICKLED_BYTE_ARRAY())
@@ -132,6 +157,9 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
     def process_element(self, value: Packed, ctx: KeyedProcessFunction.Context) -> Iterator[Any]:
         element = unpack(value)
         stage = self._stage
+        if isinstance(element, ProgressElement):
+            yield from self._tell(element)
+            return
         if not isinstance(element, EventElement) and element.entity != stage.entity:
             yield value
             return
@@ -154,6 +182,26 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
             yield from self._apply(element, element.token, self._seed(element))
         if key in self._held:
             yield from self._release(key, 0, ctx)
+
+    def _tell(self, element: ProgressElement) -> Iterator[Any]:
+        """Writes behind the profiles how far the sources are in them, and tells the next stage."""
+        applied = self._progress.hear(element)
+        if applied is None:
+            return
+        if self._progress_records is None:  # only now a subtask knows which it is
+            of = self._config
+            self._progress_records = ProgressRecords(
+                of.hash6,
+                of.epoch,
+                (self._index, len(of.spec.entities)),
+                (element.subtask, len(self._keys)),
+                of.kafka.partitions,
+            )
+        for key, value in self._progress_records.rows(applied):
+            yield PROFILES, Row(k=key, v=value)
+        if not self._last:
+            for copy in copies(self._run, element.subtask, self._keys, applied):
+                yield copy.packed()
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Any]:
         waits = self._seed_waits()

@@ -17,10 +17,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 from pyflink.common import Configuration, Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Schema, StreamTableEnvironment
 
 from fraud_contracts import log
@@ -58,17 +60,19 @@ def build(
     environment = StreamExecutionEnvironment.get_execution_environment(configuration)
     table_environment = StreamTableEnvironment.create(environment)
 
+    keys = _subtask_keys(environment)
     for noun in SOURCES:
         table_environment.execute_sql(tables.source_table(config, noun, beginning))
+    table_environment.execute_sql(tables.tick_table(len(keys)))
     rows = table_environment.to_data_stream(table_environment.sql_query(tables.source_query()))
-    events = rows.process(IntakeFunction(beginning), ELEMENT).uid("intake-v1").name("intake")
+    events = rows.process(IntakeFunction(beginning, keys), ELEMENT).uid("intake-v1").name("intake")
     dead_letters = events.get_side_output(DEAD_LETTERS)
     profiles: list[DataStream] = []
     for index, entity in enumerate(config.spec.entities):
         last = index == len(config.spec.entities) - 1
         events = (
             events.key_by(EntityKey(entity.name), Types.STRING())
-            .process(EntityFunction(index, last, beginning), KEY_VALUE if last else ELEMENT)
+            .process(EntityFunction(index, last, beginning, keys), KEY_VALUE if last else ELEMENT)
             .uid(f"entity-{index + 1}-v1")
             .name(f"entity {entity.name}")
         )
@@ -90,6 +94,23 @@ def build(
     return environment
 
 
+def _subtask_keys(environment: StreamExecutionEnvironment) -> tuple[str, ...]:
+    """For each subtask of a keyed step a key that Flink sends there; Flink itself is asked."""
+    flink = get_gateway().jvm.org.apache.flink
+    assignment = flink.runtime.state.KeyGroupRangeAssignment
+    parallelism, highest = environment.get_parallelism(), environment.get_max_parallelism()
+    if highest <= 0:
+        highest = assignment.computeDefaultMaxParallelism(parallelism)
+    keys: dict[int, str] = {}
+    for salt in count():
+        row = flink.types.Row(1)  # what PyFlink makes of a key
+        row.setField(0, f"p{salt}")
+        keys.setdefault(assignment.assignKeyToParallelOperator(row, highest, parallelism), f"p{salt}")
+        if len(keys) == parallelism:
+            break
+    return tuple(keys[subtask] for subtask in range(parallelism))
+
+
 def _name_ends(environment: StreamExecutionEnvironment) -> None:
     """Gives the planner's sources and sinks constant uids: derived ones would change with the graph, and lose offsets."""
     visited: set[int] = set()
@@ -102,8 +123,7 @@ def _name_ends(environment: StreamExecutionEnvironment) -> None:
         pending.extend(node.getInputs())
         kind = node.getClass().getSimpleName()
         if kind in ("SourceTransformation", "SinkTransformation") and node.getUid() is None:
-            # upsert-kafka's buffering sink is the one that the planner leaves without its table's name.
-            table = str(node.getName()).partition("[")[0].replace("Sink", "profiles").replace("_", "-")
+            table = str(node.getName()).partition("[")[0].replace("_", "-")
             node.setUid(f"{table}-{'source' if kind.startswith('Source') else 'sink'}-v1")
 
 

@@ -15,6 +15,8 @@ from fraud_contracts.config import DetectorConfig, KafkaAddress
 from fraud_contracts.lineage import HISTORY, NO_STATE, SOURCES, Beginning
 from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, PLAIN, PROTOCOL, USERNAME
 
+# What comes once a second and is no topic's record. Its table keeps no state.
+TICKS: Final = "ticks"
 # Where Flink's connector holds its own copy of Kafka's client.
 _CLIENT: Final = "org.apache.flink.kafka.shaded.org.apache.kafka"
 
@@ -94,8 +96,19 @@ def _startup(starts_at: Mapping[int, int] | None, partitions: int) -> dict[str, 
     return {"scan.startup.mode": "specific-offsets", "scan.startup.specific-offsets": ";".join(offsets)}
 
 
+def tick_table(parallelism: int) -> str:
+    """DDL of a clock: one row a second for each subtask that reads."""
+    options = {
+        "connector": "datagen",
+        "rows-per-second": str(parallelism),
+        "fields.p.min": "0",
+        "fields.p.max": "0",
+    }
+    return f"CREATE TEMPORARY TABLE {TICKS} (p INT) WITH (\n  {_options(options)}\n)"
+
+
 def source_query() -> str:
-    """All inputs as rows (noun, key, value, partition, offset, append time in ms).
+    """All inputs, and the clock, as rows (noun, key, value, partition, offset, append time in ms).
 
     One query, so that one Python step reads them all: a union of Python's own streams costs a further exchange, with
     a pickle, for each record. A timestamp as such would reach Python as a Java object.
@@ -104,7 +117,9 @@ def source_query() -> str:
     columns = f"k, v, p, o, {ms} AS ms"
     # The nouns are constants of this file.
     parts = (f"SELECT CAST('{noun}' AS STRING) AS noun, {columns} FROM {noun}" for noun in SOURCES)  # noqa: S608
-    return " UNION ALL ".join(parts)
+    nothing = "CAST(NULL AS BYTES) AS k, CAST(NULL AS BYTES) AS v, p, CAST(0 AS BIGINT) AS o, CAST(0 AS BIGINT) AS ms"
+    clock = f"SELECT CAST('{TICKS}' AS STRING) AS noun, {nothing} FROM {TICKS}"  # noqa: S608
+    return " UNION ALL ".join([*parts, clock])
 
 
 def sink_table(config: DetectorConfig, noun: str) -> str:
@@ -125,7 +140,7 @@ def sink_table(config: DetectorConfig, noun: str) -> str:
 
 
 def profile_table(config: DetectorConfig) -> str:
-    """DDL of the compacted topic: the last profile of a key in each hundredth of a second, flushed on a checkpoint too."""
+    """DDL of the compacted topic: each profile as it is made, since what says how far the sources are comes behind those it speaks of."""
     options = {
         "connector": "upsert-kafka",
         "topic": config.identity.topic("profiles"),
@@ -135,8 +150,6 @@ def profile_table(config: DetectorConfig) -> str:
         "value.format": "raw",
         "value.fields-include": "EXCEPT_KEY",
         "sink.delivery-guarantee": "at-least-once",
-        "sink.buffer-flush.interval": "10 ms",
-        "sink.buffer-flush.max-rows": "2000",
     }
     return (
         "CREATE TEMPORARY TABLE profiles (k BYTES, v BYTES, PRIMARY KEY (k) NOT ENFORCED) WITH (\n  "

@@ -24,11 +24,14 @@ from fraud_contracts import profile_header
 from fraud_contracts.config import REDIS_URL, DetectorConfig
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
+from fraud_contracts.stream_progress import is_progress, read_applied, read_progress
 from fraud_process.redis_store import RedisStore
 from fraud_process.store_address import StoreAddress, store_address
 from fraud_sinks import run
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
+from fraud_sinks.profile_progress import PartitionProgress
+from fraud_sinks.profile_scripts import ADVANCE, CAUGHT_UP, SET_NEWER, VOUCH
 from fraud_sinks.records import Place, Record, StoreLostError
 
 log = logging.getLogger(__name__)
@@ -38,75 +41,6 @@ TICK_SECONDS: Final = 1.0  # how soon a loss of Redis is noticed where no record
 # One script call blocks Redis for all readers, some 2 us a key: few keys a call keep that far below a decision's budget.
 CHUNK: Final = 50
 
-# KEYS: profile keys. ARGV: magic, header size, 1-based positions of epoch and seq, then one profile per key.
-# Equal (epoch, seq) is written: of two such profiles the topic's order decides.
-_SET_NEWER: Final = """
-local magic, size, at_epoch, at_seq = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local written = 0
-for i, key in ipairs(KEYS) do
-  local new = ARGV[4 + i]
-  local old = redis.pcall('GETRANGE', key, 0, size - 1)
-  local keep = false
-  if type(old) == 'string' and #old == size and string.sub(old, 1, #magic) == magic then
-    local old_epoch, new_epoch = struct.unpack('<I4', old, at_epoch), struct.unpack('<I4', new, at_epoch)
-    if old_epoch ~= new_epoch then
-      keep = old_epoch > new_epoch
-    else
-      keep = struct.unpack('<I8', old, at_seq) > struct.unpack('<I8', new, at_seq)
-    end
-  end
-  if not keep then
-    redis.call('SET', key, new)
-    written = written + 1
-  end
-end
-return written
-"""
-# Progress and mark change only where Redis still has what this process put there: else an emptied Redis would count as
-# complete. A value that is no number counts as lost, too.
-# KEYS: progress. ARGV: the partition's field, what it must be at least ("" where nothing is expected), the new value.
-_KEPT: Final = """
-local function kept(key, field, least)
-  local have = tonumber(redis.call('HGET', key, field))
-  return least == '' or (have and have >= tonumber(least))
-end
-"""
-_ADVANCE: Final = (
-    _KEPT
-    + """
-if not kept(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return 1
-"""
-)
-# KEYS: progress of this process, written partitions, mark, progress.
-# ARGV: field, least, offset it has caught up to, epoch, partitions in all.
-# 0: data are lost; 1: the partition is noted; 2: all partitions are, and the mark is set.
-_CAUGHT_UP: Final = (
-    _KEPT
-    + """
-if not kept(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
-redis.call('HSETNX', KEYS[4], ARGV[1], ARGV[3])
-redis.call('SADD', KEYS[2], ARGV[1])
-if redis.call('SCARD', KEYS[2]) < tonumber(ARGV[5]) then return 1 end
-redis.call('SET', KEYS[3], ARGV[4])
-redis.call('DEL', KEYS[2])
-return 2
-"""
-)
-# All profiles come through here, whatever their feature set: where those of ours are complete, those of a set whose job runs beside are so
-# up to the same offsets, and the sink that is of that set later goes on from there.
-# KEYS: our progress, our mark, the other set's mark, its progress. ARGV: our epoch, the other set's.
-_VOUCH: Final = """
-local ours = redis.pcall('GET', KEYS[2])
-if type(ours) ~= 'string' or (tonumber(ours) or -1) < tonumber(ARGV[1]) then return 0 end
-redis.call('DEL', KEYS[4])
-local progress = redis.call('HGETALL', KEYS[1])
-if #progress > 0 then redis.call('HSET', KEYS[4], unpack(progress)) end
-local before = redis.pcall('GET', KEYS[3])
-if type(before) ~= 'string' or (tonumber(before) or -1) < tonumber(ARGV[2]) then redis.call('SET', KEYS[3], ARGV[2]) end
-return 1
-"""
 _LOST: Final = "data are gone; profiles must be written again"
 _LAYOUT: Final = (
     profile_header.MAGIC,
@@ -137,12 +71,14 @@ class ProfileWriter:
         self._identity, self._meters, self._hash6 = identity, meters, hash6
         self._mark_key, self._written_key = identity.redis_complete(hash6), identity.redis_written(hash6)
         self._progress_key = self._own_progress_key = identity.redis_progress(hash6)
+        self._rebuilds = rebuild
         if rebuild:
             self._own_progress_key = f"{self._progress_key}:rebuild:{uuid.uuid4().hex}"
         self._epoch, self._partitions = epoch, partitions
         # What Redis must have of each of our partitions, by field, unless it lost something.
         self._following: dict[str, int] = {}
         self._marked = False
+        self._known_sources: dict[tuple[int, str], PartitionProgress] = {}
 
     @property
     def _redis(self) -> redis.Redis:
@@ -161,8 +97,8 @@ class ProfileWriter:
         if recreated or (not self._marked and mark is not None):  # all of it is of the old topic or epoch
             self._call(lambda: self._redis.delete(self._mark_key, self._written_key, self._progress_key))
             self._marked, complete, progress = False, set(), {}
-        self._following = {}
-        if self._own_progress_key != self._progress_key:
+        self._following, self._known_sources = {}, {}
+        if self._rebuilds:
             return dict.fromkeys(places, 0)
         begin = {}
         for place in places:
@@ -216,12 +152,19 @@ class ProfileWriter:
 
     def write(self, records: Sequence[Record]) -> int:
         newest: dict[bytes, tuple[tuple[int, int], bytes]] = {}
+        applied: dict[tuple[int, str], bytes] = {}
         for record in records:
             if record.key is None or record.value is None:
                 self._refuse(record, "no key or no value")
                 continue
             try:
                 record.key.decode()
+                if is_progress(record.value):
+                    hash6, progress = read_progress(record.key, record.value)
+                    of = record.partition, hash6
+                    if not self._rebuilds and (news := self._sources(*of).read(progress)) is not None:
+                        applied[of] = news
+                    continue
                 header = profile_header.read(record.value)
             except UnicodeDecodeError:
                 self._refuse(record, "the key is no text")
@@ -237,8 +180,8 @@ class ProfileWriter:
             chunk = keys[at : at + CHUNK]
             names = [self._identity.redis_profile(key.decode()) for key in chunk]
             values = [newest[key][1] for key in chunk]
-            written += self._run(_SET_NEWER, names, [*_LAYOUT, *values])
-        self._advance_progress(records)
+            written += self._run(SET_NEWER, names, [*_LAYOUT, *values])
+        self._advance_progress(records, applied)
         self._vouch(newest)
         if self._marked:  # while it catches up the age of a record says nothing
             now = time.time() * 1000
@@ -246,19 +189,38 @@ class ProfileWriter:
                 self._meters.freshness.observe(max(0.0, now - record.appended) / 1000)
         return written
 
-    def _advance_progress(self, records: Sequence[Record]) -> None:
-        ends = {_field(record.place): record.offset + 1 for record in records}
-        for field, following in ends.items():
-            arguments = [field, self._following.get(field, ""), following]
-            if not self._run(_ADVANCE, [self._own_progress_key], arguments):
+    def _sources(self, partition: int, hash6: str) -> PartitionProgress:
+        known = self._known_sources.get((partition, hash6))
+        if known is None:
+            key, held = self._identity.redis_applied(hash6), None
+            try:
+                value = self._call(lambda: self._redis.hget(key, str(partition)))
+                held = None if value is None else read_applied(value)
+            except (StoreLostError, ValueError):  # of another type, or no such document: as good as lost
+                self._meters.refused.inc()
+                log.error("what is applied is unreadable: written anew", extra={"data": {"key": key}})
+            known = self._known_sources[partition, hash6] = PartitionProgress(held)
+        return known
+
+    def _advance_progress(
+        self, records: Sequence[Record], applied: Mapping[tuple[int, str], bytes]
+    ) -> None:
+        """``applied``: by partition and feature set what the records say of the stream's sources."""
+        ends = {record.place: record.offset + 1 for record in records}
+        for place, following in ends.items():
+            field = _field(place)
+            news = {hash6: value for (partition, hash6), value in applied.items() if partition == place.partition}
+            keys = [self._own_progress_key, *map(self._identity.redis_applied, news)]
+            arguments = [field, self._following.get(field, ""), following, place.partition, *news.values()]
+            if not self._run(ADVANCE, keys, arguments):
                 raise StoreLostError("redis", _LOST)
             self._following[field] = following
-        if self._own_progress_key != self._progress_key:  # goes by itself if the rebuild is killed
+        if self._rebuilds:  # goes by itself if the rebuild is killed
             self._call(lambda: self._redis.expire(self._own_progress_key, 86_400))
 
     def _vouch(self, newest: Mapping[bytes, tuple[tuple[int, int], bytes]]) -> None:
         """Says of the other sets among these profiles how far theirs are written, too."""
-        if not self._marked or self._own_progress_key != self._progress_key:
+        if not self._marked or self._rebuilds:
             return
         epochs: dict[str, int] = {}
         for key, ((epoch, _), _) in newest.items():
@@ -273,7 +235,7 @@ class ProfileWriter:
                 of.redis_complete(other),
                 of.redis_progress(other),
             ]
-            self._run(_VOUCH, keys, [self._epoch, epoch])
+            self._run(VOUCH, keys, [self._epoch, epoch])
 
     def caught_up(self, place: Place, following: int) -> None:
         if self._marked or self._check():
@@ -281,13 +243,13 @@ class ProfileWriter:
         field = _field(place)
         least = self._following.get(field, "")
         outcome = self._run(
-            _CAUGHT_UP,
+            CAUGHT_UP,
             [self._own_progress_key, self._written_key, self._mark_key, self._progress_key],
             [field, least, following, self._epoch, self._partitions],
         )
         if not outcome:
             raise StoreLostError("redis", _LOST)
-        if self._own_progress_key == self._progress_key:
+        if not self._rebuilds:
             self._following.setdefault(field, following)
         if outcome == 2:
             self._marked = True
@@ -310,7 +272,7 @@ class ProfileWriter:
         return self._marked
 
     def close(self) -> None:
-        if self._own_progress_key != self._progress_key:
+        if self._rebuilds:
             try:
                 self._redis.delete(self._own_progress_key)
             except (redis.RedisError, StoreError) as error:

@@ -25,6 +25,9 @@ from fraud_serving.reasons import fallback_reason, feature_reasons
 
 Arm = Literal["stable", "candidate"]
 Door = Literal["inline", "stream"]
+_WITHOUT_PROFILES: Final = frozenset[str](
+    {Degraded.PROFILES_UNAVAILABLE, Degraded.PROFILES_INCOMPLETE, Degraded.PROFILES_STALE}
+)
 _ACTIONS: Final[Mapping[Action, Literal["approve", "review", "decline"]]] = {
     Action.APPROVE: "approve",
     Action.REVIEW: "review",
@@ -104,7 +107,9 @@ class Ruling:
     ) -> None:
         self.release = release
         self.policy = CompiledPolicy(release.policy, spec, tokeniser)
-        self.deadline = durations.to_ms(release.policy.fallback.deadline) / 1000  # seconds
+        fallback = release.policy.fallback
+        self.deadline = durations.to_ms(fallback.deadline) / 1000  # seconds
+        self.staleness = durations.to_ms(fallback.staleness) / 1000  # seconds
         self.problems = list(self.policy.problems)
         self._feature_set, self._names, self._rule_failed = feature_set, names, rule_failed
         self._score_maps: dict[str, ScoreMap] = {}
@@ -228,8 +233,7 @@ class Ruling:
     def _of_score(self, score: int, marks: set[str]) -> Proposal:
         """The band's action, or what the policy puts in its place where the score was made without the profiles."""
         policy = self.policy
-        lost = Degraded.PROFILES_UNAVAILABLE in marks or Degraded.PROFILES_INCOMPLETE in marks
-        if lost and policy.fallback.on_profile_loss is not OnProfileLoss.DEFAULT_PROFILE:
+        if _WITHOUT_PROFILES & marks and policy.fallback.on_profile_loss is not OnProfileLoss.DEFAULT_PROFILE:
             return policy.without_profiles()
         return Proposal(policy.band(score))
 

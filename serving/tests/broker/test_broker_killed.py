@@ -129,7 +129,7 @@ def test_the_stream_door_decides_again_soon_after_each_kill_of_the_broker(tmp_pa
         stack.release(
             policy={
                 "rules": [{"name": "large", "when": "event.amount > 500000", "action": "Decline"}],
-                "fallback": {"deadline": "1s"},
+                "fallback": serving.NO_STREAM | {"deadline": "1s"},
             }
         )
         stack.broker.create(["probe"])

@@ -139,7 +139,7 @@ def data_path(running: kafka.Broker | None = None) -> Iterator[Stack]:
                 (process, packages.release_package(digest, config.feature_set, process.url, slot, slot))
             )
         (stable, first), (shadow, second) = models
-        policy = Policy.model_validate({"fallback": {"deadline": "1s"}})
+        policy = Policy.model_validate({"fallback": {"deadline": "1s", "staleness": "5m"}})
         path = Stack(config, folder, broker, store, stable, shadow)
         for release, arms in (("shadowed", (first, second)), ("promoted", (second, None))):
             path.releases[release] = Release(

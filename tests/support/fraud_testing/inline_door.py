@@ -19,10 +19,18 @@ from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
 from fraud_process.store_address import StoreAddress
 from fraud_serving.clients.redis_link import RedisLink
+from fraud_serving.decision.profiles_age import AppliedOffsets, ProfilesAge
 from fraud_serving.decision.service import DecisionService
 from fraud_serving.past_decisions import Ledger
 from fraud_testing import serving
 from fraud_testing.batches import CONFIG, OF, no_ledger
+
+
+def up_to_date() -> ProfilesAge:
+    """Of profiles that have all that was ever accepted."""
+    age = ProfilesAge()
+    age.update(time.monotonic() + 86_400, AppliedOffsets(), {})
+    return age
 
 
 class Log:
@@ -50,7 +58,7 @@ def with_service(
         link = RedisLink(StoreAddress(address))
         instruments = Instruments(CollectorRegistry(), detector=str(OF))
         tokeniser = Tokeniser.from_hex(serving.TOKEN_KEY)
-        service = DecisionService(CONFIG, tokeniser, link, log, ledger or no_ledger(), instruments)
+        service = DecisionService(CONFIG, tokeniser, link, log, ledger or no_ledger(), up_to_date(), instruments)
         policy = Policy.model_validate({"fallback": {"deadline": "5s", "onKafkaLoss": on_kafka_loss}})
         service.release.take(Release(name="r0", policy=policy, policy_revision=1))
         await link.start()

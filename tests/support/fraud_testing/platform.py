@@ -6,6 +6,9 @@ For tests of what only shows when all parts are there. It takes half a minute to
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +38,7 @@ class Platform:
     broker: kafka.Broker
     redis: redis.Server
     database: postgres.Server
+    stream: subprocess.Popen[bytes]
     service: serving.Process
     worker: serving.Process
     profiles: sinks.SinkProcess
@@ -73,6 +77,16 @@ class Platform:
             if line.startswith((name + "{", name + " ")) and all(part in line for part in wanted)
         )
 
+    @contextlib.contextmanager
+    def still_stream(self) -> Iterator[None]:
+        """The streaming job stands still for the block: all its processes are stopped, and go on afterwards."""
+        group = os.getpgid(self.stream.pid)
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
+
     def settled(self, seconds: float = 90) -> None:
         """Waits until everything in the input topics has come out as decisions or dead letters, and the ledger has it."""
         group, of = self.config.identity.group("worker"), self.topic
@@ -105,7 +119,8 @@ def platform(folder: Path, partitions: int = 2, policy: dict[str, Any] | None = 
         broker.create_detector_topics(str(config.identity), partitions)
         config = config.model_copy(update={"storage_uri": f"file://{folder}"})
         # First, since it takes longest to start.
-        stack.enter_context(stream.mini_cluster(config, folder))
+        # A test may let it stand still for a minute, which isn't to count as its end.
+        job = stack.enter_context(stream.mini_cluster(config, folder, **{"heartbeat.timeout": "5 min"}))
         package = folder / "package"
         digest = packages.make(package, list(compile_detector(config.spec).names), config.feature_set)
         model = stack.enter_context(serving.predictor(package, f"{config.name}-a", folder))
@@ -125,7 +140,7 @@ def platform(folder: Path, partitions: int = 2, policy: dict[str, Any] | None = 
         worker = stack.enter_context(serving.worker(config, folder, url, POSTGRES_DSN=database.dsn))
         profiles.await_ready()
         ledger.await_ready()
-        whole = Platform(config, broker, store, database, service, worker, profiles, ledger, folder)
+        whole = Platform(config, broker, store, database, job, service, worker, profiles, ledger, folder)
         # The stream is there once it has decided something.
         broker.produce(whole.topic("transactions"), [(None, b"{")])
         kafka.wait_for(

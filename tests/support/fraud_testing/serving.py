@@ -27,6 +27,9 @@ TOKEN_KEY = "00112233445566778899aabbccddeeff" * 2
 NO_LEDGER = "postgresql://nobody@127.0.0.1:1/none"
 DEAD_LETTER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
+# Of a policy where no stream runs: the profiles may be as old as may be.
+NO_STREAM = {"staleness": "5m"}
+
 
 @dataclass
 class Process:

@@ -29,7 +29,7 @@ class Stack:
         """Puts a release with the small model in place."""
         feature_set = self.config.feature_set
         stable = packages.release_package(self.digest, feature_set, f"http://127.0.0.1:{self.predictor.port}")
-        chosen = Policy.model_validate(policy or {"fallback": {"deadline": "1s"}})
+        chosen = Policy.model_validate(policy or {"fallback": serving.NO_STREAM | {"deadline": "1s"}})
         whole = {"stable": stable, "policy": chosen, "policy_revision": 1, **more}
         serving.write_release(self.folder, Release(name=name, **whole))
 

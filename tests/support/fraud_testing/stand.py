@@ -26,7 +26,7 @@ from fraud_testing.proxy import Proxy, proxy
 
 DEADLINE = 0.5
 DELIVERY = 1.0
-POLICY = {"fallback": {"deadline": f"{DEADLINE * 1000:.0f}ms"}}
+POLICY = {"fallback": serving.NO_STREAM | {"deadline": f"{DEADLINE * 1000:.0f}ms"}}
 
 
 @dataclass

@@ -41,7 +41,10 @@ class KafkaRights:
 
 
 RIGHTS: Final[dict[Component, KafkaRights]] = {
-    Component.DECISION_SERVICE: KafkaRights(writes=("accepted", "label-reports")),
+    # How far both inputs go tells it whether the profiles are behind.
+    Component.DECISION_SERVICE: KafkaRights(
+        writes=("accepted", "label-reports"), describes=("transactions",)
+    ),
     # Also what looks at dead letters and sends them again, which runs in its Pods.
     Component.WORKER: KafkaRights(
         reads=("features", "decisions", "alerts", "dead-letters", "transactions", "accepted"),

@@ -26,7 +26,9 @@ from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.app import Api
+from fraud_serving.decision.profiles_age import ProfilesAge
 from fraud_serving.decision.service import DecisionService
+from fraud_serving.decision.stream_watch import StreamWatch
 from fraud_serving.release_watch import ReleaseWatch
 
 # Long enough for a leader election, short enough for a caller that waits.
@@ -45,11 +47,13 @@ async def serve() -> None:
     kafka = KafkaLog(KafkaAccess.of(config.kafka), delivery)
     instruments = Instruments(REGISTRY, detector=str(config.identity))
     ledger = LedgerLink(store_address(POSTGRES_DSN, may_come=True), config.identity)
-    service = DecisionService(config, tokeniser, redis, kafka, ledger, instruments)
+    age = ProfilesAge()
+    service = DecisionService(config, tokeniser, redis, kafka, ledger, age, instruments)
+    stream = StreamWatch(age, redis, config, instruments)
     refused = instruments(metrics.UNREADABLE, what="release").inc
     pointer = names.release_pointer(config.name)
     watch = ReleaseWatch(config.namespace, pointer, service.release.take, refused=refused)
-    api = Api(service, mounted_keys(instruments), watch)
+    api = Api(service, mounted_keys(instruments), watch, stream)
     settings = uvicorn.Config(
         api.application(),
         host="0.0.0.0",  # noqa: S104 - a Pod's own address

@@ -33,9 +33,12 @@ from fraud_serving.decision.errors import (
 )
 from fraud_serving.decision.openapi import openapi_document
 from fraud_serving.decision.service import DecisionService
+from fraud_serving.decision.stream_watch import StreamWatch
 from fraud_serving.release_watch import ReleaseWatch
 
 MAX_IN_FLIGHT: Final = 512
+# Until then a replica that has just started may wait for what says that the profiles aren't behind; else it answers with the mark.
+PROFILES_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 10.0
 _JSON: Final = "application/json"
 _log = logging.getLogger(__name__)
@@ -73,8 +76,8 @@ class DecisionFastPath:
 class Api:
     """Routes over a DecisionService. ``ready`` is latched: a store that comes and goes degrades answers, it doesn't unready a Pod."""
 
-    def __init__(self, service: DecisionService, keys: KeyCheck, watch: ReleaseWatch) -> None:
-        self._service, self._keys, self._watch = service, keys, watch
+    def __init__(self, service: DecisionService, keys: KeyCheck, watch: ReleaseWatch, stream: StreamWatch) -> None:
+        self._service, self._keys, self._watch, self._stream = service, keys, watch, stream
         self._in_flight = 0
         self.ready = False
         self._closing = False
@@ -104,12 +107,14 @@ class Api:
         service = self._service
         await service.redis.start()
         self._watch.start()
+        self._stream.start()
         preparing = watched(asyncio.create_task(self._prepare(), name="prepare"))
         yield
         preparing.cancel()
         await asyncio.gather(preparing, return_exceptions=True)
         await service.drain(DRAIN_SECONDS)
         await self._watch.stop()
+        await self._stream.stop()
         await service.log.stop()
         await service.redis.stop()
         service.scorer.close()
@@ -133,6 +138,7 @@ class Api:
                 logged = True
             await asyncio.sleep(0.5)
         await service.warm_up()
+        await self._stream.first_known(PROFILES_SECONDS)
         self.ready = not self._closing
         _log.info("ready", extra={"data": {"detector": str(service.identity), "set": service.features.hash6}})
 

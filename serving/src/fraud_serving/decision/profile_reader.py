@@ -24,10 +24,12 @@ from fraud_serving.clients.redis_link import RedisLink, wrong_type
 from fraud_serving.wholeness import Mark, Wholeness
 
 _log = logging.getLogger(__name__)
-PENDING_KEPT: Final = 64
-# What hasn't become part of a profile by then never will: its process died before it was decided.
+# Where a key has so many, the profile is behind; what is more than that is dropped.
+PENDING_KEPT: Final = 500
+# What hasn't become part of a profile by then never will, as its process died before it was decided, or the profiles are further behind than
+# any policy lets pass without a mark.
 PENDING_SECONDS: Final = 600
-_PRUNED: Final = 16
+_PRUNED: Final = 100
 _NOTICE_SECONDS: Final = 1.0
 # KEYS: a pending set. ARGV: time, an event, seconds to live. What isn't one gives way to one of this event.
 _REPLACE: Final = """
@@ -70,6 +72,11 @@ def entity_keys(features: FeatureSet, event: Event) -> list[tuple[str, str]]:
         for stage in features.stages
         if (token := tokens.get(stage.entity)) is not None
     ]
+
+
+def are_too_many(pending: int) -> bool:
+    """Whether so many entries, a request's own among them, lie in a pending set that some may have been dropped before."""
+    return pending > PENDING_KEPT
 
 
 class ProfileReader:
@@ -163,7 +170,7 @@ class ProfileReader:
                 # By value, not by position: another replica may be doing the same.
                 since = int(time.time() - PENDING_SECONDS) * 1000
                 commands += [("ZREM", name, *old[:_PRUNED]), ("ZREMRANGEBYSCORE", name, "-inf", since)]
-            if len(snapshot.pending.get(entity, ())) > PENDING_KEPT:
+            if are_too_many(len(snapshot.pending.get(entity, ()))):
                 commands.append(("ZREMRANGEBYRANK", name, 0, -PENDING_KEPT - 1))
         if commands:
             self._redis.post(commands)

@@ -26,7 +26,8 @@ from fraud_serving.decision.accepted_log import AcceptedLog
 from fraud_serving.decision.errors import NoReleaseError, NotRecordedError
 from fraud_serving.decision.inline_vector import InlineVector, compute_inline
 from fraud_serving.decision.past_requests import PastRequests
-from fraud_serving.decision.profile_reader import ProfileReader, ProfileSnapshot
+from fraud_serving.decision.profile_reader import ProfileReader, ProfileSnapshot, are_too_many
+from fraud_serving.decision.profiles_age import ProfilesAge
 from fraud_serving.decision.request_claims import RequestClaims
 from fraud_serving.decision.scoring import RequestScorer
 from fraud_serving.past_decisions import Ledger, PastDecisions
@@ -58,8 +59,10 @@ class DecisionService:
         redis: RedisLink,
         log: KafkaLog,
         ledger: Ledger,
+        age: ProfilesAge,
         instruments: Instruments,
     ) -> None:
+        self._age = age
         self.config, self.tokeniser, self.redis, self.log = config, tokeniser, redis, log
         self.instruments = instruments
         self.identity = config.identity
@@ -102,6 +105,8 @@ class DecisionService:
             score = await self.scorer.score(ruling, event, inline.vector, timer.start)
             timer.done("model")
             marks += snapshot.degraded + inline.degraded
+            if self._age.seconds(time.monotonic()) > ruling.staleness:
+                marks.append(Degraded.PROFILES_STALE)
             case = Case(event, body_hash, self.features.hash, inline.vector, inline.saw, "inline", marks)
             decision = ruling.judge(case, score, self._tally.counts(now), now)
             decision["latency_ms"] = timer.elapsed_ms()
@@ -142,10 +147,13 @@ class DecisionService:
         return answer(await self._accepted.record(claim.decision, ruling.policy.fallback.on_kafka_loss))
 
     def _compute(self, event: Event, snapshot: ProfileSnapshot) -> InlineVector:
-        """The vector of what Redis held; what of it couldn't be read is counted."""
+        """The vector of what Redis held; what of it couldn't be read is counted, and a profile that lacks too much is marked."""
         inline = compute_inline(
             self.features, event, snapshot.profiles, snapshot.pending, snapshot.complete, self.config.epoch
         )
+        for entity, entries in snapshot.pending.items():
+            if are_too_many(len(entries) - len(inline.applied.get(entity, ()))):
+                snapshot.degraded.append(Degraded.PROFILES_STALE)
         for what, entity in [*inline.unreadable, *(("pending", entity) for entity in snapshot.lost)]:
             self.instruments.unreadable(what, id=event["id"], entity=entity)
         return inline
