@@ -271,6 +271,7 @@ REASONS: Final = {
     "SpecPaused": "spec.paused is true.",
     "StateUnknown": "The streaming job is to be made anew, and storage or Kafka haven't said yet from what.",
     "StateUnreadable": "The streaming job couldn't read the savepoint or checkpoint that it was made from; it is made anew from an older one, or without state.",
+    "StorageAway": "The object store gives no good answer while parts run on it: payments go on, checkpoints and the lake wait.",
     "StorageClassMissing": "Kafka's volumes can't be made: the storage class isn't there, or no class is the default.",
     "StorageNotReady": "A part waits for StorageReady.",
     "StoreUnreachable": "A store of the platform's gives no answer; what runs goes on with the logins that it has.",

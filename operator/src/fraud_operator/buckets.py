@@ -1,7 +1,8 @@
 """Whether a detector's bucket will do: it is there, its keys may write to it, and it has conditional PUT.
 
-Delta's commits rest on conditional PUT: without it two writers overwrite each other's. A bucket is asked on a thread of its own,
-once for each folder and set of keys; while the answer is bad it is asked again, less and less often. A pass reads the last answer.
+Delta's commits rest on conditional PUT: without it two writers overwrite each other's. A bucket is asked on a thread of its own, once
+for each folder and set of keys. While the answer is bad it is asked again, less and less often; one that was good is only listed from then
+on, once a minute, and is bad when two looks in a row say so. A pass reads the last answer; another one than it read leads to a pass.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from obstore.store import S3Store
 
 from fraud_contracts import object_store
 from fraud_operator.desired.documents import decoded
-from fraud_operator.detector import Detector
-from fraud_operator.facts import StorageFact
+from fraud_operator.detector import Detector, DetectorKey
+from fraud_operator.facts import UNREACHABLE, StorageFact
 from fraud_operator.objects import Json
 from fraud_operator.references import NOT_IN_A_HEADER, SecretReference, lacking_in
 from fraud_operator.storage import FIELD, SECRET_FIELD
@@ -42,6 +43,8 @@ _TIMEOUTS: Final = {"connect_timeout": "3s", "timeout": "5s"}
 _MOMENT: Final = 0.5
 FIRST_RETRY: Final = 10.0
 LONGEST_RETRY: Final = 60.0
+# From one good answer to the next look.
+AGAIN: Final = 60.0
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _DENIED: Final = ("401", "403")
@@ -132,7 +135,10 @@ def _broken_value(values: Mapping[str, str], where: str, again: str = "") -> Sto
 
 @dataclass
 class _Answer:
+    """``doubted``: it was good, and the last look wasn't."""
+
     fact: StorageFact = CHECKING
+    doubted: bool = False
     due: float = 0.0
     pause: float = FIRST_RETRY
     running: Future[None] | None = None
@@ -140,40 +146,77 @@ class _Answer:
 
 @dataclass
 class Buckets:
-    """The last answer of each bucket. Safe to use from several threads. ``clock`` is in seconds."""
+    """The last answer of each bucket. Safe to use from several threads. ``clock`` is in seconds.
 
-    ask: Callable[[Bucket], StorageFact] = field(default_factory=lambda: ask)
+    ``ask`` is told whether the bucket was good when it was last asked.
+    """
+
+    ask: Callable[[Bucket, bool], StorageFact] = field(default_factory=lambda: ask)
     clock: Callable[[], float] = time.monotonic
     pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "bucket"))
     _answers: dict[str, _Answer] = field(default_factory=dict)
+    # What the last pass of a detector read.
+    _read: dict[DetectorKey, tuple[Bucket, StorageFact]] = field(default_factory=dict)
     # Reentrant: a pool may run what it is given at once.
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def look(self, bucket: Bucket) -> StorageFact:
+    def look(self, key: DetectorKey, bucket: Bucket) -> StorageFact:
+        """For a detector's pass."""
+        answer, begins = self._begin(bucket)
+        if begins and answer.running is not None and answer.fact is CHECKING:
+            wait([answer.running], _MOMENT)
+        with self._lock:
+            fact = answer.fact
+            self._read[key] = bucket, fact
+        return fact
+
+    def turned(self, key: DetectorKey) -> bool:
+        """Whether the answer isn't what the last pass read, said once. Asks again where it is time."""
+        with self._lock:
+            if key not in self._read:
+                return False
+            bucket, before = self._read[key]
+            fact = self._begin(bucket)[0].fact
+            self._read[key] = bucket, fact
+        return fact != before
+
+    def forget(self, key: DetectorKey) -> None:
+        with self._lock:
+            self._read.pop(key, None)
+
+    def _begin(self, bucket: Bucket) -> tuple[_Answer, bool]:
+        """The answer, and whether a question has just begun, as it does where it is time."""
         with self._lock:
             answer = self._answers.setdefault(bucket.key, _Answer())
             idle = answer.running is None or answer.running.done()
-            begins = idle and not answer.fact.ready and self.clock() >= answer.due
+            begins = idle and self.clock() >= answer.due
             if begins:
                 answer.running = self.pool.submit(self._ask, bucket, answer)
-        if begins and answer.running is not None and answer.fact is CHECKING:
-            wait([answer.running], _MOMENT)
-        return answer.fact
+        return answer, begins
 
     def _ask(self, bucket: Bucket, answer: _Answer) -> None:
         # A fault of ours, or of the client's, must neither pass for an answer nor make every pass ask again.
         message = f"{bucket.field}: {bucket.words} couldn't be asked; the operator's log says why"
         fact = StorageFact(False, "CheckFailed", message)
         try:
-            fact = self.ask(bucket)
+            fact = self.ask(bucket, bool(answer.fact.ready))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # a panic of the client's is no Exception
             LOG.exception("bucket check broke", extra={"data": {"bucket": bucket.words}})
         finally:
             with self._lock:
-                answer.fact, answer.due = fact, self.clock() + answer.pause
-                answer.pause = min(LONGEST_RETRY, answer.pause * 2)
+                self._note(answer, fact)
+
+    def _note(self, answer: _Answer, fact: StorageFact) -> None:
+        now = self.clock()
+        if fact.ready:
+            answer.fact, answer.doubted, answer.due, answer.pause = fact, False, now + AGAIN, FIRST_RETRY
+        elif answer.fact.ready and not answer.doubted:
+            answer.doubted, answer.due = True, now + FIRST_RETRY
+        else:
+            answer.fact, answer.doubted, answer.due = fact, False, now + answer.pause
+            answer.pause = min(LONGEST_RETRY, answer.pause * 2)
 
 
 class _Step(NamedTuple):
@@ -191,15 +234,20 @@ _WRITE: Final = _Step("NotWritable", "write to", "give them the right to put and
 _DELETE: Final = _Step("NotWritable", "delete from", "give them the right to delete objects there")
 
 
-def ask(bucket: Bucket) -> StorageFact:
-    """Lists, writes one object twice on condition that it isn't there, deletes it; 20 s at most."""
+def ask(bucket: Bucket, again: bool = False) -> StorageFact:
+    """Lists, writes one object twice on condition that it isn't there, deletes it; 20 s at most.
+
+    ``again``: of a bucket that was good it only lists. Where versions are kept each write would be one more.
+    """
     path, step = f"{FOLDER}/{uuid.uuid4().hex}", _LIST
     if not _is_address(bucket.credentials.get(object_store.ENDPOINT, "")):
         remedy = f"{object_store.ENDPOINT} is no address: write http:// or https://, a host and a port"
-        return StorageFact(False, "Unreachable", f"{bucket.owner}: {remedy}")
+        return StorageFact(False, UNREACHABLE, f"{bucket.owner}: {remedy}")
     try:
         store = open_bucket(bucket)
         obstore.list_with_delimiter(store, FOLDER)
+        if again:
+            return CHECKED
         step = _WRITE
         obstore.put(store, path, b"", mode="create")
         conditional = _refuses_a_second(store, path)
@@ -267,7 +315,7 @@ def _failed(bucket: Bucket, step: _Step, error: Exception) -> StorageFact:
         return _no_condition(bucket)
     remedy = f"see to the store, or to {object_store.ENDPOINT} and {object_store.REGION} of {bucket.owner}"
     return StorageFact(
-        False, "Unreachable", f"{bucket.field}: {bucket.words} gives no good answer ({code}): {remedy}"
+        False, UNREACHABLE, f"{bucket.field}: {bucket.words} gives no good answer ({code}): {remedy}"
     )
 
 

@@ -15,8 +15,9 @@ from fraud_contracts.feature_set import hash6
 from fraud_operator import child_status, readiness, training
 from fraud_operator.child_status import Level, Verdict
 from fraud_operator.condition_state import ConditionState
+from fraud_operator.desired.workloads import LAKE_SINK
 from fraud_operator.detector import Detector
-from fraud_operator.facts import Facts
+from fraud_operator.facts import UNREACHABLE, Facts
 from fraud_operator.rollout_conditions import candidate_state, release_propagated, rollout_healthy
 from fraud_operator.rollout_state import RolloutPhase
 from fraud_operator.training import TrainingPhase
@@ -25,6 +26,11 @@ _BROKEN: Final = frozenset({Level.FAILED, Level.BLOCKED, Level.DEGRADED, Level.S
 # Of what is asked outside the cluster, by whether it will do.
 _LEVELS: Final = {True: Level.READY, False: Level.DEGRADED, None: Level.PROGRESSING}
 HELD: Final = "; until it is right"
+# Of a store that is away from what runs already.
+_GOES_ON: Final = (
+    "Until it is back payments are decided as ever, the streaming job goes on without checkpoints, and the lake is late; "
+    "a part that is restarted meanwhile and reads from it waits"
+)
 # What the first version waits for, in the order in which a person looks at it.
 _BEFORE_A_MODEL: Final = ("TrainingSucceeded", "ModelResolved", "FeaturesWarm")
 _NO_MODEL_WANTED: Final = ConditionState(True, "NotUsed", "the spec wants no model: rules and lists decide")
@@ -97,8 +103,11 @@ def kafka_ready(detector: Detector, facts: Facts) -> ConditionState:
 
 def storage_ready(facts: Facts) -> ConditionState:
     fact = facts.storage
+    reason, message = fact.reason, fact.message
+    if reason == UNREACHABLE and any(kind == "FlinkDeployment" for kind, _ in facts.children):
+        reason, message = "StorageAway", f"{message}. {_GOES_ON}"
     held = f"{HELD}, {', '.join(facts.held)} won't be changed" if facts.held else ""
-    return ConditionState(fact.ready, fact.reason, fact.message + held, _LEVELS[fact.ready])
+    return ConditionState(fact.ready, reason, message + held, _LEVELS[fact.ready])
 
 
 def stores_ready(detector: Detector, facts: Facts) -> ConditionState:
@@ -334,7 +343,8 @@ def _ready(
         if not states[name].status:
             return ConditionState(False, f"Not{name}", states[name].message)
     for what, verdict in others:
-        if not verdict.usable:
+        late = what == LAKE_SINK.title and facts.storage.ready is False  # StorageReady tells of it
+        if not verdict.usable and not late:
             return ConditionState(False, "ChildNotReady", f"{what}: {verdict.message}")
     url, stable = detector.decision_url, facts.state.stable
     if stable is None or (facts.release is not None and facts.release.stable is None):

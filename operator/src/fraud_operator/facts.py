@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from fraud_contracts.lineage import Lineages
 from fraud_contracts.release import Release
@@ -25,6 +26,10 @@ class Lags:
     seeds: int | None = None
     profiles: int | None = None
     written: int | None = None
+
+
+# Of a StorageFact: its store is away, and nothing is known to be wrong with the bucket or its keys.
+UNREACHABLE: Final = "Unreachable"
 
 
 @dataclass(frozen=True)

@@ -168,10 +168,11 @@ class Observer:
         return bucket_of(detector, secret)
 
     def _storage(self, detector: Detector) -> StorageFact:
-        bucket = self.bucket(detector)
+        bucket, key = self.bucket(detector), (detector.namespace, detector.name)
         if not isinstance(bucket, Bucket):
+            self.buckets.forget(key)
             return bucket
-        return replace(self.buckets.look(bucket), keys=bucket.keys_digest(detector.uid))
+        return replace(self.buckets.look(key, bucket), keys=bucket.keys_digest(detector.uid))
 
     def _stores(self, detector: Detector) -> StoresFact:
         secret = self.kube.get(SECRET, detector.namespace, names.stores(detector.name))
@@ -239,8 +240,15 @@ class Observer:
     def _lags_beside(self, detector: Detector, facts: Facts, target: KafkaTarget | None) -> Lags:
         return self.beside.lags(detector, facts, target)
 
+    def turned(self, namespace: str, name: str) -> bool:
+        """Whether a store that sends no events isn't as the detector's last pass found it: its bucket, a Kafka of the user's own."""
+        key = (namespace, name)
+        answers = [self.kafkas.turned(key), self.buckets.turned(key)]  # each asks again where it is time
+        return any(answers)
+
     def forget(self, namespace: str, name: str) -> None:
         """Drops what is remembered of a detector that is gone."""
+        self.buckets.forget((namespace, name))
         self.warming.forget((namespace, name))
         self.beside.forget((namespace, name))
         self.logins.forget(namespace, name)

@@ -136,9 +136,9 @@ class Reconciler:
         return self.announcer.publish(sets.answering, body, facts, report, previous, errors)
 
     def glance(self, namespace: str, name: str) -> Glance:
-        """Whether what sends no events isn't as the last pass found it: Secrets, a Kafka of the user's own."""
+        """Whether what sends no events isn't as the last pass found it: Secrets, the bucket, a Kafka of the user's own."""
         glance = self.glances.look(namespace, name)
-        return glance._replace(differs=self.observer.kafkas.turned((namespace, name)) or glance.differs)
+        return glance._replace(differs=self.observer.turned(namespace, name) or glance.differs)
 
     def _reserved(self, detector: Detector) -> list[SpecError]:
         """What is wrong with the Secrets that the spec names; before anything is asked with what they hold."""

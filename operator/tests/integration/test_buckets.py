@@ -40,6 +40,14 @@ def test_a_bucket_that_will_do_is_left_as_it_was(store: objects.Server) -> None:
     assert [name for name in store.objects() if FOLDER in name] == []
 
 
+def test_a_bucket_that_was_good_is_only_listed(store: objects.Server) -> None:
+    """The look once a minute writes nothing, so it adds no versions; a store that takes no writes passes it."""
+    with objects.server(read_only=True) as read_only:
+        assert ask(bucket(read_only), again=True) == CHECKED
+    assert ask(bucket(store, AWS_SECRET_ACCESS_KEY="wrong-one"), again=True).reason == "AccessDenied"
+    assert ask(bucket(store, "s3://another-bucket/x"), again=True).reason == "BucketAbsent"
+
+
 def test_checks_of_one_folder_dont_meet(store: objects.Server) -> None:
     """Several operators may ask at the same time: each has an object of its own."""
     facts: list[Any] = []

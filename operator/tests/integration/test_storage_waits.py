@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from fraud_contracts import object_store
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
+from fraud_operator.buckets import Buckets
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube
 from fraud_operator.observe import Observer
@@ -45,6 +47,7 @@ class Waiting:
 
     def __init__(self, server: Any, namespace: str, uri: str) -> None:
         self.kube: Kube = server.kube()
+        self.ahead = 0.0
         self.namespace = server.namespace(namespace)
         body: dict[str, Any] = yaml.safe_load((ROOT / "manifests/examples/payments.yaml").read_text())
         body["metadata"]["namespace"] = self.namespace
@@ -53,7 +56,14 @@ class Waiting:
         self.operator = self.new_operator()
 
     def new_operator(self) -> Reconciler:
-        return Reconciler(self.kube, PLATFORM, Observer(self.kube, logins=willing()), Recorder(self.kube))
+        buckets = Buckets(clock=lambda: time.monotonic() + self.ahead)
+        observer = Observer(self.kube, buckets=buckets, logins=willing())
+        return Reconciler(self.kube, PLATFORM, observer, Recorder(self.kube))
+
+    def glances(self) -> bool:
+        """Whether a glance, five seconds after the last one, asks for a pass."""
+        self.ahead += 5
+        return self.operator.glance(self.namespace, "payments").differs
 
     def give(self, values: Mapping[str, str]) -> None:
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
@@ -101,7 +111,7 @@ def test_a_detector_waits_for_its_bucket_and_goes_on(server: Any, store: objects
 
 
 def test_a_store_that_goes_away_later_takes_nothing_down(server: Any, store: objects.Server) -> None:
-    """An operator that starts anew while the store is away says so, and leaves what is there."""
+    """A running operator notices it, so does one that starts anew meanwhile; both leave what is there, until it is back."""
     detector = Waiting(server, "bucket-away", store.uri)
     detector.give(store.environment)
     wait_for(lambda: detector.reason() == "Checked", 30, "the bucket's check")
@@ -109,7 +119,12 @@ def test_a_store_that_goes_away_later_takes_nothing_down(server: Any, store: obj
     before = detector.held
     store.stop()
     assert detector.reason() == "Checked"
+    wait_for(detector.glances, 30, "the store's absence to be noticed")
+    assert detector.reason() == "StorageAway"
     detector.operator = detector.new_operator()
-    wait_for(lambda: detector.reason() == "Unreachable", 30, "the store's absence to be told")
+    wait_for(lambda: detector.reason() == "StorageAway", 30, "the store's absence to be told")
     assert detector.conditions()["StreamingReady"]["reason"] != "StorageNotReady"
     assert detector.held == before == {"FlinkDeployment", "RayJob", "payments-lake-sink"}
+    store.start()
+    wait_for(detector.glances, 30, "the store's return to be noticed")
+    assert detector.reason() == "Checked"

@@ -353,15 +353,6 @@ def test_a_bucket_that_is_waited_for_is_looked_at_soon_again() -> None:
     assert not readiness.unwatched(detector, facts)
 
 
-def test_a_bucket_that_is_lost_later_stops_nothing() -> None:
-    """With all parts there, a bad answer makes the detector Degraded and leaves it Ready."""
-    detector = make_detector()
-    facts = replace(healthy_facts(detector), storage=StorageFact(False, "Unreachable", "m"))
-    states = conditions(detector, facts, Trouble())
-    assert states["Ready"].status is True and states["Degraded"].status is True
-    assert states["StreamingReady"].reason == "JobRunning"
-
-
 def test_what_needs_storage_says_so() -> None:
     """The objects that are held back are the streaming job, training and the lake sink."""
     held = {

@@ -62,7 +62,7 @@ class Operated:
     def conditions(self) -> dict[str, Any]:
         """After a pass of an operator that has just started."""
 
-        def answer(_: Bucket) -> StorageFact:
+        def answer(_: Bucket, again: bool) -> StorageFact:
             return self.fact
 
         observer = Observer(
@@ -146,6 +146,27 @@ def test_what_is_as_it_should_be_does_not_wait(operated: Operated) -> None:
     operated.write(**OWN, components=[{"name": "Console", "replicas": 0}])
     operated.conditions()
     assert operated.kube.objects["Deployment", "d-console"]["spec"]["replicas"] == 0
+
+
+def test_a_store_that_goes_away_takes_nothing_away(operated: Operated) -> None:
+    """Only the status tells of it, once: no child is changed, restarted or deleted, and the Pods' keys stay."""
+
+    def there() -> dict[tuple[str, str], Json]:
+        """All but events and what each write counts on."""
+        objects = copy.deepcopy(operated.kube.objects)
+        for body in objects.values():
+            body["metadata"].pop("resourceVersion", None)
+        return {key: body for key, body in objects.items() if key[0] != "Event"}
+
+    before = there()
+    operated.fact = StorageFact(False, "Unreachable", "no answer")
+    assert operated.conditions()["StorageReady"]["reason"] == "StorageAway"
+    told = there()
+    assert {key for key in before.keys() | told.keys() if before.get(key) != told.get(key)} == {
+        (DETECTOR.kind, "d")
+    }
+    operated.conditions()
+    assert there() == told
 
 
 def test_a_part_may_be_stopped_while_the_storage_wont_do(operated: Operated) -> None:

@@ -176,7 +176,7 @@ class Operated:
         """StreamingReady after a pass."""
         observer = Observer(
             self.kube,
-            buckets=Buckets(lambda _: CHECKED),
+            buckets=Buckets(lambda *_: CHECKED),
             logins=willing(),
             states=StoredStates(lambda *_: self.stored),
         )

@@ -1,10 +1,17 @@
-"""Which errors of a consumer pass by themselves, and what they say of its membership."""
+"""Which errors of a consumer pass by themselves, what they say of its membership, and the calls that need to know."""
 
 from __future__ import annotations
 
-from typing import Final
+import logging
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from fraud_contracts.errors import StoreError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # The member is simply no longer the owner: whoever is reads the batch again, and writers are idempotent.
 NOT_OWNER: Final = (
@@ -31,3 +38,22 @@ PASSING: Final = (
     # A password that was changed: until its file has changed, too, a new connection is refused.
     KafkaError._AUTHENTICATION,
 )
+
+
+def ask_broker(call: Callable[[], T]) -> T:
+    """The broker's answer; StoreError where it gives none."""
+    try:
+        return call()
+    except KafkaException as error:
+        raise StoreError("kafka", str(error)) from error
+
+
+def commit(consumer: Consumer, offsets: list[TopicPartition]) -> None:
+    """StoreError where trying again may help. Who isn't the owner any more, or has no group for now, commits nothing."""
+    try:
+        consumer.commit(offsets=offsets, asynchronous=False)
+    except KafkaException as error:
+        cause = error.args[0]
+        if cause.code() not in (*NOT_OWNER, *NO_COORDINATOR):
+            raise StoreError("kafka", f"committing offsets: {cause.str()}") from error
+        log.warning("offsets not committed", extra={"data": {"error": cause.str()}})

@@ -1,9 +1,9 @@
 """One consumer loop for every sink: gather a batch, write it, then commit its offsets.
 
 After a crash the records that were not committed are read again, so a writer must be idempotent; one that records offsets
-in its store returns them from ``start`` and is exact by itself. A store that fails is retried with backoff for some two
-minutes, as long as a database takes to restart; then the process ends with an error, and Kubernetes restarts it, which also
-re-reads the configuration. A store that lost data (StoreLostError) ends this loop; ``run`` starts another in the same process.
+in its store returns them from ``start`` and is exact by itself. While a store fails nothing is read, and it is asked again for as long as
+``outage`` says; the consumer is polled all the time, so it keeps its partitions or gives them up in order. A store that
+lost data (StoreLostError) ends this loop; ``run`` starts another in the same process.
 
 Membership is static (``group.instance.id``), so a container that restarts in its Pod gets its partitions back at once;
 the session is short, because a *replaced* Pod has another name and must wait for the old session to end.
@@ -25,8 +25,9 @@ from confluent_kafka.admin import AdminClient
 from fraud_contracts.errors import StoreError
 from fraud_process.kafka import KEEPS_BROKERS, KafkaAccess
 from fraud_process.silent_clients import ConsumerWatch
-from fraud_sinks.kafka_errors import NO_COORDINATOR, NOT_OWNER, PASSING
+from fraud_sinks.kafka_errors import PASSING, ask_broker, commit
 from fraud_sinks.meters import Meters
+from fraud_sinks.outage import Outage
 from fraud_sinks.records import Place, Record, StoreLostError, Writer
 from fraud_sinks.topics import TopicIds
 
@@ -34,12 +35,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SESSION_MS: Final = 6_000
-ATTEMPTS: Final = 28  # about two minutes of pauses
-FIRST_PAUSE: Final = 0.2
-LONGEST_PAUSE: Final = 5.0
 POLL_SECONDS: Final = 0.2
 TICK_SECONDS: Final = 5.0
 KAFKA_SECONDS: Final = 10
+END_SECONDS: Final = 1
+# A sink whose store is away for longer is no longer ready, for people to see.
+PATIENCE_SECONDS: Final = 120.0
 DEAD_SECONDS: Final = 300.0  # also max.poll.interval.ms: the broker gives the partitions away then
 
 
@@ -79,12 +80,18 @@ class Loop:
     pause: Callable[[float], Any] | None = None
     _progress: dict[Place, _Progress] = field(default_factory=dict)
     _pending: list[Record] = field(default_factory=list)
+    # Written, and not committed yet: what follows, by place.
+    _uncommitted: dict[Place, int] = field(default_factory=dict)
+    # Assigned, while the store hasn't said yet where each begins.
+    _starting: list[TopicPartition] | None = None
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._beat = time.monotonic()
-        self._failure: Exception | None = None
+        self._ticked = self._beat
+        self._outage = Outage(endless=not self.reading.rebuild)
+        self._failure: StoreError | None = None
         self._first = 0.0
         self._watch = ConsumerWatch(self.reading.kafka.settings, self.reading.group)
         # All that it ever had: a client that fails may also have lost them.
@@ -94,20 +101,20 @@ class Loop:
         self._stop.set()
 
     def ready(self) -> bool:
-        """It has caught up once; a later lag is the lag metric's matter, not a reason to take the Pod out."""
-        return self._ready.is_set()
+        """It has caught up once, and its store isn't away for long. A later lag is the lag metric's matter."""
+        return self._ready.is_set() and self._outage.seconds < PATIENCE_SECONDS
 
     def alive(self) -> bool:
         return time.monotonic() - self._beat < DEAD_SECONDS
 
     def run(self) -> None:
-        """Until stopped, or, in a rebuild, until all partitions have caught up. Raises StoreError when a store stays away."""
+        """Until stopped, or, in a rebuild, until all partitions have caught up. Raises StoreError where waiting for a store is no use."""
         consumer, admin = Consumer(self._settings()), AdminClient(self.reading.kafka.settings())
         self._ids = TopicIds(admin)
         try:
             self._await_topics(consumer)
             if self.reading.rebuild:
-                self._assign_all(consumer)
+                self._starting = self._with_retries(partial(self._all_partitions, consumer))
             else:
                 consumer.subscribe(
                     list(self.reading.topics),
@@ -115,23 +122,21 @@ class Loop:
                     on_revoke=self._on_revoke,
                     on_lost=self._on_lost,
                 )
-            ticked = time.monotonic()
             while not self._finished():
                 self._gather(consumer)
                 self._raise_failure()
                 self._watch_silence()
-                if self._due():
-                    self._flush(consumer)
-                self._announce()
-                self._beat = time.monotonic()
-                if self._beat - ticked >= self.reading.tick:
-                    ticked = self._beat
+                ticks = time.monotonic() - self._ticked >= self.reading.tick
+                if ticks:
+                    self._ticked = time.monotonic()
                     self.reading.kafka.renew(consumer, admin)
                     self._ids.check()
-                    self._with_retries(self.writer.tick)
                     self._measure(consumer)
-            self._flush(consumer)
-            self._announce()
+                self._work(consumer, ticks)
+                self._beat = time.monotonic()
+            if not self._outage.attempts:  # else whoever reads these records again writes them
+                self._flush(consumer)
+                self._announce()
             self._measure(consumer)
         except BaseException:
             self._pending = []  # closing revokes, which writes what is in hand: not after that very write failed
@@ -164,10 +169,7 @@ class Loop:
         """The operator creates the topics, perhaps after this Pod starts; after minutes without them StoreError says so."""
 
         def present() -> None:
-            try:
-                topics = consumer.list_topics(timeout=10).topics
-            except KafkaException as error:
-                raise StoreError("kafka", str(error)) from error
+            topics = ask_broker(lambda: consumer.list_topics(timeout=KAFKA_SECONDS)).topics
             absent = [topic for topic in self.reading.topics if topic not in topics]
             if absent:
                 raise StoreError("kafka", f"no topic {', '.join(absent)} yet")
@@ -179,28 +181,44 @@ class Loop:
             return True
         return self.reading.rebuild and not self._pending and self.ready()
 
+    def _work(self, consumer: Consumer, ticks: bool) -> None:
+        """All that the store is asked for. After a failure nothing is read until all of it has been done once."""
+        if not self._outage.is_due:
+            return
+        try:
+            if self._starting is not None:
+                self._begin(consumer, self._starting)
+            if self._uncommitted or self._due():
+                self._flush(consumer)
+            self._announce()
+            if ticks or self._outage.attempts:
+                self.writer.tick()
+        except StoreError as error:
+            self._note(self._outage, error)
+            consumer.pause(consumer.assignment())
+        else:
+            if self._outage.attempts:
+                self._outage.over()
+                consumer.resume(consumer.assignment())
+
     # Assignment -----------------------------------------------------------------------------------------------------
 
-    def _assign_all(self, consumer: Consumer) -> None:
-        topics = self._ask_broker(lambda: consumer.list_topics(timeout=KAFKA_SECONDS)).topics
-        partitions = [
-            TopicPartition(name, p) for name in self.reading.topics for p in topics[name].partitions
-        ]
-        self._begin(consumer, partitions)
+    def _all_partitions(self, consumer: Consumer) -> list[TopicPartition]:
+        topics = ask_broker(lambda: consumer.list_topics(timeout=KAFKA_SECONDS)).topics
+        return [TopicPartition(name, p) for name in self.reading.topics for p in topics[name].partitions]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        try:
-            self._begin(consumer, partitions)
-        except (StoreError, KafkaException) as error:
-            self._failure = error  # raised by the loop: an exception must not cross librdkafka's callback
+        """The loop asks the store where to begin: who waits for one in here isn't polled, and loses its partitions."""
+        self._starting = partitions
+        consumer.assign([])
 
     def _begin(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        ids = self._ask_broker(lambda: self._ids.ask({p.topic for p in partitions}))
+        ids = ask_broker(lambda: self._ids.ask({p.topic for p in partitions}))
         places = [Place(p.topic, p.partition, ids[p.topic]) for p in partitions]
-        stored_starts = self._with_retries(lambda: self.writer.start(places))
+        stored_starts = self.writer.start(places)
         starts = []
         for place in places:
-            low, high = self._ask_broker(
+            low, high = ask_broker(
                 partial(consumer.get_watermark_offsets, TopicPartition(*place[:2]), KAFKA_SECONDS)
             )
             begin = 0 if self.reading.rebuild else stored_starts.get(place, 0)
@@ -216,16 +234,22 @@ class Loop:
             self._read.add(place[:2])
             starts.append(TopicPartition(*place[:2], begin))
         consumer.assign(starts)
+        consumer.resume(starts)  # an earlier outage may have paused one that was another's when it ended
+        self._starting = None
         log.info(
             "assigned", extra={"data": {"partitions": {f"{p.topic}/{p.partition}": p.offset for p in starts}}}
         )
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """An orderly revocation: the batch in hand is written and committed while we still own the partitions."""
+        """An orderly revocation: the batch in hand is written and committed while we still own the partitions. Where the store is away
+        their next owner reads it again."""
         try:
-            self._flush(consumer)
+            if not self._outage.attempts:
+                self._flush(consumer)
         except (StoreError, KafkaException) as error:
-            self._failure = error
+            log.warning("left to the next owner", extra={"data": {"error": str(error)}})
+            if isinstance(error, StoreLostError):
+                self._failure = error  # raised by the loop: an exception must not cross librdkafka's callback
         self._forget(partitions)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -233,17 +257,19 @@ class Loop:
         self._forget(partitions)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
+        self._starting = None
         places = {self._ids.place(p.topic, p.partition) for p in partitions}
         self._pending = [record for record in self._pending if record.place not in places]
         for place in places:
             self._progress.pop(place, None)
+            self._uncommitted.pop(place, None)
 
     # Batches --------------------------------------------------------------------------------------------------------
 
     def _gather(self, consumer: Consumer) -> None:
         """Takes the records that have arrived. ``consume`` waits its whole timeout unless it reaches the count, so the first
-        record is awaited alone, and the others for the rest of the linger."""
-        if self._pending:
+        record is awaited alone, and the others for the rest of the linger. During an outage nothing comes, since all is paused."""
+        if self._pending and not self._outage.attempts:
             remaining = max(0.0, self._first + self.reading.linger - time.monotonic())
             messages = consumer.consume(self.reading.batch - len(self._pending), min(POLL_SECONDS, remaining))
         else:
@@ -287,7 +313,7 @@ class Loop:
             log.warning("kafka", extra={"data": {"error": error.str()}})
 
     def _watch_silence(self) -> None:
-        if self._pending:
+        if self._pending or self._outage.attempts or self._starting is not None:
             self._watch.heard()
         elif waiting := "" if self.reading.rebuild else self._watch.waiting(self._read):
             raise StoreError("kafka", waiting)
@@ -299,31 +325,17 @@ class Loop:
         return full or time.monotonic() - self._first >= self.reading.linger
 
     def _flush(self, consumer: Consumer) -> None:
-        if not self._pending:
-            return
-        batch = self._pending
-        self.meters.rows.inc(self._with_retries(lambda: self.writer.write(batch)))
-        self._pending = []
-        ends: dict[Place, int] = {}
-        for record in batch:
-            ends[record.place] = record.offset + 1
-        for place, offset in ends.items():
-            if place in self._progress:
-                self._progress[place].written = offset
-        if not self.reading.rebuild:
-            self._commit(consumer, [TopicPartition(*place[:2], offset) for place, offset in ends.items()])
-
-    def _commit(self, consumer: Consumer, offsets: list[TopicPartition]) -> None:
-        def commit() -> None:
-            try:
-                consumer.commit(offsets=offsets, asynchronous=False)
-            except KafkaException as error:
-                cause = error.args[0]
-                if cause.code() not in (*NOT_OWNER, *NO_COORDINATOR):
-                    raise StoreError("kafka", f"committing offsets: {cause.str()}") from error
-                log.warning("offsets not committed", extra={"data": {"error": cause.str()}})
-
-        self._with_retries(commit)
+        if self._pending:
+            self.meters.rows.inc(self.writer.write(self._pending))
+            batch, self._pending = self._pending, []
+            for record in batch:
+                self._uncommitted[record.place] = record.offset + 1
+            for place, offset in self._uncommitted.items():
+                if place in self._progress:
+                    self._progress[place].written = offset
+        if self._uncommitted and not self.reading.rebuild:
+            commit(consumer, [TopicPartition(*place[:2], at) for place, at in self._uncommitted.items()])
+        self._uncommitted = {}
 
     def _announce(self) -> None:
         """Tells the writer which partitions have been written up to their end at assignment."""
@@ -331,7 +343,7 @@ class Loop:
             if progress.caught_up or progress.written < progress.following:
                 continue
             if progress.written >= progress.end or progress.at_end >= progress.written:
-                self._with_retries(partial(self.writer.caught_up, place, progress.written))
+                self.writer.caught_up(place, progress.written)
                 progress.caught_up = True
         if not self._ready.is_set() and self._progress and all(p.caught_up for p in self._progress.values()):
             log.info("caught up", extra={"data": {"partitions": len(self._progress)}})
@@ -340,9 +352,16 @@ class Loop:
     # Upkeep ---------------------------------------------------------------------------------------------------------
 
     def _measure(self, consumer: Consumer) -> None:
-        lag = 0
+        lag, fetches = (
+            0,
+            not self._outage.attempts,
+        )  # what is paused isn't fetched, so its end must be asked for
         for place, progress in self._progress.items():
-            _, high = consumer.get_watermark_offsets(TopicPartition(*place[:2]), cached=True)
+            partition = TopicPartition(*place[:2])
+            try:
+                _, high = consumer.get_watermark_offsets(partition, END_SECONDS, cached=fetches)
+            except KafkaException:
+                return  # no answer: the lag stays what it was
             # At the end of a partition only transaction markers may lie between the last record and the watermark.
             end_reached = progress.at_end if progress.written >= progress.following else -1
             lag += max(0, high - max(progress.written, end_reached))
@@ -353,31 +372,22 @@ class Loop:
             failure, self._failure = self._failure, None
             raise failure
 
-    def _ask_broker(self, call: Callable[[], T]) -> T:
-        """The broker's answer; the question is repeated while the broker can't be reached."""
-
-        def ask() -> T:
-            try:
-                return call()
-            except KafkaException as error:
-                raise StoreError("kafka", str(error)) from error
-
-        return self._with_retries(ask)
-
     def _with_retries(self, call: Callable[[], T]) -> T:
-        """The call's result; repeated with longer and longer pauses while it raises StoreError."""
-        pause = FIRST_PAUSE
-        for attempt in range(1, ATTEMPTS + 1):
+        """What Kafka says before anything is read: the call's result, repeated with longer and longer pauses."""
+        outage = Outage()
+        while True:
             try:
                 return call()
             except StoreError as error:
-                if attempt == ATTEMPTS or self._stop.is_set() or isinstance(error, StoreLostError):
+                if self._stop.is_set():
                     raise
-                self.meters.retries.inc()
-                log.warning(
-                    "retrying", extra={"data": {"error": str(error), "attempt": attempt, "pause": pause}}
-                )
+                self._note(outage, error)
             self._beat = time.monotonic()
-            (self.pause or self._stop.wait)(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
-        raise AssertionError("unreachable")
+            (self.pause or self._stop.wait)(outage.pause)
+
+    def _note(self, outage: Outage, error: StoreError) -> None:
+        """Counts a failed attempt; raises the error where trying again is no use."""
+        outage.failed(error)
+        self.meters.retries.inc()
+        about = {"error": str(error), "attempt": outage.attempts, "pause": outage.pause}
+        log.warning("retrying", extra={"data": about})

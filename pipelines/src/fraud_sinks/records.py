@@ -42,7 +42,7 @@ class Record(NamedTuple):
 
 
 class Writer(Protocol):
-    """A store. Every method may raise StoreError; the loop then retries, and at last the process ends."""
+    """A store. Every method may raise StoreError; the loop then calls it again, for as long as ``outage`` says."""
 
     def start(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """Called when partitions are assigned: the offset at which each begins, 0 for a place that isn't in the answer. The

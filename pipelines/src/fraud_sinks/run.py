@@ -47,7 +47,8 @@ def reading(
 
 
 def main(sink: str, make: Maker, argv: list[str] | None = None) -> int:
-    """0 after a stop or a finished rebuild, 1 where a store stayed away: the container is then started anew."""
+    """0 after a stop or a finished rebuild, 1 where Kafka stayed away, or at the start or in a rebuild the store: the container is then
+    started anew."""
     parser = argparse.ArgumentParser(prog=f"python -m fraud_sinks.{sink}")
     parser.add_argument(
         "--rebuild",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from fraud_contracts.errors import StoreError
 from fraud_serving import claims
 from fraud_serving.worker.batch import BatchResult
 from fraud_serving.worker.processor import BatchProcessor
-from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
+from fraud_serving.worker.published_ids import KEPT, DecisionStamp, PublishedIds
 from fraud_serving.worker.redis_claims import RedisClaims
 from fraud_testing import batches, redis
 from fraud_testing.batches import CONFIG, OF
@@ -239,6 +240,25 @@ def test_an_unreadable_claim_of_a_published_decision_is_replaced(
     assert batches.claim(store, "pay").decision["decided"] == published["decided"]
     publish(one, stream.record("newer"))
     assert batches.decided(publish(one, record)) == []
+
+
+@pytest.mark.accept
+def test_what_comes_again_after_ten_minutes_without_a_checkpoint_is_published_once(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """More than twice as many ids as a worker remembers come again, to the same worker and to its successor: claims know them all."""
+    one, successor = batches.processor(server), batches.processor(server)
+    base, published = stream.record("pay"), Counter[str]()
+    ids = [f"pay-{i}" for i in range(2 * KEPT + 10_000)]
+    for worker in (one, one, successor):
+        for first in range(0, len(ids), 500):
+            records = [
+                {**base, "event": {**base["event"], "id": event_id}, "hash": event_id}
+                for event_id in ids[first : first + 500]
+            ]
+            published.update(decision["id"] for decision in batches.decided(publish(worker, *records)))
+        wait_for(lambda: one.idle() or claims_published(store, ids[-1]), 10, "marks")
+    assert published == Counter(ids)
 
 
 def raising(error: Exception) -> Callable[..., Any]:

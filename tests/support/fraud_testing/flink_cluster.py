@@ -110,14 +110,45 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def job(self) -> dict[str, Any] | None:
-        """The REST API's view of the one job; None while there is none or no JobManager."""
+    def kill_task_manager(self) -> None:
+        """kill -9 of the one that was added last."""
+        os.killpg(self.managers[-1].pid, signal.SIGKILL)
+        self.managers[-1].wait()
+
+    def get(self, path: str) -> Any:
+        """The REST API's answer; None where there is none, or no JobManager."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.rest}/jobs/overview", timeout=5) as answer:
-                jobs = json.load(answer)["jobs"]
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.rest}{path}", timeout=5) as answer:
+                return json.load(answer)
         except OSError:
             return None
-        return jobs[0] if jobs else None
+
+    def job(self) -> dict[str, Any] | None:
+        """The REST API's view of the one job; None while there is none or no JobManager."""
+        jobs = (self.get("/jobs/overview") or {}).get("jobs")
+        return dict(jobs[0]) if jobs else None
+
+    def restarts(self) -> int:
+        """How often the job was restarted."""
+        return self._metric(f"{self._job_path()}/metrics", "numRestarts")
+
+    def checkpoints(self) -> dict[str, int]:
+        """How many ``failed``, were ``completed``, are ``in_progress``."""
+        return dict(self.get(f"{self._job_path()}/checkpoints")["counts"])
+
+    def task_manager_threads(self) -> int:
+        """Of the one TaskManager's JVM."""
+        [manager] = self.get("/taskmanagers")["taskmanagers"]
+        return self._metric(f"/taskmanagers/{manager['id']}/metrics", "Status.JVM.Threads.Count")
+
+    def _job_path(self) -> str:
+        job = self.job()
+        assert job is not None
+        return f"/jobs/{job['jid']}"
+
+    def _metric(self, path: str, name: str) -> int:
+        """0 before it was measured first."""
+        return sum(int(float(one["value"])) for one in self.get(f"{path}?get={name}") or [])
 
     def status_of(self, path: str) -> int:
         """The status with which the REST API answers a GET."""

@@ -38,8 +38,9 @@ LABEL: Final = COMPONENTS[Component.FEATURES].label
 MAX_PARALLELISM: Final = 120
 # What Flink itself tells its TaskManagers by; the JobManager's Pod has the component's label, too.
 TASK_MANAGER: Final = {"component": "taskmanager"}
-# At one checkpoint in five seconds: storage may be away for a minute before the job is restarted, which helps nothing then.
-TOLERABLE_CHECKPOINT_FAILURES: Final = 12
+# Flink's own word for any number. A job that is restarted while its storage is away can't read its state and is down until the storage is
+# back; one that goes on without checkpoints writes all records meanwhile, and what it then writes again after a kill the claims know.
+ANY_NUMBER_OF_FAILURES: Final = 2**31 - 1
 SAVEPOINT_ON_DELETION: Final = "kubernetes.operator.job.savepoint-on-deletion"
 # What Flink's own configuration opens of the JDK; a configuration of one's own must say it again, or PyFlink fails.
 JAVA_OPTIONS: Final = (
@@ -59,11 +60,17 @@ JAVA_OPTIONS: Final = (
 # Flink hands these to Hadoop's client, which puts in the Pods' own environment: nothing of a Secret is written here. A bucket in
 # the path, not in the host's name, is what every object store takes. Folders' own objects stay: to delete them after each
 # write is a request more, and a store on top of a file system refuses it while there is something in them.
+# A request is given up within seconds, or some minutes where the store is silent: no next checkpoint begins before, and one is due in five
+# seconds anyway. Hadoop's own patience is a quarter of an hour, and its pauses for a store that answers 503 grow to hours.
 OBJECT_STORE: Final = {
     "s3.endpoint": f"${{env.{object_store.ENDPOINT}:-}}",
     "s3.endpoint.region": f"${{env.{object_store.REGION}:-{object_store.DEFAULT_REGION}}}",
     "s3.path.style.access": "true",
     "s3.directory.marker.retention": "keep",
+    "s3.connection.timeout": "30000",
+    "s3.attempts.maximum": "2",
+    "s3.retry.limit": "2",
+    "s3.retry.throttle.limit": "7",
 }
 # Where no Secret gives keys: the role of the Pods' service account, then the container's or the node's. Without being told
 # Hadoop's client asks for the latter only.
@@ -88,7 +95,7 @@ def _configuration(detector: Detector) -> dict[str, str]:
         "execution.checkpointing.dir": f"{base}/checkpoints",
         "execution.checkpointing.savepoint-dir": f"{base}/savepoints",
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
-        "execution.checkpointing.tolerable-failed-checkpoints": str(TOLERABLE_CHECKPOINT_FAILURES),
+        "execution.checkpointing.tolerable-failed-checkpoints": str(ANY_NUMBER_OF_FAILURES),
         "high-availability.type": "kubernetes",
         "high-availability.storageDir": f"{base}/ha",
         **_object_store(detector),
