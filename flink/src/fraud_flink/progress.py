@@ -26,7 +26,9 @@ class SourceOffsets:
     def __init__(self, starts_at: Positions) -> None:
         """``starts_at``: the first records that the job's seeds don't hold, so what lies before is read, too."""
         self._following: dict[tuple[str, int], int] = {
-            (noun, partition): offset for noun in INPUTS for partition, offset in starts_at.get(noun, {}).items()
+            (noun, partition): offset
+            for noun in INPUTS
+            for partition, offset in starts_at.get(noun, {}).items()
         }
 
     def read(self, noun: str, partition: int, offset: int) -> None:
@@ -106,9 +108,7 @@ class ProgressRecords:
             yield key, value
 
 
-def copies(
-    origin: str, sender: int, keys: tuple[str, ...], applied: Positions
-) -> Iterator[ProgressElement]:
+def copies(origin: str, sender: int, keys: tuple[str, ...], applied: Positions) -> Iterator[ProgressElement]:
     """What is told, once for each subtask of the next stage; ``keys`` are ones that Flink sends to each of them, in their order."""
     for subtask, key in enumerate(keys):
         yield ProgressElement(origin, sender, subtask, key, applied)

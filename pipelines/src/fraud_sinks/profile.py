@@ -202,14 +202,14 @@ class ProfileWriter:
             known = self._known_sources[partition, hash6] = PartitionProgress(held)
         return known
 
-    def _advance_progress(
-        self, records: Sequence[Record], applied: Mapping[tuple[int, str], bytes]
-    ) -> None:
+    def _advance_progress(self, records: Sequence[Record], applied: Mapping[tuple[int, str], bytes]) -> None:
         """``applied``: by partition and feature set what the records say of the stream's sources."""
         ends = {record.place: record.offset + 1 for record in records}
         for place, following in ends.items():
             field = _field(place)
-            news = {hash6: value for (partition, hash6), value in applied.items() if partition == place.partition}
+            news = {
+                hash6: value for (partition, hash6), value in applied.items() if partition == place.partition
+            }
             keys = [self._own_progress_key, *map(self._identity.redis_applied, news)]
             arguments = [field, self._following.get(field, ""), following, place.partition, *news.values()]
             if not self._run(ADVANCE, keys, arguments):

@@ -89,7 +89,10 @@ def test_no_more_is_told_than_every_subtask_told_of(told: list[tuple[int, int, i
     [
         (b"abcdef:customer:t", b'{"epoch":1}'),
         (b"abcdef@applied:0:0/1:0", b"{"),
-        (b"abcdef@applied:0:0/1:0", b'{"epoch":-1,"stage":0,"stages":1,"subtask":0,"parallelism":1,"applied":{}}'),
+        (
+            b"abcdef@applied:0:0/1:0",
+            b'{"epoch":-1,"stage":0,"stages":1,"subtask":0,"parallelism":1,"applied":{}}',
+        ),
     ],
 )
 def test_what_is_no_progress_is_refused(key: bytes, value: Any) -> None:
