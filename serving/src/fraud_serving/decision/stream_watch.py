@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import Any, Final
@@ -37,6 +38,7 @@ class StreamWatch:
         self._nouns = {config.identity.topic(noun): noun for noun in INPUTS}
         self._applied = AppliedOffsets()
         self._trouble = ""
+        self._known = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -49,9 +51,9 @@ class StreamWatch:
 
     async def first_known(self, seconds: float) -> None:
         """Waits until it is known that the profiles are not behind, or ``seconds`` are over."""
-        until = time.monotonic() + seconds
-        while not self._age.known and time.monotonic() < until:
-            await asyncio.sleep(0.05)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._known.wait()
 
     async def _watch(self) -> None:
         while True:
@@ -62,6 +64,8 @@ class StreamWatch:
                 if not self._trouble:
                     _log.warning("can't tell how far the stream is", extra={"data": {"error": str(error)}})
                 self._trouble = str(error)
+            if self._age.known:
+                self._known.set()
             self._instruments(metrics.PROFILES_AGE).set(self._age.seconds(time.monotonic()))
             await asyncio.sleep(_PAUSE)
 
