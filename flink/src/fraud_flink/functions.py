@@ -250,7 +250,7 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
                 self._stage.entity,
             )
             return []
-        return [element for element in elements if not isinstance(element, SeedElement)]
+        return [element for element in elements if isinstance(element, EventElement | LabelElement)]
 
     def _seed(self, element: SeedElement) -> bytes | None:
         """The key's state with a seed, and with what came to the key before its seed; None where nothing changes."""
