@@ -352,10 +352,8 @@ class Loop:
     # Upkeep ---------------------------------------------------------------------------------------------------------
 
     def _measure(self, consumer: Consumer) -> None:
-        lag, fetches = (
-            0,
-            not self._outage.attempts,
-        )  # what is paused isn't fetched, so its end must be asked for
+        # What is paused isn't fetched, so its end must be asked for.
+        lag, fetches = 0, not self._outage.attempts
         for place, progress in self._progress.items():
             partition = TopicPartition(*place[:2])
             try:
