@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
 from fraud_contracts.errors import StoreError
 from fraud_process.kafka import KafkaAccess
@@ -20,7 +19,7 @@ from fraud_sinks.ledger_labels import LabelProducer
 from fraud_sinks.loop import Loop, Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record
-from fraud_testing import kafka_tls
+from fraud_testing import kafka_tls, sinks
 from fraud_testing.kafka import wait_for
 from fraud_testing.kafka_tls import LockedBroker
 from fraud_testing.required import require
@@ -81,17 +80,7 @@ def test_a_sink_reads_on_with_another_password(broker: LockedBroker, user: str, 
     topic, rows = OF.topic("profiles"), Rows()
     reading = Reading(access, (topic,), f"{OF}.profile-sink", tick=0.2)
     loop = Loop(reading, rows, Meters("d", "s"))  # type: ignore[arg-type]  # it writes as the real ones do
-    failures: list[Exception] = []
-
-    def run() -> None:
-        try:
-            loop.run()
-        except (StoreError, KafkaException) as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with sinks.running(loop, 30) as failures:
         broker.plain.produce(topic, [("k", "before")])
         wait_for(lambda: b"before" in rows.values or failures, 60, "the first record")
         broker.set_password(user, SECOND)
@@ -99,10 +88,6 @@ def test_a_sink_reads_on_with_another_password(broker: LockedBroker, user: str, 
         drop_connections(broker)
         broker.plain.produce(topic, [("k", "after")])
         wait_for(lambda: b"after" in rows.values or failures, 60, "the second record")
-    finally:
-        loop.stop()
-        thread.join(30)
-    assert not failures
 
 
 def test_the_service_appends_on_with_another_password(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 
 from fraud_contracts.errors import StoreError
 from fraud_process.kafka import KafkaAccess
@@ -18,6 +17,7 @@ from fraud_sinks import loop as loops
 from fraud_sinks.loop import Loop, Reading
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record
+from fraud_testing import sinks
 from fraud_testing.kafka import Broker, wait_for
 
 pytestmark = pytest.mark.integration
@@ -77,22 +77,8 @@ class Group:
     def member(self) -> Iterator[Loop]:
         reading = Reading(KafkaAccess(self.broker.bootstrap), (self.topic,), f"{self.topic}.group", tick=0.5)
         loop = Loop(reading, self.store, Meters("d", "lake"))
-        failures: list[Exception] = []
-
-        def run() -> None:
-            try:
-                loop.run()
-            except (StoreError, KafkaException) as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
+        with sinks.running(loop, 60):
             yield loop
-        finally:
-            loop.stop()
-            thread.join(60)
-        assert failures == []
 
 
 @pytest.fixture

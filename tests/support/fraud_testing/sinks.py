@@ -6,16 +6,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
+from confluent_kafka import KafkaException
+
 from fraud_contracts.config import METRICS_PORT_ENV, DetectorConfig
+from fraud_contracts.errors import StoreError
 from fraud_testing.detectors import write
 from fraud_testing.kafka import free_port, wait_for
+
+if TYPE_CHECKING:
+    from fraud_sinks.loop import Loop
 
 
 @dataclass
@@ -101,3 +109,24 @@ def sink(module: str, config: DetectorConfig, folder: Path, **stores: str) -> It
         if running.process is not None and running.process.poll() is None:
             running.process.kill()
             running.process.wait()
+
+
+@contextmanager
+def running(loop: Loop, seconds: float) -> Iterator[list[Exception]]:
+    """A sink's loop on a thread of this process for the block, ended within ``seconds``; what ended it before is in the list, and fails it."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            loop.run()
+        except (StoreError, KafkaException) as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield failures
+    finally:
+        loop.stop()
+        thread.join(seconds)
+    assert failures == []
