@@ -9,6 +9,7 @@ The operator keeps the document beside the release, so it outlives the detector 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -30,6 +31,22 @@ INPUTS: Final = ("transactions", "accepted")
 
 # By input topic's noun and partition: an offset.
 Positions = dict[str, dict[int, Annotated[int, Field(ge=0)]]]
+# The same, flat.
+ByPlace = dict[tuple[str, int], int]
+
+
+def by_place(positions: Positions) -> ByPlace:
+    return {
+        (noun, number): offset for noun, offsets in positions.items() for number, offset in offsets.items()
+    }
+
+
+def by_topic(places: Mapping[tuple[str, int], int]) -> Positions:
+    """The inverse of ``by_place``."""
+    positions: Positions = {}
+    for (noun, number), offset in places.items():
+        positions.setdefault(noun, {})[number] = offset
+    return positions
 
 
 class Kept(Mounted):

@@ -7,12 +7,12 @@ sources' records before ``applied`` led to. Offsets of one lineage are of one to
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fraud_contracts.lineage import Positions
+from fraud_contracts.lineage import ByPlace, Positions
 
 _MARK: Final = "@applied"
 # No profile begins with it.
@@ -61,13 +61,8 @@ def read_progress(key: bytes, value: bytes) -> tuple[str, StreamProgress]:
         raise ValueError(f"this is no stream's progress: {error.errors()[0]['msg']}") from error
 
 
-def pack_applied(epoch: int, beat: int, applied: Positions) -> bytes:
-    """What Redis holds of one partition of ``profiles``; ``beat`` is another number with each record that was read."""
-    return orjson.dumps({"epoch": epoch, "beat": beat, "applied": applied}, option=orjson.OPT_NON_STR_KEYS)
-
-
 class Applied(BaseModel):
-    """What ``pack_applied`` packs."""
+    """What Redis holds of one partition of ``profiles``. ``beat`` is another number with each record that was read."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -75,7 +70,11 @@ class Applied(BaseModel):
     beat: _Number
     applied: Positions
 
+    def to_json(self) -> bytes:
+        return self.model_dump_json().encode()
 
-def read_applied(value: bytes) -> Applied:
-    """ValueError where the bytes aren't what ``pack_applied`` gives."""
-    return Applied.model_validate_json(value)
+
+def in_all(parts: Sequence[Mapping[tuple[str, int], int]]) -> ByPlace:
+    """What each of several, one at least, has: of the places that all know the least offset."""
+    places = set.intersection(*(set(part) for part in parts))
+    return {place: min(part[place] for part in parts) for place in places}

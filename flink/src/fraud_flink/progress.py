@@ -11,8 +11,8 @@ import logging
 from collections.abc import Iterator
 from itertools import count
 
-from fraud_contracts.lineage import INPUTS, Positions
-from fraud_contracts.stream_progress import StreamProgress, progress_key
+from fraud_contracts.lineage import INPUTS, ByPlace, Positions, by_place, by_topic
+from fraud_contracts.stream_progress import StreamProgress, in_all, progress_key
 from fraud_flink.elements import ProgressElement
 
 # The key of a step that isn't parallel.
@@ -25,21 +25,13 @@ class SourceOffsets:
 
     def __init__(self, starts_at: Positions) -> None:
         """``starts_at``: the first records that the job's seeds don't hold, so what lies before is read, too."""
-        self._following: dict[tuple[str, int], int] = {
-            (noun, partition): offset
-            for noun in INPUTS
-            for partition, offset in starts_at.get(noun, {}).items()
-        }
+        self._following = by_place(starts_at)
 
     def read(self, noun: str, partition: int, offset: int) -> None:
         self._following[noun, partition] = offset + 1
 
     def positions(self) -> Positions:
-        positions: Positions = {}
-        for (noun, partition), offset in self._following.items():
-            if noun in INPUTS:
-                positions.setdefault(noun, {})[partition] = offset
-        return positions
+        return by_topic({place: at for place, at in self._following.items() if place[0] in INPUTS})
 
 
 class SubtaskProgress:
@@ -49,7 +41,7 @@ class SubtaskProgress:
     """
 
     def __init__(self, senders: int) -> None:
-        self._of: list[dict[tuple[str, int], int]] = [{} for _ in range(senders)]
+        self._of: list[ByPlace] = [{} for _ in range(senders)]
         self._heard: set[str] = set()
         self._subtask: int | None = None
         self._confused = False
@@ -63,18 +55,12 @@ class SubtaskProgress:
         if self._confused:
             return None
         self._subtask = element.subtask
-        of = self._of[element.sender]
-        of.update(
-            {(noun, p): offset for noun, offsets in element.applied.items() for p, offset in offsets.items()}
-        )
+        self._of[element.sender].update(by_place(element.applied))
         if element.origin not in self._heard:
             self._heard.add(element.origin)
             return None
         self._heard = {element.origin}
-        positions: Positions = {}
-        for place in set.intersection(*(set(known) for known in self._of)):
-            positions.setdefault(place[0], {})[place[1]] = min(known[place] for known in self._of)
-        return positions
+        return by_topic(in_all(self._of))
 
 
 class ProgressRecords:

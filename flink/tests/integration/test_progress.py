@@ -11,7 +11,7 @@ import pytest
 
 from fraud_contracts import profile_header
 from fraud_contracts.names import profile_key
-from fraud_contracts.stream_progress import StreamProgress, is_progress, read_applied, read_progress
+from fraud_contracts.stream_progress import Applied, StreamProgress, is_progress, read_progress
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_sinks.profile_progress import PartitionProgress
 from fraud_testing import detectors, kafka, stream
@@ -97,7 +97,7 @@ def test_what_is_told_covers_the_profiles_before_it(tmp_path: Path) -> None:
         packed = merged[message.partition()].read(read_progress(message.key(), message.value())[1])
         if packed is None:
             continue
-        applied = read_applied(packed).applied.get("transactions", {})
+        applied = Applied.model_validate_json(packed).applied.get("transactions", {})
         due = Counter(
             key
             for key, partition, offset in keys

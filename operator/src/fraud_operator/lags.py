@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from fraud_contracts.errors import StoreError
-from fraud_contracts.lineage import Positions
+from fraud_contracts.lineage import Positions, by_topic
 from fraud_operator import readiness
 from fraud_operator.detector import Detector, DetectorKey
 from fraud_operator.facts import Facts, Lags
@@ -69,10 +69,7 @@ class LagReader:
             found = committed_offsets(_settings(target), group, places, TIMEOUT)
         except KafkaException as error:
             raise _no_offsets(target, group, ", ".join(nouns), error) from error
-        committed: Positions = {}
-        for (topic, partition), offset in found.items():
-            committed.setdefault(nouns[topic], {})[partition] = offset
-        return committed
+        return by_topic({(nouns[topic], partition): offset for (topic, partition), offset in found.items()})
 
     def held(
         self, reader: DetectorKey, target: KafkaTarget, topics: Mapping[str, str], partitions: int

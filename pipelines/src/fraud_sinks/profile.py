@@ -24,7 +24,7 @@ from fraud_contracts import profile_header
 from fraud_contracts.config import REDIS_URL, DetectorConfig
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
-from fraud_contracts.stream_progress import is_progress, read_applied, read_progress
+from fraud_contracts.stream_progress import Applied, is_progress, read_progress
 from fraud_process.redis_store import RedisStore
 from fraud_process.store_address import StoreAddress, store_address
 from fraud_sinks import run
@@ -195,7 +195,7 @@ class ProfileWriter:
             key, held = self._identity.redis_applied(hash6), None
             try:
                 value = self._call(lambda: self._redis.hget(key, str(partition)))
-                held = None if value is None else read_applied(value)
+                held = None if value is None else Applied.model_validate_json(value)
             except (StoreLostError, ValueError):  # of another type, or no such document: as good as lost
                 self._meters.refused.inc()
                 log.error("what is applied is unreadable: written anew", extra={"data": {"key": key}})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_contracts.stream_progress import Applied, StreamProgress, read_applied, read_progress
+from fraud_contracts.stream_progress import Applied, StreamProgress, read_progress
 from fraud_sinks.profile_progress import PartitionProgress
 
 
@@ -24,7 +24,7 @@ def record(stage: int, subtask: int, offset: int, *, parallelism: int = 1, epoch
 
 
 def offset_of(packed: bytes | None) -> int | None:
-    return None if packed is None else read_applied(packed).applied["accepted"][0]
+    return None if packed is None else Applied.model_validate_json(packed).applied["accepted"][0]
 
 
 def test_nothing_is_told_before_all_subtasks_of_all_stages_were_read() -> None:
@@ -57,7 +57,7 @@ def test_a_new_lineage_begins_anew_and_an_older_one_says_nothing() -> None:
     progress.read(record(0, 0, 5, epoch=2))
     packed = progress.read(record(1, 0, 5, epoch=2))
     assert packed is not None
-    assert (read_applied(packed).epoch, offset_of(packed)) == (2, 5)
+    assert (Applied.model_validate_json(packed).epoch, offset_of(packed)) == (2, 5)
     assert progress.read(record(0, 0, 90)) is None
 
 
@@ -67,7 +67,7 @@ def test_what_redis_holds_is_gone_on_from() -> None:
     progress.read(record(0, 0, 60))
     packed = progress.read(record(1, 0, 60))
     assert packed is not None
-    told = read_applied(packed)
+    told = Applied.model_validate_json(packed)
     assert (told.beat, told.applied) == (9, {"accepted": {0: 60, 1: 7}})
 
 
@@ -78,7 +78,7 @@ def test_no_more_is_told_than_every_subtask_told_of(told: list[tuple[int, int, i
         packed = progress.read(record(stage, subtask, offset, parallelism=3))
         most[stage, subtask] = max(offset, most.get((stage, subtask), 0))
         if packed is not None:
-            said = read_applied(packed).applied["accepted"][0]
+            said = Applied.model_validate_json(packed).applied["accepted"][0]
             assert len(most) == 6
             assert last <= said == min(most.values())
             last = said

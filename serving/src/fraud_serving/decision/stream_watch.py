@@ -12,8 +12,8 @@ from fraud_contracts import metrics
 from fraud_contracts.background import watched
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
-from fraud_contracts.lineage import INPUTS
-from fraud_contracts.stream_progress import Applied, read_applied
+from fraud_contracts.lineage import INPUTS, by_place
+from fraud_contracts.stream_progress import Applied, in_all
 from fraud_process.instruments import Instruments
 from fraud_process.kafka import KafkaAccess
 from fraud_serving.clients.redis_link import RedisLink, wrong_type
@@ -92,17 +92,12 @@ class StreamWatch:
         documents: dict[bytes, Applied] = {}
         for field, value in zip(held[::2], held[1::2], strict=True):
             try:
-                documents[field] = read_applied(value)
+                documents[field] = Applied.model_validate_json(value)
             except ValueError as error:
                 self._instruments.unreadable("applied", error=str(error)[:200])
         parts = [documents.get(str(number).encode()) for number in self._partitions]
         ours = [part for part in parts if part is not None and part.epoch == self._epoch]
         if len(ours) < len(parts):
             return AppliedOffsets()
-        flat = [
-            {(noun, number): at for noun, offsets in part.applied.items() for number, at in offsets.items()}
-            for part in ours
-        ]
-        everywhere = set.intersection(*(set(part) for part in flat))
-        offsets = {place: min(part[place] for part in flat) for place in everywhere}
+        offsets = in_all([by_place(part.applied) for part in ours])
         return AppliedOffsets(offsets, tuple(part.beat for part in ours))
