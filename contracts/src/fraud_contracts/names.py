@@ -113,6 +113,11 @@ class Identity:
         return f"{self}:claim:{event_id}"
 
     @property
+    def redis_due(self) -> str:
+        """Redis sorted set: keys of claims that still hold the whole decision, by when it was published (UTC ms)."""
+        return f"{self}:due"
+
+    @property
     def redis_whole(self) -> str:
         """Redis mark: since when no claim has been lost."""
         return f"{self}:whole"
