@@ -280,7 +280,9 @@ def take(attempts: Sequence[ClaimAttempt], due: str, now: int) -> Command:
 
 def mark_appended(refs: Sequence[ClaimRef]) -> Command:
     """Says in the claims that their records are in the log; they then live a day from here."""
-    arguments = [argument for ref in refs for argument in (ref.hash, ref.decided, _own(ref.hash, ref.decided))]
+    arguments = [
+        argument for ref in refs for argument in (ref.hash, ref.decided, _own(ref.hash, ref.decided))
+    ]
     return ("EVAL", _MARK_APPENDED, len(refs), *(ref.key for ref in refs), TTL_SECONDS, *arguments)
 
 

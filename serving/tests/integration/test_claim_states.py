@@ -154,7 +154,9 @@ def ref(number: int) -> ClaimRef:
 
 @given(steps=STEPS)
 @settings(max_examples=150, deadline=None)
-def test_no_state_is_taken_back_and_no_write_is_blind(server: redis.Server, steps: Sequence[tuple[Any, ...]]) -> None:
+def test_no_state_is_taken_back_and_no_write_is_blind(
+    server: redis.Server, steps: Sequence[tuple[Any, ...]]
+) -> None:
     """Whatever processes do to a claim, in whatever order: it goes on by its own decision's marks, only what was published and
     waited is shrunk, and what somebody else's step finds there stays."""
     one = OneClaim(redis_client.Redis.from_url(server.url))
@@ -242,7 +244,8 @@ def test_bytes_of_a_claim(store: Any) -> None:
     count = 100_000
     keys = [OF.redis_claim(str(UUID(int=number))) for number in range(count)]
     reasons = [
-        {"code": f"customer_amount_sum_{n}h", "text": "Spent within the time", "contribution": n / 7} for n in range(3)
+        {"code": f"customer_amount_sum_{n}h", "text": "Spent within the time", "contribution": n / 7}
+        for n in range(3)
     ]
     decision: Any = {**FIRST, "vector": [n / 7 for n in range(len(FIRST["vector"]))], "reasons": reasons}
     value = claims.pack(decision, appended=True, published=True)

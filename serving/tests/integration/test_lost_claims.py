@@ -232,7 +232,9 @@ def test_an_id_that_the_ledger_lacks_is_decided_by_the_stream(
     assert ledger.asked == 1
 
 
-def test_an_inline_decision_keeps_its_marks(worker: Any, store: Any, ledger: DictLedger, stream: Stream) -> None:
+def test_an_inline_decision_keeps_its_marks(
+    worker: Any, store: Any, ledger: DictLedger, stream: Stream
+) -> None:
     """It was answered as it is; what the ledger lacks of it is published."""
     one = worker()
     store.flushall()

@@ -244,5 +244,3 @@ def raising(error: Exception) -> Callable[..., Any]:
 def claims_published(store: Any, *ids: str) -> bool:
     values = [claims.read(store.get(OF.redis_claim(event_id)), event_id) for event_id in ids]
     return all(claim is not None and claim.published for claim in values)
-
-

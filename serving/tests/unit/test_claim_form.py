@@ -82,7 +82,6 @@ def test_any_id_of_a_topic_is_packed(topic_id: str) -> None:
     assert len(claims.place(topic_id, 1, 2)) == 11
 
 
-
 @pytest.mark.parametrize("ending", [b"", b"\n"])
 @pytest.mark.parametrize("state", [b"0", b"1"])
 def test_claims_of_the_version_before_are_read(state: bytes, ending: bytes) -> None:

@@ -58,7 +58,9 @@ class Incoming:
             return self.claimed
         if own is None or not claim.is_of(own["hash"]):
             return DecisionStamp(claim.hash, _UNKNOWN)
-        return DecisionStamp(own["hash"], _UNKNOWN if Degraded.IDEMPOTENCY in own["degraded"] else own["decided"])
+        return DecisionStamp(
+            own["hash"], _UNKNOWN if Degraded.IDEMPOTENCY in own["degraded"] else own["decided"]
+        )
 
     @property
     def id(self) -> str:

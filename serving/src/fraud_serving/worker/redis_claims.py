@@ -20,9 +20,7 @@ class RedisClaims:
     def __init__(self, address: StoreAddress) -> None:
         self._store = RedisStore(address, TIMEOUT)
 
-    def mark_and_read(
-        self, mark: claims.Command | None, keys: list[str], *then: claims.Command
-    ) -> list[Any]:
+    def mark_and_read(self, mark: claims.Command | None, keys: list[str], *then: claims.Command) -> list[Any]:
         """Marks claims, then reads others: one round trip."""
         pipe: Any = self._store.client.pipeline(transaction=False)
         if mark is not None:
