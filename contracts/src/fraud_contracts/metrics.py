@@ -70,7 +70,7 @@ SUPERSEDED: Final = Metric(
 )
 LEDGER_LOOKUPS: Final = Metric(
     "fraud_ledger_lookups_total",
-    "Ids looked up in the ledger within a day of a loss of claims: found, absent (never decided before), behind (the ledger may lack it yet), away.",
+    "Ids looked up in the ledger, within a day of a loss of claims or as their claims are shrunk: found, absent (never decided before), behind (it may lack it yet), away.",
     labels=("detector", "door", "result"),
 )
 RULES_FAILED: Final = Metric(

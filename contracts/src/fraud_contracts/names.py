@@ -99,10 +99,7 @@ class Identity:
         return f"{self}.{consumer}"
 
     def features_group(self, stream: str, *, silent: bool = False) -> str:
-        """Consumer group of the Flink job of one lineage; ``stream`` is what ``stream`` gives.
-
-        A job that is silent has another one, so that what the first has read is written, whoever asks, and whatever is known of the job.
-        """
+        """Consumer group of the Flink job of a lineage, by what ``stream`` gives; a silent job has another, so that what the first has read is written."""
         return self.group(f"features.{stream}{'.silent' if silent else ''}")
 
     def transactional_id(self, ordinal: int) -> str:
@@ -111,6 +108,11 @@ class Identity:
 
     def redis_claim(self, event_id: str) -> str:
         return f"{self}:claim:{event_id}"
+
+    @property
+    def redis_due(self) -> str:
+        """Redis sorted set: keys of claims that still hold the whole decision, by when it was published (UTC ms)."""
+        return f"{self}:due"
 
     @property
     def redis_whole(self) -> str:

@@ -152,7 +152,11 @@ ERRORS: Final = {
     "kafka_unavailable": ("503", "", "The decision couldn't be appended; send the same request again."),
     "redis_unavailable": ("503", "", "Decisions can't be looked up now; send the same request again."),
     "not_ready": ("", "503", "The ledger's tables aren't there yet."),
-    "ledger_unavailable": ("", "503", "The ledger can't be read now."),
+    "ledger_unavailable": (
+        "503",
+        "503",
+        "The ledger can't be read now, or lacks yet what was decided ten minutes ago or earlier; send the same request again.",
+    ),
 }
 
 DEGRADED: Final = {

@@ -14,6 +14,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from fraud_contracts.detector_policy import Policy
+from fraud_contracts.errors import StoreError
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
@@ -43,6 +44,11 @@ class Log:
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
         self.during()
         self.appended.append(orjson.loads(value))
+
+
+def away() -> None:
+    """As ``during``: Kafka doesn't acknowledge."""
+    raise StoreError("kafka", "away")
 
 
 Steps = Callable[[DecisionService, Log], Awaitable[None]]

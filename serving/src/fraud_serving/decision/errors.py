@@ -5,6 +5,7 @@ RequestRefusedError
 ├── IdReusedError         409  the id was claimed with another body
 ├── NoReleaseError        503  no release has arrived yet
 ├── OverloadedError       503  too many requests are in flight
+├── NotRecalledError      503  decided, and the ledger, which alone has the answer, doesn't give it now
 └── NotRecordedError      503  decided, but the log didn't acknowledge it
 
 Bad input is ``fraud_contracts.errors.EventError``: 413 where it is too large, else 400. Of keys tells its ``AccessError``: 401, 403, 429.
@@ -46,6 +47,14 @@ class NoReleaseError(RequestRefusedError):
 class OverloadedError(RequestRefusedError):
     def __init__(self) -> None:
         super().__init__(503, "overloaded", "too many requests at once; retry in a moment")
+
+
+class NotRecalledError(RequestRefusedError):
+    """The claim says that the id is decided and published; its answer is to be had once the ledger has it."""
+
+    def __init__(self) -> None:
+        message = "decided a while ago, but the ledger doesn't give the decision now; repeat the request"
+        super().__init__(503, "ledger_unavailable", message)
 
 
 class NotRecordedError(RequestRefusedError):

@@ -54,7 +54,7 @@ class RequestClaims:
 
     def check_body(self, claim: Claim, body_hash: str) -> None:
         """IdReusedError (409) where the id was claimed with another body; else the request is a repeat."""
-        if claim.hash != body_hash:
+        if not claim.is_of(body_hash):
             self._instruments(metrics.CONFLICTS, door="inline").inc()
             raise IdReusedError(self._id_field)
         self._instruments(metrics.REPEATS, door="inline").inc()
@@ -73,7 +73,7 @@ class RequestClaims:
                 attempt = claims.ClaimAttempt(key, claims.pack(decision, appended=False), instead_of)
                 now = int(time.time() * 1000)
                 witness = self._wholeness.bear_witness(now)
-                commands = [claims.take([attempt]), witness.command]
+                commands = [claims.take([attempt], self._of.redis_due, now), witness.command]
                 [[held], reply] = await self._redis.many(commands, seconds)
                 self._wholeness.confirmed(witness, reply, now)
                 if held is None:
@@ -89,11 +89,11 @@ class RequestClaims:
         # Redis didn't answer, or what lies under the id is no claim and changes all the time.
         return with_mark(decision, Degraded.IDEMPOTENCY), None
 
-    def put_back(self, claim: Claim, instead_of: bytes) -> None:
+    def put_back(self, decision: Decision, instead_of: bytes) -> None:
         """Claims an id again as what the ledger holds of it; ``instead_of`` as for ``take``. Nobody waits for it."""
-        value = claims.pack(claim.decision, appended=True, published=True)
-        key = self._of.redis_claim(claim.decision["id"])
-        self._redis.post([claims.take([claims.ClaimAttempt(key, value, instead_of)])])
+        value = claims.pack(decision, appended=True, published=True)
+        attempt = claims.ClaimAttempt(self._of.redis_claim(decision["id"]), value, instead_of)
+        self._redis.post([claims.take([attempt], self._of.redis_due, int(time.time() * 1000))])
 
     async def mark_kafka_loss(self, decision: Decision) -> Decision:
         """Marks the decision, in its claim too, so that a retry gets the same answer.
@@ -123,4 +123,4 @@ class RequestClaims:
         """Sends the marks that wait."""
         refs, self._appended = self._appended, []
         if refs:
-            self._redis.post([claims.mark(refs, published=False)])
+            self._redis.post([claims.mark_appended(refs)])

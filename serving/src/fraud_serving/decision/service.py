@@ -1,12 +1,14 @@
 """One inline decision, step by step. HTTP is in ``app``; the judgement itself is ``fraud_serving.ruling``.
 
 Four round trips in order: Redis (pending, claim, profiles), predictor, Redis (claim), Kafka. Within a day of a loss of claims
-the ledger is asked for an id that has none, between the first and the second (docs/decisions/0020). The claim and the append are
-never overlapped: what is appended must be what the winner of the claim decided.
+the ledger is asked for an id that has none, between the first and the second (docs/decisions/0020), and at any time for the answer of
+one whose claim is shrunk (docs/decisions/0023). The claim and the append are never overlapped: what is appended must be what the winner
+of the claim decided.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any, Final
 
@@ -23,7 +25,7 @@ from fraud_serving.claims import Claim
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.accepted_log import AcceptedLog
-from fraud_serving.decision.errors import NoReleaseError, NotRecordedError
+from fraud_serving.decision.errors import NoReleaseError, NotRecalledError, NotRecordedError
 from fraud_serving.decision.inline_vector import InlineVector, compute_inline
 from fraud_serving.decision.past_requests import PastRequests
 from fraud_serving.decision.profile_reader import ProfileReader, ProfileSnapshot, are_too_many
@@ -36,6 +38,7 @@ from fraud_serving.release_in_use import ReleaseInUse
 from fraud_serving.ruling import Case, Ruling
 from fraud_serving.wholeness import Mark, Wholeness
 
+_log = logging.getLogger(__name__)
 # Profiles may use so much of the deadline; scoring says what the model is left.
 _READ_PART: Final = 0.6
 _ANSWERED: Final = (
@@ -99,7 +102,7 @@ class DecisionService:
             if earlier is not None:
                 if earlier.appended:
                     self._profiles.take_out(snapshot)  # the stream has it for long
-                return await self._answer_again(ruling, earlier, body_hash)
+                return await self._answer_again(ruling, event["id"], earlier, body_hash)
             inline = self._compute(event, snapshot)
             timer.done("features")
             score = await self.scorer.score(ruling, event, inline.vector, timer.start)
@@ -114,7 +117,7 @@ class DecisionService:
             if not snapshot.away:
                 decision, earlier = await self._claims.take(decision, snapshot.claim or b"", ruling.deadline)
                 if earlier is not None:
-                    return await self._answer_again(ruling, earlier, body_hash)
+                    return await self._answer_again(ruling, event["id"], earlier, body_hash)
             timer.done("claim")
             self._tally.note(decision["action"], now)
             self._profiles.prune(snapshot, inline.applied)
@@ -133,18 +136,31 @@ class DecisionService:
     ) -> Claim | None:
         """What the ledger holds of an id whose claim may be lost; where it can't say for certain that it is none, a mark more."""
         claim, certain = await self._past.find(event_id, doubt, deadline)
-        if claim is not None:
-            self._claims.put_back(claim, snapshot.claim or b"")
+        if claim is not None and claim.decision is not None:
+            self._claims.put_back(claim.decision, snapshot.claim or b"")
         elif not certain:
             marks.append(Degraded.IDEMPOTENCY)
         return claim
 
-    async def _answer_again(self, ruling: Ruling, claim: Claim, body_hash: str) -> bytes:
+    async def _answer_again(self, ruling: Ruling, event_id: str, claim: Claim, body_hash: str) -> bytes:
         """The stored answer of an id that was claimed before, recorded if it isn't; IdReusedError for another body."""
+        decision = claim.decision
+        if decision is None and claim.is_of(body_hash):
+            claim, decision = await self._recall(event_id, claim)
         self._claims.check_body(claim, body_hash)
+        assert decision is not None, "a shrunk claim of another body is refused"
         if claim.appended:
-            return answer(claim.decision)
-        return answer(await self._accepted.record(claim.decision, ruling.policy.fallback.on_kafka_loss))
+            return answer(decision)
+        return answer(await self._accepted.record(decision, ruling.policy.fallback.on_kafka_loss))
+
+    async def _recall(self, event_id: str, claim: Claim) -> tuple[Claim, Decision]:
+        """What the ledger holds of an id whose claim is shrunk; NotRecalledError where it doesn't say."""
+        recalled = await self._past.recall(event_id)
+        if recalled is None or recalled.decision is None:
+            place = None if claim.place is None else claim.place._asdict()
+            _log.warning("not recalled", extra={"data": {"id": event_id, "decisions": place}})
+            raise NotRecalledError
+        return recalled, recalled.decision
 
     def _compute(self, event: Event, snapshot: ProfileSnapshot) -> InlineVector:
         """The vector of what Redis held; what of it couldn't be read is counted, and a profile that lacks too much is marked."""
@@ -159,9 +175,11 @@ class DecisionService:
         return inline
 
     async def find(self, event_id: str) -> bytes | None:
-        """The stored answer of an id, while its claim lives; StoreError where Redis is away."""
+        """The stored answer of an id, while its claim lives; StoreError where Redis is away, NotRecalledError where the ledger is."""
         claim = await self._claims.find(event_id)
-        return None if claim is None else answer(claim.decision)
+        if claim is None:
+            return None
+        return answer(claim.decision or (await self._recall(event_id, claim))[1])
 
     async def drain(self, seconds: float) -> None:
         """Waits for what runs in the background, as long as it helps."""
