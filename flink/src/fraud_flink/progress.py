@@ -26,7 +26,9 @@ class SourceOffsets:
     def __init__(self, starts_at: Positions) -> None:
         """``starts_at``: the first records that the job's seeds don't hold, so what lies before is read, too."""
         self._following: dict[tuple[str, int], int] = {
-            (noun, partition): offset for noun in INPUTS for partition, offset in starts_at.get(noun, {}).items()
+            (noun, partition): offset
+            for noun in INPUTS
+            for partition, offset in starts_at.get(noun, {}).items()
         }
 
     def read(self, noun: str, partition: int, offset: int) -> None:
@@ -76,11 +78,17 @@ class ProgressRecords:
     """One subtask's records for the topic of profiles: one for each of its ``partitions``."""
 
     def __init__(
-        self, hash6: str, epoch: int, stage: tuple[int, int], subtask: tuple[int, int], partitions: int
+        self,
+        hash6: str,
+        epoch: int,
+        stage: tuple[int, int],
+        subtask: tuple[int, int],
+        partitions: int,
+        reach: int,
     ) -> None:
-        """``stage`` and ``subtask`` are (number, of how many)."""
+        """``stage`` and ``subtask`` are (number, of how many); ``reach`` is that of the feature set, as in ``lifetimes``."""
         (self._stage, self._stages), (self._subtask, self._parallelism) = stage, subtask
-        self._epoch = epoch
+        self._epoch, self._reach = epoch, reach
         keys: dict[int, bytes] = {}
         for salt in count():
             key = progress_key(hash6, self._stage, self._subtask, self._parallelism, salt).encode()
@@ -98,14 +106,13 @@ class ProgressRecords:
             subtask=self._subtask,
             parallelism=self._parallelism,
             applied=applied,
+            reach=self._reach,
         ).to_json()
         for key in self._keys:
             yield key, value
 
 
-def copies(
-    origin: str, sender: int, keys: tuple[str, ...], applied: Positions
-) -> Iterator[ProgressElement]:
+def copies(origin: str, sender: int, keys: tuple[str, ...], applied: Positions) -> Iterator[ProgressElement]:
     """What is told, once for each subtask of the next stage; ``keys`` are ``subtask_keys``."""
     for subtask, key in enumerate(keys):
         yield ProgressElement(origin, sender, subtask, key, applied)

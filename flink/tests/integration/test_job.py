@@ -143,7 +143,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> JobOutcome:
             [orjson.loads(m.value()) for m in messages],
             [m.key() for m in messages],
             [orjson.loads(m.value()) for m in broker.read(identity.topic("dead-letters"))],
-            {m.key(): m.value() for m in broker.read(identity.topic("profiles")) if not is_progress(m.value())},
+            {
+                m.key(): m.value()
+                for m in broker.read(identity.topic("profiles"))
+                if not is_progress(m.value())
+            },
             seed_key,
             seed,
             sent,

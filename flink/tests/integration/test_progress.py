@@ -33,7 +33,13 @@ def test_what_is_told_covers_the_profiles_before_it(tmp_path: Path) -> None:
         identity = config.identity
         broker.create_detector_topics(str(identity), PARTITIONS)
         sent = [
-            {"id": f"tx-{i}", "time": start + i, "amount": 5, "card": f"card-{i % 50}", "merchant": f"m-{i % 9}"}
+            {
+                "id": f"tx-{i}",
+                "time": start + i,
+                "amount": 5,
+                "card": f"card-{i % 50}",
+                "merchant": f"m-{i % 9}",
+            }
             for i in range(COUNT)
         ]
         topic = identity.topic("transactions")
@@ -69,7 +75,10 @@ def test_what_is_told_covers_the_profiles_before_it(tmp_path: Path) -> None:
             kafka.wait_for(ended_or_told, 300, "word of all subtasks on all partitions")
         messages = broker.read(identity.topic("profiles"))
 
-    schema, tokeniser = EventSchema(config.spec.event, config.spec.entities), Tokeniser.from_hex(stream.TOKEN_KEY)
+    schema, tokeniser = (
+        EventSchema(config.spec.event, config.spec.entities),
+        Tokeniser.from_hex(stream.TOKEN_KEY),
+    )
     events = [(schema.canonical(row, tokeniser, start + COUNT), *placed[row["id"]]) for row in sent]
     keys = [
         (profile_key(config.hash6, entity, token).encode(), partition, offset)

@@ -22,7 +22,12 @@ def told(origin: str, sender: int, subtask: int = 0, **offsets: int) -> Progress
 
 def test_intake_tells_what_it_has_read_of_the_inputs() -> None:
     offsets = SourceOffsets({})
-    for noun, partition, offset in (("accepted", 1, 7), ("accepted", 1, 8), ("seeds", 0, 3), ("labels", 0, 1)):
+    for noun, partition, offset in (
+        ("accepted", 1, 7),
+        ("accepted", 1, 8),
+        ("seeds", 0, 3),
+        ("labels", 0, 1),
+    ):
         offsets.read(noun, partition, offset)
     assert offsets.positions() == {"accepted": {1: 9}}
 
@@ -43,7 +48,10 @@ def test_a_stage_says_once_a_tick_what_the_slowest_told() -> None:
     progress = SubtaskProgress(2)
     said = []
     for tick in range(1, 5):
-        said += [progress.hear(told(name, sender, accepted=10 * tick + sender)) for sender, name in ((0, "a"), (1, "b"))]
+        said += [
+            progress.hear(told(name, sender, accepted=10 * tick + sender))
+            for sender, name in ((0, "a"), (1, "b"))
+        ]
     assert [one for one in said if one is not None] == [
         {"accepted": {0: 11}},
         {"accepted": {0: 21}},
@@ -79,7 +87,12 @@ def test_the_key_of_a_subtask_is_kept_through_its_packed_form(parallelism: int, 
 
 @pytest.mark.parametrize(
     ("key", "code"),
-    [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536), (b"abc", 479470107)],
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"abc", 479470107),
+    ],
 )
 def test_partitions_are_those_of_kafkas_clients(key: bytes, code: int) -> None:
     """The codes are those of Kafka's own test of murmur2."""
@@ -89,10 +102,10 @@ def test_partitions_are_those_of_kafkas_clients(key: bytes, code: int) -> None:
 @pytest.mark.parametrize("partitions", range(1, 25))
 def test_each_partition_gets_one_record(partitions: int) -> None:
     stage, parallelism = partitions % 4, 1 + partitions % 8
-    records = ProgressRecords("abcdef", 3, (stage, 4), (0, parallelism), partitions)
+    records = ProgressRecords("abcdef", 3, (stage, 4), (0, parallelism), partitions, 7)
     rows = list(records.rows({"accepted": {2: 8}}))
     assert [partition_of(key, partitions) for key, _ in rows] == list(range(partitions))
     hash6, read = read_progress(*rows[0])
     assert is_progress(rows[0][1])
     assert (hash6, read.epoch, read.stage, read.parallelism) == ("abcdef", 3, stage, parallelism)
-    assert read.applied == {"accepted": {2: 8}}
+    assert (read.applied, read.reach) == ({"accepted": {2: 8}}, 7)

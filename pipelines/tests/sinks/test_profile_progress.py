@@ -34,6 +34,14 @@ def test_nothing_is_told_before_all_subtasks_of_all_stages_were_read() -> None:
     assert offset_of(progress.read(record(1, 0, 7, parallelism=2))) == 7
 
 
+def test_how_far_back_the_values_look_is_passed_on() -> None:
+    progress = PartitionProgress(None)
+    progress.read(record(0, 0, 5).model_copy(update={"reach": 9}))
+    packed = progress.read(record(1, 0, 5).model_copy(update={"reach": 9}))
+    assert packed is not None
+    assert read_applied(packed).reach == 9
+
+
 def test_the_slowest_subtask_counts() -> None:
     progress = PartitionProgress(None)
     progress.read(record(0, 0, 50))
@@ -89,7 +97,10 @@ def test_no_more_is_told_than_every_subtask_told_of(told: list[tuple[int, int, i
     [
         (b"abcdef:customer:t", b'{"epoch":1}'),
         (b"abcdef@applied:0:0/1:0", b"{"),
-        (b"abcdef@applied:0:0/1:0", b'{"epoch":-1,"stage":0,"stages":1,"subtask":0,"parallelism":1,"applied":{}}'),
+        (
+            b"abcdef@applied:0:0/1:0",
+            b'{"epoch":-1,"stage":0,"stages":1,"subtask":0,"parallelism":1,"applied":{}}',
+        ),
     ],
 )
 def test_what_is_no_progress_is_refused(key: bytes, value: Any) -> None:
