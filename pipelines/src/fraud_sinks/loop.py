@@ -3,7 +3,8 @@
 After a crash the records that were not committed are read again, so a writer must be idempotent; one that records offsets
 in its store returns them from ``start`` and is exact by itself. A store that fails is retried with backoff for some two
 minutes, as long as a database takes to restart; then the process ends with an error, and Kubernetes restarts it, which also
-re-reads the configuration. A store that lost data (StoreLostError) ends this loop; ``run`` starts another in the same process.
+re-reads the configuration. One that is full is waited for: it answers, and another process would be told the same. A store that
+lost data (StoreLostError) ends this loop; ``run`` starts another in the same process.
 
 Membership is static (``group.instance.id``), so a container that restarts in its Pod gets its partitions back at once;
 the session is short, because a *replaced* Pod has another name and must wait for the old session to end.
@@ -22,7 +23,7 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from fraud_contracts.errors import StoreError
+from fraud_contracts.errors import StoreError, StoreFullError
 from fraud_process.kafka import KEEPS_BROKERS, KafkaAccess
 from fraud_process.silent_clients import ConsumerWatch
 from fraud_sinks.kafka_errors import NO_COORDINATOR, NOT_OWNER, PASSING
@@ -366,11 +367,12 @@ class Loop:
 
     def _with_retries(self, call: Callable[[], T]) -> T:
         """The call's result; repeated with longer and longer pauses while it raises StoreError."""
-        pause = FIRST_PAUSE
-        for attempt in range(1, ATTEMPTS + 1):
+        pause, attempt = FIRST_PAUSE, 0
+        while True:
             try:
                 return call()
             except StoreError as error:
+                attempt += not isinstance(error, StoreFullError)
                 if attempt == ATTEMPTS or self._stop.is_set() or isinstance(error, StoreLostError):
                     raise
                 self.meters.retries.inc()
@@ -380,4 +382,3 @@ class Loop:
             self._beat = time.monotonic()
             (self.pause or self._stop.wait)(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
-        raise AssertionError("unreachable")

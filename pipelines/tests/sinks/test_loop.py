@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from fraud_contracts.errors import StoreError
+from fraud_contracts.errors import StoreError, StoreFullError
 from fraud_process.kafka import KafkaAccess
 from fraud_sinks.loop import ATTEMPTS, LONGEST_PAUSE, Loop, Reading
 from fraud_sinks.meters import Meters
@@ -67,6 +67,15 @@ def test_a_store_that_stays_away_ends_the_loop() -> None:
     with pytest.raises(StoreError):
         loop._with_retries(call)
     assert len(calls) == ATTEMPTS
+
+
+def test_a_store_that_is_full_is_waited_for_as_long_as_it_takes() -> None:
+    """It answers, and another process would be told the same. That one goes on living is seen."""
+    loop, pauses = make()
+    call, _ = failing(10 * ATTEMPTS, StoreFullError("redis", "no room"))
+    assert loop._with_retries(call) == "done"
+    assert max(pauses) <= LONGEST_PAUSE
+    assert loop.alive()
 
 
 def test_lost_data_are_not_retried() -> None:
