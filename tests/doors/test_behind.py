@@ -42,7 +42,9 @@ def marks(platform: Platform, event_id: str) -> list[str]:
 
 def up_to_date(platform: Platform, name: str) -> None:
     numbers = iter(range(10_000))
-    wait_for(lambda: STALE not in marks(platform, f"{name}-{next(numbers)}"), 60, "profiles that aren't stale")
+    wait_for(
+        lambda: STALE not in marks(platform, f"{name}-{next(numbers)}"), 60, "profiles that aren't stale"
+    )
 
 
 def test_a_stream_that_stands_still_shows_in_each_answer_beyond_the_bound(platform: Platform) -> None:
@@ -84,7 +86,9 @@ def test_payments_of_the_topic_count(platform: Platform) -> None:
     """One payment that came by the topic alone, and isn't applied, makes the profiles stale."""
     up_to_date(platform, "before-topic")
     with platform.still_stream():
-        platform.broker.produce(platform.topic("transactions"), [(None, orjson.dumps(payment("alone", "alone")))])
+        platform.broker.produce(
+            platform.topic("transactions"), [(None, orjson.dumps(payment("alone", "alone")))]
+        )
         numbers = iter(range(10_000))
         wait_for(lambda: STALE in marks(platform, f"topic-{next(numbers)}"), BOUND + 10, "the mark")
     up_to_date(platform, "after-topic")

@@ -198,7 +198,9 @@ def test_a_label_report_is_durable(stack: Any, service: serving.Process) -> None
 
 def test_a_new_release_is_taken_without_a_restart(stack: Any, service: serving.Process) -> None:
     """A changed mounted release is in use within a few seconds; a broken one changes nothing."""
-    stack.release("r2", {"bands": {"review": 0, "decline": 1000}, "fallback": serving.NO_STREAM | {"deadline": "1s"}})
+    stack.release(
+        "r2", {"bands": {"review": 0, "decline": 1000}, "fallback": serving.NO_STREAM | {"deadline": "1s"}}
+    )
     wait_for(lambda: call(service.url + "/v1/release")[0][1]["name"] == "r2", 10, "release r2")
     answer = call(service.url + "/v1/decisions", stack.transaction("r2"))[0][1]
     assert (answer["action"], answer["release"]) == ("review", "r2")

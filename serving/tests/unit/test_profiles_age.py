@@ -86,11 +86,7 @@ def test_a_rest_counts_as_missing_while_the_stream_gives_no_sign_of_life() -> No
     assert not age.known
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 50), st.integers(0, 60), st.booleans()), min_size=1, max_size=60
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 60), st.booleans()), min_size=1, max_size=60))
 def test_profiles_are_never_said_to_be_younger_than_they_are(steps: list[tuple[int, int, bool]]) -> None:
     """``steps``: how many are accepted, how many more are applied, whether the stream is asked in vain."""
     age, end, done = ProfilesAge(), 0, 0

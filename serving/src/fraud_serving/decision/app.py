@@ -76,7 +76,9 @@ class DecisionFastPath:
 class Api:
     """Routes over a DecisionService. ``ready`` is latched: a store that comes and goes degrades answers, it doesn't unready a Pod."""
 
-    def __init__(self, service: DecisionService, keys: KeyCheck, watch: ReleaseWatch, stream: StreamWatch) -> None:
+    def __init__(
+        self, service: DecisionService, keys: KeyCheck, watch: ReleaseWatch, stream: StreamWatch
+    ) -> None:
         self._service, self._keys, self._watch, self._stream = service, keys, watch, stream
         self._in_flight = 0
         self.ready = False

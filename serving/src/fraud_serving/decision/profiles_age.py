@@ -86,7 +86,9 @@ class ProfilesAge:
     def _following(self, place: Place, applied: AppliedOffsets, extent: Extent) -> int:
         """Up to where all records of a place are applied."""
         offset = applied.offsets.get(place)
-        if offset is None:  # nothing has been read of it: there is nothing to read, or that is what is missing
+        if (
+            offset is None
+        ):  # nothing has been read of it: there is nothing to read, or that is what is missing
             return extent.end if extent.first == extent.end else 0
         same = self._unmoved.get(place, (0, 0, 0))[2] >= _BEATS
         return extent.end if same and extent.end - offset <= _ENDS else offset

@@ -70,7 +70,9 @@ class StreamWatch:
         [held] = await self._redis.each([("HGETALL", self._key)], _SECONDS)
         self._applied = self._read([] if wrong_type(held) else held)
         at = time.monotonic()
-        ends = await self._extents.ends((topic, number) for topic in self._nouns for number in self._partitions)
+        ends = await self._extents.ends(
+            (topic, number) for topic in self._nouns for number in self._partitions
+        )
         unread = [
             place for place, end in ends.items() if end and self._place(place) not in self._applied.offsets
         ]
