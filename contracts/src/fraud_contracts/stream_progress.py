@@ -25,6 +25,8 @@ class StreamProgress(BaseModel):
     """``applied``: by source and partition the first offset that may not be in. ``epoch`` is that of the profiles.
 
     It is of one subtask of ``parallelism`` of one stage of ``stages``. Another parallelism shares the keys out otherwise.
+    ``reach`` is that of the feature set, as in ``lifetimes``, so that whoever keeps its profiles need not know what it is made of; 0 where
+    that isn't said.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -35,6 +37,7 @@ class StreamProgress(BaseModel):
     subtask: _Number
     parallelism: _Count
     applied: Positions
+    reach: _Number = 0
 
     def to_json(self) -> bytes:
         return self.model_dump_json().encode()
@@ -61,9 +64,10 @@ def read_progress(key: bytes, value: bytes) -> tuple[str, StreamProgress]:
         raise ValueError(f"this is no stream's progress: {error.errors()[0]['msg']}") from error
 
 
-def pack_applied(epoch: int, beat: int, applied: Positions) -> bytes:
+def pack_applied(epoch: int, beat: int, applied: Positions, reach: int = 0) -> bytes:
     """What Redis holds of one partition of ``profiles``; ``beat`` is another number with each record that was read."""
-    return orjson.dumps({"epoch": epoch, "beat": beat, "applied": applied}, option=orjson.OPT_NON_STR_KEYS)
+    held = {"epoch": epoch, "beat": beat, "applied": applied, "reach": reach}
+    return orjson.dumps(held, option=orjson.OPT_NON_STR_KEYS)
 
 
 class Applied(BaseModel):
@@ -74,6 +78,7 @@ class Applied(BaseModel):
     epoch: _Number
     beat: _Number
     applied: Positions
+    reach: _Number = 0
 
 
 def read_applied(value: bytes) -> Applied:

@@ -42,7 +42,7 @@ class PartitionProgress:
         applied: Positions = {}
         for (noun, partition), offset in self._applied.items():
             applied.setdefault(noun, {})[partition] = offset
-        return pack_applied(self._epoch, self._beat, applied)
+        return pack_applied(self._epoch, self._beat, applied, progress.reach)
 
 
 def _flat(positions: Positions) -> _Offsets:

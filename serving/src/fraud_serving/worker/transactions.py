@@ -29,7 +29,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.names import Identity
-from fraud_process.kafka import PARTITIONER
+from fraud_process.kafka import COMPRESSION, PARTITIONER
 from fraud_serving.worker.batch import Outgoing
 
 TRANSACTION_MS: Final = 10_000
@@ -98,6 +98,7 @@ class Transactions:
                 "transactional.id": self._transactional_id,
                 "transaction.timeout.ms": TRANSACTION_MS,
                 "partitioner": PARTITIONER,
+                "compression.type": COMPRESSION,
                 "linger.ms": 0,
                 "error_cb": self._lose,
             }
