@@ -4,13 +4,15 @@ RequestRefusedError
 ├── UnknownIdError        404  no decision of this id
 ├── IdReusedError         409  the id was claimed with another body
 ├── NoReleaseError        503  no release has arrived yet
-├── OverloadedError       503  too many requests are in flight
-└── NotRecordedError      503  decided, but the log didn't acknowledge it
+├── OverloadedError       503  it wouldn't be answered in time, so it isn't begun
+└── NotRecordedError      503  decided, but the log didn't acknowledge it in time
 
 Bad input is ``fraud_contracts.errors.EventError``: 413 where it is too large, else 400. Of keys tells its ``AccessError``: 401, 403, 429.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from fraud_contracts.errors import Degraded, Reason
 
@@ -44,13 +46,15 @@ class NoReleaseError(RequestRefusedError):
 
 
 class OverloadedError(RequestRefusedError):
+    CODE: Final = "overloaded"
+
     def __init__(self) -> None:
-        super().__init__(503, "overloaded", "too many requests at once; retry in a moment")
+        super().__init__(503, self.CODE, "too many requests at once; retry in a moment")
 
 
 class NotRecordedError(RequestRefusedError):
     """The claim stands: the same request again is answered from it, once the record is in the log."""
 
     def __init__(self) -> None:
-        message = "decided, but not recorded; repeat the request to complete it"
+        message = "decided, but not recorded in time; repeat the request to complete it"
         super().__init__(503, Degraded.KAFKA_UNAVAILABLE, message)

@@ -11,9 +11,8 @@ from fraud_serving.clients.ledger_link import Look
 from fraud_serving.past_decisions import Past, PastDecisions
 from fraud_serving.wholeness import Mark
 
-# At most, and at most this part of the deadline.
+# At most, however long the deadline is.
 _SECONDS: Final = 0.05
-_PART: Final = 0.4
 _AT_ONCE: Final = 256
 
 
@@ -25,8 +24,8 @@ class PastRequests:
         # Somebody has waited in vain for the question that is out: nobody else does.
         self._late = False
 
-    async def find(self, event_id: str, mark: Mark, deadline: float) -> Past:
-        """What the ledger says of an id in its part of the deadline, in seconds."""
+    async def find(self, event_id: str, mark: Mark, seconds: float) -> Past:
+        """What the ledger says of an id within ``seconds``, or within 50 ms."""
         if self._late:
             return self._past.read(event_id, None, mark)
         answer = self._waiting.get(event_id)
@@ -34,7 +33,7 @@ class PastRequests:
             answer = self._waiting[event_id] = asyncio.get_running_loop().create_future()
         if self._asking is None or self._asking.done():
             self._asking = watched(asyncio.create_task(self._ask(), name="past decisions"))
-        await asyncio.wait([answer], timeout=min(_SECONDS, deadline * _PART))
+        await asyncio.wait([answer], timeout=min(_SECONDS, seconds))
         if not answer.done():
             self._past.late()
             self._late = not self._asking.done()
