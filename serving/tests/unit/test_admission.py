@@ -25,9 +25,9 @@ def test_the_bound_stays_between_its_ends_and_holds(deadline: float, waits: list
     for pause, waited, ends in waits:
         now += pause
         before = admission.under_way
-        if admission.admit(now, waited, BEGUN * deadline, deadline):
+        if admission.admit(now, waited, deadline):
             assert admission.under_way == before + 1 <= max(1, math.ceil(admission.bound))
-            assert waited <= BEGUN * deadline
+            assert waited <= max(0.01, BEGUN * deadline)
         assert 4 <= admission.bound <= most(deadline) <= MAX_UNDER_WAY
         assert admission.bound >= most(deadline) / 8
         if ends and admission.under_way:
@@ -39,7 +39,7 @@ def overloaded(deadline: float) -> tuple[Admission, float]:
     admission, now = Admission(), 100.0
     for _ in range(200):
         now += 0.01
-        admission.admit(now, deadline, BEGUN * deadline, deadline)
+        admission.admit(now, 1.0 + deadline, deadline)
     assert admission.bound == max(4, most(deadline) / 8)
     return admission, now
 
@@ -51,7 +51,7 @@ def test_a_second_without_waits_gives_back_the_whole_bound(deadline: float) -> N
     bounds = []
     for _ in range(120):
         now += 0.01
-        if admission.admit(now, 0.0, BEGUN * deadline, deadline):
+        if admission.admit(now, 0.0, deadline):
             admission.leave()
         bounds.append(admission.bound)
     assert bounds == sorted(bounds)
@@ -62,14 +62,14 @@ def test_a_second_without_waits_gives_back_the_whole_bound(deadline: float) -> N
 def test_a_pause_counts_as_the_windows_that_nobody_came_in() -> None:
     """Who comes after seconds of silence, with many others at once, isn't held to what was measured before."""
     admission, now = overloaded(0.25)
-    assert all(admission.admit(now + 5.0, 0.0, 1.0, 0.25) for _ in range(200))
+    assert all(admission.admit(now + 5.0, 0.0, 0.25) for _ in range(200))
 
 
 def test_who_waited_too_long_is_refused_and_who_comes_in_time_is_not() -> None:
     """One long wait, as after a pause of the whole machine, refuses that one request."""
     admission = Admission()
-    assert not admission.admit(100.0, 0.2, 0.1, 0.25)
-    assert admission.admit(100.0, 0.0, 0.1, 0.25)
+    assert not admission.admit(100.0, 0.2, 0.25)
+    assert admission.admit(100.0, 0.0, 0.25)
     assert admission.under_way == 1
 
 
@@ -77,7 +77,7 @@ def test_busy_is_told_for_a_second_after_a_refusal() -> None:
     """So that others may be held back for so long."""
     admission = Admission()
     assert not admission.is_busy(100.0)
-    admission.admit(100.0, 1.0, 0.1, 0.25)
+    admission.admit(100.0, 1.0, 0.25)
     assert admission.is_busy(100.9)
     assert not admission.is_busy(101.1)
 
@@ -105,9 +105,7 @@ class Loop:
             while ready and ready[0][0] <= now:
                 turn.append(heapq.heappop(ready))
             for _, _, arrived, done in turn:
-                if done == 0 and not self.admission.admit(
-                    100.0 + now, now - arrived, BEGUN * self.deadline, self.deadline
-                ):
+                if done == 0 and not self.admission.admit(100.0 + now, now - arrived, self.deadline):
                     now += self.refusal
                     self.refused.append(now - arrived)
                     continue
@@ -145,10 +143,10 @@ def test_four_times_the_load_that_fits_is_answered_or_refused_in_time(deadline: 
 
 def test_nobody_is_refused_of_the_load_that_fits() -> None:
     """At four fifths of what the process can do, by the default deadline; and at once after an overload."""
-    loop = Loop(0.05)
+    loop = Loop(0.1)
     loop.run(arrivals(FITS, 10.0))
     assert loop.refused == []
-    after = Loop(0.05, admission=overloaded(0.05)[0])
+    after = Loop(0.1, admission=overloaded(0.1)[0])
     after.run([3.0 + at for at in arrivals(FITS, 10.0)])
     assert after.refused == []
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from fraud_serving.decision.request_clock import BEGUN
+
 MAX_UNDER_WAY: Final = 512
 # Calm, a deadline of d admits d divided by this: as many as a thousand a second are, if each takes the whole deadline.
 _EACH: Final = 0.001
@@ -16,6 +18,8 @@ _LEAST: Final = 4
 _LEAST_PART: Final = 1 / 8
 # Of the deadline: what requests may wait on average until they are begun. A decision waits its turn at the loop some five times.
 _WAIT: Final = 0.1
+# The kernel tells a wait to its tick, some milliseconds: what a short deadline makes of the average, and of a single wait, is no less.
+_LEAST_WAIT, _TICK = 0.002, 0.01
 _WINDOW: Final = 0.05
 _SHRINK: Final = 0.5
 _GROW: Final = 1 / 8
@@ -43,10 +47,10 @@ class Admission:
         self._waits, self._count = 0.0, 0
         self._refused = -_BUSY
 
-    def admit(self, now: float, waited: float, begun_by: float, deadline: float) -> bool:
-        """Whether a request that has waited so long may begin; it then counts as under way. ``begun_by`` is how long it may have waited."""
+    def admit(self, now: float, waited: float, deadline: float) -> bool:
+        """Whether a request that has waited so long may begin; it then counts as under way."""
         self._observe(now, waited, deadline)
-        if waited > begun_by or self.under_way >= self.bound:
+        if waited > max(BEGUN * deadline, _TICK) or self.under_way >= self.bound:
             self._refused = now
             return False
         self.under_way += 1
@@ -65,7 +69,7 @@ class Admission:
         self._count += 1
         passed = now - self._since
         if passed >= _WINDOW:
-            self._adapt(self._waits / self._count / (_WAIT * deadline), most(deadline), passed / _WINDOW)
+            self._adapt(self._waits / self._count / max(_WAIT * deadline, _LEAST_WAIT), most(deadline), passed / _WINDOW)
             self._since, self._waits, self._count, self._peak = now, 0.0, 0, self.under_way
 
     def _adapt(self, excess: float, top: float, windows: float) -> None:

@@ -34,7 +34,6 @@ from fraud_serving.decision.errors import (
     UnknownIdError,
 )
 from fraud_serving.decision.openapi import openapi_document
-from fraud_serving.decision.request_clock import BEGUN
 from fraud_serving.decision.service import DecisionService
 from fraud_serving.decision.stream_watch import StreamWatch
 from fraud_serving.release_watch import ReleaseWatch
@@ -88,7 +87,8 @@ class Api:
         self._admission, self._others = Admission(), 0
         self._decide = self._authenticated(KeyScope.DECIDE, self.decide)
         # Made once: under load it is what the process writes most.
-        self._overloaded = self._error(OverloadedError())
+        self._refusal = OverloadedError()
+        self._overloaded = self._error(self._refusal)
         self.ready = False
         self._closing = False
         self._reports = service.identity.topic("label-reports")
@@ -169,7 +169,7 @@ class Api:
     def _admit(self, scope: Scope) -> bool:
         """Whether the request may begin; it then has a place, until ``quick`` frees it."""
         now, deadline = time.perf_counter(), self._service.deadline
-        admitted = self._admission.admit(now, now - scope.setdefault(ARRIVED, now), BEGUN * deadline, deadline)
+        admitted = self._admission.admit(now, now - scope.setdefault(ARRIVED, now), deadline)
         scope[_ADMITTED] = admitted
         return admitted
 
@@ -225,7 +225,7 @@ class Api:
         return self._error(error)
 
     def _refused_as_overloaded(self) -> Response:
-        self._service.instruments(metrics.REFUSED, reason=OverloadedError.CODE).inc()
+        self._service.instruments(metrics.REFUSED, reason=self._refusal.code).inc()
         return self._overloaded
 
     @staticmethod

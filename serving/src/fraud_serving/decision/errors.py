@@ -12,8 +12,6 @@ Bad input is ``fraud_contracts.errors.EventError``: 413 where it is too large, e
 
 from __future__ import annotations
 
-from typing import Final
-
 from fraud_contracts.errors import Degraded, Reason
 
 
@@ -46,10 +44,8 @@ class NoReleaseError(RequestRefusedError):
 
 
 class OverloadedError(RequestRefusedError):
-    CODE: Final = "overloaded"
-
     def __init__(self) -> None:
-        super().__init__(503, self.CODE, "too many requests at once; retry in a moment")
+        super().__init__(503, "overloaded", "too many requests at once; retry in a moment")
 
 
 class NotRecordedError(RequestRefusedError):

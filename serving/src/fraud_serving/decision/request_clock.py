@@ -15,7 +15,7 @@ BEGUN: Final = 0.3
 READ: Final = 0.4
 RECALLED: Final = 0.45
 SCORED: Final = 0.6
-CLAIMED: Final = 0.7
+CLAIMED: Final = 0.75
 # Where the policy answers without the record, its claim is told so in the rest.
 RECORDED: Final = 0.95
 

@@ -38,7 +38,7 @@ from fraud_serving.ruling import Case, Ruling
 from fraud_serving.wholeness import Mark, Wholeness
 
 # However late it is: others have seen the event by then, so it is claimed and recorded, whatever its caller is told.
-_CLAIM_PART: Final = 0.1
+_CLAIM_PART: Final = 0.2
 _ANSWERED: Final = (
     "id", "action", "score", "probability", "reasons", "release", "model_version", "model_digest", "arm", "degraded",
     "decided", "latency_ms",
