@@ -21,6 +21,8 @@ _WAIT: Final = 0.1
 # The kernel tells a wait to its tick, some milliseconds: what a short deadline makes of the average, and of a single wait, is no less.
 _LEAST_WAIT, _TICK = 0.002, 0.01
 _WINDOW: Final = 0.05
+# So many bring the bound from its least to the top.
+_WINDOWS: Final = 20
 _SHRINK: Final = 0.5
 _GROW: Final = 1 / 8
 _BUSY: Final = 1.0
@@ -65,18 +67,22 @@ class Admission:
         return now - self._refused < _BUSY
 
     def _observe(self, now: float, waited: float, deadline: float) -> None:
-        self._waits += waited
-        self._count += 1
         passed = now - self._since
         if passed >= _WINDOW:
-            self._adapt(self._waits / self._count / max(_WAIT * deadline, _LEAST_WAIT), most(deadline), passed / _WINDOW)
+            average = self._waits / max(1, self._count)
+            self._adapt(average / max(_WAIT * deadline, _LEAST_WAIT), most(deadline))
+            # Windows that nobody came in are over, too.
+            for _ in range(min(int(passed / _WINDOW) - 1, _WINDOWS)):
+                self._adapt(0.0, most(deadline))
             self._since, self._waits, self._count, self._peak = now, 0.0, 0, self.under_way
+        self._waits += waited
+        self._count += 1
 
-    def _adapt(self, excess: float, top: float, windows: float) -> None:
-        """``excess`` is the average wait over what it may be. Nobody asks where nobody comes: then many windows are over at once."""
+    def _adapt(self, excess: float, top: float) -> None:
+        """``excess`` is the average wait of a window over what it may be."""
         bound = min(self.bound, top)
         if excess > 1.0:
             bound = min(bound, float(self._peak)) * max(_SHRINK, 1.0 / excess)
         elif excess < 0.5:
-            bound = max(bound + 1.0, bound * (1.0 + _GROW) ** min(windows, 100.0))
+            bound += max(1.0, bound * _GROW)
         self.bound = max(float(_LEAST), top * _LEAST_PART, min(bound, top))
