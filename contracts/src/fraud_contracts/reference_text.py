@@ -148,8 +148,16 @@ ERRORS: Final = {
     "invalid_before": ("", "400", "before isn't the time and id of an alert."),
     "internal": ("500", "", "A fault of ours; the log has it."),
     "no_release": ("503", "", "The first release hasn't arrived; send the same request again."),
-    "overloaded": ("503", "", "More requests than are answered in time; this one was not begun. Send it again after Retry-After."),
-    "kafka_unavailable": ("503", "", "Decided, but not appended within the deadline; send the same request again, which gets that decision."),
+    "overloaded": (
+        "503",
+        "",
+        "More requests than are answered in time; this one was not begun. Send it again after Retry-After.",
+    ),
+    "kafka_unavailable": (
+        "503",
+        "",
+        "Decided, but not appended within the deadline; send the same request again, which gets that decision.",
+    ),
     "redis_unavailable": ("503", "", "Decisions can't be looked up now; send the same request again."),
     "not_ready": ("", "503", "The ledger's tables aren't there yet."),
     "ledger_unavailable": ("", "503", "The ledger can't be read now."),

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.integration
 
 def test_the_kernel_tells_how_long_data_have_lain_unread() -> None:
     """Also after later data were read, and of a connection that nobody has accepted yet."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as caller:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as caller,
+    ):
         caller.sendall(b"first")
         select.select([server], [], [], 5)
         connection, _ = server.accept()

@@ -48,7 +48,9 @@ class Run:
         return sum((status, notes) == (200, []) for _, _, status, notes in self.answers) / len(self.answers)
 
     def ids(self, status: int, note: str | None = None) -> set[str]:
-        numbers = (n for n, _, got, notes in self.answers if got == status and (note is None or note in notes))
+        numbers = (
+            n for n, _, got, notes in self.answers if got == status and (note is None or note in notes)
+        )
         return {f"{self.prefix}-{number}" for number in numbers}
 
     def figures(self) -> dict[str, Any]:
@@ -145,5 +147,7 @@ def test_an_overload_is_answered_or_refused_in_time(stack: Stack) -> None:
 
 def recorded(stack: Stack, ids: set[str]) -> list[dict[str, Any]] | None:
     """All of ``accepted``, once it has these ids."""
-    messages = [orjson.loads(one.value()) for one in stack.broker.read(stack.config.identity.topic("accepted"))]
+    messages = [
+        orjson.loads(one.value()) for one in stack.broker.read(stack.config.identity.topic("accepted"))
+    ]
     return messages if ids <= {one["event"]["id"] for one in messages} else None

@@ -19,7 +19,13 @@ from fraud_serving.decision.request_clock import RequestClock
 from fraud_serving.ruling import with_mark
 from fraud_testing.batches import OF
 
-DECISION: Any = {"id": "pay", "decided": 5, "hash": "h", "event": {"entities": {"customer": "t"}}, "degraded": []}
+DECISION: Any = {
+    "id": "pay",
+    "decided": 5,
+    "hash": "h",
+    "event": {"entities": {"customer": "t"}},
+    "degraded": [],
+}
 DEADLINE = 0.05
 
 
@@ -89,7 +95,9 @@ def test_a_repeat_waits_for_the_append_that_is_under_way() -> None:
         for _ in range(3):
             with pytest.raises(NotRecordedError):
                 await log.record(DECISION, OnKafkaLoss.REFUSE, clock())
-        repeat = asyncio.create_task(log.record(DECISION, OnKafkaLoss.REFUSE, RequestClock(time.perf_counter(), 5.0)))
+        repeat = asyncio.create_task(
+            log.record(DECISION, OnKafkaLoss.REFUSE, RequestClock(time.perf_counter(), 5.0))
+        )
         await asyncio.sleep(0)
         kafka.sent[0].set_result(None)
         assert await repeat == DECISION

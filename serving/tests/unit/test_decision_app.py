@@ -139,7 +139,9 @@ def test_a_decisions_time_begins_when_it_was_whole(with_door: Any) -> None:
         assert (await door.ask("/v1/decisions", age=0.01))[0] == 200
         assert door.service.arrived[0] < began
         whole: list[float] = []
-        assert (await door.ask("/v1/decisions", age=None, late_body=lambda: whole.append(time.perf_counter())))[0] == 200
+        assert (
+            await door.ask("/v1/decisions", age=None, late_body=lambda: whole.append(time.perf_counter()))
+        )[0] == 200
         assert door.service.arrived[1] >= whole[0]
 
     with_door(steps)

@@ -32,7 +32,9 @@ def run(url: str, rate: float, seconds: float, prefix: str) -> dict[str, Any]:
 
     async def whole() -> load.Load:
         headers = stack.HEADERS
-        client = load.Load(url, "/v1/decisions", headers, lambda i: stack.body(f"{prefix}-{i}"), CONNECTIONS, told)
+        client = load.Load(
+            url, "/v1/decisions", headers, lambda i: stack.body(f"{prefix}-{i}"), CONNECTIONS, told
+        )
         await client.run(rate, seconds, 0.0)
         return client
 

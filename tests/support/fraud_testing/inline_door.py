@@ -66,7 +66,9 @@ def with_service(
         link = RedisLink(StoreAddress(address))
         instruments = Instruments(CollectorRegistry(), detector=str(OF))
         tokeniser = Tokeniser.from_hex(serving.TOKEN_KEY)
-        service = DecisionService(CONFIG, tokeniser, link, log, ledger or no_ledger(), up_to_date(), instruments)
+        service = DecisionService(
+            CONFIG, tokeniser, link, log, ledger or no_ledger(), up_to_date(), instruments
+        )
         policy = Policy.model_validate({"fallback": {"deadline": "5s", "onKafkaLoss": on_kafka_loss}})
         service.release.take(Release(name="r0", policy=policy, policy_revision=1))
         await link.start()

@@ -82,7 +82,9 @@ class DecisionFastPath:
 class Api:
     """Routes over a DecisionService. ``ready`` is latched: a store that comes and goes degrades answers, it doesn't unready a Pod."""
 
-    def __init__(self, service: DecisionService, keys: KeyCheck, watch: ReleaseWatch, stream: StreamWatch) -> None:
+    def __init__(
+        self, service: DecisionService, keys: KeyCheck, watch: ReleaseWatch, stream: StreamWatch
+    ) -> None:
         self._service, self._keys, self._watch, self._stream = service, keys, watch, stream
         self._admission, self._others = Admission(), 0
         self._decide = self._authenticated(KeyScope.DECIDE, self.decide)

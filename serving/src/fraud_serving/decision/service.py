@@ -106,7 +106,9 @@ class DecisionService:
         try:
             earlier, marks = self._claims.read(event["id"], snapshot.claim)
             if earlier is None and snapshot.doubt is not None:
-                earlier = await self._find_past(event["id"], snapshot, snapshot.doubt, clock.left(RECALLED), marks)
+                earlier = await self._find_past(
+                    event["id"], snapshot, snapshot.doubt, clock.left(RECALLED), marks
+                )
             if earlier is not None:
                 if earlier.appended:
                     self._profiles.take_out(snapshot)  # the stream has it for long
@@ -156,7 +158,9 @@ class DecisionService:
         self._claims.check_body(claim, body_hash)
         if claim.appended:
             return answer(claim.decision)
-        return answer(await self._accepted.record(claim.decision, ruling.policy.fallback.on_kafka_loss, clock))
+        return answer(
+            await self._accepted.record(claim.decision, ruling.policy.fallback.on_kafka_loss, clock)
+        )
 
     def _compute(self, event: Event, snapshot: ProfileSnapshot) -> InlineVector:
         """The vector of what Redis held; what of it couldn't be read is counted, and a profile that lacks too much is marked."""
