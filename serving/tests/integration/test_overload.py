@@ -62,12 +62,13 @@ class Run:
 
 def send(service: serving.Process, rate: float, seconds: float, prefix: str) -> Run:
     """By a process of its own; fails where it didn't end in time."""
-    options = {"url": service.url, "rate": rate, "seconds": seconds, "prefix": prefix}
+    out = service.folder / f"{prefix}.json"
+    options = {"url": service.url, "rate": rate, "seconds": seconds, "prefix": prefix, "out": out}
     command = [sys.executable, "-m", "fraud_bench.open_loop"]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=seconds + 60)
-    result = orjson.loads(done.stdout)
+    subprocess.run(command, check=True, timeout=seconds + 60)
+    result = orjson.loads(out.read_bytes())
     run = Run(prefix, [tuple(one) for one in result["answers"]], result["unanswered"])
     print(f"{prefix}: {rate:.0f}/s {run.figures()}")  # pytest -rP shows it
     return run

@@ -1,15 +1,15 @@
-"""One open loop as a process of its own, so that what measures a server doesn't wait for its own tests. Prints what came back as JSON.
+"""One open loop as a process of its own, so that what measures a server doesn't wait for its own tests. Writes what came back as JSON.
 
 Loads only the address that it is given, at the rate and for the seconds that it is given:
 
-    python -m fraud_bench.open_loop --url http://127.0.0.1:8080 --rate 500 --seconds 10 --prefix a
+    python -m fraud_bench.open_loop --url http://127.0.0.1:8080 --rate 500 --seconds 10 --prefix a --out answers.json
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import sys
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -49,8 +49,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--prefix", required=True)
+    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    sys.stdout.buffer.write(orjson.dumps(run(options.url, options.rate, options.seconds, options.prefix)))
+    options.out.write_bytes(orjson.dumps(run(options.url, options.rate, options.seconds, options.prefix)))
 
 
 if __name__ == "__main__":
