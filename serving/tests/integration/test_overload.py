@@ -28,7 +28,7 @@ DEADLINE = 0.25
 LATE = DEADLINE + 0.05
 POLICY = {"fallback": serving.NO_STREAM | {"deadline": f"{DEADLINE * 1000:.0f}ms"}}
 FIRST, STEP, MOST = 150.0, 1.25, 2_000.0
-RAMP_SECONDS, OVERLOAD_SECONDS, PAUSE = 4.0, 60.0, 10.0
+WARM_SECONDS, RAMP_SECONDS, OVERLOAD_SECONDS, PAUSE = 10.0, 5.0, 60.0, 10.0
 
 
 @dataclass
@@ -110,11 +110,11 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def load_that_fits(service: serving.Process) -> float:
-    """Requests a second of which all but one in a thousand get a whole answer in time: the last step of a ramp."""
+    """Requests a second of which all but one in a thousand get a whole answer in time: the last step of a ramp. A step may be tried twice."""
     fits, rate = 0.0, FIRST
     while rate <= MOST:
-        run = send(service, rate, RAMP_SECONDS, f"ramp-{rate:.0f}")
-        if run.whole < 0.999 or run.late > 0.001:
+        runs = (send(service, rate, RAMP_SECONDS, f"ramp-{rate:.0f}-{number}") for number in range(2))
+        if not any(run.whole >= 0.999 and run.late <= 0.001 for run in runs):
             break
         fits, rate = rate, rate * STEP
     return fits
@@ -123,13 +123,13 @@ def load_that_fits(service: serving.Process) -> float:
 def test_an_overload_is_answered_or_refused_in_time(stack: Stack) -> None:
     """99.9 % within the deadline and 50 ms, none above twice the deadline, from when each was due; none lost, each recorded as it was answered."""
     with serving.decision_service(stack.config, stack.folder, stack.redis.url) as service:
-        send(service, FIRST, RAMP_SECONDS, "warm")
+        send(service, FIRST, WARM_SECONDS, "warm")
         fits = load_that_fits(service)
         assert fits, "this machine is too busy for any load"
         with probed(service) as probes:
             over = send(service, 4 * fits, OVERLOAD_SECONDS, "over")
         time.sleep(PAUSE)
-        after = send(service, fits, 2 * RAMP_SECONDS, "after")
+        after = send(service, fits, RAMP_SECONDS, "after")
         undone = over.ids(503, "kafka_unavailable") | after.ids(503, "kafka_unavailable")
         accepted = {}
         for message in wait_for(lambda: recorded(stack, over.ids(200) | undone), 30, "the records"):

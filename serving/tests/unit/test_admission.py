@@ -32,7 +32,6 @@ def test_the_bound_stays_between_its_ends_and_holds(
             assert admission.under_way == before + 1 <= max(1, math.ceil(admission.bound))
             assert waited <= max(0.01, BEGUN * deadline)
         assert 4 <= admission.bound <= most(deadline) <= MAX_UNDER_WAY
-        assert admission.bound >= most(deadline) / 8
         if ends and admission.under_way:
             admission.leave()
 
@@ -43,16 +42,16 @@ def overloaded(deadline: float) -> tuple[Admission, float]:
     for _ in range(200):
         now += 0.01
         admission.admit(now, 1.0 + deadline, deadline)
-    assert admission.bound == max(4, most(deadline) / 8)
+    assert admission.bound == 4
     return admission, now
 
 
 @given(st.floats(0.02, 2.0))
-def test_a_second_without_waits_gives_back_the_whole_bound(deadline: float) -> None:
+def test_two_seconds_without_waits_give_back_the_whole_bound(deadline: float) -> None:
     """In steps, however long the overload was; requests that are refused for the bound meanwhile don't hold it down."""
     admission, now = overloaded(deadline)
     bounds = []
-    for _ in range(120):
+    for _ in range(260):
         now += 0.01
         if admission.admit(now, 0.0, deadline):
             admission.leave()

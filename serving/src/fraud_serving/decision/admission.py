@@ -15,14 +15,13 @@ MAX_UNDER_WAY: Final = 512
 # Calm, a deadline of d admits d divided by this: as many as a thousand a second are, if each takes the whole deadline.
 _EACH: Final = 0.001
 _LEAST: Final = 4
-_LEAST_PART: Final = 1 / 8
 # Of the deadline: what requests may wait on average until they are begun. A decision waits its turn at the loop some five times.
-_WAIT: Final = 0.1
+_WAIT: Final = 0.05
 # The kernel tells a wait to its tick, some milliseconds: what a short deadline makes of the average, and of a single wait, is no less.
 _LEAST_WAIT, _TICK = 0.002, 0.01
 _WINDOW: Final = 0.05
 # So many bring the bound from its least to the top.
-_WINDOWS: Final = 20
+_WINDOWS: Final = 45
 _SHRINK: Final = 0.5
 _GROW: Final = 1 / 8
 _BUSY: Final = 1.0
@@ -37,7 +36,7 @@ class Admission:
     """``admit`` each request that comes, ``leave`` with each that was admitted. Deadlines are in seconds.
 
     Where the average wait of a window is longer than it may be, the bound becomes smaller by that factor, to a half at most; where it is less than half
-    of that, the bound grows by an eighth a window, up to ``most``. It never falls below an eighth of ``most``, so that there is always
+    of that, the bound grows by an eighth a window, up to ``most``. It never falls below four, so that there is always
     somebody who is answered.
     """
 
@@ -85,4 +84,4 @@ class Admission:
             bound = min(bound, float(self._peak)) * max(_SHRINK, 1.0 / excess)
         elif excess < 0.5:
             bound += max(1.0, bound * _GROW)
-        self.bound = max(float(_LEAST), top * _LEAST_PART, min(bound, top))
+        self.bound = max(float(_LEAST), min(bound, top))
