@@ -160,3 +160,18 @@ def test_stores_that_stand_still_refuse_nobody() -> None:
     loop = Loop(0.25, store=0.05)
     loop.run(arrivals(500.0, 5.0))
     assert loop.refused == []
+
+
+def test_a_pause_of_the_machine_is_no_overload() -> None:
+    """Who came meanwhile has waited, and is begun if it wasn't for too long; nobody who comes afterwards is refused for it."""
+    loop = Loop(0.25)
+    times = arrivals(0.5 * FITS, 4.0)
+    loop.run([2.08 if 2.0 < at < 2.08 else at for at in times])
+    assert loop.refused == []
+    paused = Admission()
+    for number in range(400):
+        now = 100.0 + number / 200
+        waited = 0.08 - (now - 101.0) if 101.0 <= now < 101.08 else 0.0
+        assert paused.admit(now, waited, 0.25)
+        paused.leave()
+    assert paused.bound == most(0.25)

@@ -20,6 +20,8 @@ _WAIT: Final = 0.05
 # The kernel tells a wait to its tick, some milliseconds: what a short deadline makes of the average, and of a single wait, is no less.
 _LEAST_WAIT, _TICK = 0.002, 0.01
 _WINDOW: Final = 0.05
+# So many in a row are an overload; fewer are a pause of the machine, which is over when it is seen.
+_IN_A_ROW: Final = 3
 # So many bring the bound from its least to the top.
 _WINDOWS: Final = 45
 _SHRINK: Final = 0.5
@@ -35,8 +37,8 @@ def most(deadline: float) -> float:
 class Admission:
     """``admit`` each request that comes, ``leave`` with each that was admitted. Deadlines are in seconds.
 
-    Where the average wait of a window is longer than it may be, the bound becomes smaller by that factor, to a half at most; where it is less than half
-    of that, the bound grows by an eighth a window, up to ``most``. It never falls below four, so that there is always
+    Where the average wait of a third window in a row is longer than it may be, the bound becomes smaller by that factor, to a half at most; where it is less
+    than half of that, the bound grows by an eighth a window, up to ``most``. It never falls below four, so that there is always
     somebody who is answered.
     """
 
@@ -45,7 +47,7 @@ class Admission:
         self.under_way = 0
         self._peak = 0
         self._since = 0.0
-        self._waits, self._count = 0.0, 0
+        self._waits, self._count, self._long = 0.0, 0, 0
         self._refused = -_BUSY
 
     def admit(self, now: float, waited: float, deadline: float) -> bool:
@@ -80,7 +82,8 @@ class Admission:
     def _adapt(self, excess: float, top: float) -> None:
         """``excess`` is the average wait of a window over what it may be."""
         bound = min(self.bound, top)
-        if excess > 1.0:
+        self._long = self._long + 1 if excess > 1.0 else 0
+        if self._long >= _IN_A_ROW:
             bound = min(bound, float(self._peak)) * max(_SHRINK, 1.0 / excess)
         elif excess < 0.5:
             bound += max(1.0, bound * _GROW)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 # Of the deadline. Older than the first a request isn't begun: what is left wouldn't do for all steps.
-BEGUN: Final = 0.3
-READ: Final = 0.4
-RECALLED: Final = 0.45
-SCORED: Final = 0.6
-CLAIMED: Final = 0.75
+BEGUN: Final = 0.4
+READ: Final = 0.5
+RECALLED: Final = 0.55
+SCORED: Final = 0.7
+CLAIMED: Final = 0.8
 # Where the policy answers without the record, its claim is told so in the rest.
 RECORDED: Final = 0.95
 
