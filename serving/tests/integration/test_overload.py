@@ -112,12 +112,14 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 def load_that_fits(service: serving.Process) -> float:
     """Requests a second of which all but one in a thousand get a whole answer in time: the last step of a ramp. A step may be tried twice."""
     fits, rate = 0.0, FIRST
-    while rate <= MOST:
-        runs = (send(service, rate, RAMP_SECONDS, f"ramp-{rate:.0f}-{number}") for number in range(2))
-        if not any(run.whole >= 0.999 and run.late <= 0.001 for run in runs):
-            break
+    while rate <= MOST and is_carried(service, rate, "ramp"):
         fits, rate = rate, rate * STEP
     return fits
+
+
+def is_carried(service: serving.Process, rate: float, name: str) -> bool:
+    runs = (send(service, rate, RAMP_SECONDS, f"{name}-{rate:.0f}-{number}") for number in range(2))
+    return any(run.whole >= 0.999 and run.late <= 0.001 for run in runs)
 
 
 def test_an_overload_is_answered_or_refused_in_time(stack: Stack) -> None:
@@ -129,18 +131,17 @@ def test_an_overload_is_answered_or_refused_in_time(stack: Stack) -> None:
         with probed(service) as probes:
             over = send(service, 4 * fits, OVERLOAD_SECONDS, "over")
         time.sleep(PAUSE)
-        after = send(service, fits, RAMP_SECONDS, "after")
-        undone = over.ids(503, "kafka_unavailable") | after.ids(503, "kafka_unavailable")
-        accepted = {}
-        for message in wait_for(lambda: recorded(stack, over.ids(200) | undone), 30, "the records"):
+        carried = is_carried(service, fits, "after")
+        accepted: dict[str, list[Any]] = {}
+        begun = over.ids(200) | over.ids(503, "kafka_unavailable")
+        for message in wait_for(lambda: recorded(stack, begun), 30, "the records"):
             accepted.setdefault(message["event"]["id"], []).append(message["decision"])
     assert over.unanswered == 0
     assert {status for _, _, status, _ in over.answers} <= {200, 503}
     assert over.late <= 0.001
     assert max(seconds for _, seconds, _, _ in over.answers) <= 2 * DEADLINE
     assert probes.keys() == {"answered"}, probes
-    assert after.whole >= 0.999
-    assert after.late <= 0.001
+    assert carried
     # Refused before it was begun is nothing that anybody has seen; what was begun is recorded, and one decision for each id.
     assert not over.ids(503, "overloaded") & accepted.keys()
     assert all(len({orjson.dumps(one) for one in decisions}) == 1 for decisions in accepted.values())

@@ -58,9 +58,7 @@ def test_two_seconds_without_waits_give_back_the_whole_bound(deadline: float) ->
         bounds.append(admission.bound)
     assert bounds == sorted(bounds)
     assert bounds[-1] == most(deadline)
-    assert all(
-        after <= max(before + 1, before * 1.7) for before, after in itertools.pairwise(bounds)
-    )
+    assert all(after <= max(before + 1, before * 1.7) for before, after in itertools.pairwise(bounds))
 
 
 def test_a_pause_counts_as_the_windows_that_nobody_came_in() -> None:
