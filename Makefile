@@ -71,7 +71,7 @@ test-broker: envs programs ## The broker killed 30 times under the worker's tran
 	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
 
 .PHONY: test-locks
-test-locks: envs programs ## What is marked accept: logins under attack, killed brokers and API server, stores that move or are away, idle detectors (some minutes)
+test-locks: envs programs ## What is marked accept: logins under attack, an overload, killed brokers and API server, stores that move or are away, idle detectors (some minutes)
 	@PYTHON="$(PYTHON)" tests/run locks
 
 .PHONY: test-network

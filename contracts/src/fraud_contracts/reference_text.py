@@ -58,7 +58,7 @@ FIELDS: Final = {
         "bucket": "Place of the first entity's value in the split between the arms.",
         "degraded": "What the decision did without.",
         "decided": "When, UTC milliseconds.",
-        "latency_ms": "Arrival to verdict, of an inline decision.",
+        "latency_ms": "From the request's last byte to the verdict, of an inline decision.",
         "shadow": "What rules in shadow and the other arm would have said.",
         "streamed": "The stream's set, vector and saw, where they differ from the inline ones.",
         "parity": "The inline vector beside the streamed one: equal, stale (other events seen), mismatch, or none to compare.",
@@ -148,8 +148,16 @@ ERRORS: Final = {
     "invalid_before": ("", "400", "before isn't the time and id of an alert."),
     "internal": ("500", "", "A fault of ours; the log has it."),
     "no_release": ("503", "", "The first release hasn't arrived; send the same request again."),
-    "overloaded": ("503", "", "Too many requests at once; send the same request again."),
-    "kafka_unavailable": ("503", "", "The decision couldn't be appended; send the same request again."),
+    "overloaded": (
+        "503",
+        "",
+        "More requests than are answered in time; this one was not begun. Send it again after Retry-After.",
+    ),
+    "kafka_unavailable": (
+        "503",
+        "",
+        "Decided, but not appended within the deadline; send the same request again, which gets that decision.",
+    ),
     "redis_unavailable": ("503", "", "Decisions can't be looked up now; send the same request again."),
     "not_ready": ("", "503", "The ledger's tables aren't there yet."),
     "ledger_unavailable": (
@@ -167,7 +175,7 @@ DEGRADED: Final = {
     "profiles_stale": "The stream, or what writes its profiles, is further behind than policy.fallback.staleness, or a key has 500 payments that its profile lacks: policy.fallback.onProfileLoss.",
     "profiles_incomplete": "A profile was missing or couldn't be read: policy.fallback.onProfileLoss.",
     "idempotency": "The id's claim couldn't be read or written, or was lost and the ledger couldn't tell: a repeat may have got another answer.",
-    "kafka_unavailable": "Answered before the decision was appended: policy.fallback.onKafkaLoss is Answer.",
+    "kafka_unavailable": "Answered before the decision was appended, as it wasn't within the deadline: policy.fallback.onKafkaLoss is Answer.",
     "features_failed": "No vector could be made of this event: policy.fallback.onModelLoss decided.",
     "other_feature_set": "The vector is of another feature set than the worker's, so no model and no rule read it.",
 }

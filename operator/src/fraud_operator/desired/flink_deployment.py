@@ -113,9 +113,9 @@ def _configuration(detector: Detector) -> dict[str, str]:
         "metrics.reporter.prom.port": str(FLINK_METRICS_PORT),
         # Its REST has no login: no JAR may be sent there to be run beside the keys. The Flink operator sends none to a job of its own.
         "web.submit.enable": "false",
-        # The Pods' own limits are a multiple of what they ask for; a job that idles shouldn't hold whole cores.
+        # The Pods' own limits are a multiple of what they ask for, by default one core and two; a job that idles shouldn't hold whole cores.
         "kubernetes.jobmanager.cpu.limit-factor": "10",
-        "kubernetes.taskmanager.cpu.limit-factor": "10",
+        "kubernetes.taskmanager.cpu.limit-factor": "25",
         "kubernetes.operator.job.restart.failed": "true",
         SAVEPOINT_ON_DELETION: "true",
         # A savepoint of this form can be read with any state backend, a checkpoint only with its own.

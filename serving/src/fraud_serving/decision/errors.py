@@ -4,9 +4,9 @@ RequestRefusedError
 ├── UnknownIdError        404  no decision of this id
 ├── IdReusedError         409  the id was claimed with another body
 ├── NoReleaseError        503  no release has arrived yet
-├── OverloadedError       503  too many requests are in flight
+├── OverloadedError       503  it wouldn't be answered in time, so it isn't begun
 ├── NotRecalledError      503  decided, and the ledger, which alone has the answer, doesn't give it now
-└── NotRecordedError      503  decided, but the log didn't acknowledge it
+└── NotRecordedError      503  decided, but the log didn't acknowledge it in time
 
 Bad input is ``fraud_contracts.errors.EventError``: 413 where it is too large, else 400. Of keys tells its ``AccessError``: 401, 403, 429.
 """
@@ -61,5 +61,5 @@ class NotRecordedError(RequestRefusedError):
     """The claim stands: the same request again is answered from it, once the record is in the log."""
 
     def __init__(self) -> None:
-        message = "decided, but not recorded; repeat the request to complete it"
+        message = "decided, but not recorded in time; repeat the request to complete it"
         super().__init__(503, Degraded.KAFKA_UNAVAILABLE, message)

@@ -15,9 +15,8 @@ from fraud_serving.clients.ledger_link import Look
 from fraud_serving.past_decisions import Past, PastDecisions
 from fraud_serving.wholeness import Mark
 
-# At most, and at most this part of the deadline.
+# At most, however long the deadline is.
 _SECONDS: Final = 0.05
-_PART: Final = 0.4
 _AT_ONCE: Final = 256
 # Nothing can be decided in the place of a published decision, so whoever asks for one waits longer than a deadline.
 _RECALL_SECONDS: Final = 1.0
@@ -35,11 +34,11 @@ class PastRequests:
         # The same of a wait for _RECALL_SECONDS.
         self._silent = False
 
-    async def find(self, event_id: str, mark: Mark, deadline: float) -> Past:
-        """What the ledger says of an id in its part of the deadline, in seconds."""
+    async def find(self, event_id: str, mark: Mark, seconds: float) -> Past:
+        """What the ledger says of an id within ``seconds``, or within 50 ms."""
         look = None
         if not self._late:
-            look = await self._answer(event_id, min(_SECONDS, deadline * _PART))
+            look = await self._answer(event_id, min(_SECONDS, seconds))
         return self._past.read(event_id, look, mark)
 
     async def recall(self, event_id: str) -> Claim | None:
