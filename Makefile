@@ -29,6 +29,7 @@ TAG ?=
 CHAOS ?=
 LIVES ?=
 ROUNDS ?= 30
+OPTIONS ?=
 
 ##@ Run
 
@@ -111,6 +112,10 @@ card: env-ray ## Model cards without a cluster: the model against three baseline
 	@PYTHONPATH=contracts/src:pipelines/src:ray/src $(ENVS)/ray/bin/python -m fraud_ray.evaluate \
 	  --cr manifests/examples/sparkov.yaml --history tests/data/sparkov.csv.gz --out build/card/sparkov
 
+.PHONY: sizing
+sizing: env-operator ## What a load takes of each store: RATE= (payments/s), OPTIONS= for more, as "--keys 5000000 100000 --days 90"
+	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.sizing --rate "$(RATE)" $(OPTIONS)
+
 .PHONY: lint
 lint: env-dev ## Format, lint, types, imports
 	@$(DEV)/ruff format --check .
@@ -144,8 +149,9 @@ crd: ## Write the chart's CRD from the types
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.crd > charts/fraud-platform/files/frauddetectors.yaml
 
 .PHONY: reference
-reference: ## Write docs/reference from the types, docs/module-index.md from the sources, the chart's README from its values
+reference: ## Write docs/reference from the types, the table of docs/sizing.md, docs/module-index.md from the sources, the chart's README from its values
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.reference docs/reference
+	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.sizing --write docs/sizing.md
 	@PYTHONPATH=tests/support $(ENVS)/operator/bin/python -m fraud_testing.module_index
 	@$(LOCAL) fraud_local.chart_readme
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from fraud_contracts import lifetimes, names
 from fraud_contracts.detector import ManagedKafka
+from fraud_contracts.retention import COMPACTED, KEPT_DAYS
 from fraud_operator.desired.child import CLUSTER_LABEL, Child, Wanted, child, metadata
 from fraud_operator.desired.kafka import API, copies
 from fraud_operator.detector import Detector
@@ -26,27 +27,22 @@ _COMPACTED: Final = {
     "max.compaction.lag.ms": str(_DAY_MS),
 }
 # Event time is checked against the append time, so a client must not be able to write that.
-_APPEND_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
+_BY_APPEND_TIME: Final = ("transactions", "accepted", "label-reports")
 
 
-def _kept(days: int, *, append_time: bool = False) -> dict[str, str]:
-    kept_ms = days if days == _FOR_EVER else days * _DAY_MS
-    times = _APPEND_TIME if append_time else {}
-    return {"cleanup.policy": "delete", **times, "retention.ms": str(kept_ms)}
+def _settings(noun: str) -> dict[str, str]:
+    if noun in COMPACTED:
+        return _COMPACTED
+    days = KEPT_DAYS[noun]
+    times = {"message.timestamp.type": "LogAppendTime"} if noun in _BY_APPEND_TIME else {}
+    return {
+        "cleanup.policy": "delete",
+        **times,
+        "retention.ms": str(_FOR_EVER if days is None else days * _DAY_MS),
+    }
 
 
-TOPIC_RETENTION: Final[dict[str, dict[str, str]]] = {
-    "transactions": _kept(2, append_time=True),
-    "accepted": _kept(7, append_time=True),
-    "label-reports": _kept(30, append_time=True),
-    "labels": _kept(_FOR_EVER),
-    "seeds": _COMPACTED,
-    "features": _kept(3),
-    "profiles": _COMPACTED,
-    "dead-letters": _kept(30),
-    "decisions": _kept(30),
-    "alerts": _kept(30),
-}
+TOPIC_RETENTION: Final[dict[str, dict[str, str]]] = {noun: _settings(noun) for noun in names.TOPICS}
 
 
 # What a topic may take of each broker's volume, in percent. The rest is for Kafka's own topics, for indexes, and for what is written in the
