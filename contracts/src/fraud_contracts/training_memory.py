@@ -16,8 +16,9 @@ GIB: Final = 2**30
 # Of a container's memory: beyond it Ray ends trials, and the kernel isn't far.
 USABLE: Final = 0.9
 _PROCESS: Final = 450 * MIB  # Python with all that it imports, and the batch at hand
-_RAY: Final = 750 * MIB  # Ray's own processes
-_TRIAL: Final = 350 * MIB  # a trial's process before it has data
+_RAY: Final = 600 * MIB  # Ray's own processes
+_TRIAL: Final = 250 * MIB  # a trial's process before it has data
+_SAMPLE: Final = 200_000 * 12  # of a feature: the values that LightGBM chooses its bins by, in each trial
 _SEARCHED: Final = 0.8  # of the rows: train and valid
 _ID: Final = 44  # bytes: a UUID and where it ends
 _ROW: Final = 56  # of a row, whatever it holds: hash of the id, time, amount, label, and where it comes from
@@ -56,7 +57,10 @@ def _parts(size: TrainingSize) -> dict[str, tuple[int, float]]:
     return {
         "import": (_PROCESS, read * imported),
         "replay": (_PROCESS, rows * replayed + size.keys * _KEY),
-        "search": (_PROCESS + (_RAY + size.trials * _TRIAL if size.trials else 0), rows * searched),
+        "search": (
+            _PROCESS + (_RAY + size.trials * (_TRIAL + size.features * _SAMPLE) if size.trials else 0),
+            rows * searched,
+        ),
         "judging": (_PROCESS + (_RAY if size.trials else 0), rows * judged),
     }
 
@@ -74,12 +78,15 @@ def needed(size: TrainingSize) -> int:
 def rows_that_fit(memory: int, size: TrainingSize) -> int:
     """How many rows fit into a container of ``memory`` bytes, with as many keys and features to a row as in ``size``."""
     shares = [
-        (memory * USABLE - fixed) / of_rows if of_rows else float("inf") for fixed, of_rows in _parts(size).values()
+        (memory * USABLE - fixed) / of_rows if of_rows else float("inf")
+        for fixed, of_rows in _parts(size).values()
     ]
     return max(0, int(size.rows * min(shares))) if size.rows else 0
 
 
-def bytes_a_row(features: int, entities: int = 2, fields: int = 0, payments_a_key: float = 20, trials: int = 2) -> float:
+def bytes_a_row(
+    features: int, entities: int = 2, fields: int = 0, payments_a_key: float = 20, trials: int = 2
+) -> float:
     """What a further row costs in the part of a run where rows cost most."""
     many = 10**6
     keys = round(many * entities / payments_a_key)
@@ -87,6 +94,8 @@ def bytes_a_row(features: int, entities: int = 2, fields: int = 0, payments_a_ke
     return max(of_rows for _, of_rows in _parts(size).values()) / many
 
 
-def rows_per_gib(features: int, entities: int = 2, fields: int = 0, payments_a_key: float = 20, trials: int = 2) -> int:
+def rows_per_gib(
+    features: int, entities: int = 2, fields: int = 0, payments_a_key: float = 20, trials: int = 2
+) -> int:
     """Further rows that a further GiB of the container's memory takes."""
     return int(GIB * USABLE / bytes_a_row(features, entities, fields, payments_a_key, trials))

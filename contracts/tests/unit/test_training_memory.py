@@ -32,7 +32,11 @@ SIZES = st.builds(
 )
 
 
-@given(SIZES, st.sampled_from(["rows", "features", "entities", "fields", "keys", "trials"]), st.integers(1, 10**6))
+@given(
+    SIZES,
+    st.sampled_from(["rows", "features", "entities", "fields", "keys", "trials"]),
+    st.integers(1, 10**6),
+)
 def test_more_never_needs_less(size: TrainingSize, what: str, more: int) -> None:
     """Of whatever it is more."""
     assert peak(replace(size, **{what: getattr(size, what) + more})) >= peak(size)

@@ -89,7 +89,7 @@ def raw_columns(data: Dataset, fit_rows: Rows) -> Columns:
 
 
 def _is_level(numbers: NDArray[np.int32], level: int, rows: Rows) -> Floats:
-    return (numbers[rows] == level).astype(np.float64)
+    return np.asarray(numbers[rows] == level, np.float64)
 
 
 def _numbers(column: pyarrow.Array, rows: Rows) -> Floats:

@@ -20,6 +20,8 @@ from fraud_contracts.detector_event import FieldType
 from fraud_contracts.records import Event
 
 BATCH: Final = 8192
+# Arrow's own pool keeps what batches once had: after an import more than the columns themselves.
+pyarrow.set_memory_pool(pyarrow.system_memory_pool())
 Ints = NDArray[np.int64]
 _TEXT: Final = pyarrow.large_string()
 # Of a declared field: the one Python type of its values in an event, and its column's.
@@ -35,7 +37,11 @@ def values(column: pyarrow.Array) -> list[Any]:
     """A column's Python values, null as None: of a batch, not of all rows."""
     if pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if column.null_count and not pyarrow.types.is_large_string(column.type) and not pyarrow.types.is_string(column.type):
+    if (
+        column.null_count
+        and not pyarrow.types.is_large_string(column.type)
+        and not pyarrow.types.is_string(column.type)
+    ):
         return list(column.to_pylist())
     return list(column.to_numpy(zero_copy_only=False).tolist())
 
@@ -48,7 +54,7 @@ def codes(column: pyarrow.DictionaryArray) -> NDArray[np.int32]:
         len(column.dictionary), dtype=np.int32
     )
     rank[-1] = -1
-    return rank[numbers]
+    return np.asarray(rank[numbers], np.int32)
 
 
 def first_equal(ids: pyarrow.ChunkedArray, hashes: Ints) -> Ints:

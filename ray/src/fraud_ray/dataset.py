@@ -106,7 +106,9 @@ def _recorded(
             is_recorded[row[decisions]] = True
         counts["recorded"] = int(is_recorded.sum())
         counts["replayed_of_another_set"] = int((~own).sum())
-        counts["replayed_for_want_of_one"] = len(live) - counts["recorded"] - counts["replayed_of_another_set"]
+        counts["replayed_for_want_of_one"] = (
+            len(live) - counts["recorded"] - counts["replayed_of_another_set"]
+        )
     return is_recorded, counts
 
 
@@ -144,6 +146,7 @@ def build(
     """Replays the history; -> its dataset and how many seeds were written (one per key and stage)."""
     assert spec.model.train is not None
     start, count = time.monotonic(), len(history.events)
+    pyarrow.default_memory_pool().release_unused()
     x = np.empty((count, len(features.names)), np.float32)
     is_recorded, vectors = _recorded(features, history, x)
     run = replay(features, history.events, history.labels())

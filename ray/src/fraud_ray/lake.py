@@ -76,7 +76,9 @@ class RecordedVectors:
             if len(taken):
                 flat = pyarrow.compute.list_flatten(vectors.take(pyarrow.array(taken)))
                 block = flat.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-                with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which dataset refuses
+                with np.errstate(
+                    over="ignore"
+                ):  # a value beyond float32 becomes infinite, which dataset refuses
                     yield here[taken], block.reshape(len(taken), width).astype(np.float32)
 
 
@@ -122,7 +124,9 @@ def _scan(
     scan = Scan.open(uri)
     if scan is None:
         if upto:
-            raise TrainingError(EndReason.SNAPSHOT_GONE, f"{uri} isn't there, but was when the model was made")
+            raise TrainingError(
+                EndReason.SNAPSHOT_GONE, f"{uri} isn't there, but was when the model was made"
+            )
         return None
     group, topic = config.identity.group("lake-sink"), config.identity.topic(name)
     manifest = lake_snapshot.manifest(scan.table, name, group, topic, config.kafka.partitions)

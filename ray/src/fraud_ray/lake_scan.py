@@ -83,7 +83,7 @@ class Places:
         for i in np.flatnonzero(~own).tolist():
             if age(i) < age(chosen[first[i]]):
                 chosen[first[i]] = i
-        return self.rows[chosen[own]]
+        return np.asarray(self.rows[chosen[own]], np.int64)
 
 
 class Scan:

@@ -38,7 +38,9 @@ def make(
     measured on the test part; it is not fit again on all rows, so what was measured is what is served.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    booster = fit.final_fit(params, rounds, seed, data.names, rows_of(data.x, split.train), data.y[split.train])
+    booster = fit.final_fit(
+        params, rounds, seed, data.names, rows_of(data.x, split.train), data.y[split.train]
+    )
     margin = fit.margins(booster, rows_of(data.x, split.valid))
     calibration = fit.calibrate(margin, data.y[split.valid])
     nodes = export.flatten(booster)

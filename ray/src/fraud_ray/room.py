@@ -133,7 +133,9 @@ def _rows_of_lake(config: DetectorConfig, upto: ReadTo | None) -> int:
         scan = Scan.open(lake.table(config.storage_uri, lake.DECISIONS))
         if scan is None:
             return 0
-        rows = sum(count or 0 for count in scan.table.get_add_actions(flatten=True).column("num_records").to_pylist())
+        rows = sum(
+            count or 0 for count in scan.table.get_add_actions(flatten=True).column("num_records").to_pylist()
+        )
     except (DeltaError, OSError):
         return 0
     return rows if upto is None else min(rows, sum(upto.get(lake.DECISIONS, {}).values()))

@@ -167,13 +167,17 @@ def test_repeated_ids_are_told_as_if_row_came_after_row(seed: int, tmp_path: Pat
     texts = {}
     for name, rows in files.items():
         lines = [
-            f"t{n},{NOW - n % 3},{amount},4000001,m-1,Bob,{fraud},{known or ''}" for n, amount, known, fraud in rows
+            f"t{n},{NOW - n % 3},{amount},4000001,m-1,Bob,{fraud},{known or ''}"
+            for n, amount, known, fraud in rows
         ]
         texts[name] = "\n".join((f"{HEADER},known", *lines, "")).encode()
     imported = load(tmp_path, texts)
     order, standing, refused, examples = plain_import(files)
     assert [one["id"] for one in imported.events] == order
-    assert dict(zip(order, zip(imported.fraud.tolist(), imported.known_at.tolist(), strict=True), strict=True)) == standing
+    assert (
+        dict(zip(order, zip(imported.fraud.tolist(), imported.known_at.tolist(), strict=True), strict=True))
+        == standing
+    )
     assert (imported.refused, imported.examples) == (refused, examples)
 
 
@@ -181,7 +185,10 @@ def plain_merge(
     files: list[tuple[Any, bool, int]], decided: list[Any], labels: list[tuple[str, bool, int]]
 ) -> tuple[list[Any], list[tuple[bool, int]], list[tuple[str, bool, int]]]:
     """Files' (event, fraud, known at) and the lake's events and labels in order: -> events, their labels, and all labels in order."""
-    rows, at = [[one, fraud, known, False] for one, fraud, known in files], {e["id"]: i for i, (e, _, _) in enumerate(files)}
+    rows, at = (
+        [[one, fraud, known, False] for one, fraud, known in files],
+        {e["id"]: i for i, (e, _, _) in enumerate(files)},
+    )
     standing = {event_id: (fraud, known) for event_id, fraud, known in labels}
     told: list[tuple[str, bool, int]] = []
     for one in decided:
@@ -213,7 +220,10 @@ def test_files_and_lake_are_joined_as_if_row_came_after_row(seed: int) -> None:
     decided = drawn(rng.randrange(25))
     of_files = [(one, rng.random() < 0.5, one["time"] + rng.randrange(4)) for one in files]
     labels = sorted(
-        ((rng.randrange(len(decided)), rng.random() < 0.5, NOW + rng.randrange(4)) for _ in range(12 * bool(decided))),
+        (
+            (rng.randrange(len(decided)), rng.random() < 0.5, NOW + rng.randrange(4))
+            for _ in range(12 * bool(decided))
+        ),
         key=lambda one: one[2],
     )
     past = TrainingHistory.empty(DECLARED)

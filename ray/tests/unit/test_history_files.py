@@ -61,7 +61,10 @@ def test_a_cell_of_several_lines_is_a_cell(tmp_path: Path) -> None:
     header = ",".join(f'"{name}"' for name in HEADER.split(","))
     name = '"Joe ""the"" Diner,\nInc\n"'
     imported = load(tmp_path, {"a.csv": "\n".join((header, row(1, name, 1), row(2), "")).encode()})
-    assert ([event["id"] for event in imported.events], imported.fraud.tolist()) == (["t1", "t2"], [True, False])
+    assert ([event["id"] for event in imported.events], imported.fraud.tolist()) == (
+        ["t1", "t2"],
+        [True, False],
+    )
     assert not imported.refused
 
 

@@ -27,7 +27,9 @@ SCHEMA = pyarrow.schema(
 )
 
 
-def stored(folder: Path, rng: random.Random, without: tuple[str, ...] = ()) -> tuple[Scan, list[dict[str, Any]]]:
+def stored(
+    folder: Path, rng: random.Random, without: tuple[str, ...] = ()
+) -> tuple[Scan, list[dict[str, Any]]]:
     """A table of several files, and its rows in a reader's order."""
     schema = pyarrow.schema([field for field in SCHEMA if field.name not in without])
     number = 0

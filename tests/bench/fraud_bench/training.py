@@ -33,8 +33,8 @@ from fraud_sinks.lake_tables import DECISIONS, LABELS
 from fraud_sinks.records import Record
 from fraud_testing import detectors
 
-ROWS = int(os.environ.get("BENCH_ROWS", 100_000))
-SIZES = (ROWS // 4, ROWS)
+ROWS = int(os.environ.get("BENCH_ROWS", 200_000))
+SIZES = (ROWS // 2, ROWS)
 DAYS = 90
 DAY = 86_400_000
 START = 1_780_000_000_000
@@ -135,9 +135,7 @@ def run(folder: Path) -> None:
     past = history.load(by.spec, by.storage_uri, TOKENS, AS_OF, required=False)
     past.add_lake(lake.read(by, AS_OF))
     imported, peak = time.monotonic(), _memory("VmHWM")
-    data, seeds = dataset.build(
-        by.spec, features, past, AS_OF, 1, lambda profiles: sum(1 for _ in profiles)
-    )
+    data, seeds = dataset.build(by.spec, features, past, AS_OF, 1, lambda profiles: sum(1 for _ in profiles))
     figures = {
         "rows": len(data.y),
         "import_bytes": peak - before,
