@@ -22,7 +22,7 @@ _SAMPLE: Final = 200_000 * 12  # of a feature: the values that LightGBM chooses 
 _SEARCHED: Final = 0.8  # of the rows: train and valid
 _ID: Final = 44  # bytes: a UUID and where it ends
 _ROW: Final = 56  # of a row, whatever it holds: hash of the id, time, amount, label, and where it comes from
-_KEY: Final = 2_200  # of an entity's value: its state in the replay, and its token
+_KEY: Final = 1_600  # of an entity's value: its state in the replay, and its token
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _parts(size: TrainingSize) -> dict[str, tuple[int, float]]:
     vector = 4 * size.features
     kept = _ROW + 4 * size.entities + 10 * size.fields
     # Beside the columns: bodies' hashes and line numbers, then an order and the column that is put into it.
-    imported = _ID + kept + 4 * size.entities + 24 + 64
+    imported = _ID + kept + 4 * size.entities + 24 + 160
     # A state keeps time, sum and tag of its payments.
     replayed = vector + _ID + kept + 24 * size.entities
     # A trial has each value in bins, twice, and some sums a row.

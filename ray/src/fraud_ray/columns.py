@@ -138,16 +138,27 @@ class EventColumns:
         return len(self.time)
 
     def __iter__(self) -> Iterator[Event]:
+        # A replay keeps each token as its state's key: so they may as well be there before, once.
+        few = (
+            column
+            for column in self.fields.values()
+            if pyarrow.types.is_dictionary(column.type) and len(column.dictionary) <= BATCH
+        )
+        texts = {id(column): [*values(column.dictionary), None] for column in (*self.entities.values(), *few)}
         for start in range(0, len(self), BATCH):
-            yield from self.batch(slice(start, start + BATCH))
+            yield from self.batch(slice(start, start + BATCH), texts)
 
-    def batch(self, rows: slice | Ints) -> Iterator[Event]:
+    def batch(
+        self, rows: slice | Ints, texts: Mapping[int, list[str | None]] | None = None
+    ) -> Iterator[Event]:
         """The events of some rows; they are all in memory at once."""
 
         def column(whole: pyarrow.Array) -> list[Any]:
-            if isinstance(rows, slice):
-                return values(whole.slice(rows.start, rows.stop - rows.start))
-            return values(whole.take(pyarrow.array(rows)))
+            part = whole[rows] if isinstance(rows, slice) else whole.take(pyarrow.array(rows))
+            known = texts.get(id(whole)) if texts is not None else None
+            if known is None:
+                return values(part)
+            return [known[i] for i in part.indices.fill_null(-1).to_numpy(zero_copy_only=False).tolist()]
 
         ids = column(self.ids)
         for event_id, time, amount, entities, fields in zip(

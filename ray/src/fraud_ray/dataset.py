@@ -124,7 +124,9 @@ def _fill(
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(x), BATCH):
             here = x[start : start + BATCH]
-            block = np.array(list(islice(replayed, len(here))), np.float64).astype(np.float32)
+            block = np.empty_like(here)
+            for i, vector in enumerate(islice(replayed, len(here))):
+                block[i] = vector
             kept = is_recorded[start : start + BATCH]
             same = (block == here) | (np.isnan(block) & np.isnan(here))
             equal += int(same[kept].all(axis=1).sum())

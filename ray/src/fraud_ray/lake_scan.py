@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from fraud_contracts import lake, lake_snapshot
 from fraud_contracts.training_end import EndReason
-from fraud_ray.columns import BATCH, Ints, TextBuilder, codes, first_equal, values
+from fraud_ray.columns import Ints, TextBuilder, codes, first_equal, values
 from fraud_ray.errors import TrainingError
 
 _PLACE: Final = ("id", "topic", "topic_id", "partition", "offset", "appended")
+# Rows at once: each has a whole decision, of some kilobytes.
+_BATCH: Final = 1024
 # What is read of a column at once: a row group of a compacted file may have a million rows, each with a whole decision.
 _BUFFER: Final = 2**20
 _UNKNOWN: Final = -1  # when a row was appended
@@ -110,7 +112,7 @@ class Scan:
         try:
             scanner = self.table.to_pyarrow_dataset().scanner(
                 columns=[name for name in columns if name in self._present],
-                batch_size=BATCH,
+                batch_size=_BATCH,
                 batch_readahead=1,
                 fragment_readahead=1,
                 fragment_scan_options=options,

@@ -59,7 +59,7 @@ def test_the_decisions_that_stand_are_those_of_the_rule(
     tmp_path: Path, seed: int, without: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the snapshot's rows, one an id, the one that the log took first; in the order of the ids' first rows."""
-    monkeypatch.setattr("fraud_ray.lake_scan.BATCH", 7)
+    monkeypatch.setattr("fraud_ray.lake_scan._BATCH", 7)
     scan, rows = stored(tmp_path, random.Random(seed), without)
     read_to = {f"{TOPIC}/0/A": 12, f"{TOPIC}/1/A": 8, f"{TOPIC}/1/B": 20}
     full = [{**dict.fromkeys(SCHEMA.names), **row} for row in rows]
@@ -72,7 +72,7 @@ def test_the_decisions_that_stand_are_those_of_the_rule(
 
 def test_every_reading_has_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row numbers of one reading hold in the next; a column that isn't there is null."""
-    monkeypatch.setattr("fraud_ray.lake_scan.BATCH", 7)
+    monkeypatch.setattr("fraud_ray.lake_scan._BATCH", 7)
     scan, rows = stored(tmp_path, random.Random(1))
     for columns in (("n", "vector"), ("n", "id", "set")):
         numbers: list[int] = []

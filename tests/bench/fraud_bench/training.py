@@ -28,6 +28,7 @@ from fraud_pipelines import simulator
 from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.replay import replay
+from fraud_pipelines.simulated_payments import Row
 from fraud_ray import dataset, history, lake
 from fraud_sinks.lake_tables import DECISIONS, LABELS
 from fraud_sinks.records import Record
@@ -59,7 +60,7 @@ def config(folder: Path) -> DetectorConfig:
     return detectors.document(SPEC, storage_uri=f"file://{folder}")
 
 
-def write_lake(by: DetectorConfig, rows: list[simulator.Row]) -> None:
+def write_lake(by: DetectorConfig, rows: list[Row]) -> None:
     """The rows as decisions with their vectors, as the sink's table has them, and a label of each fraud."""
     features, schema = compile_detector(by.spec), EventSchema(by.spec.event, by.spec.entities)
 
@@ -131,10 +132,10 @@ def run(folder: Path) -> None:
     by = config(folder)
     features = compile_detector(by.spec)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
-    before, start = _memory("VmRSS"), time.monotonic()
+    before, start = _memory("VmRSS"), time.process_time()
     past = history.load(by.spec, by.storage_uri, TOKENS, AS_OF, required=False)
     past.add_lake(lake.read(by, AS_OF))
-    imported, peak = time.monotonic(), _memory("VmHWM")
+    imported, peak = time.process_time(), _memory("VmHWM")
     data, seeds = dataset.build(by.spec, features, past, AS_OF, 1, lambda profiles: sum(1 for _ in profiles))
     figures = {
         "rows": len(data.y),
@@ -142,7 +143,7 @@ def run(folder: Path) -> None:
         "bytes": _memory("VmHWM") - before,
         "matrix": data.x.nbytes,
         "import_s": round(imported - start, 2),
-        "replay_s": round(time.monotonic() - imported, 2),
+        "replay_s": round(time.process_time() - imported, 2),
         "seeds": seeds,
         "vectors": data.vectors,
         "digest": data.digest,
