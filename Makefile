@@ -99,7 +99,7 @@ test-scale: env-operator programs ## 200 idle detectors for five minutes, the op
 accept: test-locks test-broker test-scale test-live test-chaos test-lives ## The long runs that make test leaves out, each a target of its own, too
 
 .PHONY: bench
-bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
+bench: env-serving env-flink env-operator env-ray ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
 	@PYTHONPATH=tests/bench $(PYTHON) -m fraud_bench --only "$(ONLY)" $(if $(WRITE),--write)
 
 .PHONY: card
