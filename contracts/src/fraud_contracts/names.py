@@ -180,10 +180,7 @@ class Identity:
 
     @property
     def database_logins(self) -> str:
-        """What the name of each PostgreSQL role begins with that logs in and acts as the owner; a stamp of 8 follows.
-
-        The first word isn't an owner's: a detector named after the digest of another one would own what passes for its login.
-        """
+        """What each PostgreSQL login begins with; a stamp of 8 follows. No owner's first word: a detector may be named after another's digest."""
         plain = f"login_{self.namespace}_{self.name}".replace("-", "_")
         return f"{plain[:37]}_{self._digest(16)}_"
 
