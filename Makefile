@@ -29,6 +29,7 @@ TAG ?=
 CHAOS ?=
 LIVES ?=
 ROUNDS ?= 30
+OPTIONS ?=
 
 ##@ Run
 
@@ -71,7 +72,7 @@ test-broker: envs programs ## The broker killed 30 times under the worker's tran
 	@PYTHON="$(PYTHON)" FRAUD_ROUNDS="$(ROUNDS)" tests/run broker
 
 .PHONY: test-locks
-test-locks: envs programs ## What is marked accept: logins under attack, killed brokers and API server, stores that move or are away, idle detectors (some minutes)
+test-locks: envs programs ## What is marked accept: logins under attack, an overload, killed brokers and API server, stores that move or are away, idle detectors (some minutes)
 	@PYTHON="$(PYTHON)" tests/run locks
 
 .PHONY: test-network
@@ -98,7 +99,7 @@ test-scale: env-operator programs ## 200 idle detectors for five minutes, the op
 accept: test-locks test-broker test-scale test-live test-chaos test-lives ## The long runs that make test leaves out, each a target of its own, too
 
 .PHONY: bench
-bench: env-serving env-flink env-operator ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
+bench: env-serving env-flink env-operator env-ray ## The figures of docs/performance.md beside their baselines; ONLY=predictor for some, WRITE=1 to keep them
 	@PYTHONPATH=tests/bench $(PYTHON) -m fraud_bench --only "$(ONLY)" $(if $(WRITE),--write)
 
 .PHONY: card
@@ -110,6 +111,10 @@ card: env-ray ## Model cards without a cluster: the model against three baseline
 	  --cr manifests/examples/payments.yaml --history build/card/simulated.csv.gz --out build/card/simulated
 	@PYTHONPATH=contracts/src:pipelines/src:ray/src $(ENVS)/ray/bin/python -m fraud_ray.evaluate \
 	  --cr manifests/examples/sparkov.yaml --history tests/data/sparkov.csv.gz --out build/card/sparkov
+
+.PHONY: sizing
+sizing: env-operator ## What a load takes of each store: RATE= (payments/s), OPTIONS= for more, as "--keys 5000000 100000 --days 90"
+	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.sizing --rate "$(RATE)" $(OPTIONS)
 
 .PHONY: lint
 lint: env-dev ## Format, lint, types, imports
@@ -144,8 +149,9 @@ crd: ## Write the chart's CRD from the types
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.crd > charts/fraud-platform/files/frauddetectors.yaml
 
 .PHONY: reference
-reference: ## Write docs/reference from the types, docs/module-index.md from the sources, the chart's README from its values
+reference: ## Write docs/reference from the types, the table of docs/sizing.md, docs/module-index.md from the sources, the chart's README from its values
 	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.reference docs/reference
+	@PYTHONPATH=contracts/src $(ENVS)/operator/bin/python -m fraud_contracts.sizing --write docs/sizing.md
 	@PYTHONPATH=tests/support $(ENVS)/operator/bin/python -m fraud_testing.module_index
 	@$(LOCAL) fraud_local.chart_readme
 

@@ -21,6 +21,7 @@ TARGETS = {
     "golden-update": "tests/golden/test_golden.py",
     "help": "tests/architecture/test_docs.py",
     "lint": ".ci/run",
+    "sizing": "contracts/tests/unit/test_sizing.py",
     "test": ".ci/run",
     "test-broker": "serving/tests/broker",
     "test-chaos": "tests/chaos/test_chaos.py",

@@ -14,12 +14,13 @@ import pytest
 from fraud_pipelines.events import Tokeniser
 from fraud_pipelines.features import FeatureSet, compile_detector
 from fraud_ray import dataset, history
+from fraud_ray.training_history import TrainingHistory
 from fraud_testing import parity
 
 pytestmark = pytest.mark.integration
 
 
-def load(folder: Path, story: parity.Story) -> history.TrainingHistory:
+def load(folder: Path, story: parity.Story) -> TrainingHistory:
     """The history as training reads it: a Parquet file, whose repeats the import refuses and counts."""
     (folder / "history").mkdir()
     # A repeat has the label of the first.
@@ -38,7 +39,7 @@ def load(folder: Path, story: parity.Story) -> history.TrainingHistory:
 
 
 def replayed(
-    features: FeatureSet, loaded: history.TrainingHistory, story: parity.Story, order: list[int] | None
+    features: FeatureSet, loaded: TrainingHistory, story: parity.Story, order: list[int] | None
 ) -> Iterator[tuple[int, list[float]]]:
     """Training's replay over imported events, in the story's order instead of that of time; repeats are gone."""
     by_id = {event["id"]: event for event in loaded.events}
@@ -77,5 +78,5 @@ def test_training_leaves_its_vectors(tmp_path: Path) -> None:
     built, count = dataset.build(parity.config().spec, features, loaded, parity.NOW, 1, write_seeds)
     assert count == len(seeds) > 0
     document["by_time"] = [[event["id"] for event in loaded.events], built.x.tobytes().hex()]
-    document["labels"] = json.loads(json.dumps(loaded.labels()))
+    document["labels"] = json.loads(json.dumps(list(loaded.labels())))
     parity.leave("ray", document)

@@ -82,7 +82,10 @@ class OnKafkaLoss(StrEnum):
 class Fallback(Spec):
     """What is decided when something is missing or late."""
 
-    deadline: Duration = Field("50ms", description="Time that an inline decision has for profiles and score.")
+    deadline: Duration = Field(
+        "100ms",
+        description="Time that an inline decision has from its last byte to its answer: for waiting, profiles, score, claim and append.",
+    )
     staleness: Annotated[str, _STALENESS] = Field(
         "10s",
         description="How far profiles may be behind the payments that were accepted; past it onProfileLoss holds.",
@@ -100,7 +103,7 @@ class Fallback(Spec):
     )
     on_kafka_loss: OnKafkaLoss = Field(
         OnKafkaLoss.REFUSE,
-        description="Refuse: answer 503 while a decision can't be appended; Answer: answer all the same.",
+        description="Refuse: answer 503 where a decision isn't appended within the deadline; Answer: answer all the same.",
     )
 
 

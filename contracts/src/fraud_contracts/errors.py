@@ -5,6 +5,7 @@ FraudError
 ├── SpecError             a custom resource that the schema let pass but that can't be built: path, message
 ├── NotReadyError         not there yet: reason, message
 ├── StoreError            a store answered with an error or not in time: store
+│   └── StoreFullError    it takes no more: store
 └── AccessError           a request that isn't answered because of its key: status, code, message, retry_after
     ├── UnauthenticatedError  401  the key is missing or nobody's
     ├── ForbiddenError        403  the key doesn't open what was asked for
@@ -95,6 +96,10 @@ class StoreError(FraudError):
     def __init__(self, store: str, message: str) -> None:
         super().__init__(f"{store}: {message}")
         self.store, self.message = store, message
+
+
+class StoreFullError(StoreError):
+    """The store has no room for what is to be written, until somebody makes some; what it holds can be read as ever."""
 
 
 class AccessError(FraudError):

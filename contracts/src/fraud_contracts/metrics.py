@@ -44,6 +44,15 @@ DEGRADED: Final = Metric(
 REFUSED: Final = Metric(
     "fraud_requests_refused_total", "Requests refused, by reason.", labels=("detector", "reason")
 )
+UNDER_WAY: Final = Metric(
+    "fraud_decisions_under_way", "Requests for a decision that a replica works at.", "gauge", ("detector",)
+)
+UNDER_WAY_BOUND: Final = Metric(
+    "fraud_decisions_under_way_bound",
+    "How many of them a replica begins at once: fewer while requests wait for it too long.",
+    "gauge",
+    ("detector",),
+)
 CLIENT_REQUESTS: Final = Metric(
     "fraud_client_requests_total",
     "Requests with a client's key, to the decision service and the console: admitted, forbidden, rate_limited.",
@@ -70,7 +79,7 @@ SUPERSEDED: Final = Metric(
 )
 LEDGER_LOOKUPS: Final = Metric(
     "fraud_ledger_lookups_total",
-    "Ids looked up in the ledger within a day of a loss of claims: found, absent (never decided before), behind (the ledger may lack it yet), away.",
+    "Ids looked up in the ledger, within a day of a loss of claims or as their claims are shrunk: found, absent (never decided before), behind (it may lack it yet), away.",
     labels=("detector", "door", "result"),
 )
 RULES_FAILED: Final = Metric(

@@ -99,10 +99,7 @@ class Identity:
         return f"{self}.{consumer}"
 
     def features_group(self, stream: str, *, silent: bool = False) -> str:
-        """Consumer group of the Flink job of one lineage; ``stream`` is what ``stream`` gives.
-
-        A job that is silent has another one, so that what the first has read is written, whoever asks, and whatever is known of the job.
-        """
+        """Consumer group of the Flink job of a lineage, by what ``stream`` gives; a silent job has another, so that what the first has read is written."""
         return self.group(f"features.{stream}{'.silent' if silent else ''}")
 
     def transactional_id(self, ordinal: int) -> str:
@@ -111,6 +108,11 @@ class Identity:
 
     def redis_claim(self, event_id: str) -> str:
         return f"{self}:claim:{event_id}"
+
+    @property
+    def redis_due(self) -> str:
+        """Redis sorted set: keys of claims that still hold the whole decision, by when it was published (UTC ms)."""
+        return f"{self}:due"
 
     @property
     def redis_whole(self) -> str:
@@ -178,10 +180,7 @@ class Identity:
 
     @property
     def database_logins(self) -> str:
-        """What the name of each PostgreSQL role begins with that logs in and acts as the owner; a stamp of 8 follows.
-
-        The first word isn't an owner's: a detector named after the digest of another one would own what passes for its login.
-        """
+        """What each PostgreSQL login begins with; a stamp of 8 follows. No owner's first word: a detector may be named after another's digest."""
         plain = f"login_{self.namespace}_{self.name}".replace("-", "_")
         return f"{plain[:37]}_{self._digest(16)}_"
 

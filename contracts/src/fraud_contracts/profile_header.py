@@ -10,6 +10,9 @@ profile of another set by it. What follows the header belongs to the engine alon
     8       4     epoch, u32: the generation of the lineage that the state is of (``lineage``)
     12      8     seq, u64: events and labels applied in this epoch
     20      8     digest, u64: sum mod 2^64 of the 64-bit hashes of everything applied (version 1: XOR)
+
+The engine's own part begins with the time of the newest event, i64, UTC ms; 0 before the first. The sink compares it, too: it tells a
+count of ``seq`` that began anew.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ MAGIC: Final = b"FP"
 HEADER: Final = struct.Struct("<2sH4sIQQ")
 EPOCH_OFFSET: Final = 8
 SEQ_OFFSET: Final = 12
+NEWEST_OFFSET: Final = HEADER.size
 
 
 class Header(NamedTuple):

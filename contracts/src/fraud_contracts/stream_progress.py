@@ -25,6 +25,8 @@ class StreamProgress(BaseModel):
     """``applied``: by source and partition the first offset that may not be in. ``epoch`` is that of the profiles.
 
     It is of one subtask of ``parallelism`` of one stage of ``stages``. Another parallelism shares the keys out otherwise.
+    ``reach`` is that of the feature set, as in ``lifetimes``, so that whoever keeps its profiles need not know what it is made of; 0 where
+    that isn't said.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -35,6 +37,7 @@ class StreamProgress(BaseModel):
     subtask: _Number
     parallelism: _Count
     applied: Positions
+    reach: _Number = 0
 
     def to_json(self) -> bytes:
         return self.model_dump_json().encode()
@@ -69,6 +72,7 @@ class Applied(BaseModel):
     epoch: _Number
     beat: _Number
     applied: Positions
+    reach: _Number = 0
 
     def to_json(self) -> bytes:
         return self.model_dump_json().encode()

@@ -35,6 +35,7 @@ class EndReason(StrEnum):
 
     NO_HISTORY = "NoHistory"
     TOO_FEW_LABELS = "TooFewLabels"
+    TOO_MANY_ROWS = "TooManyRows"
     NOTHING_TO_TRAIN = "NothingToTrain"
     NOT_CONFIGURED = "NotConfigured"
     FEATURE_SET_MISMATCH = "FeatureSetMismatch"

@@ -16,6 +16,8 @@ from fraud_contracts.config import KafkaAddress
 
 # As the Java clients' default: an entity's records meet on one partition, whoever writes them.
 PARTITIONER: Final = "murmur2_random"
+# What a producer sends lies compressed in the topic: records are JSON of names that repeat, and disks fill by their bytes.
+COMPRESSION: Final = "lz4"
 # The files in the folder of a login. The last is there where others than this machine's authorities vouch for the brokers.
 USERNAME: Final = "username"
 PASSWORD: Final = "password"  # noqa: S105 - the name of a file
@@ -100,6 +102,7 @@ class KafkaAccess:
             "acks": "all",
             "enable.idempotence": True,
             "partitioner": PARTITIONER,
+            "compression.type": COMPRESSION,
             **{name.replace("_", "."): value for name, value in more.items()},
         }
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import OutOfMemoryError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 
-from fraud_contracts.errors import StoreError
+from fraud_contracts.errors import StoreError, StoreFullError
 from fraud_process.redis_address import FORM, Place, RedisAddress, RedisLogin, parse
 from fraud_process.store_address import StoreAddress
 
@@ -114,7 +115,8 @@ class RedisStore:
         """What a call's error is to its caller. A server that takes no writes isn't the master any more: the next call connects anew."""
         if isinstance(error, redis.ReadOnlyError):
             self.close()
-        return StoreError("redis", str(error))
+        kind = StoreFullError if isinstance(error, OutOfMemoryError) else StoreError
+        return kind("redis", str(error))
 
     def close(self) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pyflink.common import Row, Types
+from pyflink.common import Row, Time, Types
 from pyflink.datastream import (
     KeyedProcessFunction,
     KeySelector,
@@ -23,9 +23,9 @@ from pyflink.datastream import (
     ProcessFunction,
     RuntimeContext,
 )
-from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
+from pyflink.datastream.state import ListStateDescriptor, StateTtlConfig, ValueStateDescriptor
 
-from fraud_contracts import log
+from fraud_contracts import lifetimes, log
 from fraud_contracts.config import load_config
 from fraud_contracts.lineage import NO_STATE, SOURCES, Beginning
 from fraud_contracts.records import Source
@@ -107,6 +107,25 @@ def _attempt() -> str:
     return f"{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(3)}"
 
 
+def profile_state(reach: int) -> ValueStateDescriptor:
+    """A key's state, which goes by itself once no value can depend on it any more; ``reach`` as in ``lifetimes``.
+
+    What waits beside it has timers that end it. Both clean-ups are named, as Flink would choose them: Python's defaults, and one without a
+    period, ask for a Java gateway, which a TaskManager doesn't have.
+    """
+    descriptor = ValueStateDescriptor(STATE, Types.PICKLED_BYTE_ARRAY())
+    descriptor.enable_time_to_live(
+        StateTtlConfig.new_builder(Time.milliseconds(lifetimes.state_kept(reach)))
+        .update_ttl_on_create_and_write()
+        .never_return_expired()
+        .disable_cleanup_in_background()
+        .cleanup_incrementally(5, False)
+        .cleanup_in_rocksdb_compact_filter(1000, Time.days(30))
+        .build()
+    )
+    return descriptor
+
+
 class EntityKey(KeySelector):  # type: ignore[misc]  # PyFlink has no types
     def __init__(self, entity: str) -> None:
         self._entity = entity
@@ -133,13 +152,14 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
 
     def open(self, runtime_context: RuntimeContext) -> None:
         log.setup()
-        self._state = runtime_context.get_state(ValueStateDescriptor(STATE, Types.PICKLED_BYTE_ARRAY()))
+        config = self._config = load_config()
+        self._reach = lifetimes.reach(config.spec.features, config.spec.entities)
+        self._state = runtime_context.get_state(profile_state(self._reach))
         self._waiting = runtime_context.get_state(ValueStateDescriptor(WAITING, Types.PICKLED_BYTE_ARRAY()))
         # Keys that may have waiting events; only spares a look at their state. After a restore the timers come at once.
         self._held: set[str] = set()
         # A reader can tell a first emission by it from one after a restore.
         self._run = _attempt()
-        config = self._config = load_config()
         self._stage = EntityStage(config, self._index, self._run)
         self._progress = SubtaskProgress(1 if self._index == 0 else len(self._keys))
         self._progress_records: ProgressRecords | None = None
@@ -196,6 +216,7 @@ class EntityFunction(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has
                 (self._index, len(of.spec.entities)),
                 (element.subtask, len(self._keys)),
                 of.kafka.partitions,
+                self._reach,
             )
         for key, value in self._progress_records.rows(applied):
             yield PROFILES, Row(k=key, v=value)

@@ -67,11 +67,17 @@ class ProgressRecords:
     """One subtask's records for the topic of profiles: one for each of its ``partitions``."""
 
     def __init__(
-        self, hash6: str, epoch: int, stage: tuple[int, int], subtask: tuple[int, int], partitions: int
+        self,
+        hash6: str,
+        epoch: int,
+        stage: tuple[int, int],
+        subtask: tuple[int, int],
+        partitions: int,
+        reach: int,
     ) -> None:
-        """``stage`` and ``subtask`` are (number, of how many)."""
+        """``stage`` and ``subtask`` are (number, of how many); ``reach`` is that of the feature set, as in ``lifetimes``."""
         (self._stage, self._stages), (self._subtask, self._parallelism) = stage, subtask
-        self._epoch = epoch
+        self._epoch, self._reach = epoch, reach
         keys: dict[int, bytes] = {}
         for salt in count():
             key = progress_key(hash6, self._stage, self._subtask, self._parallelism, salt).encode()
@@ -89,6 +95,7 @@ class ProgressRecords:
             subtask=self._subtask,
             parallelism=self._parallelism,
             applied=applied,
+            reach=self._reach,
         ).to_json()
         for key in self._keys:
             yield key, value

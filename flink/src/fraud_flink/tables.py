@@ -13,7 +13,7 @@ from typing import Final
 
 from fraud_contracts.config import DetectorConfig, KafkaAddress
 from fraud_contracts.lineage import HISTORY, NO_STATE, SOURCES, Beginning
-from fraud_process.kafka import AUTHORITY, MECHANISM, PASSWORD, PLAIN, PROTOCOL, USERNAME
+from fraud_process.kafka import AUTHORITY, COMPRESSION, MECHANISM, PASSWORD, PLAIN, PROTOCOL, USERNAME
 
 # What comes once a second and is no topic's record. Its table keeps no state.
 TICKS: Final = "ticks"
@@ -130,6 +130,7 @@ def sink_table(config: DetectorConfig, noun: str) -> str:
         **connection(config.kafka),
         "properties.client.id": f"{config.identity.features_group(config.stream)}.{noun}",
         "properties.linger.ms": "0",
+        "properties.compression.type": COMPRESSION,
         "key.format": "raw",
         "key.fields": "k",
         "value.format": "raw",
@@ -146,6 +147,7 @@ def profile_table(config: DetectorConfig) -> str:
         "topic": config.identity.topic("profiles"),
         **connection(config.kafka),
         "properties.client.id": f"{config.identity.features_group(config.stream)}.profiles",
+        "properties.compression.type": COMPRESSION,
         "key.format": "raw",
         "value.format": "raw",
         "value.fields-include": "EXCEPT_KEY",

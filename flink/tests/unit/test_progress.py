@@ -98,10 +98,10 @@ def test_partitions_are_those_of_kafkas_clients(key: bytes, code: int) -> None:
 @pytest.mark.parametrize("partitions", range(1, 25))
 def test_each_partition_gets_one_record(partitions: int) -> None:
     stage, parallelism = partitions % 4, 1 + partitions % 8
-    records = ProgressRecords("abcdef", 3, (stage, 4), (0, parallelism), partitions)
+    records = ProgressRecords("abcdef", 3, (stage, 4), (0, parallelism), partitions, 7)
     rows = list(records.rows({"accepted": {2: 8}}))
     assert [partition_of(key, partitions) for key, _ in rows] == list(range(partitions))
     hash6, read = read_progress(*rows[0])
     assert is_progress(rows[0][1])
     assert (hash6, read.epoch, read.stage, read.parallelism) == ("abcdef", 3, stage, parallelism)
-    assert read.applied == {"accepted": {2: 8}}
+    assert (read.applied, read.reach) == ({"accepted": {2: 8}}, 7)

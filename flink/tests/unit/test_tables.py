@@ -52,6 +52,12 @@ def test_features_are_not_held_back() -> None:
     assert "'sink.delivery-guarantee' = 'at-least-once'" in ddl
 
 
+def test_what_the_stream_writes_is_compressed() -> None:
+    """As what all other producers write."""
+    for ddl in (tables.sink_table(CONFIG, "features"), tables.profile_table(CONFIG)):
+        assert "'properties.compression.type' = 'lz4'" in ddl
+
+
 def test_no_option_can_end_its_quotes() -> None:
     """A quote in an address stays inside the option's text."""
     kafka = CONFIG.kafka.model_copy(update={"bootstrap_servers": "a', 'x' = 'y"})

@@ -87,6 +87,10 @@ def savepoint_folder(spec: Json) -> str | None:
     return config.get("execution.checkpointing.savepoint-dir") or config.get("state.savepoints.dir")
 
 
+def savepoint_form(spec: Json) -> str:
+    return user_config(spec).get(f"{OPERATOR_PREFIX}savepoint.format.type", "CANONICAL")
+
+
 def checkpoint_folder(spec: Json) -> str | None:
     config = user_config(spec)
     return config.get("execution.checkpointing.dir") or config.get("state.checkpoints.dir")

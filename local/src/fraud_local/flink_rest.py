@@ -72,11 +72,11 @@ class JobManager:
                 candidates.append((one["id"], one["external_path"]))
         return str(max(candidates)[1]) if candidates else None
 
-    def stop_with_savepoint(self, job_id: str, folder: str, timeout: float) -> str:
+    def stop_with_savepoint(self, job_id: str, folder: str, form: str, timeout: float) -> str:
         """Stop the job after a savepoint; its path. FlinkError if that fails, and then the job runs on."""
         answer = self._session.post(
             f"{self._base}/jobs/{job_id}/stop",
-            json={"targetDirectory": folder, "drain": False},
+            json={"targetDirectory": folder, "drain": False, "formatType": form},
             timeout=TIMEOUT,
         )
         if answer.status_code >= 400:

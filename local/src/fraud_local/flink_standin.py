@@ -183,7 +183,8 @@ class Deployment:
             if folder is None:
                 raise FlinkError("no savepoint folder is configured")
             self._event("stopping with a savepoint")
-            return self._rest.stop_with_savepoint(job_id, folder, SAVEPOINT_TIMEOUT)
+            form = objects.savepoint_form(last)
+            return self._rest.stop_with_savepoint(job_id, folder, form, SAVEPOINT_TIMEOUT)
         # Finished by a stop of an earlier pass, or not healthy enough for a savepoint: the newest checkpoint is its state.
         return self._rest.latest_state(job_id) or self._status["jobStatus"].get("upgradeSavepointPath")
 
@@ -245,7 +246,8 @@ class Deployment:
         folder = objects.savepoint_folder(last)
         if folder is None:
             raise FlinkError("Savepoint Error: no savepoint folder is configured")
-        path = self._rest.stop_with_savepoint(self._status["jobStatus"]["jobId"], folder, SAVEPOINT_TIMEOUT)
+        job_id, form = self._status["jobStatus"]["jobId"], objects.savepoint_form(last)
+        path = self._rest.stop_with_savepoint(job_id, folder, form, SAVEPOINT_TIMEOUT)
         # Before the rest is taken down: a pass after this one finds the job ended, and asks for no savepoint.
         self._write(statuses.with_job(self._status, now_ms(), upgradeSavepointPath=path, state="FINISHED"))
         self._event("stopped with a savepoint before deletion", path=path)

@@ -70,7 +70,8 @@ class JobManager:
     def failure(self, job_id: str) -> list[str]:
         return causes(self.trace)
 
-    def stop_with_savepoint(self, job_id: str, folder: str, timeout: float) -> str:
+    def stop_with_savepoint(self, job_id: str, folder: str, form: str, timeout: float) -> str:
+        assert form == "CANONICAL"
         if self.refuses:
             raise FlinkError(self.refuses)
         self.savepoints += 1

@@ -12,7 +12,7 @@ from typing import Final
 from fraud_contracts import names
 from fraud_contracts.child_kinds import BY_KIND
 from fraud_contracts.feature_set import hash6
-from fraud_operator import child_status, readiness, training
+from fraud_operator import capacity, child_status, readiness, training
 from fraud_operator.child_status import Level, Verdict
 from fraud_operator.condition_state import ConditionState
 from fraud_operator.desired.workloads import LAKE_SINK
@@ -121,6 +121,29 @@ def stores_ready(detector: Detector, facts: Facts) -> ConditionState:
     if stores.redis is not None and stores.postgres is not None:
         return ConditionState(True, "Own", "the spec names its own Redis and PostgreSQL")
     return ConditionState(True, "LoggedIn", "the detector has its own login to each of the platform's stores")
+
+
+def capacity_left(facts: Facts) -> ConditionState:
+    """A warning, so nothing is broken by it until there is next to nothing left."""
+    fact = facts.capacity
+    if fact.before is not None:
+        return ConditionState(*fact.before)
+    warned = sorted(
+        (room for room in fact.rooms if room.warned),
+        key=lambda room: (capacity.FOREVER if room.hours is None else room.hours, -room.percent, room.name),
+    )
+    if warned:
+        full = any(room.percent >= capacity.BRIM for room in warned)
+        message = f"{capacity.in_words(warned)}. See docs/sizing.md"
+        return ConditionState(False, "FillingUp", message, Level.DEGRADED if full else Level.READY)
+    if fact.asking:
+        return ConditionState(None, "Checking", "the stores are being asked how full they are")
+    unknown = ", ".join(f"{store} ({why})" for store, why in fact.unknown)
+    if not fact.rooms:
+        return ConditionState(None, "CapacityUnknown", f"not known: {unknown}")
+    known = " and ".join(dict.fromkeys(room.kind.title for room in fact.rooms))
+    message = f"{known}: less than {capacity.FULL} % used, and not full soon at the present growth"
+    return ConditionState(True, "EnoughLeft", f"{message}; not known: {unknown}" if unknown else message)
 
 
 def _waits_for_storage(facts: Facts, kind: str, name: str) -> ConditionState | None:
@@ -278,6 +301,7 @@ def conditions(detector: Detector, facts: Facts, trouble: Trouble) -> dict[str, 
         "StorageReady": storage_ready(facts),
         "StoresReady": stores_ready(detector, facts),
         "KafkaReady": kafka_ready(detector, facts),
+        "CapacityLeft": capacity_left(facts),
         "StreamingReady": streaming_ready(detector, facts),
         "FeaturesWarm": features_warm(detector, facts),
         "TrainingSucceeded": training_succeeded(detector, facts),

@@ -64,6 +64,7 @@ def transitions(previous: Json, after: Json) -> list[tuple[str, str]]:
         if (
             kind in ("Progressing", "Paused", "Degraded", "ValidationFailed")
             or before.get(kind, "False") == now_is
+            or (kind not in before and now_is == "Unknown")
         ):
             continue
         verb = "became true" if now_is == "True" else "is no longer true"

@@ -10,6 +10,7 @@ from fraud_contracts.lineage import Lineages
 from fraud_contracts.release import Release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator.addresses import Address
+from fraud_operator.capacity import CapacityFact
 from fraud_operator.desired.child import ClientKeys, KafkaAuthority
 from fraud_operator.lineage import SeedsOffer
 from fraud_operator.objects import Json
@@ -155,6 +156,7 @@ class Facts:
     unreadable_jobs: frozenset[str] = frozenset()
     unseeded: str = ""
     beside: Beside = field(default_factory=Beside)
+    capacity: CapacityFact = field(default_factory=CapacityFact)
 
     def child(self, kind: str, name: str) -> Json | None:
         return self.children.get((kind, name))

@@ -25,6 +25,7 @@ from fraud_contracts.release import Release, parse_release
 from fraud_contracts.training_end import TrainingFailure
 from fraud_operator import readiness, training
 from fraud_operator.buckets import Bucket, Buckets, bucket_of
+from fraud_operator.capacities import Capacities
 from fraud_operator.desired.documents import decoded
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
@@ -65,6 +66,7 @@ class Observer:
     kafkas: KafkaChecks = field(default_factory=KafkaChecks)
     states: StoredStates = field(default_factory=StoredStates)
     sources: StreamSources = field(default_factory=StreamSources)
+    capacities: Capacities = field(default_factory=Capacities)
     _gates: Gates | None = None
     _registries: dict[tuple[str, str], Registry] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "ask"))
@@ -96,6 +98,7 @@ class Observer:
             kafka_authority=kafka_authority(detector, target, children),
             replicas=self._replicas(detector, children),
             gates=self._measure_gates(detector, state),
+            capacity=self.capacities.look(detector, target),
         )
         return replace(base, models=self._models(detector, base))
 

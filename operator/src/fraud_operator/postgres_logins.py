@@ -72,6 +72,14 @@ def read(address: str) -> StoreLogin | None:
     return StoreLogin(str(user), str(password)) if user and password else None
 
 
+def hosts(address: str) -> list[str]:
+    """The servers that an address names; none where it is no address."""
+    try:
+        return str(conninfo.conninfo_to_dict(address).get("host") or "").split(",")
+    except psycopg.Error:
+        return []
+
+
 def address(admin: str, login: StoreLogin) -> str:
     """The admin's address with another login, as keywords and values."""
     return str(conninfo.make_conninfo(admin, user=login.user, password=login.password))
@@ -82,7 +90,7 @@ def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bo
 
     StoreError or LoginRefusedError; ends in seconds. It writes nothing where all is well.
     """
-    with _connected(admin) as connection:
+    with connected(admin) as connection:
         own = _here(connection, completed(address(admin.address, login), admin.authority))
         roles = _make(connection, identity, login)
         why = _refusal(own)
@@ -99,7 +107,7 @@ def ensure(admin: StoreAdmin, identity: Identity, login: StoreLogin, settled: bo
 
 def remove(admin: StoreAdmin, identity: Identity) -> None:
     """Every login of the detector; schema and owner stay."""
-    with _connected(admin) as connection:
+    with connected(admin) as connection:
         with _transaction(connection):
             roles = _roles(connection, identity)
         _drop(
@@ -274,7 +282,7 @@ def _refusal(dsn: str) -> str:
 
 
 @contextmanager
-def _connected(admin: StoreAdmin) -> Iterator[psycopg.Connection[Any]]:
+def connected(admin: StoreAdmin) -> Iterator[psycopg.Connection[Any]]:
     try:
         dsn = completed(admin.address, admin.authority)
         connection = psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS, autocommit=True)

@@ -49,6 +49,7 @@ from fraud_operator.lineage_keeper import LineageKeeper
 from fraud_operator.memory import DetectorMemory
 from fraud_operator.objects import Json
 from fraud_operator.observe import Observer
+from fraud_operator.old_streams import OldStreams
 from fraud_operator.ownership import surplus
 from fraud_operator.pass_result import PassResult
 from fraud_operator.records import kept_records
@@ -87,6 +88,7 @@ class Reconciler:
         self.clients = Clients(self.kube)
         self.glances = Glances(self.kube)
         self.lineages = LineageKeeper(self.kube, self.observer, self.recorder)
+        self.old_streams = OldStreams()
         self.adoption = Adoption(self.kube, self.recorder, self.platform.namespace)
         self.announcer = Announcer(self.kube, self.recorder)
 
@@ -131,6 +133,8 @@ class Reconciler:
             sets = feature_sets(detector, facts.lineages, facts.state)
         sets, facts = (self._hold if holds else self._act)(sets, facts, report)
         self._end_streams(detector, facts, report)
+        if not holds:
+            self.old_streams.look(sets.answering, facts, self.observer.bucket)
         told = replace(facts.beside, note=beside_note(sets, facts), declared=detector.feature_set)
         facts = replace(facts, beside=told)
         return self.announcer.publish(sets.answering, body, facts, report, previous, errors)
@@ -318,6 +322,7 @@ class Reconciler:
         self.applier.forget(namespace, name)
         self.memory.forget(namespace, name)
         self.lineages.forget(namespace, name)
+        self.old_streams.forget(namespace, name)
         self.observer.forget(namespace, name)
         self.references.forget(namespace, name)
         self.clients.forget(namespace, name)

@@ -94,7 +94,7 @@ def _at_each(admin: StoreAdmin, do: Callable[[Any], None], down: bool) -> None:
             with closing(client):
                 do(client)
         except redis.RedisError as error:
-            failures.append(_failure(error))
+            failures.append(failure(error))
     if failures:
         raise failures[0]
 
@@ -109,7 +109,7 @@ def _clients(admin: StoreAdmin, down: bool) -> list[Any]:
     except ValueError as error:
         raise LoginRefusedError("redis", f"the address is none: {error}") from error
     except redis.RedisError as error:
-        raise _failure(error) from error
+        raise failure(error) from error
 
 
 def _named_by_sentinels(parsed: RedisAddress, authority: str | None, down: bool) -> list[Any]:
@@ -129,7 +129,7 @@ def _place(state: Any) -> Place:
     return state["ip"], state["port"]
 
 
-def _failure(error: redis.RedisError) -> StoreError:
+def failure(error: redis.RedisError) -> StoreError:
     if isinstance(error, (redis.AuthenticationError, redis.ResponseError)):
         return LoginRefusedError("redis", str(error))
     return StoreError("redis", silence(error))

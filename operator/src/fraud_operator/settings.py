@@ -6,6 +6,7 @@ Images and the like come as a mounted JSON file, addresses that hold passwords a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -99,11 +100,26 @@ class StoreAddresses(_Part):
         return self.mlflow_tracking_uri if login_in(self.mlflow_tracking_uri) else ""
 
 
+_UNITS: Final = {
+    "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
+}  # fmt: skip
+_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)")
+
+
 class TrialServers(_Part):
-    """The trial stores that speak TLS: their host names, by what the names of their keys in ``secret`` begin with."""
+    """The trial stores that speak TLS: their host names, by what the names of their keys in ``secret`` begin with.
+
+    ``volume`` is the size of each one's volume, as Kubernetes writes it; empty where their data live and die with their Pods.
+    """
 
     secret: str = ""
     hosts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    volume: str = ""
+
+    @property
+    def volume_bytes(self) -> int | None:
+        match = _QUANTITY.fullmatch(self.volume)
+        return None if match is None or match[2] not in _UNITS else int(float(match[1]) * _UNITS[match[2]])
 
 
 class StorageSettings(_Part):

@@ -20,7 +20,7 @@ from fraud_operator.objects import Json, to_timestamp
 
 ORDER: Final = (
     "Ready", "Progressing", "Degraded", "Paused", "ReferencesFound", "KeysReady", "StorageReady", "StoresReady", "KafkaReady",
-    "FeaturesWarm", "StreamingReady", "TrainingSucceeded",
+    "CapacityLeft", "FeaturesWarm", "StreamingReady", "TrainingSucceeded",
     "ModelResolved", "ModelLive", "ServingReady", "ReleasePropagated", "RolloutHealthy", "ValidationFailed",
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from fraud_operator.capacity import CapacityFact
 from fraud_operator.conditions import HELD
 from fraud_operator.facts import Facts, KafkaFact, Lacking, StorageFact
 
@@ -35,4 +36,15 @@ def as_last_known(facts: Facts, previous: Mapping[str, Any], generation: int) ->
         ready = stores["status"] == "True"
         problems = () if ready else (Lacking(stores["reason"], stores["message"]),)
         facts = replace(facts, stores=replace(facts.stores, ready=ready, problems=problems))
-    return facts
+    return replace(facts, capacity=_capacity(facts.capacity, told.get("CapacityLeft")))
+
+
+def _capacity(fact: CapacityFact, told: Mapping[str, Any] | None) -> CapacityFact:
+    """A warning also stands until growth is measured again, unless there is one already."""
+    if told is None or any(room.warned for room in fact.rooms):
+        return fact
+    warns = told["reason"] == "FillingUp" and not all(room.measured for room in fact.rooms)
+    if not (fact.asking or warns):
+        return fact
+    status = {"True": True, "False": False}.get(told["status"])
+    return replace(fact, before=(status, told["reason"], told["message"]))

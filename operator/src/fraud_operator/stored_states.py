@@ -75,13 +75,13 @@ def search(bucket: Bucket, stream: str) -> StoredState:
     """Asks the object store: one request for the list of streams, then some for each job that the stream ever had."""
     store = open_bucket(bucket)
     streams = [
-        known for name in _folders(store, FLINK_FOLDER) if (known := names.parse_stream(name)) is not None
+        known for name in folders(store, FLINK_FOLDER) if (known := names.parse_stream(name)) is not None
     ]
     base = f"{FLINK_FOLDER}/{stream}"
-    snapshots = [f"{base}/savepoints/{name}" for name in _folders(store, f"{base}/savepoints")]
-    for job in _folders(store, f"{base}/checkpoints"):
+    snapshots = [f"{base}/savepoints/{name}" for name in folders(store, f"{base}/savepoints")]
+    for job in folders(store, f"{base}/checkpoints"):
         of_job = f"{base}/checkpoints/{job}"
-        snapshots += [f"{of_job}/{name}" for name in _folders(store, of_job) if name.startswith("chk-")]
+        snapshots += [f"{of_job}/{name}" for name in folders(store, of_job) if name.startswith("chk-")]
     whole = sorted((age, path) for path in snapshots if (age := _age(store, path)) is not None)
     return StoredState(
         tuple(f"{bucket.uri}/{path}" for _, path in whole[: -OFFERED - 1 : -1]),
@@ -90,7 +90,7 @@ def search(bucket: Bucket, stream: str) -> StoredState:
     )
 
 
-def _folders(store: S3Store, path: str) -> Iterator[str]:
+def folders(store: S3Store, path: str) -> Iterator[str]:
     """Names of what lies directly in a folder; nothing where it isn't there."""
     listed = obstore.list_with_delimiter(store, path)
     return (prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"])

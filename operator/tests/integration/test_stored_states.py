@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 
 import obstore
@@ -10,6 +11,7 @@ import pytest
 
 from fraud_operator.buckets import Bucket, open_bucket
 from fraud_operator.lineage import StoredState
+from fraud_operator.old_streams import UNTOUCHED_MS, take_out
 from fraud_operator.stored_states import StoredStates, search
 from fraud_testing import objects
 from fraud_testing.kafka import wait_for
@@ -121,3 +123,27 @@ def test_a_store_that_is_away_is_asked_again(store: objects.Server) -> None:
     where = bucket(store, "away")
     assert states.look(("n", "d"), where, STREAM) is None
     assert states.look(("n", "d"), where, STREAM) == StoredState()
+
+
+def test_the_folders_of_earlier_jobs_go(store: objects.Server) -> None:
+    """A month after anything was written in them, and nothing else of the bucket."""
+    where = bucket(store, "old")
+    kept = [f"flink/{STREAM}/savepoints/savepoint-1/_metadata", "flink/abc123-40/x", "lake/flink/abc123/y"]
+    put(where, *kept, "flink/abc123/checkpoints/1/chk-2/_metadata", "flink/abc123/checkpoints/1/shared/a")
+    now = int(time.time() * 1000)
+    take_out(where, lambda stream: stream == "abc123", now)
+    assert len(paths(where)) == len(kept) + 2
+    take_out(where, lambda stream: stream == "abc123", now + UNTOUCHED_MS + 10_000)
+    assert paths(where) == set(kept)
+
+
+def test_a_store_that_is_away_is_asked_another_day(store: objects.Server) -> None:
+    where = bucket(store, "away")
+    away = Bucket(
+        where.uri, where.field, where.owner, {**where.credentials, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    )
+    take_out(away, lambda stream: True, int(time.time() * 1000))
+
+
+def paths(where: Bucket) -> set[str]:
+    return {one["path"] for chunk in obstore.list(open_bucket(where)) for one in chunk}

@@ -155,7 +155,10 @@ def folder() -> Iterator[Path]:
 
 
 def test_the_trials_redis(folder: Path) -> None:
-    """Nobody gets in without TLS or a password; users outlive a restart with another password, connections a renewed certificate and another password."""
+    """Nobody gets in without TLS or a password; users outlive a restart with another password, connections a renewed certificate and another password.
+
+    Its data take three quarters of the container's memory at most, and none of them is thrown out.
+    """
     require(redis_server.missing())
     trial, login = Trial("redis", folder, "first"), new_login(DETECTOR.redis_logins, 1)
     trial.write(datetime.now(UTC) - timedelta(days=300))
@@ -180,6 +183,13 @@ def test_the_trials_redis(folder: Path) -> None:
         assert not lets_in(f"rediss://127.0.0.1:{trial.port}/0")
         assert not lets_in(own.replace("rediss", "redis"))
         assert "first" not in (folder / "data/users.acl").read_text()
+        with closing(connect(admin("first").address)) as client:
+            held = client.config_get("maxmemory*")
+        [container] = find(render(), "Deployment", "fraud-platform-redis")["spec"]["template"]["spec"][
+            "containers"
+        ]
+        assert container["resources"]["limits"]["memory"] == "1Gi"
+        assert (held["maxmemory"], held["maxmemory-policy"]) == (str(3 * 2**30 // 4), "noeviction")
         with closing(connect(own)) as client:
             before = client.execute_command("PING"), client.connection_pool
             trial.renew()

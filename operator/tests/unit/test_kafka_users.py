@@ -72,9 +72,10 @@ def test_card_numbers_are_read_by_the_stream_and_the_redrive_alone() -> None:
 
 
 def test_the_operator_sees_how_far_groups_are_and_reads_nothing() -> None:
-    """It describes, by the detector's own prefix."""
+    """It describes, by the detector's own prefix, and what is left of the brokers' disks."""
     assert {operation for *_, operation in rules("operator")} == {"Describe"}
-    assert {(pattern, name) for _, pattern, name, _ in rules("operator")} == {("prefix", "n.d.")}
+    named = {(kind, pattern, name) for kind, pattern, name, _ in rules("operator") if kind != "cluster"}
+    assert named == {("topic", "prefix", "n.d."), ("group", "prefix", "n.d.")}
 
 
 def test_only_the_worker_has_transactions() -> None:
@@ -84,10 +85,13 @@ def test_only_the_worker_has_transactions() -> None:
 
 
 def test_no_rule_reaches_another_detector() -> None:
-    """Every name begins with the identity; the one rule of the whole cluster reads brokers' settings."""
+    """Every name begins with the identity; the rules of the whole cluster read brokers' settings, and disks."""
     for part in kafka_parts():
         for kind, _, name, operation in rules(part):
-            assert name.startswith("n.d.") or (kind, operation) == ("cluster", "DescribeConfigs")
+            assert name.startswith("n.d.") or (kind, operation) in (
+                ("cluster", "DescribeConfigs"),
+                ("cluster", "Describe"),
+            )
 
 
 def test_the_one_listener_asks_for_tls_and_a_user() -> None:

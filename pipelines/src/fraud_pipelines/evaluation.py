@@ -5,7 +5,7 @@ Accuracy says nothing at one fraud in a thousand; what counts is what the alerts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,7 +93,7 @@ def at_budget(
 
 
 def card_precision_at(
-    labels: ArrayLike, scores: ArrayLike, times_ms: ArrayLike, cards: Sequence[Any], k: int
+    labels: ArrayLike, scores: ArrayLike, times_ms: ArrayLike, cards: Sequence[Any] | NDArray[Any], k: int
 ) -> float:
     """Mean over days of: of the ``k`` riskiest cards of the day, the share with a fraud. Days without fraud count as they are.
 
@@ -140,17 +140,15 @@ class Interval:
 Measure = Callable[[Floats, Floats, Floats | None], float]
 
 
-def _draws(units: NDArray[np.int64], rounds: int, seed: int) -> list[Floats]:
-    """Of each round, how often each row is drawn."""
+def _draws(units: NDArray[np.int64], rounds: int, seed: int) -> Iterator[Floats]:
+    """Of each round, how often each row is drawn; one after the other, since together they are larger than the data."""
     rng = np.random.default_rng(seed)
     size = int(units.max()) + 1 if len(units) else 0
-    return [
-        np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)[units]
-        for _ in range(rounds if size else 0)
-    ]
+    for _ in range(rounds if size else 0):
+        yield np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)[units]
 
 
-def _units(count: int, groups: Sequence[Any] | None) -> NDArray[np.int64]:
+def _units(count: int, groups: Sequence[Any] | NDArray[Any] | None) -> NDArray[np.int64]:
     if groups is None:
         return np.arange(count)
     return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1], np.int64)
@@ -168,7 +166,7 @@ def bootstrap(
     measure: Measure,
     labels: ArrayLike,
     scores: ArrayLike,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | NDArray[Any] | None = None,
     rounds: int = 200,
     seed: int = 0,
     level: float = 0.95,
@@ -195,7 +193,7 @@ def compare(
     labels: ArrayLike,
     scores: ArrayLike,
     others: Mapping[str, ArrayLike],
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | NDArray[Any] | None = None,
     rounds: int = 200,
     seed: int = 0,
     level: float = 0.95,
@@ -205,14 +203,17 @@ def compare(
     With the same groups, rounds and seed the draws are those of ``bootstrap``.
     """
     y, s = _both(labels, scores)
-    draws = _draws(_units(len(y), groups), rounds, seed)
-    first = [measure(y, s, weights) for weights in draws]
+    against = {name: _both(labels, other)[1] for name, other in others.items()}
+    first: list[float] = []
+    drawn: dict[str, list[float]] = {name: [] for name in against}
+    for weights in _draws(_units(len(y), groups), rounds, seed):
+        first.append(measure(y, s, weights))
+        for name, o in against.items():
+            drawn[name].append(measure(y, o, weights))
     value = measure(y, s, None)
     comparisons = {}
-    for name, other in others.items():
-        _, o = _both(labels, other)
-        second = [measure(y, o, weights) for weights in draws]
-        alone = measure(y, o, None)
+    for name, o in against.items():
+        second, alone = drawn[name], measure(y, o, None)
         ahead = [a - b for a, b in zip(first, second, strict=True)]
         comparisons[name] = Comparison(
             _interval(alone, second, level), _interval(value - alone, ahead, level)

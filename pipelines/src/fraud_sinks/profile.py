@@ -1,7 +1,8 @@
 """``python -m fraud_sinks.profile``: profiles from Kafka to Redis, where the decision service reads them.
 
 A profile never goes back in time: a stored one with a higher ``(epoch, seq)`` stays, so repeats after a restore of the
-stream, a rebuild beside the running sink and a second replica all do no harm. The comparison is made inside Redis.
+stream, a rebuild beside the running sink and a second replica all do no harm. The comparison is made inside Redis. It goes by itself once
+its key's next event couldn't depend on it (``fraud_contracts.lifetimes``), counted from its record and not from when it was read.
 
 Redis may lose everything, or only the newest writes (a restart from an older file). It holds the progress of each partition
 beside the profiles, so the sink begins where Redis's own progress says, or at the beginning where that is lost too. The
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import redis
 
-from fraud_contracts import profile_header
+from fraud_contracts import lifetimes, profile_header
 from fraud_contracts.config import REDIS_URL, DetectorConfig
 from fraud_contracts.errors import StoreError
 from fraud_contracts.names import Identity
@@ -30,8 +31,9 @@ from fraud_process.store_address import StoreAddress, store_address
 from fraud_sinks import run
 from fraud_sinks.loop import Reading
 from fraud_sinks.meters import Meters
+from fraud_sinks.profile_order import ProfileAge, replaces
 from fraud_sinks.profile_progress import PartitionProgress
-from fraud_sinks.profile_scripts import ADVANCE, CAUGHT_UP, SET_NEWER, VOUCH
+from fraud_sinks.profile_scripts import ADVANCE, CAUGHT_UP, MARKS_SECONDS, SET_NEWER, VOUCH
 from fraud_sinks.records import Place, Record, StoreLostError
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,16 @@ _LAYOUT: Final = (
     profile_header.HEADER.size,
     profile_header.EPOCH_OFFSET + 1,
     profile_header.SEQ_OFFSET + 1,
+    profile_header.NEWEST_OFFSET + 1,
 )
+# Of a set whose stream hasn't said yet how far its values look back: longer than any.
+_UNTOLD_MS: Final = 1_000 * 86_400_000
 
 
 class ProfileWriter:
     """Writes profiles and keeps the mark that says that all of them have been written.
 
+    ``reach`` is that of the feature set, 0 where it isn't known; that of others, whose jobs run beside, they say themselves.
     ``rebuild``: another process owns the progress. This one keeps its own under another key, and fills the common one where
     it is missing.
     """
@@ -66,6 +72,7 @@ class ProfileWriter:
         partitions: int,
         meters: Meters,
         rebuild: bool = False,
+        reach: int = 0,
     ) -> None:
         self._store = store
         self._identity, self._meters, self._hash6 = identity, meters, hash6
@@ -79,6 +86,7 @@ class ProfileWriter:
         self._following: dict[str, int] = {}
         self._marked = False
         self._known_sources: dict[tuple[int, str], PartitionProgress] = {}
+        self._reaches = {hash6: reach}
 
     @property
     def _redis(self) -> redis.Redis:
@@ -151,7 +159,7 @@ class ProfileWriter:
         self._call(pipe.execute)
 
     def write(self, records: Sequence[Record]) -> int:
-        newest: dict[bytes, tuple[tuple[int, int], bytes]] = {}
+        newest: dict[bytes, tuple[ProfileAge, Record]] = {}
         applied: dict[tuple[int, str], bytes] = {}
         for record in records:
             if record.key is None or record.value is None:
@@ -161,33 +169,51 @@ class ProfileWriter:
                 record.key.decode()
                 if is_progress(record.value):
                     hash6, progress = read_progress(record.key, record.value)
+                    self._reaches[hash6] = progress.reach or self._reach(hash6)
                     of = record.partition, hash6
                     if not self._rebuilds and (news := self._sources(*of).read(progress)) is not None:
                         applied[of] = news
                     continue
-                header = profile_header.read(record.value)
+                age = ProfileAge.of(record.value)
             except UnicodeDecodeError:
                 self._refuse(record, "the key is no text")
                 continue
             except ValueError as error:
                 self._refuse(record, str(error))
                 continue
-            age = (header.epoch, header.seq)
-            if record.key not in newest or age >= newest[record.key][0]:
-                newest[record.key] = (age, record.value)
-        written, keys = 0, list(newest)
+            before = newest.get(record.key)
+            if before is None or replaces(age, before[0], self._reach(_set_of(record.key))):
+                newest[record.key] = (age, record)
+        written, keys, now = 0, list(newest), int(time.time() * 1000)
         for at in range(0, len(keys), CHUNK):
             chunk = keys[at : at + CHUNK]
             names = [self._identity.redis_profile(key.decode()) for key in chunk]
-            values = [newest[key][1] for key in chunk]
+            values = [word for key in chunk for word in self._kept(key, newest[key][1], now)]
             written += self._run(SET_NEWER, names, [*_LAYOUT, *values])
         self._advance_progress(records, applied)
         self._vouch(newest)
         if self._marked:  # while it catches up the age of a record says nothing
-            now = time.time() * 1000
             for record in records:
                 self._meters.freshness.observe(max(0.0, now - record.appended) / 1000)
         return written
+
+    def _kept(self, key: bytes, record: Record, now: int) -> tuple[bytes | None, int, int]:
+        """A profile, when it goes, and its set's reach. A clock that is wrong makes none last longer."""
+        reach = self._reach(_set_of(key))
+        since = min(record.appended, now) if record.appended > 0 else now
+        return record.value, since + lifetimes.profile_kept(reach or _UNTOLD_MS), reach
+
+    def _reach(self, hash6: str) -> int:
+        """What the set's stream last said, here or to the process before; 0 where it hasn't yet."""
+        reach = self._reaches.get(hash6)
+        if reach is None:
+            try:
+                held = self._call(lambda: self._redis.hgetall(self._identity.redis_applied(hash6)))
+                reach = max((read_applied(one).reach for one in held.values()), default=0)
+            except (StoreLostError, ValueError):  # of another type, or no such document: as good as lost
+                reach = 0
+            self._reaches[hash6] = reach
+        return reach
 
     def _sources(self, partition: int, hash6: str) -> PartitionProgress:
         known = self._known_sources.get((partition, hash6))
@@ -218,15 +244,15 @@ class ProfileWriter:
         if self._rebuilds:  # goes by itself if the rebuild is killed
             self._call(lambda: self._redis.expire(self._own_progress_key, 86_400))
 
-    def _vouch(self, newest: Mapping[bytes, tuple[tuple[int, int], bytes]]) -> None:
+    def _vouch(self, newest: Mapping[bytes, tuple[ProfileAge, Record]]) -> None:
         """Says of the other sets among these profiles how far theirs are written, too."""
         if not self._marked or self._rebuilds:
             return
         epochs: dict[str, int] = {}
-        for key, ((epoch, _), _) in newest.items():
-            other = key.partition(b":")[0].decode()
+        for key, (age, _) in newest.items():
+            other = _set_of(key)
             if other != self._hash6:
-                epochs[other] = max(epoch, epochs.get(other, 0))
+                epochs[other] = max(age.epoch, epochs.get(other, 0))
         of = self._identity
         for other, epoch in epochs.items():
             keys = [
@@ -264,7 +290,9 @@ class ProfileWriter:
         pipe = self._redis.pipeline(transaction=False).get(self._mark_key)
         for field in ours:
             pipe = pipe.hget(self._own_progress_key, field)
-        mark, *offsets = (_number(value) for value in self._call(pipe.execute))
+        if self._marked and not self._rebuilds:
+            pipe = pipe.expire(self._mark_key, MARKS_SECONDS)
+        mark, *offsets = (_number(value) for value in self._call(pipe.execute)[: 1 + len(ours)])
         short = [f for f, at in zip(ours, offsets, strict=True) if at is None or at < self._following[f]]
         if short or (self._marked and mark is None):
             raise StoreLostError("redis", _LOST)
@@ -301,6 +329,11 @@ def _field(place: Place) -> str:
     return f"{place.partition}/{place.topic_id}" if place.topic_id else str(place.partition)
 
 
+def _set_of(key: bytes) -> str:
+    """The feature set of a profile's key."""
+    return key.partition(b":")[0].decode()
+
+
 def _is_recreated(place: Place, progress: Mapping[str, int]) -> bool:
     """Whether the topic was recreated: the progress is that of an earlier topic of its name."""
     others = any(field.startswith(f"{place.partition}/") for field in progress)
@@ -324,6 +357,7 @@ def make(config: DetectorConfig, meters: Meters, rebuild: bool) -> tuple[Profile
         config.kafka.partitions,
         meters,
         rebuild,
+        lifetimes.reach(config.spec.features, config.spec.entities),
     )
     return writer, run.reading(config, "profile", ("profiles",), batch=5_000, linger=0.005, tick=TICK_SECONDS)
 

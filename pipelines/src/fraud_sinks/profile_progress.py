@@ -32,7 +32,8 @@ class PartitionProgress:
             return None
         _raise_to(self._applied, in_all(list(told.values())))
         self._beat += 1
-        return Applied(epoch=self._epoch, beat=self._beat, applied=by_topic(self._applied)).to_json()
+        applied = by_topic(self._applied)
+        return Applied(epoch=self._epoch, beat=self._beat, applied=applied, reach=progress.reach).to_json()
 
 
 def _raise_to(offsets: ByPlace, newer: ByPlace) -> None:

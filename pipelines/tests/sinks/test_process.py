@@ -60,3 +60,4 @@ def test_producers_agree_on_partitions_and_durability() -> None:
     assert settings["partitioner"] == "murmur2_random"
     assert settings["acks"] == "all" and settings["enable.idempotence"] is True
     assert (settings["bootstrap.servers"], settings["linger.ms"]) == ("b:9092", 2)
+    assert settings["compression.type"] == "lz4"

@@ -34,6 +34,14 @@ def test_nothing_is_told_before_all_subtasks_of_all_stages_were_read() -> None:
     assert offset_of(progress.read(record(1, 0, 7, parallelism=2))) == 7
 
 
+def test_how_far_back_the_values_look_is_passed_on() -> None:
+    progress = PartitionProgress(None)
+    progress.read(record(0, 0, 5).model_copy(update={"reach": 9}))
+    packed = progress.read(record(1, 0, 5).model_copy(update={"reach": 9}))
+    assert packed is not None
+    assert read_applied(packed).reach == 9
+
+
 def test_the_slowest_subtask_counts() -> None:
     progress = PartitionProgress(None)
     progress.read(record(0, 0, 50))

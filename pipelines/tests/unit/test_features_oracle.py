@@ -315,9 +315,54 @@ def test_the_order_of_arrival_leaves_no_trace(
     assert finals[0] == finals[1]
 
 
+def moved(body: dict[str, Any], by: int) -> dict[str, Any]:
+    """The same event or label later, under another id."""
+    times = {name: body[name] + by for name in ("time", "known", "claimed") if name in body}
+    return {**body, "id": f"back-{body['id']}", **times}
+
+
+@histories.many(0.5)
+@given(STEPS, STEPS, st.sampled_from([1, 2, 5, 1_000]), st.integers(0, 3 * DAY))
+def test_a_key_that_comes_back_after_the_reach_is_a_new_key(
+    before: list[dict[str, Any]], after: list[dict[str, Any]], k: int, more: int
+) -> None:
+    """With its old state and without it the vectors are the same, whatever else comes later: late and repeated events, labels of both times."""
+    histories.TRIED["a forgotten state is no state"] += 1
+    features = FeatureSet(example_set(k))
+    kept, forgotten = Stream(features), Stream(features)
+    end, withheld = START, list[dict[str, Any]]()
+    for n, (kind, body) in enumerate(story(before)):
+        end = max(end, body["time"])
+        if kind != "label":
+            kept.observe(body)
+        elif n % 2:
+            kept.label(body)
+        else:
+            withheld.append(body)
+    for label in withheld:
+        kept.label(label)
+        forgotten.label(label)
+    back = story(after)
+    begin = min((body["time"] for _, body in back), default=0)
+    reach = max(stage.grid.retain for stage in features.stages)
+    for kind, body in back:
+        later = moved(body, end + reach + more - begin)
+        if kind == "label":
+            kept.label(later)
+            forgotten.label(later)
+        else:
+            vectors = [one.observe(later)[0] for one in (kept, forgotten)]
+            assert not differing(features.names, *vectors)
+
+
 def test_as_many_histories_were_tried_as_asked(capsys: pytest.CaptureFixture[str]) -> None:
     """The numbers are printed; a generator that gave up early would show here."""
     histories.show(
         capsys,
-        **{"the engine is its definition": 1, "replay is the stream": 0.25, "order leaves no trace": 0.25},
+        **{
+            "the engine is its definition": 1,
+            "replay is the stream": 0.25,
+            "order leaves no trace": 0.25,
+            "a forgotten state is no state": 0.5,
+        },
     )

@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
 
 from fraud_contracts.model_package import ScoreKnots
 from fraud_pipelines import evaluation
 from fraud_pipelines.score_map import ScoreMap
 from fraud_ray import baselines
+from fraud_ray.columns import values
 from fraud_ray.dataset import Dataset, TimeSplit
 
 SCORES: Final = (500, 700, 800, 900)
@@ -66,10 +68,13 @@ def _segments(data: Dataset, rows: NDArray[np.int64], p: NDArray[np.float64]) ->
     quarter = np.searchsorted(edges, data.amount[rows], side="right")
     names = ["lowest quarter", "second quarter", "third quarter", "highest quarter"]
     segments = {"amount": evaluation.by_segment(y, p, [names[i] for i in quarter])}
-    for name, values in data.fields.items():
-        here = [values[i] for i in rows]
-        if len({str(value) for value in here}) <= _MOST_SEGMENTS:
-            segments[name] = evaluation.by_segment(y, p, here)
+    for name, column in data.fields.items():
+        here = column.take(pyarrow.array(rows))
+        if len(here.unique()) > _MOST_SEGMENTS + 1:  # a null and the text None are one segment
+            continue
+        texts = values(here)
+        if len({str(value) for value in texts}) <= _MOST_SEGMENTS:
+            segments[name] = evaluation.by_segment(y, p, texts)
     return segments
 
 
@@ -78,9 +83,11 @@ def _patterns(
 ) -> list[dict[str, Any]]:
     """Of each kind of fraud that the history names: how much of it the scores find. Empty where it names none."""
     y = data.y[rows]
-    kind = np.array([data.pattern[i] for i in rows]) if data.pattern else np.zeros(0, str)
+    if data.pattern is None:
+        return []
+    kind = np.array([text or "" for text in values(data.pattern.take(pyarrow.array(rows)))], np.str_)
     patterns = []
-    for name in sorted({str(k) for k in kind[y == 1]} - {""} if len(kind) else ()):
+    for name in sorted({str(k) for k in kind[y == 1]} - {""}):
         here = (kind == name) & (y == 1)
         among = here | (y == 0)
         patterns.append(
@@ -95,20 +102,19 @@ def _patterns(
 
 
 def _baselines(
-    data: Dataset, split: TimeSplit, p: NDArray[np.float64], entity: list[str], seed: int
+    data: Dataset, split: TimeSplit, p: NDArray[np.float64], entity: NDArray[np.int32], seed: int
 ) -> dict[str, Any]:
     """Each baseline's average precision on the test rows, with its interval and what the model is ahead by."""
     test, y = split.test, data.y[split.test]
-    names, raw = baselines.raw_columns(data, split.train)
-    columns = np.column_stack([raw, data.x.astype(np.float64)])
-    names = [*names, *data.names]
-    rule = baselines.one_rule(names, columns, data.y, split.train)
-    alerts = rule.alerts(columns[test, names.index(rule.column)])
-    order = baselines.one_order(names, columns, data.y, split.train)
+    raw = baselines.raw_columns(data, split.train)
+    columns = raw.and_columns(baselines.matrix_columns(data.names, data.x))
+    rule = baselines.one_rule(columns, data.y, split.train)
+    alerts = rule.alerts(columns.named(rule.column, test))
+    order = baselines.one_order(columns, data.y, split.train)
     others = {
         LOGISTIC: baselines.logistic(raw, data.y, split.train, test),
         ONE_RULE: alerts,
-        ONE_VALUE: order.scores(columns[test, names.index(order.column)]),
+        ONE_VALUE: order.scores(columns.named(order.column, test)),
     }
     figures: dict[str, Any] = {
         "chance": float(y.mean()),
@@ -154,7 +160,7 @@ def make(
     """``probabilities`` of the parts valid and test, as served."""
     test, p = split.test, np.asarray(probabilities["test"], np.float64)
     y = data.y[test]
-    entity = [data.entity[i] for i in test]
+    entity = data.entity[test]
     scores = ScoreMap(knots)
     reached = np.array([scores.score(float(value)) for value in p])
     figures: dict[str, Any] = plain(

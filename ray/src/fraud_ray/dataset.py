@@ -16,9 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
 
 from fraud_contracts.detector import DetectorSpec
@@ -26,8 +28,9 @@ from fraud_contracts.training_end import EndReason
 from fraud_pipelines.features import FeatureSet
 from fraud_pipelines.labels import Maturity, history_delay
 from fraud_pipelines.replay import replay
+from fraud_ray.columns import BATCH, codes
 from fraud_ray.errors import TrainingError
-from fraud_ray.history import TrainingHistory
+from fraud_ray.training_history import TrainingHistory
 
 LOG = logging.getLogger(__name__)
 SHARES: Final = (0.6, 0.2)  # of the mature rows, by time: train, valid; the rest is test
@@ -45,12 +48,14 @@ class Dataset:
     y: NDArray[np.int8]
     time: NDArray[np.int64]
     amount: NDArray[np.int64]
-    entity: list[str]
-    fields: dict[str, list[Any]]
+    entity: NDArray[np.int32]
+    """Numbers of the first entity's tokens, in the tokens' order."""
+    fields: dict[str, pyarrow.Array]
     mature: NDArray[np.bool_]
     early_frauds: int
     vectors: dict[str, int] = field(default_factory=dict)
-    pattern: list[str] = field(default_factory=list)
+    pattern: pyarrow.Array | None = None
+    """Of each row the kind of fraud that its file names, null or "" where it names none."""
 
     @property
     def digest(self) -> str:
@@ -78,6 +83,60 @@ class TimeSplit:
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
+def rows_of(x: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """These rows: without a copy where they follow each other, as the rows of a part do unless unripe ones lie between them."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return x[rows[0] : rows[-1] + 1]
+    return x[rows]
+
+
+def _recorded(
+    features: FeatureSet, history: TrainingHistory, x: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], Counter[str]]:
+    """Writes the vectors that were recorded into their rows of ``x``; -> which rows those are, and how many of each kind there are."""
+    is_recorded = np.zeros(len(x), np.bool_)
+    live = np.flatnonzero(history.decided >= 0)
+    counts = Counter({"replayed": len(x) - len(live)})
+    if history.recorded is not None:
+        own = history.recorded.of_set(features.hash)
+        row = np.full(len(own), -1, np.int64)
+        row[history.decided[live]] = live
+        for decisions, vectors in history.recorded.read(own, x.shape[1]):
+            x[row[decisions]] = vectors
+            is_recorded[row[decisions]] = True
+        counts["recorded"] = int(is_recorded.sum())
+        counts["replayed_of_another_set"] = int((~own).sum())
+        counts["replayed_for_want_of_one"] = (
+            len(live) - counts["recorded"] - counts["replayed_of_another_set"]
+        )
+    return is_recorded, counts
+
+
+def _fill(
+    vectors: Iterable[list[float]], x: NDArray[np.float32], is_recorded: NDArray[np.bool_]
+) -> tuple[int, NDArray[np.bool_]]:
+    """Writes replayed vectors into the rows without a recorded one; -> (how many recorded ones equal the replayed, features with
+    a value beyond float32).
+    """
+    equal, beyond = 0, np.zeros(x.shape[1], np.bool_)
+    replayed = iter(vectors)
+    # A sum beyond float32 becomes infinite and is refused by the caller; rows that aren't written yet hold anything.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(x), BATCH):
+            here = x[start : start + BATCH]
+            block = np.empty_like(here)
+            for i, vector in enumerate(islice(replayed, len(here))):
+                block[i] = vector
+            kept = is_recorded[start : start + BATCH]
+            same = (block == here) | (np.isnan(block) & np.isnan(here))
+            equal += int(same[kept].all(axis=1).sum())
+            here[~kept] = block[~kept]
+            beyond |= np.isinf(here).any(axis=0)
+    for _ in replayed:  # labels that came after the last event
+        pass
+    return equal, beyond
+
+
 def build(
     spec: DetectorSpec,
     features: FeatureSet,
@@ -89,51 +148,37 @@ def build(
     """Replays the history; -> its dataset and how many seeds were written (one per key and stage)."""
     assert spec.model.train is not None
     start, count = time.monotonic(), len(history.events)
-    run = replay(features, history.events, history.labels())
+    pyarrow.default_memory_pool().release_unused()
     x = np.empty((count, len(features.names)), np.float32)
-    vectors: Counter[str] = Counter()
-    with np.errstate(over="ignore"):  # a sum beyond float32 becomes infinite and is refused below
-        for i, (_, vector) in enumerate(run):
-            x[i] = vector
-            decided = history.decided[i]
-            if decided is None:
-                vectors["replayed"] += 1
-            elif decided.set != features.hash:
-                vectors["replayed_of_another_set"] += 1
-            elif decided.vector is None or len(decided.vector) != x.shape[1]:
-                vectors["replayed_for_want_of_one"] += 1
-            else:
-                recorded = np.array(decided.vector, np.float64).astype(np.float32)  # a null is NaN
-                vectors["recorded"] += 1
-                vectors["recorded_as_replayed"] += bool(np.array_equal(recorded, x[i], equal_nan=True))
-                x[i] = recorded
-    if np.isinf(x).any():
-        bad = [features.names[i] for i in np.flatnonzero(np.isinf(x).any(axis=0))]
+    is_recorded, vectors = _recorded(features, history, x)
+    run = replay(features, history.events, history.labels())
+    equal, beyond = _fill((vector for _, vector in run), x, is_recorded)
+    if vectors["recorded"]:
+        vectors["recorded_as_replayed"] = equal
+    if beyond.any():
+        bad = [features.names[i] for i in np.flatnonzero(beyond)]
         raise TrainingError(EndReason.FEATURE_OVERFLOW, f"values beyond float32 in {', '.join(bad)}")
     seconds = time.monotonic() - start
     LOG.info("features replayed", extra={"data": {"rows": count, "seconds": round(seconds, 1)}})
     seeds = write_seeds(run.profiles(epoch))
     LOG.info("seeds written", extra={"data": {"seeds": seeds}})
-    times = np.fromiter((e["time"] for e in history.events), np.int64, count)
-    y = np.asarray(history.fraud, np.int8)
+    events = history.events
+    y = history.fraud.astype(np.int8)
     mature = mature_rows(spec, history, as_of)
-    first = spec.entities[0].name
     return (
         Dataset(
             names=features.names,
             x=x,
             y=y,
-            time=times,
-            amount=np.fromiter((e["amount"] for e in history.events), np.int64, count),
-            entity=[str(e["entities"][first]) for e in history.events],
+            time=events.time,
+            amount=events.amount,
+            entity=codes(events.entities[spec.entities[0].name]),
             fields={
-                f.name: [e["fields"][f.name] for e in history.events]
-                for f in spec.event.fields
-                if f.name not in spec.event.sensitive
+                f.name: events.fields[f.name] for f in spec.event.fields if f.name not in spec.event.sensitive
             },
             mature=mature,
             early_frauds=int(y[~mature].sum()),
-            vectors=dict(sorted(vectors.items())),
+            vectors={kind: n for kind, n in sorted(vectors.items()) if n or kind == "recorded_as_replayed"},
             pattern=history.pattern,
         ),
         seeds,
@@ -147,10 +192,9 @@ def mature_rows(spec: DetectorSpec, history: TrainingHistory, as_of: int) -> NDA
     """
     assert spec.model.train is not None
     maturity = Maturity.of(spec.labels)
-    times = np.fromiter((e["time"] for e in history.events), np.int64, len(history.events))
-    live = np.fromiter((decided is not None for decided in history.decided), np.bool_, len(times))
+    times = history.events.time
     of_file = maturity.mature(times, as_of, spec.model.train.history.label_source)
-    return np.where(live, maturity.mature(times, as_of), of_file)
+    return np.where(history.decided >= 0, maturity.mature(times, as_of), of_file)
 
 
 def check_labels(spec: DetectorSpec, history: TrainingHistory, as_of: int) -> int:
@@ -158,7 +202,7 @@ def check_labels(spec: DetectorSpec, history: TrainingHistory, as_of: int) -> in
     assert spec.model.train is not None
     source = spec.model.train.history.label_source
     mature = mature_rows(spec, history, as_of)
-    frauds = int(np.asarray(history.fraud, np.bool_)[mature].sum())
+    frauds = int(history.fraud[mature].sum())
     if frauds < spec.model.train.min_labels:
         age = next(s.maturity for s in spec.labels.sources if s.name == source)
         raise TrainingError(

@@ -26,7 +26,7 @@ from fraud_contracts.feature_set import feature_set_hash
 from fraud_contracts.model_version import VersionTags
 from fraud_contracts.training_end import EndReason, ExitCode
 from fraud_pipelines.events import Tokeniser
-from fraud_ray import card, fit, history, plots, search, train
+from fraud_ray import card, dataset, fit, history, plots, search, train
 from fraud_ray.dataset import Dataset, TimeSplit
 from fraud_ray.errors import TrainingError
 
@@ -59,8 +59,8 @@ def first_parameters(
         fit.DEFAULTS,
         seed,
         data.names,
-        (data.x[split.train], data.y[split.train]),
-        (data.x[split.valid], data.y[split.valid]),
+        (dataset.rows_of(data.x, split.train), data.y[split.train]),
+        (dataset.rows_of(data.x, split.valid), data.y[split.valid]),
     )
     return dict(fit.DEFAULTS), rounds, [{search.METRIC: value, "rounds": rounds}]
 
@@ -111,7 +111,7 @@ def _evaluate(config: DetectorConfig, source: Path, out: Path, trials: int) -> d
     place = Path(config.storage_uri.removeprefix("file://")) / config.spec.model.train.history.path
     place.mkdir(parents=True)
     (place / source.name).symlink_to(source.resolve())
-    newest = history.load(config.spec, config.storage_uri, _TOKENS, _FAR).events[-1]["time"]
+    newest = int(history.load(config.spec, config.storage_uri, _TOKENS, _FAR).events.time[-1])
 
     def keep(
         folder: Path, model_card: dict[str, Any], tags: VersionTags, extra: Mapping[str, Path], trials: Any

@@ -13,7 +13,8 @@ from fraud_contracts.training_end import EndReason
 from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
-SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
+PARQUET: Final = ".parquet"
+SUFFIXES: Final = (".csv", ".csv.gz", PARQUET)
 _DELTA_LOG: Final = "_delta_log"
 # With pauses that double up to twenty seconds: a store that is away for a minute fails no training.
 _S3_ATTEMPTS: Final = 10

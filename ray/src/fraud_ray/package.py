@@ -15,7 +15,7 @@ from fraud_contracts import model_package
 from fraud_contracts.model_package import ServingDocument
 from fraud_pipelines import score_map
 from fraud_ray import card, export, fit
-from fraud_ray.dataset import Dataset, TimeSplit
+from fraud_ray.dataset import Dataset, TimeSplit, rows_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ def make(
     measured on the test part; it is not fit again on all rows, so what was measured is what is served.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    booster = fit.final_fit(params, rounds, seed, data.names, data.x[split.train], data.y[split.train])
-    margin = fit.margins(booster, data.x[split.valid])
+    booster = fit.final_fit(
+        params, rounds, seed, data.names, rows_of(data.x, split.train), data.y[split.train]
+    )
+    margin = fit.margins(booster, rows_of(data.x, split.valid))
     calibration = fit.calibrate(margin, data.y[split.valid])
     nodes = export.flatten(booster)
     table = export.leaf_table(nodes, calibration, len(data.names))
@@ -52,7 +54,7 @@ def make(
     native = calibration.probability(fit.margins(booster, held_out))
     parity = export.check_parity(served, table, native, held_out)
     probabilities = {
-        name: served.probability(data.x[rows]).astype(np.float64)
+        name: served.probability(rows_of(data.x, rows)).astype(np.float64)
         for name, rows in (("valid", split.valid), ("test", split.test))
     }
     knots = score_map.fit(probabilities["valid"])

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from fraud_ray import fit, train
 from fraud_ray.cut import Cut
 from fraud_ray.errors import TrainingError
 from fraud_ray.lake import ReadTo
+from fraud_ray.room import Room
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class TrainingRecord:
             ) from error
 
 
-def refit(config: DetectorConfig, tokeniser: Tokeniser, record: TrainingRecord) -> train.TrainingResult:
+def refit(
+    config: DetectorConfig, tokeniser: Tokeniser, record: TrainingRecord, room: Room | None = None
+) -> train.TrainingResult:
     """The training run again, with the recorded parameters instead of a search."""
 
     def recorded_params(*_: Any) -> tuple[fit.Params, int, list[dict[str, Any]]]:
@@ -83,6 +86,7 @@ def refit(config: DetectorConfig, tokeniser: Tokeniser, record: TrainingRecord) 
         seed=record.seed,
         upto=record.read_to,
         cut=record.cut,
+        room=room,
     )
 
 
@@ -118,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_config()
         tokeniser = Tokeniser.from_hex(train.need(os.environ, "TOKEN_KEY"), config.token_key)
         record = load_record(train.registry_address(os.environ), config.identity.model, version)
-        result = refit(config, tokeniser, record)
+        result = refit(config, tokeniser, record, replace(Room.here(), trials=0))
     except TrainingError as error:
         sys.stdout.write(f"no refit: {error.reason}: {error}\n")
         return ExitCode.REASON_GIVEN

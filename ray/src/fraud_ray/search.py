@@ -17,12 +17,12 @@ import numpy as np
 
 from fraud_contracts.training_end import EndReason
 from fraud_ray import fit
-from fraud_ray.dataset import Dataset, TimeSplit
+from fraud_ray.dataset import Dataset, TimeSplit, rows_of
 from fraud_ray.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
 METRIC: Final = "average_precision"
-# Bytes of shared memory when we start Ray ourselves; a container's /dev/shm is small, and the data is tens of MB.
+# Bytes of shared memory at least when we start Ray ourselves: a container's /dev/shm is small.
 _OBJECT_STORE: Final = 256 * 2**20
 
 
@@ -66,23 +66,27 @@ def search(
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
+    rows = len(split.train) + len(split.valid)
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(
             num_cpus=os.cpu_count(),
             include_dashboard=False,
-            object_store_memory=_OBJECT_STORE,
+            object_store_memory=_OBJECT_STORE + rows * (data.x.itemsize * data.x.shape[1] + 1),
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
     try:
+        # One copy in the object store, which all trials read where it lies.
         shared = {
             "seed": seed,
             "names": data.names,
-            "train": (data.x[split.train], data.y[split.train]),
-            "valid": (data.x[split.valid], data.y[split.valid]),
+            "train": (rows_of(data.x, split.train), data.y[split.train]),
+            "valid": (rows_of(data.x, split.valid), data.y[split.valid]),
         }
+        trainable = tune.with_parameters(trial, data=shared)
+        del shared
         generator = BasicVariantGenerator(
             points_to_evaluate=[dict(fit.DEFAULTS)], random_state=np.random.RandomState(seed)
         )
@@ -91,7 +95,7 @@ def search(
         )
         with tempfile.TemporaryDirectory(prefix="fraud-search-") as scratch:
             tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(trial, data=shared), {"cpu": 1}),
+                tune.with_resources(trainable, {"cpu": 1}),
                 param_space=_space(),
                 tune_config=tune.TuneConfig(
                     metric=METRIC, mode="max", num_samples=trials, scheduler=scheduler, search_alg=generator

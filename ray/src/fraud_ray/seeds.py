@@ -26,11 +26,7 @@ class KafkaSeeds:
         self._kafka = kafka
 
     def __call__(self, profiles: Iterable[tuple[str, bytes]]) -> int:
-        producer = Producer(
-            self._kafka.producer_settings(
-                linger_ms=50, compression_type="lz4", message_timeout_ms=_TIMEOUT_S * 1000
-            )
-        )
+        producer = Producer(self._kafka.producer_settings(linger_ms=50, message_timeout_ms=_TIMEOUT_S * 1000))
         failures: list[str] = []
         done = 0
 

@@ -33,6 +33,7 @@ from fraud_ray import dataset, fit, history, lake, package, plots, search
 from fraud_ray.cut import Cut
 from fraud_ray.dataset import Dataset, SeedWriter, TimeSplit
 from fraud_ray.errors import TrainingError
+from fraud_ray.room import Room, check_after, check_before
 
 LOG = logging.getLogger("fraud_ray.train")
 SEED: Final = 20_261
@@ -78,10 +79,12 @@ def run(
     seed: int = SEED,
     upto: lake.ReadTo | None = None,
     cut: Cut | None = None,
+    room: Room | None = None,
 ) -> TrainingResult:
     """The whole run. ``as_of`` is the time that labels are judged from (UTC ms); ``upto`` a recorded snapshot of the lake.
 
     ``cut``: where a stream with these seeds goes on; None where none will, and then all that the lake holds is learned from.
+    ``room``: the memory that there is, if it is to be looked at before it is short.
     """
     spec = config.spec
     if spec.model.train is None:
@@ -93,11 +96,15 @@ def run(
             "this code computes another feature set than the operator; use one version",
         )
     clock = _Clock()
+    if room is not None:
+        check_before(config, len(features.names), room, upto)
     snapshot = lake.read(config, as_of, upto, cut)
-    past = history.load(spec, config.storage_uri, tokeniser, as_of, required=not snapshot.decided)
+    past = history.load(spec, config.storage_uri, tokeniser, as_of, required=not len(snapshot.events))
     past.add_lake(snapshot)
     clock("history imported", rows=len(past.events), refused=dict(past.refused), lake=past.lake)
     frauds = dataset.check_labels(spec, past, as_of)
+    if room is not None:
+        check_after(config, len(features.names), room, past)
     about = {
         "history": {
             "files": past.files,
@@ -108,7 +115,7 @@ def run(
     }
     read_to = snapshot.read_to
     data, seeds = dataset.build(spec, features, past, as_of, config.epoch, write_seeds)
-    del past, snapshot  # the events are the largest thing in memory, and the search starts processes
+    del past, snapshot  # ids and tokens are done with, and the search starts processes
     split = dataset.split(spec, data)
     clock("features and seeds ready", rows=len(data.y), mature_frauds=frauds, seeds=seeds)
     params, rounds, trials = find_params(data, split, spec.model.train.trials, seed)
@@ -215,6 +222,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
             revision,
             environ.get(CODE_ENV, "unknown"),
             cut=cut,
+            room=Room.here(),
         )
     except TrainingError as error:
         LOG.error("training failed", extra={"data": {"reason": error.reason, "error": str(error)}})

@@ -17,6 +17,7 @@ from fraud_pipelines.events import Tokeniser
 from fraud_ray import history
 from fraud_ray.errors import TrainingError
 from fraud_ray.history_files import file_system
+from fraud_ray.training_history import TrainingHistory
 from fraud_ray.upload import UploadError, upload
 from fraud_testing import history_files, objects
 
@@ -37,7 +38,7 @@ def put(store: objects.Server, name: str, data: bytes) -> None:
         out.write(data)
 
 
-def load(uri: str) -> history.TrainingHistory:
+def load(uri: str) -> TrainingHistory:
     return history.load(history_files.spec(), uri, TOKENS, history_files.NOW)
 
 

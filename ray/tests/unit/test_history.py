@@ -16,6 +16,7 @@ from fraud_contracts.detector import DetectorSpec, parse_spec
 from fraud_pipelines.events import Tokeniser
 from fraud_ray import history
 from fraud_ray.errors import TrainingError
+from fraud_ray.training_history import TrainingHistory
 
 NOW = 1_790_000_000_000
 DAY = 86_400_000
@@ -47,7 +48,7 @@ def write(folder: Path, name: str, *lines: str) -> None:
     (folder / "history" / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
 
 
-def load(folder: Path, by: DetectorSpec | None = None) -> history.TrainingHistory:
+def load(folder: Path, by: DetectorSpec | None = None) -> TrainingHistory:
     return history.load(by or spec(), f"file://{folder}", TOKENS, NOW)
 
 
@@ -69,7 +70,7 @@ def test_files_of_all_kinds_make_one_history_in_order_of_time(tmp_path: Path) ->
     imported = load(tmp_path)
     assert [event["id"] for event in imported.events] == ["a1", "a2", "a3"]
     assert [event["amount"] for event in imported.events] == [100, 250, 827]
-    assert imported.fraud == [True, False, False]
+    assert imported.fraud.tolist() == [True, False, False]
     assert {event["entities"]["customer"] for event in imported.events} == {TOKENS.token("card", "4000")}
     assert imported.files == {"a.csv.gz": 1, "b.csv": 1, "c.parquet": 1}
     assert not imported.refused

@@ -61,7 +61,10 @@ def test_a_cell_of_several_lines_is_a_cell(tmp_path: Path) -> None:
     header = ",".join(f'"{name}"' for name in HEADER.split(","))
     name = '"Joe ""the"" Diner,\nInc\n"'
     imported = load(tmp_path, {"a.csv": "\n".join((header, row(1, name, 1), row(2), "")).encode()})
-    assert ([event["id"] for event in imported.events], imported.fraud) == (["t1", "t2"], [True, False])
+    assert ([event["id"] for event in imported.events], imported.fraud.tolist()) == (
+        ["t1", "t2"],
+        [True, False],
+    )
     assert not imported.refused
 
 
@@ -69,7 +72,7 @@ def test_a_cell_of_several_lines_is_a_cell(tmp_path: Path) -> None:
 def test_an_address_of_several_lines_is_a_cell(tmp_path: Path, name: str) -> None:
     """Lines that couldn't be rows, for all their commas, belong to the quoted cell; so do other line ends."""
     imported = load(tmp_path, {"a.csv": text(row(1, f'"{name}"', 1), row(2))})
-    assert (imported.fraud, imported.refused) == ([True, False], {})
+    assert (imported.fraud.tolist(), imported.refused) == ([True, False], {})
 
 
 def test_an_early_column_swallows_no_rows(tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_a_quoted_second_column_of_several_lines_is_a_cell(tmp_path: Path) -> No
     header = f"{first},note,{','.join(others)}"
     line = row(1, fraud=1).replace("t1,", 't1,"Flat 3, 12 High St\nLondon, UK",')
     imported = load(tmp_path, {"a.csv": f"{header}\n{line}\n".encode()})
-    assert (imported.fraud, imported.refused) == ([True], {})
+    assert (imported.fraud.tolist(), imported.refused) == ([True], {})
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
@@ -194,7 +197,7 @@ def test_the_label_that_became_known_last_stands(
 ) -> None:
     """Copies of a table give a payment different labels: the last one stands, the others are counted."""
     imported = load(tmp_path, copies(*labels))
-    assert (imported.fraud, imported.known_at) == ([fraud], [NOW + known_at])
+    assert (imported.fraud.tolist(), imported.known_at.tolist()) == ([fraud], [NOW + known_at])
     assert sum(imported.refused.values()) == len(labels) - 1
     changed = len({fraud for fraud, _ in labels}) > 1
     assert bool(imported.refused["label_changed"]) == changed
@@ -204,7 +207,7 @@ def test_without_dates_the_later_rows_label_stands(tmp_path: Path) -> None:
     """Honest in the first copy, fraud in the second: a fraud, and the change is counted."""
     case = "04-label-changed.csv"
     imported = load(tmp_path, {case: (DATA / case).read_bytes()})
-    assert (imported.fraud, imported.refused) == ([True], {"label_changed": 1})
+    assert (imported.fraud.tolist(), imported.refused) == ([True], {"label_changed": 1})
     assert imported.examples == [
         f"{case} line 3: the id was seen before with another label; the later word holds"
     ]
@@ -217,14 +220,14 @@ def test_labels_as_words_are_read_or_refused(tmp_path: Path) -> None:
         f"t{n},{NOW},1,4,m,Bob,{word}" for n, word in enumerate(("TRUE", "f", "yes", "0.0", "fraud", ""))
     ]
     imported = load(tmp_path, {"a.csv": text(*lines)})
-    assert (imported.fraud, imported.refused) == ([True, False, True, False], {"invalid_label": 2})
+    assert (imported.fraud.tolist(), imported.refused) == ([True, False, True, False], {"invalid_label": 2})
 
 
 def test_another_body_under_one_id_is_counted_and_the_first_is_kept(tmp_path: Path) -> None:
     """It is another payment: its label says nothing of the first one."""
     other = row(1, fraud=1).replace("12.50", "99.00")
     imported = load(tmp_path, {"a.csv": text(row(1), other)})
-    assert (imported.fraud, imported.refused) == ([False], {"id_reused": 1})
+    assert (imported.fraud.tolist(), imported.refused) == ([False], {"id_reused": 1})
 
 
 @pytest.mark.parametrize("before", ["\n\n", "\r\n", "  \n", ",,,\n", "\ufeff\n"])

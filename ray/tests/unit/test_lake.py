@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from deltalake import DeltaTable
 
 from fraud_contracts import lake as places
 from fraud_contracts import model_package
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import parse_spec
-from fraud_pipelines.events import Tokeniser
+from fraud_pipelines.events import EventSchema, Tokeniser
 from fraud_pipelines.features import compile_detector
 from fraud_pipelines.simulator import reports, simulate, write_csv
 from fraud_ray import dataset, fit, history, lake, train
 from fraud_ray.cut import Cut
 from fraud_ray.errors import TrainingError
 from fraud_ray.refit import TrainingRecord, refit
+from fraud_ray.training_history import TrainingHistory
 from fraud_sinks.lake import LakeWriter
 from fraud_sinks.lake_tables import DECISIONS, LABELS, LakeTable
 from fraud_sinks.meters import Meters
@@ -109,7 +111,7 @@ def label(of: dict[str, Any], fraud: bool, age_days: float, source: str = "charg
     }
 
 
-def build(by: DetectorConfig, as_of: int = NOW) -> tuple[history.TrainingHistory, dataset.Dataset]:
+def build(by: DetectorConfig, as_of: int = NOW) -> tuple[TrainingHistory, dataset.Dataset]:
     past = history.load(by.spec, by.storage_uri, TOKENS, as_of, required=False)
     past.add_lake(lake.read(by, as_of))
     data, _ = dataset.build(by.spec, FEATURES, past, as_of, 1, lambda profiles: sum(1 for _ in profiles))
@@ -215,7 +217,7 @@ def test_a_refit_from_the_record_gives_the_digest_again(tmp_path: Path) -> None:
     by = config(tmp_path)
     rows = simulate(8_000, 4, 60, START, fraud_rate=0.08)
     write_csv(rows[:4_000], tmp_path / "history" / "h.csv")
-    schema = history._Importer(by.spec, TOKENS, NOW).schema
+    schema = EventSchema(by.spec.event, by.spec.entities)
     decisions = []
     for row in rows[4_000:]:
         event = schema.canonical(row, TOKENS, NOW)
@@ -248,7 +250,7 @@ def test_a_refit_from_the_record_gives_the_digest_again(tmp_path: Path) -> None:
 
     store.put(DECISIONS, [decision(f"later-{n}", 50) for n in range(50)])
     store.put(LABELS, [{**label(decisions[0], True, 0), "known": NOW - 1}])
-    lake.DeltaTable(places.table(by.storage_uri, DECISIONS.name)).optimize.compact()
+    DeltaTable(places.table(by.storage_uri, DECISIONS.name)).optimize.compact()
     record = TrainingRecord.of(kept["manifest"], kept["tags"])
     assert refit(by, TOKENS, record).digest == first.digest
     assert train.run(by, TOKENS, NOW, count, no_search, keep).digest != first.digest
@@ -276,9 +278,9 @@ def test_what_a_cut_leaves_to_the_stream_is_not_read(tmp_path: Path) -> None:
     store.put(LABELS, [label(decisions["before"], fraud, 1) for fraud in (True, False, True)])
     cut = Cut({"accepted": {0: 7}, "labels": {0: 2}, "transactions": {}}, {"accepted": {0: NOW - DAY + 1}})
     snapshot = lake.read(by, NOW, cut=cut)
-    assert set(snapshot.decided) == {"before", "older-topic", "nobody-knows"}
-    assert [row["fraud"] for row in snapshot.labels] == [True, False]
-    assert set(lake.read(by, NOW).decided) == set(decisions)
+    assert {event["id"] for event in snapshot.events} == {"before", "older-topic", "nobody-knows"}
+    assert snapshot.label_frauds.tolist() == [True, False]
+    assert {event["id"] for event in lake.read(by, NOW).events} == set(decisions)
 
 
 def test_a_snapshot_that_is_gone_is_an_error(tmp_path: Path) -> None:

@@ -162,12 +162,13 @@ def test_the_one_rule_is_the_best_threshold_of_all_columns() -> None:
     x[::7, 1] = np.nan
     y = ((x[:, 1] < -1.0) & (rng.random(4_000) < 0.8)).astype(np.int8)
     y[2_000:] = 0
-    rule = baselines.one_rule(["a", "b", "c"], x, y, np.arange(2_000))
+    columns = baselines.matrix_columns(["a", "b", "c"], x)
+    rule = baselines.one_rule(columns, y, np.arange(2_000))
     assert (rule.column, rule.above) == ("b", False)
     assert rule.threshold == pytest.approx(-1.0, abs=0.05)
     assert not rule.alerts(x[:, 1])[np.isnan(x[:, 1])].any()
     assert rule.alerts(x[:, 1]).sum() == (x[:, 1] <= rule.threshold).sum()
-    order = baselines.one_order(["a", "b", "c"], x, y, np.arange(2_000))
+    order = baselines.one_order(columns, y, np.arange(2_000))
     assert (order.column, order.descending) == ("b", False)
     assert rule.train_average_precision == pytest.approx(
         average_precision(y[:2_000], rule.alerts(x[:2_000, 1]))
@@ -296,7 +297,7 @@ def test_a_part_without_frauds_can_not_judge() -> None:
         y=(np.arange(count) < 300).astype(np.int8),
         time=START + np.arange(count, dtype=np.int64) * 3_600_000,
         amount=np.ones(count, np.int64),
-        entity=["c"] * count,
+        entity=np.zeros(count, np.int32),
         fields={},
         mature=np.ones(count, bool),
         early_frauds=0,

@@ -1,4 +1,4 @@
-"""Decisions of ids whose claims Redis has lost, as the ledger holds them. Asked on a thread of its own, so that no door waits for it longer than it will.
+"""Decisions of ids whose claims Redis has lost or shrunk, as the ledger holds them. Asked on a thread of its own, so that no door waits for it longer than it will.
 
 What it found takes the place of a claim: published, since the ledger reads what is published.
 """

@@ -21,11 +21,12 @@ MAX_BYTES: Final = 4 * MAX_EVENT_BYTES
 
 
 class PublishedDecision(TypedDict):
-    """What tells a published decision from another one of its id, and what it was made without."""
+    """What tells a published decision from another one of its id, what it says, and what it was made without."""
 
     id: str
     hash: str
     decided: int
+    action: NotRequired[str]
     degraded: NotRequired[list[str]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -133,6 +134,12 @@ def _with(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
     return lambda decision: b"1" + orjson.dumps({**decision, **changes})
 
 
+def _packed(decision: dict[str, Any], **changes: Any) -> bytes:
+    return claims.pack({**decision, **changes}, appended=True)  # type: ignore[typeddict-item]  # spoilt
+
+
+# Where the decision begins in a whole claim.
+BODY = claims.HEAD + 6
 SPOILT: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "empty": lambda _: b"",
     "of another program": lambda _: b"hello",
@@ -149,6 +156,17 @@ SPOILT: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "a vector of texts": _with(vector=["1"]),
     "deep": lambda _: b"1" + b"[" * 100_000,
     "huge": _with(shadow={"x": "y" * 3_000_000}),
+    "less than a head": lambda decision: _packed(decision)[: claims.HEAD - 1],
+    "shrunk, though not published": lambda decision: _packed(decision)[: claims.HEAD],
+    "not packed": lambda decision: _packed(decision)[:BODY] + b"hello",
+    "packed and cut": lambda decision: _packed(decision)[:-4],
+    "packed and more": lambda decision: _packed(decision) + b"x",
+    "packed, no JSON": lambda decision: _packed(decision)[:BODY] + zlib.compress(b"{"),
+    "packed, of another id": lambda decision: _packed(decision, id="other"),
+    "packed, with another decision's head": lambda decision: (
+        _packed(decision, decided=1)[:BODY] + _packed(decision)[BODY:]
+    ),
+    "packed and huge": lambda decision: _packed(decision, shadow={"x": "y" * 30_000_000}),
 }
 
 
@@ -273,7 +291,7 @@ def test_a_published_claim_answers_retries_as_before(
         answer = await service.decide(body)
         decision = log.appended[0]["decision"]
         own = claims.ClaimRef(OF.redis_claim("pay"), decision["hash"], decision["decided"])
-        await service.redis.call(*claims.mark([own], published=True), seconds=1.0)
+        await service.redis.call(*claims.mark_published([own], OF.redis_due, 0), seconds=1.0)
         await marked(service)
         assert batches.claim(store, "pay").published
         assert await service.decide(body) == answer

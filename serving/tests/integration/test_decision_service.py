@@ -91,7 +91,7 @@ def test_a_retry_gets_the_same_answer_and_is_appended_once(stack: Any, service: 
     first = call(service.url + "/v1/decisions", body)[0]
     # The claim learns of the acknowledgement a moment after the answer.
     store, claim = redis_client.Redis.from_url(stack.redis.url), stack.config.identity.redis_claim("retry")
-    wait_for(lambda: (store.get(claim) or b"").startswith(b"1"), 10, "the claim of an appended decision")
+    wait_for(lambda: (store.get(claim) or b"").startswith(b"L"), 10, "the claim of an appended decision")
     assert call(service.url + "/v1/decisions", body)[0] == first
     assert call(service.url + "/v1/decisions/retry")[0] == first
     assert sum(r["event"]["id"] == "retry" for r in accepted(stack)) == 1

@@ -282,6 +282,9 @@ def test_rules_read_nulls_alike_at_both_doors(stand: Stand) -> None:
 def test_sigterm_answers_what_is_under_way(stand: Stand) -> None:
     """Unready first, while it still answers; a request that waits for a slow predictor gets its answer; both processes exit with 0."""
     stand.heal()
+    stand.release(
+        "patient", deadline="10s"
+    )  # nobody is to be refused for a machine that does other things, too
     service, worker = stand.service, stand.worker
     assert service.process is not None
     assert worker.process is not None

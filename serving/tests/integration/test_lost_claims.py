@@ -13,46 +13,24 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fraud_contracts.errors import StoreError
 from fraud_process.instruments import Instruments
 from fraud_serving import claims, wholeness
-from fraud_serving.clients.ledger_link import Look
 from fraud_serving.decision.errors import IdReusedError
 from fraud_serving.decision.service import DecisionService
 from fraud_serving.wholeness import DAY_MS, Mark, Reached, Wholeness
-from fraud_serving.worker.batch import BatchResult
 from fraud_serving.worker.processor import BatchProcessor
-from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
+from fraud_serving.worker.published_ids import DecisionStamp, Publication, PublishedIds
 from fraud_testing import batches, inline_door, redis
-from fraud_testing.batches import CONFIG, OF
+from fraud_testing.batches import CONFIG, OF, DictLedger, publish
 from fraud_testing.feature_stream import Stream
 from fraud_testing.inline_door import Log, payment
 
 pytestmark = pytest.mark.integration
 
 
-class Ledger:
-    """Holds what a test publishes; ``reached`` is how far it is."""
-
-    def __init__(self) -> None:
-        self.decisions: dict[str, bytes] = {}
-        self.reached = {(0, 0): 0}
-        self.asked = 0
-        self.away = False
-
-    def look(self, ids: Sequence[str]) -> Look:
-        self.asked += 1
-        if self.away:
-            raise StoreError("postgres", "away")
-        return Look({one: self.decisions[one] for one in ids if one in self.decisions}, self.reached)
-
-    def take(self, *decisions: dict[str, Any]) -> None:
-        self.decisions |= {one["id"]: orjson.dumps(one) for one in decisions}
-
-
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
+def ledger() -> DictLedger:
+    return DictLedger()
 
 
 @pytest.fixture
@@ -61,12 +39,12 @@ def stream() -> Stream:
 
 
 @pytest.fixture
-def with_service(server: redis.Server, store: Any, ledger: Ledger) -> Any:
+def with_service(server: redis.Server, store: Any, ledger: DictLedger) -> Any:
     return partial(inline_door.with_service, server.login(OF), ledger=ledger)
 
 
 @pytest.fixture
-def worker(server: redis.Server, ledger: Ledger) -> Callable[[], BatchProcessor]:
+def worker(server: redis.Server, ledger: DictLedger) -> Callable[[], BatchProcessor]:
     """Makes a worker that remembers one published id of a partition."""
 
     def made() -> BatchProcessor:
@@ -75,12 +53,6 @@ def worker(server: redis.Server, ledger: Ledger) -> Callable[[], BatchProcessor]
         return one
 
     return made
-
-
-def publish(one: BatchProcessor, *records: dict[str, Any]) -> BatchResult:
-    result = one.process(batches.read(*records))
-    one.committed(result)
-    return result
 
 
 def settle(store: Any) -> None:
@@ -108,7 +80,7 @@ HOW = pytest.mark.parametrize("how", ["emptied", "put back"])
 
 @HOW
 def test_the_inline_door_answers_what_the_ledger_holds(
-    how: str, with_service: Any, store: Any, ledger: Ledger
+    how: str, with_service: Any, store: Any, ledger: DictLedger
 ) -> None:
     """A retry of hours ago gets its answer, is appended no second time, and the next one gets it from the claim."""
 
@@ -128,7 +100,7 @@ def test_the_inline_door_answers_what_the_ledger_holds(
 
 
 def test_another_body_of_what_the_ledger_holds_is_refused_inline(
-    with_service: Any, store: Any, ledger: Ledger
+    with_service: Any, store: Any, ledger: DictLedger
 ) -> None:
     """As if its claim were there, the next time by its claim."""
 
@@ -146,7 +118,7 @@ def test_another_body_of_what_the_ledger_holds_is_refused_inline(
 
 @pytest.mark.parametrize("state", ["behind", "away", "whole"])
 def test_an_id_that_the_ledger_lacks_is_decided_inline(
-    state: str, with_service: Any, store: Any, ledger: Ledger
+    state: str, with_service: Any, store: Any, ledger: DictLedger
 ) -> None:
     """Without a mark only where the ledger holds all that was decided before; then retries get the claim's answer."""
 
@@ -165,7 +137,7 @@ def test_an_id_that_the_ledger_lacks_is_decided_inline(
     with_service(steps)
 
 
-def test_a_day_after_a_loss_nobody_is_asked(with_service: Any, store: Any, ledger: Ledger) -> None:
+def test_a_day_after_a_loss_nobody_is_asked(with_service: Any, store: Any, ledger: DictLedger) -> None:
     """Claims from before would be over by now."""
     store.set(OF.redis_whole, Mark(int(time.time() * 1000) - DAY_MS).pack())
 
@@ -193,7 +165,7 @@ def test_a_connection_to_an_earlier_state_of_redis_is_enough(with_service: Any, 
 
 
 @pytest.mark.parametrize("spoil", ["text", "list"])
-def test_a_mark_that_is_none_is_a_loss(spoil: str, with_service: Any, store: Any, ledger: Ledger) -> None:
+def test_a_mark_that_is_none_is_a_loss(spoil: str, with_service: Any, store: Any, ledger: DictLedger) -> None:
     """Bytes of another program or a key of another type: it gives way to one that says so."""
     store.delete(OF.redis_whole)
     if spoil == "text":
@@ -212,7 +184,7 @@ def test_a_mark_that_is_none_is_a_loss(spoil: str, with_service: Any, store: Any
 @HOW
 @pytest.mark.parametrize("door", ["stream", "inline"])
 def test_the_stream_door_publishes_nothing_that_the_ledger_holds(
-    door: str, how: str, worker: Any, store: Any, ledger: Ledger, stream: Stream
+    door: str, how: str, worker: Any, store: Any, ledger: DictLedger, stream: Stream
 ) -> None:
     """Resent to a worker that has forgotten it: a repeat, and its claim is there again."""
     one, record = worker(), stream.record("pay")
@@ -232,7 +204,7 @@ def test_the_stream_door_publishes_nothing_that_the_ledger_holds(
 
 
 def test_another_body_of_what_the_ledger_holds_is_a_dead_letter(
-    worker: Any, store: Any, ledger: Ledger, stream: Stream
+    worker: Any, store: Any, ledger: DictLedger, stream: Stream
 ) -> None:
     """As if its claim were there."""
     one = worker()
@@ -246,7 +218,7 @@ def test_another_body_of_what_the_ledger_holds_is_a_dead_letter(
 
 @pytest.mark.parametrize("state", ["behind", "away", "whole"])
 def test_an_id_that_the_ledger_lacks_is_decided_by_the_stream(
-    state: str, worker: Any, store: Any, ledger: Ledger, stream: Stream
+    state: str, worker: Any, store: Any, ledger: DictLedger, stream: Stream
 ) -> None:
     """Without a mark only where the ledger holds all that was decided before."""
     one = worker()
@@ -260,7 +232,9 @@ def test_an_id_that_the_ledger_lacks_is_decided_by_the_stream(
     assert ledger.asked == 1
 
 
-def test_an_inline_decision_keeps_its_marks(worker: Any, store: Any, ledger: Ledger, stream: Stream) -> None:
+def test_an_inline_decision_keeps_its_marks(
+    worker: Any, store: Any, ledger: DictLedger, stream: Stream
+) -> None:
     """It was answered as it is; what the ledger lacks of it is published."""
     one = worker()
     store.flushall()
@@ -270,7 +244,7 @@ def test_an_inline_decision_keeps_its_marks(worker: Any, store: Any, ledger: Led
 
 @pytest.mark.parametrize("missing", [True, False])
 def test_a_worker_that_starts_finds_what_was_lost_while_none_ran(
-    missing: bool, worker: Any, store: Any, ledger: Ledger, stream: Stream
+    missing: bool, worker: Any, store: Any, ledger: DictLedger, stream: Stream
 ) -> None:
     """A published decision of the tail has no claim: Redis was put back. Its own witness is new, and knows of nothing."""
     lost = lose("put back", store)
@@ -278,7 +252,8 @@ def test_a_worker_that_starts_finds_what_was_lost_while_none_ran(
     if missing:
         lost()
     successor = worker()
-    successor.remember(0, [("pay", DecisionStamp(decision["hash"], decision["decided"]))], claimed=True)
+    stamp = DecisionStamp(decision["hash"], decision["decided"])
+    successor.remember(0, [Publication("pay", stamp)], claimed=True)
     successor.idle()
     mark = wholeness.read(store.get(OF.redis_whole))
     assert mark is not None
@@ -286,18 +261,18 @@ def test_a_worker_that_starts_finds_what_was_lost_while_none_ran(
 
 
 def test_what_was_published_without_a_claim_is_no_loss(
-    worker: Any, store: Any, ledger: Ledger, stream: Stream
+    worker: Any, store: Any, ledger: DictLedger, stream: Stream
 ) -> None:
     """Redis was away; nor is one whose claim is over, nor one from before a loss that is known."""
     now = int(time.time() * 1000)
     one = worker()
-    one.remember(0, [("unclaimed", DecisionStamp("h", now))])
-    one.remember(0, [("over", DecisionStamp("h", now - DAY_MS))], claimed=True)
+    one.remember(0, [Publication("unclaimed", DecisionStamp("h", now))])
+    one.remember(0, [Publication("over", DecisionStamp("h", now - DAY_MS))], claimed=True)
     one.idle()
     assert store.get(OF.redis_whole) == b"0"
     known = Mark(now + 1).pack()
     store.set(OF.redis_whole, known)
-    one.remember(0, [("before", DecisionStamp("h", now))], claimed=True)
+    one.remember(0, [Publication("before", DecisionStamp("h", now))], claimed=True)
     publish(one, stream.record("pay"))
     assert store.get(OF.redis_whole) == known
 
@@ -313,7 +288,7 @@ def test_an_idle_worker_notices_a_loss(worker: Any, store: Any, stream: Stream) 
 
 
 def test_a_claim_that_lost_its_mark_of_publishing_is_a_repeat(
-    worker: Any, store: Any, ledger: Ledger, stream: Stream
+    worker: Any, store: Any, ledger: DictLedger, stream: Stream
 ) -> None:
     """Redis was put back to between the claim and the mark: the claim alone would have the decision published again."""
     one, record = worker(), stream.record("pay")

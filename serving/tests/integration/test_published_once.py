@@ -7,17 +7,16 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import orjson
 import pytest
 
 from fraud_contracts.errors import StoreError
 from fraud_serving import claims
 from fraud_serving.worker.batch import BatchResult
 from fraud_serving.worker.processor import BatchProcessor
-from fraud_serving.worker.published_ids import KEPT, DecisionStamp, PublishedIds
+from fraud_serving.worker.published_ids import KEPT, DecisionStamp, Publication, PublishedIds
 from fraud_serving.worker.redis_claims import RedisClaims
 from fraud_testing import batches, redis
-from fraud_testing.batches import CONFIG, OF
+from fraud_testing.batches import CONFIG, OF, publish
 from fraud_testing.feature_stream import Stream
 from fraud_testing.kafka import wait_for
 
@@ -34,12 +33,6 @@ def forgetful(server: redis.Server) -> BatchProcessor:
     one = batches.processor(server)
     one.published_ids = PublishedIds(kept=1)
     return one
-
-
-def publish(one: BatchProcessor, *records: dict[str, Any]) -> BatchResult:
-    result = one.process(batches.read(*records))
-    one.committed(result)
-    return result
 
 
 @pytest.mark.parametrize("door", ["stream", "inline"])
@@ -119,7 +112,7 @@ def test_after_a_restart_the_tail_says_what_is_published(
     [crashed] = batches.decided(batches.processor(server).process(batches.read(record)))
     successor = forgetful(server)
     stamp = DecisionStamp(crashed["hash"], crashed["decided"])
-    successor.remember(0, [("pay", stamp), ("newer", DecisionStamp("h", 1))])
+    successor.remember(0, [Publication("pay", stamp), Publication("newer", DecisionStamp("h", 1))])
     assert successor.published_ids.get("pay") is None
     again = publish(successor, stream.record("beside"), record)
     assert [decision["id"] for decision in batches.decided(again)] == ["beside"]
@@ -271,10 +264,3 @@ def raising(error: Exception) -> Callable[..., Any]:
 def claims_published(store: Any, *ids: str) -> bool:
     values = [claims.read(store.get(OF.redis_claim(event_id)), event_id) for event_id in ids]
     return all(claim is not None and claim.published for claim in values)
-
-
-def test_older_versions_read_a_published_claim_as_an_appended_one(stream: Stream) -> None:
-    """A rolling update has an old service beside a new worker: it reads one byte, then JSON."""
-    decision = stream.inline(stream.record("pay"))["decision"]
-    value = claims.pack(decision, appended=True, published=True)
-    assert (value[:1], orjson.loads(value[1:])) == (b"1", orjson.loads(orjson.dumps(decision)))

@@ -16,7 +16,7 @@ from fraud_contracts.errors import StoreError
 from fraud_process.redis_address import parse
 from fraud_process.redis_store import RedisStore
 from fraud_process.store_address import StoreAddress, store_address
-from fraud_serving.claims import ClaimAttempt
+from fraud_serving import claims
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.clients.redis_sentinel import master_of
 from fraud_serving.decision.service import DecisionService
@@ -91,13 +91,17 @@ async def _is_degraded(service: DecisionService) -> bool:
     return "profiles_unavailable" in answer["degraded"]
 
 
+def take(key: str, value: bytes) -> claims.Command:
+    return claims.take([claims.ClaimAttempt(key, value)], OF.redis_due, 0)
+
+
 def test_a_worker_finds_its_claims_at_the_new_master(group: sentinel.Group) -> None:
     """Calls fail until the Sentinels name one; then it has what the former one had answered."""
     store, key = RedisClaims(StoreAddress(group.login(OF))), OF.redis_claim("e")
-    assert store.claim([ClaimAttempt(key, b"mine")]) == [None]
+    assert store.claim(take(key, b"mine")) == [None]
     group.end_master()
-    assert answer(lambda: store.claim([ClaimAttempt(key, b"other")])) == [b"mine"]
-    assert store.mark_and_read([], [key]) == [b"mine"]
+    assert answer(lambda: store.claim(take(key, b"other"))) == [b"mine"]
+    assert store.mark_and_read(None, [key]) == [b"mine"]
 
 
 def test_a_master_that_is_demoted_costs_one_connection(group: sentinel.Group) -> None:
@@ -127,7 +131,7 @@ def test_a_server_that_takes_no_writes_is_left() -> None:
     require(redis.missing())
     with redis.server() as former:
         store, address = RedisClaims(StoreAddress(former.url)), StoreAddress(former.url)
-        assert store.claim([ClaimAttempt("k", b"one")]) == [None]
+        assert store.claim(take("k", b"one")) == [None]
 
         async def run() -> None:
             link = RedisLink(address)
@@ -148,9 +152,9 @@ def test_a_server_that_takes_no_writes_is_left() -> None:
 
         asyncio.run(run())
         with pytest.raises(StoreError, match="read only replica"):
-            store.claim([ClaimAttempt("other", b"two")])
+            store.claim(take("other", b"two"))
         former.command("REPLICAOF", "NO", "ONE")
-        assert store.claim([ClaimAttempt("other", b"two")]) == [None]
+        assert store.claim(take("other", b"two")) == [None]
 
 
 def mounted(folder: Path, address: str, authority: Path) -> StoreAddress:
@@ -167,16 +171,16 @@ def test_sentinels_and_servers_are_verified(own: Certificates, tmp_path: Path) -
         known = mounted(tmp_path, group.login(OF), own.authority)
         assert asyncio.run(_is_let_in(known))
         store = RedisClaims(known)
-        assert answer(lambda: store.mark_and_read([], [OF.redis_claim("e")])) == [None]
+        assert answer(lambda: store.mark_and_read(None, [OF.redis_claim("e")])) == [None]
         unknown = mounted(tmp_path, group.login(OF), stranger.authority)
         assert not asyncio.run(_is_let_in(unknown, 0.5))
         with pytest.raises(StoreError, match="certificate"):
-            RedisClaims(unknown).mark_and_read([], [OF.redis_claim("e")])
+            RedisClaims(unknown).mark_and_read(None, [OF.redis_claim("e")])
         with sentinel.watcher(group.servers[0], name="127.0.0.2") as other:
             known = mounted(tmp_path, group.login(OF, [other]), own.authority)
             assert not asyncio.run(_is_let_in(known, 0.5))
             with pytest.raises(StoreError, match="certificate"):
-                RedisClaims(known).mark_and_read([], [OF.redis_claim("e")])
+                RedisClaims(known).mark_and_read(None, [OF.redis_claim("e")])
 
 
 def test_sentinels_may_ask_for_a_login_of_their_own(group: sentinel.Group) -> None:
@@ -185,10 +189,10 @@ def test_sentinels_may_ask_for_a_login_of_their_own(group: sentinel.Group) -> No
     named = group.with_reader(login)
     assert asyncio.run(_is_let_in(StoreAddress(named)))
     store = RedisClaims(StoreAddress(named))
-    assert answer(lambda: store.mark_and_read([], [OF.redis_claim("e")])) == [None]
+    assert answer(lambda: store.mark_and_read(None, [OF.redis_claim("e")])) == [None]
     assert not asyncio.run(_is_let_in(StoreAddress(login), 0.5))
     with pytest.raises(StoreError, match="authenticate"):
-        RedisClaims(StoreAddress(login)).mark_and_read([], [OF.redis_claim("e")])
+        RedisClaims(StoreAddress(login)).mark_and_read(None, [OF.redis_claim("e")])
 
 
 async def _is_let_in(address: StoreAddress, seconds: float = 5.0) -> bool:

@@ -71,7 +71,7 @@ class Data:
         return Look({}, {(0, 0): self.reached})
 
     # Redis.
-    def mark_and_read(self, published: Any, keys: list[str]) -> list[bytes | None]:
+    def mark_and_read(self, mark: Any, keys: list[str]) -> list[bytes | None]:
         return [self.mark]
 
     def send(self, command: Any) -> list[int]:

@@ -70,7 +70,7 @@ def test_redis_is_spoken_to_by_the_authority_beside_its_address(
         await link.stop()
 
     asyncio.run(ask())
-    assert RedisClaims(address).mark_and_read([], [OF.redis_claim("e")]) == [None]
+    assert RedisClaims(address).mark_and_read(None, [OF.redis_claim("e")]) == [None]
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -88,7 +88,7 @@ def test_a_redis_of_another_authority_is_told_nothing(
 
     asyncio.run(ask())
     with pytest.raises(StoreError, match="certificate"):
-        RedisClaims(address).mark_and_read([], [OF.redis_claim("e")])
+        RedisClaims(address).mark_and_read(None, [OF.redis_claim("e")])
 
 
 def test_postgres_is_verified_in_full(

@@ -46,3 +46,19 @@ def test_after_a_lost_connection_what_readers_lack_is_sent_again_once(broker: ka
         values = [m.value() for m in broker.read(OF.topic("decisions"), committed=True)]
         assert sorted(values) == [b"lost", b"visible"]
         assert [m.value() for m in broker.read(OF.topic("dead-letters"), committed=True)] == [b"letter"]
+
+
+def test_a_record_knows_where_it_lies(broker: kafka.Broker) -> None:
+    """As the broker told it; one that is sent again has its new place, and the topic its id."""
+    client = Transactions(lambda: {"bootstrap.servers": broker.bootstrap}, OF, 1, 2, lambda: None)
+    client.start()
+    group = broker.consumer(OF.group("worker")).consumer_group_metadata()
+    placed, again = Outgoing("decisions", 0, b"k", b"placed"), Outgoing("decisions", 1, b"k", b"again")
+    client.publish([placed], [], group)
+    again.offset = 0
+    client._last = [placed, again]
+    client._lose(KafkaError(KafkaError._TRANSPORT))
+    client.idle(group)
+    lies = {m.value(): m.offset() for m in broker.read(OF.topic("decisions"), committed=True)}
+    assert (placed.offset, again.offset) == (lies[b"placed"], lies[b"again"])
+    assert len(client.topic_id(OF.topic("decisions"))) == 22

@@ -363,3 +363,28 @@ def test_an_id_is_published_once_after_newer_ones_and_a_restart(stream: Stream) 
         once.wait("end-2")
     counts = Counter(decision["id"] for decision in once.committed())
     assert counts == dict.fromkeys(["stream", "inline", "newer-1", "newer-2", "end-1", "end-2"], 1)
+
+
+def test_a_claim_says_where_its_decision_lies(stream: Stream) -> None:
+    """Once it is published, by the broker's word; a successor of a worker that died reads it off the record."""
+    stack = stream.stack
+    config = detectors.detector(stack.broker.bootstrap, partitions=1, name="placed")
+    of = config.identity
+    stack.broker.create_detector_topics(str(of), 1)
+    placed = Stream(replace(stack, config=config))
+    store = redis_client.Redis.from_url(stack.redis.url)
+
+    def place(event_id: str) -> Any:
+        claim = claims.read(store.get(of.redis_claim(event_id)), event_id)
+        return None if claim is None else claim.place
+
+    with forgetful(config, stack.redis):
+        placed.send(placed.record("told"))
+        told = wait_for(lambda: place("told"), 20, "its place")
+    [message] = stack.broker.read(of.topic("decisions"), committed=True)
+    assert (told.partition, told.offset) == (0, message.offset())
+    decision = orjson.loads(message.value())
+    store.set(of.redis_claim("told"), claims.pack(decision, appended=True))
+    assert place("told") is None
+    with forgetful(config, stack.redis):
+        assert wait_for(lambda: place("told"), 20, "the place that the tail has") == told

@@ -183,6 +183,53 @@ def test_while_the_ledger_is_late_others_do_not_wait_for_it(monkeypatch: pytest.
     assert ledger.asked == [["first"], ["pay"]]
 
 
+def test_a_recall_waits_longer_than_a_decision_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be decided in its place: one who has waited in vain for the same question takes nothing from it."""
+    monkeypatch.setattr(past_requests, "_RECALL_SECONDS", 10.0)
+    ledger = Ledger(DECISION)
+    ledger.goes.clear()
+
+    async def run() -> Claim | None:
+        requests = PastRequests(past(ledger))
+        recalling = asyncio.create_task(requests.recall("pay"))
+        await asyncio.to_thread(wait_for, lambda: ledger.asked, 10, "a question")
+        assert await requests.find("other", MARK, 0.01) == Past(None, False)
+        ledger.goes.set()
+        return await recalling
+
+    assert asyncio.run(run()) == Claim(DECISION["hash"], DECISION, appended=True, published=True)
+
+
+def test_a_recall_ends_in_time_and_the_next_ones_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the ledger is silent a second is waited for once; when it answers, it is asked again."""
+    monkeypatch.setattr(past_requests, "_RECALL_SECONDS", 0.01)
+    ledger = Ledger(DECISION)
+    ledger.goes.clear()
+    one = past(ledger)
+
+    async def run() -> Claim | None:
+        requests = PastRequests(one)
+        assert await requests.recall("pay") is None
+        monkeypatch.setattr(past_requests, "_RECALL_SECONDS", 10.0)
+        async with asyncio.timeout(5):
+            assert await requests.recall("pay") is None
+        ledger.goes.set()
+        assert requests._asking is not None
+        await requests._asking
+        return await requests.recall("pay")
+
+    assert asyncio.run(run()) is not None
+    assert ledger.asked == [["pay"], ["pay"]]
+    assert counts(one) == {"away": 2, "found": 1}
+
+
+def test_a_ledger_that_lacks_a_published_decision_is_behind() -> None:
+    """Even one that holds all of before a loss: its claim says that it was decided."""
+    one = past(Ledger())
+    assert asyncio.run(PastRequests(one).recall("pay")) is None
+    assert counts(one) == {"behind": 1}
+
+
 def test_a_batch_asks_once_and_only_for_what_may_be_lost() -> None:
     """Not for an id whose claim is there, nor for one whose claim couldn't be read: it is marked already."""
     ledger = Ledger(DECISION)
@@ -206,3 +253,13 @@ def test_a_claim_of_before_the_loss_may_have_been_published_since() -> None:
     one.claim = Claim(DECISION["hash"], DECISION, appended=True, published=False)
     PastBatches(past(Ledger(DECISION))).find([one], UNSETTLED)
     assert one.claim.published
+
+
+def test_a_shrunk_claim_is_asked_for_nowhere() -> None:
+    """It says that it was published, whatever was lost since."""
+    [one] = batches.read(RECORD)
+    one.instead_of = b"head"
+    one.claim = Claim(DECISION["hash"], None, appended=True, published=True)
+    ledger = Ledger(DECISION)
+    assert PastBatches(past(ledger)).find([one], UNSETTLED) == []
+    assert ledger.asked == []

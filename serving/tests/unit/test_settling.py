@@ -66,7 +66,7 @@ class World:
         return Look({}, {(0, 0): self.reached, (0, 1): self.reached})
 
     # Redis.
-    def mark_and_read(self, published: Any, keys: list[str]) -> list[bytes | None]:
+    def mark_and_read(self, mark: Any, keys: list[str]) -> list[bytes | None]:
         return [self.mark]
 
     def send(self, command: Any) -> list[int]:

@@ -27,6 +27,7 @@ FROM, TO = "<!-- figures: written by make bench WRITE=1 -->\n", "<!-- end of fig
 BENCHES = {
     "predictor": ("serving", "contracts pipelines serving"),
     "replay": ("serving", "contracts pipelines"),
+    "training": ("ray", "contracts pipelines ray"),
     "live": ("serving", "contracts pipelines serving"),
     "locks": ("serving", "contracts pipelines serving"),
     "stream": ("serving", "contracts pipelines serving"),

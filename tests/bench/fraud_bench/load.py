@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import orjson
 
 CONNECTIONS = 64
+# Of a request: its number, seconds from due to answered, the status, the body.
+Told = Callable[[int, float, str, bytes], None]
 # Requests that had no answer so long after the last was due count as lost.
 PATIENCE = 20.0
 
@@ -45,15 +47,15 @@ class _Connection(asyncio.Protocol):
     """One request at a time; the next waiting one is sent as soon as an answer is whole."""
 
     def __init__(self, load: Load) -> None:
-        self._load, self._buffer, self._due = load, b"", 0.0
+        self._load, self._buffer, self._due, self._number = load, b"", 0.0, 0
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._load.idle.append(self)
 
-    def send(self, due: float, request: bytes) -> None:
-        self._due = due
+    def send(self, due: float, number: int, request: bytes) -> None:
+        self._due, self._number = due, number
         assert self._transport is not None
         self._transport.write(request)
 
@@ -68,7 +70,8 @@ class _Connection(asyncio.Protocol):
         if len(buffer) < end + 4 + size:
             return
         self._buffer = b""
-        self._load.answered(self, self._due, buffer[9:12].decode(), buffer[end + 4 : end + 4 + size])
+        status, body = buffer[9:12].decode(), buffer[end + 4 : end + 4 + size]
+        self._load.answered(self, self._due, self._number, status, body)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._load.closed(self)
@@ -79,17 +82,25 @@ class _Connection(asyncio.Protocol):
 
 
 class Load:
-    """Sends ``make(i)`` to ``path`` at a rate for some seconds; the first ``warm`` seconds aren't counted."""
+    """Sends ``make(i)`` to ``path`` at a rate for some seconds; the first ``warm`` seconds aren't counted. ``told`` hears of every answer."""
 
-    def __init__(self, url: str, path: str, headers: dict[str, str], make: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        url: str,
+        path: str,
+        headers: dict[str, str],
+        make: Callable[[int], bytes],
+        connections: int = CONNECTIONS,
+        told: Told = lambda number, seconds, status, body: None,
+    ) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\n{more}Content-Length: "
-        self._make = make
+        self._make, self._told, self._connections = make, told, connections
         self.idle: deque[_Connection] = deque()
         self.connections: list[_Connection] = []
-        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._waiting: deque[tuple[float, int, bytes]] = deque()
         self._from = 0.0
         self._open = 0  # sent or waiting, not answered yet
         self._all_sent = False
@@ -98,7 +109,7 @@ class Load:
 
     async def run(self, rate: float, seconds: float, warm: float = 2.0) -> Answers:
         loop = asyncio.get_running_loop()
-        for _ in range(CONNECTIONS):
+        for _ in range(self._connections):
             _, connection = await loop.create_connection(lambda: _Connection(self), self._host, self._port)
             self.connections.append(connection)
         start = due = time.perf_counter()
@@ -111,7 +122,7 @@ class Load:
             wait = due - time.perf_counter()
             if wait > 0:
                 await asyncio.sleep(wait)
-            self._submit(due, self._make(sent))
+            self._submit(due, sent, self._make(sent))
             sent += 1
         self._all_sent = True
         if self._open:
@@ -122,17 +133,18 @@ class Load:
             connection.close()
         return self.answers
 
-    def _submit(self, due: float, body: bytes) -> None:
+    def _submit(self, due: float, number: int, body: bytes) -> None:
         self._open += 1
         request = f"{self._head}{len(body)}\r\n\r\n".encode() + body
         if self.idle:
-            self.idle.popleft().send(due, request)
+            self.idle.popleft().send(due, number, request)
         else:
-            self._waiting.append((due, request))
+            self._waiting.append((due, number, request))
 
-    def answered(self, connection: _Connection, due: float, status: str, body: bytes) -> None:
+    def answered(self, connection: _Connection, due: float, number: int, status: str, body: bytes) -> None:
         now = time.perf_counter()
         self._open -= 1
+        self._told(number, now - due, status, body)
         if self._all_sent and not self._open:
             self._done.set()
         if due >= self._from:

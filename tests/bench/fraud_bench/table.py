@@ -107,6 +107,14 @@ def replay(ours: dict[str, Any], pandas: dict[str, Any]) -> tuple[str, str, bool
     return figure, base, ours["per_core_s"] >= 100_000 and equal
 
 
+def training(files: dict[str, Any], lake: dict[str, Any]) -> tuple[str, str, bool]:
+    def told(ours: dict[str, Any]) -> str:
+        return f"{ours['bytes_a_row']} B a row, {ours['beside_matrix']} beside the matrix, {ours['import_per_s']:,} rows/s"
+
+    met = max(files["beside_matrix"], lake["beside_matrix"]) <= 400
+    return f"of files {told(files)}; of the lake {told(lake)}", "–", met
+
+
 def reconcile(ours: dict[str, Any]) -> tuple[str, str, bool]:
     figure = (
         f"{ours['children']} children: median {ours['median_s']}, worst {ours['worst_s']} s; "
@@ -133,6 +141,8 @@ ROWS = (
     Row("freshness: event in Kafka → profile in Redis, beside 500/s", "p99 ≤ 1 s", ("freshness",), freshness),
     Row("burst: 10 in 1 s on a card, each after the last answer", "counts 1…10", ("burst",), burst),
     Row("offline replay, one core", "≥ 100,000/s, bit-equal", ("replay", "pandas"), replay),
+    Row("training: memory at the peak of import and replay", "≤ 400 B a row beside the matrix",
+        ("training_files", "training_lake"), training),
     Row("reconcile: CR → last child; settled passes", "≤ 1 s; no write", ("reconcile",), reconcile),
     Row("rollback: order → last decision on the old release", "≤ 10 s", ("rollback",), rollback),
 )  # fmt: skip

@@ -14,7 +14,7 @@ EDITS: dict[str, dict[str, Any]] = {
     "Kafka": {"spec": {"kafka": {"config": {"auto.create.topics.enable": True}}}},
     "KafkaNodePool": {"spec": {"replicas": 3}},
     "KafkaUser": {"spec": {"authorization": {"type": "simple", "acls": []}}},
-    "KafkaTopic": {"spec": {"config": {"cleanup.policy": "compact,delete"}}},
+    "KafkaTopic": {"spec": {"config": {"retention.ms": "60000"}}},
     "Role": {"rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]},
     "RoleBinding": {"subjects": []},
     "NetworkPolicy": {"spec": {"ingress": []}},

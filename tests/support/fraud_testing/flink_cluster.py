@@ -46,11 +46,15 @@ def documented() -> dict[str, Any]:
 
 @dataclass
 class Cluster:
-    """A JobManager that runs the job, and the TaskManagers that a test adds and kills."""
+    """A JobManager that runs the job, and the TaskManagers that a test adds and kills.
+
+    ``program`` is another entry point; its folder then comes first where Python's modules are looked for.
+    """
 
     config: DetectorConfig
     folder: Path
     settings: Mapping[str, str]
+    program: Path | None = None
     rest: int = field(default_factory=free_port)
     managers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     master: subprocess.Popen[bytes] | None = None
@@ -77,10 +81,8 @@ class Cluster:
             **self.settings,
         }
         (conf / "config.yaml").write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in given.items()))
-        arguments = [
-            str(stream.ROOT / "flink/src/fraud_flink/job.py") if one.endswith("/job.py") else one
-            for one in block["args"]
-        ]
+        program = self.program or stream.ROOT / "flink/src/fraud_flink/job.py"
+        arguments = [str(program) if one.endswith("/job.py") else one for one in block["args"]]
         self.master = self._run(
             "jm", "standalone-job.sh", "--job-classname", block["entryClass"], "--", *arguments
         )
@@ -90,7 +92,8 @@ class Cluster:
         return self.managers[-1]
 
     def _run(self, name: str, script: str, *arguments: str) -> subprocess.Popen[bytes]:
-        inherited = stream.environment(self.config, self.folder)
+        sources = [] if self.program is None else [self.program.parent]
+        inherited = stream.environment(self.config, self.folder, *sources)
         # PyFlink used in this process leaves the wheel's own folders (FLINK_LIB_DIR and others) in the environment.
         environment = {k: v for k, v in inherited.items() if not k.startswith(("FLINK_", "_FLINK_"))}
         environment |= {
@@ -150,6 +153,28 @@ class Cluster:
         """0 before it was measured first."""
         return sum(int(float(one["value"])) for one in self.get(f"{path}?get={name}") or [])
 
+    def stop_with_savepoint(self, folder: Path) -> str:
+        """Path of a savepoint in the canonical form, as the Flink operator asks for it."""
+        job = self.job()
+        assert job is not None
+        base = f"http://127.0.0.1:{self.rest}/jobs/{job['jid']}"
+        body = {"targetDirectory": f"file://{folder}", "drain": False, "formatType": "CANONICAL"}
+        request = urllib.request.Request(
+            f"{base}/stop", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            trigger = json.load(answer)["request-id"]
+
+        def location() -> str | None:
+            with urllib.request.urlopen(f"{base}/savepoints/{trigger}", timeout=30) as answer:
+                savepoint = json.load(answer)
+            operation = savepoint.get("operation") or {}
+            if "failure-cause" in operation:
+                raise RuntimeError(operation["failure-cause"]["stack-trace"][-4000:])
+            return operation.get("location")
+
+        return str(wait_for(location, 120, "the savepoint"))
+
     def status_of(self, path: str) -> int:
         """The status with which the REST API answers a GET."""
         try:
@@ -175,9 +200,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(config: DetectorConfig, folder: Path, settings: Mapping[str, str]) -> Iterator[Cluster]:
+def cluster(
+    config: DetectorConfig, folder: Path, settings: Mapping[str, str], program: Path | None = None
+) -> Iterator[Cluster]:
     """A started JobManager; the block adds TaskManagers. ``settings`` are Flink's, and go before those of its README."""
-    running = Cluster(config, folder, settings)
+    running = Cluster(config, folder, settings, program)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         running.start()

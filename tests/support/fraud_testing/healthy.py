@@ -9,6 +9,7 @@ from fraud_contracts.detector import parse_spec
 from fraud_contracts.names import MODEL_VERSION_ANNOTATION
 from fraud_contracts.release import ModelPackage
 from fraud_operator import status, training
+from fraud_operator.capacity import KAFKA, CapacityFact, Room
 from fraud_operator.conditions import Trouble
 from fraud_operator.desired.kafka_users import kafka_parts
 from fraud_operator.detector import Detector
@@ -93,5 +94,6 @@ def healthy_facts(detector: Detector) -> Facts:
         stores=StoresFact({"REDIS_URL": "redis://own@r", "POSTGRES_DSN": "postgresql://own@p"}, ready=True),
         models=Models(resolved, champion="7", trained="7"),
         lags=Lags(0, 0, 5),
+        capacity=CapacityFact((Room(KAFKA, "broker 0", 40, None, 2**31, False, True),), asking=False),
         replicas=(Replica("p0", release.name), Replica("p1", release.name)),
     )

@@ -10,6 +10,7 @@ from fraud_contracts.detector import DetectorSpec, parse_spec
 from fraud_pipelines.events import Tokeniser
 from fraud_ray import history
 from fraud_ray.errors import TrainingError
+from fraud_ray.training_history import TrainingHistory
 
 NOW = 1_790_000_000_000
 HEADER = "transaction_id,timestamp,amount,card,merchant_id,merchant_name,is_fraud"
@@ -40,7 +41,7 @@ def text(*rows: str) -> bytes:
     return "\n".join((HEADER, *rows, "")).encode()
 
 
-def load(folder: Path, files: dict[str, bytes]) -> history.TrainingHistory:
+def load(folder: Path, files: dict[str, bytes]) -> TrainingHistory:
     for name, data in files.items():
         path = folder / "history" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from fraud_contracts.detector_policy import Policy
+from fraud_contracts.errors import StoreError
 from fraud_contracts.release import Release
 from fraud_pipelines.events import Tokeniser
 from fraud_process.instruments import Instruments
@@ -34,15 +35,27 @@ def up_to_date() -> ProfilesAge:
 
 
 class Log:
-    """``append`` as the decision service needs it; ``during`` is what happens meanwhile."""
+    """``send`` as the decision service needs it; ``during`` is what happens meanwhile, StoreError a failure."""
 
     def __init__(self) -> None:
         self.appended: list[dict[str, Any]] = []
         self.during: Callable[[], None] = lambda: None
 
-    async def append(self, topic: str, key: bytes, value: bytes) -> None:
-        self.during()
-        self.appended.append(orjson.loads(value))
+    def send(self, topic: str, key: bytes, value: bytes) -> asyncio.Future[None]:
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            self.during()
+        except StoreError as error:
+            sent.set_exception(error)
+        else:
+            self.appended.append(orjson.loads(value))
+            sent.set_result(None)
+        return sent
+
+
+def away() -> None:
+    """As ``during``: Kafka doesn't acknowledge."""
+    raise StoreError("kafka", "away")
 
 
 Steps = Callable[[DecisionService, Log], Awaitable[None]]

@@ -105,6 +105,13 @@ class Server:
         """The whole reply, up to 4 kB of it."""
         return asked(self.port, self.certificates, *words)
 
+    def fill(self) -> None:
+        """From here on there is no room for anything; what is there stays, and can be read."""
+        self.command("CONFIG", "SET", "maxmemory", "1")
+
+    def make_room(self) -> None:
+        self.command("CONFIG", "SET", "maxmemory", "0")
+
     def start(self) -> None:
         self.users.touch()
         arguments = [*listening(self.port, self.certificates), "--dir", str(self.folder), "--save", ""]

@@ -24,7 +24,7 @@ from fraud_testing import detectors, kafka, packages, redis, serving
 from fraud_testing.kafka import wait_for
 from fraud_testing.proxy import Proxy, proxy
 
-DEADLINE = 0.5
+DEADLINE = 1.0
 DELIVERY = 1.0
 POLICY = {"fallback": serving.NO_STREAM | {"deadline": f"{DEADLINE * 1000:.0f}ms"}}
 

@@ -36,18 +36,18 @@ def python() -> Path:
     return Path(sys.executable) if importlib.util.find_spec("pyflink") else PYTHON
 
 
-def environment(config: DetectorConfig, folder: Path) -> dict[str, str]:
-    """What a Pod of the job has in its environment. The JVM finds Python's packages along PYTHONPATH only."""
+def environment(config: DetectorConfig, folder: Path, *sources: Path) -> dict[str, str]:
+    """What a Pod of the job has in its environment. The JVM finds Python's packages along PYTHONPATH only, of which ``sources`` come first."""
     packages = list(python().parents[1].glob("lib/python3.*/site-packages/pyflink/__init__.py"))
     if not packages:
         raise RuntimeError(f"PyFlink is not in the environment of {python()}")
     site = str(packages[0].parents[1])
     logs = folder / "log"
     logs.mkdir(exist_ok=True)
-    sources = [str(ROOT / part / "src") for part in ("contracts", "pipelines", "flink")]
+    own = [ROOT / part / "src" for part in ("contracts", "pipelines", "flink")]
     return {
         **os.environ,
-        "PYTHONPATH": ":".join([*sources, site]),
+        "PYTHONPATH": ":".join([*map(str, (*sources, *own)), site]),
         "FLINK_LOG_DIR": str(logs),
         "FRAUD_CONFIG": str(detectors.write(config, folder)),
         "TOKEN_KEY": TOKEN_KEY,
@@ -57,9 +57,12 @@ def environment(config: DetectorConfig, folder: Path) -> dict[str, str]:
 
 @contextmanager
 def mini_cluster(
-    config: DetectorConfig, folder: Path, program: Sequence[str] = ("-m", "fraud_flink.job"), **settings: str
+    config: DetectorConfig,
+    folder: Path,
+    program: Sequence[str] = ("-m", "fraud_flink.job"),
+    **settings: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs the job until the block ends; its output goes to ``job.log`` in the folder."""
+    """Runs the job until the block ends; its output goes to ``job.log`` in the folder. A program in the folder finds modules beside it."""
     jar = next(JARS.glob("flink-sql-connector-kafka-*.jar"))
     given = {
         "python.executable": str(python()),
@@ -67,6 +70,8 @@ def mini_cluster(
         "pipeline.jars": f"file://{jar}",
         "parallelism.default": "1",
         "restart-strategy.type": "none",
+        "state.backend.type": "rocksdb",
+        "execution.checkpointing.incremental": "true",
         "execution.checkpointing.interval": "500 ms",
         "execution.checkpointing.dir": f"file://{folder}/checkpoints",
         **settings,
@@ -74,9 +79,10 @@ def mini_cluster(
     command = [str(python()), *program]
     for name, text in given.items():
         command += ["-D", f"{name}={text}"]
+    sources = [path.parent for path in map(Path, program) if path.is_relative_to(folder)]
     with (folder / "job.log").open("ab") as log:
         process = subprocess.Popen(
-            command, env=environment(config, folder), stdout=log, stderr=log, start_new_session=True
+            command, env=environment(config, folder, *sources), stdout=log, stderr=log, start_new_session=True
         )
     try:
         yield process

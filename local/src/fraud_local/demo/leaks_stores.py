@@ -8,7 +8,9 @@ models, every artifact) and storage (``leaks_objects``).
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ from fraud_process.kafka import KafkaAccess
 
 _BATCH = 500
 _TIMEOUT = 30
+# So far from a value's beginning packed bytes may begin, and so many of them are unpacked.
+_HEAD = 64
+_MOST = 8 * 2**20
 
 
 def scan(config: DetectorConfig, live: Path, environ: dict[str, str] | None = None) -> dict[str, Any]:
@@ -163,9 +168,19 @@ def _keys(needles: Needles, client: Any, number: int, keys: list[bytes], report:
     report.search_all(needles, "redis", pieces)
 
 
+def _unpacked(value: bytes) -> Iterator[bytes]:
+    """What begins near a value's own beginning and is packed by zlib, as the decision in a claim is."""
+    for at in range(min(len(value) - 1, _HEAD)):
+        # The first two bytes of all that zlib packs.
+        if value[at] % 16 == 8 and value[at] < 128 and int.from_bytes(value[at : at + 2]) % 31 == 0:
+            with suppress(zlib.error):
+                yield zlib.decompressobj().decompress(value[at:], _MOST)
+
+
 def _flat(value: Any) -> Iterator[bytes]:
     if isinstance(value, bytes):
         yield value
+        yield from _unpacked(value)
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(key)

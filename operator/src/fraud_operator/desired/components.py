@@ -58,27 +58,28 @@ def _defaults(
 
 # fmt: off
 COMPONENTS: Final[dict[Component, Defaults]] = {
-    # More than its neighbours' is a door's share where processors are short: what waits behind it can catch up, a caller can't.
+    # What a Pod asks for is its share where processors are short. First what a caller waits for: decision service and predictor, with brokers
+    # and Redis; then the stream, which can catch up; then what nobody waits for.
     Component.DECISION_SERVICE: _defaults(
-        "decision", 2, "125m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "REDIS_URL", "POSTGRES_DSN"),
+        "decision", 2, "150m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "REDIS_URL", "POSTGRES_DSN"),
         spared=("POSTGRES_DSN",), clients=True),
     Component.WORKER: _defaults(
         "worker", 1, "50m", "192Mi", "2", "768Mi", ("TOKEN_KEY", "DEAD_LETTER_KEY", "REDIS_URL", "POSTGRES_DSN"),
         spared=("POSTGRES_DSN",)),
     Component.FEATURES: _defaults(
-        "features", 1, "200m", "1Gi", "2", "2Gi", ("TOKEN_KEY", "DEAD_LETTER_KEY"), storage=True),
+        "features", 1, "80m", "1Gi", "2", "2Gi", ("TOKEN_KEY", "DEAD_LETTER_KEY"), storage=True),
     Component.TRAINING: _defaults(
-        "training", 1, "200m", "1536Mi", "2", "6Gi", ("TOKEN_KEY", "MLFLOW_TRACKING_URI"), storage=True),
+        "training", 1, "40m", "1536Mi", "2", "6Gi", ("TOKEN_KEY", "MLFLOW_TRACKING_URI"), storage=True),
     # The initializer alone mounts it, which KServe puts before the predictor.
-    Component.PREDICTOR: _defaults("predictor", 1, "50m", "192Mi", "1", "1Gi", ("MLFLOW_READER_URI",), kafka=False),
+    Component.PREDICTOR: _defaults("predictor", 1, "125m", "192Mi", "1", "1Gi", ("MLFLOW_READER_URI",), kafka=False),
     Component.PROFILE_SINK: _defaults(
         "profile-sink", 1, "25m", "96Mi", "1", "512Mi", ("REDIS_URL",), account="sinks"),
     Component.LEDGER_SINK: _defaults(
-        "ledger-sink", 1, "25m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), account="sinks"),
+        "ledger-sink", 1, "15m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), account="sinks"),
     # An account of its own: the only sink that a role with the object store may be given to.
-    Component.LAKE_SINK: _defaults("lake-sink", 1, "25m", "192Mi", "1", "1Gi", storage=True),
+    Component.LAKE_SINK: _defaults("lake-sink", 1, "15m", "192Mi", "1", "1Gi", storage=True),
     Component.CONSOLE: _defaults(
-        "console", 1, "25m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), clients=True, kafka=False),
+        "console", 1, "15m", "128Mi", "1", "512Mi", ("POSTGRES_DSN",), clients=True, kafka=False),
 }
 # fmt: on
 

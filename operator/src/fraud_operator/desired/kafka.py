@@ -124,7 +124,7 @@ def build_kafka_node_pool(detector: Detector, _: Wanted) -> list[Child]:
             "roles": ["controller", "broker"],
             "storage": {"type": "jbod", "volumes": [volume]},
             "resources": {
-                "requests": {"cpu": "100m", "memory": "768Mi"},
+                "requests": {"cpu": "125m", "memory": "768Mi"},
                 "limits": {"cpu": "2", "memory": "2Gi"},
             },
             "jvmOptions": {"-Xms": "256m", "-Xmx": "768m"},

@@ -100,7 +100,8 @@ def rules(identity: Identity, rights: KafkaRights) -> Iterator[Json]:
 
 
 def operator_rules(identity: Identity) -> Iterator[Json]:
-    """How far groups are, and how long topics: nothing of what is in them."""
+    """How far groups are, how long topics, and what is left of the brokers' disks: nothing of what is in them."""
+    yield {"resource": {"type": "cluster"}, "operations": ["Describe"], "host": "*"}
     yield _rule("topic", f"{identity}.", ("Describe",), prefix=True)
     yield _rule("group", f"{identity}.", ("Describe",), prefix=True)
 

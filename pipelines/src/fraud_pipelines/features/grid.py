@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from fraud_contracts.lifetimes import HORIZON, LATENESS
+
 SECOND: Final = 1_000
 MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
@@ -35,8 +37,6 @@ WIDTHS: Final = (
 PARTS: Final = 30  # a cell is at most this fraction of the window whose edge it blurs
 
 K: Final = 128  # newest events of a key that stay single rows
-LATENESS: Final = HOUR  # how far behind its key's newest event an event may come and still be counted
-HORIZON: Final = 30 * DAY  # what an entity without any window keeps
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.detector_event import Feature, FieldType
 from fraud_contracts.feature_kinds import Aggregate, Transform
 from fraud_contracts.feature_set import ENGINE_VERSION, all_features, feature_set_hash, where_value
-from fraud_pipelines.features.grid import LATENESS, K
+from fraud_contracts.lifetimes import LATENESS
+from fraud_pipelines.features.grid import K
 from fraud_pipelines.features.plan import AMOUNT, Where
 
 EVENT_AMOUNT: Final = (

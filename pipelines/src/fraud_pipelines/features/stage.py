@@ -127,7 +127,7 @@ class KeyState:
 
     def is_too_late(self, t: int) -> bool:
         """The rule for late events and labels: too late is what lies behind the key's newest event by at least the entity's
-        longest window (with its label's delay) plus ``grid.LATENESS``. It is not applied to the state.
+        longest window (with its label's delay) plus ``lifetimes.LATENESS``. It is not applied to the state.
         """
         ts = self.curves[0].ts
         return bool(ts) and t <= ts[-1] - self.stage.grid.retain

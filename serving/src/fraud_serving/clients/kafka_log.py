@@ -28,7 +28,7 @@ class ForsakenError(Exception):
 
 
 class KafkaLog:
-    """``append`` returns when all in-sync replicas have the record; StoreError where that isn't known in time."""
+    """``append`` returns when all in-sync replicas have the record; StoreError where that isn't known within ``delivery_timeout``, in seconds."""
 
     def __init__(self, kafka: KafkaAccess, delivery_timeout: float) -> None:
         self._kafka, self._timeout = kafka, delivery_timeout
@@ -77,6 +77,10 @@ class KafkaLog:
                     future.set_exception(StoreError("kafka", str(error)))
 
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
+        await self.send(topic, key, value)
+
+    def send(self, topic: str, key: bytes, value: bytes) -> asyncio.Future[None]:
+        """Done, or failed, as ``append`` is, whether or not somebody waits so long."""
         future: asyncio.Future[None] = self._loop.create_future()
 
         def delivered(error: Any, _: Any) -> None:  # on the polling thread
@@ -92,13 +96,12 @@ class KafkaLog:
         try:
             self._producer.produce(topic, value, key, on_delivery=delivered)
         except (BufferError, KafkaException) as error:
-            raise StoreError("kafka", f"not taken: {error}") from error
+            future.set_exception(StoreError("kafka", f"not taken: {error}"))
+            return future
         # librdkafka reports its own timeout; this one is for a callback that never comes.
         late = self._loop.call_later(self._timeout + 1.0, _give_up, future)
-        try:
-            await future
-        finally:
-            late.cancel()
+        future.add_done_callback(lambda _: late.cancel())
+        return future
 
     async def has_topic(self, topic: str, seconds: float = 5.0) -> bool:
         """Whether the broker answers and has the topic; it also fetches what the first append needs."""

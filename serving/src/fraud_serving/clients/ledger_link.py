@@ -1,4 +1,4 @@
-"""The ledger as the doors read it: decisions by their ids, and how far it is. It is asked only where Redis has lost claims."""
+"""The ledger as the doors read it: decisions by their ids, and how far it is. It is asked only where Redis has lost claims, or shrunk one that is asked for."""
 
 from __future__ import annotations
 

@@ -36,6 +36,11 @@ def wrong_type(reply: Any) -> bool:
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE")
 
 
+def no_room(reply: Any) -> bool:
+    """Whether Redis has no memory left for what the command would write; what reads is answered as ever."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("OOM")
+
+
 class _Target(NamedTuple):
     """The server that an address leads to now."""
 
@@ -218,13 +223,13 @@ class RedisLink:
         return replies
 
     async def each(self, commands: list[tuple[Argument, ...]], seconds: float) -> list[Any]:
-        """As ``many``, but a command whose key is of another type has that error as its reply."""
+        """As ``many``, but a command whose key is of another type, or for which there is no room, has that error as its reply."""
         wire = self._wire
         if wire is None:
             raise StoreError("redis", "not connected")
         replies = await self._ask(wire, commands, seconds)
         for reply in replies:
-            if isinstance(reply, hiredis.ReplyError) and not wrong_type(reply):
+            if isinstance(reply, hiredis.ReplyError) and not (wrong_type(reply) or no_room(reply)):
                 raise StoreError("redis", str(reply))
         return replies
 

@@ -26,6 +26,7 @@ from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.app import Api
+from fraud_serving.decision.arrival import ArrivalProtocol
 from fraud_serving.decision.profiles_age import ProfilesAge
 from fraud_serving.decision.service import DecisionService
 from fraud_serving.decision.stream_watch import StreamWatch
@@ -58,7 +59,7 @@ async def serve() -> None:
         api.application(),
         host="0.0.0.0",  # noqa: S104 - a Pod's own address
         port=int(os.environ.get(HTTP_PORT_ENV, HTTP_PORT)),
-        http="httptools",
+        http=ArrivalProtocol,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -25,6 +25,8 @@ from fraud_contracts.detector_clients import Scope as KeyScope
 from fraud_contracts.errors import AccessError, EventError, Reason, StoreError
 from fraud_process.access import KeyCheck, KeyState
 from fraud_serving.decision import labels
+from fraud_serving.decision.admission import Admission
+from fraud_serving.decision.arrival import ARRIVED
 from fraud_serving.decision.errors import (
     NoReleaseError,
     OverloadedError,
@@ -36,13 +38,18 @@ from fraud_serving.decision.service import DecisionService
 from fraud_serving.decision.stream_watch import StreamWatch
 from fraud_serving.release_watch import ReleaseWatch
 
-MAX_IN_FLIGHT: Final = 512
+# Of requests other than decisions; while decisions are refused, and else.
+OTHERS_WHEN_BUSY: Final = 4
+OTHERS: Final = 64
 # Until then a replica that has just started may wait for what says that the profiles aren't behind; else it answers with the mark.
 PROFILES_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 10.0
 _JSON: Final = "application/json"
+# Scope's key: the request counts as under way.
+_ADMITTED: Final = "fraud.admitted"
 _log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
+Quick = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 async def read_body(request: Request) -> bytes:
@@ -62,13 +69,12 @@ async def read_body(request: Request) -> bytes:
 class DecisionFastPath:
     """ASGI in front of Starlette: the path that must be quick skips its layers, which cost more than a decision's features do."""
 
-    def __init__(self, decide: Handler, app: ASGIApp) -> None:
+    def __init__(self, decide: Quick, app: ASGIApp) -> None:
         self._decide, self._app = decide, app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/v1/decisions" and scope["method"] == "POST":
-            response = await self._decide(Request(scope, receive))
-            await response(scope, receive, send)
+            await self._decide(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -80,20 +86,25 @@ class Api:
         self, service: DecisionService, keys: KeyCheck, watch: ReleaseWatch, stream: StreamWatch
     ) -> None:
         self._service, self._keys, self._watch, self._stream = service, keys, watch, stream
-        self._in_flight = 0
+        self._admission, self._others = Admission(), 0
+        self._decide = self._authenticated(KeyScope.DECIDE, self.decide)
+        # Made once: under load it is what the process writes most.
+        self._refusal = OverloadedError()
+        self._overloaded = self._error(self._refusal)
         self.ready = False
         self._closing = False
         self._reports = service.identity.topic("label-reports")
         self._openapi = orjson.dumps(openapi_document(service.config.spec, str(service.identity)))
 
     def application(self) -> DecisionFastPath:
-        decide = self._authenticated(KeyScope.DECIDE, self.decide)
-        find = self._authenticated(KeyScope.READ, self.find)
+        find = self._bounded(self._authenticated(KeyScope.READ, self.find))
+        label = self._bounded(self._authenticated(KeyScope.LABEL, self.label))
+        release = self._bounded(self._authenticated(KeyScope.READ, self.release))
         routes = [
-            Route("/v1/decisions", decide, methods=["POST"]),
+            Route("/v1/decisions", self._decide, methods=["POST"]),
             Route("/v1/decisions/{id:path}", find, methods=["GET"]),
-            Route("/v1/labels", self._authenticated(KeyScope.LABEL, self.label), methods=["POST"]),
-            Route("/v1/release", self._authenticated(KeyScope.READ, self.release), methods=["GET"]),
+            Route("/v1/labels", label, methods=["POST"]),
+            Route("/v1/release", release, methods=["GET"]),
             Route("/healthz", self.healthz, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
@@ -101,7 +112,7 @@ class Api:
         ]
         errors = {HTTPException: self.no_route}
         return DecisionFastPath(
-            decide, Starlette(routes=routes, lifespan=self.lifespan, exception_handlers=errors)
+            self.quick, Starlette(routes=routes, lifespan=self.lifespan, exception_handlers=errors)
         )
 
     @asynccontextmanager
@@ -124,6 +135,7 @@ class Api:
     def closing(self) -> None:
         """Not ready any more, but still answering: callers learn of it a moment later. Kept connections end with their next answer."""
         self.ready, self._closing = False, True
+        self._overloaded.headers["Connection"] = "close"
 
     async def _prepare(self) -> None:
         """Ready once there is a release, the clients are known, Kafka has our topics and the code is warm."""
@@ -144,8 +156,41 @@ class Api:
         self.ready = not self._closing
         _log.info("ready", extra={"data": {"detector": str(service.identity), "set": service.features.hash6}})
 
+    async def quick(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A decision. Who comes too late, or while too many are under way, is refused before anything else is done for them."""
+        if ARRIVED in scope and not self._admit(scope):
+            response = self._refused_as_overloaded()
+        else:
+            try:
+                response = await self._decide(Request(scope, receive))
+            finally:
+                if scope.pop(_ADMITTED, False):
+                    self._admission.leave()
+        await response(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> bool:
+        """Whether the request may begin; it then has a place, until ``quick`` frees it."""
+        now, deadline = time.perf_counter(), self._service.deadline
+        admitted = self._admission.admit(now, now - scope.setdefault(ARRIVED, now), deadline)
+        scope[_ADMITTED] = admitted
+        return admitted
+
+    def _bounded(self, handler: Handler) -> Handler:
+        """Of these there are few at once, and fewer while decisions are refused."""
+
+        async def bounded(request: Request) -> Response:
+            if self._others >= (OTHERS_WHEN_BUSY if self._admission.is_busy(time.perf_counter()) else OTHERS):
+                return self._refused_as_overloaded()
+            self._others += 1
+            try:
+                return await handler(request)
+            finally:
+                self._others -= 1
+
+        return bounded
+
     def _authenticated(self, scope: KeyScope, handler: Handler) -> Handler:
-        """Lets in who may, bounds what is in flight, and turns every failure into a JSON error with a code."""
+        """Lets in who may, and turns every failure into a JSON error with a code."""
 
         async def authenticated(request: Request) -> Response:
             try:
@@ -156,9 +201,6 @@ class Api:
                         error.status, error.code, error.message, retry_after=error.retry_after
                     )
                 )
-            if self._in_flight >= MAX_IN_FLIGHT:
-                return self._refused(OverloadedError())
-            self._in_flight += 1
             try:
                 response = await handler(request)
                 if self._closing:
@@ -177,19 +219,28 @@ class Api:
             except Exception:  # the caller gets a code, the log the trace
                 _log.exception("request failed")
                 return self._refused(RequestRefusedError(500, "internal", "an internal error; it was logged"))
-            finally:
-                self._in_flight -= 1
 
         return authenticated
 
     def _refused(self, error: RequestRefusedError) -> Response:
         self._service.instruments(metrics.REFUSED, reason=str(error.code)).inc()
+        return self._error(error)
+
+    def _refused_as_overloaded(self) -> Response:
+        self._service.instruments(metrics.REFUSED, reason=self._refusal.code).inc()
+        return self._overloaded
+
+    @staticmethod
+    def _error(error: RequestRefusedError) -> Response:
         fault = {"code": error.code, "message": error.message, "field": error.field}
         headers = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
         return Response(orjson.dumps({"error": fault}), error.status, headers, _JSON)
 
     async def decide(self, request: Request) -> Response:
-        return Response(await self._service.decide(await read_body(request)), 200, media_type=_JSON)
+        body, scope = await read_body(request), request.scope
+        if _ADMITTED not in scope and not self._admit(scope):  # a body that came later than its head
+            raise OverloadedError
+        return Response(await self._service.decide(body, scope[ARRIVED]), 200, media_type=_JSON)
 
     async def find(self, request: Request) -> Response:
         stored = await self._service.find(request.path_params["id"])
@@ -244,7 +295,10 @@ class Api:
         return Response(orjson.dumps(state), 200 if self.ready else 503, media_type=_JSON)
 
     async def metrics(self, _: Request) -> Response:
-        body = generate_latest(self._service.instruments.registry)
+        instruments = self._service.instruments
+        instruments(metrics.UNDER_WAY).set(self._admission.under_way)
+        instruments(metrics.UNDER_WAY_BOUND).set(self._admission.bound)
+        body = generate_latest(instruments.registry)
         return Response(body, 200, media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, _: Request) -> Response:

@@ -4,8 +4,9 @@ RequestRefusedError
 ├── UnknownIdError        404  no decision of this id
 ├── IdReusedError         409  the id was claimed with another body
 ├── NoReleaseError        503  no release has arrived yet
-├── OverloadedError       503  too many requests are in flight
-└── NotRecordedError      503  decided, but the log didn't acknowledge it
+├── OverloadedError       503  it wouldn't be answered in time, so it isn't begun
+├── NotRecalledError      503  decided, and the ledger, which alone has the answer, doesn't give it now
+└── NotRecordedError      503  decided, but the log didn't acknowledge it in time
 
 Bad input is ``fraud_contracts.errors.EventError``: 413 where it is too large, else 400. Of keys tells its ``AccessError``: 401, 403, 429.
 """
@@ -48,9 +49,17 @@ class OverloadedError(RequestRefusedError):
         super().__init__(503, "overloaded", "too many requests at once; retry in a moment")
 
 
+class NotRecalledError(RequestRefusedError):
+    """The claim says that the id is decided and published; its answer is to be had once the ledger has it."""
+
+    def __init__(self) -> None:
+        message = "decided a while ago, but the ledger doesn't give the decision now; repeat the request"
+        super().__init__(503, "ledger_unavailable", message)
+
+
 class NotRecordedError(RequestRefusedError):
     """The claim stands: the same request again is answered from it, once the record is in the log."""
 
     def __init__(self) -> None:
-        message = "decided, but not recorded; repeat the request to complete it"
+        message = "decided, but not recorded in time; repeat the request to complete it"
         super().__init__(503, Degraded.KAFKA_UNAVAILABLE, message)

@@ -90,7 +90,7 @@ def _decision() -> dict[str, Any]:
             "decided": {"type": "integer", "description": "UTC milliseconds."},
             "latency_ms": {
                 "type": "number",
-                "description": "Arrival to verdict, without the durable append.",
+                "description": "From the request's last byte to the verdict, without claim and append.",
             },
         },
     }

@@ -1,4 +1,7 @@
-"""Asks the ledger for the ids of requests whose claims may be lost: those that come while it answers are its next question."""
+"""Asks the ledger for ids of requests: those whose claims may be lost, and those whose claims are shrunk.
+
+Those that come while it answers are its next question.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,18 @@ from typing import Final
 
 from fraud_contracts.background import watched
 from fraud_contracts.errors import StoreError
+from fraud_serving.claims import Claim
 from fraud_serving.clients.ledger_link import Look
 from fraud_serving.past_decisions import Past, PastDecisions
 from fraud_serving.wholeness import Mark
 
-# At most, and at most this part of the deadline.
+# At most, however long the deadline is.
 _SECONDS: Final = 0.05
-_PART: Final = 0.4
 _AT_ONCE: Final = 256
+# Nothing can be decided in the place of a published decision, so whoever asks for one waits longer than a deadline.
+_RECALL_SECONDS: Final = 1.0
+# It was decided for certain: a ledger that lacks it is behind.
+_PUBLISHED: Final = Mark(0)
 
 
 class PastRequests:
@@ -24,22 +31,37 @@ class PastRequests:
         self._asking: asyncio.Task[None] | None = None
         # Somebody has waited in vain for the question that is out: nobody else does.
         self._late = False
+        # The same of a wait for _RECALL_SECONDS.
+        self._silent = False
 
-    async def find(self, event_id: str, mark: Mark, deadline: float) -> Past:
-        """What the ledger says of an id in its part of the deadline, in seconds."""
-        if self._late:
-            return self._past.read(event_id, None, mark)
+    async def find(self, event_id: str, mark: Mark, seconds: float) -> Past:
+        """What the ledger says of an id within ``seconds``, or within 50 ms."""
+        look = None
+        if not self._late:
+            look = await self._answer(event_id, min(_SECONDS, seconds))
+        return self._past.read(event_id, look, mark)
+
+    async def recall(self, event_id: str) -> Claim | None:
+        """What the ledger holds of an id that was published, as its claim was; None where it doesn't say so in _RECALL_SECONDS."""
+        look = None
+        if not self._silent:
+            look = await self._answer(event_id, _RECALL_SECONDS)
+            self._silent = self._late and look is None
+        return self._past.read(event_id, look, _PUBLISHED).claim
+
+    async def _answer(self, event_id: str, seconds: float) -> Look | None:
         answer = self._waiting.get(event_id)
         if answer is None:
             answer = self._waiting[event_id] = asyncio.get_running_loop().create_future()
         if self._asking is None or self._asking.done():
             self._asking = watched(asyncio.create_task(self._ask(), name="past decisions"))
-        await asyncio.wait([answer], timeout=min(_SECONDS, deadline * _PART))
-        if not answer.done():
-            self._past.late()
-            self._late = not self._asking.done()
-            self._waiting.pop(event_id, None)
-        return self._past.read(event_id, answer.result() if answer.done() else None, mark)
+        await asyncio.wait([answer], timeout=seconds)
+        if answer.done():
+            return answer.result()
+        self._past.late()
+        self._late = not self._asking.done()
+        self._waiting.pop(event_id, None)
+        return None
 
     async def _ask(self) -> None:
         while self._waiting:
@@ -47,7 +69,7 @@ class PastRequests:
             for event_id in some:
                 del self._waiting[event_id]
             look = await self._look(list(some))
-            self._late = False
+            self._late = self._silent = False
             for answer in some.values():
                 answer.set_result(look)
 

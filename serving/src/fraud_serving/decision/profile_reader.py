@@ -20,7 +20,7 @@ from fraud_contracts.names import profile_key
 from fraud_contracts.records import Event
 from fraud_pipelines.features import FeatureSet
 from fraud_serving.claims import Command
-from fraud_serving.clients.redis_link import RedisLink, wrong_type
+from fraud_serving.clients.redis_link import RedisLink, no_room, wrong_type
 from fraud_serving.wholeness import Mark, Wholeness
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ class ProfileReader:
         self._complete = self._of.redis_complete(config.hash6)
 
     async def read_and_add_pending(self, event: Event, seconds: float) -> ProfileSnapshot:
-        """Where Redis is away or takes longer than ``seconds``, the snapshot says so.
+        """Where Redis is away or takes longer than ``seconds``, the snapshot says so. Where it is full, no event is left in it any more, so
+        the profiles count as stale.
 
         Pending first, profiles last: an entry is taken out only once its profile has it, so no event falls between.
         """
@@ -130,6 +131,7 @@ class ProfileReader:
             epoch is not None and epoch.isdigit() and len(epoch) < 20 and int(epoch) >= self._epoch,
             doubt=self._wholeness.doubt(now),
         )
+        full = False
         for (entity, key), new, entries in zip(keys, replies[::3], replies[2::3], strict=True):
             name = of.redis_pending(key)
             if wrong_type(new) or wrong_type(entries):
@@ -137,10 +139,14 @@ class ProfileReader:
                 self._redis.post([("EVAL", _REPLACE, 1, name, now, entry, PENDING_SECONDS)])
             else:
                 snapshot.pending[entity] = entries
-            if new:
+            if no_room(new):
+                full = True
+            elif new:
                 snapshot.added.append(name)
         if snapshot.lost:
             snapshot.degraded.append(Degraded.PROFILES_INCOMPLETE)
+        if full:  # so are others' events, which this one's vector then lacks
+            snapshot.degraded.append(Degraded.PROFILES_STALE)
         return snapshot
 
     async def notice_loss(self) -> None:

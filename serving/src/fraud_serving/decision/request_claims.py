@@ -19,8 +19,6 @@ from fraud_serving.decision.errors import IdReusedError
 from fraud_serving.ruling import with_mark
 from fraud_serving.wholeness import Wholeness
 
-# A claim is worth more than the deadline: without it a retry may be decided anew.
-_MIN_SECONDS: Final = 0.05
 _TRIES: Final = 3
 _MARK_SECONDS: Final = 0.02
 # Whoever asks for a stored answer has no deadline but their client's own, and a node where much begins at once may stand still for a second.
@@ -54,26 +52,26 @@ class RequestClaims:
 
     def check_body(self, claim: Claim, body_hash: str) -> None:
         """IdReusedError (409) where the id was claimed with another body; else the request is a repeat."""
-        if claim.hash != body_hash:
+        if not claim.is_of(body_hash):
             self._instruments(metrics.CONFLICTS, door="inline").inc()
             raise IdReusedError(self._id_field)
         self._instruments(metrics.REPEATS, door="inline").inc()
 
     async def take(
-        self, decision: Decision, instead_of: bytes, deadline: float
+        self, decision: Decision, instead_of: bytes, seconds: float
     ) -> tuple[Decision, Claim | None]:
         """The decision that is the id's now, and None; or the claim of whoever decided this id meanwhile.
 
-        ``instead_of`` are the bytes that were read where a claim should be. Where Redis doesn't say whether the claim was
+        ``instead_of`` are the bytes that were read where a claim should be. Where Redis doesn't say within ``seconds`` whether the claim was
         stored, the decision is marked: if it was, a retry finds it; if not, the ledger guards.
         """
-        key, seconds = self._of.redis_claim(decision["id"]), max(deadline, _MIN_SECONDS)
+        key = self._of.redis_claim(decision["id"])
         try:
             for _ in range(_TRIES):
                 attempt = claims.ClaimAttempt(key, claims.pack(decision, appended=False), instead_of)
                 now = int(time.time() * 1000)
                 witness = self._wholeness.bear_witness(now)
-                commands = [claims.take([attempt]), witness.command]
+                commands = [claims.take([attempt], self._of.redis_due, now), witness.command]
                 [[held], reply] = await self._redis.many(commands, seconds)
                 self._wholeness.confirmed(witness, reply, now)
                 if held is None:
@@ -89,21 +87,21 @@ class RequestClaims:
         # Redis didn't answer, or what lies under the id is no claim and changes all the time.
         return with_mark(decision, Degraded.IDEMPOTENCY), None
 
-    def put_back(self, claim: Claim, instead_of: bytes) -> None:
+    def put_back(self, decision: Decision, instead_of: bytes) -> None:
         """Claims an id again as what the ledger holds of it; ``instead_of`` as for ``take``. Nobody waits for it."""
-        value = claims.pack(claim.decision, appended=True, published=True)
-        key = self._of.redis_claim(claim.decision["id"])
-        self._redis.post([claims.take([claims.ClaimAttempt(key, value, instead_of)])])
+        value = claims.pack(decision, appended=True, published=True)
+        attempt = claims.ClaimAttempt(self._of.redis_claim(decision["id"]), value, instead_of)
+        self._redis.post([claims.take([attempt], self._of.redis_due, int(time.time() * 1000))])
 
-    async def mark_kafka_loss(self, decision: Decision) -> Decision:
+    async def mark_kafka_loss(self, decision: Decision, seconds: float) -> Decision:
         """Marks the decision, in its claim too, so that a retry gets the same answer.
 
-        Where Redis doesn't take the mark, the decision gets another one: a retry may be answered otherwise.
+        Where Redis doesn't take the mark within ``seconds``, the decision gets another one: a retry may be answered otherwise.
         """
         marked = with_mark(decision, Degraded.KAFKA_UNAVAILABLE)
         rewrite = claims.rewrite(self._of.redis_claim(marked["id"]), marked)
         try:
-            if await self._redis.call(*rewrite, seconds=_MIN_SECONDS):
+            if await self._redis.call(*rewrite, seconds=seconds):
                 return marked
         except StoreError as error:
             _log.info("claim not marked", extra={"data": {"error": error.message}})
@@ -123,4 +121,4 @@ class RequestClaims:
         """Sends the marks that wait."""
         refs, self._appended = self._appended, []
         if refs:
-            self._redis.post([claims.mark(refs, published=False)])
+            self._redis.post([claims.mark_appended(refs)])

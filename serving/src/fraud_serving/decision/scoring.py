@@ -1,6 +1,6 @@
 """The score of one request: the routed arm's, or the stable model's where the candidate gives none in its part of the time.
 
-A candidate is on trial, so no payment may suffer from it. It gets half of what is left of the deadline; down, late or
+A candidate is on trial, so no payment may suffer from it. It gets half of the time that is left for a score; down, late or
 broken, it costs its request no more than that, and after some failures in a row only one request a second tries it.
 """
 
@@ -17,10 +17,12 @@ from fraud_contracts.records import Event
 from fraud_contracts.release import ModelPackage
 from fraud_serving.clients.model_client import ModelClient
 from fraud_serving.cooldown import CoolDown
+from fraud_serving.decision.request_clock import SCORED, RequestClock
 from fraud_serving.ruling import Prediction, RoutedScore, Ruling
 
-# Parts: of the deadline the model is left at least so much, and of what is left then the candidate may use so much.
-_MODEL_PART, _CANDIDATE_PART = 0.2, 0.5
+# Of the time that is left for a score.
+_CANDIDATE_PART: Final = 0.5
+_LEAST_SECONDS: Final = 0.001
 CANDIDATE_FAILURES: Final = 3
 _log = logging.getLogger(__name__)
 
@@ -33,17 +35,17 @@ class RequestScorer:
         self._cool_down = CoolDown(CANDIDATE_FAILURES)
 
     async def score(
-        self, ruling: Ruling, event: Event, vector: Sequence[float | None] | None, start: float
+        self, ruling: Ruling, event: Event, vector: Sequence[float | None] | None, clock: RequestClock
     ) -> RoutedScore:
-        """``start`` is when the request came, by perf_counter. Without a vector no model is asked."""
-        route, deadline = ruling.route(event), ruling.deadline
+        """Without a vector no model is asked."""
+        route = ruling.route(event)
         package = route.package
         if package is None or vector is None:
             return RoutedScore(route, None)
         if route.arm == "candidate":
             key = f"{package.slot} {package.digest}"
             if self._cool_down.take_turn(key, time.monotonic()):
-                seconds = _left(start, deadline) * _CANDIDATE_PART
+                seconds = clock.left(SCORED) * _CANDIDATE_PART
                 prediction = await self.predict(package, vector, seconds)
                 if prediction is not None:
                     self._cool_down.answered(key)
@@ -52,12 +54,14 @@ class RequestScorer:
             route = ruling.without_candidate(route)
             assert route.package is not None
             package = route.package
-        return RoutedScore(route, await self.predict(package, vector, _left(start, deadline)))
+        return RoutedScore(route, await self.predict(package, vector, clock.left(SCORED)))
 
     async def predict(
         self, package: ModelPackage, vector: Sequence[float | None], seconds: float
     ) -> Prediction | None:
-        """None where the predictor failed or took longer than ``seconds``."""
+        """None where the predictor failed or took longer than ``seconds``; it isn't asked where nothing could come of it."""
+        if seconds < _LEAST_SECONDS:
+            return None
         service = names.inference_service(self._detector, package.slot)
         try:
             return (await self._model.score(package, service, [vector], seconds))[0]
@@ -67,8 +71,3 @@ class RequestScorer:
 
     def close(self) -> None:
         self._model.close()
-
-
-def _left(start: float, deadline: float) -> float:
-    """Seconds that the model has, whatever the steps before it took."""
-    return max(deadline - (time.perf_counter() - start), deadline * _MODEL_PART)

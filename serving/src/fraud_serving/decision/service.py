@@ -1,12 +1,14 @@
 """One inline decision, step by step. HTTP is in ``app``; the judgement itself is ``fraud_serving.ruling``.
 
 Four round trips in order: Redis (pending, claim, profiles), predictor, Redis (claim), Kafka. Within a day of a loss of claims
-the ledger is asked for an id that has none, between the first and the second (docs/decisions/0020). The claim and the append are
-never overlapped: what is appended must be what the winner of the claim decided.
+the ledger is asked for an id that has none, between the first and the second (docs/decisions/0020), and at any time for the answer of
+one whose claim is shrunk (docs/decisions/0023). The claim and the append are never overlapped: what is appended must be what the winner
+of the claim decided. Each step has what is left of one deadline (``request_clock``).
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any, Final
 
@@ -23,12 +25,13 @@ from fraud_serving.claims import Claim
 from fraud_serving.clients.kafka_log import KafkaLog
 from fraud_serving.clients.redis_link import RedisLink
 from fraud_serving.decision.accepted_log import AcceptedLog
-from fraud_serving.decision.errors import NoReleaseError, NotRecordedError
+from fraud_serving.decision.errors import NoReleaseError, NotRecalledError, NotRecordedError
 from fraud_serving.decision.inline_vector import InlineVector, compute_inline
 from fraud_serving.decision.past_requests import PastRequests
 from fraud_serving.decision.profile_reader import ProfileReader, ProfileSnapshot, are_too_many
 from fraud_serving.decision.profiles_age import ProfilesAge
 from fraud_serving.decision.request_claims import RequestClaims
+from fraud_serving.decision.request_clock import CLAIMED, READ, RECALLED, RequestClock
 from fraud_serving.decision.scoring import RequestScorer
 from fraud_serving.past_decisions import Ledger, PastDecisions
 from fraud_serving.policy import Tally
@@ -36,8 +39,9 @@ from fraud_serving.release_in_use import ReleaseInUse
 from fraud_serving.ruling import Case, Ruling
 from fraud_serving.wholeness import Mark, Wholeness
 
-# Profiles may use so much of the deadline; scoring says what the model is left.
-_READ_PART: Final = 0.6
+_log = logging.getLogger(__name__)
+# However late it is: others have seen the event by then, so it is claimed and recorded, whatever its caller is told.
+_CLAIM_PART: Final = 0.2
 _ANSWERED: Final = (
     "id", "action", "score", "probability", "reasons", "release", "model_version", "model_digest", "arm", "degraded",
     "decided", "latency_ms",
@@ -82,27 +86,39 @@ class DecisionService:
         )
         self._tally = Tally()
 
-    async def decide(self, raw: bytes) -> bytes:
-        """The answer to one transaction; EventError or RequestRefusedError where there is none."""
-        timer, now = _StepTimer(self.instruments), int(time.time() * 1000)
+    @property
+    def deadline(self) -> float:
+        """Seconds that a request has; without a release none is decided, and it doesn't matter."""
+        return self.release.ruling.deadline if self.release.ruling is not None else 1.0
+
+    async def decide(self, raw: bytes, arrived: float | None = None) -> bytes:
+        """The answer to one transaction; EventError or RequestRefusedError where there is none.
+
+        ``arrived`` is when it came, by perf_counter; now where that isn't said.
+        """
+        timer, now = _StepTimer(self.instruments, arrived), int(time.time() * 1000)
+        timer.done("queue")
         ruling = self.release.ruling
         if ruling is None:
             raise NoReleaseError
+        clock = RequestClock(timer.start, ruling.deadline)
         event, body_hash = self.schema.parse(raw, self.tokeniser, now)
         timer.done("parse")
-        snapshot = await self._profiles.read_and_add_pending(event, ruling.deadline * _READ_PART)
+        snapshot = await self._profiles.read_and_add_pending(event, clock.left(READ))
         timer.done("read")
         try:
             earlier, marks = self._claims.read(event["id"], snapshot.claim)
             if earlier is None and snapshot.doubt is not None:
-                earlier = await self._find_past(event["id"], snapshot, snapshot.doubt, ruling.deadline, marks)
+                earlier = await self._find_past(
+                    event["id"], snapshot, snapshot.doubt, clock.left(RECALLED), marks
+                )
             if earlier is not None:
                 if earlier.appended:
                     self._profiles.take_out(snapshot)  # the stream has it for long
-                return await self._answer_again(ruling, earlier, body_hash)
+                return await self._answer_again(ruling, clock, event["id"], earlier, body_hash)
             inline = self._compute(event, snapshot)
             timer.done("features")
-            score = await self.scorer.score(ruling, event, inline.vector, timer.start)
+            score = await self.scorer.score(ruling, event, inline.vector, clock)
             timer.done("model")
             marks += snapshot.degraded + inline.degraded
             if self._age.seconds(time.monotonic()) > ruling.staleness:
@@ -112,13 +128,14 @@ class DecisionService:
             decision["latency_ms"] = timer.elapsed_ms()
             timer.done("policy")
             if not snapshot.away:
-                decision, earlier = await self._claims.take(decision, snapshot.claim or b"", ruling.deadline)
+                seconds = clock.left(CLAIMED, at_least=_CLAIM_PART)
+                decision, earlier = await self._claims.take(decision, snapshot.claim or b"", seconds)
                 if earlier is not None:
-                    return await self._answer_again(ruling, earlier, body_hash)
+                    return await self._answer_again(ruling, clock, event["id"], earlier, body_hash)
             timer.done("claim")
             self._tally.note(decision["action"], now)
             self._profiles.prune(snapshot, inline.applied)
-            recorded = await self._accepted.record(decision, ruling.policy.fallback.on_kafka_loss)
+            recorded = await self._accepted.record(decision, ruling.policy.fallback.on_kafka_loss, clock)
             timer.done("append")
             self._count(decision, time.perf_counter() - timer.start)
             return answer(recorded)
@@ -129,22 +146,37 @@ class DecisionService:
             raise
 
     async def _find_past(
-        self, event_id: str, snapshot: ProfileSnapshot, doubt: Mark, deadline: float, marks: list[str]
+        self, event_id: str, snapshot: ProfileSnapshot, doubt: Mark, seconds: float, marks: list[str]
     ) -> Claim | None:
         """What the ledger holds of an id whose claim may be lost; where it can't say for certain that it is none, a mark more."""
-        claim, certain = await self._past.find(event_id, doubt, deadline)
-        if claim is not None:
-            self._claims.put_back(claim, snapshot.claim or b"")
+        claim, certain = await self._past.find(event_id, doubt, seconds)
+        if claim is not None and claim.decision is not None:
+            self._claims.put_back(claim.decision, snapshot.claim or b"")
         elif not certain:
             marks.append(Degraded.IDEMPOTENCY)
         return claim
 
-    async def _answer_again(self, ruling: Ruling, claim: Claim, body_hash: str) -> bytes:
+    async def _answer_again(
+        self, ruling: Ruling, clock: RequestClock, event_id: str, claim: Claim, body_hash: str
+    ) -> bytes:
         """The stored answer of an id that was claimed before, recorded if it isn't; IdReusedError for another body."""
+        decision = claim.decision
+        if decision is None and claim.is_of(body_hash):
+            claim, decision = await self._recall(event_id, claim)
         self._claims.check_body(claim, body_hash)
+        assert decision is not None, "a shrunk claim of another body is refused"
         if claim.appended:
-            return answer(claim.decision)
-        return answer(await self._accepted.record(claim.decision, ruling.policy.fallback.on_kafka_loss))
+            return answer(decision)
+        return answer(await self._accepted.record(decision, ruling.policy.fallback.on_kafka_loss, clock))
+
+    async def _recall(self, event_id: str, claim: Claim) -> tuple[Claim, Decision]:
+        """What the ledger holds of an id whose claim is shrunk; NotRecalledError where it doesn't say."""
+        recalled = await self._past.recall(event_id)
+        if recalled is None or recalled.decision is None:
+            place = None if claim.place is None else claim.place._asdict()
+            _log.warning("not recalled", extra={"data": {"id": event_id, "decisions": place}})
+            raise NotRecalledError
+        return recalled, recalled.decision
 
     def _compute(self, event: Event, snapshot: ProfileSnapshot) -> InlineVector:
         """The vector of what Redis held; what of it couldn't be read is counted, and a profile that lacks too much is marked."""
@@ -159,14 +191,17 @@ class DecisionService:
         return inline
 
     async def find(self, event_id: str) -> bytes | None:
-        """The stored answer of an id, while its claim lives; StoreError where Redis is away."""
+        """The stored answer of an id, while its claim lives; StoreError where Redis is away, NotRecalledError where the ledger is."""
         claim = await self._claims.find(event_id)
-        return None if claim is None else answer(claim.decision)
+        if claim is None:
+            return None
+        return answer(claim.decision or (await self._recall(event_id, claim))[1])
 
     async def drain(self, seconds: float) -> None:
         """Waits for what runs in the background, as long as it helps."""
         self._claims.flush()
         await self._accepted.drain(seconds)
+        self._claims.flush()
 
     async def warm_up(self) -> None:
         """Runs the code of a decision without its effects, so that the first callers don't pay for it."""
@@ -202,13 +237,16 @@ class DecisionService:
 
 
 class _StepTimer:
-    """Measures the steps of one request, each from the end of the one before. Times are of ``perf_counter``, in seconds."""
+    """Measures the steps of one request, each from the end of the one before. Times are of ``perf_counter``, in seconds.
+
+    The first begins when the request arrived, or now.
+    """
 
     __slots__ = ("_instruments", "_last", "start")
 
-    def __init__(self, instruments: Instruments) -> None:
+    def __init__(self, instruments: Instruments, arrived: float | None) -> None:
         self._instruments = instruments
-        self.start = self._last = time.perf_counter()
+        self.start = self._last = time.perf_counter() if arrived is None else arrived
 
     def done(self, step: str) -> None:
         now = time.perf_counter()

@@ -3,6 +3,8 @@
 Redis may be away at any time: then decisions say so (``idempotency``), and what it missed is kept until it is back. A claim is
 said to be published once the next batch is committed or there is nothing to process. A crash before loses that; the successor says it of
 the tail of ``decisions`` that it reads. So an id is known as published as long as its claim lives.
+
+Any worker also shrinks the claims whose retry window is over, some with each question: Redis knows which they are.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from fraud_serving.cooldown import CoolDown
 from fraud_serving.ruling import with_mark
 from fraud_serving.worker.batch import Incoming
 from fraud_serving.worker.claim_loss import ClaimLoss
-from fraud_serving.worker.published_ids import KEPT, DecisionStamp
+from fraud_serving.worker.published_ids import KEPT, Publication
 
 # What is made up at once, and for how long at a time: the loop has records to process.
 _CHUNK: Final = 256
@@ -32,17 +34,18 @@ _SECONDS: Final = 0.05
 _TRIES: Final = 3
 # So often Redis is asked where there is nothing to do.
 _IDLE_SECONDS: Final = 1.0
+# So many claims are shrunk with one question, twice a batch; where fewer were due, none is for so long.
+_SHRUNK: Final = 128
+_SHRINK_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
 class ClaimStore(Protocol):
     """Redis as the worker needs it; StoreError where it fails."""
 
-    def mark_and_read(
-        self, published: list[ClaimRef], keys: list[str], *then: Command
-    ) -> list[bytes | None]: ...
+    def mark_and_read(self, mark: Command | None, keys: list[str], *then: Command) -> list[Any]: ...
 
-    def claim(self, attempts: list[ClaimAttempt], *then: Command) -> list[bytes | None]: ...
+    def claim(self, take: Command, *then: Command) -> list[bytes | None]: ...
 
     def send(self, *commands: Command) -> list[Any]: ...
 
@@ -53,7 +56,10 @@ class BatchClaims:
         self._cool_down = CoolDown(failures=1)
         self._loss = ClaimLoss(of, instruments)
         self.expect, self.doubt = self._loss.expect, self._loss.doubt
+        # Of ``decisions``; empty while it isn't known.
+        self.topic_id = ""
         self._asked = 0.0
+        self._shrink_at = 0.0
         # Published decisions whose claims Redis lacks, as it was away or held another; the newest KEPT.
         self._unclaimed: deque[Decision] = deque(maxlen=KEPT)
         # By partition, as many as are remembered of one: ids whose claims are yet to say that they are published.
@@ -97,10 +103,12 @@ class BatchClaims:
         for incoming in asked:
             _mark(incoming)
 
-    def published(self, partition: int, entries: Iterable[tuple[str, DecisionStamp]]) -> None:
-        """Claims of these ids, where they hold these decisions, are to say that they are published."""
+    def published(self, partition: int, entries: Iterable[Publication]) -> None:
+        """Claims of these ids, where they hold these decisions, are to say that they are published, and where."""
         unmarked = self._unmarked.setdefault(partition, deque(maxlen=KEPT))
-        unmarked.extend(ClaimRef(self._of.redis_claim(event_id), *stamp) for event_id, stamp in entries)
+        for one in entries:
+            place = claims.place(self.topic_id, partition, one.offset)
+            unmarked.append(ClaimRef(self._of.redis_claim(one.id), *one.stamp, one.action, place))
 
     def unclaimed(self, decision: Decision) -> None:
         """A published decision whose claim may be missing: it is claimed as soon as may be, so that a retry gets it."""
@@ -133,6 +141,13 @@ class BatchClaims:
                 self._unclaimed.popleft()
             self._unclaimed.extend(changed)
 
+    def shrink(self) -> None:
+        """Shrinks what is due, for _SECONDS at most; to be called where there is nothing else to do."""
+        until = time.monotonic() + _SECONDS
+        while self._shrink_at <= time.monotonic() < until:
+            if self._ask([]) is None:
+                return
+
     def _take_or_mark(self, published: list[Decision]) -> list[Decision]:
         """Claims published ids, or marks their claims as published: a resend would publish what lies there.
 
@@ -156,12 +171,13 @@ class BatchClaims:
             except ValueError as error:
                 self._instruments.unreadable("claim", id=decision["id"], error=str(error))
                 claim = None
-            if claim is None or (claim.hash != decision["hash"] and not claim.published):
+            if claim is None or (not claim.is_of(decision["hash"]) and not claim.published):
                 others.append((decision, attempt._replace(instead_of=value)))
-            else:
-                refs.append(ClaimRef(attempt.key, claim.hash, claim.decision["decided"]))
+            elif claim.decision is not None:
+                held_one = claim.decision
+                refs.append(ClaimRef(attempt.key, claim.hash, held_one["decided"], held_one["action"]))
         if refs:
-            self._store.mark_and_read(refs, [])
+            self._store.send(self._told(refs, int(time.time() * 1000)))
         held = self._claim([attempt for _, attempt in others]) if others else []
         return [decision for (decision, _), value in zip(others, held, strict=True) if value is not None]
 
@@ -178,11 +194,18 @@ class BatchClaims:
         now, self._asked = int(time.time() * 1000), time.monotonic()
         asked = [*keys, *self._loss.keys()]
         before, witness = self._loss.confirmed_before(now), self._loss.bear_witness(now)
+        shrinks = self._asked >= self._shrink_at
+        mark = self._told(refs, now) if refs else None
         then = [witness.command] if refs else []
+        if shrinks:
+            then.append(claims.shrink(self._of.redis_due, now, _SHRUNK))
         try:
-            values = self._store.mark_and_read(refs, asked, *then)
-            for reply in values[len(asked) :]:
-                self._loss.confirmed(witness, reply or b"", now)
+            values = self._store.mark_and_read(mark, asked, *then)
+            more = values[len(asked) :]
+            if shrinks:
+                self._shrink_at = self._asked + (0.0 if more[-1] == _SHRUNK else _SHRINK_SECONDS)
+            if refs:
+                self._loss.confirmed(witness, more[0] or b"", now)
             loss = self._loss.heard(values[len(keys) : len(asked)], before, now)
             if loss is not None:
                 self._store.send(loss)
@@ -198,9 +221,12 @@ class BatchClaims:
     def _claim(self, attempts: list[ClaimAttempt]) -> list[bytes | None]:
         now = int(time.time() * 1000)
         witness = self._loss.bear_witness(now)
-        *held, reply = self._store.claim(attempts, witness.command)
+        *held, reply = self._store.claim(claims.take(attempts, self._of.redis_due, now), witness.command)
         self._loss.confirmed(witness, reply or b"", now)
         return held
+
+    def _told(self, refs: list[ClaimRef], now: int) -> Command:
+        return claims.mark_published(refs, self._of.redis_due, now)
 
     def _failed(self, error: StoreError) -> None:
         _log.warning("store failed", extra={"data": {"store": "redis", "error": error.message}})

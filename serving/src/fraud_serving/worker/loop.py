@@ -20,7 +20,7 @@ from fraud_process.silent_clients import ConsumerWatch
 from fraud_serving import stored_records
 from fraud_serving.worker.batch import Incoming, Outgoing, read_incoming
 from fraud_serving.worker.processor import BatchProcessor
-from fraud_serving.worker.published_ids import KEPT, DecisionStamp
+from fraud_serving.worker.published_ids import KEPT, DecisionStamp, Publication
 from fraud_serving.worker.transactions import FatalError, Transactions, past_use
 
 BATCH: Final = 64
@@ -74,6 +74,7 @@ class WorkerLoop:
         """Until ``stopping``; FatalError where only a new process helps."""
         # Before subscribing: the broker then has ended what our predecessor left open.
         self._transactions.start()
+        self._processor.publishes_to(self._transactions.topic_id(self._decisions))
         consumer = Consumer(
             {**self._consumer_settings(), "group.instance.id": self._id, "session.timeout.ms": 45_000}
         )
@@ -223,4 +224,5 @@ class WorkerLoop:
             return
         stamp = DecisionStamp(decision["hash"], decision["decided"])
         claimed = Degraded.IDEMPOTENCY not in decision.get("degraded", ())
-        self._processor.remember(message.partition(), [(decision["id"], stamp)], claimed)
+        one = Publication(decision["id"], stamp, decision.get("action", ""), message.offset())
+        self._processor.remember(message.partition(), [one], claimed)

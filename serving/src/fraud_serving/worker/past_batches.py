@@ -31,7 +31,7 @@ class PastBatches:
         found: list[Decision] = []
         for incoming in asked:
             claim, certain = self._past.read(incoming.id, look, mark)
-            if claim is not None:
+            if claim is not None and claim.decision is not None:
                 incoming.claim = claim
                 found.append(claim.decision)
             elif not certain and incoming.claim is None and incoming.decision is None:
@@ -43,5 +43,7 @@ def _doubtful(incoming: Incoming, mark: Mark) -> bool:
     """Redis has no claim of it, or one from before the loss that doesn't say whether it was published: that may be lost as well."""
     if incoming.instead_of is None:
         return False
-    claim = incoming.claim
-    return claim is None or (not claim.published and claim.decision["decided"] < mark.since)
+    if incoming.claim is None:
+        return True
+    decision = incoming.claim.decision
+    return decision is not None and not incoming.claim.published and decision["decided"] < mark.since

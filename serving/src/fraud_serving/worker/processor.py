@@ -32,7 +32,7 @@ from fraud_serving.worker.batch_claims import BatchClaims, ClaimStore
 from fraud_serving.worker.batch_metrics import BatchMetrics
 from fraud_serving.worker.parity import with_audit
 from fraud_serving.worker.past_batches import PastBatches
-from fraud_serving.worker.published_ids import DecisionStamp, PublishedIds
+from fraud_serving.worker.published_ids import DecisionStamp, Publication, PublishedIds
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +148,9 @@ class BatchProcessor:
             if not claimed or Degraded.IDEMPOTENCY in decision["degraded"]:
                 result.unclaimed.append(decision)
             value = orjson.dumps(decision)
-            result.outgoing.append(Outgoing("decisions", incoming.partition, incoming.key, value))
+            record = Outgoing("decisions", incoming.partition, incoming.key, value)
+            result.records[decision["id"]] = decision["action"], record
+            result.outgoing.append(record)
             if decision["action"] != "approve":
                 result.outgoing.append(Outgoing("alerts", incoming.partition, incoming.key, value))
         return result
@@ -170,31 +172,32 @@ class BatchProcessor:
         self._metrics.count(result, time.time() * 1000)
 
     def idle(self) -> None:
-        """To be called where there is nothing to process: claims get what they miss."""
+        """To be called where there is nothing to process: claims get what they miss, and lose what nobody asks for any more."""
         self._settle()
         self._claims.catch_up()
+        self._claims.shrink()
 
     def _settle(self) -> None:
         """What was committed before now is published for certain: a broker that died since then was noticed."""
-        for partition, stamps in self._committed.published.items():
-            self._claims.published(partition, stamps.items())
-        for partition, dropped in self._committed.dropped.items():
-            self._claims.published(partition, dropped)
+        for partition in {**self._committed.published, **self._committed.dropped}:
+            self._claims.published(partition, self._committed.publications(partition))
         for decision in self._committed.unclaimed:
             self._claims.unclaimed(decision)
         self._committed = BatchResult()
 
-    def remember(
-        self, partition: int, entries: Collection[tuple[str, DecisionStamp]], claimed: bool = False
-    ) -> None:
+    def publishes_to(self, topic_id: str) -> None:
+        """The id of the topic ``decisions``, empty where a broker has none: claims say where their decisions lie."""
+        self._claims.topic_id = topic_id
+
+    def remember(self, partition: int, entries: Collection[Publication], claimed: bool = False) -> None:
         """Ids whose decisions are in the log, committed: a record of one that comes again is a repeat.
 
         Where they were ``claimed``, a claim that isn't there any more was lost.
         """
-        self.published_ids.add(partition, entries)
+        self.published_ids.add(partition, ((one.id, one.stamp) for one in entries))
         self._claims.published(partition, entries)
-        for event_id, stamp in entries if claimed else ():
-            self._claims.expect(partition, event_id, stamp)
+        for one in entries if claimed else ():
+            self._claims.expect(partition, one.id, one.stamp)
 
     def forget(self, partition: int) -> None:
         """The partition is another worker's now."""

@@ -19,6 +19,15 @@ class DecisionStamp(NamedTuple):
     decided: int
 
 
+class Publication(NamedTuple):
+    """A decision in ``decisions``; where they are known, what it says and its offset, which else is negative."""
+
+    id: str
+    stamp: DecisionStamp
+    action: str = ""
+    offset: int = -1
+
+
 class PublishedIds:
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept

@@ -20,26 +20,24 @@ class RedisClaims:
     def __init__(self, address: StoreAddress) -> None:
         self._store = RedisStore(address, TIMEOUT)
 
-    def mark_and_read(
-        self, published: list[claims.ClaimRef], keys: list[str], *then: claims.Command
-    ) -> list[bytes | None]:
-        """Marks claims as published, then reads others: one round trip."""
+    def mark_and_read(self, mark: claims.Command | None, keys: list[str], *then: claims.Command) -> list[Any]:
+        """Marks claims, then reads others: one round trip."""
         pipe: Any = self._store.client.pipeline(transaction=False)
-        if published:
-            pipe.execute_command(*claims.mark(published, published=True))
+        if mark is not None:
+            pipe.execute_command(*mark)
         if keys:
             pipe.mget(keys)
         for command in then:
             pipe.execute_command(*command)
         try:
-            replies = pipe.execute()[1 if published else 0 :]
+            replies = pipe.execute()[0 if mark is None else 1 :]
             return [*replies[0], *replies[1:]] if keys else list(replies)
         except redis.RedisError as error:
             raise self._store.failure(error) from error
 
-    def claim(self, attempts: list[claims.ClaimAttempt], *then: claims.Command) -> list[bytes | None]:
+    def claim(self, take: claims.Command, *then: claims.Command) -> list[bytes | None]:
         """Per entry None where it is ours now, else what was there."""
-        held, *replies = self.send(claims.take(attempts), *then)
+        held, *replies = self.send(take, *then)
         return [*held, *replies]
 
     def send(self, *commands: claims.Command) -> list[Any]:

@@ -115,7 +115,7 @@ class Settling:
 
     def step(self, now: int) -> bool:
         """-> whether it looked, or needn't. StoreError or KafkaException where one that is asked doesn't answer."""
-        [held] = self._store.mark_and_read([], [self._of.redis_whole])
+        [held] = self._store.mark_and_read(None, [self._of.redis_whole])
         mark = wholeness.read(held)
         if mark is None:
             _log.warning("claims may be lost", extra={"data": {"mark": self._of.redis_whole}})

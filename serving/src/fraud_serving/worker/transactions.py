@@ -14,13 +14,22 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.names import Identity
-from fraud_process.kafka import PARTITIONER
+from fraud_process.kafka import COMPRESSION, PARTITIONER
 from fraud_serving.worker.batch import Outgoing
 
 TRANSACTION_MS: Final = 10_000
@@ -48,6 +57,12 @@ class FatalError(Exception):
 def past_use(error: KafkaError) -> bool:
     """Whether a client can't go on. A fatal error of a consumer comes without the flag that a producer's has."""
     return error.fatal() or error.code() == KafkaError._FATAL or error.code() in _NO_MEMBER
+
+
+def _delivered(one: Outgoing, error: KafkaError | None, message: Message) -> None:
+    offset = message.offset()
+    if error is None and offset is not None:
+        one.offset = offset
 
 
 class Transactions:
@@ -83,6 +98,7 @@ class Transactions:
                 "transactional.id": self._transactional_id,
                 "transaction.timeout.ms": TRANSACTION_MS,
                 "partitioner": PARTITIONER,
+                "compression.type": COMPRESSION,
                 "linger.ms": 0,
                 "error_cb": self._lose,
             }
@@ -188,7 +204,9 @@ class Transactions:
         producer = self.producer
         producer.begin_transaction()
         for one in out:
-            more = {} if one.partition is None else {"partition": one.partition}
+            more: dict[str, Any] = {} if one.partition is None else {"partition": one.partition}
+            if one.noun == "decisions":
+                more["on_delivery"] = partial(_delivered, one)
             producer.produce(self._of.topic(one.noun), one.value, one.key, **more)
         producer.poll(0)
         # No retry: the documentation allows to repeat a call that timed out, but that was seen to hang for
@@ -273,6 +291,16 @@ class Transactions:
         # The broker is away again, or a transaction of another worker is open there.
         late = f"{topic} [{partition}] wasn't read to its end in {PATIENCE:.0f} s"
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, late, retriable=True))
+
+    def topic_id(self, topic: str) -> str:
+        """In base64; zeros from a broker without ids, and empty where it doesn't say."""
+        admin = AdminClient(self._settings())
+        described = admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_SECONDS)
+        try:
+            return str(self._call(lambda: described[topic].result(CALL_SECONDS)).topic_id)
+        except KafkaException as error:
+            _log.warning("no id of a topic", extra={"data": {"topic": topic, "error": str(error.args[0])}})
+            return ""
 
     def watermarks(self, place: TopicPartition, isolation: str) -> tuple[int, int]:
         """First and next offset of a partition, as a reader of that isolation sees them."""
