@@ -22,6 +22,7 @@ _SAMPLE: Final = 200_000 * 12  # of a feature: the values that LightGBM chooses 
 _SEARCHED: Final = 0.8  # of the rows: train and valid
 _ID: Final = 44  # bytes: a UUID and where it ends
 _ROW: Final = 56  # of a row, whatever it holds: hash of the id, time, amount, label, and where it comes from
+_DECISION: Final = 100  # of a row of the lake besides: its place in the table, and what a batch of whole decisions leaves behind
 _KEY: Final = 1_600  # of an entity's value: its state in the replay, and its token
 
 
@@ -29,8 +30,9 @@ _KEY: Final = 1_600  # of an entity's value: its state in the replay, and its to
 class TrainingSize:
     """What a run learns from.
 
-    ``rows``: payments, each id once. ``read``: rows of files and lake before their ids are compared; ``rows`` where None. ``keys``:
-    different values of all entities together; 0 where nobody knows yet. ``trials``: how many run at a time; 0 without a search.
+    ``rows``: payments, each id once. ``read``: rows of files and lake before their ids are compared; ``rows`` where None.
+    ``decisions``: how many of them are of the lake. ``keys``: different values of all entities together; 0 where nobody knows yet.
+    ``trials``: how many run at a time; 0 without a search.
     """
 
     rows: int
@@ -38,6 +40,7 @@ class TrainingSize:
     entities: int = 2
     fields: int = 0
     read: int | None = None
+    decisions: int = 0
     keys: int = 0
     trials: int = 2
 
@@ -55,8 +58,8 @@ def _parts(size: TrainingSize) -> dict[str, tuple[int, float]]:
     searched = vector + kept + _SEARCHED * (vector + size.trials * (2 * size.features + 40))
     judged = vector + kept + 0.4 * vector + 80
     return {
-        "import": (_PROCESS, read * imported),
-        "replay": (_PROCESS, rows * replayed + size.keys * _KEY),
+        "import": (_PROCESS, read * imported + size.decisions * _DECISION),
+        "replay": (_PROCESS, rows * replayed + size.decisions * _DECISION + size.keys * _KEY),
         "search": (
             _PROCESS + (_RAY + size.trials * (_TRIAL + size.features * _SAMPLE) if size.trials else 0),
             rows * searched,

@@ -27,6 +27,7 @@ SIZES = st.builds(
     entities=st.integers(1, 4),
     fields=st.integers(0, 32),
     read=st.none() | st.integers(0, 10**9),
+    decisions=st.integers(0, 10**9),
     keys=st.integers(0, 10**8),
     trials=st.integers(0, 64),
 )
@@ -34,7 +35,7 @@ SIZES = st.builds(
 
 @given(
     SIZES,
-    st.sampled_from(["rows", "features", "entities", "fields", "keys", "trials"]),
+    st.sampled_from(["rows", "features", "entities", "fields", "decisions", "keys", "trials"]),
     st.integers(1, 10**6),
 )
 def test_more_never_needs_less(size: TrainingSize, what: str, more: int) -> None:
@@ -49,7 +50,8 @@ def test_what_is_said_to_fit_does(size: TrainingSize, memory: int) -> None:
     def of(rows: int) -> TrainingSize:
         share = rows / size.rows
         read = None if size.read is None else round(size.read * share)
-        return replace(size, rows=rows, keys=round(size.keys * share), read=read)
+        keys, decisions = round(size.keys * share), round(size.decisions * share)
+        return replace(size, rows=rows, keys=keys, read=read, decisions=decisions)
 
     fits = rows_that_fit(memory, size)
     if fits:

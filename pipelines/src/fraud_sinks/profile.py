@@ -209,7 +209,7 @@ class ProfileWriter:
         if reach is None:
             try:
                 held = self._call(lambda: self._redis.hgetall(self._identity.redis_applied(hash6)))
-                reach = max((read_applied(one).reach for one in held.values()), default=0)
+                reach = max((Applied.model_validate_json(one).reach for one in held.values()), default=0)
             except (StoreLostError, ValueError):  # of another type, or no such document: as good as lost
                 reach = 0
             self._reaches[hash6] = reach

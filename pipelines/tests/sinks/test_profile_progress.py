@@ -39,7 +39,7 @@ def test_how_far_back_the_values_look_is_passed_on() -> None:
     progress.read(record(0, 0, 5).model_copy(update={"reach": 9}))
     packed = progress.read(record(1, 0, 5).model_copy(update={"reach": 9}))
     assert packed is not None
-    assert read_applied(packed).reach == 9
+    assert Applied.model_validate_json(packed).reach == 9
 
 
 def test_the_slowest_subtask_counts() -> None:

@@ -88,7 +88,9 @@ def check_before(config: DetectorConfig, features: int, room: Room, upto: ReadTo
     assert config.spec.model.train is not None
     path = config.spec.model.train.history.path
     files, decisions = _rows_of_files(config.storage_uri, path), _rows_of_lake(config, upto)
-    size = replace(size_of(config, features, max(files, decisions)), read=files + decisions)
+    size = replace(
+        size_of(config, features, max(files, decisions)), read=files + decisions, decisions=decisions
+    )
     room.check(size, files, decisions, path, about=True)
 
 
@@ -96,7 +98,7 @@ def check_after(config: DetectorConfig, features: int, room: Room, past: Trainin
     """TrainingError where what was imported doesn't fit beside its vectors."""
     assert config.spec.model.train is not None
     rows, decisions = len(past.events), int((past.decided >= 0).sum())
-    size = replace(size_of(config, features, rows), keys=past.keys(), read=0)
+    size = replace(size_of(config, features, rows), keys=past.keys(), read=0, decisions=decisions)
     room.check(size, rows - decisions, decisions, config.spec.model.train.history.path, about=False)
 
 

@@ -109,7 +109,7 @@ def replay(ours: dict[str, Any], pandas: dict[str, Any]) -> tuple[str, str, bool
 
 def training(files: dict[str, Any], lake: dict[str, Any]) -> tuple[str, str, bool]:
     def told(ours: dict[str, Any]) -> str:
-        return f"{ours['bytes_a_row']} B a row, {ours['beside_matrix']} beside the matrix, {ours['import_per_s']:,} rows/s"
+        return f"{ours['bytes_a_row']} B a row, {ours['beside_matrix']} beside the matrix, {ours['import_per_s']:,} imported/s"
 
     met = max(files["beside_matrix"], lake["beside_matrix"]) <= 400
     return f"of files {told(files)}; of the lake {told(lake)}", "–", met
