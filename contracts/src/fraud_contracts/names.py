@@ -105,9 +105,9 @@ class Identity:
         """
         return self.group(f"features.{stream}{'.silent' if silent else ''}")
 
-    def transactional_id(self, ordinal: int) -> str:
-        """Stable transactional and static member id of a worker: one Pod per ordinal, ever."""
-        return self.group(f"worker-{ordinal}")
+    def transactional_id(self, partition: int) -> str:
+        """What the worker that has this partition of ``features`` writes under, where it is its lowest."""
+        return self.group(f"worker-{partition}")
 
     def redis_claim(self, event_id: str) -> str:
         return f"{self}:claim:{event_id}"
@@ -304,6 +304,11 @@ def inference_service(detector: str, slot: str) -> str:
 def predictor(inference_service: str) -> str:
     """Deployment and Service that KServe makes of an InferenceService in Standard mode."""
     return f"{inference_service}-predictor"
+
+
+def predictors(inference_service: str) -> str:
+    """Headless Service of an InferenceService's Pods."""
+    return f"{inference_service}-pods"
 
 
 def predictor_address(detector: str, namespace: str, slot: str) -> str:

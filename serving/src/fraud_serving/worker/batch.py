@@ -75,13 +75,14 @@ class BatchResult:
     """What to publish, and what to remember and count once it is committed.
 
     ``published`` and ``dropped`` are by partition of the features topic: the decisions in ``outgoing``, and other decisions of
-    published ids. ``unclaimed`` are published ones that aren't known to be in their claims. ``repeats`` holds the door of each
+    published ids; ``ends`` is where the first end in ``decisions``, once they are committed. ``unclaimed`` are published ones that aren't known to be in their claims. ``repeats`` holds the door of each
     record that was met before; ``superseded`` counts inline answers that another decision of their id was published before.
     """
 
     outgoing: list[Outgoing] = field(default_factory=list)
     published: dict[int, dict[str, DecisionStamp]] = field(default_factory=lambda: defaultdict(dict))
     dropped: dict[int, list[tuple[str, DecisionStamp]]] = field(default_factory=lambda: defaultdict(list))
+    ends: dict[int, int] = field(default_factory=dict)
     unclaimed: list[Decision] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)

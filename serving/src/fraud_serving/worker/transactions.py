@@ -5,6 +5,9 @@ A killed broker leaves two things behind that no retry ends (docs/decisions/0003
 back, and transactions that the broker holds for complete though their partitions never got the marker, so that committed
 readers and the group's offsets wait behind them for ever. So each call has a time limit of ours, each new producer first
 aborts whatever an earlier one with its id may have left, and what committed readers don't see afterwards is sent again.
+
+An id belongs to a partition of ``features``, not to a process: a worker uses that of its lowest one, and begins with the ids of
+all that come to it. So whoever gets a partition also ends at once what a dead worker had left open under it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.names import Identity
@@ -31,18 +41,23 @@ MAX_ABANDONED: Final = 20
 LOOK_BACK: Final = 2_000
 DOUBTED_SECONDS: Final = 10.0
 NOUNS: Final = ("decisions", "alerts", "dead-letters")
-# Of the group's membership: only joining anew helps.
+# Of the group's membership: a consumer that says so is past use, and a transaction with an earlier membership doesn't count.
 _NO_MEMBER: Final = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.FENCED_INSTANCE_ID,
 )
+_STALE: Final = (*_NO_MEMBER, KafkaError.REBALANCE_IN_PROGRESS)
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class FatalError(Exception):
     """This process can't go on; its successor can."""
+
+
+class StaleMembershipError(Exception):
+    """The group has moved on since the records were taken: nothing of the transaction is committed, and some of it may be others' now."""
 
 
 def past_use(error: KafkaError) -> bool:
@@ -57,13 +72,13 @@ class Transactions:
         self,
         settings: Callable[[], dict[str, Any]],
         of: Identity,
-        ordinal: int,
         partitions: int,
         heartbeat: Callable[[], None],
     ) -> None:
         self._settings, self._of, self._partitions, self._heartbeat = settings, of, partitions, heartbeat
-        self._transactional_id = of.transactional_id(ordinal)
-        self.producer = self._make_producer()
+        # The partition whose id is in use, and its producer; none while this worker has no partition.
+        self._id_of: int | None = None
+        self._producer: Producer | None = None
         nobody = Consumer({**settings(), "group.id": of.group("worker")})
         self._outsider = nobody.consumer_group_metadata()
         nobody.close()
@@ -76,11 +91,16 @@ class Transactions:
         self._committed_at = 0.0
         self._lost: KafkaError | None = None
 
+    def producers(self) -> list[Producer]:
+        """That in use, as far as there is one."""
+        return [] if self._producer is None else [self._producer]
+
     def _make_producer(self) -> Producer:
+        assert self._id_of is not None
         return Producer(
             {
                 **self._settings(),
-                "transactional.id": self._transactional_id,
+                "transactional.id": self._of.transactional_id(self._id_of),
                 "transaction.timeout.ms": TRANSACTION_MS,
                 "partitioner": PARTITIONER,
                 "linger.ms": 0,
@@ -88,25 +108,52 @@ class Transactions:
             }
         )
 
-    def start(self) -> None:
-        """Returns when nothing of a predecessor is open any more."""
-        try:
-            self._open()
-        except KafkaException as error:
-            self._settle(error, lambda: None)
+    def hold(self, partitions: Set[int], new: Set[int]) -> None:
+        """Returns when nothing of an earlier worker of the ``new`` ones among these partitions is open any more."""
+        lowest = min(partitions, default=None)
+        lost, kept = self._lost, None
+        if self._id_of == lowest and lowest not in new:
+            kept, self._producer = self._producer, None
+        for partition in [*sorted(new - {lowest}), *([] if kept is not None or lowest is None else [lowest])]:
+            self._retire()
+            self._id_of = partition
+            self._producer = self._make_producer()
+            try:
+                self._open()
+            except KafkaException as error:
+                self._settle(error, lambda: None)
+        if kept is not None or lowest is None:
+            self._retire()
+            self._id_of, self._producer = lowest, kept
+        # What was lost with a connection is yet to be looked for.
+        self._lost = self._lost or lost
 
-    def publish(self, out: list[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
-        """Returns when committed readers have ``out`` and the group has ``offsets``, both once.
+    def _retire(self) -> None:
+        """Ends a producer that is well, so that its threads go; one that doesn't end counts as failed."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            try:
+                self._call(producer.close)
+            except KafkaException:
+                self._abandoned.append(producer)
+
+    def publish(self, out: list[Outgoing], offsets: list[TopicPartition], group: Any) -> dict[int, int]:
+        """Returns when committed readers have ``out`` and the group has ``offsets``, both once; -> by partition where its decisions end.
 
         A broker that was away in between may have lost the markers of what it reported as committed. So after
-        an absence, too, records are compared with what committed readers see.
+        an absence, too, records are compared with what committed readers see; where they end isn't told then. StaleMembershipError
+        where ``group`` is of a membership that is over.
         """
         doubtful, sent = [*self._last, *out], out
+        ends: dict[int, int] = {}
         try:
             self._check()
-            self._transact(out, offsets, group)
+            ends = self._transact(out, offsets, group)
             self._check()
         except KafkaException as error:
+            if self._lost is None and error.args[0].code() in _STALE:
+                self._abort()
+                raise StaleMembershipError(str(error.args[0])) from error
 
             def resend() -> None:
                 nonlocal sent
@@ -114,7 +161,19 @@ class Transactions:
                 self._transact(sent, offsets, group)
 
             self._settle(error, resend)
+            ends = {}
         self._last, self._committed_at = sent, time.monotonic()
+        return ends
+
+    def _abort(self) -> None:
+        try:
+            self._call(lambda: self._in_use().abort_transaction(CALL_SECONDS))
+        except KafkaException as error:
+            self._settle(error, lambda: None)
+
+    def _in_use(self) -> Producer:
+        assert self._producer is not None, "only who has a partition publishes"
+        return self._producer
 
     def idle(self, group: Any) -> None:
         """To be called while there is nothing to publish: it notices, too, that the broker was away.
@@ -122,7 +181,9 @@ class Transactions:
         After DOUBTED_SECONDS the markers of the transaction before are safe, and records of others may lie
         after its own.
         """
-        self.producer.poll(0)
+        if self._producer is None:
+            return
+        self._producer.poll(0)
         if self._lost is not None:
             self.publish([], [], group)
         elif time.monotonic() - self._committed_at > DOUBTED_SECONDS:
@@ -133,7 +194,7 @@ class Transactions:
         self._lost = error
 
     def _check(self) -> None:
-        self.producer.poll(0)
+        self._in_use().poll(0)
         if self._lost is not None:
             raise KafkaException(self._lost)
 
@@ -184,17 +245,26 @@ class Transactions:
                 KafkaError(KafkaError._TIMED_OUT, "a call didn't come back", retriable=True)
             ) from error
 
-    def _transact(self, out: Sequence[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
-        producer = self.producer
+    def _transact(self, out: Sequence[Outgoing], offsets: list[TopicPartition], group: Any) -> dict[int, int]:
+        producer, ends = self._in_use(), dict[int, int]()
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            partition, offset = message.partition(), message.offset()
+            if error is None and partition is not None and offset is not None:
+                ends[partition] = max(offset + 1, ends.get(partition, 0))
+
         producer.begin_transaction()
         for one in out:
-            more = {} if one.partition is None else {"partition": one.partition}
+            more: dict[str, Any] = {} if one.partition is None else {"partition": one.partition}
+            if one.noun == "decisions":
+                more["on_delivery"] = delivered
             producer.produce(self._of.topic(one.noun), one.value, one.key, **more)
         producer.poll(0)
         # No retry: the documentation allows to repeat a call that timed out, but that was seen to hang for
         # minutes.
         self._call(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS))
         self._call(lambda: producer.commit_transaction(CALL_SECONDS))
+        return ends
 
     def _settle(self, error: KafkaException, then: Callable[[], None]) -> None:
         """New producers until one has ended what is open and done ``then``."""
@@ -205,8 +275,8 @@ class Transactions:
             if len(self._abandoned) >= MAX_ABANDONED:
                 raise FatalError(f"{MAX_ABANDONED} producers failed in this process: {cause}") from error
             _log.warning("transaction failed", extra={"data": {"error": str(cause)}})
-            self._abandoned.append(self.producer)
-            self.producer = self._make_producer()
+            self._abandoned.append(self._in_use())
+            self._producer = self._make_producer()
             try:
                 self._open()
                 then()
@@ -219,7 +289,7 @@ class Transactions:
 
         A marker ends all that its producer id has open on a partition, so one aborted transaction over every partition does.
         """
-        producer = self.producer
+        producer = self._in_use()
         self.retry("init_transactions", lambda: producer.init_transactions(CALL_SECONDS))
         producer.begin_transaction()
         for noun in NOUNS:
