@@ -311,11 +311,6 @@ def predictors(inference_service: str) -> str:
     return f"{inference_service}-pods"
 
 
-def predictor_address(detector: str, namespace: str, slot: str) -> str:
-    """host:port of a slot's predictor Service."""
-    return f"{predictor(inference_service(detector, slot))}.{namespace}.svc:80"
-
-
 def decision_service(detector: str) -> str:
     return f"{detector}-decision"
 

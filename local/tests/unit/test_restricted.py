@@ -45,7 +45,7 @@ def pods() -> dict[str, Json]:
     templates = {
         one["metadata"]["name"]: one["spec"]["template"]["spec"]
         for one in made
-        if one["kind"] == "Deployment"
+        if one["kind"] in ("Deployment", "StatefulSet")
     }
     traffic = pod.manifest("production", "payments", "s3://bank/demo", "any:1", 200, 180, True, 0)
     return {**templates, pod.NAME: traffic["spec"]}

@@ -8,6 +8,7 @@ from typing import Final
 from fraud_contracts import names
 from fraud_operator import child_status, training
 from fraud_operator.child_status import Level, Verdict
+from fraud_operator.desired.inference_service import kserve_url
 from fraud_operator.desired.kafka_users import kafka_parts
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
@@ -222,10 +223,7 @@ def rollout_facts(
         abort=annotations.get(names.ABORT_ANNOTATION),
         rollback=annotations.get(names.ROLLBACK_ANNOTATION) or None,
         orders=facts.orders,
-        urls={
-            slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
-            for slot in names.SLOTS
-        },
+        urls={slot: kserve_url(detector, slot) for slot in names.SLOTS},
         answering=detector.feature_set if declared else "",
         declared=declared,
         handed_over=handed_over,

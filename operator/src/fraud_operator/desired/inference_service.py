@@ -26,6 +26,13 @@ def storage_uri(package: ModelPackage, server: str | None = None) -> str:
     return f"mlflow://models/{package.name}/{package.version}{where}#sha256={digest}"
 
 
+def kserve_url(detector: Detector, slot: str) -> str:
+    """By KServe's own Service, as versions of the platform before ours ask."""
+    return (
+        f"http://{names.predictor(names.inference_service(detector.name, slot))}.{detector.namespace}.svc:80"
+    )
+
+
 def predictors_url(detector: Detector, slot: str) -> str:
     """By the headless Service, of which a client learns each predictor's address."""
     name = names.predictors(names.inference_service(detector.name, slot))

@@ -62,7 +62,7 @@ def _leaving_lost_nodes(tolerations: Sequence[Json]) -> list[Json]:
 
     def says(toleration: Json, taint: str) -> bool:
         key, effect = toleration.get("key"), toleration.get("effect")
-        return key in (None, taint) and effect in (None, "NoExecute")
+        return key in (taint, None) and effect in ("NoExecute", None)
 
     short = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LOST_SECONDS}
     unsaid = [taint for taint in LOST if not any(says(one, taint) for one in tolerations)]
