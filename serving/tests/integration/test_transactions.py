@@ -9,7 +9,8 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from fraud_contracts.names import Identity
 from fraud_serving.worker.batch import Outgoing
-from fraud_serving.worker.transactions import StaleMembershipError, Transactions
+from fraud_serving.worker.client_errors import StaleMembershipError
+from fraud_serving.worker.transactions import Transactions
 from fraud_testing import kafka
 from fraud_testing.required import require
 

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 from fraud_serving.worker import intake
-from fraud_serving.worker.transactions import FatalError
+from fraud_serving.worker.client_errors import FatalError
 
 T = "tests.cards.features.v1"
 

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from fraud_contracts.names import Identity
 from fraud_serving.worker import transactions
 from fraud_serving.worker.batch import Outgoing
+from fraud_serving.worker.client_errors import StaleMembershipError, past_use
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ from fraud_serving.worker.batch import Outgoing
 )
 def test_each_error_of_a_client_past_use_is_recognised(error: KafkaError, end: bool) -> None:
     """A fenced consumer says _FATAL without the flag of a fatal error; what passes by itself is none."""
-    assert transactions.past_use(error) is end
+    assert past_use(error) is end
 
 
 def _settings() -> dict[str, Any]:
@@ -128,7 +129,53 @@ def test_a_transaction_of_an_earlier_membership_is_aborted_and_told(monkeypatch:
         raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION, "moved on", txn_requires_abort=True))
 
     monkeypatch.setattr(client, "_transact", refuse)
-    with pytest.raises(transactions.StaleMembershipError, match="moved on"):
+    with pytest.raises(StaleMembershipError, match="moved on"):
         client.publish([], [], None)
     assert aborted
     assert client.producers() == [producer]
+
+
+@pytest.mark.parametrize(
+    ("read", "sent", "goes_on"),
+    [({0: 5, 1: 5}, [], False), ({0: 7, 1: 5}, ["a"], False), ({0: 9, 1: 9}, ["a", "b", "c"], True)],
+)
+def test_without_a_membership_only_what_nobody_decides_again_is_sent(
+    read: dict[int, int], sent: list[str], goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker was away for longer than the group waits: of two batches in doubt, those whose offsets the group has."""
+
+    def letter(event_id: str, of: int) -> Outgoing:
+        return Outgoing("dead-letters", None, b"k", b'{"id":"%s"}' % event_id.encode(), of)
+
+    outcomes: list[list[str]] = []
+    broken = [True]
+
+    def transact(out: list[Outgoing], offsets: Any, _: Any) -> dict[int, int]:
+        if offsets and broken and broken.pop():
+            client._lost = KafkaError(KafkaError._TRANSPORT)
+            raise KafkaException(client._lost)
+        if offsets:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_MEMBER_ID))
+        outcomes.append([one.value.decode()[7] for one in out])
+        return {}
+
+    producer = SimpleNamespace(poll=lambda _: 0, close=bool, abort_transaction=lambda _: None)
+    monkeypatch.setattr(transactions, "Producer", lambda _: producer)
+    client = transactions.Transactions(_settings, Identity("tests", "cards"), 2, lambda: None)
+    monkeypatch.setattr(client, "_open", lambda: setattr(client, "_lost", None))
+    monkeypatch.setattr(client, "_visible", lambda *_: {b'{"id":"v"}'})
+    monkeypatch.setattr(client, "_transact", transact)
+    topic = Identity("tests", "cards").topic("features")
+    monkeypatch.setattr(
+        transactions, "committed_offsets", lambda *_: {(topic, one): at for one, at in read.items()}
+    )
+    client.hold({0, 1}, {0, 1})
+    client._last, client._last_ends = [letter("v", 0), letter("a", 0)], {0: 7}
+    batch = [letter("b", 0), letter("c", 1)]
+    places = [TopicPartition(topic, 0, 9), TopicPartition(topic, 1, 9)]
+    if goes_on:
+        assert client.publish(batch, places, None) == {}
+    else:
+        with pytest.raises(StaleMembershipError):
+            client.publish(batch, places, None)
+    assert outcomes == [sent]

@@ -32,12 +32,12 @@ from fraud_process.store_address import store_address
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_serving.release_watch import ReleaseWatch
+from fraud_serving.worker.client_errors import FatalError
 from fraud_serving.worker.health import Health
 from fraud_serving.worker.loop import WorkerLoop
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.redis_claims import RedisClaims
 from fraud_serving.worker.settling import Settling
-from fraud_serving.worker.transactions import FatalError
 
 MODEL_SECONDS: Final = 2.0
 _log = logging.getLogger(__name__)

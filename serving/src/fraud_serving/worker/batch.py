@@ -62,12 +62,20 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A record to publish on the topic of ``noun``; without a partition the key chooses it."""
+    """A record to publish on the topic of ``noun``; without a partition the key chooses it.
+
+    ``of``: the partition of ``features`` that it comes of, where that isn't its own.
+    """
 
     noun: str
     partition: int | None
     key: bytes
     value: bytes
+    of: int | None = None
+
+    @property
+    def source(self) -> int | None:
+        return self.partition if self.of is None else self.of
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from fraud_serving.worker.transactions import FatalError, past_use
+from fraud_serving.worker.client_errors import FatalError, past_use
 
 BATCH: Final = 64
 # Transactions are at least so far apart unless a batch is full: below it, latency gains nothing and the broker pays.

@@ -17,10 +17,11 @@ from fraud_contracts.records import Source
 from fraud_process.kafka import KEEPS_BROKERS, RENEW_SECONDS, KafkaAccess
 from fraud_process.silent_clients import ConsumerWatch
 from fraud_serving.worker.batch import BatchResult, Incoming, Outgoing, read_incoming
+from fraud_serving.worker.client_errors import FatalError, StaleMembershipError
 from fraud_serving.worker.intake import Intake
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.tail import DecisionsTail
-from fraud_serving.worker.transactions import FatalError, StaleMembershipError, Transactions
+from fraud_serving.worker.transactions import Transactions
 
 _log = logging.getLogger(__name__)
 

@@ -136,7 +136,9 @@ class BatchProcessor:
             if decision is None or own is None or (before is not None and before.hash != own.hash):
                 result.conflicts += 1
                 letter = worker_letters.conflict(self._cipher, incoming.record)
-                result.outgoing.append(Outgoing("dead-letters", None, incoming.id.encode(), letter))
+                result.outgoing.append(
+                    Outgoing("dead-letters", None, incoming.id.encode(), letter, incoming.partition)
+                )
             elif before is not None:
                 # Published once, whatever else was answered while no claim could be asked for; that is counted.
                 result.repeats.append(decision["door"])
@@ -162,7 +164,7 @@ class BatchProcessor:
         self.instruments(metrics.DEAD_LETTERS, reason=str(Reason.INVALID_JSON)).inc()
         event_id = stored_records.find_id(value)
         letter = worker_letters.unreadable(self._cipher, event_id, value, source, appended, error)
-        return Outgoing("dead-letters", None, (event_id or "").encode(), letter)
+        return Outgoing("dead-letters", None, (event_id or "").encode(), letter, source["partition"])
 
     def committed(self, result: BatchResult, ends: Mapping[int, int] | None = None) -> None:
         """The batch is in the log: remembers its ids, counts it. ``ends``: where its decisions end in each partition, as far as is known."""

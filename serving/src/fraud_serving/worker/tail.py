@@ -16,9 +16,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from fraud_contracts.errors import Degraded
 from fraud_contracts.names import Identity
 from fraud_serving import stored_records
+from fraud_serving.worker.client_errors import FatalError
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.published_ids import KEPT, DecisionStamp
-from fraud_serving.worker.transactions import CALL_SECONDS, FatalError, Transactions
+from fraud_serving.worker.transactions import CALL_SECONDS, Transactions
 
 # At least so many offsets: whether the newest decisions have their claims tells of a loss while no worker ran.
 LOOKED_AT: Final = 256

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+import orjson
 from confluent_kafka import (
     Consumer,
     KafkaError,
@@ -30,8 +31,10 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.names import Identity
+from fraud_process.group_offsets import committed_offsets
 from fraud_process.kafka import PARTITIONER
 from fraud_serving.worker.batch import Outgoing
+from fraud_serving.worker.client_errors import FatalError, StaleMembershipError, is_stale, past_use
 
 TRANSACTION_MS: Final = 10_000
 CALL_SECONDS: Final = 10
@@ -41,28 +44,16 @@ MAX_ABANDONED: Final = 20
 LOOK_BACK: Final = 2_000
 DOUBTED_SECONDS: Final = 10.0
 NOUNS: Final = ("decisions", "alerts", "dead-letters")
-# Of the group's membership: a consumer that says so is past use, and a transaction with an earlier membership doesn't count.
-_NO_MEMBER: Final = (
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.FENCED_INSTANCE_ID,
-)
-_STALE: Final = (*_NO_MEMBER, KafkaError.REBALANCE_IN_PROGRESS)
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class FatalError(Exception):
-    """This process can't go on; its successor can."""
-
-
-class StaleMembershipError(Exception):
-    """The group has moved on since the records were taken: nothing of the transaction is committed, and some of it may be others' now."""
-
-
-def past_use(error: KafkaError) -> bool:
-    """Whether a client can't go on. A fatal error of a consumer comes without the flag that a producer's has."""
-    return error.fatal() or error.code() == KafkaError._FATAL or error.code() in _NO_MEMBER
+def _same_id(value: bytes | None) -> object:
+    """What tells that two records are of one payment: its id; bytes that have none are themselves."""
+    try:
+        return orjson.loads(value or b"")["id"] or value
+    except (ValueError, TypeError, KeyError):
+        return value
 
 
 class Transactions:
@@ -88,6 +79,7 @@ class Transactions:
         # Of the transaction before: the broker said that it is committed, but a crash may still lose its
         # markers.
         self._last: list[Outgoing] = []
+        self._last_ends: dict[int, int] = {}
         self._committed_at = 0.0
         self._lost: KafkaError | None = None
 
@@ -151,19 +143,54 @@ class Transactions:
             ends = self._transact(out, offsets, group)
             self._check()
         except KafkaException as error:
-            if self._lost is None and error.args[0].code() in _STALE:
+            if self._lost is None and is_stale(error.args[0]):
                 self._abort()
                 raise StaleMembershipError(str(error.args[0])) from error
 
+            batches = [(self._last, self._last_ends), (out, {one.partition: one.offset for one in offsets})]
+            counted = True
+
             def resend() -> None:
-                nonlocal sent
+                nonlocal sent, counted
                 sent = self._not_visible(doubtful)
-                self._transact(sent, offsets, group)
+                try:
+                    self._transact(sent, offsets, group)
+                except KafkaException as refused:
+                    if not is_stale(refused.args[0]):
+                        raise
+                    self._call(lambda: self._in_use().abort_transaction(CALL_SECONDS))
+                    sent, counted = self._send_counted(batches, group)
 
             self._settle(error, resend)
             ends = {}
+            if not counted:
+                self._last, self._last_ends = [], {}
+                raise StaleMembershipError("the broker was away for longer than the group waits") from error
         self._last, self._committed_at = sent, time.monotonic()
+        self._last_ends = {one.partition: one.offset for one in offsets}
         return ends
+
+    def _send_counted(
+        self, batches: Sequence[tuple[list[Outgoing], dict[int, int]]], group: Any
+    ) -> tuple[list[Outgoing], bool]:
+        """Without a membership: what readers lack of batches whose offsets the group has, since nobody decides those again.
+
+        -> what was sent, and whether the last batch is one of them; FatalError where a part of it is. The others come again, to whoever
+        has their partitions then.
+        """
+        topic, missed = self._of.topic("features"), list[Outgoing]()
+        places = sorted({(topic, partition) for _, ends in batches for partition in ends})
+        committed = committed_offsets(self._settings(), self._of.group("worker"), places, CALL_SECONDS)
+        reached = set[int]()
+        for out, ends in batches:
+            reached = {one for one, end in ends.items() if committed.get((topic, one), -1) >= end}
+            missed += [one for one in out if one.source in reached]
+        missed = self._not_visible(missed, _same_id)
+        self._transact(missed, [], group)
+        ends = batches[-1][1]
+        if reached and reached != ends.keys():
+            raise FatalError("the group has read a part of a batch")
+        return missed, reached == ends.keys()
 
     def _abort(self) -> None:
         try:
@@ -187,7 +214,7 @@ class Transactions:
         if self._lost is not None:
             self.publish([], [], group)
         elif time.monotonic() - self._committed_at > DOUBTED_SECONDS:
-            self._last = []
+            self._last, self._last_ends = [], {}
 
     def _lose(self, error: KafkaError) -> None:
         """Called by ``poll``. A connection that was merely idle ends without this."""
@@ -303,17 +330,19 @@ class Transactions:
         producer.poll(0)
         self._lost = None
 
-    def _not_visible(self, out: Sequence[Outgoing]) -> list[Outgoing]:
-        """The records of ``out`` whose bytes committed readers don't have; a resend has the same bytes."""
+    def _not_visible(
+        self, out: Sequence[Outgoing], same: Callable[[bytes], object] = lambda value: value
+    ) -> list[Outgoing]:
+        """The records of ``out`` that committed readers don't have; a resend has the same bytes, another worker's maybe only the same id."""
         every = range(self._partitions)
         places = {
             (one.noun, at) for one in out for at in (every if one.partition is None else [one.partition])
         }
         # By noun: a decision and its alert are the same bytes.
-        visible: dict[str, set[bytes]] = defaultdict(set)
+        visible: dict[str, set[object]] = defaultdict(set)
         for noun, partition in places:
-            visible[noun] |= self._visible(self._of.topic(noun), partition)
-        return [one for one in out if one.value not in visible[one.noun]]
+            visible[noun] |= {same(value) for value in self._visible(self._of.topic(noun), partition)}
+        return [one for one in out if same(one.value) not in visible[one.noun]]
 
     def _visible(self, topic: str, partition: int) -> set[bytes]:
         """The newest records of a partition, once no open transaction hides any."""
