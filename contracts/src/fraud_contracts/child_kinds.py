@@ -23,7 +23,8 @@ class Kind:
 
     ``needs`` tells a person what to install where the kind is missing; a detector works as well without an ``optional`` one.
     ``longest_name`` is in characters. An object that ``holds_data`` is deleted only together with its detector. Where
-    ``listed`` is false the operator may get objects by name, but not list them.
+    ``listed`` is false the operator may get objects by name, but not list them. Of a ``former`` one earlier versions made objects, which
+    are removed.
     """
 
     api_version: str
@@ -34,6 +35,7 @@ class Kind:
     holds_data: bool = False
     listed: bool = True
     optional: bool = False
+    former: bool = False
 
     @property
     def group(self) -> str:
@@ -57,7 +59,7 @@ class Kind:
 
 
 _STRIMZI: Final = "the Strimzi operator"
-# Sources of the longest names: a DNS label for Services and StatefulSet Pods; what Strimzi, KServe (`<isvc>-predictor`)
+# Sources of the longest names: a DNS label for Services; what Strimzi, KServe (`<isvc>-predictor`)
 # and Kubernetes add to it; the Flink operator's own pattern (45); KubeRay's limit for a RayJob (47).
 CHILD_KINDS: Final = (
     Kind(
@@ -83,7 +85,7 @@ CHILD_KINDS: Final = (
         LABEL - len("-predictor"),
     ),
     Kind("apps/v1", "Deployment", "deployments", longest_name=LABEL - len("-0123456789-abcde")),
-    Kind("apps/v1", "StatefulSet", "statefulsets", longest_name=LABEL - len("-0")),
+    Kind("apps/v1", "StatefulSet", "statefulsets", former=True),
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     Kind(
         "flink.apache.org/v1beta1", "FlinkDeployment", "flinkdeployments", "the Flink Kubernetes operator", 45

@@ -102,9 +102,9 @@ class Identity:
         """Consumer group of the Flink job of a lineage, by what ``stream`` gives; a silent job has another, so that what the first has read is written."""
         return self.group(f"features.{stream}{'.silent' if silent else ''}")
 
-    def transactional_id(self, ordinal: int) -> str:
-        """Stable transactional and static member id of a worker: one Pod per ordinal, ever."""
-        return self.group(f"worker-{ordinal}")
+    def transactional_id(self, partition: int) -> str:
+        """What the worker that has this partition of ``features`` writes under, where it is its lowest."""
+        return self.group(f"worker-{partition}")
 
     def redis_claim(self, event_id: str) -> str:
         return f"{self}:claim:{event_id}"
@@ -309,9 +309,9 @@ def predictor(inference_service: str) -> str:
     return f"{inference_service}-predictor"
 
 
-def predictor_address(detector: str, namespace: str, slot: str) -> str:
-    """host:port of a slot's predictor Service."""
-    return f"{predictor(inference_service(detector, slot))}.{namespace}.svc:80"
+def predictors(inference_service: str) -> str:
+    """Headless Service of an InferenceService's Pods."""
+    return f"{inference_service}-pods"
 
 
 def decision_service(detector: str) -> str:

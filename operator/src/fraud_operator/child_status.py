@@ -218,52 +218,30 @@ def _exception(text: Any) -> Json | None:
     return inner if isinstance(inner, dict) else None
 
 
-def workload(child: Json | None, now: int) -> Verdict:
-    """A Deployment or StatefulSet: all its Pods are of the newest template and ready."""
+def workload(child: Json | None) -> Verdict:
+    """A Deployment: all its Pods are of the newest template and ready, and none of an older one is left."""
     if child is None:
         return ABSENT
     status, wanted = child.get("status") or {}, child["spec"].get("replicas", 1)
     available = status.get("availableReplicas", 0)
-    if child["kind"] == "Deployment":
-        progressing = _conditions(status).get("Progressing")
-        # Pods that may not be made let the deadline pass too, and the condition stays when they may.
-        if (
-            not _all_true(status, "ReplicaFailure")
-            and progressing is not None
-            and progressing.get("reason") == "ProgressDeadlineExceeded"
-        ):
-            return Verdict(Level.FAILED, _reason_and_message(progressing))
+    blocked = _blocked(child)
+    progressing = _conditions(status).get("Progressing")
+    # Pods that may not be made let the deadline pass too, and the condition stays when they may.
+    if not blocked and progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
+        return Verdict(Level.FAILED, _reason_and_message(progressing))
     updated = status.get("updatedReplicas", 0)
-    if child["kind"] == "StatefulSet" and status.get("updateRevision") == status.get("currentRevision"):
-        # Kubernetes leaves updatedReplicas out once nothing is being updated.
-        updated = max(updated, status.get("currentReplicas", 0))
-    if _current(child, status) and updated >= wanted and available >= wanted:
+    alone = updated >= wanted and status.get("replicas", 0) <= updated
+    if _current(child, status) and alone and available >= wanted:
         return Verdict(Level.READY)
-    blocked = _blocked(child, now)
     if blocked:
         return Verdict(Level.BLOCKED, f"has {available} of {wanted} ready; {blocked}")
     return Verdict(Level.PROGRESSING, f"has {available} of {wanted} ready")
 
 
-def _blocked(child: Json, now: int) -> str:
-    """Why Pods of a workload can't be made (a quota, Pod security, an account that is missing); empty where they can.
-
-    A StatefulSet has no condition for it. Ours makes all Pods at once: if some lack for a while, they are refused.
-    """
-    status, meta = child.get("status") or {}, child["metadata"]
-    failures = _all_true(status, "ReplicaFailure")
-    if failures:
-        return "; ".join(map(_reason_and_message, failures))
-    pods, wanted = status.get("replicas", 0), child["spec"].get("replicas", 1)
-    if child["kind"] != "StatefulSet" or not _current(child, status) or pods >= wanted:
-        return ""
-    times = [str(entry["time"]) for entry in meta.get("managedFields") or [] if entry.get("time")
-             and entry.get("subresource") == "status"]  # fmt: skip
-    since = max(times, default=meta.get("creationTimestamp"))
-    if since is None or now - to_ms(since) < SILENT_MS:
-        return ""
-    command = f"kubectl -n {meta['namespace']} describe statefulset {meta['name']}"
-    return f"only {pods} Pods could be made: {command} tells why"
+def _blocked(deployment: Json) -> str:
+    """Why Pods of it can't be made (a quota, Pod security, an account that is missing); empty where they can."""
+    failures = _all_true(deployment.get("status") or {}, "ReplicaFailure")
+    return "; ".join(map(_reason_and_message, failures))
 
 
 def answers(deployment: Json | None) -> bool:
@@ -284,7 +262,7 @@ def predictor(child: Json | None, deployment: Json | None, version: str, now: in
             Level.FAILED, str(failure.get("message") or failure.get("reason") or model["transitionStatus"])
         )
     predictor_ready = conditions.get("PredictorReady", {})
-    blocked = _blocked(deployment, now) if deployment is not None else ""
+    blocked = _blocked(deployment) if deployment is not None else ""
     if predictor_ready.get("reason") == "ProgressDeadlineExceeded" and not blocked:
         return Verdict(Level.FAILED, _reason_and_message(predictor_ready))
     if not conditions:
@@ -296,7 +274,7 @@ def predictor(child: Json | None, deployment: Json | None, version: str, now: in
         return Verdict(
             Level.PROGRESSING, f"still runs version {template.get(MODEL_VERSION_ANNOTATION, 'unknown')}"
         )
-    rollout = workload(deployment, now)
+    rollout = workload(deployment)
     if rollout.level is not Level.READY:
         return rollout
     ready = conditions.get("Ready", {})

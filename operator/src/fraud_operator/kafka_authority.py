@@ -20,7 +20,7 @@ from fraud_operator.objects import ChildKey, Json
 from fraud_operator.ownership import wrote
 
 # Where a child has the template of its Pods.
-_TEMPLATES: Final = {"Deployment": "template", "StatefulSet": "template", "FlinkDeployment": "podTemplate"}
+_TEMPLATES: Final = {"Deployment": "template", "FlinkDeployment": "podTemplate"}
 # This machine's own authorities: nothing that a Secret has brought.
 PUBLIC: Final = "public"
 

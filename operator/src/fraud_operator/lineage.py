@@ -21,7 +21,7 @@ from fraud_contracts.lineage import HISTORY, INPUTS, Beginning, Lineage, Lineage
 
 # Of what a job has committed, the last so many records of a partition may still be held back: an inline decision waits half a second for
 # others of its key (docs/decisions/0005), in a state that may be lost. A job reads some 10,000 a second at most. They are written
-# again, and the worker remembers ten times as many.
+# again, and the worker knows them by their claims or, where those can't be relied on, by ten times as many of the newest decisions.
 HELD_BACK: Final = 5_000
 
 _AGAIN: Final = f"Train again: another value in {names.TRAIN_ANNOTATION}"

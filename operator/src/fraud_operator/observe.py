@@ -261,7 +261,7 @@ class Observer:
     def _replicas(self, detector: Detector, children: Mapping[tuple[str, str], Json]) -> tuple[Replica, ...]:
         """Every running replica of the data path, asked directly: a Service would hide the one that lags."""
         pods = self.kube.pods(detector.namespace, detector.name, DATA_PATH)
-        asked = [pod for pod in pods if _alive(pod) and _of_the_data_path(pod, detector, children)]
+        asked = [pod for pod in pods if _alive(pod) and _of_the_data_path(pod, detector)]
         return tuple(self._pool.map(_ask, asked))
 
 
@@ -283,17 +283,13 @@ def _uid(body: Json) -> str:
     return str(body["metadata"].get("uid"))
 
 
-def _of_the_data_path(pod: Json, detector: Detector, children: Mapping[tuple[str, str], Json]) -> bool:
-    """Whether our StatefulSet or Deployment made the Pod: a copy for debugging has its labels and takes no part.
+def _of_the_data_path(pod: Json, detector: Detector) -> bool:
+    """Whether our Deployment made the Pod: a copy for debugging has its labels and takes no part.
 
     A ReplicaSet, which we have no right to read, is named after its Deployment and the hash in its Pods' labels.
     """
     owner, labels = _controller(pod), pod["metadata"]["labels"]
-    workload = DATA_PATH[labels[names.COMPONENT_LABEL]]
-    name = workload.name(detector.name)
-    if workload.kind == "StatefulSet":
-        stateful_set = children.get((workload.kind, name))
-        return stateful_set is not None and owner.get("uid") == _uid(stateful_set)
+    name = DATA_PATH[labels[names.COMPONENT_LABEL]].name(detector.name)
     replica_set = f"{name}-{labels.get('pod-template-hash')}"
     return (owner.get("kind"), owner.get("name")) == ("ReplicaSet", replica_set)
 

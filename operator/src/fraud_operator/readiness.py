@@ -8,6 +8,7 @@ from typing import Final
 from fraud_contracts import names
 from fraud_operator import child_status, training
 from fraud_operator.child_status import Level, Verdict
+from fraud_operator.desired.inference_service import kserve_url
 from fraud_operator.desired.kafka_users import kafka_parts
 from fraud_operator.desired.workloads import WORKLOADS
 from fraud_operator.detector import Detector
@@ -28,7 +29,7 @@ OVERDUE_MS: Final = 10 * 60_000
 def workloads(detector: Detector, facts: Facts, *, data_path: bool) -> list[tuple[str, Verdict]]:
     """(title, verdict) of our own processes, of those that decide or of the others."""
     return [
-        (w.title, child_status.workload(facts.child(w.kind, w.name(detector.name)), facts.now))
+        (w.title, child_status.workload(facts.child("Deployment", w.name(detector.name))))
         for w in WORKLOADS
         if w.data_path is data_path
     ]
@@ -169,10 +170,10 @@ def hand_over_overdue(facts: Facts) -> bool:
 
 def worker_settled(detector: Detector, facts: Facts) -> bool:
     """Whether all replicas of the worker run with the detector's document."""
-    child = facts.child("StatefulSet", names.worker(detector.name))
+    child = facts.child("Deployment", names.worker(detector.name))
     template: Json = child["spec"]["template"]["metadata"] if child is not None else {}
     of = (template.get("annotations") or {}).get(names.CONFIG_HASH_ANNOTATION)
-    return of == detector.config_hash and child_status.workload(child, facts.now).level is Level.READY
+    return of == detector.config_hash and child_status.workload(child).level is Level.READY
 
 
 def propagated(facts: Facts) -> bool:
@@ -222,10 +223,7 @@ def rollout_facts(
         abort=annotations.get(names.ABORT_ANNOTATION),
         rollback=annotations.get(names.ROLLBACK_ANNOTATION) or None,
         orders=facts.orders,
-        urls={
-            slot: f"http://{names.predictor_address(detector.name, detector.namespace, slot)}"
-            for slot in names.SLOTS
-        },
+        urls={slot: kserve_url(detector, slot) for slot in names.SLOTS},
         answering=detector.feature_set if declared else "",
         declared=declared,
         handed_over=handed_over,

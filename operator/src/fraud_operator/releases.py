@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from fraud_contracts import names
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.detector_policy import Policy, PolicyList
-from fraud_contracts.release import Release, release_digest
+from fraud_contracts.release import ModelPackage, Release, release_digest
 from fraud_contracts.tokens import is_token, token
+from fraud_operator.desired.inference_service import predictors_url
 from fraud_operator.detector import Detector
 from fraud_operator.rollout_state import RolloutState
 
@@ -44,6 +45,13 @@ def live_policy(detector: Detector, release: Release | None, keys: Mapping[str, 
     return detector.spec.policy.model_copy(update={"lists": []})
 
 
+def _addressed(detector: Detector, package: ModelPackage | None) -> ModelPackage | None:
+    """Where the doors ask for it. The state keeps KServe's own address, by which an earlier version of the platform asks."""
+    if package is None:
+        return None
+    return package.model_copy(update={"url": predictors_url(detector, package.slot)})
+
+
 def make_release(detector: Detector, state: RolloutState, current: Release | None, policy: Policy) -> Release:
     """The release that is wanted. The policy's revision rises by one with each changed policy, and never falls."""
     if current is None:
@@ -52,7 +60,8 @@ def make_release(detector: Detector, state: RolloutState, current: Release | Non
         revision = current.policy_revision
     else:
         revision = current.policy_revision + 1
-    stable, candidate, split = state.stable, state.in_release(), state.split(detector.spec)
+    stable, candidate = _addressed(detector, state.stable), _addressed(detector, state.in_release())
+    split = state.split(detector.spec)
     digest = release_digest(stable, candidate, split, policy, revision)
     return Release(
         name=names.release(detector.name, digest),

@@ -94,15 +94,15 @@ class Cluster:
 
     def passed(self) -> None:
         nodes(self.kube, self.namespace)
-        for body in self.kube.list(BY_KIND["StatefulSet"], self.namespace):
+        for body in self.kube.list(BY_KIND["Deployment"], self.namespace):
             meta, replicas = body["metadata"], body["spec"]["replicas"]
+            if meta["name"] != names.worker("payments"):
+                continue
             counts = dict.fromkeys(
                 ("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"), replicas
             )
             status = {"observedGeneration": meta["generation"], **counts}
-            self.kube.merge(
-                BY_KIND["StatefulSet"], self.namespace, meta["name"], {"status": status}, "status"
-            )
+            self.kube.merge(BY_KIND["Deployment"], self.namespace, meta["name"], {"status": status}, "status")
         observer = Observer(self.kube, logins=willing(), sources=Sources())
         observer.models = self.models
         operator = Reconciler(self.kube, PLATFORM, observer, Recorder(self.kube))
@@ -150,7 +150,7 @@ class Cluster:
 
     @property
     def worker(self) -> dict[str, Any]:
-        body = self.kube.get(BY_KIND["StatefulSet"], self.namespace, names.worker("payments"))
+        body = self.kube.get(BY_KIND["Deployment"], self.namespace, names.worker("payments"))
         assert body is not None
         return dict(body["spec"]["template"])
 

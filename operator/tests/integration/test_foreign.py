@@ -206,7 +206,7 @@ def test_a_settled_pass_asks_for_no_child_by_name(server: Any, kube: Kube) -> No
 
 
 def test_what_is_foreign_is_not_read_as_ours(server: Any, kube: Kube) -> None:
-    """Facts hold our children alone, and only Pods of our own StatefulSet and ReplicaSets are asked for their release."""
+    """Facts hold our children alone, and only Pods of our own ReplicaSets are asked for their release."""
     namespace = server.namespace("foreign-facts")
     reconciler = Reconciler(kube, PLATFORM, Observer(kube, logins=willing()), Recorder(kube))
     uid = kube.create(DETECTOR, detector(namespace))["metadata"]["uid"]
@@ -274,6 +274,6 @@ def test_no_selector_of_ours_takes_in_a_broker(server: Any, kube: Kube) -> None:
     }
     assert set(too_wide) == {("PodMonitor", "pay-kafka")}
     policies = [child for (kind, _), child in children.items() if kind == "NetworkPolicy"]
-    worker = next(child for (kind, _), child in children.items() if kind == "StatefulSet")
+    worker = children["Deployment", "pay-worker"]
     labels = worker["spec"]["template"]["metadata"]["labels"]
     assert sum(_selects(policy["spec"]["podSelector"], labels) for policy in policies) == 1

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fraud_contracts.child_kinds import BY_KIND, DETECTOR
-from fraud_contracts.names import CONFIG_HASH_ANNOTATION
+from fraud_contracts.names import CONFIG_HASH_ANNOTATION, FIELD_MANAGER
 from fraud_operator.events import Recorder
 from fraud_operator.kube import Kube, RefusedError
 from fraud_operator.observe import Observer
@@ -89,7 +89,6 @@ def test_all_children_are_accepted_by_the_real_schemas(
         "FlinkDeployment",
         "RayJob",
         "Deployment",
-        "StatefulSet",
     } <= kinds
 
 
@@ -131,13 +130,39 @@ def test_drift_is_repaired(kube: Kube, namespace: str, reconciler: Reconciler) -
     reconciler.reconcile(namespace, "payments")
     reconciler.reconcile(namespace, "payments")
     gone = {"spec": {"template": {"metadata": {"annotations": {CONFIG_HASH_ANNOTATION: None}}}}}
-    kube.merge(BY_KIND["StatefulSet"], namespace, "payments-worker", gone)
+    kube.merge(BY_KIND["Deployment"], namespace, "payments-worker", gone)
     outcome = reconciler.reconcile(namespace, "payments")
-    assert ("StatefulSet", "payments-worker", "changed") in outcome.written
-    worker = kube.get(BY_KIND["StatefulSet"], namespace, "payments-worker")
+    assert ("Deployment", "payments-worker", "changed") in outcome.written
+    worker = kube.get(BY_KIND["Deployment"], namespace, "payments-worker")
     assert (
         worker is not None and CONFIG_HASH_ANNOTATION in worker["spec"]["template"]["metadata"]["annotations"]
     )
+
+
+def test_what_earlier_versions_made_is_removed(kube: Kube, namespace: str, reconciler: Reconciler) -> None:
+    """The StatefulSet that the worker was goes with the first pass; the Deployment of its name stays."""
+    kube.create(DETECTOR, example("payments", namespace))
+    reconciler.reconcile(namespace, "payments")
+    worker = kube.get(BY_KIND["Deployment"], namespace, "payments-worker")
+    assert worker is not None
+    meta = {part: worker["metadata"][part] for part in ("name", "namespace", "labels", "ownerReferences")}
+    spec = {part: worker["spec"][part] for part in ("replicas", "selector", "template")}
+    kube._call(
+        "PATCH",
+        BY_KIND["StatefulSet"].path(namespace, "payments-worker"),
+        {"fieldManager": FIELD_MANAGER, "force": "true"},
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": meta,
+            "spec": {**spec, "serviceName": "w"},
+        },
+        "application/apply-patch+yaml",
+    )
+    reconciler.reconcile(namespace, "payments")
+    left = kube.get(BY_KIND["StatefulSet"], namespace, "payments-worker")
+    assert left is None or left["metadata"].get("deletionTimestamp")
+    assert kube.get(BY_KIND["Deployment"], namespace, "payments-worker") is not None
 
 
 def test_a_conflict_is_told_and_not_forced(
@@ -148,11 +173,11 @@ def test_a_conflict_is_told_and_not_forced(
     reconciler.reconcile(namespace, "payments")
     kube._call(
         "PATCH",
-        BY_KIND["StatefulSet"].path(namespace, "payments-worker"),
+        BY_KIND["Deployment"].path(namespace, "payments-worker"),
         {"fieldManager": "someone", "force": "true"},
         {
             "apiVersion": "apps/v1",
-            "kind": "StatefulSet",
+            "kind": "Deployment",
             "metadata": {"name": "payments-worker"},
             "spec": {"replicas": 4},
         },
@@ -163,7 +188,7 @@ def test_a_conflict_is_told_and_not_forced(
     assert body is not None
     degraded = condition(body, "Degraded")
     assert degraded["reason"] == "ApplyConflict" and "spec.replicas" in degraded["message"]
-    worker = kube.get(BY_KIND["StatefulSet"], namespace, "payments-worker")
+    worker = kube.get(BY_KIND["Deployment"], namespace, "payments-worker")
     assert worker is not None and worker["spec"]["replicas"] == 4
 
 

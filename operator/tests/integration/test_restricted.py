@@ -64,7 +64,7 @@ def test_every_pod_of_a_detector_is_taken(server: Any, restricted: str) -> None:
             except RefusedError as error:
                 refused[name] = error.message
     assert refused == {}
-    assert tried == {"Kafka", "Deployment", "StatefulSet", "FlinkDeployment", "RayJob", "InferenceService"}
+    assert tried == {"Kafka", "Deployment", "FlinkDeployment", "RayJob", "InferenceService"}
 
 
 def test_a_pod_that_says_nothing_of_security_is_refused(server: Any, restricted: str) -> None:

@@ -149,7 +149,7 @@ def test_of_a_detectors_accounts_three_may_do_anything(settings: tuple[str, ...]
     with_token = {
         one["metadata"]["name"]
         for one in children
-        if one["kind"] in ("Deployment", "StatefulSet")
+        if one["kind"] == "Deployment"
         and one["spec"]["template"]["spec"].get("automountServiceAccountToken") is not False
     }
     assert with_token == {"d-decision", "d-worker"}

@@ -221,7 +221,7 @@ def test_what_happened_last_before_an_operator_acts_comes_first(world: World) ->
 def templates(world: World) -> dict[str, dict[str, Any]]:
     """By name what of a workload decides its Pods."""
     found: dict[str, dict[str, Any]] = {}
-    for kind in ("Deployment", "StatefulSet", "FlinkDeployment"):
+    for kind in ("Deployment", "FlinkDeployment"):
         for body in world.kube.list(BY_KIND[kind], world.namespace):
             found[body["metadata"]["name"]] = body["spec"]
     return found

@@ -169,14 +169,14 @@ def test_predictor(isvc: Any, deploy: Any, level: Level) -> None:
     assert child_status.predictor(isvc, deploy, "1", SOON).level is level
 
 
-def test_a_settled_stateful_set_is_ready_without_updated_replicas() -> None:
-    """A StatefulSet that isn't being updated may leave updatedReplicas out."""
+@pytest.mark.parametrize(("pods", "level"), [(2, Level.READY), (3, Level.PROGRESSING)])
+def test_a_pod_of_an_older_template_is_waited_for(pods: int, level: Level) -> None:
+    """A surge has enough new Pods while an old one still works: what it reads is of before."""
+    counts = {"replicas": pods, "updatedReplicas": 2, "availableReplicas": pods}
     child = {
-        "kind": "StatefulSet",
+        "kind": "Deployment",
         "metadata": {"generation": 1},
-        "spec": {"replicas": 1},
-        "status": {
-            "observedGeneration": 1, "availableReplicas": 1, "currentReplicas": 1, "currentRevision": "r", "updateRevision": "r",
-        },
-    }  # fmt: skip
-    assert child_status.workload(child, SOON).level is Level.READY
+        "spec": {"replicas": 2},
+        "status": {"observedGeneration": 1, **counts},
+    }
+    assert child_status.workload(child).level is level

@@ -9,7 +9,7 @@ import pytest
 
 from fraud_operator.desired.child import Wanted
 from fraud_operator.desired.children import build_children
-from fraud_operator.desired.placement import HOST, ZONE
+from fraud_operator.desired.placement import HOST, LOST, ZONE
 from fraud_operator.detector import Detector
 from fraud_operator.releases import make_release
 from fraud_operator.settings import Scheduling
@@ -48,7 +48,7 @@ def pods(detector: Detector) -> dict[str, dict[str, Any]]:
         **{
             name: body["spec"]["template"]["spec"]
             for (kind, name), body in built.items()
-            if kind in ("Deployment", "StatefulSet")
+            if kind == "Deployment"
         },
         "d-a": built["InferenceService", "d-a"]["spec"]["predictor"],
         "d-b": built["InferenceService", "d-b"]["spec"]["predictor"],
@@ -67,15 +67,32 @@ def test_every_pod_gets_what_the_platform_gives() -> None:
     assert len(built) == 13
     for name, pod in built.items():
         assert pod["imagePullSecrets"] == [{"name": "d-pull"}], name
-        assert (pod["tolerations"], pod["priorityClassName"]) == ([TOLERATION], "high"), name
+        assert (pod["tolerations"][0], pod["priorityClassName"]) == (TOLERATION, "high"), name
 
 
 def test_nothing_is_added_where_the_platform_gives_nothing() -> None:
     """A platform without such settings leaves the service account's pull secrets, and Strimzi's own defaults, as they are."""
     built = pods(detector(1))
-    keys = {"imagePullSecrets", "tolerations", "priorityClassName", "affinity", "topologySpreadConstraints"}
+    keys = {"imagePullSecrets", "priorityClassName", "affinity", "topologySpreadConstraints"}
     assert {name: set(pod) & keys for name, pod in built.items() if set(pod) & keys} == {}
     assert built["broker"] == built["topic operator"] == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ((), [30, 30]),
+        ((TOLERATION,), [30, 30]),
+        (({"operator": "Exists"},), []),
+        (({"key": LOST[0], "operator": "Exists", "tolerationSeconds": 5},), [5, 30]),
+    ],
+)
+def test_pods_of_ours_leave_a_lost_node(given: tuple[dict[str, Any], ...], seconds: list[int]) -> None:
+    """After half a minute, unless the platform says how long; a predictor does, too."""
+    built = pods(detector(1, scheduling=Scheduling(tolerations=given)))
+    for name in ("d-decision", "d-worker", "d-a"):
+        found = [one["tolerationSeconds"] for one in built[name]["tolerations"] if "tolerationSeconds" in one]
+        assert found == seconds, name
 
 
 def test_two_of_a_component_keep_apart() -> None:
@@ -104,6 +121,25 @@ def test_task_managers_keep_apart_from_each_other_only() -> None:
     flink = next(body for (kind, _), body in built.items() if kind == "FlinkDeployment")["spec"]
     (constraint,) = flink["taskManager"]["podTemplate"]["spec"]["topologySpreadConstraints"]
     assert constraint["labelSelector"]["matchLabels"]["component"] == "taskmanager"
+
+
+def test_a_release_names_where_each_predictor_is() -> None:
+    """A headless Service of ours, of the Pods of one slot, which is applied before the release; the state keeps KServe's own address."""
+    one = detector(1)
+    state = shadowing()
+    release = make_release(one, state, None, one.spec.policy)
+    wanted = Wanted(release, state, "0" * 16)
+    order = [(child.kind, child.name) for child in build_children(one, wanted)]
+    for package, kept in ((release.stable, state.stable), (release.candidate, state.candidate)):
+        assert package is not None
+        name = f"d-{package.slot}-pods"
+        assert package.url == f"http://{name}.{one.namespace}.svc:8080"
+        assert kept is not None and kept.url == f"http://{package.slot}"
+        spec = children(one)["Service", name]["spec"]
+        assert spec["clusterIP"] == "None"
+        labels = children(one)["InferenceService", f"d-{package.slot}"]["spec"]["predictor"]["labels"]
+        assert spec["selector"].items() <= labels.items()
+        assert order.index(("Service", name)) < order.index(("ConfigMap", "d-release"))
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -104,6 +104,44 @@ def test_a_claim_says_published_when_no_broker_can_lose_it_any_more(
     assert not batches.claim(store, "newer").published
 
 
+def test_how_far_claims_vouch_is_known(server: redis.Server, store: Any, stream: Stream) -> None:
+    """Up to the last batch whose claims say that it is published; from where a partition's next worker reads."""
+    one = batches.processor(server)
+    assert one.vouched(0) is None
+    one.vouch(0, 5, 10)
+    assert one.vouched(0) == 10
+    for event_id, end in (("a", 20), ("b", 30)):
+        one.committed(one.process(batches.read(stream.record(event_id))), {0: end})
+    assert one.vouched(0) == 10
+    one.process(batches.read(stream.record("c")))
+    assert one.vouched(0) == 20
+    one.idle()
+    assert one.vouched(0) == 30
+    one.forget(0)
+    assert one.vouched(0) is None
+
+
+def test_claims_that_redis_lacks_are_not_vouched_for(
+    server: redis.Server, store: Any, stream: Stream
+) -> None:
+    """Nor what was published after them, before it is back and has them all."""
+    one = batches.processor(server)
+    one.vouch(0, 10, 10)
+    result = one.process(batches.read(stream.record("before")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RedisClaims, "mark_and_read", raising(StoreError("redis", "away")))
+        patch.setattr(RedisClaims, "claim", raising(StoreError("redis", "away")))
+        one.committed(result, {0: 20})
+        one.committed(one.process(batches.read(stream.record("during"))), {0: 30})
+        assert one.blind
+        one.idle()
+        assert one.vouched(0) == 10
+    wait_for(lambda: one.idle() or claims_published(store, "before", "during"), 10, "marks")
+    assert one.vouched(0) == 30
+    one.process(batches.read(stream.record("after")))
+    assert not one.blind
+
+
 def test_after_a_restart_the_tail_says_what_is_published(
     server: redis.Server, store: Any, stream: Stream
 ) -> None:

@@ -228,7 +228,7 @@ def test_unreadable_decisions_stop_no_worker_that_starts(stream: Stream, tmp_pat
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(stream: Stream, worker: serving.Process) -> None:
-    """kill -9 under load, again and again: its successor with the same ordinal goes on, exactly once."""
+    """kill -9 under load, again and again: its successor goes on, exactly once."""
     ids: list[str] = []
     for round_ in range(3):
         ids += feed(stream, f"kill-{round_}", 60, 0.005)
@@ -307,23 +307,26 @@ def test_a_transaction_that_the_broker_forgot_holds_up_nobody(
     exactly_once(stream, ids, "forgotten-")
 
 
-def test_an_older_process_of_the_ordinal_is_fenced(stream: Stream, worker: serving.Process) -> None:
-    """A second process with the same ordinal takes over; the first ends with 1 and says why."""
-    with worker.changing:  # nobody starts the older one anew
-        older, worker.process = worker.process, None
-    assert older is not None
-    successor = serving.Process("fraud_serving.worker", worker.folder, worker.environ)
-    successor.start()
+def test_a_worker_that_was_taken_for_dead_publishes_nothing_twice(
+    stream: Stream, worker: serving.Process
+) -> None:
+    """It stands still in the middle of its work until another one has its partitions, then goes on, or ends and is started anew."""
+    suspended = worker.process
+    assert suspended is not None
+    ids = feed(stream, "suspended-a", 30, 0.005)
+    suspended.send_signal(signal.SIGSTOP)
+    other = serving.Process("fraud_serving.worker", worker.folder, worker.environ)
     try:
-        with successor.kept_running():
-            ids = feed(stream, "fence", 20, 0.02)
-            stream.wait(*ids, seconds=60)
-            assert older.wait(30) == 1
-            assert "fenced" in worker.log.read_text().lower()
-            exactly_once(stream, ids, "fence-")
+        ids += feed(stream, "suspended-b", 30, 0.005)
+        other.start()
+        stream.wait(*ids, seconds=60)
+        suspended.send_signal(signal.SIGCONT)
+        ids += feed(stream, "suspended-c", 60, 0.02)
+        stream.wait(*ids, seconds=60)
+        exactly_once(stream, ids, "suspended-")
     finally:
-        older.kill()
-        assert successor.stop() == 0
+        suspended.send_signal(signal.SIGCONT)
+        assert other.stop() == 0
 
 
 @contextmanager
@@ -331,7 +334,7 @@ def forgetful(config: DetectorConfig, server: redis.Server) -> Iterator[BatchPro
     """A worker's loop in this process that remembers two published ids of a partition, where life's remembers 50,000."""
     processor = batches.processor(server, config)
     processor.published_ids = PublishedIds(kept=2)
-    loop = WorkerLoop(config, 0, processor, lambda: None)
+    loop = WorkerLoop(config, processor, lambda: None)
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:

@@ -21,7 +21,6 @@ EDITS: dict[str, dict[str, Any]] = {
     "Service": {"spec": {"selector": {names.DETECTOR_LABEL: "another"}}},
     "InferenceService": {"spec": {"predictor": {"minReplicas": 7}}},
     "Deployment": {"spec": {"replicas": 7}},
-    "StatefulSet": {"spec": {"replicas": 7}},
     "PodDisruptionBudget": {"spec": {"maxUnavailable": 7}},
     "FlinkDeployment": {"spec": {"job": {"parallelism": 7}}},
     "PodMonitor": {"spec": {"podMetricsEndpoints": []}},

@@ -79,7 +79,7 @@ def healthy_facts(detector: Detector) -> Facts:
         },
         ("InferenceService", "d-a"): {"metadata": {}, "status": ready},
         ("Deployment", "d-a-predictor"): workload("Deployment", **{MODEL_VERSION_ANNOTATION: "7"}),
-        ("StatefulSet", "d-worker"): workload("StatefulSet"),
+        ("Deployment", "d-worker"): workload("Deployment"),
     }
     for name in ("d-decision", "d-console", "d-profile-sink", "d-ledger-sink", "d-lake-sink"):
         children["Deployment", name] = workload("Deployment")

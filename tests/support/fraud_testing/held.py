@@ -24,7 +24,6 @@ _ADDRESSES: Final = ("AWS_", "MLFLOW_")
 _TOKEN_VOLUME: Final = "kube-api-access-"
 _TEMPLATES: Final = {
     "Deployment": ("template",),
-    "StatefulSet": ("template",),
     "FlinkDeployment": ("podTemplate",),
     "RayJob": ("rayClusterSpec", "headGroupSpec", "template"),
     "InferenceService": (),

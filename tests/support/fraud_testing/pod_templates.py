@@ -14,7 +14,7 @@ def pods_of(child: dict[str, Any], chart: list[dict[str, Any]]) -> dict[str, Pod
     """Name to Pod spec, of one child; ``chart`` are the chart's objects, of which a predictor is made, too."""
     kind, name = child["kind"], child["metadata"]["name"]
     spec = child.get("spec", {})
-    if kind in ("Deployment", "StatefulSet"):
+    if kind == "Deployment":
         return {name: spec["template"]["spec"]}
     if kind == "FlinkDeployment":
         return _flink(name, spec)

@@ -118,7 +118,6 @@ def environment(config: DetectorConfig, folder: Path, redis_url: str, **more: st
         "DEAD_LETTER_KEY": DEAD_LETTER_KEY,
         CLIENTS_ENV: str(write_clients(folder, access("all", API_KEY, scopes=[Scope.ADMIN]))),
         "REDIS_URL": redis_url,
-        "HOSTNAME": f"{config.name}-worker-0",
         **ledger,
         **more,
     }

@@ -22,7 +22,7 @@ from fraud_operator.desired.documents import (
     build_stores,
 )
 from fraud_operator.desired.flink_deployment import build_flink_deployment
-from fraud_operator.desired.inference_service import build_inference_services
+from fraud_operator.desired.inference_service import build_inference_services, build_predictor_services
 from fraud_operator.desired.kafka import build_kafka, build_kafka_node_pool
 from fraud_operator.desired.kafka_topics import build_kafka_topics
 from fraud_operator.desired.kafka_users import build_kafka_users
@@ -63,6 +63,8 @@ BUILDERS: Final[tuple[Builder, ...]] = (
     build_clients,
     build_stores,
     build_config,
+    # Before the release that names them: a name server remembers for seconds that a name isn't there.
+    build_predictor_services,
     build_release,
     build_release_pointer,
     build_inference_services,

@@ -1,4 +1,4 @@
-"""The predictor of one slot: always a fixed version with its digest, never an alias."""
+"""The predictors of one slot: always a fixed version with its digest, never an alias; and the Service that tells where each of them is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fraud_contracts import names
 from fraud_contracts.config import HTTP_PORT
 from fraud_contracts.detector import Component
 from fraud_contracts.release import ModelPackage
-from fraud_operator.desired.child import Child, Wanted, child, labels, metadata
+from fraud_operator.desired.child import Child, Wanted, child, labels, metadata, selector
 from fraud_operator.desired.components import COMPONENTS, replicas, resources
 from fraud_operator.desired.placement import placement
 from fraud_operator.desired.pod import pod_security, scrape, store_files
@@ -24,6 +24,40 @@ def storage_uri(package: ModelPackage, server: str | None = None) -> str:
     where = f"?server={quote(server, safe='')}" if server else ""
     digest = package.digest.removeprefix("sha256:")
     return f"mlflow://models/{package.name}/{package.version}{where}#sha256={digest}"
+
+
+def kserve_url(detector: Detector, slot: str) -> str:
+    """By KServe's own Service, as versions of the platform before ours ask."""
+    return (
+        f"http://{names.predictor(names.inference_service(detector.name, slot))}.{detector.namespace}.svc:80"
+    )
+
+
+def predictors_url(detector: Detector, slot: str) -> str:
+    """By the headless Service, of which a client learns each predictor's address."""
+    name = names.predictors(names.inference_service(detector.name, slot))
+    return f"http://{name}.{detector.namespace}.svc:{HTTP_PORT}"
+
+
+def build_predictor_services(detector: Detector, wanted: Wanted) -> list[Child]:
+    """One for each version that must be served now.
+
+    Of KServe's own the cluster's configuration says whether it is headless, and where it isn't a kept connection stays at one Pod.
+    """
+    port = {"name": "http", "port": HTTP_PORT, "targetPort": HTTP_PORT, "protocol": "TCP"}
+    return [
+        child(
+            "v1",
+            "Service",
+            metadata(detector, names.predictors(names.inference_service(detector.name, package.slot)), LABEL),
+            spec={
+                "clusterIP": "None",
+                "selector": {**selector(detector, LABEL), names.SLOT_LABEL: package.slot},
+                "ports": [port],
+            },
+        )
+        for package in wanted.state.packages()
+    ]
 
 
 def build_inference_services(detector: Detector, wanted: Wanted) -> list[Child]:

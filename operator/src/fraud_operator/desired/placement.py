@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fraud_contracts import names
@@ -14,6 +14,10 @@ from fraud_operator.objects import Json
 
 HOST: Final = "kubernetes.io/hostname"
 ZONE: Final = "topology.kubernetes.io/zone"
+# The taints of a node that is lost, and how long our Pods stay bound to it: another is made elsewhere then. Kubernetes waits five
+# minutes unless told.
+LOST: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+LOST_SECONDS: Final = 30
 
 
 def shared_settings(detector: Detector) -> Json:
@@ -53,9 +57,22 @@ def node_settings(detector: Detector, component: Component) -> Json:
     return {**pod, **shared_settings(detector)}
 
 
+def _leaving_lost_nodes(tolerations: Sequence[Json]) -> list[Json]:
+    """With how long a lost node is borne, unless the platform says that already."""
+
+    def says(toleration: Json, taint: str) -> bool:
+        key, effect = toleration.get("key"), toleration.get("effect")
+        return key in (taint, None) and effect in ("NoExecute", None)
+
+    short = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LOST_SECONDS}
+    unsaid = [taint for taint in LOST if not any(says(one, taint) for one in tolerations)]
+    return [*tolerations, *({"key": taint, **short} for taint in unsaid)]
+
+
 def placement(detector: Detector, component: Component, more_labels: Mapping[str, str] | None = None) -> Json:
     """Of a Pod of this component; two or more spread. ``more_labels`` tell those apart that share the component's label."""
     pod = node_settings(detector, component)
+    pod["tolerations"] = _leaving_lost_nodes(pod.get("tolerations", []))
     if replicas(detector, component) < 2:
         return pod
     return {**pod, **spread({**selector(detector, COMPONENTS[component].label), **(more_labels or {})})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 from fraud_contracts import names
 from fraud_contracts.config import HTTP_PORT, METRICS_PORT
@@ -54,7 +54,7 @@ _ONE_AFTER_THE_OTHER: Final = {"type": "Recreate"}
 
 @dataclass(frozen=True)
 class Workload:
-    """A process of ours, of which each detector has one Deployment or StatefulSet.
+    """A process of ours, of which each detector has one Deployment.
 
     ``title`` is what people read in conditions; ``module`` is started with ``python -m``. ``data_path``: it decides, so
     it watches the release, ServingReady waits for it, and each replica is asked which release it uses.
@@ -66,7 +66,6 @@ class Workload:
     image: Callable[[Images], str]
     module: str
     port: Port
-    kind: Literal["Deployment", "StatefulSet"] = "Deployment"
     strategy: Mapping[str, object] | None = None
     data_path: bool = False
     service: bool = False
@@ -91,7 +90,6 @@ DECISION_SERVICE: Final = Workload(
     data_path=True,
     service=True,
 )
-# A StatefulSet, since a Pod's ordinal is its transactional id.
 WORKER: Final = Workload(
     Component.WORKER,
     "the decision worker",
@@ -99,9 +97,8 @@ WORKER: Final = Workload(
     lambda images: images.serving,
     "fraud_serving.worker",
     METRICS,
-    kind="StatefulSet",
+    strategy=_NEVER_FEWER,
     data_path=True,
-    service=True,
 )
 
 
@@ -134,15 +131,12 @@ WORKLOADS: Final = (DECISION_SERVICE, WORKER, PROFILE_SINK, LEDGER_SINK, LAKE_SI
 
 
 def build_workload(detector: Detector, workload: Workload, wanted: Wanted) -> list[Child]:
-    """The Deployment or StatefulSet; then, where it has one, its Service."""
+    """The Deployment; then, where it has one, its Service."""
     name, label = workload.name(detector.name), workload.label
     spec: Json = {
         "replicas": replicas(detector, workload.component),
         "revisionHistoryLimit": 3,
     }
-    if workload.kind == "StatefulSet":
-        # Ordinals don't wait for one another: each owns partitions of its own.
-        spec |= {"serviceName": name, "podManagementPolicy": "Parallel"}
     spec["selector"] = {"matchLabels": selector(detector, label)}
     if workload.strategy is not None:
         spec["strategy"] = dict(workload.strategy)
@@ -150,21 +144,19 @@ def build_workload(detector: Detector, workload: Workload, wanted: Wanted) -> li
     meta = metadata(detector, name, label)
     # Without Pods it needs none, so it may always be stopped.
     needs_storage = workload.storage and spec["replicas"] > 0
-    children = [child("apps/v1", workload.kind, meta, needs_storage=needs_storage, spec=spec)]
+    children = [child("apps/v1", "Deployment", meta, needs_storage=needs_storage, spec=spec)]
     if workload.service:
         children.append(_service(detector, workload))
     return children
 
 
 def _service(detector: Detector, workload: Workload) -> Child:
-    """For a StatefulSet it is headless, which gives each Pod a name."""
     port = workload.port
     return child(
         "v1",
         "Service",
         metadata(detector, workload.name(detector.name), workload.label),
         spec={
-            **({"clusterIP": "None"} if workload.kind == "StatefulSet" else {}),
             "selector": selector(detector, workload.label),
             "ports": [{"name": port.name, "port": port.number, "targetPort": port.name, "protocol": "TCP"}],
         },

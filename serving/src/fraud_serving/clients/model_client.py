@@ -7,6 +7,7 @@ predictor doesn't need; an answer that isn't plain is an error.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import orjson
 
 from fraud_contracts.errors import StoreError
 from fraud_contracts.release import ModelPackage
+from fraud_serving.clients.addresses import AddressBook, Turns, time_for
 from fraud_serving.ruling import Prediction
 
 MAX_CONNECTIONS: Final = 64
@@ -108,38 +110,81 @@ def _late(answer: asyncio.Future[tuple[int, bytes, bool]]) -> None:
 
 
 class ModelClient:
-    """``score`` asks a package's predictor; connections are kept per address."""
+    """``score`` asks a package's predictors in turns; connections are kept per address."""
 
-    def __init__(self) -> None:
-        self._idle: dict[tuple[str, int], list[_Connection]] = {}
+    def __init__(self, addresses: AddressBook | None = None) -> None:
+        self._addresses = addresses or AddressBook()
+        # By name and port, then by address.
+        self._idle: dict[tuple[str, int], dict[str, list[_Connection]]] = {}
 
     async def score(
         self, package: ModelPackage, service: str, rows: Sequence[Sequence[float | None]], seconds: float
     ) -> list[Prediction]:
+        """Of the predictor whose turn it is, else of another one; StoreError where none answers in time."""
         host, port, path = target(package, service)
         body = request_body(rows)
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode()
-        until = asyncio.get_running_loop().time() + seconds
-        try:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        turns = await self._turns(host, until)
+        pool = self._idle.setdefault((host, port), {})
+        for gone in pool.keys() - set(turns.addresses):
+            _close(pool.pop(gone))
+        order = turns.order(time.monotonic())
+        problem = StoreError("predictor", f"no answer within {seconds * 1000:.0f} ms")
+        for number, address in enumerate(order):
+            left = until - loop.time()
+            if left <= 0:
+                break
+            at = loop.time() + time_for(len(order) - number, left)
             try:
-                status, answer = await self._send((host, port), head + body, until)
-            except ConnectionResetError:
-                # A kept connection that the predictor closed meanwhile. Scoring changes nothing, so once more.
-                status, answer = await self._send((host, port), head + body, until, fresh=True)
-        except TimeoutError as error:
-            raise StoreError("predictor", f"no answer within {seconds * 1000:.0f} ms") from error
-        except OSError as error:
-            raise StoreError("predictor", f"{type(error).__name__}: {error}") from error
-        return read_predictions(package, status, answer, len(rows))
+                status, answer = await self._ask(
+                    pool.setdefault(address, []), (address, port), head + body, at
+                )
+                predictions = read_predictions(package, status, answer, len(rows))
+            except OSError as error:
+                if not isinstance(error, TimeoutError):
+                    problem = StoreError("predictor", f"{type(error).__name__}: {error}")
+                    problem.__cause__ = error
+            except StoreError as error:
+                problem = error
+            else:
+                turns.answered(address)
+                return predictions
+            turns.failed(address, time.monotonic())
+        raise problem
+
+    async def _turns(self, host: str, until: float) -> Turns:
+        asked = self._addresses.ask(host)
+        try:
+            if asked.done():
+                return asked.result()
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(asyncio.wrap_future(asked))
+        except OSError as error:  # TimeoutError is one
+            raise StoreError("predictor", f"no address of {host}: {error or 'no answer'}") from error
+
+    async def _ask(
+        self, idle: list[_Connection], address: tuple[str, int], request: bytes, until: float
+    ) -> tuple[int, bytes]:
+        try:
+            return await self._send(idle, address, request, until)
+        except ConnectionResetError:
+            # A kept connection that the predictor closed meanwhile. Scoring changes nothing, so once more.
+            return await self._send(idle, address, request, until, fresh=True)
 
     async def _send(
-        self, address: tuple[str, int], request: bytes, until: float, fresh: bool = False
+        self,
+        idle: list[_Connection],
+        address: tuple[str, int],
+        request: bytes,
+        until: float,
+        fresh: bool = False,
     ) -> tuple[int, bytes]:
         """``until`` is the loop's time; TimeoutError past it."""
-        idle = self._idle.setdefault(address, [])
         connection = None
         while idle and not fresh and connection is None:
             kept = idle.pop()
@@ -165,8 +210,13 @@ class ModelClient:
                 connection.transport.abort()  # late or broken: what would still come must not meet the next request
 
     def close(self) -> None:
-        for connections in self._idle.values():
-            for connection in connections:
-                if connection.transport is not None:
-                    connection.transport.close()
+        for pool in self._idle.values():
+            for connections in pool.values():
+                _close(connections)
         self._idle.clear()
+
+
+def _close(connections: list[_Connection]) -> None:
+    for connection in connections:
+        if connection.transport is not None:
+            connection.transport.close()

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.records import DeadLetter
 from fraud_process.kafka import KafkaAccess
+from fraud_process.topic_ids import topic_id
 from fraud_serving import stored_records
 
 MAX_METADATA: Final = 4096  # the broker's offset.metadata.max.bytes, where nobody changed it
@@ -97,10 +98,8 @@ class DeadLetterTopic:
             raise DeadLetterError(f"{self.name}: {listing.topics[self.name].error.str()}")
         self.partitions = sorted(listing.topics[self.name].partitions)
         self._broker = str(next(iter(listing.brokers)))
-        admin = AdminClient(self._settings)  # kept by a name until the answer is there
-        described = admin.describe_topics(TopicCollection([self.name]), request_timeout=10)
-        # The zero UUID where the broker has no ids (before Kafka 2.8): then the name must do.
-        self._topic_id = str(described[self.name].result(PATIENCE).topic_id)
+        # Where the broker has no ids the name must do.
+        self._topic_id = topic_id(self._settings, self.name, PATIENCE)
 
     def letters(self) -> Iterator[tuple[Position, DeadLetter | None]]:
         """All letters of now, partition by partition."""

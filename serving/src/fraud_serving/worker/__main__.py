@@ -1,4 +1,4 @@
-"""Starts the worker of one ordinal. Exit code 0 after SIGTERM, else 1 with the reason as the last log line."""
+"""Starts a worker. Exit code 0 after SIGTERM, else 1 with the reason as the last log line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import asyncio
 import faulthandler
 import logging
 import os
-import re
 import signal
-import socket
 import sys
 import time
 from typing import Final
@@ -34,23 +32,15 @@ from fraud_process.store_address import store_address
 from fraud_serving.clients.blocking_model import BlockingModelClient
 from fraud_serving.clients.ledger_link import LedgerLink
 from fraud_serving.release_watch import ReleaseWatch
+from fraud_serving.worker.client_errors import FatalError
 from fraud_serving.worker.health import Health
 from fraud_serving.worker.loop import WorkerLoop
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.redis_claims import RedisClaims
 from fraud_serving.worker.settling import Settling
-from fraud_serving.worker.transactions import FatalError
 
 MODEL_SECONDS: Final = 2.0
 _log = logging.getLogger(__name__)
-
-
-def ordinal(host: str) -> int:
-    """The StatefulSet's ordinal, as its Pods' names end in it: a transactional id must be one process's, for ever."""
-    match = re.search(r"-([0-9]+)$", host)
-    if match is None:
-        raise ValueError(f"the host name {host!r} doesn't end in an ordinal, as a StatefulSet's Pod's does")
-    return int(match[1])
 
 
 def _watch(config: DetectorConfig, processor: BatchProcessor) -> None:
@@ -80,14 +70,13 @@ def run() -> None:
         BlockingModelClient(MODEL_SECONDS),
         instruments,
     )
-    me = ordinal(os.environ.get("HOSTNAME") or socket.gethostname())
     port = int(os.environ.get(METRICS_PORT_ENV, METRICS_PORT))
     health = Health(port, REGISTRY, lambda: processor.release.name)
 
     def heartbeat() -> None:
         health.last_heartbeat = time.monotonic()
 
-    loop = WorkerLoop(config, me, processor, heartbeat)
+    loop = WorkerLoop(config, processor, heartbeat)
 
     def stop() -> None:
         """The batch in hand is committed first; where Kafka is away that may take longer than the Pod has."""
@@ -109,7 +98,7 @@ def run() -> None:
         time.sleep(0.1)
     if not loop.stopping:
         health.ready = True
-        _log.info("starting", extra={"data": {"detector": registry_name, "ordinal": me}})
+        _log.info("starting", extra={"data": {"detector": registry_name}})
         loop.run()
     health.stop()
 

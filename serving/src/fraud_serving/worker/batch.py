@@ -85,14 +85,20 @@ class Incoming:
 class Outgoing:
     """A record to publish on the topic of ``noun``; without a partition the key chooses it.
 
-    ``offset`` is where the broker says that it put the record, negative until then; what is sent again gets another one.
+    ``of``: the partition of ``features`` that it comes of, where that isn't its own. ``offset`` is where the broker says that it put the
+    record, negative until then; what is sent again gets another one.
     """
 
     noun: str
     partition: int | None
     key: bytes
     value: bytes
+    of: int | None = None
     offset: int = field(default=-1, compare=False)
+
+    @property
+    def source(self) -> int | None:
+        return self.partition if self.of is None else self.of
 
 
 @dataclass(slots=True)
@@ -100,15 +106,17 @@ class BatchResult:
     """What to publish, and what to remember and count once it is committed.
 
     ``published`` and ``dropped`` are by partition of the features topic: the decisions in ``outgoing``, and other decisions of
-    published ids. ``records`` has by id the action of each published decision, and its record among ``outgoing``. ``unclaimed`` are
-    published ones that aren't known to be in their claims. ``repeats`` holds the door of each record that was met before;
-    ``superseded`` counts inline answers that another decision of their id was published before.
+    published ids; ``ends`` is where the first end in ``decisions``, once they are committed. ``records`` has by id the action of each
+    published decision, and its record among ``outgoing``. ``unclaimed`` are published ones that aren't known to be in their claims.
+    ``repeats`` holds the door of each record that was met before; ``superseded`` counts inline answers that another decision of their
+    id was published before.
     """
 
     outgoing: list[Outgoing] = field(default_factory=list)
     published: dict[int, dict[str, DecisionStamp]] = field(default_factory=lambda: defaultdict(dict))
     dropped: dict[int, list[tuple[str, DecisionStamp]]] = field(default_factory=lambda: defaultdict(list))
     records: dict[str, tuple[str, Outgoing]] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
     unclaimed: list[Decision] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)

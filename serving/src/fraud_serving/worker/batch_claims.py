@@ -1,8 +1,8 @@
 """The worker's claims: looking ids up, claiming what it decided, saying what is published. Nothing is decided here.
 
 Redis may be away at any time: then decisions say so (``idempotency``), and what it missed is kept until it is back. A claim is
-said to be published once the next batch is committed or there is nothing to process. A crash before loses that; the successor says it of
-the tail of ``decisions`` that it reads. So an id is known as published as long as its claim lives.
+said to be published once the next batch is committed or there is nothing to process. A crash before loses that; whoever gets the partition
+says it of what lies behind the place up to which all is said (``vouched``). So an id is known as published as long as its claim lives.
 
 Any worker also shrinks the claims whose retry window is over, some with each question: Redis knows which they are.
 """
@@ -64,6 +64,12 @@ class BatchClaims:
         self._unclaimed: deque[Decision] = deque(maxlen=KEPT)
         # By partition, as many as are remembered of one: ids whose claims are yet to say that they are published.
         self._unmarked: dict[int, deque[ClaimRef]] = {}
+        # By partition, offsets in ``decisions``: before which all claims said so when it was looked at last, and before which they will
+        # once nothing is left to say.
+        self._vouched: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        # Whether Redis told nothing of the last batch.
+        self.away = False
 
     def look_up(self, batch: Sequence[Incoming]) -> None:
         """Fills in what Redis has under each id; a record that can't know says so in ``degraded``."""
@@ -71,6 +77,7 @@ class BatchClaims:
             self.catch_up()
             return
         values = self._ask([self._of.redis_claim(incoming.id) for incoming in batch])
+        self.away = values is None
         if values is None:
             for incoming in batch:
                 incoming.degraded.append(Degraded.IDEMPOTENCY)
@@ -110,13 +117,28 @@ class BatchClaims:
             place = claims.place(self.topic_id, partition, one.offset)
             unmarked.append(ClaimRef(self._of.redis_claim(one.id), *one.stamp, one.action, place))
 
+    def begin(self, partition: int, vouched: int, end: int) -> None:
+        """All that is published from ``vouched`` to ``end`` of a partition of ``decisions`` has been told by ``published``."""
+        self._vouched[partition], self._ends[partition] = vouched, end
+
+    def reach(self, partition: int, end: int) -> None:
+        """As ``begin``, up to a later end."""
+        self._ends[partition] = end
+
+    def vouched(self, partition: int) -> int | None:
+        """Before which offset of ``decisions`` each claim says that it is published."""
+        if partition in self._ends and not self._unclaimed and not self._unmarked.get(partition):
+            self._vouched[partition] = self._ends[partition]
+        return self._vouched.get(partition)
+
     def unclaimed(self, decision: Decision) -> None:
         """A published decision whose claim may be missing: it is claimed as soon as may be, so that a retry gets it."""
         self._unclaimed.append(decision)
 
     def forget(self, partition: int) -> None:
         """The partition is another worker's, who reads its tail."""
-        self._unmarked.pop(partition, None)
+        for of_partitions in (self._unmarked, self._vouched, self._ends):
+            of_partitions.pop(partition, None)
         self._loss.forget(partition)
 
     def catch_up(self) -> None:

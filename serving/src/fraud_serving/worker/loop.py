@@ -1,6 +1,6 @@
 """Kafka side of the worker: a batch, what is decided of it, one transaction with the offsets; exactly once for committed readers.
 
-A fatal error, or being fenced, ends the process; its successor has the same ordinal, hence the same transactional id.
+A fatal error, or being fenced, ends the process; others, or its successor, go on from what it has committed.
 """
 
 from __future__ import annotations
@@ -8,45 +8,37 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
 from fraud_contracts.config import DetectorConfig
-from fraud_contracts.errors import Degraded
 from fraud_contracts.records import Source
 from fraud_process.kafka import KEEPS_BROKERS, RENEW_SECONDS, KafkaAccess
 from fraud_process.silent_clients import ConsumerWatch
-from fraud_serving import stored_records
-from fraud_serving.worker.batch import Incoming, Outgoing, read_incoming
+from fraud_process.topic_ids import topic_id
+from fraud_serving.worker.batch import BatchResult, Incoming, Outgoing, read_incoming
+from fraud_serving.worker.client_errors import FatalError, StaleMembershipError
+from fraud_serving.worker.intake import Intake
 from fraud_serving.worker.processor import BatchProcessor
-from fraud_serving.worker.published_ids import KEPT, DecisionStamp, Publication
-from fraud_serving.worker.transactions import FatalError, Transactions, past_use
+from fraud_serving.worker.tail import DecisionsTail
+from fraud_serving.worker.transactions import CALL_SECONDS, Transactions
 
-BATCH: Final = 64
-# Transactions are at least so far apart unless a batch is full: below it, latency gains nothing and the broker pays.
-PACE: Final = 0.020
-TAIL_SECONDS: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
 class WorkerLoop:
     def __init__(
-        self, config: DetectorConfig, ordinal: int, processor: BatchProcessor, heartbeat: Callable[[], None]
+        self, config: DetectorConfig, processor: BatchProcessor, heartbeat: Callable[[], None]
     ) -> None:
         self._config, self._processor, self._heartbeat = config, processor, heartbeat
         self._of = config.identity
-        self._id = self._of.transactional_id(ordinal)  # the static member's, too
-        self._features, self._decisions = self._of.topic("features"), self._of.topic("decisions")
-        self._assigned: set[int] = set()
+        self._features = self._of.topic("features")
         self.stopping = False
         self._kafka = KafkaAccess.of(config.kafka)
-        self._transactions = Transactions(
-            self._settings, self._of, ordinal, config.kafka.partitions, heartbeat
-        )
-        self._consumer: Consumer | None = None
+        self._transactions = Transactions(self._settings, self._of, config.kafka.partitions, heartbeat)
+        self._tail = DecisionsTail(self._settings, self._of, self._transactions, processor, heartbeat)
         self._watch = ConsumerWatch(self._settings, self._of.group("worker"))
-        self._last = 0.0
         self._renewed = time.monotonic()
 
     def _settings(self) -> dict[str, Any]:
@@ -72,81 +64,82 @@ class WorkerLoop:
 
     def run(self) -> None:
         """Until ``stopping``; FatalError where only a new process helps."""
-        # Before subscribing: the broker then has ended what our predecessor left open.
-        self._transactions.start()
-        self._processor.publishes_to(self._transactions.topic_id(self._decisions))
-        consumer = Consumer(
-            {**self._consumer_settings(), "group.instance.id": self._id, "session.timeout.ms": 45_000}
-        )
-        self._consumer = consumer
+        intake = Intake(self._consumer_settings(), self._features)
         try:
-            consumer.subscribe(
-                [self._features],
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_revoke,
-            )
             while not self.stopping:
-                self._heartbeat()
-                self._renew(consumer)
-                batch = self._take(consumer)
-                if batch:
-                    self._watch.heard()
-                    self._commit(consumer, batch)
-                else:
-                    self._idle(consumer)
+                self._turn(intake)
+            self._processor.idle()
         except KafkaException as error:
             raise FatalError(str(error)) from error
-        # Only after a clean end: where something is broken, closing may wait for it for ever (seen after a killed broker),
-        # and a static member needs no farewell.
-        consumer.close()
+        finally:
+            intake.leave()
 
-    def _idle(self, consumer: Consumer) -> None:
-        self._transactions.idle(consumer.consumer_group_metadata())
+    def _turn(self, intake: Intake) -> None:
+        self._heartbeat()
+        self._renew(intake)
+        batch = intake.take()
+        self._take_over(intake)
+        try:
+            if batch:
+                self._watch.heard()
+                self._commit(intake, batch)
+            else:
+                self._idle(intake)
+        except StaleMembershipError as error:
+            _log.info("the group has moved on", extra={"data": {"error": str(error)}})
+            intake.put_back(batch)
+
+    def _take_over(self, intake: Intake) -> None:
+        """Before anything of a partition that came is decided, what its worker left open is ended, and what that published is known."""
+        gone, new = intake.changes()
+        if not gone and not new:
+            return
+        for partition in gone:
+            self._processor.forget(partition)
+            self._tail.forget(partition)
+        self._transactions.hold(intake.assigned, new)
+        self._processor.publishes_to(self._decisions_id())
+        for partition in sorted(new):
+            self._tail.take_over(intake.consumer, partition)
+        _log.info(
+            "partitions moved",
+            extra={"data": {"gone": sorted(gone), "come": sorted(new), "own": sorted(intake.assigned)}},
+        )
+
+    def _decisions_id(self) -> str:
+        """Empty where the broker doesn't say: then claims don't say where their decisions lie."""
+        topic = self._of.topic("decisions")
+        self._heartbeat()
+        try:
+            return topic_id(self._settings(), topic, CALL_SECONDS)
+        except KafkaException as error:
+            _log.warning("no id of a topic", extra={"data": {"topic": topic, "error": str(error.args[0])}})
+            return ""
+
+    def _idle(self, intake: Intake) -> None:
+        if intake.token is not None:
+            self._transactions.idle(intake.token)
         self._processor.idle()
         self._heartbeat()
         # Without a partition it may have lost all of them: others, or their successors, move.
-        partitions = self._assigned or range(self._config.kafka.partitions)
+        partitions = intake.assigned or range(self._config.kafka.partitions)
         waiting = self._watch.waiting((self._features, one) for one in partitions)
         if waiting:
             raise FatalError(waiting)
 
-    def _renew(self, consumer: Consumer) -> None:
+    def _renew(self, intake: Intake) -> None:
         if time.monotonic() - self._renewed > RENEW_SECONDS:
             self._renewed = time.monotonic()
-            self._kafka.renew(consumer, self._transactions.producer)
+            self._kafka.renew(intake.consumer, *self._transactions.producers())
 
-    def _take(self, consumer: Consumer) -> list[Message]:
-        """Blocks for a first record, waits out the pace, takes what is there."""
-        messages = consumer.consume(1, 0.2)
-        if not messages:
-            return []
-        rest = self._last + PACE - time.monotonic()
-        if rest > 0:
-            time.sleep(rest)
-        messages += consumer.consume(BATCH - 1, 0)
-        self._last = time.monotonic()
-        good: list[Message] = []
-        for message in messages:
-            error = message.error()
-            if error is None:
-                # A rebalance between the two calls may have given a partition away.
-                if message.partition() in self._assigned:
-                    good.append(message)
-            elif past_use(error):
-                raise FatalError(str(error))
-            else:
-                _log.warning("consumer error", extra={"data": {"error": str(error)}})
-        return good
-
-    def _commit(self, consumer: Consumer, batch: list[Message]) -> None:
+    def _commit(self, intake: Intake, batch: list[Message]) -> None:
+        readable: list[Message] = []
         incoming: list[Incoming] = []
         unreadable: list[Outgoing] = []
         for message in batch:
             try:
-                incoming.append(
-                    read_incoming(message.partition(), message.key() or b"", message.value() or b"")
-                )
+                incoming.append(_read(message))
+                readable.append(message)
             except ValueError as error:
                 # Only the stream writes here, so this is a fault of ours; one record must not stop all that follow.
                 source: Source = {
@@ -158,71 +151,27 @@ class WorkerLoop:
                     self._processor.unreadable(message.value() or b"", source, message.timestamp()[1], error)
                 )
         self._heartbeat()
-        result = self._processor.process(incoming)
+        result = self._decide(intake, incoming, readable)
         result.outgoing += unreadable
         after: dict[int, int] = {}
         for message in batch:
             after[message.partition()] = max(message.offset() + 1, after.get(message.partition(), 0))
-        offsets = [TopicPartition(self._features, partition, offset) for partition, offset in after.items()]
-        group = consumer.consumer_group_metadata()
-        self._transactions.publish(result.outgoing, offsets, group)
-        self._processor.committed(result)
+        offsets = [self._place(partition, offset) for partition, offset in after.items()]
+        ends = self._transactions.publish(result.outgoing, offsets, intake.token)
+        self._processor.committed(result, ends)
 
-    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            start = time.monotonic()
-            self._read_tail(partition.partition)
-            tail: dict[str, Any] = {
-                "partition": partition.partition,
-                "known": len(self._processor.published_ids),
-                "seconds": round(time.monotonic() - start, 2),
-            }
-            _log.info("partition assigned", extra={"data": tail})
-            self._assigned.add(partition.partition)
+    def _decide(self, intake: Intake, incoming: list[Incoming], readable: list[Message]) -> BatchResult:
+        result = self._processor.process(incoming)
+        # What claims don't tell now the log does; nothing of the first try is published or remembered.
+        if self._processor.blind and self._tail.complete(intake.assigned):
+            result = self._processor.process([_read(message) for message in readable])
+        return result
 
-    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            self._assigned.discard(partition.partition)
-            self._processor.forget(partition.partition)
+    def _place(self, partition: int, offset: int) -> TopicPartition:
+        """How far is read for good; with it how far a successor needn't look into ``decisions``."""
+        vouched = self._processor.vouched(partition)
+        return TopicPartition(self._features, partition, offset, "" if vouched is None else str(vouched))
 
-    def _read_tail(self, partition: int) -> None:
-        """Remembers the newest committed decisions of a partition, so that repeats are known before the first poll."""
-        reader = Consumer(
-            {
-                **self._consumer_settings(),
-                "group.id": self._of.group("worker.tail"),
-                "enable.partition.eof": True,
-            }
-        )
-        try:
-            place = TopicPartition(self._decisions, partition)
-            low, high = self._transactions.watermarks(place, "read_committed")
-            if high <= low:
-                return
-            reader.assign([TopicPartition(self._decisions, partition, max(low, high - 2 * KEPT))])
-            until = time.monotonic() + TAIL_SECONDS
-            while True:
-                self._heartbeat()
-                for message in reader.consume(1000, 0.1):
-                    error = message.error()
-                    if error is None:
-                        self._remember(message)
-                    elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
-                        return
-                # The end of committed records may lie before ``high`` until another worker's transaction ends.
-                if time.monotonic() > until:
-                    raise FatalError(f"the tail of {self._decisions} [{partition}] can't be read")
-        finally:
-            reader.close()
 
-    def _remember(self, message: Message) -> None:
-        try:
-            decision = stored_records.read_published(message.value())
-        except ValueError as error:
-            at = {"partition": message.partition(), "offset": message.offset()}
-            self._processor.instruments.unreadable("decision", **at, error=str(error))
-            return
-        stamp = DecisionStamp(decision["hash"], decision["decided"])
-        claimed = Degraded.IDEMPOTENCY not in decision.get("degraded", ())
-        one = Publication(decision["id"], stamp, decision.get("action", ""), message.offset())
-        self._processor.remember(message.partition(), [one], claimed)
+def _read(message: Message) -> Incoming:
+    return read_incoming(message.partition(), message.key() or b"", message.value() or b"")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import orjson
 
@@ -52,6 +52,8 @@ class BatchProcessor:
         names = compile_detector(config.spec).names
         self.release = ReleaseInUse(config, names, tokeniser, instruments, "stream")
         self.published_ids = PublishedIds()
+        # Whether the claims of the last batch couldn't be relied on: Redis was away, or may have lost some.
+        self.blind = False
         # The batch committed last, as we were told. A killed broker may yet lose it (docs/decisions/0003), so its claims don't
         # say so yet.
         self._committed = BatchResult()
@@ -69,6 +71,7 @@ class BatchProcessor:
         now = int(time.time() * 1000)
         self._claims.look_up(unpublished)
         doubt = self._claims.doubt(now)
+        self.blind = doubt is not None or self._claims.away
         if doubt is not None:
             for found in self._past.find(unpublished, doubt):
                 self._claims.unclaimed(found)
@@ -133,7 +136,9 @@ class BatchProcessor:
             if decision is None or own is None or (before is not None and before.hash != own.hash):
                 result.conflicts += 1
                 letter = worker_letters.conflict(self._cipher, incoming.record)
-                result.outgoing.append(Outgoing("dead-letters", None, incoming.id.encode(), letter))
+                result.outgoing.append(
+                    Outgoing("dead-letters", None, incoming.id.encode(), letter, incoming.partition)
+                )
             elif before is not None:
                 # Published once, whatever else was answered while no claim could be asked for; that is counted.
                 result.repeats.append(decision["door"])
@@ -161,12 +166,13 @@ class BatchProcessor:
         self.instruments(metrics.DEAD_LETTERS, reason=str(Reason.INVALID_JSON)).inc()
         event_id = stored_records.find_id(value)
         letter = worker_letters.unreadable(self._cipher, event_id, value, source, appended, error)
-        return Outgoing("dead-letters", None, (event_id or "").encode(), letter)
+        return Outgoing("dead-letters", None, (event_id or "").encode(), letter, source["partition"])
 
-    def committed(self, result: BatchResult) -> None:
-        """The batch is in the log: remembers its ids, counts it."""
+    def committed(self, result: BatchResult, ends: Mapping[int, int] | None = None) -> None:
+        """The batch is in the log: remembers its ids, counts it. ``ends``: where its decisions end in each partition, as far as is known."""
         self._settle()
         self._committed = result
+        result.ends = dict(ends or {})
         for partition, stamps in result.published.items():
             self.published_ids.add(partition, stamps.items())
         self._metrics.count(result, time.time() * 1000)
@@ -181,6 +187,8 @@ class BatchProcessor:
         """What was committed before now is published for certain: a broker that died since then was noticed."""
         for partition in {**self._committed.published, **self._committed.dropped}:
             self._claims.published(partition, self._committed.publications(partition))
+        for partition, end in self._committed.ends.items():
+            self._claims.reach(partition, end)
         for decision in self._committed.unclaimed:
             self._claims.unclaimed(decision)
         self._committed = BatchResult()
@@ -199,9 +207,18 @@ class BatchProcessor:
         for one in entries if claimed else ():
             self._claims.expect(partition, one.id, one.stamp)
 
+    def vouch(self, partition: int, start: int, end: int) -> None:
+        """Of what comes before ``start`` in ``decisions`` each claim says that it is published; from there to ``end`` all is remembered."""
+        self._claims.begin(partition, start, end)
+
+    def vouched(self, partition: int) -> int | None:
+        """Up to where each claim says so by now, and no successor needs to look; None where nobody knows."""
+        return self._claims.vouched(partition)
+
     def forget(self, partition: int) -> None:
         """The partition is another worker's now."""
         self.published_ids.forget(partition)
         self._committed.published.pop(partition, None)
         self._committed.dropped.pop(partition, None)
+        self._committed.ends.pop(partition, None)
         self._claims.forget(partition)

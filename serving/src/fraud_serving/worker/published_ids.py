@@ -1,6 +1,6 @@
 """Ids that were published lately, by partition: what tells a repeat after a restart of the stream or of this worker.
 
-Filled from the tail of the ``decisions`` partition on assignment, then by every committed batch. Bounded: of an older one
+Filled with what is read of ``decisions`` when a partition comes (``tail.py``), then by every committed batch. Bounded: of an older one
 its claim says that it is published (a day), and at last the ledger keeps its first decision.
 """
 

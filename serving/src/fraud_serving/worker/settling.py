@@ -17,16 +17,15 @@ from typing import Final, NamedTuple
 from confluent_kafka import (
     Consumer,
     KafkaException,
-    TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.errors import StoreError
 from fraud_contracts.lineage import SOURCES
 from fraud_process.group_offsets import committed_offsets
 from fraud_process.kafka import KafkaAccess
+from fraud_process.topic_ids import topic_id
 from fraud_process.unread_records import may_hold_record
 from fraud_serving import wholeness
 from fraud_serving.clients.ledger_link import LedgerLink
@@ -264,7 +263,4 @@ class Settling:
         return may_hold_record(self._access.settings(), self._tail, place, reached.following, end, _SECONDS)
 
     def _topic_id(self) -> str:
-        topic = self._of.topic("decisions")
-        admin = AdminClient(self._access.settings())
-        answer = admin.describe_topics(TopicCollection([topic]), request_timeout=_SECONDS)[topic]
-        return str(answer.result(_SECONDS).topic_id)
+        return topic_id(self._access.settings(), self._of.topic("decisions"), _SECONDS)

@@ -5,6 +5,9 @@ A killed broker leaves two things behind that no retry ends (docs/decisions/0003
 back, and transactions that the broker holds for complete though their partitions never got the marker, so that committed
 readers and the group's offsets wait behind them for ever. So each call has a time limit of ours, each new producer first
 aborts whatever an earlier one with its id may have left, and what committed readers don't see afterwards is sent again.
+
+An id belongs to a partition of ``features``, not to a process: a worker uses that of its lowest one, and begins with the ids of
+all that come to it. So whoever gets a partition also ends at once what a dead worker had left open under it.
 """
 
 from __future__ import annotations
@@ -12,25 +15,27 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import orjson
 from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
     Message,
     Producer,
-    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
 
 from fraud_contracts.names import Identity
+from fraud_process.group_offsets import committed_offsets
 from fraud_process.kafka import COMPRESSION, PARTITIONER
 from fraud_serving.worker.batch import Outgoing
+from fraud_serving.worker.client_errors import FatalError, StaleMembershipError, is_stale, past_use
 
 TRANSACTION_MS: Final = 10_000
 CALL_SECONDS: Final = 10
@@ -40,23 +45,16 @@ MAX_ABANDONED: Final = 20
 LOOK_BACK: Final = 2_000
 DOUBTED_SECONDS: Final = 10.0
 NOUNS: Final = ("decisions", "alerts", "dead-letters")
-# Of the group's membership: only joining anew helps.
-_NO_MEMBER: Final = (
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.FENCED_INSTANCE_ID,
-)
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class FatalError(Exception):
-    """This process can't go on; its successor can."""
-
-
-def past_use(error: KafkaError) -> bool:
-    """Whether a client can't go on. A fatal error of a consumer comes without the flag that a producer's has."""
-    return error.fatal() or error.code() == KafkaError._FATAL or error.code() in _NO_MEMBER
+def _same_id(value: bytes | None) -> object:
+    """What tells that two records are of one payment: its id; bytes that have none are themselves."""
+    try:
+        return orjson.loads(value or b"")["id"] or value
+    except (ValueError, TypeError, KeyError):
+        return value
 
 
 def _delivered(one: Outgoing, error: KafkaError | None, message: Message) -> None:
@@ -72,13 +70,13 @@ class Transactions:
         self,
         settings: Callable[[], dict[str, Any]],
         of: Identity,
-        ordinal: int,
         partitions: int,
         heartbeat: Callable[[], None],
     ) -> None:
         self._settings, self._of, self._partitions, self._heartbeat = settings, of, partitions, heartbeat
-        self._transactional_id = of.transactional_id(ordinal)
-        self.producer = self._make_producer()
+        # The partition whose id is in use, and its producer; none while this worker has no partition.
+        self._id_of: int | None = None
+        self._producer: Producer | None = None
         nobody = Consumer({**settings(), "group.id": of.group("worker")})
         self._outsider = nobody.consumer_group_metadata()
         nobody.close()
@@ -88,14 +86,20 @@ class Transactions:
         # Of the transaction before: the broker said that it is committed, but a crash may still lose its
         # markers.
         self._last: list[Outgoing] = []
+        self._last_ends: dict[int, int] = {}
         self._committed_at = 0.0
         self._lost: KafkaError | None = None
 
+    def producers(self) -> list[Producer]:
+        """That in use, as far as there is one."""
+        return [] if self._producer is None else [self._producer]
+
     def _make_producer(self) -> Producer:
+        assert self._id_of is not None
         return Producer(
             {
                 **self._settings(),
-                "transactional.id": self._transactional_id,
+                "transactional.id": self._of.transactional_id(self._id_of),
                 "transaction.timeout.ms": TRANSACTION_MS,
                 "partitioner": PARTITIONER,
                 "compression.type": COMPRESSION,
@@ -104,33 +108,107 @@ class Transactions:
             }
         )
 
-    def start(self) -> None:
-        """Returns when nothing of a predecessor is open any more."""
+    def hold(self, partitions: Set[int], new: Set[int]) -> None:
+        """Returns when nothing of an earlier worker of the ``new`` ones among these partitions is open any more."""
+        lowest = min(partitions, default=None)
+        lost, kept = self._lost, None
+        if self._id_of == lowest and lowest not in new:
+            kept, self._producer = self._producer, None
+        for partition in [*sorted(new - {lowest}), *([] if kept is not None or lowest is None else [lowest])]:
+            self._retire()
+            self._id_of = partition
+            self._producer = self._make_producer()
+            try:
+                self._open()
+            except KafkaException as error:
+                self._settle(error, lambda: None)
+        if kept is not None or lowest is None:
+            self._retire()
+            self._id_of, self._producer = lowest, kept
+        # What was lost with a connection is yet to be looked for.
+        self._lost = self._lost or lost
+
+    def _retire(self) -> None:
+        """Ends a producer that is well, so that its threads go; one that doesn't end counts as failed."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            try:
+                self._call(producer.close)
+            except KafkaException:
+                self._abandoned.append(producer)
+
+    def publish(self, out: list[Outgoing], offsets: list[TopicPartition], group: Any) -> dict[int, int]:
+        """Returns when committed readers have ``out`` and the group has ``offsets``, both once; -> by partition where its decisions end.
+
+        A broker that was away in between may have lost the markers of what it reported as committed. So after
+        an absence, too, records are compared with what committed readers see; where they end isn't told then. StaleMembershipError
+        where ``group`` is of a membership that is over.
+        """
+        doubtful, sent = [*self._last, *out], out
+        ends: dict[int, int] = {}
         try:
-            self._open()
+            self._check()
+            ends = self._transact(out, offsets, group)
+            self._check()
+        except KafkaException as error:
+            if self._lost is None and is_stale(error.args[0]):
+                self._abort()
+                raise StaleMembershipError(str(error.args[0])) from error
+
+            batches = [(self._last, self._last_ends), (out, {one.partition: one.offset for one in offsets})]
+            counted = True
+
+            def resend() -> None:
+                nonlocal sent, counted
+                sent = self._not_visible(doubtful)
+                try:
+                    self._transact(sent, offsets, group)
+                except KafkaException as refused:
+                    if not is_stale(refused.args[0]):
+                        raise
+                    self._call(lambda: self._in_use().abort_transaction(CALL_SECONDS))
+                    sent, counted = self._send_counted(batches, group)
+
+            self._settle(error, resend)
+            ends = {}
+            if not counted:
+                self._last, self._last_ends = [], {}
+                raise StaleMembershipError("the broker was away for longer than the group waits") from error
+        self._last, self._committed_at = sent, time.monotonic()
+        self._last_ends = {one.partition: one.offset for one in offsets}
+        return ends
+
+    def _send_counted(
+        self, batches: Sequence[tuple[list[Outgoing], dict[int, int]]], group: Any
+    ) -> tuple[list[Outgoing], bool]:
+        """Without a membership: what readers lack of batches whose offsets the group has, since nobody decides those again.
+
+        -> what was sent, and whether the last batch is one of them; FatalError where a part of it is. The others come again, to whoever
+        has their partitions then.
+        """
+        topic, missed = self._of.topic("features"), list[Outgoing]()
+        places = sorted({(topic, partition) for _, ends in batches for partition in ends})
+        committed = committed_offsets(self._settings(), self._of.group("worker"), places, CALL_SECONDS)
+        reached = set[int]()
+        for out, ends in batches:
+            reached = {one for one, end in ends.items() if committed.get((topic, one), -1) >= end}
+            missed += [one for one in out if one.source in reached]
+        missed = self._not_visible(missed, _same_id)
+        self._transact(missed, [], group)
+        ends = batches[-1][1]
+        if reached and reached != ends.keys():
+            raise FatalError("the group has read a part of a batch")
+        return missed, reached == ends.keys()
+
+    def _abort(self) -> None:
+        try:
+            self._call(lambda: self._in_use().abort_transaction(CALL_SECONDS))
         except KafkaException as error:
             self._settle(error, lambda: None)
 
-    def publish(self, out: list[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
-        """Returns when committed readers have ``out`` and the group has ``offsets``, both once.
-
-        A broker that was away in between may have lost the markers of what it reported as committed. So after
-        an absence, too, records are compared with what committed readers see.
-        """
-        doubtful, sent = [*self._last, *out], out
-        try:
-            self._check()
-            self._transact(out, offsets, group)
-            self._check()
-        except KafkaException as error:
-
-            def resend() -> None:
-                nonlocal sent
-                sent = self._not_visible(doubtful)
-                self._transact(sent, offsets, group)
-
-            self._settle(error, resend)
-        self._last, self._committed_at = sent, time.monotonic()
+    def _in_use(self) -> Producer:
+        assert self._producer is not None, "only who has a partition publishes"
+        return self._producer
 
     def idle(self, group: Any) -> None:
         """To be called while there is nothing to publish: it notices, too, that the broker was away.
@@ -138,18 +216,20 @@ class Transactions:
         After DOUBTED_SECONDS the markers of the transaction before are safe, and records of others may lie
         after its own.
         """
-        self.producer.poll(0)
+        if self._producer is None:
+            return
+        self._producer.poll(0)
         if self._lost is not None:
             self.publish([], [], group)
         elif time.monotonic() - self._committed_at > DOUBTED_SECONDS:
-            self._last = []
+            self._last, self._last_ends = [], {}
 
     def _lose(self, error: KafkaError) -> None:
         """Called by ``poll``. A connection that was merely idle ends without this."""
         self._lost = error
 
     def _check(self) -> None:
-        self.producer.poll(0)
+        self._in_use().poll(0)
         if self._lost is not None:
             raise KafkaException(self._lost)
 
@@ -200,8 +280,8 @@ class Transactions:
                 KafkaError(KafkaError._TIMED_OUT, "a call didn't come back", retriable=True)
             ) from error
 
-    def _transact(self, out: Sequence[Outgoing], offsets: list[TopicPartition], group: Any) -> None:
-        producer = self.producer
+    def _transact(self, out: Sequence[Outgoing], offsets: list[TopicPartition], group: Any) -> dict[int, int]:
+        producer, ends = self._in_use(), dict[int, int]()
         producer.begin_transaction()
         for one in out:
             more: dict[str, Any] = {} if one.partition is None else {"partition": one.partition}
@@ -213,6 +293,10 @@ class Transactions:
         # minutes.
         self._call(lambda: producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS))
         self._call(lambda: producer.commit_transaction(CALL_SECONDS))
+        for one in out:
+            if one.noun == "decisions" and one.partition is not None and one.offset >= 0:
+                ends[one.partition] = max(one.offset + 1, ends.get(one.partition, 0))
+        return ends
 
     def _settle(self, error: KafkaException, then: Callable[[], None]) -> None:
         """New producers until one has ended what is open and done ``then``."""
@@ -223,8 +307,8 @@ class Transactions:
             if len(self._abandoned) >= MAX_ABANDONED:
                 raise FatalError(f"{MAX_ABANDONED} producers failed in this process: {cause}") from error
             _log.warning("transaction failed", extra={"data": {"error": str(cause)}})
-            self._abandoned.append(self.producer)
-            self.producer = self._make_producer()
+            self._abandoned.append(self._in_use())
+            self._producer = self._make_producer()
             try:
                 self._open()
                 then()
@@ -237,7 +321,7 @@ class Transactions:
 
         A marker ends all that its producer id has open on a partition, so one aborted transaction over every partition does.
         """
-        producer = self.producer
+        producer = self._in_use()
         self.retry("init_transactions", lambda: producer.init_transactions(CALL_SECONDS))
         producer.begin_transaction()
         for noun in NOUNS:
@@ -251,17 +335,19 @@ class Transactions:
         producer.poll(0)
         self._lost = None
 
-    def _not_visible(self, out: Sequence[Outgoing]) -> list[Outgoing]:
-        """The records of ``out`` whose bytes committed readers don't have; a resend has the same bytes."""
+    def _not_visible(
+        self, out: Sequence[Outgoing], same: Callable[[bytes], object] = lambda value: value
+    ) -> list[Outgoing]:
+        """The records of ``out`` that committed readers don't have; a resend has the same bytes, another worker's maybe only the same id."""
         every = range(self._partitions)
         places = {
             (one.noun, at) for one in out for at in (every if one.partition is None else [one.partition])
         }
         # By noun: a decision and its alert are the same bytes.
-        visible: dict[str, set[bytes]] = defaultdict(set)
+        visible: dict[str, set[object]] = defaultdict(set)
         for noun, partition in places:
-            visible[noun] |= self._visible(self._of.topic(noun), partition)
-        return [one for one in out if one.value not in visible[one.noun]]
+            visible[noun] |= {same(value) for value in self._visible(self._of.topic(noun), partition)}
+        return [one for one in out if same(one.value) not in visible[one.noun]]
 
     def _visible(self, topic: str, partition: int) -> set[bytes]:
         """The newest records of a partition, once no open transaction hides any."""
@@ -291,16 +377,6 @@ class Transactions:
         # The broker is away again, or a transaction of another worker is open there.
         late = f"{topic} [{partition}] wasn't read to its end in {PATIENCE:.0f} s"
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, late, retriable=True))
-
-    def topic_id(self, topic: str) -> str:
-        """In base64; zeros from a broker without ids, and empty where it doesn't say."""
-        admin = AdminClient(self._settings())
-        described = admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_SECONDS)
-        try:
-            return str(self._call(lambda: described[topic].result(CALL_SECONDS)).topic_id)
-        except KafkaException as error:
-            _log.warning("no id of a topic", extra={"data": {"topic": topic, "error": str(error.args[0])}})
-            return ""
 
     def watermarks(self, place: TopicPartition, isolation: str) -> tuple[int, int]:
         """First and next offset of a partition, as a reader of that isolation sees them."""
