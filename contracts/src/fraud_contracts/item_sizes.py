@@ -25,7 +25,7 @@ class ItemSizes:
     """Bytes. Each assumes what its comment says; ``replace`` gives others."""
 
     # Redis, by the growth of used_memory: key, value and Redis' own share. Measured.
-    claim_whole: int = 1_700
+    claim_whole: int = 1_000
     claim_small: int = 200
     pending: int = 1_250
     redis_key: int = 165

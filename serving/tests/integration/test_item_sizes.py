@@ -10,7 +10,7 @@ import orjson
 import psycopg
 import pytest
 
-from fraud_contracts.item_sizes import CLAIM_SECONDS, FEATURES, ItemSizes
+from fraud_contracts.item_sizes import CLAIM_SECONDS, CLAIM_WHOLE_SECONDS, FEATURES, ItemSizes
 from fraud_contracts.sizing import Load, profile_bytes
 from fraud_pipelines.features import compile_detector
 from fraud_process.kafka import KafkaAccess
@@ -23,7 +23,7 @@ from fraud_sinks.lake_tables import DECISIONS, LABELS
 from fraud_sinks.ledger import LabelProducer, LedgerWriter
 from fraud_sinks.meters import Meters
 from fraud_sinks.records import Place, Record
-from fraud_testing import kafka, postgres, redis
+from fraud_testing import kafka, postgres
 from fraud_testing.required import require
 from fraud_testing.scored import START, Scored, ScoredPayments, example
 
@@ -33,6 +33,7 @@ CONFIG = example()
 OF = CONFIG.identity
 ROWS = 2_000
 DAY_MS = 86_400_000
+NOW = 1_790_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -97,26 +98,32 @@ def test_the_records_have_as_many_features_as_the_constants_assume() -> None:
 def test_a_claim_lives_as_long_as_is_assumed() -> None:
     """And so does a pending event."""
     assert claims.TTL_SECONDS == CLAIM_SECONDS
+    assert claims.RETRY_WINDOW_SECONDS == CLAIM_WHOLE_SECONDS
     assert profile_reader.PENDING_SECONDS == 600
 
 
-def test_a_claim_in_redis(server: redis.Server, scored: list[Scored], store: Any) -> None:
-    """With the decision in it, as it is claimed."""
+def claimed(scored: list[Scored], store: Any) -> None:
+    attempts = [
+        claims.ClaimAttempt(
+            OF.redis_claim(one.event["id"]), claims.pack(one.decision, appended=True, published=True)
+        )
+        for one in scored
+    ]
+    store.execute_command(*claims.take(attempts, OF.redis_due, NOW))
 
-    def fill() -> None:
-        for one in scored:
-            value = claims.pack(one.decision, appended=True, published=True)
-            store.set(OF.redis_claim(one.event["id"]), value, ex=CLAIM_SECONDS)
 
-    fits(ITEMS.claim_whole, per_item(store, ROWS, fill))
+def test_a_claim_in_redis(scored: list[Scored], store: Any) -> None:
+    """With the decision in it, and its entry among those that are to be shrunk."""
+    fits(ITEMS.claim_whole, per_item(store, ROWS, lambda: claimed(scored, store)))
 
 
 def test_a_small_claim_in_redis(scored: list[Scored], store: Any) -> None:
-    """With some sixty bytes in it."""
+    """After its retry window."""
 
     def fill() -> None:
-        for one in scored:
-            store.set(OF.redis_claim(one.event["id"]), b"x" * 60, ex=CLAIM_SECONDS)
+        claimed(scored, store)
+        over = NOW + claims.RETRY_WINDOW_SECONDS * 1000 + 1
+        assert store.execute_command(*claims.shrink(OF.redis_due, over, ROWS)) == ROWS
 
     fits(ITEMS.claim_small, per_item(store, ROWS, fill))
 
