@@ -36,7 +36,7 @@ LOG: Final = logging.getLogger(__name__)
 DEFAULT_FIELD: Final = "the chart's storage"
 CHECKED: Final = StorageFact(True, "Checked", "the bucket is there, may be written and has conditional PUT")
 CHECKING: Final = StorageFact(None, "Checking", "the bucket is being asked")
-FOLDER: Final = ".fraud-platform-check"
+OBJECT: Final = ".fraud-platform-check"
 # Of one request; there are four at most, none of which is tried again.
 _TIMEOUTS: Final = {"connect_timeout": "3s", "timeout": "5s"}
 # A pass waits so long for the first answer of a bucket, which saves it a second pass where the store is near.
@@ -239,13 +239,14 @@ def ask(bucket: Bucket, again: bool = False) -> StorageFact:
 
     ``again``: of a bucket that was good it only lists. Where versions are kept each write would be one more.
     """
-    path, step = f"{FOLDER}/{uuid.uuid4().hex}", _LIST
+    # No folder of its own: a store that keeps folders as such may remove an empty one beneath another who writes there.
+    path, step = f"{OBJECT}-{uuid.uuid4().hex}", _LIST
     if not _is_address(bucket.credentials.get(object_store.ENDPOINT, "")):
         remedy = f"{object_store.ENDPOINT} is no address: write http:// or https://, a host and a port"
         return StorageFact(False, UNREACHABLE, f"{bucket.owner}: {remedy}")
     try:
         store = open_bucket(bucket)
-        obstore.list_with_delimiter(store, FOLDER)
+        obstore.list_with_delimiter(store, OBJECT)
         if again:
             return CHECKED
         step = _WRITE

@@ -9,10 +9,11 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import obstore
 import pytest
 
 from fraud_contracts import object_store
-from fraud_operator.buckets import CHECKED, FOLDER, Bucket, ask
+from fraud_operator.buckets import CHECKED, OBJECT, Bucket, ask, open_bucket
 from fraud_testing import objects
 from fraud_testing.kafka import free_port
 from fraud_testing.required import require
@@ -37,7 +38,7 @@ def test_a_bucket_that_will_do_is_left_as_it_was(store: objects.Server) -> None:
     """A folder of a bucket and a whole bucket are both good, and nothing of the check stays in them."""
     assert ask(bucket(store)) == CHECKED
     assert ask(bucket(store, store.uri)) == CHECKED
-    assert [name for name in store.objects() if FOLDER in name] == []
+    assert [name for name in store.objects() if OBJECT in name] == []
 
 
 def test_a_bucket_that_was_good_is_only_listed(store: objects.Server) -> None:
@@ -49,7 +50,8 @@ def test_a_bucket_that_was_good_is_only_listed(store: objects.Server) -> None:
 
 
 def test_checks_of_one_folder_dont_meet(store: objects.Server) -> None:
-    """Several operators may ask at the same time: each has an object of its own."""
+    """Several operators may ask at the same time: each has an object of its own. Others' objects keep the folder, as in use."""
+    obstore.put(open_bucket(bucket(store)), "kept", b"")
     facts: list[Any] = []
     threads = [threading.Thread(target=lambda: facts.append(ask(bucket(store)))) for _ in range(8)]
     for thread in threads:
