@@ -227,6 +227,10 @@ class StateReconstruction:
         # Near in seq are those that a stream applied about then. Near in time are those that were pending at the inline door:
         # they are applied much later, and one that was decided without a profile has no seq at all.
         time = min(lookup.event["time"] for lookup in self._lookups[state_id].values())
+        for row in self._rows:
+            chosen = self._all_but_few(row, key_state, difference, count, time, applied)
+            if chosen is not None:
+                return [self._events[key] for key in chosen]
         ranks = [(self._by_earliest_seq, state_id[1]), *((row, time) for row in self._rows)]
         for ranked, middle in ranks if count <= CANDIDATES else ():
             chosen = solve(_nearest(ranked, middle, applied), difference, count, sums)
@@ -236,6 +240,35 @@ class StateReconstruction:
             chosen = self._in_a_row(row, key_state, difference, count, time, applied)
             if chosen is not None:
                 return [self._events[key] for key in chosen]
+        return None
+
+    def _all_but_few(
+        self,
+        at: Sequence[tuple[int, int]],
+        key_state: KeyState,
+        difference: int,
+        count: int,
+        time: int,
+        applied: set[int],
+    ) -> list[int] | None:
+        """All of the row from a state to about ``time``, but for up to two that lack, or with up to two others of the key's."""
+        newest = key_state.curves[0].ts[-1] if key_state.curves[0].ts else -1
+        begin, middle = bisect_right(at, (newest, MASK)), bisect_right(at, (time, MASK))
+        first = max(begin, middle - EDGE)
+        row = [key for _, key in at[begin:first] if key not in applied]
+        for _, key in (*at[first : middle + EDGE], (0, 0)):
+            rest, missing = difference - sum(row) & MASK, count - len(row)
+            if missing >= 0:
+                taken = applied.union(row)
+                few = summands([other for other in self._events if other not in taken], rest, missing)
+                if few is not None:
+                    return [*row, *few]
+            else:
+                few = summands(row, -rest & MASK, -missing)
+                if few is not None:
+                    return [one for one in row if one not in few]
+            if key not in applied:
+                row.append(key)
         return None
 
     def _in_a_row(
@@ -310,6 +343,22 @@ def solve(hashes: Sequence[int], target: int, count: int, most: int = MANY) -> l
         bits = int(chosen[at[i]]) | int(others_chosen[i]) << len(one)
         if bits.bit_count() == count:
             return [value for j, value in enumerate(hashes[:n]) if bits >> j & 1]
+    return None
+
+
+def summands(hashes: Sequence[int], target: int, count: int) -> tuple[int, ...] | None:
+    """Up to two of ``hashes``, as many as ``count``, whose sum mod 2^64 is ``target``; None where none are, or more are asked for."""
+    if count == 0:
+        return None if target else ()
+    known = set(hashes)
+    if count == 1:
+        return (target,) if target in known else None
+    if count > 2:
+        return None
+    for one in hashes:
+        other = target - one & MASK
+        if other != one and other in known:
+            return one, other
     return None
 
 
