@@ -107,7 +107,7 @@ def test_first_emissions_stand_and_each_is_computed_again_from_what_it_saw(name:
         for chapter, chapter_labels in enumerate(STORY.labels)
         for i, label in enumerate(chapter_labels)
     ]
-    result = audit(compile_detector(parity.config().spec), {}, decisions, records, labels)
+    result = audit([compile_detector(parity.config().spec)], {}, decisions, records, labels)
     print(f"{name}: {result}")
     assert (result["differing"], result["unreproducible"]) == (0, 0), result
     assert result["equal"] == result["compared"] == len(NEW)

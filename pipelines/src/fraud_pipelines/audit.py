@@ -19,7 +19,8 @@ source (topic, partition, offset; a topic made anew has others at the same offse
 **Unreproducible** is a vector whose set isn't in the evidence. It is counted by its reason and doesn't count as equal:
 ``share`` is the part of the *known* events (those whose entities all had a seed) whose streamed vector came out equal.
 
-The folder holds detector.json and, as one JSON object a line, seeds, decisions, features and labels (.jsonl.gz).
+The folder holds detector.json and, as one JSON object a line, seeds, decisions, features and labels (.jsonl.gz). Where it has lineages.json, as
+the operator keeps it, the vectors of every feature set in there are compared.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fraud_contracts.config import DetectorConfig
+from fraud_contracts.detector import DetectorSpec
+from fraud_contracts.lineage import Lineages
 from fraud_contracts.names import parse_seed_key, profile_key
 from fraud_pipelines.features import FeatureSet, compile_detector
 from fraud_pipelines.state_reconstruction import Lookup, StateId, StateReconstruction, hash_of
@@ -51,20 +54,25 @@ def bits(vector: Iterable[float | None]) -> bytes:
     )
 
 
-def vectors(decision: Record) -> Iterator[tuple[str, Vector | None, Mapping[str, Any]]]:
-    """(door, vector, saw): the one decided on, and the streamed one where that is another."""
-    other = decision.get("streamed")
-    door = decision.get("door", "stream")
+class Seen(NamedTuple):
+    """A vector of a decision, and what it was made from. ``door``: inline, or stream."""
+
+    door: str
+    set: str
+    vector: Vector | None
+    saw: Mapping[str, Any]
+
+
+def vectors(decision: Record) -> Iterator[Seen]:
+    """The one decided on, and the streamed one where that is another."""
+    other, door = decision.get("streamed"), decision.get("door", "stream")
+    own = decision["set"], decision["vector"], decision["saw"]
     if other:
-        yield "inline", decision["vector"], decision["saw"]
-        yield "stream", other["vector"], other["saw"]
+        yield Seen("inline", *own)
+        yield Seen("stream", other["set"], other["vector"], other["saw"])
     else:
         # An inline vector that equals the streamed one stands for both.
-        yield (
-            "inline" if door == "inline" and decision.get("parity") == "none" else "stream",
-            decision["vector"],
-            decision["saw"],
-        )
+        yield Seen("inline" if door == "inline" and decision.get("parity") == "none" else "stream", *own)
 
 
 def state_id(saw: Sequence[Any]) -> StateId:
@@ -81,8 +89,8 @@ def source(record: Record) -> tuple[Any, ...] | None:
     return None if not origin else (origin["topic"], origin["partition"], origin["offset"], event.get("id"))
 
 
-class Audit:
-    """``features`` are the records of that topic with their place ``at``; without them each decision is its emission."""
+class SetAudit:
+    """Of the vectors of one feature set. ``features`` are the records of that topic with their place ``at``; without them each decision is its emission."""
 
     def __init__(
         self,
@@ -92,10 +100,11 @@ class Audit:
         features: Sequence[Record] = (),
         labels: Sequence[Record] = (),
     ) -> None:
-        self._engine, self._seeds = engine, seeds
+        self._engine, self._seeds, self._decisions = engine, seeds, decisions
         mine = [record for record in features if record["set"] == engine.hash]
-        self._decisions = [one for one in decisions if one.get("set", engine.hash) == engine.hash]
-        self._other_set = len(decisions) - len(self._decisions)
+        self._seen = [
+            (decision, one) for decision in decisions for one in vectors(decision) if one.set == engine.hash
+        ]
         self._features = sorted(mine, key=lambda one: one["at"][1:])
         declared = {name for name, _ in engine.spec.fields}
         known = [
@@ -126,9 +135,8 @@ class Audit:
 
             for record in self._features:
                 note(record, record["saw"], not record["repeat"])
-            for decision in self._decisions:
-                for door, _, saw in vectors(decision):
-                    note(decision, saw, door == "stream" and not self._features)
+            for decision, one in self._seen:
+                note(decision, one.saw, one.door == "stream" and not self._features)
             labels: dict[str, list[Record]] = defaultdict(list)
             for label in self._labels:
                 token = label["entities"].get(entity)
@@ -170,45 +178,42 @@ class Audit:
         )
 
     def run(self) -> dict[str, Any]:
+        """Counts, and ids of decisions: those of several sets add up."""
         self._replay()
         counts: Counter[str] = Counter()
         lost: Counter[str] = Counter()
         differing: list[str] = []
         unreproducible: list[str] = []
-        for decision in self._decisions:
+        for decision, one in self._seen:
             event = decision["event"]
-            seeded = self._has_seeds(event)
-            for door, vector, saw in vectors(decision):
-                if vector is None:
-                    counts["without_vector"] += 1
-                    continue
-                counts["known"] += seeded and door == "stream"
-                recomputed = self._recompute(event, saw)
-                if isinstance(recomputed, str):
-                    lost[recomputed] += 1
-                    unreproducible.append(decision["id"])
-                    continue
-                counts["compared"] += 1
-                if bits(recomputed) == bits(vector):
-                    counts["equal"] += 1
-                    counts["known_equal"] += seeded and door == "stream"
-                else:
-                    differing.append(decision["id"])
-        seeded_count = counts["known"]
+            seeded = self._has_seeds(event) and one.door == "stream"
+            if one.vector is None:
+                counts["without_vector"] += 1
+                continue
+            counts["known"] += seeded
+            recomputed = self._recompute(event, one.saw)
+            if isinstance(recomputed, str):
+                lost[recomputed] += 1
+                unreproducible.append(decision["id"])
+                continue
+            counts["compared"] += 1
+            if bits(recomputed) == bits(one.vector):
+                counts["equal"] += 1
+                counts["known_equal"] += seeded
+            else:
+                differing.append(decision["id"])
         return {
-            "share": counts["known_equal"] / seeded_count if seeded_count else None,
-            "known": seeded_count,
+            "known": counts["known"],
+            "known_equal": counts["known_equal"],
             "compared": counts["compared"],
             "equal": counts["equal"],
             "differing": len(differing),
-            "examples": differing[:EXAMPLES],
+            "examples": differing,
             "unreproducible": len(unreproducible),
-            "why": dict(lost),
-            "unreproducible_examples": unreproducible[:EXAMPLES],
+            "why": lost,
+            "unreproducible_examples": unreproducible,
             "without_vector": counts["without_vector"],
-            "other_feature_set": self._other_set,
             "sets_solved": self._solved,
-            "labels": len(self._labels),
             **self._emissions(),
         }
 
@@ -222,32 +227,52 @@ class Audit:
                 other += bits(record["vector"] or ()) != bits(first[source(record) or ()]["vector"] or ())
         first_emissions: Counter[str] = Counter()
         for decision in self._decisions:
+            *_, one = vectors(decision)
+            if one.set != self._engine.hash:
+                continue
             emission = first.get(source(decision) or ())
-            *_, (_, vector, _) = vectors(decision)
             if emission is None:
                 first_emissions["unknown"] += 1
             else:
                 first_emissions[
-                    "kept" if bits(emission["vector"] or ()) == bits(vector or ()) else "other"
+                    "kept" if bits(emission["vector"] or ()) == bits(one.vector or ()) else "other"
                 ] += 1
         return {
             "emitted": len(self._features),
             "emitted_twice": again,
             "emitted_twice_with_other_values": other,
-            "runs": len({record["run"] for record in self._features}),
-            "first_emission": dict(first_emissions),
+            "first_emission": first_emissions,
         }
 
 
 def audit(
-    engine: FeatureSet,
+    engines: Sequence[FeatureSet],
     seeds: Mapping[str, Sequence[bytes]],
     decisions: Sequence[Record],
     features: Sequence[Record] = (),
     labels: Sequence[Record] = (),
 ) -> dict[str, Any]:
-    """Compares; ``share`` is None where no known event was decided with a vector."""
-    return Audit(engine, seeds, decisions, features, labels).run()
+    """Compares the vectors of these feature sets; ``share`` is None where no known event was decided with a vector.
+
+    ``other_feature_set`` counts those of other sets.
+    """
+    found: dict[str, Any] = {}
+    for engine in engines:
+        of_set = SetAudit(engine, seeds, decisions, features, labels).run()
+        found = {name: found[name] + value if found else value for name, value in of_set.items()}
+    hashes = {engine.hash for engine in engines}
+    known = found["known"]
+    return {
+        "share": found["known_equal"] / known if known else None,
+        **found,
+        "examples": found["examples"][:EXAMPLES],
+        "unreproducible_examples": found["unreproducible_examples"][:EXAMPLES],
+        "other_feature_set": sum(
+            one.set not in hashes for decision in decisions for one in vectors(decision)
+        ),
+        "labels": len(labels),
+        "runs": len({record["run"] for record in features}),
+    }
 
 
 def _lines(path: Path) -> Iterator[Record]:
@@ -258,19 +283,28 @@ def _lines(path: Path) -> Iterator[Record]:
             yield json.loads(line)
 
 
+def _specs(folder: Path) -> Iterator[DetectorSpec]:
+    """The detector's, with each feature set that it has had."""
+    spec = DetectorConfig.model_validate_json((folder / "detector.json").read_bytes()).spec
+    yield spec
+    path = folder / "lineages.json"
+    if path.exists():
+        for lineage in Lineages.model_validate_json(path.read_bytes()).known:
+            if lineage.declared is not None:
+                yield lineage.declared.put_into(spec)
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
-    config = DetectorConfig.model_validate_json((folder / "detector.json").read_bytes())
-    engine = compile_detector(config.spec)
+    engines = {engine.hash: engine for engine in map(compile_detector, _specs(folder))}
     seeds: dict[str, list[bytes]] = defaultdict(list)
     for line in _lines(folder / "seeds.jsonl.gz"):
-        key = parse_seed_key(line["key"])
-        if key.hash6 == engine.hash6:
-            seeds[key.profile].append(base64.b64decode(line["profile"]))
+        seeds[parse_seed_key(line["key"]).profile].append(base64.b64decode(line["profile"]))
     decisions = list(_lines(folder / "decisions.jsonl.gz"))
     features = list(_lines(folder / "features.jsonl.gz"))
     labels = list(_lines(folder / "labels.jsonl.gz"))
-    json.dump(audit(engine, seeds, decisions, features, labels), sys.stdout, indent=1)
+    found = audit(list(engines.values()), seeds, decisions, features, labels)
+    json.dump(found, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

@@ -121,9 +121,9 @@ class Wholeness:
         return self.mark_key, self.witness_key
 
     @property
-    def since(self) -> int:
-        """UTC ms; 0 while nothing is known."""
-        return 0 if self._mark is None else self._mark.since
+    def since(self) -> int | None:
+        """UTC ms; None while nothing is known."""
+        return None if self._mark is None else self._mark.since
 
     def bear_witness(self, now: int) -> Witness:
         """What to send after each writing of claims, on the same connection."""

@@ -99,6 +99,24 @@ def test_the_inline_door_answers_what_the_ledger_holds(
     with_service(steps)
 
 
+@HOW
+def test_profiles_count_as_stale_from_the_very_read_that_tells_of_a_loss(
+    how: str, with_service: Any, store: Any
+) -> None:
+    """What Redis has then is older than what was known of it, until the stream's progress says otherwise."""
+
+    async def steps(service: DecisionService, log: Log) -> None:
+        await service.decide(payment("early"))
+        lost = lose(how, store)
+        before = orjson.loads(await service.decide(payment("before")))
+        lost()
+        after = orjson.loads(await service.decide(payment("after")))
+        assert "profiles_stale" not in before["degraded"]
+        assert "profiles_stale" in after["degraded"]
+
+    with_service(steps)
+
+
 def test_another_body_of_what_the_ledger_holds_is_refused_inline(
     with_service: Any, store: Any, ledger: DictLedger
 ) -> None:

@@ -28,6 +28,17 @@ def test_empty_inputs_leave_nothing_to_apply() -> None:
     assert age.seconds(10.5) == 0.5
 
 
+def test_a_loss_is_forgotten_only_by_a_question_begun_after_it() -> None:
+    """What was read before, and arrives later, may be of what was lost."""
+    age = ProfilesAge()
+    age.update(10.0, applied(1, accepted=5), {A: Extent(5)})
+    age.forget(11.0)
+    age.update(10.9, applied(1, accepted=5), {A: Extent(5)})
+    assert (age.known, age.seconds(11.0)) == (False, math.inf)
+    age.update(11.5, applied(1, accepted=5), {A: Extent(5)})
+    assert age.seconds(12.0) == 0.5
+
+
 def test_records_that_retention_took_leave_nothing_to_apply() -> None:
     age = ProfilesAge()
     age.update(10.0, AppliedOffsets(), {A: Extent(700, first=700)})

@@ -316,6 +316,9 @@ class Demo:
         (self.evidence / "profile_sink_metrics.txt").write_text(
             observe.pod_metrics(self.kube, self.namespace, names.sink(self.name, "profile"))
         )
+        lineages = observe.lineages(self.kube, self.name, self.namespace)
+        if lineages is not None:
+            (self.evidence / "lineages.json").write_text(lineages.model_dump_json(indent=1))
         self.search()
         (self.evidence / "audit.json").write_text(pipelines("fraud_pipelines.audit", str(self.evidence)))
         result = summary.summarise(self.evidence)

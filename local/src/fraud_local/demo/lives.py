@@ -14,9 +14,9 @@ from typing import Any
 
 from fraud_contracts import names
 from fraud_contracts.feature_set import hash6
-from fraud_contracts.lineage import LINEAGES_KEY, Lineage, Lineages
+from fraud_contracts.lineage import Lineage
 from fraud_local import earlier, version
-from fraud_local.demo import pod
+from fraud_local.demo import observe, pod
 from fraud_local.demo.chaos import PATIENCE, Chaos
 from fraud_local.demo.kubectl import Kubectl, KubectlError
 
@@ -74,9 +74,8 @@ class Lives(Chaos):
 
     def _lineage(self) -> Lineage | None:
         """The one in use, as the operator keeps it."""
-        pointer = self._kube.get("-n", self._namespace, "configmap", names.release_pointer(self._detector))
-        text = (pointer.get("data") or {}).get(LINEAGES_KEY)
-        return Lineages.model_validate_json(text).in_use if text else None
+        lineages = observe.lineages(self._kube, self._detector, self._namespace)
+        return None if lineages is None else lineages.in_use
 
     def _whole(self) -> bool:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fraud_contracts import names
 from fraud_contracts.child_kinds import CHILD_KINDS
+from fraud_contracts.lineage import LINEAGES_KEY, Lineages
 from fraud_local import paths
 from fraud_local.demo.demo_cluster import DemoCluster
 from fraud_local.demo.kubectl import Kubectl, KubectlError
@@ -53,6 +54,13 @@ def cluster_facts(
             "metrics": _model_metrics(kube, platform, namespace, detector, release.get("model")),
         },
     }
+
+
+def lineages(kube: Kubectl, detector: str, namespace: str) -> Lineages | None:
+    """As the operator keeps them; None where it keeps none yet."""
+    pointer = kube.get("-n", namespace, "configmap", names.release_pointer(detector))
+    text = (pointer.get("data") or {}).get(LINEAGES_KEY)
+    return Lineages.model_validate_json(text) if text else None
 
 
 def _pod(item: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +22,7 @@ from fraud_contracts.records import Event
 from fraud_pipelines.features import FeatureSet
 from fraud_serving.claims import Command
 from fraud_serving.clients.redis_link import RedisLink, no_room, wrong_type
+from fraud_serving.decision.profiles_age import ProfilesAge
 from fraud_serving.wholeness import Mark, Wholeness
 
 _log = logging.getLogger(__name__)
@@ -81,10 +83,15 @@ def are_too_many(pending: int) -> bool:
 
 class ProfileReader:
     def __init__(
-        self, redis: RedisLink, config: DetectorConfig, features: FeatureSet, wholeness: Wholeness
+        self,
+        redis: RedisLink,
+        config: DetectorConfig,
+        features: FeatureSet,
+        wholeness: Wholeness,
+        age: ProfilesAge,
     ) -> None:
         self._redis, self._of, self._epoch = redis, config.identity, config.epoch
-        self._features, self._wholeness = features, wholeness
+        self._features, self._wholeness, self._age = features, wholeness, age
         self._complete = self._of.redis_complete(config.hash6)
 
     async def read_and_add_pending(self, event: Event, seconds: float) -> ProfileSnapshot:
@@ -118,9 +125,7 @@ class ProfileReader:
         claim, epoch, *profiles = (
             b"" if wrong_type(reply) else reply for reply in replies[3 * len(keys) : -1]
         )
-        loss = self._wholeness.heard(replies[-1], witnessed, now)
-        if loss is not None:
-            self._redis.post([loss])
+        self._hear(replies[-1], witnessed, now)
         replies = replies[: 3 * len(keys)]
         snapshot = ProfileSnapshot(
             entry,
@@ -158,9 +163,16 @@ class ProfileReader:
         except StoreError as error:
             _log.info("no mark of claims", extra={"data": {"store": "redis", "error": error.message}})
             return
+        self._hear(held, witnessed, now)
+
+    def _hear(self, held: Sequence[bytes | None], witnessed: int, now: int) -> None:
+        """Where Redis lost claims it lost profiles, too, and how far they were: what comes back first is older."""
+        known = self._wholeness.since
         loss = self._wholeness.heard(held, witnessed, now)
         if loss is not None:
             self._redis.post([loss])
+        if known is not None and self._wholeness.since != known:
+            self._age.forget(time.monotonic())
 
     def take_out(self, snapshot: ProfileSnapshot) -> None:
         """Takes the event out of the pending sets that its request put it in."""

@@ -45,7 +45,7 @@ class ProfilesAge:
     def __init__(self) -> None:
         self._samples: deque[tuple[float, dict[Place, int]]] = deque()
         self._covered: float | None = None
-        self._asked = -math.inf
+        self._asked = self._forgotten = -math.inf
         # By place what was applied of how much, and through how many beats that has been so.
         self._unmoved: dict[Place, tuple[int, int, int]] = {}
         self._beat: object = None
@@ -61,8 +61,15 @@ class ProfilesAge:
             return math.inf
         return max(0.0, min(now, self._asked + ASKED_SECONDS) - self._covered)
 
+    def forget(self, now: float) -> None:
+        """Redis has lost something: what was known of it doesn't hold, nor does what was read until now. ``now`` as ``update``'s ``at``."""
+        self._forgotten, self._covered = now, None
+        self._samples.clear()
+
     def update(self, at: float, applied: AppliedOffsets, extents: Mapping[Place, Extent]) -> None:
-        """``applied`` was read before ``extents`` were asked for, at ``at``: seconds of a clock that never goes back."""
+        """``applied`` was read, then ``extents`` asked for, from ``at`` on: seconds of a clock that never goes back."""
+        if at <= self._forgotten:
+            return
         self._asked = at
         self._count_beats(applied, extents)
         if any(applied.offsets.get(place, 0) > extent.end for place, extent in extents.items()):

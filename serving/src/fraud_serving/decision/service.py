@@ -77,7 +77,7 @@ class DecisionService:
         self.release = ReleaseInUse(config, self.features.names, tokeniser, instruments, "inline")
         self.scorer = RequestScorer(config.name)
         wholeness = Wholeness(self.identity, instruments)
-        self._profiles = ProfileReader(redis, config, self.features, wholeness)
+        self._profiles = ProfileReader(redis, config, self.features, wholeness, age)
         self._claims = RequestClaims(redis, self.identity, instruments, config.spec.event.id.field, wholeness)
         self._past = PastRequests(PastDecisions(ledger, instruments, "inline"))
         redis.on_connection = self._profiles.notice_loss

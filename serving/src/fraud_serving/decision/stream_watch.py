@@ -71,9 +71,9 @@ class StreamWatch:
 
     async def look(self) -> None:
         """Asks once; StoreError where one of them doesn't answer."""
+        at = time.monotonic()
         [held] = await self._redis.each([("HGETALL", self._key)], _SECONDS)
         self._applied = self._read([] if wrong_type(held) else held)
-        at = time.monotonic()
         ends = await self._extents.ends(
             (topic, number) for topic in self._nouns for number in self._partitions
         )

@@ -48,9 +48,8 @@ class ClaimLoss:
         held = values[2:]
         decided = [at for unchecked in self._unchecked.values() for _, at in unchecked]
         self._unchecked.clear()
-        since = self._wholeness.since
         # Older claims may be over by now, and those from before a known loss are missed already.
-        oldest = max(since, now - DAY_MS + SKEW_MS)
+        oldest = max(self._wholeness.since or 0, now - DAY_MS + SKEW_MS)
         if loss is None and any(
             value is None and at >= oldest for value, at in zip(held, decided, strict=True)
         ):
