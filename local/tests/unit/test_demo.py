@@ -130,6 +130,7 @@ AUDIT = {
     "unreproducible": 0,
     "first_emission": {"kept": 2},
     "other_feature_set": 0,
+    "frozen": 0,
 }
 
 

@@ -16,6 +16,8 @@ Which seeds and which events a state is of follows from its digest, so seeds of 
 **Emitted twice.** After a restore the stream emits records again, perhaps with other values. They are counted by their id and
 source (topic, partition, offset; a topic made anew has others at the same offsets), and the first emission must be the one that was decided on: ``first_emission``.
 
+**Frozen** is an approval without a mark on a state that lacked, longer than ``policy.fallback.staleness`` and some seconds, its key's newest event.
+
 **Unreproducible** is a vector whose set isn't in the evidence. It is counted by its reason and doesn't count as equal:
 ``share`` is the part of the *known* events (those whose entities all had a seed) whose streamed vector came out equal.
 
@@ -30,21 +32,29 @@ import gzip
 import json
 import struct
 import sys
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fraud_contracts import durations
 from fraud_contracts.config import DetectorConfig
 from fraud_contracts.detector import DetectorSpec
 from fraud_contracts.lineage import Lineages
 from fraud_contracts.names import parse_seed_key, profile_key
+from fraud_pipelines.event_rows import Origin
 from fraud_pipelines.features import FeatureSet, compile_detector
 from fraud_pipelines.state_reconstruction import Lookup, StateId, StateReconstruction, hash_of
 
 Record = dict[str, Any]
 Vector = Sequence[float | None]
 EXAMPLES = 5
+# A replica knows how far the profiles are to some seconds.
+SLACK_MS = 5_000
+STALENESS_MS = 10_000 + SLACK_MS
 
 
 def bits(vector: Iterable[float | None]) -> bytes:
@@ -79,14 +89,17 @@ def state_id(saw: Sequence[Any]) -> StateId:
     return int(saw[2], 16), int(saw[1])
 
 
-def topic_of(record: Record) -> str:
-    """The input topic that brought a record's event; empty where that isn't known."""
-    return str((record.get("source") or {}).get("topic", ""))
+def origin(record: Record) -> Origin:
+    """Where a record's event came from, as far as that is known."""
+    found = record.get("source")
+    if not found:
+        return Origin()
+    return Origin(found["topic"], found["partition"], record.get("appended", 0), found["offset"])
 
 
 def source(record: Record) -> tuple[Any, ...] | None:
-    origin, event = record.get("source"), record.get("event") or record
-    return None if not origin else (origin["topic"], origin["partition"], origin["offset"], event.get("id"))
+    found, event = record.get("source"), record.get("event") or record
+    return None if not found else (found["topic"], found["partition"], found["offset"], event.get("id"))
 
 
 class SetAudit:
@@ -99,7 +112,9 @@ class SetAudit:
         decisions: Sequence[Record],
         features: Sequence[Record] = (),
         labels: Sequence[Record] = (),
+        staleness_ms: int = STALENESS_MS,
     ) -> None:
+        self._staleness_ms = staleness_ms
         self._engine, self._seeds, self._decisions = engine, seeds, decisions
         mine = [record for record in features if record["set"] == engine.hash]
         self._seen = [
@@ -108,17 +123,16 @@ class SetAudit:
         self._features = sorted(mine, key=lambda one: one["at"][1:])
         declared = {name for name, _ in engine.spec.fields}
         known = [
-            (record.get("event"), topic_of(record))
+            (record.get("event"), origin(record))
             for record in (*features, *decisions)
             if record.get("set") != engine.hash
         ]
         # An event that lacks a field which this set declares may have had it.
-        self._others = [
-            (event, topic) for event, topic in known if event and declared <= event["fields"].keys()
-        ]
+        self._others = [(event, of) for event, of in known if event and declared <= event["fields"].keys()]
         self._labels = sorted(labels, key=lambda one: one["at"])
         self._values: dict[tuple[str, str, StateId, int], Any] = {}  # entity, token, state, event -> values
         self._lost: dict[tuple[str, str, StateId], str] = {}
+        self._newest: dict[tuple[str, str, StateId], int] = {}  # when the newest event of a state took place
         self._solved = 0
 
     def _replay(self) -> None:
@@ -130,7 +144,7 @@ class SetAudit:
             def note(record: Record, saw: Mapping[str, Any], applied: bool) -> None:
                 if entity in saw:  # noqa: B023  # called within this turn only
                     event, epoch = record["event"], int(saw[entity][0])  # noqa: B023
-                    lookup = Lookup(state_id(saw[entity]), event, applied, epoch, topic_of(record))  # noqa: B023
+                    lookup = Lookup(state_id(saw[entity]), event, applied, epoch, origin(record))  # noqa: B023
                     lookups[event["entities"][entity]].append(lookup)  # noqa: B023
 
             for record in self._features:
@@ -142,9 +156,9 @@ class SetAudit:
                 token = label["entities"].get(entity)
                 if token is not None:
                     labels[token].append(label)
-            others: dict[str, list[tuple[Record, str]]] = defaultdict(list)
-            for event, topic in self._others:
-                others[event["entities"].get(entity) or ""].append((event, topic))
+            others: dict[str, list[tuple[Record, Origin]]] = defaultdict(list)
+            for event, of in self._others:
+                others[event["entities"].get(entity) or ""].append((event, of))
             for token, mine in lookups.items():
                 seeds = self._seeds.get(profile_key(self._engine.hash6, entity, token), ())
                 reconstruction = StateReconstruction(
@@ -155,6 +169,8 @@ class SetAudit:
                     self._values[entity, token, at, name] = values
                 for at, why in reconstruction.lost.items():
                     self._lost[entity, token, at] = why
+                for at in {lookup.state_id for lookup in mine} - reconstruction.lost.keys():
+                    self._newest[entity, token, at] = reconstruction.newest(at)
 
     def _recompute(self, event: Record, saw: Mapping[str, Any]) -> list[float] | str:
         """The vector that the engine computes from the states that ``saw`` names, or why it can't."""
@@ -168,6 +184,36 @@ class SetAudit:
                 return f"{entity}: {why}"
             values[entity] = self._values[entity, token, at, hash_of(event)]
         return self._engine.vector(event, values)
+
+    def _is_frozen(self, decision: Record, saw: Mapping[str, Any]) -> bool:
+        """Whether an approval without a mark stands on a state that lacked the key's newest events, longer than it may."""
+        if decision.get("action") != "approve" or any(
+            mark.startswith("profiles") for mark in decision["degraded"]
+        ):
+            return False
+        until = decision["decided"] - self._staleness_ms
+        for entity, token in decision["event"]["entities"].items():
+            if token is None or entity not in saw:
+                continue
+            newest = self._newest.get((entity, token, state_id(saw[entity])))
+            appended, times = self._accepted()[entity, token]
+            at = bisect_left(appended, until)
+            if newest is not None and at and times[at - 1] > newest:
+                return True
+        return False
+
+    @cache  # noqa: B019  # as long as the audit
+    def _accepted(self) -> Mapping[tuple[str, str], tuple[list[int], list[int]]]:
+        """By entity and token: when each event was appended, in order, and the latest time of those up to it."""
+        found: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+        for decision in self._decisions:
+            for entity, token in decision["event"]["entities"].items():
+                if token is not None:
+                    found[entity, token].append((decision["appended"], decision["event"]["time"]))
+        return {
+            key: ([at for at, _ in sorted(some)], list(accumulate((time for _, time in sorted(some)), max)))
+            for key, some in found.items()
+        }
 
     def _has_seeds(self, event: Record) -> bool:
         """Whether each entity of the event had a seed; the result calls such an event *known*."""
@@ -183,6 +229,7 @@ class SetAudit:
         counts: Counter[str] = Counter()
         lost: Counter[str] = Counter()
         differing: list[str] = []
+        frozen: list[str] = []
         unreproducible: list[str] = []
         for decision, one in self._seen:
             event = decision["event"]
@@ -191,6 +238,8 @@ class SetAudit:
                 counts["without_vector"] += 1
                 continue
             counts["known"] += seeded
+            if one.door == "inline" and self._is_frozen(decision, one.saw):
+                frozen.append(decision["id"])
             recomputed = self._recompute(event, one.saw)
             if isinstance(recomputed, str):
                 lost[recomputed] += 1
@@ -209,6 +258,8 @@ class SetAudit:
             "equal": counts["equal"],
             "differing": len(differing),
             "examples": differing,
+            "frozen": len(frozen),
+            "frozen_examples": frozen,
             "unreproducible": len(unreproducible),
             "why": lost,
             "unreproducible_examples": unreproducible,
@@ -251,6 +302,7 @@ def audit(
     decisions: Sequence[Record],
     features: Sequence[Record] = (),
     labels: Sequence[Record] = (),
+    staleness_ms: int = STALENESS_MS,
 ) -> dict[str, Any]:
     """Compares the vectors of these feature sets; ``share`` is None where no known event was decided with a vector.
 
@@ -258,7 +310,7 @@ def audit(
     """
     found: dict[str, Any] = {}
     for engine in engines:
-        of_set = SetAudit(engine, seeds, decisions, features, labels).run()
+        of_set = SetAudit(engine, seeds, decisions, features, labels, staleness_ms).run()
         found = {name: found[name] + value if found else value for name, value in of_set.items()}
     hashes = {engine.hash for engine in engines}
     known = found["known"]
@@ -266,6 +318,7 @@ def audit(
         "share": found["known_equal"] / known if known else None,
         **found,
         "examples": found["examples"][:EXAMPLES],
+        "frozen_examples": found["frozen_examples"][:EXAMPLES],
         "unreproducible_examples": found["unreproducible_examples"][:EXAMPLES],
         "other_feature_set": sum(
             one.set not in hashes for decision in decisions for one in vectors(decision)
@@ -283,9 +336,8 @@ def _lines(path: Path) -> Iterator[Record]:
             yield json.loads(line)
 
 
-def _specs(folder: Path) -> Iterator[DetectorSpec]:
+def _specs(folder: Path, spec: DetectorSpec) -> Iterator[DetectorSpec]:
     """The detector's, with each feature set that it has had."""
-    spec = DetectorConfig.model_validate_json((folder / "detector.json").read_bytes()).spec
     yield spec
     path = folder / "lineages.json"
     if path.exists():
@@ -296,14 +348,16 @@ def _specs(folder: Path) -> Iterator[DetectorSpec]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    engines = {engine.hash: engine for engine in map(compile_detector, _specs(folder))}
+    spec = DetectorConfig.model_validate_json((folder / "detector.json").read_bytes()).spec
+    engines = {engine.hash: engine for engine in map(compile_detector, _specs(folder, spec))}
     seeds: dict[str, list[bytes]] = defaultdict(list)
     for line in _lines(folder / "seeds.jsonl.gz"):
         seeds[parse_seed_key(line["key"]).profile].append(base64.b64decode(line["profile"]))
     decisions = list(_lines(folder / "decisions.jsonl.gz"))
     features = list(_lines(folder / "features.jsonl.gz"))
     labels = list(_lines(folder / "labels.jsonl.gz"))
-    found = audit(list(engines.values()), seeds, decisions, features, labels)
+    staleness = durations.to_ms(spec.policy.fallback.staleness) + SLACK_MS
+    found = audit(list(engines.values()), seeds, decisions, features, labels, staleness)
     json.dump(found, sys.stdout, indent=1)
 
 

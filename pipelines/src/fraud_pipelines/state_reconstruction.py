@@ -7,8 +7,7 @@ another order.
 
 So they can over several lineages, whose states have other sets, and nobody needs to be told which seeds one began with or where: the digest
 of a seed is that of the events that it holds. A job that takes records in silence leaves hundreds of events between two of its states
-that are in evidence; they lie in a row by time, but for some at either end. Where one of the input topics was made anew a job that begins
-without state finds the other's events only, so the events of each are looked at by themselves, too.
+that are in evidence: ``event_rows`` finds those.
 
 Records from before an update may hold digests of version 1, sums by XOR. Those are followed from record to record, up to
 where the stream went on by addition. Where such a record is missing, what comes after it counts as not in evidence.
@@ -18,14 +17,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import comb
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud_pipelines.event_rows import SKEWS, EventRows, Origin
 from fraud_pipelines.features import KeyState, Stage
 from fraud_pipelines.features.plan import Event, Value, hash64
 from fraud_pipelines.features.stage import MASK, event_hash, event_hash_v1
@@ -34,6 +35,9 @@ StateId = tuple[
     int, int
 ]  # (digest, seq): the seq gives the number of events between two; old digests may cancel
 
+# Base, its state with some labels more, the state that is sought, the difference of digests and the count of events -> their hashes.
+Search = Callable[[StateId, KeyState, StateId, int, int], list[int] | None]
+
 BASES: Final = 64  # reconstructed states from which another one is sought, those nearest in seq
 # Events that may make up the difference: with their 2^48 sums, one that fits 64 bits is as good as always the one.
 CANDIDATES: Final = 48
@@ -41,7 +45,7 @@ LABELS: Final = 256  # labels in a row that may make up the difference
 # Sums of half the candidates that are tried: 0.2 ms and, where all else failed, 20 ms.
 FEW: Final = 1 << 10
 MANY: Final = 1 << 17
-EDGE: Final = 6  # events at either end of a row that may come in another order
+ROWS: Final = 8  # bases from which windows of events are sought, beside the seeds
 OWN_BASES: Final = 8  # of the same epoch, beside those nearest in seq
 BACK: Final = 400  # steps back over which a state's events are collected, so that none is applied twice
 
@@ -49,14 +53,14 @@ BACK: Final = 400  # steps back over which a state's events are collected, so th
 class Lookup(NamedTuple):
     """An event for which its key's state was looked up. ``applied``: the stream then applied the event to that state.
 
-    ``epoch`` is that of the state: its lineage. ``topic`` is the input that brought the event.
+    ``epoch`` is that of the state: its lineage.
     """
 
     state_id: StateId
     event: Event
     applied: bool
     epoch: int = 0
-    topic: str = ""
+    origin: Origin = Origin()
 
 
 def hash_of(event: Event) -> int:
@@ -77,7 +81,7 @@ class _Reconstructed:
 class StateReconstruction:
     """The states of one key that its lookups name, and what each event's values are in them.
 
-    ``labels`` come in the order of their topic, ``others`` are the key's events, and their topics, that no lookup is of: a job of another feature
+    ``labels`` come in the order of their topic, ``others`` are the key's events, and where they came from, that no lookup is of: a job of another feature
     set decided them, and one of this set took them in silence. ``values``: by state and ``hash_of`` an event. ``solved``: how many states had
     to be solved for. ``lost``: why a state can't be reconstructed.
     """
@@ -88,7 +92,7 @@ class StateReconstruction:
         seeds: Iterable[bytes],
         lookups: Sequence[Lookup],
         labels: Sequence[Mapping[str, Any]] = (),
-        others: Iterable[tuple[Event, str]] = (),
+        others: Iterable[tuple[Event, Origin]] = (),
     ) -> None:
         self._stage, self._labels = stage, labels if stage.fraud is not None else ()
         self._states: dict[StateId, _Reconstructed] = {}
@@ -96,26 +100,24 @@ class StateReconstruction:
         self._unvisited: list[StateId] = []
         self._lookups: dict[StateId, dict[int, Lookup]] = defaultdict(dict)
         self._events: dict[int, Event] = {}
-        topics: dict[int, str] = {}
-        for event, topic in others:
-            self._events[hash_of(event)], topics[hash_of(event)] = event, topic
+        origins: dict[int, Origin] = {}  # the first of each: what was sent again is taken once
+        for event, origin in (*others, *((lookup.event, lookup.origin) for lookup in lookups)):
+            key = hash_of(event)
+            self._events[key] = event
+            origins[key] = min(origins.get(key, origin), origin, key=lambda one: one.appended)
         self._epochs: dict[StateId, set[int]] = defaultdict(set)
         self._of_epoch: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self._roots: list[StateId] = []
         earliest: dict[int, int] = {}  # least seq at which an event came
         for lookup in lookups:
             key = hash_of(lookup.event)
-            self._events[key], topics[key] = lookup.event, lookup.topic
             self._epochs[lookup.state_id].add(lookup.epoch)
             if lookup.applied or key not in self._lookups[lookup.state_id]:
                 self._lookups[lookup.state_id][key] = lookup
             earliest[key] = min(earliest.get(key, lookup.state_id[1]), lookup.state_id[1])
         self._by_earliest_seq = sorted((seq, key) for key, seq in earliest.items())
         self._by_time = sorted((event["time"], key) for key, event in self._events.items())
-        # All events; and where several topics brought them, those of each.
-        self._rows = [self._by_time]
-        if len(names := sorted(set(topics.values()))) > 1:
-            self._rows += [[one for one in self._by_time if topics[one[1]] == name] for name in names]
+        self._rows = EventRows(origins, {key: event["time"] for key, event in self._events.items()})
         self.values: dict[tuple[StateId, int], list[Value]] = {}
         self.solved = 0
         self.lost: dict[StateId, str] = {}
@@ -124,6 +126,10 @@ class StateReconstruction:
             self._roots.append((key_state.digest, key_state.seq))
             self._add((key_state.digest, key_state.seq), _Reconstructed(state, 0, None))
         self._run(bool(list(seeds)))
+
+    def newest(self, state_id: StateId) -> int:
+        """When the newest event of a state took place, UTC ms; -1 where it has none."""
+        return _newest(self._stage.open(self._states[state_id].profile))
 
     def _run(self, seeded: bool) -> None:
         """Follows the lookups from state to state; a state to which none leads is solved for by its digest."""
@@ -187,20 +193,27 @@ class StateReconstruction:
         for epoch in self._epochs.get(state_id, ()):
             near += _below(self._of_epoch[epoch], state_id[1], OWN_BASES)
         near = list(dict.fromkeys([*near, *(root for root in self._roots if root[1] <= state_id[1])]))
-        for labels, sums in ((0, FEW), (LABELS, FEW), (0, MANY)) if self._labels else ((0, FEW), (0, MANY)):
-            for base in near:
-                state = self._reach(base, state_id, labels, sums)
+        rows = list(dict.fromkeys([*near[:ROWS], *self._roots]))
+        tries: list[tuple[Sequence[StateId], int, Search]] = [
+            (near, 0, partial(self._nearby, FEW)),
+            *((rows, LABELS, partial(self._windows, skew)) for skew in SKEWS),
+            (near, LABELS, partial(self._nearby, FEW)),
+            (near, 0, partial(self._nearby, MANY)),
+        ]
+        for bases, labels, search in tries:
+            for base in bases:
+                state = self._reach(base, state_id, labels, search)
                 if state is not None:
                     return state
         return None
 
-    def _reach(self, base: StateId, state_id: StateId, most: int, sums: int) -> _Reconstructed | None:
+    def _reach(self, base: StateId, state_id: StateId, most: int, search: Search) -> _Reconstructed | None:
         """The state ``state_id``, from ``base``: up to ``most`` labels more, in order, then the missing events; None where none fit."""
         state = self._states[base]
         key_state = self._stage.open(state.profile)
         labels = state.labels
         while key_state.seq <= state_id[1]:
-            lacking = self._lacking(base, key_state, state_id, sums)
+            lacking = self._lacking(base, key_state, state_id, search)
             if lacking is not None:
                 candidate = self._stage.open(key_state.dump())
                 for event in sorted(lacking, key=lambda one: (one["time"], one["id"])):
@@ -214,7 +227,7 @@ class StateReconstruction:
         return None
 
     def _lacking(
-        self, base: StateId, key_state: KeyState, state_id: StateId, sums: int
+        self, base: StateId, key_state: KeyState, state_id: StateId, search: Search
     ) -> Sequence[Event] | None:
         """The events whose hashes are the difference of the two digests; None where no such events are in evidence."""
         difference, count = state_id[0] - key_state.digest & MASK, state_id[1] - key_state.seq
@@ -223,76 +236,33 @@ class StateReconstruction:
         if count == 1:
             one = self._events.get(difference)
             return None if one is None else (one,)
+        chosen = search(base, key_state, state_id, difference, count)
+        return None if chosen is None else [self._events[key] for key in chosen]
+
+    def _nearby(
+        self, sums: int, base: StateId, _: KeyState, state_id: StateId, difference: int, count: int
+    ) -> list[int] | None:
+        """Hashes of events that were looked up, or took place, at about the same time."""
+        if count > CANDIDATES:
+            return None
         applied = self._recent_events(base)
         # Near in seq are those that a stream applied about then. Near in time are those that were pending at the inline door:
         # they are applied much later, and one that was decided without a profile has no seq at all.
         time = min(lookup.event["time"] for lookup in self._lookups[state_id].values())
-        for row in self._rows:
-            chosen = self._all_but_few(row, key_state, difference, count, time, applied)
-            if chosen is not None:
-                return [self._events[key] for key in chosen]
-        ranks = [(self._by_earliest_seq, state_id[1]), *((row, time) for row in self._rows)]
-        for ranked, middle in ranks if count <= CANDIDATES else ():
+        for ranked, middle in (self._by_earliest_seq, state_id[1]), (self._by_time, time):
             chosen = solve(_nearest(ranked, middle, applied), difference, count, sums)
             if chosen is not None:
-                return [self._events[key] for key in chosen]
-        for row in self._rows if count > 2 * EDGE else ():
-            chosen = self._in_a_row(row, key_state, difference, count, time, applied)
-            if chosen is not None:
-                return [self._events[key] for key in chosen]
+                return chosen
         return None
 
-    def _all_but_few(
-        self,
-        at: Sequence[tuple[int, int]],
-        key_state: KeyState,
-        difference: int,
-        count: int,
-        time: int,
-        applied: set[int],
+    def _windows(
+        self, skew: int, _: StateId, key_state: KeyState, state_id: StateId, difference: int, count: int
     ) -> list[int] | None:
-        """All of the row from a state to about ``time``, but for up to two that lack, or with up to two others of the key's."""
-        newest = key_state.curves[0].ts[-1] if key_state.curves[0].ts else -1
-        begin, middle = bisect_right(at, (newest, MASK)), bisect_right(at, (time, MASK))
-        first = max(begin, middle - EDGE)
-        row = [key for _, key in at[begin:first] if key not in applied]
-        for _, key in (*at[first : middle + EDGE], (0, 0)):
-            rest, missing = difference - sum(row) & MASK, count - len(row)
-            if missing >= 0:
-                taken = applied.union(row)
-                few = summands([other for other in self._events if other not in taken], rest, missing)
-                if few is not None:
-                    return [*row, *few]
-            else:
-                few = summands(row, -rest & MASK, -missing)
-                if few is not None:
-                    return [one for one in row if one not in few]
-            if key not in applied:
-                row.append(key)
-        return None
-
-    def _in_a_row(
-        self,
-        at: Sequence[tuple[int, int]],
-        key_state: KeyState,
-        difference: int,
-        count: int,
-        time: int,
-        applied: set[int],
-    ) -> list[int] | None:
-        """Hashes of ``count`` events, of those ``at`` a time, that follow a state, or come before ``time``, and make up the difference."""
-        newest = key_state.curves[0].ts[-1] if key_state.curves[0].ts else -1
-        for begin in (bisect_right(at, (newest, MASK)), bisect_left(at, (time, 0)) - count):
-            if begin < 0:
-                continue
-            first, last = begin + EDGE, begin + count - EDGE
-            sure = [key for _, key in at[first:last] if key not in applied]
-            edges = (*at[max(0, begin - EDGE) : first], *at[last : last + 2 * EDGE])
-            open_ones = [key for _, key in edges if key not in applied]
-            chosen = solve(open_ones, difference - sum(sure) & MASK, count - len(sure))
-            if chosen is not None:
-                return [*sure, *chosen]
-        return None
+        """Hashes of the events that a job took in silence; with those that were pending, where the inline door saw the state."""
+        lookups = self._lookups[state_id]
+        inline = not any(lookup.applied for lookup in lookups.values())
+        seen = max((lookup.event["time"], key) for key, lookup in lookups.items())[1] if inline else None
+        return self._rows.windows(difference, count, _newest(key_state), skew, seen)
 
     def _recent_events(self, state_id: StateId) -> set[int]:
         """Hashes of the events applied in the last ``BACK`` steps to the state."""
@@ -305,6 +275,10 @@ class StateReconstruction:
             hashes.update(hash_of(event) for event in state.added)
             at = state.parent
         return hashes
+
+
+def _newest(key_state: KeyState) -> int:
+    return key_state.curves[0].ts[-1] if key_state.curves[0].ts else -1
 
 
 def _below(ranked: Sequence[tuple[int, int]], seq: int, most: int) -> list[StateId]:
@@ -343,22 +317,6 @@ def solve(hashes: Sequence[int], target: int, count: int, most: int = MANY) -> l
         bits = int(chosen[at[i]]) | int(others_chosen[i]) << len(one)
         if bits.bit_count() == count:
             return [value for j, value in enumerate(hashes[:n]) if bits >> j & 1]
-    return None
-
-
-def summands(hashes: Sequence[int], target: int, count: int) -> tuple[int, ...] | None:
-    """Up to two of ``hashes``, as many as ``count``, whose sum mod 2^64 is ``target``; None where none are, or more are asked for."""
-    if count == 0:
-        return None if target else ()
-    known = set(hashes)
-    if count == 1:
-        return (target,) if target in known else None
-    if count > 2:
-        return None
-    for one in hashes:
-        other = target - one & MASK
-        if other != one and other in known:
-            return one, other
     return None
 
 

@@ -35,6 +35,7 @@ def demo_checks(summary: dict[str, Any], least: int) -> dict[str, bool]:
         "inline vectors were compared": summary["parity"]["compared"] > 0,
         "no vector differs from the offline replay of the events that it saw": summary["warm"]["differing"]
         == 0,
+        "no approval without a mark stands on a profile that stood still": not summary["warm"]["frozen"],
         "the feature set of every vector is known": not summary["warm"]["other_feature_set"],
         # A killed stage may have applied events whose records were never written, so that an inline vector's set is lost.
         "every vector was made again, but for one in a thousand after a fault": summary["warm"][
