@@ -223,6 +223,34 @@ def test_an_inline_vector_that_saw_pending_events_is_made_again() -> None:
     assert audit([ENGINE], seeds, decisions, stream.records)["differing"] == 1
 
 
+@pytest.mark.parametrize(
+    ("waited_ms", "degraded", "frozen"),
+    [(60_000, [], 1), (9_000, [], 0), (60_000, ["profiles_stale"], 0)],
+    ids=["long", "a moment", "marked"],
+)
+def test_an_approval_on_a_profile_that_stood_still_is_counted(
+    waited_ms: int, degraded: list[str], frozen: int
+) -> None:
+    """It lacked events that had been accepted for longer than profiles may be behind, and no mark says so."""
+    stream, seeds = seeded()
+    for number in range(30, 46):
+        stream.apply(event(number))
+    inline = Stream()
+    inline.states = dict(stream.states)
+    for number in range(46, 50):
+        stream.apply(event(number))
+    inline.apply(event(50))
+    stream.apply(event(50))
+    streamed = {name: stream.records[-1][name] for name in ("set", "vector", "saw")}
+    decisions = first_decided(stream.records)
+    for decision in decisions:
+        decision |= {"appended": START, "degraded": [], "action": "approve"}
+    seen = {name: inline.records[-1][name] for name in ("vector", "saw")}
+    decisions[-1] |= {"door": "inline", **seen, "streamed": streamed, "parity": "stale"}
+    decisions[-1] |= {"degraded": degraded, "decided": START + waited_ms, "appended": START + waited_ms}
+    assert audit([ENGINE], seeds, decisions, stream.records)["frozen"] == frozen
+
+
 def test_an_inline_vector_whose_events_the_stream_applied_much_later_is_made_again() -> None:
     """It saw what a stream had applied that was then killed; the restored one takes up these events after two hundred others."""
     stream, seeds = seeded()
