@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from fraud_contracts.names import Identity
 from fraud_serving.worker.batch import Outgoing
 from fraud_serving.worker.client_errors import StaleMembershipError
-from fraud_serving.worker.transactions import Transactions
+from fraud_serving.worker.transactions import Transactions, _Batch
 from fraud_testing import kafka
 from fraud_testing.required import require
 
@@ -34,11 +34,14 @@ def test_after_a_lost_connection_what_readers_lack_is_sent_again_once(broker: ka
     visible = Outgoing("decisions", 0, b"k", b"visible")
     client.publish([visible], [], group)
     # As if the markers of a second one had been lost: readers never get it.
-    client._last = [
-        visible,
-        Outgoing("decisions", 1, b"k", b"lost"),
-        Outgoing("dead-letters", None, b"k", b"letter"),
-    ]
+    client._last = _Batch(
+        [
+            visible,
+            Outgoing("decisions", 1, b"k", b"lost"),
+            Outgoing("dead-letters", None, b"k", b"letter"),
+        ],
+        [],
+    )
     client.idle(group)
     assert [m.value() for m in broker.read(OF.topic("decisions"), committed=True)] == [b"visible"]
     for _ in range(2):
@@ -57,7 +60,7 @@ def test_a_record_knows_where_it_lies(broker: kafka.Broker) -> None:
     placed, again = Outgoing("decisions", 0, b"k", b"placed"), Outgoing("decisions", 1, b"k", b"again")
     client.publish([placed], [], group)
     again.offset = 0
-    client._last = [placed, again]
+    client._last = _Batch([placed, again], [])
     client._lose(KafkaError(KafkaError._TRANSPORT))
     client.idle(group)
     lies = {m.value(): m.offset() for m in broker.read(OF.topic("decisions"), committed=True)}
@@ -78,7 +81,9 @@ def test_a_worker_that_gets_a_partition_ends_what_was_left_open(broker: kafka.Br
     client.hold({0, 1}, {0, 1})
     ends = client.publish([Outgoing("decisions", 0, b"k", b"after")], [], member.consumer_group_metadata())
     place = TopicPartition(OF.topic("decisions"), 0)
-    assert client.watermarks(place, "read_committed") == client.watermarks(place, "read_uncommitted")
+    reader = broker.consumer("ends", isolation_level="read_committed")
+    assert reader.get_watermark_offsets(place, 10) == client.visible.ends(place)
+    reader.close()
     values = [message.value() for message in broker.read(OF.topic("decisions"), committed=True)]
     assert b"after" in values and b"left open" not in values
     [last] = [m for m in broker.read(OF.topic("decisions"), committed=True) if m.value() == b"after"]

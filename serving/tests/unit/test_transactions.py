@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from fraud_contracts.names import Identity
 from fraud_serving.worker import transactions
 from fraud_serving.worker.batch import Outgoing
-from fraud_serving.worker.client_errors import StaleMembershipError, past_use
+from fraud_serving.worker.client_errors import FatalError, StaleMembershipError, past_use
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_bytes_on_another_topic_do_not_count_as_visible(noun: str, monkeypatch: 
     client = transactions.Transactions(_settings, of, 1, lambda: None)
     both = [Outgoing("decisions", 0, b"k", b"declined"), Outgoing("alerts", 0, b"k", b"declined")]
     monkeypatch.setattr(
-        client, "_visible", lambda topic, _: {b"declined"} if topic == of.topic(noun) else set()
+        client.visible, "_newest", lambda topic, _: {b"declined"} if topic == of.topic(noun) else set()
     )
-    assert client._not_visible(both) == [one for one in both if one.noun != noun]
+    assert client.visible.lacking(both) == [one for one in both if one.noun != noun]
 
 
 @pytest.mark.parametrize(("calm", "sent_again"), [(1, True), (11, False)])
@@ -69,7 +69,7 @@ def test_what_was_reported_as_committed_is_doubted_for_a_while(
     sent: list[list[Outgoing]] = []
     monkeypatch.setattr(client, "_transact", lambda out, *_: sent.append(out))
     monkeypatch.setattr(client, "_open", lambda: setattr(client, "_lost", None))
-    monkeypatch.setattr(client, "_visible", lambda *_: set())
+    monkeypatch.setattr(client.visible, "_newest", lambda *_: set())
     client.hold({0}, {0})
     letter = Outgoing("dead-letters", None, b"k", b"letter")
     client.publish([letter], [], None)
@@ -136,13 +136,19 @@ def test_a_transaction_of_an_earlier_membership_is_aborted_and_told(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("read", "sent", "goes_on"),
-    [({0: 5, 1: 5}, [], False), ({0: 7, 1: 5}, ["a"], False), ({0: 9, 1: 9}, ["a", "b", "c"], True)],
+    ("read", "sent", "end"),
+    [
+        ({0: 7, 1: 5}, ["a"], StaleMembershipError),
+        ({0: 9, 1: 9}, ["a", "b", "c"], None),
+        ({0: 9, 1: 5}, ["a", "b"], FatalError),
+        ({0: 5, 1: 5}, [], FatalError),
+    ],
 )
 def test_without_a_membership_only_what_nobody_decides_again_is_sent(
-    read: dict[int, int], sent: list[str], goes_on: bool, monkeypatch: pytest.MonkeyPatch
+    read: dict[int, int], sent: list[str], end: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker was away for longer than the group waits: of two batches in doubt, those whose offsets the group has."""
+    """The broker was away for longer than the group waits: of two batches in doubt, those whose offsets the group has. Of a part, or of the
+    first one that it hasn't, this process is past: a new one begins where the group is."""
 
     def letter(event_id: str, of: int) -> Outgoing:
         return Outgoing("dead-letters", None, b"k", b'{"id":"%s"}' % event_id.encode(), of)
@@ -163,19 +169,64 @@ def test_without_a_membership_only_what_nobody_decides_again_is_sent(
     monkeypatch.setattr(transactions, "Producer", lambda _: producer)
     client = transactions.Transactions(_settings, Identity("tests", "cards"), 2, lambda: None)
     monkeypatch.setattr(client, "_open", lambda: setattr(client, "_lost", None))
-    monkeypatch.setattr(client, "_visible", lambda *_: {b'{"id":"v"}'})
+    monkeypatch.setattr(client.visible, "_newest", lambda *_: {b'{"id":"v"}'})
     monkeypatch.setattr(client, "_transact", transact)
     topic = Identity("tests", "cards").topic("features")
     monkeypatch.setattr(
         transactions, "committed_offsets", lambda *_: {(topic, one): at for one, at in read.items()}
     )
     client.hold({0, 1}, {0, 1})
-    client._last, client._last_ends = [letter("v", 0), letter("a", 0)], {0: 7}
+    before = [TopicPartition(topic, 0, 7)]
+    client._last = transactions._Batch([letter("v", 0), letter("a", 0)], before)
+    client._committed_at = time.monotonic()
     batch = [letter("b", 0), letter("c", 1)]
     places = [TopicPartition(topic, 0, 9), TopicPartition(topic, 1, 9)]
-    if goes_on:
+    if end is None:
         assert client.publish(batch, places, None) == {}
     else:
-        with pytest.raises(StaleMembershipError):
+        with pytest.raises(end):
             client.publish(batch, places, None)
     assert outcomes == [sent]
+
+
+def test_a_batch_of_long_ago_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without a partition has nothing to poll; when it gets one again, its last records lie far behind the others'."""
+    monkeypatch.setattr(transactions, "Producer", lambda _: SimpleNamespace(poll=lambda _: 0, close=bool))
+    client = transactions.Transactions(_settings, Identity("tests", "cards"), 1, lambda: None)
+    monkeypatch.setattr(client, "_open", lambda: setattr(client, "_lost", None))
+    monkeypatch.setattr(client.visible, "_newest", lambda *_: set())
+    sent: list[list[Outgoing]] = []
+    broken = [False, True, False]
+
+    def transact(out: list[Outgoing], *_: Any) -> dict[int, int]:
+        if broken.pop(0):
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        sent.append(out)
+        return {}
+
+    monkeypatch.setattr(client, "_transact", transact)
+    client.hold({0}, {0})
+    old, new = (Outgoing("dead-letters", None, b"k", value) for value in (b"old", b"new"))
+    client.publish([old], [], None)
+    client.hold(set(), set())
+    client._committed_at = time.monotonic() - 3600
+    client.hold({0}, {0})
+    client.publish([new], [], None)
+    assert sent == [[old], [new]]
+
+
+def test_an_absence_noticed_while_partitions_move_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was committed just before is compared with what readers have."""
+    monkeypatch.setattr(transactions, "Producer", lambda _: SimpleNamespace(poll=lambda _: 0, close=bool))
+    client = transactions.Transactions(_settings, Identity("tests", "cards"), 2, lambda: None)
+    away = [KafkaException(KafkaError(KafkaError._TRANSPORT))]
+
+    def opened() -> None:
+        if client._id_of == 0 and away:
+            raise away.pop()
+        client._lost = None
+
+    monkeypatch.setattr(client, "_open", opened)
+    client.hold({1}, {1})
+    client.hold({0, 1}, {0})
+    assert client._lost is not None

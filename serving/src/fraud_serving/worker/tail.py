@@ -69,7 +69,7 @@ class DecisionsTail:
         """``vouched``: claims of what lies before that offset say that it is published."""
         began = time.monotonic()
         place = TopicPartition(self._of.topic("decisions"), partition)
-        low, high = self._transactions.watermarks(place, "read_committed")
+        low, high = self._transactions.visible.ends(place)
         farthest = max(low, high - 2 * KEPT)  # with markers and what was aborted
         if vouched is None or vouched > high:  # nobody says, or of a topic that was made anew
             vouched = farthest
@@ -123,3 +123,5 @@ class DecisionsTail:
         claimed = Degraded.IDEMPOTENCY not in decision.get("degraded", ())
         one = Publication(decision["id"], stamp, decision.get("action", ""), message.offset())
         self._processor.remember(message.partition(), [one], claimed)
+        if not claimed:  # its worker may have ended before Redis was there to be told
+            self._processor.unclaimed_record(message.value() or b"", decision["id"])

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-import orjson
 from confluent_kafka import (
     Consumer,
     KafkaError,
@@ -36,31 +34,36 @@ from fraud_process.group_offsets import committed_offsets
 from fraud_process.kafka import COMPRESSION, PARTITIONER
 from fraud_serving.worker.batch import Outgoing
 from fraud_serving.worker.client_errors import FatalError, StaleMembershipError, is_stale, past_use
+from fraud_serving.worker.visible_records import CALL_SECONDS, PATIENCE, VisibleRecords
 
 TRANSACTION_MS: Final = 10_000
-CALL_SECONDS: Final = 10
-PATIENCE: Final = 20.0
 MAX_ABANDONED: Final = 20
-# So far back from a partition's end lies whatever two batches and the tries to send them have left.
-LOOK_BACK: Final = 2_000
 DOUBTED_SECONDS: Final = 10.0
+# Where the broker was away. Later so much lies behind them that readers would seem to lack what they have.
+COMPARED_SECONDS: Final = 60.0
 NOUNS: Final = ("decisions", "alerts", "dead-letters")
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-def _same_id(value: bytes | None) -> object:
-    """What tells that two records are of one payment: its id; bytes that have none are themselves."""
-    try:
-        return orjson.loads(value or b"")["id"] or value
-    except (ValueError, TypeError, KeyError):
-        return value
 
 
 def _delivered(one: Outgoing, error: KafkaError | None, message: Message) -> None:
     offset = message.offset()
     if error is None and offset is not None:
         one.offset = offset
+
+
+class _Batch(NamedTuple):
+    """What one transaction publishes, and how far the group has then read."""
+
+    records: list[Outgoing]
+    offsets: list[TopicPartition]
+
+    @property
+    def ends(self) -> dict[int, int]:
+        return {one.partition: one.offset for one in self.offsets}
+
+
+_NOTHING: Final = _Batch([], [])
 
 
 class Transactions:
@@ -83,11 +86,12 @@ class Transactions:
         self._caller = ThreadPoolExecutor(1, "kafka-call")
         # Producers that failed. Never destroyed: what broke may keep their threads, and destroying waits for those.
         self._abandoned: list[Producer] = []
-        # Of the transaction before: the broker said that it is committed, but a crash may still lose its
+        # The transaction before: the broker said that it is committed, but a crash may still lose its
         # markers.
-        self._last: list[Outgoing] = []
-        self._last_ends: dict[int, int] = {}
+        self._last = _NOTHING
         self._committed_at = 0.0
+        self._held: frozenset[int] = frozenset()
+        self.visible = VisibleRecords(settings, of, partitions, heartbeat, partial(self.retry, reading=True))
         self._lost: KafkaError | None = None
 
     def producers(self) -> list[Producer]:
@@ -111,16 +115,19 @@ class Transactions:
     def hold(self, partitions: Set[int], new: Set[int]) -> None:
         """Returns when nothing of an earlier worker of the ``new`` ones among these partitions is open any more."""
         lowest = min(partitions, default=None)
+        self._held = frozenset(partitions)
         lost, kept = self._lost, None
         if self._id_of == lowest and lowest not in new:
             kept, self._producer = self._producer, None
         for partition in [*sorted(new - {lowest}), *([] if kept is not None or lowest is None else [lowest])]:
             self._retire()
+            lost = lost or self._lost
             self._id_of = partition
             self._producer = self._make_producer()
             try:
                 self._open()
             except KafkaException as error:
+                lost = lost or error.args[0]
                 self._settle(error, lambda: None)
         if kept is not None or lowest is None:
             self._retire()
@@ -144,8 +151,10 @@ class Transactions:
         an absence, too, records are compared with what committed readers see; where they end isn't told then. StaleMembershipError
         where ``group`` is of a membership that is over.
         """
-        doubtful, sent = [*self._last, *out], out
+        batch, sent = _Batch(out, offsets), out
         ends: dict[int, int] = {}
+        self._in_use().poll(0)
+        self._trust_what_is_old()
         try:
             self._check()
             ends = self._transact(out, offsets, group)
@@ -155,56 +164,55 @@ class Transactions:
                 self._abort()
                 raise StaleMembershipError(str(error.args[0])) from error
 
-            batches = [(self._last, self._last_ends), (out, {one.partition: one.offset for one in offsets})]
             counted = True
 
             def resend() -> None:
                 nonlocal sent, counted
-                sent = self._not_visible(doubtful)
+                sent = self.visible.lacking([*self._last.records, *out])
                 try:
                     self._transact(sent, offsets, group)
                 except KafkaException as refused:
                     if not is_stale(refused.args[0]):
                         raise
                     self._call(lambda: self._in_use().abort_transaction(CALL_SECONDS))
-                    sent, counted = self._send_counted(batches, group)
+                    sent, counted = self._send_counted(batch, group)
 
             self._settle(error, resend)
             ends = {}
             if not counted:
-                self._last, self._last_ends = [], {}
+                self._last = _NOTHING
                 raise StaleMembershipError("the broker was away for longer than the group waits") from error
-        self._last, self._committed_at = sent, time.monotonic()
-        self._last_ends = {one.partition: one.offset for one in offsets}
+        self._last, self._committed_at = _Batch(sent, offsets), time.monotonic()
         return ends
 
-    def _send_counted(
-        self, batches: Sequence[tuple[list[Outgoing], dict[int, int]]], group: Any
-    ) -> tuple[list[Outgoing], bool]:
-        """Without a membership: what readers lack of batches whose offsets the group has, since nobody decides those again.
+    def _send_counted(self, batch: _Batch, group: Any) -> tuple[list[Outgoing], bool]:
+        """Without a membership: what readers lack of two batches, as far as the group has their offsets, since nobody decides those again.
 
-        -> what was sent, and whether the last batch is one of them; FatalError where a part of it is. The others come again, to whoever
-        has their partitions then.
+        -> what was sent, and whether ``batch`` is one of them: else it comes again, to whoever has its partitions then. FatalError where
+        a part of it is, or the one before isn't: this process is past that, and only a new one reads it again.
         """
-        topic, missed = self._of.topic("features"), list[Outgoing]()
-        places = sorted({(topic, partition) for _, ends in batches for partition in ends})
+        topic = self._of.topic("features")
+        places = sorted({(topic, partition) for one in (self._last, batch) for partition in one.ends})
         committed = committed_offsets(self._settings(), self._of.group("worker"), places, CALL_SECONDS)
-        reached = set[int]()
-        for out, ends in batches:
-            reached = {one for one, end in ends.items() if committed.get((topic, one), -1) >= end}
-            missed += [one for one in out if one.source in reached]
-        missed = self._not_visible(missed, _same_id)
+
+        def reached(one: _Batch) -> set[int]:
+            return {at for at, end in one.ends.items() if committed.get((topic, at), -1) >= end}
+
+        before, now = reached(self._last), reached(batch)
+        missed = [one for one in self._last.records if one.source in before]
+        missed += [one for one in batch.records if one.source in now]
+        missed = self.visible.lacking(missed)
         self._transact(missed, [], group)
-        ends = batches[-1][1]
-        if reached and reached != ends.keys():
-            raise FatalError("the group has read a part of a batch")
-        return missed, reached == ends.keys()
+        if before != self._last.ends.keys() or (now and now != batch.ends.keys()):
+            raise FatalError("the group has read a part of what was published")
+        return missed, now == batch.ends.keys()
 
     def _abort(self) -> None:
         try:
             self._call(lambda: self._in_use().abort_transaction(CALL_SECONDS))
         except KafkaException as error:
             self._settle(error, lambda: None)
+            self._lost = error.args[0]  # what was committed before is yet to be looked for
 
     def _in_use(self) -> Producer:
         assert self._producer is not None, "only who has a partition publishes"
@@ -213,16 +221,20 @@ class Transactions:
     def idle(self, group: Any) -> None:
         """To be called while there is nothing to publish: it notices, too, that the broker was away.
 
-        After DOUBTED_SECONDS the markers of the transaction before are safe, and records of others may lie
-        after its own.
+        It commits the offsets of the transaction before again: who is no member any more is refused.
         """
-        if self._producer is None:
-            return
-        self._producer.poll(0)
-        if self._lost is not None:
-            self.publish([], [], group)
-        elif time.monotonic() - self._committed_at > DOUBTED_SECONDS:
-            self._last, self._last_ends = [], {}
+        if self._producer is not None:
+            self._producer.poll(0)
+        self._trust_what_is_old()
+        if self._producer is not None and self._lost is not None:
+            self.publish([], [one for one in self._last.offsets if one.partition in self._held], group)
+
+    def _trust_what_is_old(self) -> None:
+        """After DOUBTED_SECONDS of a broker that is well the markers of the transaction before are safe, and records of others may lie
+        after its own. To be called after a ``poll``, which tells of the broker."""
+        waited = time.monotonic() - self._committed_at
+        if waited > (DOUBTED_SECONDS if self._lost is None else COMPARED_SECONDS):
+            self._last = _NOTHING
 
     def _lose(self, error: KafkaError) -> None:
         """Called by ``poll``. A connection that was merely idle ends without this."""
@@ -334,62 +346,3 @@ class Transactions:
         self._call(lambda: producer.abort_transaction(CALL_SECONDS))
         producer.poll(0)
         self._lost = None
-
-    def _not_visible(
-        self, out: Sequence[Outgoing], same: Callable[[bytes], object] = lambda value: value
-    ) -> list[Outgoing]:
-        """The records of ``out`` that committed readers don't have; a resend has the same bytes, another worker's maybe only the same id."""
-        every = range(self._partitions)
-        places = {
-            (one.noun, at) for one in out for at in (every if one.partition is None else [one.partition])
-        }
-        # By noun: a decision and its alert are the same bytes.
-        visible: dict[str, set[object]] = defaultdict(set)
-        for noun, partition in places:
-            visible[noun] |= {same(value) for value in self._visible(self._of.topic(noun), partition)}
-        return [one for one in out if same(one.value) not in visible[one.noun]]
-
-    def _visible(self, topic: str, partition: int) -> set[bytes]:
-        """The newest records of a partition, once no open transaction hides any."""
-        low, high = self.watermarks(TopicPartition(topic, partition), "read_uncommitted")
-        values: set[bytes] = set()
-        if low == high:
-            return values
-        settings = {
-            **self._settings(),
-            "group.id": self._of.group("worker.tail"),
-            "enable.partition.eof": True,
-        }
-        reader = Consumer({**settings, "isolation.level": "read_committed", "fetch.wait.max.ms": 100})
-        try:
-            reader.assign([TopicPartition(topic, partition, max(low, high - LOOK_BACK))])
-            until = time.monotonic() + PATIENCE
-            while time.monotonic() < until:
-                self._heartbeat()
-                for message in reader.consume(1000, 0.1):
-                    error = message.error()
-                    if error is None:
-                        values.add(message.value())
-                    elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
-                        return values
-        finally:
-            reader.close()
-        # The broker is away again, or a transaction of another worker is open there.
-        late = f"{topic} [{partition}] wasn't read to its end in {PATIENCE:.0f} s"
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, late, retriable=True))
-
-    def watermarks(self, place: TopicPartition, isolation: str) -> tuple[int, int]:
-        """First and next offset of a partition, as a reader of that isolation sees them."""
-        reader = Consumer(
-            {**self._settings(), "group.id": self._of.group("worker.tail"), "isolation.level": isolation}
-        )
-        ends: list[tuple[int, int]] = []
-        try:
-            self.retry(
-                "watermarks",
-                lambda: ends.append(reader.get_watermark_offsets(place, CALL_SECONDS)),
-                reading=True,
-            )
-        finally:
-            reader.close()
-        return ends[-1]
