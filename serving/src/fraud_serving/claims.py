@@ -66,7 +66,7 @@ _OLD_PUBLISHED: Final = b"\n"
 Command = tuple[str | bytes | int, ...]
 
 # Marking and shrinking free more than they take, so a Redis that is full must let them.
-_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
+WHEN_FULL: Final = "#!lua flags=allow-oom\n"
 # A key of another type is no claim.
 _READ: Final = """
 local function get(key)
@@ -133,7 +133,7 @@ end
 # KEYS: claims, and the set of those to be shrunk. ARGV: seconds to live, UTC ms of now; per claim hash and time of its decision,
 # ``own``, the state and the place.
 _MARK_PUBLISHED: Final = (
-    _WHEN_FULL
+    WHEN_FULL
     + _READ
     + _DUE
     + _OWN
@@ -170,7 +170,7 @@ return 1
 )
 # KEYS: the set. ARGV: those from before then (UTC ms), so many at most; and how many may be left whole. -> how many were taken out.
 _SHRINK: Final = (
-    _WHEN_FULL
+    WHEN_FULL
     + _READ
     + """
 local due = KEYS[1]

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from fraud_contracts.names import Identity
 from fraud_process.instruments import Instruments
-from fraud_serving.claims import TTL_SECONDS, Command
+from fraud_serving.claims import TTL_SECONDS, WHEN_FULL, Command
 
 DAY_MS: Final = TTL_SECONDS * 1000
 # So far apart clocks may be. A mark from beyond was set by one that was wrong, and isn't waited for.
@@ -27,24 +27,30 @@ _log = logging.getLogger(__name__)
 _WITNESS_SECONDS: Final = 2 * TTL_SECONDS
 _FORM: Final = re.compile(rb"[0-9]{1,15}( [0-9]{1,9}/[0-9]{1,9}/[0-9]{1,18})*")
 # KEYS: the mark. ARGV: the bytes that may be replaced (empty: none) and the new ones. What isn't bytes counts as none.
-_REPLACE: Final = """
+_REPLACE: Final = (
+    WHEN_FULL
+    + """
 local now = redis.pcall('GET', KEYS[1])
 if type(now) ~= 'string' then now = '' end
 if now ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
+)
 
 
 # KEYS: a witness. ARGV: the count, seconds to live, what it must have been at least. -> what was there, empty where there was none. No late
 # command lowers it, and one that finds less than it must have been leaves it: its reply may be lost, and what is there tells of the loss.
-_BEAR: Final = """
+_BEAR: Final = (
+    WHEN_FULL
+    + """
 local now = redis.pcall('GET', KEYS[1])
 if type(now) ~= 'string' then now = '' end
 local count = #now < 16 and string.match(now, '^%d+$') and tonumber(now) or 0
 if tonumber(ARGV[3]) <= count and count < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
 return now
 """
+)
 
 
 class Reached(NamedTuple):

@@ -39,6 +39,14 @@ def test_a_loss_is_forgotten_only_by_a_question_begun_after_it() -> None:
     assert age.seconds(12.0) == 0.5
 
 
+def test_time_goes_on_where_payments_are_accepted() -> None:
+    """Kafka may take them and not tell where all of its partitions end."""
+    age = ProfilesAge()
+    age.update(10.0, applied(1, accepted=5), {A: Extent(5)})
+    age.accepted(60.0)
+    assert age.seconds(61.0) == 50.0
+
+
 def test_records_that_retention_took_leave_nothing_to_apply() -> None:
     age = ProfilesAge()
     age.update(10.0, AppliedOffsets(), {A: Extent(700, first=700)})

@@ -14,7 +14,8 @@ from typing import Final
 
 # An input's noun, and a partition.
 Place = tuple[str, int]
-# So long the answer to the last question where the inputs end holds for now: who can't ask Kafka can't accept a payment either.
+# So long the answer to the last question where the inputs end holds for now, and until a payment is accepted: who can't ask Kafka can't
+# as a rule accept one either.
 ASKED_SECONDS: Final = 5.0
 _MOST_SAMPLES: Final = 1_000
 # The end of a transaction takes an offset and is nobody's record: clients may write theirs in transactions. A rest that is no longer than
@@ -45,7 +46,7 @@ class ProfilesAge:
     def __init__(self) -> None:
         self._samples: deque[tuple[float, dict[Place, int]]] = deque()
         self._covered: float | None = None
-        self._asked = self._forgotten = -math.inf
+        self._asked = self._accepted = self._forgotten = -math.inf
         # By place what was applied of how much, and through how many beats that has been so.
         self._unmoved: dict[Place, tuple[int, int, int]] = {}
         self._beat: object = None
@@ -59,7 +60,11 @@ class ProfilesAge:
         """Infinite until something is known. ``now`` as ``update``'s ``at``."""
         if self._covered is None:
             return math.inf
-        return max(0.0, min(now, self._asked + ASKED_SECONDS) - self._covered)
+        return max(0.0, min(now, max(self._asked + ASKED_SECONDS, self._accepted)) - self._covered)
+
+    def accepted(self, now: float) -> None:
+        """Kafka acknowledged a payment, whatever it answers where its inputs end."""
+        self._accepted = now
 
     def forget(self, now: float) -> None:
         """Redis has lost something: what was known of it doesn't hold, nor does what was read until now. ``now`` as ``update``'s ``at``."""

@@ -137,6 +137,8 @@ class DecisionService:
             self._profiles.prune(snapshot, inline.applied)
             recorded = await self._accepted.record(decision, ruling.policy.fallback.on_kafka_loss, clock)
             timer.done("append")
+            if Degraded.KAFKA_UNAVAILABLE not in recorded["degraded"]:
+                self._age.accepted(time.monotonic())
             self._count(decision, time.perf_counter() - timer.start)
             return answer(recorded)
         except NotRecordedError:

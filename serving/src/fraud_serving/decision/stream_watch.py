@@ -73,7 +73,10 @@ class StreamWatch:
         """Asks once; StoreError where one of them doesn't answer."""
         at = time.monotonic()
         [held] = await self._redis.each([("HGETALL", self._key)], _SECONDS)
-        self._applied = self._read([] if wrong_type(held) else held)
+        applied = self._read([] if wrong_type(held) else held)
+        if any(applied.offsets.get(place, -1) < offset for place, offset in self._applied.offsets.items()):
+            self._age.forget(at)  # Redis was emptied, or put back
+        self._applied = applied
         ends = await self._extents.ends(
             (topic, number) for topic in self._nouns for number in self._partitions
         )

@@ -68,6 +68,8 @@ class BatchClaims:
         # once nothing is left to say.
         self._vouched: dict[int, int] = {}
         self._ends: dict[int, int] = {}
+        # Whether Redis was away for longer than is remembered: some ids have no claim, or one that doesn't say that it is published.
+        self._missed = False
         # Whether Redis told nothing of the last batch.
         self.away = False
 
@@ -114,6 +116,7 @@ class BatchClaims:
         """Claims of these ids, where they hold these decisions, are to say that they are published, and where."""
         unmarked = self._unmarked.setdefault(partition, deque(maxlen=KEPT))
         for one in entries:
+            self._missed = self._missed or len(unmarked) == KEPT
             place = claims.place(self.topic_id, partition, one.offset)
             unmarked.append(ClaimRef(self._of.redis_claim(one.id), *one.stamp, one.action, place))
 
@@ -127,12 +130,18 @@ class BatchClaims:
 
     def vouched(self, partition: int) -> int | None:
         """Before which offset of ``decisions`` each claim says that it is published."""
-        if partition in self._ends and not self._unclaimed and not self._unmarked.get(partition):
+        if (
+            partition in self._ends
+            and not self._missed
+            and not self._unclaimed
+            and not self._unmarked.get(partition)
+        ):
             self._vouched[partition] = self._ends[partition]
         return self._vouched.get(partition)
 
     def unclaimed(self, decision: Decision) -> None:
         """A published decision whose claim may be missing: it is claimed as soon as may be, so that a retry gets it."""
+        self._missed = self._missed or len(self._unclaimed) == KEPT
         self._unclaimed.append(decision)
 
     def forget(self, partition: int) -> None:
@@ -229,8 +238,11 @@ class BatchClaims:
             if refs:
                 self._loss.confirmed(witness, more[0] or b"", now)
             loss = self._loss.heard(values[len(keys) : len(asked)], before, now)
+            if loss is None and self._missed:
+                loss = self._loss.lost(now)
             if loss is not None:
                 self._store.send(loss)
+            self._missed = False
         except StoreError as error:
             self._failed(error)
             return None

@@ -26,7 +26,7 @@ class ClaimLoss:
         # By partition: (key of the claim, when it was decided).
         self._unchecked: dict[int, deque[tuple[str, int]]] = {}
         self.bear_witness = self._wholeness.bear_witness
-        self.confirmed = self._wholeness.confirmed
+        self.confirmed, self.lost = self._wholeness.confirmed, self._wholeness.lost
         self.confirmed_before = self._wholeness.confirmed_before
 
     def expect(self, partition: int, event_id: str, stamp: DecisionStamp) -> None:

@@ -207,6 +207,13 @@ class BatchProcessor:
         for one in entries if claimed else ():
             self._claims.expect(partition, one.id, one.stamp)
 
+    def unclaimed_record(self, value: bytes, event_id: str) -> None:
+        """A record of ``decisions`` whose claim may be missing."""
+        try:
+            self._claims.unclaimed(stored_records.read_decision(value, event_id))
+        except ValueError as error:
+            self.instruments.unreadable("decision", id=event_id, error=str(error))
+
     def vouch(self, partition: int, start: int, end: int) -> None:
         """Of what comes before ``start`` in ``decisions`` each claim says that it is published; from there to ``end`` all is remembered."""
         self._claims.begin(partition, start, end)
