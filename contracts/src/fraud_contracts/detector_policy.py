@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fraud_contracts.detector_base import BY_NAME, Duration, FieldName, PolicyName, Spec, rule, rules, text
 
@@ -105,6 +105,14 @@ class Fallback(Spec):
         OnKafkaLoss.REFUSE,
         description="Refuse: answer 503 where a decision isn't appended within the deadline; Answer: answer all the same.",
     )
+
+    @model_serializer(mode="wrap")
+    def _declared(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a bound that is as ever: the version before it knew the field refuses it in a release, and is to be gone back to."""
+        whole: dict[str, Any] = dump(self)
+        if self.staleness == type(self).model_fields["staleness"].default:
+            whole.pop("staleness", None)
+        return whole
 
 
 class ListEntry(Spec):

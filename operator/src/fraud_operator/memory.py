@@ -88,7 +88,11 @@ class DetectorMemory:
         text = ((body or {}).get("data") or {}).get(RELEASE_KEY)
         if text is None:
             return facts
-        release = parse_release(text)
+        try:
+            release = parse_release(text)
+        except ValueError:  # of a later version, or damaged: as if there were none
+            LOG.warning("release is unreadable", extra={"data": {"detector": str(detector.identity)}})
+            return facts
         state = RolloutState(
             phase=RolloutPhase.PROMOTED if release.stable else RolloutPhase.IDLE, stable=release.stable
         )

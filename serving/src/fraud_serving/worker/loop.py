@@ -22,7 +22,8 @@ from fraud_serving.worker.client_errors import FatalError, StaleMembershipError
 from fraud_serving.worker.intake import Intake
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.tail import DecisionsTail
-from fraud_serving.worker.transactions import CALL_SECONDS, Transactions
+from fraud_serving.worker.transactions import Transactions
+from fraud_serving.worker.visible_records import CALL_SECONDS
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from fraud_serving import stored_records
 from fraud_serving.worker.client_errors import FatalError
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.published_ids import KEPT, DecisionStamp, Publication
-from fraud_serving.worker.transactions import CALL_SECONDS, Transactions
+from fraud_serving.worker.transactions import Transactions
+from fraud_serving.worker.visible_records import CALL_SECONDS
 
 # At least so many offsets: whether the newest decisions have their claims tells of a loss while no worker ran.
 LOOKED_AT: Final = 256
