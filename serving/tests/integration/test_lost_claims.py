@@ -18,7 +18,6 @@ from fraud_serving import claims, wholeness
 from fraud_serving.decision.errors import IdReusedError
 from fraud_serving.decision.service import DecisionService
 from fraud_serving.wholeness import DAY_MS, Mark, Reached, Wholeness
-from fraud_serving.worker import batch_claims
 from fraud_serving.worker.processor import BatchProcessor
 from fraud_serving.worker.published_ids import DecisionStamp, Publication, PublishedIds
 from fraud_testing import batches, inline_door, redis
@@ -277,77 +276,6 @@ def test_a_worker_that_starts_finds_what_was_lost_while_none_ran(
     mark = wholeness.read(store.get(OF.redis_whole))
     assert mark is not None
     assert (mark.since > decision["decided"]) == missing
-
-
-def test_what_was_published_without_a_claim_is_no_loss(
-    worker: Any, store: Any, ledger: DictLedger, stream: Stream
-) -> None:
-    """Redis was away; nor is one whose claim is over, nor one from before a loss that is known."""
-    now = int(time.time() * 1000)
-    one = worker()
-    one.remember(0, [Publication("unclaimed", DecisionStamp("h", now))])
-    one.remember(0, [Publication("over", DecisionStamp("h", now - DAY_MS))], claimed=True)
-    one.idle()
-    assert store.get(OF.redis_whole) == b"0"
-    known = Mark(now + 1).pack()
-    store.set(OF.redis_whole, known)
-    one.remember(0, [Publication("before", DecisionStamp("h", now))], claimed=True)
-    publish(one, stream.record("pay"))
-    assert store.get(OF.redis_whole) == known
-
-
-def test_what_a_worker_left_unclaimed_is_claimed_by_the_next(
-    worker: Any, store: Any, ledger: DictLedger, stream: Stream
-) -> None:
-    """It was published while Redis was away, and its worker ended before that was back: a retry gets the same decision."""
-    record = stream.record("pay")
-    [decision] = batches.decided(publish(worker(), record))
-    decision = {**decision, "degraded": ["idempotency"]}
-    store.delete(OF.redis_claim("pay"))
-    successor = worker()
-    stamp = DecisionStamp(decision["hash"], decision["decided"])
-    successor.remember(0, [Publication("pay", stamp, decision["action"], 7)])
-    successor.unclaimed_record(orjson.dumps(decision), "pay")
-    successor.vouch(0, 7, 8)
-    assert successor.vouched(0) == 7
-    successor.idle()
-    assert batches.claim(store, "pay").published
-    assert successor.vouched(0) == 8
-
-
-@pytest.mark.parametrize("what", ["unmarked", "unclaimed"])
-def test_more_than_is_remembered_counts_as_lost(
-    what: str, worker: Any, store: Any, stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Redis was away for that long: for a day the ledger is asked of ids without a claim."""
-    monkeypatch.setattr(batch_claims, "KEPT", 2)
-    one = worker()
-    decisions = [batches.decided(publish(one, stream.record(f"pay{number}")))[0] for number in range(3)]
-    one.idle()
-    assert store.get(OF.redis_whole) == b"0"
-    one.vouch(0, 0, 9)
-    for decision in decisions:
-        if what == "unclaimed":
-            one.unclaimed_record(orjson.dumps(decision), decision["id"])
-        else:
-            one.remember(0, [Publication(decision["id"], DecisionStamp(decision["hash"], 1))])
-    assert one.vouched(0) == 0
-    one._claims._asked = 0.0
-    one.idle()
-    mark = wholeness.read(store.get(OF.redis_whole))
-    assert mark is not None
-    assert mark.since > 0
-    assert one.vouched(0) == 9
-
-
-def test_an_idle_worker_notices_a_loss(worker: Any, store: Any, stream: Stream) -> None:
-    """It asks once a second, whatever there is to do."""
-    one = worker()
-    publish(one, stream.record("pay"))
-    store.flushall()
-    one._claims._asked = 0.0
-    one.idle()
-    assert store.exists(OF.redis_whole)
 
 
 def test_a_claim_that_lost_its_mark_of_publishing_is_a_repeat(
