@@ -62,12 +62,21 @@ def test_from_the_description(platform: Platform, operation: str, mode: Generati
 def test_bytes_into_the_api(platform: Platform) -> None:
     """Each is decided or refused with a code of the list, and everything decided is in the log once."""
     now = int(time.time() * 1000)
-    bodies = [(str(i), raw) for i, raw in enumerate(byte_cases.cases(API_CASES, 11, "fuzz-api-", now))]
-    answers = asyncio.run(traffic.together(platform.service.url + "/v1/decisions", bodies))
+    bodies = {str(i): raw for i, raw in enumerate(byte_cases.cases(API_CASES, 11, "fuzz-api-", now))}
+    answers: list[traffic.Answer] = []
+    for _ in range(50):  # what is refused for the load, or not recorded in time, is sent again
+        sent = asyncio.run(traffic.together(platform.service.url + "/v1/decisions", list(bodies.items())))
+        refused = [answer for answer in sent if answer.status == 503]
+        assert {answer.document["error"]["code"] for answer in refused} <= {
+            "overloaded",
+            "kafka_unavailable",
+        }
+        answers += [answer for answer in sent if answer.status != 503]
+        bodies = {answer.id: bodies[answer.id] for answer in refused}
+        if not bodies:
+            break
     statuses = Counter(answer.status for answer in answers)
-    assert set(statuses) <= {200, 400, 409, 413, 503}, statuses
-    overloaded = [answer for answer in answers if answer.status == 503]
-    assert {answer.document["error"]["code"] for answer in overloaded} <= {"overloaded"}
+    assert set(statuses) <= {200, 400, 409, 413}, statuses
     assert sum(statuses.values()) == API_CASES
     codes = Counter(answer.document["error"]["code"] for answer in answers if answer.status != 200)
     assert set(codes) <= CODES, codes
