@@ -131,6 +131,11 @@ class Wholeness:
         """UTC ms; None while nothing is known."""
         return None if self._mark is None else self._mark.since
 
+    @property
+    def heard_since(self) -> int | None:
+        """As ``since``, where Redis itself was heard to say so; None where this process alone does."""
+        return self.since if self._mark is not None and read(self._heard) == self._mark else None
+
     def bear_witness(self, now: int) -> Witness:
         """What to send after each writing of claims, on the same connection."""
         self._sent += 1

@@ -117,6 +117,19 @@ def test_profiles_count_as_stale_from_the_very_read_that_tells_of_a_loss(
     with_service(steps)
 
 
+def test_a_loss_that_turns_out_to_be_none_leaves_profiles_as_they_are(with_service: Any, store: Any) -> None:
+    """A new detector has no mark until its worker knows that there was nothing to lose."""
+
+    async def steps(service: DecisionService, log: Log) -> None:
+        await service.decide(payment("first"))
+        store.set(OF.redis_whole, b"0")
+        second = orjson.loads(await service.decide(payment("second")))
+        assert "profiles_stale" not in second["degraded"]
+
+    store.delete(OF.redis_whole)
+    with_service(steps)
+
+
 def test_another_body_of_what_the_ledger_holds_is_refused_inline(
     with_service: Any, store: Any, ledger: DictLedger
 ) -> None:

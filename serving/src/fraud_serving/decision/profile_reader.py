@@ -166,12 +166,15 @@ class ProfileReader:
         self._hear(held, witnessed, now)
 
     def _hear(self, held: Sequence[bytes | None], witnessed: int, now: int) -> None:
-        """Where Redis lost claims it lost profiles, too, and how far they were: what comes back first is older."""
-        known = self._wholeness.since
+        """Where Redis lost claims it lost profiles, too, and how far they were: what comes back first is older.
+
+        A mark of before is no loss: so a new detector's says, once it is known that there was nothing to lose.
+        """
+        known = self._wholeness.heard_since
         loss = self._wholeness.heard(held, witnessed, now)
         if loss is not None:
             self._redis.post([loss])
-        if known is not None and self._wholeness.since != known:
+        if known is not None and (self._wholeness.since or 0) > known:
             self._age.forget(time.monotonic())
 
     def take_out(self, snapshot: ProfileSnapshot) -> None:
