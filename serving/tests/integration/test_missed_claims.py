@@ -71,21 +71,34 @@ def test_more_than_is_remembered_counts_as_lost(
     """Redis was away for that long: for a day the ledger is asked of ids without a claim."""
     monkeypatch.setattr(batch_claims, "KEPT", 2)
     one = worker()
-    decisions = [batches.decided(publish(one, stream.record(f"pay{number}")))[0] for number in range(3)]
-    one.idle()
-    assert store.get(OF.redis_whole) == b"0"
     one.vouch(0, 0, 9)
-    for decision in decisions:
-        if what == "unclaimed":
+    records = [stream.record(f"pay{number}") for number in range(3)]
+    if what == "unclaimed":
+        for decision in batches.decided(publish(worker(), *records)):
             one.unclaimed_record(orjson.dumps(decision), decision["id"])
-        else:
-            one.remember(0, [Publication(decision["id"], DecisionStamp(decision["hash"], 1))])
+    else:
+        publish(one, *records)
+        one._settle()
+    assert store.get(OF.redis_whole) == b"0"
     assert one.vouched(0) == 0
     one._claims._asked = 0.0
     one.idle()
     mark = wholeness.read(store.get(OF.redis_whole))
     assert mark is not None
     assert mark.since > 0
+    assert one.vouched(0) == 9
+
+
+def test_a_log_that_is_longer_than_what_is_remembered_of_it_is_no_loss(
+    worker: Any, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes a partition over where nobody says how far claims vouch reads more than it remembers."""
+    monkeypatch.setattr(batch_claims, "KEPT", 2)
+    one, now = worker(), int(time.time() * 1000)
+    one.remember(0, [Publication(f"pay{number}", DecisionStamp("h", now)) for number in range(3)])
+    one.vouch(0, 0, 9)
+    one.idle()
+    assert store.get(OF.redis_whole) == b"0"
     assert one.vouched(0) == 9
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -112,11 +112,17 @@ class BatchClaims:
         for incoming in asked:
             _mark(incoming)
 
-    def published(self, partition: int, entries: Iterable[Publication]) -> None:
-        """Claims of these ids, where they hold these decisions, are to say that they are published, and where."""
+    def published(self, partition: int, entries: Collection[Publication]) -> None:
+        """Claims of these ids, where they hold these decisions, are to say that they are published, and where: of what was just
+        committed none is left out unnoticed."""
+        if len(self._unmarked.get(partition, ())) + len(entries) > KEPT:
+            self._missed = True
+        self.remembered(partition, entries)
+
+    def remembered(self, partition: int, entries: Iterable[Publication]) -> None:
+        """As ``published``, of a log whose newest ids are remembered: what is older than those was another worker's to mark."""
         unmarked = self._unmarked.setdefault(partition, deque(maxlen=KEPT))
         for one in entries:
-            self._missed = self._missed or len(unmarked) == KEPT
             place = claims.place(self.topic_id, partition, one.offset)
             unmarked.append(ClaimRef(self._of.redis_claim(one.id), *one.stamp, one.action, place))
 

@@ -203,7 +203,7 @@ class BatchProcessor:
         Where they were ``claimed``, a claim that isn't there any more was lost.
         """
         self.published_ids.add(partition, ((one.id, one.stamp) for one in entries))
-        self._claims.published(partition, entries)
+        self._claims.remembered(partition, entries)
         for one in entries if claimed else ():
             self._claims.expect(partition, one.id, one.stamp)
 
