@@ -38,7 +38,7 @@ class WorkerLoop:
         self.stopping = False
         self._kafka = KafkaAccess.of(config.kafka)
         self._transactions = Transactions(self._settings, self._of, config.kafka.partitions, heartbeat)
-        self._tail = DecisionsTail(self._settings, self._of, self._transactions, processor, heartbeat)
+        self._tail = DecisionsTail(self._of, self._transactions, processor)
         self._watch = ConsumerWatch(self._settings, self._of.group("worker"))
         self._renewed = time.monotonic()
 

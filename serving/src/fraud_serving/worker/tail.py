@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from fraud_contracts.errors import Degraded
 from fraud_contracts.names import Identity
@@ -29,18 +28,13 @@ _log = logging.getLogger(__name__)
 
 
 class DecisionsTail:
-    """``settings`` gives those of any client of the broker."""
-
     def __init__(
         self,
-        settings: Callable[[], dict[str, Any]],
         of: Identity,
         transactions: Transactions,
         processor: BatchProcessor,
-        heartbeat: Callable[[], None],
     ) -> None:
-        self._settings, self._of = settings, of
-        self._transactions, self._processor, self._heartbeat = transactions, processor, heartbeat
+        self._of, self._transactions, self._processor = of, transactions, processor
         # Partitions of which all is known that is remembered.
         self._whole: set[int] = set()
 
@@ -77,41 +71,21 @@ class DecisionsTail:
         start = max(farthest, min(vouched, high - LOOKED_AT))
         if start == farthest:
             self._whole.add(partition)
-        count = self._scan(TopicPartition(place.topic, partition, start), high) if start < high else 0
+        count = self._scan(TopicPartition(place.topic, partition, start), high)
         self._processor.vouch(partition, vouched, high)
         seconds = round(time.monotonic() - began, 2)
         data = {"partition": partition, "read": count, "seconds": seconds}
         _log.info("decisions remembered", extra={"data": data})
 
     def _scan(self, start: TopicPartition, high: int) -> int:
-        reader = Consumer(
-            {
-                **self._settings(),
-                "group.id": self._of.group("worker.tail"),
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 100,
-                "enable.partition.eof": True,
-            }
-        )
         count = 0
         try:
-            reader.assign([start])
-            until = time.monotonic() + TAIL_SECONDS
-            while True:
-                self._heartbeat()
-                for message in reader.consume(1000, 0.1):
-                    error = message.error()
-                    if error is None:
-                        count += 1
-                        self._remember(message)
-                    elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
-                        return count
-                # The end of committed records may lie before ``high`` until another worker's transaction ends.
-                if time.monotonic() > until:
-                    raise FatalError(f"the tail of {start.topic} [{start.partition}] can't be read")
-        finally:
-            reader.close()
+            for message in self._transactions.visible.read(start, high, TAIL_SECONDS):
+                count += 1
+                self._remember(message)
+        except KafkaException as error:
+            raise FatalError(f"the tail of {start.topic} [{start.partition}] can't be read") from error
+        return count
 
     def _remember(self, message: Message) -> None:
         try:

@@ -1,14 +1,15 @@
-"""What committed readers have of the records that a transaction was to publish, where its outcome is unknown."""
+"""What committed readers have of a partition, once no open transaction hides any; and of the records that a transaction was to publish,
+where its outcome is unknown."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from fraud_contracts.names import Identity
 from fraud_serving.worker.batch import Outgoing
@@ -57,30 +58,40 @@ class VisibleRecords:
     def _newest(self, topic: str, partition: int) -> set[bytes]:
         """The newest records of a partition, once no open transaction hides any."""
         low, high = self.ends(TopicPartition(topic, partition))
-        values: set[bytes] = set()
-        if low == high:
-            return values
-        settings = {
-            **self._settings(),
-            "group.id": self._of.group("worker.tail"),
-            "enable.partition.eof": True,
-        }
-        reader = Consumer({**settings, "isolation.level": "read_committed", "fetch.wait.max.ms": 100})
+        start = TopicPartition(topic, partition, max(low, high - LOOK_BACK))
+        return {message.value() or b"" for message in self.read(start, high, PATIENCE)}
+
+    def read(self, start: TopicPartition, high: int, seconds: float) -> Iterator[Message]:
+        """The committed records of a partition from ``start`` to ``high``, which lies before its end; none where there are none between.
+
+        KafkaException where they aren't read within ``seconds``: the broker is away, or a transaction is open there.
+        """
+        if start.offset >= high:
+            return
+        reader = Consumer(
+            {
+                **self._settings(),
+                "group.id": self._of.group("worker.tail"),
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 100,
+                "enable.partition.eof": True,
+            }
+        )
         try:
-            reader.assign([TopicPartition(topic, partition, max(low, high - LOOK_BACK))])
-            until = time.monotonic() + PATIENCE
+            reader.assign([start])
+            until = time.monotonic() + seconds
             while time.monotonic() < until:
                 self._heartbeat()
                 for message in reader.consume(1000, 0.1):
                     error = message.error()
                     if error is None:
-                        values.add(message.value())
+                        yield message
                     elif error.code() == KafkaError._PARTITION_EOF and message.offset() >= high:
-                        return values
+                        return
         finally:
             reader.close()
-        # The broker is away again, or a transaction of another worker is open there.
-        late = f"{topic} [{partition}] wasn't read to its end in {PATIENCE:.0f} s"
+        late = f"{start.topic} [{start.partition}] wasn't read to its end in {seconds:.0f} s"
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, late, retriable=True))
 
     def ends(self, place: TopicPartition) -> tuple[int, int]:
