@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from fraud_contracts.names import Identity
+from fraud_process.topic_ids import topic_id
 from fraud_serving.worker.batch import Outgoing
 from fraud_serving.worker.client_errors import StaleMembershipError
 from fraud_serving.worker.transactions import Transactions, _Batch
@@ -65,6 +66,7 @@ def test_a_record_knows_where_it_lies(broker: kafka.Broker) -> None:
     client.idle(group)
     lies = {m.value(): m.offset() for m in broker.read(OF.topic("decisions"), committed=True)}
     assert (placed.offset, again.offset) == (lies[b"placed"], lies[b"again"])
+    assert len(topic_id({"bootstrap.servers": broker.bootstrap}, OF.topic("decisions"), 10)) == 22
 
 
 def test_a_worker_that_gets_a_partition_ends_what_was_left_open(broker: kafka.Broker) -> None:
