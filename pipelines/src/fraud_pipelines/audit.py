@@ -35,7 +35,7 @@ import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,8 +149,11 @@ class SetAudit:
 
             for record in self._features:
                 note(record, record["saw"], not record["repeat"])
+            inline: dict[str, set[StateId]] = defaultdict(set)
             for decision, one in self._seen:
                 note(decision, one.saw, one.door == "stream" and not self._features)
+                if one.door == "inline" and entity in one.saw:
+                    inline[decision["event"]["entities"][entity]].add(state_id(one.saw[entity]))
             labels: dict[str, list[Record]] = defaultdict(list)
             for label in self._labels:
                 token = label["entities"].get(entity)
@@ -169,7 +172,7 @@ class SetAudit:
                     self._values[entity, token, at, name] = values
                 for at, why in reconstruction.lost.items():
                     self._lost[entity, token, at] = why
-                for at in {lookup.state_id for lookup in mine} - reconstruction.lost.keys():
+                for at in inline[token] - reconstruction.lost.keys():
                     self._newest[entity, token, at] = reconstruction.newest(at)
 
     def _recompute(self, event: Record, saw: Mapping[str, Any]) -> list[float] | str:
@@ -196,13 +199,13 @@ class SetAudit:
             if token is None or entity not in saw:
                 continue
             newest = self._newest.get((entity, token, state_id(saw[entity])))
-            appended, times = self._accepted()[entity, token]
+            appended, times = self._accepted[entity, token]
             at = bisect_left(appended, until)
             if newest is not None and at and times[at - 1] > newest:
                 return True
         return False
 
-    @cache  # noqa: B019  # as long as the audit
+    @cached_property
     def _accepted(self) -> Mapping[tuple[str, str], tuple[list[int], list[int]]]:
         """By entity and token: when each event was appended, in order, and the latest time of those up to it."""
         found: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
