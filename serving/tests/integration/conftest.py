@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import redis as redis_client
 
-from fraud_testing import kafka, redis
-from fraud_testing.batches import OF
+from fraud_serving.worker.processor import BatchProcessor
+from fraud_serving.worker.published_ids import PublishedIds
+from fraud_testing import batches, inline_door, kafka, redis
+from fraud_testing.batches import OF, DictLedger
 from fraud_testing.required import require
 from fraud_testing.stack import Stack, running
 
@@ -36,3 +39,26 @@ def store(server: redis.Server) -> Any:
     client.flushall()
     client.set(OF.redis_whole, "0")
     return client
+
+
+@pytest.fixture
+def ledger() -> DictLedger:
+    return DictLedger()
+
+
+@pytest.fixture
+def with_service(server: redis.Server, store: Any, ledger: DictLedger) -> Any:
+    """Runs a test's steps with a DecisionService, by rules alone."""
+    return partial(inline_door.with_service, server.login(OF), ledger=ledger)
+
+
+@pytest.fixture
+def worker(server: redis.Server, ledger: DictLedger) -> Callable[[], BatchProcessor]:
+    """Makes a worker that remembers one published id of a partition."""
+
+    def made() -> BatchProcessor:
+        one = batches.processor(server, ledger=ledger)
+        one.published_ids = PublishedIds(kept=1)
+        return one
+
+    return made

@@ -32,12 +32,6 @@ def with_service(server: redis.Server, store: Any) -> Any:
     return partial(inline_door.with_service, server.login(OF))
 
 
-async def marked(service: DecisionService) -> None:
-    """Sends the marks that wait; Redis has done them, since it answers a connection's commands in order."""
-    await service.drain(1.0)
-    await service.redis.call("PING", seconds=1.0)
-
-
 def metric(registry: CollectorRegistry, what: str) -> float:
     labels = {"detector": str(OF), "what": what}
     return registry.get_sample_value("fraud_unreadable_total", labels) or 0.0
@@ -50,7 +44,7 @@ def test_a_mark_of_a_lost_claim_leaves_the_id_free(with_service: Any, store: Any
         body = payment("lost")
         log.during = store.flushall
         await service.decide(body)
-        await marked(service)
+        await inline_door.marked(service)
         log.during = lambda: None
         assert store.get(OF.redis_claim("lost")) is None
         second = await service.decide(body)
@@ -128,7 +122,7 @@ def test_a_mark_says_that_the_record_is_in_the_log(with_service: Any, store: Any
         body, key = payment("marked"), OF.redis_claim("marked")
         log.during = lambda: store.expire(key, 500)
         answer = await service.decide(body)
-        await marked(service)
+        await inline_door.marked(service)
         assert await service.decide(body) == answer
         assert len(log.appended) == 1
         assert store.ttl(key) > 500
@@ -268,7 +262,7 @@ def test_unreadable_profiles_and_pending_events_are_lost(with_service: Any, stor
         assert log.appended[0]["decision"]["vector"] is not None
         assert metric(service.instruments.registry, "profile") == len(keys)
         assert metric(service.instruments.registry, "pending") == len(keys) * len(spoilt)
-        await marked(service)
+        await inline_door.marked(service)
         for _, key in keys:
             left = [orjson.loads(entry)["id"] for entry in store.zrange(OF.redis_pending(key), 0, -1)]
             assert left == ["b"]
@@ -298,7 +292,7 @@ def test_a_published_claim_answers_retries_as_before(
         decision = log.appended[0]["decision"]
         own = claims.ClaimRef(OF.redis_claim("pay"), decision["hash"], decision["decided"])
         await service.redis.call(*claims.mark_published([own], OF.redis_due, 0), seconds=1.0)
-        await marked(service)
+        await inline_door.marked(service)
         assert batches.claim(store, "pay").published
         assert await service.decide(body) == answer
         assert await service.find("pay") == answer
@@ -346,7 +340,7 @@ def test_a_key_of_another_type_is_lost_and_takes_nothing_else_along(
         }
         assert orjson.loads(answer)["degraded"] == expected[what]
         assert log.appended[0]["decision"]["vector"] is not None
-        await marked(service)
+        await inline_door.marked(service)
         counted = {"pending": 1, "profile": 1, "mark": 0, "claim": 2}
         assert metric(service.instruments.registry, what) == counted[what]
         if what == "pending":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +17,8 @@ from fraud_serving import claims, wholeness
 from fraud_serving.decision.errors import IdReusedError
 from fraud_serving.decision.service import DecisionService
 from fraud_serving.wholeness import DAY_MS, Mark, Reached, Wholeness
-from fraud_serving.worker.processor import BatchProcessor
-from fraud_serving.worker.published_ids import DecisionStamp, Publication, PublishedIds
-from fraud_testing import batches, inline_door, redis
+from fraud_serving.worker.published_ids import DecisionStamp, Publication
+from fraud_testing import batches
 from fraud_testing.batches import CONFIG, OF, DictLedger, publish
 from fraud_testing.feature_stream import Stream
 from fraud_testing.inline_door import Log, payment
@@ -29,30 +27,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def ledger() -> DictLedger:
-    return DictLedger()
-
-
-@pytest.fixture
 def stream() -> Stream:
     return Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]  # no servers
-
-
-@pytest.fixture
-def with_service(server: redis.Server, store: Any, ledger: DictLedger) -> Any:
-    return partial(inline_door.with_service, server.login(OF), ledger=ledger)
-
-
-@pytest.fixture
-def worker(server: redis.Server, ledger: DictLedger) -> Callable[[], BatchProcessor]:
-    """Makes a worker that remembers one published id of a partition."""
-
-    def made() -> BatchProcessor:
-        one = batches.processor(server, ledger=ledger)
-        one.published_ids = PublishedIds(kept=1)
-        return one
-
-    return made
 
 
 def settle(store: Any) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +15,8 @@ from fraud_serving.claims import RETRY_WINDOW_SECONDS, ClaimAttempt
 from fraud_serving.decision.errors import IdReusedError, NotRecalledError
 from fraud_serving.decision.service import DecisionService
 from fraud_serving.worker.processor import BatchProcessor
-from fraud_serving.worker.published_ids import DecisionStamp, Publication, PublishedIds
-from fraud_testing import batches, inline_door, redis
+from fraud_serving.worker.published_ids import DecisionStamp, Publication
+from fraud_testing import batches, inline_door
 from fraud_testing.batches import CONFIG, OF, DictLedger, publish
 from fraud_testing.feature_stream import Stream
 from fraud_testing.inline_door import Log, payment
@@ -34,37 +32,9 @@ def stream() -> Stream:
     return Stream(SimpleNamespace(config=CONFIG, digest="sha256:0"))  # type: ignore[arg-type]  # no servers
 
 
-@pytest.fixture
-def ledger() -> DictLedger:
-    return DictLedger()
-
-
-@pytest.fixture
-def with_service(server: redis.Server, store: Any, ledger: DictLedger) -> Any:
-    return partial(inline_door.with_service, server.login(OF), ledger=ledger)
-
-
-@pytest.fixture
-def worker(server: redis.Server, ledger: DictLedger) -> Callable[[], BatchProcessor]:
-    """Makes a worker that remembers one published id of a partition."""
-
-    def made() -> BatchProcessor:
-        one = batches.processor(server, ledger=ledger)
-        one.published_ids = PublishedIds(kept=1)
-        return one
-
-    return made
-
-
-async def marked(service: DecisionService) -> None:
-    """Sends the marks that wait; Redis has done them, since it answers a connection's commands in order."""
-    await service.drain(1.0)
-    await service.redis.call("PING", seconds=1.0)
-
-
 async def published(service: DecisionService, log: Log, one: BatchProcessor, record: dict[str, Any]) -> None:
     """The stream brings what was appended to a worker, who publishes it."""
-    await marked(service)
+    await inline_door.marked(service)
     decision = log.appended[-1]["decision"]
     publish(one, {**record, "event": decision["event"], "hash": decision["hash"], "decision": decision})
     one.idle()
@@ -125,7 +95,7 @@ def test_what_was_never_published_stays_whole(with_service: Any, worker: Any, st
     async def steps(service: DecisionService, log: Log) -> None:
         body = payment("pay")
         answer = await service.decide(body)
-        await marked(service)
+        await inline_door.marked(service)
         batches.pass_time(store, 2 * RETRY_WINDOW_SECONDS)
         worker().idle()
         assert await service.decide(body) == answer
@@ -232,12 +202,12 @@ def test_claims_of_the_version_before_answer_retries(state: bytes, with_service:
     async def steps(service: DecisionService, log: Log) -> None:
         body = payment("pay")
         answer = await service.decide(body)
-        await marked(service)
+        await inline_door.marked(service)
         decision = log.appended[-1]["decision"]
         store.set(KEY, state[:1] + orjson.dumps(decision) + state[1:], ex=500)
         assert await service.decide(body) == answer
         assert len(log.appended) == (2 if state == b"0" else 1)
-        await marked(service)
+        await inline_door.marked(service)
         assert batches.claim(store, "pay").appended
         with pytest.raises(IdReusedError):
             await service.decide(payment("pay", amount=99.0))
@@ -267,7 +237,7 @@ def test_a_claim_of_the_version_before_takes_what_its_caller_heard(with_service:
     async def steps(service: DecisionService, log: Log) -> None:
         body = payment("pay")
         await service.decide(body)
-        await marked(service)
+        await inline_door.marked(service)
         store.set(KEY, b"0" + orjson.dumps(log.appended[-1]["decision"]), ex=500)
         log.during = inline_door.away
         answer = await service.decide(body)

@@ -85,6 +85,12 @@ def with_service(
     asyncio.run(whole())
 
 
+async def marked(service: DecisionService) -> None:
+    """Sends the marks that wait; Redis has done them, since it answers a connection's commands in order."""
+    await service.drain(1.0)
+    await service.redis.call("PING", seconds=1.0)
+
+
 def payment(event_id: str, **changes: Any) -> bytes:
     """A request's body."""
     whole = {"id": event_id, "time": int(time.time() * 1000), "amount": 12.34, "card": "c1", "merchant": "m1"}
