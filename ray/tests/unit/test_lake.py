@@ -35,17 +35,7 @@ DAY = 86_400_000
 NOW = START + 100 * DAY
 TOKENS = Tokeniser(bytes(32))
 SPEC: dict[str, Any] = {
-    "event": {
-        "id": {"field": "transaction_id"},
-        "time": {"field": "timestamp"},
-        "amount": {"field": "amount", "currency": "EUR"},
-        "fields": [{"name": "category"}, {"name": "channel"}],
-        "sensitive": ["card"],
-    },
-    "entities": [
-        {"name": "customer", "field": "card"},
-        {"name": "counterparty", "field": "merchant_id", "labelDelay": "3d"},
-    ],
+    **detectors.SIMULATED,
     "labels": {"sources": [{"name": "chargeback", "maturity": "30d"}, {"name": "analyst", "maturity": "1d"}]},
     "model": {"train": {"trials": 1, "minLabels": 10}},
 }

@@ -29,17 +29,7 @@ START = 1_780_000_000_000
 DAY = 86_400_000
 AS_OF = START + 70 * DAY
 SPEC: dict[str, Any] = {
-    "event": {
-        "id": {"field": "transaction_id"},
-        "time": {"field": "timestamp"},
-        "amount": {"field": "amount", "currency": "EUR"},
-        "fields": [{"name": "category"}, {"name": "channel"}],
-        "sensitive": ["card"],
-    },
-    "entities": [
-        {"name": "customer", "field": "card"},
-        {"name": "counterparty", "field": "merchant_id", "labelDelay": "3d"},
-    ],
+    **detectors.SIMULATED,
     "labels": {"sources": [{"name": "chargeback", "maturity": "10d"}]},
     "model": {"train": {"trials": 2, "minLabels": 50}},
 }

@@ -41,23 +41,10 @@ DAY = 86_400_000
 START = 1_780_000_000_000
 AS_OF = START + (DAYS + 60) * DAY
 TOKENS = Tokeniser(bytes(32))
-SPEC: dict[str, Any] = {
-    "event": {
-        "id": {"field": "transaction_id"},
-        "time": {"field": "timestamp"},
-        "amount": {"field": "amount", "currency": "EUR"},
-        "fields": [{"name": "category"}, {"name": "channel"}],
-        "sensitive": ["card"],
-    },
-    "entities": [
-        {"name": "customer", "field": "card"},
-        {"name": "counterparty", "field": "merchant_id", "labelDelay": "3d"},
-    ],
-}
 
 
 def config(folder: Path) -> DetectorConfig:
-    return detectors.document(SPEC, storage_uri=f"file://{folder}")
+    return detectors.document(detectors.SIMULATED, storage_uri=f"file://{folder}")
 
 
 def write_lake(by: DetectorConfig, rows: list[Row]) -> None:

@@ -37,6 +37,21 @@ SPEC: dict[str, Any] = {
     "storage": {"uri": "file:///tmp/fraud"},
 }
 
+# Of the simulator's payments, as its files have them.
+SIMULATED: dict[str, Any] = {
+    "event": {
+        "id": {"field": "transaction_id"},
+        "time": {"field": "timestamp"},
+        "amount": {"field": "amount", "currency": "EUR"},
+        "fields": [{"name": "category"}, {"name": "channel"}],
+        "sensitive": ["card"],
+    },
+    "entities": [
+        {"name": "customer", "field": "card"},
+        {"name": "counterparty", "field": "merchant_id", "labelDelay": "3d"},
+    ],
+}
+
 
 def detector(
     bootstrap: str, partitions: int = 1, namespace: str = "tests", name: str = "cards", **changes: Any
