@@ -21,6 +21,7 @@ from fraud_contracts.item_sizes import (
     PENDING_SECONDS,
     ItemSizes,
 )
+from fraud_contracts.marked_page import with_part
 from fraud_contracts.retention import COMPACTED, KEPT_DAYS
 
 DAY: Final = 86_400
@@ -268,11 +269,7 @@ def _by_store(entry: tuple[tuple[str, Medium], float]) -> int:
 
 def with_table(page: str) -> str:
     """The page with its table as it is to be; ValueError where the page has no place for one."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page lacks the lines {BEGIN.strip()} and {END.strip()}")
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return with_part(page, BEGIN, table(), END)
 
 
 def _parser() -> argparse.ArgumentParser:

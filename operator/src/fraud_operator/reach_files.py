@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from fraud_contracts.detector import Component
+from fraud_contracts.marked_page import with_part
 from fraud_operator.desired.components import COMPONENTS
 from fraud_operator.desired.reach import WAYS, Outside, Part, Party, Way, title, ways_from, ways_to
 
@@ -66,11 +67,7 @@ def _sources(way: Way) -> str:
 
 def page(text: str) -> str:
     """The page with the table between its two marks."""
-    before, mark, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not mark or not end:
-        raise ValueError(f"{PAGE.name} lacks {BEGIN.strip()} or, after it, {END.strip()}")
-    return f"{before}{BEGIN}\n{page_table()}\n{END}{after}"
+    return with_part(text, BEGIN, page_table(), END)
 
 
 if __name__ == "__main__":
